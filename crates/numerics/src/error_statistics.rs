@@ -1,0 +1,261 @@
+//! How far a quantized tensor or output is from its reference.
+
+/// Formulas in the field docs; `n` values `r` (reference) and `a` (approximation), accumulated in f64.
+///
+/// A NaN or infinity on either side makes the figures that it reaches NaN or infinite; it is never skipped. For `n = 0` the
+/// two are equal: infinite SQNR, cosine 1, errors 0.
+///
+/// ```
+/// use fewbit_numerics::error_statistics::ErrorStatistics;
+/// let error = ErrorStatistics::between(&[3.0, 4.0], &[3.0, 3.5]);
+/// assert_eq!(error.sqnr_db, 20.0); // 10 log10(25 / 0.25)
+/// assert_eq!((error.mean_absolute, error.max_absolute), (0.25, 0.5));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ErrorStatistics {
+    /// Signal to quantization noise ratio in decibels: `10 log10(sum r^2 / sum (r - a)^2)`. Plus infinity where nothing
+    /// differs; minus infinity where the reference is zero and the approximation is not.
+    pub sqnr_db: f64,
+    /// [`cosine`] of `r` and `a`.
+    pub cosine: f64,
+    /// `sum |r - a| / n`
+    pub mean_absolute: f64,
+    /// `max |r - a|`
+    pub max_absolute: f64,
+    /// Root mean square error: `sqrt(sum (r - a)^2 / n)`
+    pub rmse: f64,
+}
+
+impl ErrorStatistics {
+    /// Compares an approximation with its reference.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ.
+    pub fn between(reference: &[f32], approximation: &[f32]) -> Self {
+        let mut sums = ErrorSums::default();
+        sums.add(reference, approximation);
+        sums.statistics()
+    }
+}
+
+/// The sums behind [`ErrorStatistics`], for tensors that are seen slice by slice.
+///
+/// The slices of one tensor in order give exactly what the whole tensor gives.
+///
+/// ```
+/// use fewbit_numerics::error_statistics::{ErrorStatistics, ErrorSums};
+/// let mut sums = ErrorSums::default();
+/// sums.add(&[3.0], &[3.0]);
+/// sums.add(&[4.0], &[3.5]);
+/// assert_eq!(sums.statistics(), ErrorStatistics::between(&[3.0, 4.0], &[3.0, 3.5]));
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ErrorSums {
+    elements: usize,
+    angle: AngleSums,
+    /// sum (r - a)^2
+    noise: f64,
+    /// sum |r - a|
+    absolute: f64,
+    max_absolute: f64,
+}
+
+impl ErrorSums {
+    /// Adds values and their approximations.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ.
+    pub fn add(&mut self, reference: &[f32], approximation: &[f32]) {
+        assert_eq!(
+            reference.len(),
+            approximation.len(),
+            "as many values on both sides"
+        );
+        self.elements += reference.len();
+        for (&r, &a) in reference.iter().zip(approximation) {
+            self.angle.add(r, a);
+            let difference = f64::from(r) - f64::from(a);
+            self.noise += difference * difference;
+            self.absolute += difference.abs();
+            // Unlike `f64::max`, this keeps a NaN of either side.
+            if difference.abs() > self.max_absolute || difference.is_nan() {
+                self.max_absolute = difference.abs();
+            }
+        }
+    }
+
+    /// The statistics of everything that was added.
+    pub fn statistics(&self) -> ErrorStatistics {
+        let n = self.elements.max(1) as f64;
+        ErrorStatistics {
+            sqnr_db: if self.noise == 0.0 {
+                f64::INFINITY
+            } else {
+                10.0 * (self.angle.squares_a / self.noise).log10()
+            },
+            cosine: self.angle.cosine(),
+            mean_absolute: self.absolute / n,
+            max_absolute: self.max_absolute,
+            rmse: (self.noise / n).sqrt(),
+        }
+    }
+}
+
+/// The sums behind [`cosine`].
+#[derive(Debug, Clone, Copy, Default)]
+struct AngleSums {
+    product: f64,
+    squares_a: f64,
+    squares_b: f64,
+}
+
+impl AngleSums {
+    fn add(&mut self, a: f32, b: f32) {
+        let (a, b) = (f64::from(a), f64::from(b));
+        self.product += a * b;
+        self.squares_a += a * a;
+        self.squares_b += b * b;
+    }
+
+    fn cosine(&self) -> f64 {
+        match (self.squares_a == 0.0, self.squares_b == 0.0) {
+            (true, true) => 1.0,
+            (true, false) | (false, true) => 0.0,
+            (false, false) => {
+                let norms = self.squares_a.sqrt() * self.squares_b.sqrt();
+                (self.product / norms).clamp(-1.0, 1.0)
+            }
+        }
+    }
+}
+
+/// Cosine of the angle between two vectors, `sum a b / (sqrt(sum a^2) sqrt(sum b^2))` in f64, within -1..=1; 1 for two zero
+/// vectors, 0 for one.
+///
+/// # Panics
+///
+/// If the lengths differ.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len(), "vectors of one length");
+    let mut sums = AngleSums::default();
+    for (&a, &b) in a.iter().zip(b) {
+        sums.add(a, b);
+    }
+    sums.cosine()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hand_computed() {
+        // Differences 1, -2, 0, 2: squares 9 in sum; reference squares 1 + 4 + 9 + 16 = 30.
+        let reference = [1.0, 2.0, 3.0, 4.0];
+        let approximation = [0.0, 4.0, 3.0, 2.0];
+        let error = ErrorStatistics::between(&reference, &approximation);
+        assert_eq!(error.mean_absolute, 1.25);
+        assert_eq!(error.max_absolute, 2.0);
+        assert_eq!(error.rmse, 1.5);
+        // 10 log10(30 / 9) and (0 + 8 + 9 + 8) / sqrt(30 * 29); the last digits are the functions' own rounding.
+        assert!((error.sqnr_db - 5.228_787_452_803_376).abs() < 1e-13);
+        assert!((error.cosine - 25.0 / 870f64.sqrt()).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_small_error_is_not_lost_in_float32() {
+        let reference = [16_777_216.0; 3];
+        let approximation = [16_777_216.0, 16_777_218.0, 16_777_216.0];
+        let error = ErrorStatistics::between(&reference, &approximation);
+        assert_eq!((error.max_absolute, error.mean_absolute), (2.0, 2.0 / 3.0));
+        assert_eq!(error.rmse, (4.0f64 / 3.0).sqrt());
+    }
+
+    #[test]
+    fn equal_values_have_infinite_sqnr() {
+        for values in [&[][..], &[0.0, 0.0], &[1.0, -2.0], &[f32::MAX, f32::MIN]] {
+            let error = ErrorStatistics::between(values, values);
+            assert_eq!(error.sqnr_db, f64::INFINITY);
+            assert_eq!(
+                (error.mean_absolute, error.max_absolute, error.rmse),
+                (0.0, 0.0, 0.0)
+            );
+            assert!((error.cosine - 1.0).abs() < 1e-15);
+        }
+    }
+
+    #[test]
+    fn a_zero_side() {
+        let error = ErrorStatistics::between(&[0.0, 0.0], &[3.0, -4.0]);
+        assert_eq!((error.sqnr_db, error.cosine), (f64::NEG_INFINITY, 0.0));
+        assert_eq!(
+            (error.mean_absolute, error.max_absolute, error.rmse),
+            (3.5, 4.0, 12.5f64.sqrt())
+        );
+        let lost = ErrorStatistics::between(&[3.0, -4.0], &[0.0, 0.0]);
+        assert_eq!((lost.sqnr_db, lost.cosine), (0.0, 0.0));
+    }
+
+    #[test]
+    fn the_largest_floats_do_not_overflow() {
+        let error = ErrorStatistics::between(&[f32::MAX], &[f32::MIN]);
+        assert_eq!(error.max_absolute, 2.0 * f64::from(f32::MAX));
+        assert!((error.sqnr_db - 10.0 * 0.25f64.log10()).abs() < 1e-12);
+        assert_eq!(error.cosine, -1.0);
+    }
+
+    #[test]
+    fn nan_is_not_skipped() {
+        for (reference, approximation) in
+            [([f32::NAN, 1.0], [0.0, 9.0]), ([0.0, 1.0], [f32::NAN, 9.0])]
+        {
+            let error = ErrorStatistics::between(&reference, &approximation);
+            assert!(error.sqnr_db.is_nan() && error.cosine.is_nan() && error.max_absolute.is_nan());
+            assert!(error.mean_absolute.is_nan() && error.rmse.is_nan());
+        }
+        let infinite = ErrorStatistics::between(&[1.0, 1.0], &[f32::INFINITY, 1.0]);
+        assert_eq!(
+            (infinite.max_absolute, infinite.rmse),
+            (f64::INFINITY, f64::INFINITY)
+        );
+        assert_eq!(infinite.sqnr_db, f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn cosines() {
+        assert_eq!(cosine(&[3.0, 0.0], &[0.0, 2.0]), 0.0);
+        assert_eq!(cosine(&[2.0, 0.0], &[-5.0, 0.0]), -1.0);
+        assert!((cosine(&[1.0, 1.0], &[1.0, 0.0]) - 0.5f64.sqrt()).abs() < 1e-15);
+        assert_eq!(cosine(&[], &[]), 1.0);
+        assert_eq!(cosine(&[0.0], &[-0.0]), 1.0);
+        assert_eq!(cosine(&[0.0], &[1.0]), 0.0);
+        assert_eq!(cosine(&[1e-45], &[1e-45]), 1.0);
+        let ones = [0.1; 1001];
+        assert!(cosine(&ones, &ones) <= 1.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "as many values on both sides")]
+    fn lengths_differ() {
+        ErrorStatistics::between(&[1.0], &[1.0, 2.0]);
+    }
+
+    #[test]
+    fn slices_give_the_statistics_of_the_whole() {
+        let reference: Vec<f32> = (0..1000)
+            .map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.37)
+            .collect();
+        let approximation: Vec<f32> = reference.iter().map(|r| (r * 4.0).round() / 4.0).collect();
+        let expected = ErrorStatistics::between(&reference, &approximation);
+        for length in [1, 7, 64, 1000, 4096] {
+            let mut sums = ErrorSums::default();
+            for (r, a) in reference.chunks(length).zip(approximation.chunks(length)) {
+                sums.add(r, a);
+            }
+            // The sums run in the same order whatever the slices, so that nothing but equality is right.
+            assert_eq!(sums.statistics(), expected);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! NaN and infinity are never quantized.
+
+/// Index and value of the first NaN or infinity.
+///
+/// ```
+/// use fewbit_numerics::finite::first_non_finite;
+/// assert_eq!(first_non_finite(&[1.0, -2.0, f32::MAX]), None);
+/// assert_eq!(first_non_finite(&[1.0, f32::INFINITY, f32::NAN]), Some((1, f32::INFINITY)));
+/// ```
+pub fn first_non_finite(values: &[f32]) -> Option<(usize, f32)> {
+    values
+        .iter()
+        .copied()
+        .enumerate()
+        .find(|(_, value)| !value.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_first_of_each_kind_at_each_place() {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for index in [0, 1, 63, 64, 99] {
+                let mut values = vec![f32::MAX; 100];
+                values[index] = bad;
+                values[99] = bad;
+                let (found, value) = first_non_finite(&values).expect("there is one");
+                assert_eq!((found, value.to_bits()), (index, bad.to_bits()));
+            }
+        }
+    }
+
+    #[test]
+    fn extremes_are_finite() {
+        let values = [
+            f32::MAX,
+            f32::MIN,
+            f32::MIN_POSITIVE,
+            1e-45,
+            -1e-45,
+            0.0,
+            -0.0,
+        ];
+        assert_eq!(first_non_finite(&values), None);
+        assert_eq!(first_non_finite(&[]), None);
+    }
+}

@@ -1,0 +1,35 @@
+//! What a quantized number is.
+//!
+//! The scalar, safe reference for everything fewbit computes with few bits: element types, affine
+//! quantization and its one rounding rule, the NF4 and FP4 codebooks, double quantization, packing
+//! orders and error statistics. Faster code elsewhere is tested against this crate.
+//!
+//! | module | what it defines | whose bits it gives |
+//! |---|---|---|
+//! | [`dtype`] | element types of stored tensors | safetensors |
+//! | [`affine`] | scale, zero point, the rounding rule | PyTorch eager observers and `quantize_per_tensor` |
+//! | [`rows`] | int8 weights, one scale a row | PyTorch `per_channel_symmetric` |
+//! | [`activation`] | u8 activations, one scale a token | PyTorch `MinMaxObserver`, `quint8`, on one row |
+//! | [`four_bit`] | NF4 and FP4 blocks | bitsandbytes on a CPU |
+//! | [`double_quantization`], [`dynamic_map`] | 8-bit block scales | bitsandbytes on a CPU, given the offset |
+//! | [`int_packing`] | 4- and 8-bit codes in int32 words | compressed-tensors |
+//! | [`half_precision`] | fp16 and bf16 | PyTorch and numpy |
+//! | [`error_statistics`] | SQNR, cosine, absolute and squared errors | |
+//! | [`absmax`], [`finite`] | scans before quantizing | |
+//!
+//! Functions take slices whose lengths the caller has checked, and panic where a length is wrong. Numbers never make them
+//! panic: what NaN and infinity give is said at each function, and callers refuse both by [`finite::first_non_finite`].
+#![forbid(unsafe_code)]
+
+pub mod absmax;
+pub mod activation;
+pub mod affine;
+pub mod double_quantization;
+pub mod dtype;
+pub mod dynamic_map;
+pub mod error_statistics;
+pub mod finite;
+pub mod four_bit;
+pub mod half_precision;
+pub mod int_packing;
+pub mod rows;

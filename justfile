@@ -1,0 +1,31 @@
+# `just check` is what continuous integration runs.
+
+# Format, lints, documentation, tests: the cheapest first.
+check: format-check lint documentation test
+
+format:
+    cargo fmt --all
+
+format-check:
+    cargo fmt --all --check
+
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+documentation:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+test *arguments:
+    scripts/test.sh {{arguments}}
+
+# The main job on the sample model.
+compare *arguments:
+    scripts/compare-sample.sh {{arguments}}
+
+# Kernel throughput by instruction set and shape.
+bench-kernels:
+    cargo bench --package fewbit-kernels
+
+# Loads what fewbit writes with transformers, bitsandbytes and compressed-tensors, and the reverse (needs pip packages: see interop/README.md).
+interop *arguments:
+    interop/run.sh {{arguments}}
