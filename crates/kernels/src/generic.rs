@@ -1,0 +1,18 @@
+//! The algorithms, written once over [`crate::simd::Simd`] and instantiated by [`crate::arch`].
+//!
+//! Everything here is `#[inline(always)]`, so that it is compiled with the instruction set of the function that it ends up in. Closures
+//! and iterator adaptors around vector code are avoided for the same reason: they would be functions of their own.
+
+pub(crate) mod activation;
+pub(crate) mod attention;
+pub(crate) mod coefficients;
+pub(crate) mod exponential;
+pub(crate) mod float_tile;
+pub(crate) mod layer_norm;
+pub(crate) mod linear;
+pub(crate) mod linear_int8;
+pub(crate) mod panel_element;
+pub(crate) mod panel_source;
+pub(crate) mod quantize_rows;
+pub(crate) mod softmax;
+pub(crate) mod vector;

@@ -1,0 +1,140 @@
+//! Attention of one sequence.
+
+use crate::attention::AttentionInput;
+use crate::generic::float_tile::{Columns, Rows, TILE_ROWS, multiply};
+use crate::generic::softmax::exponentials;
+use crate::generic::vector::divide;
+use crate::panels::panel_count;
+use crate::simd::{LANES, Simd};
+use crate::workspace::Workspace;
+
+/// Queries that are handled together: whole tiles, few enough that the scores of long sequences stay in the cache.
+const QUERY_BLOCK: usize = 2 * TILE_ROWS;
+
+/// Both products are those of the float microkernel: the keys of a head are a weight of `tokens` output features, the transposed values
+/// one of `head_size`. A score is one chain of fused multiply-adds over the features of a head, an output element one over the
+/// tokens, both ascending; the exponentials stay undivided until then, and each output is divided by their sum.
+///
+/// `out` is (tokens, heads * head_size).
+#[inline(always)]
+pub(crate) fn attention<S: Simd>(
+    s: S,
+    input: &AttentionInput<'_>,
+    out: &mut [f32],
+    workspace: &mut Workspace,
+) {
+    let AttentionInput {
+        queries,
+        row_stride,
+        tokens,
+        heads,
+        head_size,
+        ..
+    } = *input;
+    let width = heads * head_size;
+    if tokens == 0 || width == 0 {
+        return;
+    }
+    let padded_tokens = panel_count(tokens) * LANES;
+    let keys = workspace.keys.slice::<f32>(padded_tokens * head_size);
+    let value_panels = panel_count(head_size);
+    let values = workspace.values.slice::<f32>(value_panels * LANES * tokens);
+    let scores = workspace
+        .scores
+        .slice::<f32>(QUERY_BLOCK.min(tokens) * padded_tokens);
+
+    for head in 0..heads {
+        let first = head * head_size;
+        pack_keys(&input.keys[first..], row_stride, tokens, head_size, keys);
+        pack_values(
+            &input.values[first..],
+            row_stride,
+            tokens,
+            head_size,
+            values,
+        );
+        for block in (0..tokens).step_by(QUERY_BLOCK) {
+            let count = QUERY_BLOCK.min(tokens - block);
+            let rows = Rows {
+                values: &queries[block * row_stride + first..],
+                stride: row_stride,
+                count,
+            };
+            for (panel, keys) in keys.chunks_exact(head_size * LANES).enumerate() {
+                let mut columns = Columns {
+                    values: &mut scores[panel * LANES..],
+                    stride: padded_tokens,
+                    count: LANES,
+                    bias: None,
+                };
+                multiply(s, rows, keys, 1, head_size, &mut columns);
+            }
+
+            let mut sums = [0.0; QUERY_BLOCK];
+            let score_rows = scores.chunks_exact_mut(padded_tokens);
+            for (index, (row, sum)) in score_rows.zip(&mut sums[..count]).enumerate() {
+                let bias = input.bias.map(|bias| {
+                    let query = head * tokens + block + index;
+                    &bias[query * tokens..][..tokens]
+                });
+                *sum = exponentials(s, row, tokens, input.scale, bias);
+            }
+
+            let rows = Rows {
+                values: scores,
+                stride: padded_tokens,
+                count,
+            };
+            for (panel, values) in values.chunks_exact(tokens * LANES).enumerate() {
+                let column = panel * LANES;
+                let mut columns = Columns {
+                    values: &mut out[block * width + first + column..],
+                    stride: width,
+                    count: LANES.min(head_size - column),
+                    bias: None,
+                };
+                multiply(s, rows, values, 1, tokens, &mut columns);
+            }
+            for (index, &sum) in sums[..count].iter().enumerate() {
+                let start = (block + index) * width + first;
+                divide(s, &mut out[start..start + head_size], sum);
+            }
+        }
+    }
+}
+
+/// Panels `[tokens / 16][head_size][16]` of one head's keys; tokens that the last panel lacks are zeros.
+#[inline(always)]
+fn pack_keys(keys: &[f32], stride: usize, tokens: usize, head_size: usize, packed: &mut [f32]) {
+    for (index, panel) in packed.chunks_exact_mut(head_size * LANES).enumerate() {
+        let lines = panel.as_chunks_mut::<LANES>().0;
+        for lane in 0..LANES {
+            let token = index * LANES + lane;
+            if token < tokens {
+                let key = &keys[token * stride..][..head_size];
+                for (line, &value) in lines.iter_mut().zip(key) {
+                    line[lane] = value;
+                }
+            } else {
+                for line in lines.iter_mut() {
+                    line[lane] = 0.0;
+                }
+            }
+        }
+    }
+}
+
+/// Panels `[head_size / 16][tokens][16]` of one head's values; features that the last panel lacks are zeros.
+#[inline(always)]
+fn pack_values(values: &[f32], stride: usize, tokens: usize, head_size: usize, packed: &mut [f32]) {
+    for (index, panel) in packed.chunks_exact_mut(tokens * LANES).enumerate() {
+        let first = index * LANES;
+        let count = LANES.min(head_size - first);
+        let lines = panel.as_chunks_mut::<LANES>().0;
+        for (token, line) in lines.iter_mut().enumerate() {
+            let value = &values[token * stride + first..][..count];
+            line[..count].copy_from_slice(value);
+            line[count..].fill(0.0);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The float microkernel: rows of activations times panels of weights.
+
+use crate::generic::panel_element::PanelElement;
+use crate::simd::{LANES, Simd};
+
+/// Rows of a full tile: six rows of sixteen outputs are twelve of the sixteen AVX2 registers.
+pub(crate) const TILE_ROWS: usize = 6;
+
+/// Rows of a row-major matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) values: &'a [f32],
+    /// Elements from one row to the next.
+    pub(crate) stride: usize,
+    pub(crate) count: usize,
+}
+
+/// Columns of a row-major output, from its first row on.
+pub(crate) struct Columns<'a> {
+    pub(crate) values: &'a mut [f32],
+    /// Elements from one row to the next.
+    pub(crate) stride: usize,
+    pub(crate) count: usize,
+    /// Added to each row, if any: one for each column.
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+/// `out(r, o) = (0 + sum over k ascending of x(r, k) * panel(k, o)) + bias(o)`: for each output one chain of fused multiply-adds and at
+/// most one addition, whatever the number of rows and the tile that computes it.
+///
+/// `panels` are `panel_count` consecutive panels of `depth` lines; `out` has the columns of these panels. More than one panel is for few
+/// rows, where one panel has too few chains to keep the multipliers busy: 4 panels go with 1 row, 2 panels with 1 or 2 rows.
+#[inline(always)]
+pub(crate) fn multiply<S: Simd, E: PanelElement>(
+    s: S,
+    x: Rows<'_>,
+    panels: &[E],
+    panel_count: usize,
+    depth: usize,
+    out: &mut Columns<'_>,
+) {
+    if x.count == 0 || out.count == 0 {
+        return;
+    }
+    assert!(x.values.len() >= (x.count - 1) * x.stride + depth);
+    assert!(panels.len() >= panel_count * depth * LANES);
+    assert!(out.values.len() >= (x.count - 1) * out.stride + out.count);
+    assert!(out.count <= panel_count * LANES && out.count > (panel_count - 1) * LANES);
+    assert!(out.bias.is_none_or(|bias| bias.len() == out.count));
+    let panels = panels.as_ptr();
+    // SAFETY: by the assertions above, rows 0..count of x with `depth` elements, the panels and the output columns are in bounds; the row
+    // tiles below cover exactly these rows.
+    unsafe {
+        match (panel_count, x.count) {
+            (4, 1) => tile::<S, E, 1, 4>(s, x, 0, panels, depth, out),
+            (2, 1) => tile::<S, E, 1, 2>(s, x, 0, panels, depth, out),
+            (2, 2) => tile::<S, E, 2, 2>(s, x, 0, panels, depth, out),
+            (1, _) => {
+                for (row, rows) in row_tiles(x.count) {
+                    match rows {
+                        6 => tile::<S, E, 6, 1>(s, x, row, panels, depth, out),
+                        5 => tile::<S, E, 5, 1>(s, x, row, panels, depth, out),
+                        4 => tile::<S, E, 4, 1>(s, x, row, panels, depth, out),
+                        3 => tile::<S, E, 3, 1>(s, x, row, panels, depth, out),
+                        2 => tile::<S, E, 2, 1>(s, x, row, panels, depth, out),
+                        _ => tile::<S, E, 1, 1>(s, x, row, panels, depth, out),
+                    }
+                }
+            }
+            _ => unreachable!("no tile of {} rows and {panel_count} panels", x.count),
+        }
+    }
+}
+
+/// How many panels to multiply at once for that many rows.
+pub(crate) fn panels_at_once(rows: usize) -> usize {
+    match rows {
+        1 => 4,
+        2 => 2,
+        _ => 1,
+    }
+}
+
+/// Cuts rows into the fewest tiles of at most [`TILE_ROWS`], their heights differing by at most one: (first row, rows).
+#[inline(always)]
+pub(crate) fn row_tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tiles = rows.div_ceil(TILE_ROWS);
+    let mut row = 0;
+    (0..tiles).map(move |tile| {
+        let height = (rows - row).div_ceil(tiles - tile);
+        let first = row;
+        row += height;
+        (first, height)
+    })
+}
+
+/// One tile: `ROWS` rows from `row` on, `PANELS` panels.
+///
+/// # Safety
+///
+/// The rows have `depth` elements, the panels `depth` lines, and the output has these rows and columns.
+#[inline(always)]
+unsafe fn tile<S: Simd, E: PanelElement, const ROWS: usize, const PANELS: usize>(
+    s: S,
+    x: Rows<'_>,
+    row: usize,
+    panels: *const E,
+    depth: usize,
+    out: &mut Columns<'_>,
+) {
+    let mut sums = [[s.splat(0.0); PANELS]; ROWS];
+    // SAFETY: in bounds by this function's contract.
+    unsafe {
+        let x_row = x.values.as_ptr().add(row * x.stride);
+        for k in 0..depth {
+            let mut weights = [s.splat(0.0); PANELS];
+            for (panel, weight) in weights.iter_mut().enumerate() {
+                let line = panels.add((panel * depth + k) * LANES);
+                *weight = E::widen(s, &*line.cast::<[E; LANES]>());
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let activation = s.splat(*x_row.add(r * x.stride + k));
+                for (sum, &weight) in sums.iter_mut().zip(&weights) {
+                    *sum = s.fma(activation, weight, *sum);
+                }
+            }
+        }
+        for (panel, first) in (0..out.count).step_by(LANES).enumerate().take(PANELS) {
+            let columns = LANES.min(out.count - first);
+            for (r, sums) in sums.iter().enumerate() {
+                let mut value = sums[panel];
+                if let Some(bias) = out.bias {
+                    value = s.add(value, s.load_up_to(&bias[first..first + columns], 0.0));
+                }
+                let start = (row + r) * out.stride + first;
+                s.store_up_to(value, &mut out.values[start..start + columns]);
+            }
+        }
+    }
+}

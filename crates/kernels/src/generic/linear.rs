@@ -1,0 +1,57 @@
+//! Products with float weights.
+
+use crate::generic::float_tile::{Columns, Rows, multiply, panels_at_once};
+use crate::generic::panel_source::PanelSource;
+use crate::panels::panel_count;
+use crate::simd::{LANES, Simd};
+
+/// `out = x * W^T + bias`.
+pub(crate) struct Linear<'a> {
+    /// (rows, in_features)
+    pub(crate) x: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) in_features: usize,
+    pub(crate) out_features: usize,
+    /// (out_features)
+    pub(crate) bias: Option<&'a [f32]>,
+    /// (rows, out_features)
+    pub(crate) out: &'a mut [f32],
+}
+
+/// Panels outside, row tiles inside: a panel is read (or decoded) once and stays in the cache for all rows.
+#[inline(always)]
+pub(crate) fn linear<S: Simd>(s: S, call: Linear<'_>, mut source: impl PanelSource) {
+    let Linear {
+        x,
+        rows,
+        in_features,
+        out_features,
+        bias,
+        out,
+    } = call;
+    let x = Rows {
+        values: x,
+        stride: in_features,
+        count: rows,
+    };
+    if rows == 0 {
+        return;
+    }
+    let total = panel_count(out_features);
+    let mut panel = 0;
+    while panel < total {
+        let at_once = panels_at_once(rows);
+        let at_once = if panel + at_once <= total { at_once } else { 1 };
+        let first = panel * LANES;
+        let count = (at_once * LANES).min(out_features - first);
+        let mut columns = Columns {
+            values: &mut out[first..],
+            stride: out_features,
+            count,
+            bias: bias.map(|bias| &bias[first..first + count]),
+        };
+        let panels = source.panels(s, panel, at_once);
+        multiply(s, x, panels, at_once, in_features, &mut columns);
+        panel += at_once;
+    }
+}

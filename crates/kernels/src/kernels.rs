@@ -1,0 +1,374 @@
+//! The routines of one instruction set, behind checked arguments.
+
+use fewbit_numerics::activation::ActivationScheme;
+
+use crate::arch::TABLE;
+use crate::attention::AttentionInput;
+use crate::generic::layer_norm::LayerNorm;
+use crate::generic::linear::Linear;
+use crate::generic::linear_int8::LinearInt8;
+use crate::generic::panel_element::{Bf16, F16};
+use crate::generic::panel_source::{DecodedFourBit, DecodedInt8, Stored};
+use crate::isa::{Isa, IsaError};
+use crate::packed_float::{FloatPanels, PackedFloat};
+use crate::packed_four_bit::PackedFourBit;
+use crate::packed_int8::PackedInt8;
+use crate::packed_weight_only_int8::PackedWeightOnlyInt8;
+use crate::panels::assert_shape;
+use crate::quantized_rows::QuantizedRows;
+use crate::row_operations::Activation;
+use crate::workspace::Workspace;
+
+/// What a routine computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// [`Kernels::linear_float`] with f32 weights.
+    LinearF32,
+    /// [`Kernels::linear_float`] with f16 weights.
+    LinearF16,
+    /// [`Kernels::linear_float`] with bf16 weights.
+    LinearBf16,
+    /// [`Kernels::linear_weight_only_int8`]
+    LinearWeightOnlyInt8,
+    /// [`Kernels::linear_four_bit`]
+    LinearFourBit,
+    /// [`Kernels::linear_int8`]
+    LinearInt8,
+    /// [`Kernels::quantize_rows`]
+    QuantizeRows,
+    /// [`Kernels::layer_norm`]
+    LayerNorm,
+    /// [`Kernels::activation`]
+    Activation,
+    /// [`Kernels::add`]
+    Add,
+    /// [`Kernels::normalize`]
+    Normalize,
+    /// [`Kernels::attention`]
+    Attention,
+}
+
+/// One row of the kernel table.
+///
+/// Every routine gives the same bits on every instruction set, and integer sums never saturate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routine {
+    /// `{isa}_{operation}_{types}_{tile}`: the types of activations, weights and accumulators (one type where they are the same); the tile
+    /// is rows x columns of the output that are computed together.
+    pub name: &'static str,
+    /// The instruction set.
+    pub isa: Isa,
+    /// What it computes.
+    pub operation: Operation,
+}
+
+impl Routine {
+    /// Every routine in this program, also of instruction sets that this CPU lacks.
+    ///
+    /// ```
+    /// use fewbit_kernels::Routine;
+    /// for routine in Routine::all() {
+    ///     assert!(routine.name.starts_with(routine.isa.name()));
+    ///     let _runs_here = routine.is_supported();
+    /// }
+    /// ```
+    pub fn all() -> impl Iterator<Item = &'static Routine> {
+        TABLE.iter().flat_map(|kernels| kernels.routines)
+    }
+
+    /// Whether this CPU can run it.
+    pub fn is_supported(&self) -> bool {
+        self.isa.is_supported()
+    }
+}
+
+/// Routines of one instruction set. A `Kernels` that you hold is one that this CPU can run.
+///
+/// All instruction sets give the same bits, and no row's result depends on the other rows of the call.
+///
+/// ```
+/// use fewbit_kernels::{Kernels, PackedFloat, Workspace};
+/// let kernels = Kernels::from_environment()?;
+/// let weight = PackedFloat::from_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2);
+/// let mut out = [0.0; 3];
+/// kernels.linear_float(&[10.0, 1.0], 1, &weight, Some(&[0.5; 3]), &mut out, &mut Workspace::new());
+/// assert_eq!(out, [12.5, 34.5, 56.5]);
+/// # Ok::<(), fewbit_kernels::IsaError>(())
+/// ```
+#[derive(Debug)]
+pub struct Kernels {
+    pub(crate) isa: Isa,
+    pub(crate) routines: &'static [Routine],
+    pub(crate) linear_f32: unsafe fn(Linear<'_>, Stored<'_, f32>),
+    pub(crate) linear_f16: unsafe fn(Linear<'_>, Stored<'_, F16>),
+    pub(crate) linear_bf16: unsafe fn(Linear<'_>, Stored<'_, Bf16>),
+    pub(crate) linear_weight_only_int8: unsafe fn(Linear<'_>, DecodedInt8<'_>),
+    pub(crate) linear_four_bit: unsafe fn(Linear<'_>, DecodedFourBit<'_>),
+    pub(crate) linear_int8: unsafe fn(LinearInt8<'_>),
+    pub(crate) quantize_rows: unsafe fn(&[f32], ActivationScheme, &mut QuantizedRows),
+    pub(crate) layer_norm: unsafe fn(LayerNorm<'_>),
+    pub(crate) activation: unsafe fn(Activation, &mut [f32]),
+    pub(crate) add: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) normalize: unsafe fn(&mut [f32]),
+    pub(crate) attention: unsafe fn(&AttentionInput<'_>, &mut [f32], &mut Workspace),
+}
+
+impl Kernels {
+    /// The fastest supported set, or the one that the environment variable `FEWBIT_ISA` names.
+    ///
+    /// # Errors
+    ///
+    /// The variable names an unknown set or one that this CPU lacks.
+    pub fn from_environment() -> Result<&'static Kernels, IsaError> {
+        let isa = Isa::from_environment()?;
+        Kernels::for_isa(isa).ok_or(IsaError::Unsupported { isa })
+    }
+
+    /// The routines of `isa`, if this CPU has it.
+    pub fn for_isa(isa: Isa) -> Option<&'static Kernels> {
+        Kernels::available().find(|kernels| kernels.isa == isa)
+    }
+
+    /// Every set that this CPU can run, from plain to fast.
+    pub fn available() -> impl Iterator<Item = &'static Kernels> {
+        TABLE
+            .iter()
+            .copied()
+            .filter(|kernels| kernels.isa.is_supported())
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The rows of the kernel table that describe these routines.
+    pub fn routines(&self) -> &'static [Routine] {
+        self.routines
+    }
+
+    /// out (rows, out_features) = x (rows, in_features) * W^T + bias. Each output is one chain of fused multiply-adds over k
+    /// ascending that starts from 0, then one addition of the bias, if any.
+    ///
+    /// # Panics
+    ///
+    /// If a slice does not have the length that its shape gives.
+    pub fn linear_float(
+        &self,
+        x: &[f32],
+        rows: usize,
+        weight: &PackedFloat,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+        _workspace: &mut Workspace,
+    ) {
+        let depth = weight.in_features;
+        let call = checked_linear(x, rows, depth, weight.out_features, bias, out);
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe {
+            match &weight.panels {
+                FloatPanels::F32(panels) => (self.linear_f32)(call, Stored { panels, depth }),
+                FloatPanels::F16(panels) => (self.linear_f16)(call, Stored { panels, depth }),
+                FloatPanels::Bf16(panels) => (self.linear_bf16)(call, Stored { panels, depth }),
+            }
+        }
+    }
+
+    /// [`Kernels::linear_float`] of the dequantized f32 matrix, bit for bit.
+    ///
+    /// # Panics
+    ///
+    /// If a slice does not have the length that its shape gives.
+    pub fn linear_weight_only_int8(
+        &self,
+        x: &[f32],
+        rows: usize,
+        weight: &PackedWeightOnlyInt8,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        let call = checked_linear(x, rows, weight.in_features, weight.out_features, bias, out);
+        let scratch = &mut workspace.panels;
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.linear_weight_only_int8)(call, DecodedInt8 { weight, scratch }) }
+    }
+
+    /// [`Kernels::linear_float`] of the dequantized f32 matrix, bit for bit.
+    ///
+    /// # Panics
+    ///
+    /// If a slice does not have the length that its shape gives.
+    pub fn linear_four_bit(
+        &self,
+        x: &[f32],
+        rows: usize,
+        weight: &PackedFourBit,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        let call = checked_linear(x, rows, weight.in_features, weight.out_features, bias, out);
+        let scratch = &mut workspace.panels;
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.linear_four_bit)(call, DecodedFourBit { weight, scratch }) }
+    }
+
+    /// out (x.rows(), out_features) = `fma(f32(acc), scale_row * scale_channel, bias or 0)` with
+    /// `acc = sum over k of (code - zero_point_row) * weight`, exact in i32 for all codes.
+    ///
+    /// # Panics
+    ///
+    /// If x does not have the weight's in_features columns, or a slice does not have the length that its shape gives.
+    pub fn linear_int8(
+        &self,
+        x: &QuantizedRows,
+        weight: &PackedInt8,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        assert_eq!(
+            x.columns, weight.in_features,
+            "the columns of x are the in_features of the weight"
+        );
+        assert_bias(bias, weight.out_features);
+        assert_shape("out", out.len(), x.rows, weight.out_features);
+        let call = LinearInt8 {
+            x,
+            weight,
+            bias,
+            out,
+            scratch: &mut workspace.activations,
+        };
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.linear_int8)(call) }
+    }
+
+    /// Per-token quantization of x (rows, columns); same bits as [`fewbit_numerics::activation::quantize_row`]. The elements are finite: a
+    /// row with NaN or infinities gets meaningless codes.
+    ///
+    /// # Panics
+    ///
+    /// If x does not have rows * columns elements.
+    pub fn quantize_rows(
+        &self,
+        x: &[f32],
+        rows: usize,
+        columns: usize,
+        scheme: ActivationScheme,
+        out: &mut QuantizedRows,
+    ) {
+        assert_shape("x", x.len(), rows, columns);
+        out.resize(rows, columns);
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.quantize_rows)(x, scheme, out) }
+    }
+
+    /// In place over rows of gamma.len() columns: x = LayerNorm(x + residual) * gamma + beta, the variance being that of the centred
+    /// values divided by the number of columns.
+    ///
+    /// # Panics
+    ///
+    /// If gamma and beta, or x and residual, have different lengths, or x does not consist of whole rows.
+    pub fn layer_norm(
+        &self,
+        x: &mut [f32],
+        residual: Option<&[f32]>,
+        gamma: &[f32],
+        beta: &[f32],
+        epsilon: f32,
+    ) {
+        assert_eq!(gamma.len(), beta.len(), "gamma and beta: one a column");
+        assert!(
+            x.is_empty() || (!gamma.is_empty() && x.len().is_multiple_of(gamma.len())),
+            "x: whole rows of {} columns, found {} elements",
+            gamma.len(),
+            x.len()
+        );
+        if let Some(residual) = residual {
+            assert_eq!(residual.len(), x.len(), "residual: as many elements as x");
+        }
+        let call = LayerNorm {
+            x,
+            residual,
+            gamma,
+            beta,
+            epsilon,
+        };
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.layer_norm)(call) }
+    }
+
+    /// Applies an activation function to each element, in place.
+    pub fn activation(&self, kind: Activation, x: &mut [f32]) {
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.activation)(kind, x) }
+    }
+
+    /// x += y
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ.
+    pub fn add(&self, x: &mut [f32], y: &[f32]) {
+        assert_eq!(x.len(), y.len(), "add: as many elements in y as in x");
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.add)(x, y) }
+    }
+
+    /// Bidirectional attention of one sequence, all heads; out (tokens, heads * head_size).
+    ///
+    /// A score is one chain of fused multiply-adds over the features of a head, ascending; then the scale (with a bias: one fused
+    /// multiply-add); softmax subtracts the greatest score; an output is one chain over the tokens, ascending, divided by the sum of the
+    /// exponentials.
+    ///
+    /// # Panics
+    ///
+    /// If a slice is too short for the shape (see [`AttentionInput`]), or out does not have its shape.
+    pub fn attention(
+        &self,
+        input: &AttentionInput<'_>,
+        out: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        let width = input.assert_valid();
+        assert_shape("out", out.len(), input.tokens, width);
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.attention)(input, out, workspace) }
+    }
+
+    /// L2-normalizes one vector in place; the norm is clamped below at 1e-12 (torch.nn.functional.normalize).
+    pub fn normalize(&self, x: &mut [f32]) {
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.normalize)(x) }
+    }
+}
+
+/// Checks the shapes of a product with a weight (out_features, in_features).
+fn checked_linear<'a>(
+    x: &'a [f32],
+    rows: usize,
+    in_features: usize,
+    out_features: usize,
+    bias: Option<&'a [f32]>,
+    out: &'a mut [f32],
+) -> Linear<'a> {
+    assert_shape("x", x.len(), rows, in_features);
+    assert_bias(bias, out_features);
+    assert_shape("out", out.len(), rows, out_features);
+    Linear {
+        x,
+        rows,
+        in_features,
+        out_features,
+        bias,
+        out,
+    }
+}
+
+fn assert_bias(bias: Option<&[f32]>, out_features: usize) {
+    if let Some(bias) = bias {
+        assert_eq!(bias.len(), out_features, "bias: one for each output");
+    }
+}

@@ -1,0 +1,41 @@
+//! How fast: packed weights, matrix products for each kind of weight, row-wise operations and attention.
+//!
+//! [`Kernels`] is the table of routines of one instruction set, chosen at run time. All instruction sets give the
+//! same bits: every float operation has one fixed order and explicit fused multiply-add, integers accumulate in i32
+//! without saturation, and no result depends on how many rows were passed together.
+//!
+//! # How it is built
+//!
+//! - `simd` says what an instruction set must offer: vectors of sixteen lanes, and an int8 tile.
+//! - `generic` holds the algorithms, each written once.
+//! - `arch` has one folder for each instruction set: its intrinsics, and the routines instantiated for it.
+//! - The `packed_*` modules hold weights in panels of sixteen outputs. Packing does not depend on the instruction set.
+//! - [`Kernels`] checks the arguments and calls the routine. [`Routine::all`] lists what there is.
+
+mod aligned;
+mod arch;
+mod generic;
+mod panels;
+mod simd;
+
+pub mod attention;
+pub mod isa;
+pub mod kernels;
+pub mod packed_float;
+pub mod packed_four_bit;
+pub mod packed_int8;
+pub mod packed_weight_only_int8;
+pub mod quantized_rows;
+pub mod row_operations;
+pub mod workspace;
+
+pub use attention::AttentionInput;
+pub use isa::{Isa, IsaError};
+pub use kernels::{Kernels, Operation, Routine};
+pub use packed_float::PackedFloat;
+pub use packed_four_bit::PackedFourBit;
+pub use packed_int8::PackedInt8;
+pub use packed_weight_only_int8::PackedWeightOnlyInt8;
+pub use quantized_rows::QuantizedRows;
+pub use row_operations::Activation;
+pub use workspace::Workspace;

@@ -1,0 +1,156 @@
+//! What an instruction set must offer: vectors of sixteen lanes and an int8 tile.
+//!
+//! Every float algorithm of this crate is written once over [`Simd`]. Each operation below is exact or rounded once, as
+//! IEEE 754 says, and reductions have one fixed tree: so all instruction sets give the same bits by construction. An
+//! implementation is a zero-sized token; holding one proves that the CPU has the instruction set, which is why the methods are
+//! safe to call. They must be inlined into a function with the right `#[target_feature]`s to be fast.
+//!
+//! The vectors have sixteen lanes everywhere: one AVX-512 register, two of AVX2, four of NEON.
+
+use crate::aligned::Plain;
+
+/// Lanes of a vector.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen lanes of f32 or i32.
+///
+/// Where an operation says "unspecified", instruction sets may differ, and callers make sure that no result depends on it.
+pub(crate) trait Simd: Copy {
+    /// Sixteen f32.
+    type F32: Copy;
+    /// Sixteen i32.
+    type I32: Copy;
+    /// Sixteen conditions.
+    type Mask: Copy;
+
+    /// The token.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has the instruction set.
+    unsafe fn assume_supported() -> Self;
+
+    /// All lanes equal.
+    fn splat(self, value: f32) -> Self::F32;
+    /// Sixteen numbers from memory.
+    fn load(self, from: &[f32; LANES]) -> Self::F32;
+    /// Sixteen numbers to memory.
+    fn store(self, value: Self::F32, to: &mut [f32; LANES]);
+    /// At most sixteen numbers; the other lanes are `fill`.
+    fn load_partial(self, from: &[f32], fill: f32) -> Self::F32;
+    /// The first `to.len()` lanes, at most sixteen.
+    fn store_partial(self, value: Self::F32, to: &mut [f32]);
+
+    /// [`Simd::load_partial`], a plain load where the slice is a whole vector.
+    #[inline(always)]
+    fn load_up_to(self, from: &[f32], fill: f32) -> Self::F32 {
+        match from.try_into() {
+            Ok(whole) => self.load(whole),
+            Err(_) => self.load_partial(from, fill),
+        }
+    }
+    /// [`Simd::store_partial`], a plain store where the slice is a whole vector.
+    #[inline(always)]
+    fn store_up_to(self, value: Self::F32, to: &mut [f32]) {
+        match to.try_into() {
+            Ok(whole) => self.store(value, whole),
+            Err(_) => self.store_partial(value, to),
+        }
+    }
+
+    /// IEEE binary16 numbers, widened exactly (a signaling NaN becomes quiet).
+    fn load_f16(self, from: &[u16; LANES]) -> Self::F32;
+    /// bfloat16 numbers, widened exactly.
+    fn load_bf16(self, from: &[u16; LANES]) -> Self::F32;
+    /// Signed bytes as f32.
+    fn load_i8(self, from: &[i8; LANES]) -> Self::F32;
+    /// Sixteen codes of four bits: lane i is the low nibble of byte i, lane 8 + i its high nibble.
+    fn load_nibbles(self, from: &[u8; LANES / 2]) -> Self::I32;
+    /// i32 numbers from memory.
+    fn load_i32(self, from: &[i32; LANES]) -> Self::I32;
+    /// Stores lanes of 0..=255 as bytes.
+    fn store_u8(self, value: Self::I32, to: &mut [u8; LANES]);
+
+    /// a + b
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// a - b
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// a * b
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// a / b
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// a * b + c with one rounding.
+    fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// `if a < b { a } else { b }`: b where either is NaN, and b of two zeros.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `if a > b { a } else { b }`: b where either is NaN, and b of two zeros.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// |a|: the sign bit cleared, also of NaN.
+    fn abs(self, a: Self::F32) -> Self::F32;
+    /// To the nearest integer, ties to even.
+    fn round_ties_even(self, a: Self::F32) -> Self::F32;
+    /// a < b; false where either is NaN.
+    fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// The first `count` lanes.
+    fn first_lanes(self, count: usize) -> Self::Mask;
+    /// `a` where the mask holds, else `b`.
+    fn select(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    /// All lanes equal.
+    fn splat_i32(self, value: i32) -> Self::I32;
+    /// a - b, wrapping.
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// a * b, wrapping.
+    fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// To f32, rounded to nearest even.
+    fn to_f32(self, a: Self::I32) -> Self::F32;
+    /// Toward zero. Unspecified outside of i32 and for NaN.
+    fn truncate(self, a: Self::F32) -> Self::I32;
+    /// `a * 2^n` rounded once (also where the result is subnormal or overflows), for `a` in 0.5..=2 and integral `n` in
+    /// -250..=250. NaN for a NaN `a`, whatever `n`.
+    fn scale_by_power_of_two(self, a: Self::F32, n: Self::F32) -> Self::F32;
+    /// Lane i of the result is lane `index[i] % 16` of `table`.
+    fn lookup(self, table: Self::F32, index: Self::I32) -> Self::F32;
+
+    /// Sum of all lanes: lane i + lane i + 8, then i + 4, i + 2, i + 1.
+    fn reduce_sum(self, a: Self::F32) -> f32;
+    /// Least lane, by [`Simd::min`] in the tree of [`Simd::reduce_sum`] with the lower lane first.
+    fn reduce_min(self, a: Self::F32) -> f32;
+    /// Greatest lane, by [`Simd::max`] in the tree of [`Simd::reduce_sum`] with the lower lane first.
+    fn reduce_max(self, a: Self::F32) -> f32;
+}
+
+/// Consecutive columns of one row that the int8 weights keep together.
+pub(crate) const INT8_GROUP: usize = 4;
+
+/// Rows of the accumulator block that [`Int8Tile::int8_tile`] fills.
+pub(crate) const INT8_TILE_ROWS: usize = 6;
+
+/// Integer accumulators of one tile: one line for each row of activations.
+pub(crate) type Int8Accumulators = [[i32; LANES]; INT8_TILE_ROWS];
+
+/// Products of u8 activations and i8 weights, exact in i32 for all codes.
+pub(crate) trait Int8Tile: Simd {
+    /// What the tile reads for one activation code.
+    type Activation: Plain;
+
+    /// Writes the codes of one row as the tile reads them; `to` is at least as long as `codes`, its rest becomes zeros.
+    fn prepare_activations(self, codes: &[u8], to: &mut [Self::Activation]);
+
+    /// `accumulators[r][o]` = the sum over `groups * INT8_GROUP` columns k of activation (r, k) times weight (o, k), for the
+    /// first `rows` rows (1..=[`INT8_TILE_ROWS`]) and the sixteen outputs of a panel. No intermediate value saturates.
+    ///
+    /// # Safety
+    ///
+    /// `activations` points to `rows` rows, `stride` elements apart, of `groups * INT8_GROUP` elements; `weights` to a
+    /// panel laid out `[groups][16][INT8_GROUP]`, 64-byte aligned.
+    unsafe fn int8_tile(
+        self,
+        activations: *const Self::Activation,
+        stride: usize,
+        rows: usize,
+        weights: *const i8,
+        groups: usize,
+        accumulators: &mut Int8Accumulators,
+    );
+}

@@ -1,0 +1,257 @@
+//! Attention against its definition in f64.
+
+use fewbit_kernels::{AttentionInput, Isa, Kernels, Workspace};
+
+use crate::support::{Failures, Numbers, ROUNDOFF};
+
+struct Case {
+    tokens: usize,
+    heads: usize,
+    head_size: usize,
+    stride: usize,
+    scale: f32,
+    values: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Case {
+    fn new(tokens: usize, heads: usize, head_size: usize, numbers: &mut Numbers) -> Self {
+        let width = heads * head_size;
+        // Rows with something between them that must not be read as a head.
+        let stride = 3 * width + numbers.below(5);
+        Case {
+            tokens,
+            heads,
+            head_size,
+            stride,
+            scale: 1.0 / (head_size as f32).sqrt(),
+            values: numbers.floats(tokens * stride, 2.0),
+            bias: (numbers.below(2) == 0).then(|| numbers.floats(heads * tokens * tokens, 3.0)),
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.heads * self.head_size
+    }
+
+    fn input(&self) -> AttentionInput<'_> {
+        let start = |part: usize| &self.values[(part * self.width()).min(self.values.len())..];
+        AttentionInput {
+            queries: start(0),
+            keys: start(1),
+            values: start(2),
+            row_stride: self.stride,
+            tokens: self.tokens,
+            heads: self.heads,
+            head_size: self.head_size,
+            scale: self.scale,
+            bias: self.bias.as_deref(),
+        }
+    }
+
+    fn run(&self, kernels: &Kernels, workspace: &mut Workspace) -> Vec<f32> {
+        let mut out = vec![f32::NAN; self.tokens * self.width()];
+        kernels.attention(&self.input(), &mut out, workspace);
+        out
+    }
+
+    /// Each output and its error bound.
+    fn expected(&self) -> Vec<(f64, f64)> {
+        let element = |part: usize, token: usize, head: usize, d: usize| {
+            let column = part * self.width() + head * self.head_size + d;
+            f64::from(self.values[token * self.stride + column])
+        };
+        let (tokens, head_size) = (self.tokens, self.head_size);
+        let mut out = vec![(0.0, 0.0); tokens * self.width()];
+        for head in 0..self.heads {
+            for i in 0..tokens {
+                let mut scores = Vec::new();
+                let mut score_error = 0.0f64;
+                for j in 0..tokens {
+                    let terms =
+                        (0..head_size).map(|d| element(0, i, head, d) * element(1, j, head, d));
+                    let bias = self.bias.as_ref().map_or(0.0, |bias| {
+                        f64::from(bias[(head * tokens + i) * tokens + j])
+                    });
+                    let scale = f64::from(self.scale);
+                    let score = terms.clone().sum::<f64>() * scale + bias;
+                    let magnitude = terms.map(f64::abs).sum::<f64>() * scale + bias.abs();
+                    // A chain of head_size roundings, the scale, and the subtraction of the greatest.
+                    score_error = score_error.max((head_size as f64 + 3.0) * ROUNDOFF * magnitude);
+                    scores.push(score);
+                }
+                let greatest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let weights: Vec<f64> = scores
+                    .iter()
+                    .map(|score| (score - greatest).exp())
+                    .collect();
+                let sum: f64 = weights.iter().sum();
+                for d in 0..head_size {
+                    let terms = weights
+                        .iter()
+                        .enumerate()
+                        .map(|(j, w)| w * element(2, j, head, d));
+                    let value = terms.clone().sum::<f64>() / sum;
+                    let magnitude = terms.map(f64::abs).sum::<f64>() / sum;
+                    // Both the numerator and the sum have weights wrong by the error of a score and of the greatest score; exponentials
+                    // (2 each), the chain over tokens, the sum over tokens / 16 vectors and a tree, the division.
+                    let roundings = 4.0 + tokens as f64 + tokens as f64 / 16.0 + 6.0;
+                    let relative = 4.0 * score_error + roundings * ROUNDOFF;
+                    out[i * self.width() + head * head_size + d] =
+                        (value, magnitude * relative * 1.01);
+                }
+            }
+        }
+        out
+    }
+}
+
+pub(crate) fn attention(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(50);
+    let mut workspace = Workspace::new();
+    let mut cases = vec![(0, 2, 16), (3, 0, 16), (3, 2, 0), (300, 1, 32)];
+    for tokens in [1, 2, 6, 11, 12, 13, 15, 16, 17, 24, 25, 33] {
+        for head_size in [1, 5, 16, 32, 33, 64, 80] {
+            cases.push((tokens, 1 + (tokens + head_size) % 3, head_size));
+        }
+    }
+    for (tokens, heads, head_size) in cases {
+        let case = Case::new(tokens, heads, head_size, &mut numbers);
+        let what = format!("{tokens} tokens, {heads} heads of {head_size}");
+        let out = case.run(kernels, &mut workspace);
+        for (index, (&found, (expected, bound))) in out.iter().zip(case.expected()).enumerate() {
+            let error = (f64::from(found) - expected).abs();
+            failures.check(error <= bound, || {
+                format!("{what}: element {index}: expected {expected}, found {found}, error {error:e} > {bound:e}")
+            });
+        }
+        let portable = case.run(
+            Kernels::for_isa(Isa::Scalar).unwrap(),
+            &mut Workspace::new(),
+        );
+        failures.same_bits(&what, &out, &portable);
+    }
+}
+
+/// A query's output does not depend on its place among the queries, in whichever tile or block that is.
+#[test]
+fn queries_do_not_see_one_another() {
+    for kernels in Kernels::available() {
+        let (tokens, heads, head_size) = (29, 2, 20);
+        let width = heads * head_size;
+        let mut numbers = Numbers::new(51);
+        let queries = numbers.floats(tokens * width, 1.0);
+        let (keys, values) = (
+            numbers.floats(tokens * width, 1.0),
+            numbers.floats(tokens * width, 1.0),
+        );
+        let run = |queries: &[f32]| {
+            let mut out = vec![0.0; tokens * width];
+            let input = AttentionInput {
+                queries,
+                keys: &keys,
+                values: &values,
+                row_stride: width,
+                tokens,
+                heads,
+                head_size,
+                scale: 0.25,
+                bias: None,
+            };
+            kernels.attention(&input, &mut out, &mut Workspace::new());
+            out
+        };
+        let mut expected = run(&queries);
+        for shift in [1, 5, 17] {
+            let mut rotated = queries.clone();
+            rotated.rotate_left(shift * width);
+            let found = run(&rotated);
+            expected.rotate_left(shift * width);
+            assert_eq!(found, expected, "{}, shift {shift}", kernels.isa());
+            expected.rotate_right(shift * width);
+        }
+    }
+}
+
+#[test]
+fn a_bias_of_minus_infinity_hides_a_key() {
+    for kernels in Kernels::available() {
+        let mut numbers = Numbers::new(52);
+        let mut case = Case::new(18, 2, 8, &mut numbers);
+        let hidden = 17;
+        let mut bias = vec![0.0; 2 * 18 * 18];
+        bias.iter_mut()
+            .skip(hidden)
+            .step_by(18)
+            .for_each(|bias| *bias = f32::NEG_INFINITY);
+        case.bias = Some(bias);
+        let expected = case.run(kernels, &mut Workspace::new());
+        assert!(expected.iter().all(|value| value.is_finite()));
+        // Any finite value of the hidden token gives the same.
+        let width = case.width();
+        for part in 1..3 {
+            let start = hidden * case.stride + part * width;
+            case.values[start..start + width].fill(1e3);
+        }
+        assert_eq!(case.run(kernels, &mut Workspace::new()), expected);
+        // Hiding all keys leaves nothing to average.
+        case.bias = Some(vec![f32::NEG_INFINITY; 2 * 18 * 18]);
+        assert!(
+            case.run(kernels, &mut Workspace::new())
+                .iter()
+                .all(|value| value.is_nan())
+        );
+    }
+}
+
+#[test]
+fn scores_far_apart_do_not_overflow() {
+    for kernels in Kernels::available() {
+        let (tokens, width) = (20, 4);
+        let mut queries = vec![0.0; tokens * width];
+        let mut keys = vec![0.0; tokens * width];
+        queries
+            .iter_mut()
+            .step_by(width)
+            .for_each(|query| *query = 1e15);
+        keys.iter_mut()
+            .step_by(width)
+            .enumerate()
+            .for_each(|(token, key)| *key = token as f32 * 1e15);
+        let values: Vec<f32> = (0..tokens * width).map(|index| index as f32).collect();
+        let input = AttentionInput {
+            queries: &queries,
+            keys: &keys,
+            values: &values,
+            row_stride: width,
+            tokens,
+            heads: 1,
+            head_size: width,
+            scale: 0.5,
+            bias: None,
+        };
+        let mut out = vec![0.0; tokens * width];
+        kernels.attention(&input, &mut out, &mut Workspace::new());
+        // All weight on the last token.
+        assert!(out.chunks(width).all(|row| row == &values[19 * width..]));
+    }
+}
+
+#[test]
+#[should_panic(expected = "attention: keys have at least 40 elements, found 39")]
+fn short_keys_are_refused() {
+    let values = vec![0.0; 40];
+    let input = AttentionInput {
+        queries: &values,
+        keys: &values[1..],
+        values: &values,
+        row_stride: 8,
+        tokens: 5,
+        heads: 2,
+        head_size: 4,
+        scale: 1.0,
+        bias: None,
+    };
+    let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
+    kernels.attention(&input, &mut [0.0; 40], &mut Workspace::new());
+}

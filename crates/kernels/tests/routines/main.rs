@@ -1,0 +1,99 @@
+//! Every routine of every instruction set that this CPU has, against slow and obvious references.
+//!
+//! The kernel table drives the test: a routine whose operation has no check here does not compile. Instruction sets must agree bit for
+//! bit, so each is also compared with portable code.
+
+mod activations;
+mod attention;
+mod int8;
+mod products;
+mod quantization;
+mod rows;
+mod support;
+
+use fewbit_kernels::{Isa, Kernels, Operation, Routine};
+use support::Failures;
+
+/// The check of an operation: compares the routines of one instruction set with the reference.
+fn check_of(operation: Operation) -> fn(&Kernels, &mut Failures) {
+    match operation {
+        Operation::LinearF32 => products::linear_f32,
+        Operation::LinearF16 => products::linear_f16,
+        Operation::LinearBf16 => products::linear_bf16,
+        Operation::LinearWeightOnlyInt8 => products::linear_weight_only_int8,
+        Operation::LinearFourBit => products::linear_four_bit,
+        Operation::LinearInt8 => int8::linear_int8,
+        Operation::QuantizeRows => quantization::quantize_rows,
+        Operation::LayerNorm => rows::layer_norm,
+        Operation::Add => rows::add,
+        Operation::Normalize => rows::normalize,
+        Operation::Activation => activations::activation,
+        Operation::Attention => attention::attention,
+    }
+}
+
+#[test]
+fn every_routine_equals_its_reference() {
+    let mut failures = Failures::default();
+    for routine in Routine::all() {
+        if let Some(kernels) = Kernels::for_isa(routine.isa) {
+            failures.context = routine.name.to_owned();
+            check_of(routine.operation)(kernels, &mut failures);
+        }
+    }
+    failures.finish();
+}
+
+/// Which instruction sets these tests ran. `FEWBIT_REQUIRE_ISA=scalar,avx2` makes a missing one a failure.
+#[test]
+#[allow(clippy::print_stdout, reason = "the census is the test's output")]
+fn census() {
+    for &isa in Isa::ALL {
+        let state = if isa.is_supported() { "ran" } else { "NOT RUN" };
+        println!("{isa}: {state}");
+        assert_eq!(Kernels::for_isa(isa).is_some(), isa.is_supported());
+    }
+    let required = std::env::var("FEWBIT_REQUIRE_ISA").unwrap_or_default();
+    for name in required.split(',').filter(|name| !name.is_empty()) {
+        let isa = Isa::parse(name).unwrap_or_else(|| panic!("FEWBIT_REQUIRE_ISA: no set `{name}`"));
+        assert!(
+            isa.is_supported(),
+            "FEWBIT_REQUIRE_ISA: this CPU lacks {isa}"
+        );
+    }
+}
+
+#[test]
+fn names_follow_the_grammar() {
+    let mut names = Vec::new();
+    for routine in Routine::all() {
+        let rest = routine
+            .name
+            .strip_prefix(routine.isa.name())
+            .and_then(|rest| rest.strip_prefix('_'))
+            .unwrap_or_else(|| panic!("{}: begins with the instruction set", routine.name));
+        let mut parts = rest.rsplit('_');
+        let (rows, columns) = parts.next().unwrap().split_once('x').unwrap();
+        assert!(rows.parse::<usize>().unwrap() >= 1 && columns.parse::<usize>().unwrap() >= 1);
+        let types = parts.next().unwrap();
+        assert!(
+            types.starts_with(['f', 'u']) && types.ends_with(|c: char| c.is_ascii_digit()),
+            "{}: types before the tile",
+            routine.name
+        );
+        assert!(parts.next().is_some(), "{}: an operation", routine.name);
+        names.push(routine.name);
+    }
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count, "names are unique");
+    for kernels in Kernels::available() {
+        assert!(
+            kernels
+                .routines()
+                .iter()
+                .all(|routine| routine.isa == kernels.isa())
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! Products with float activations: one chain of fused multiply-adds for each output, bit for bit.
+
+use fewbit_kernels::{Kernels, PackedFloat, PackedFourBit, PackedWeightOnlyInt8, Workspace};
+use fewbit_numerics::four_bit::{FourBitType, dequantize_range};
+use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f16_bytes_to_f32};
+
+use crate::support::{Failures, Numbers, ROUNDOFF};
+
+/// (rows, out_features, in_features): nothing, one, and both sides of the tile of 6 x 16 and of the panels taken at once.
+pub(crate) fn shapes() -> Vec<(usize, usize, usize)> {
+    let mut shapes = Vec::new();
+    for rows in [0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 25] {
+        for out_features in [0, 1, 15, 16, 17, 32, 33, 64, 81] {
+            for in_features in [0, 1, 2, 3, 4, 7, 64, 65] {
+                shapes.push((rows, out_features, in_features));
+            }
+        }
+    }
+    shapes.push((9, 40, 1031));
+    shapes
+}
+
+/// A matrix and its product as the routine computes it.
+struct Product {
+    rows: usize,
+    out_features: usize,
+    in_features: usize,
+    x: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Product {
+    fn new(shape: (usize, usize, usize), numbers: &mut Numbers) -> Self {
+        let (rows, out_features, in_features) = shape;
+        let rough = numbers.below(2) == 0;
+        let elements = rows * in_features;
+        Product {
+            rows,
+            out_features,
+            in_features,
+            x: if rough {
+                numbers.rough(elements)
+            } else {
+                numbers.floats(elements, 2.0)
+            },
+            bias: (numbers.below(3) > 0).then(|| numbers.floats(out_features, 1.0)),
+        }
+    }
+
+    fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    /// The obvious loop over the f32 matrix.
+    fn expected(&self, weight: &[f32]) -> Vec<f32> {
+        let mut out = Vec::new();
+        for row in 0..self.rows {
+            for output in 0..self.out_features {
+                let mut sum = 0.0f32;
+                for k in 0..self.in_features {
+                    let (x, w) = (row * self.in_features + k, output * self.in_features + k);
+                    sum = self.x[x].mul_add(weight[w], sum);
+                }
+                out.push(match &self.bias {
+                    Some(bias) => sum + bias[output],
+                    None => sum,
+                });
+            }
+        }
+        out
+    }
+
+    /// Runs `multiply(x, rows, bias, out)` on all rows at once and on each row alone.
+    fn check(
+        &self,
+        weight: &[f32],
+        failures: &mut Failures,
+        mut multiply: impl FnMut(&[f32], usize, Option<&[f32]>, &mut [f32]),
+    ) {
+        let shape = format!("{}x{}x{}", self.rows, self.out_features, self.in_features);
+        let expected = self.expected(weight);
+        let mut out = vec![f32::NAN; expected.len()];
+        multiply(&self.x, self.rows, self.bias(), &mut out);
+        failures.same_bits(&shape, &out, &expected);
+        let mut alone = vec![f32::NAN; expected.len()];
+        for row in 0..self.rows {
+            let x = &self.x[row * self.in_features..][..self.in_features];
+            let out = &mut alone[row * self.out_features..][..self.out_features];
+            multiply(x, 1, self.bias(), out);
+        }
+        failures.same_bits(format!("{shape}, row by row"), &alone, &expected);
+    }
+}
+
+pub(crate) fn linear_f32(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(1);
+    // One workspace for all: what a call leaves there must not matter.
+    let mut workspace = Workspace::new();
+    for shape in shapes() {
+        let product = Product::new(shape, &mut numbers);
+        let weight = numbers.rough(product.out_features * product.in_features);
+        let packed = PackedFloat::from_f32(&weight, product.out_features, product.in_features);
+        product.check(&weight, failures, |x, rows, bias, out| {
+            kernels.linear_float(x, rows, &packed, bias, out, &mut workspace);
+        });
+    }
+}
+
+pub(crate) fn linear_f16(kernels: &Kernels, failures: &mut Failures) {
+    half_precision(
+        kernels,
+        failures,
+        PackedFloat::from_f16_bytes,
+        f16_bytes_to_f32,
+    );
+}
+
+pub(crate) fn linear_bf16(kernels: &Kernels, failures: &mut Failures) {
+    half_precision(
+        kernels,
+        failures,
+        PackedFloat::from_bf16_bytes,
+        bf16_bytes_to_f32,
+    );
+}
+
+fn half_precision(
+    kernels: &Kernels,
+    failures: &mut Failures,
+    pack: fn(&[u8], usize, usize) -> PackedFloat,
+    widen: fn(&[u8], &mut [f32]),
+) {
+    let mut workspace = Workspace::new();
+    let mut check = |product: &Product, bytes: &[u8]| {
+        let mut weight = vec![0.0; bytes.len() / 2];
+        widen(bytes, &mut weight);
+        let packed = pack(bytes, product.out_features, product.in_features);
+        product.check(&weight, failures, |x, rows, bias, out| {
+            kernels.linear_float(x, rows, &packed, bias, out, &mut workspace);
+        });
+    };
+    let mut numbers = Numbers::new(2);
+    for shape in shapes() {
+        let product = Product::new(shape, &mut numbers);
+        let bytes = numbers.bytes(2 * product.out_features * product.in_features);
+        check(&product, &bytes);
+    }
+    // Every bit pattern.
+    let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let product = Product {
+        rows: 1,
+        out_features: 1 << 16,
+        in_features: 1,
+        x: vec![1.0],
+        bias: None,
+    };
+    check(&product, &bytes);
+}
+
+pub(crate) fn linear_weight_only_int8(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(3);
+    let mut workspace = Workspace::new();
+    for shape in shapes() {
+        let product = Product::new(shape, &mut numbers);
+        let (out_features, in_features) = (product.out_features, product.in_features);
+        let sizes = (1..=in_features.max(1)).filter(|size| in_features % size == 0);
+        let sizes: Vec<usize> = sizes.collect();
+        let group_size = sizes[numbers.below(sizes.len())];
+        let codes = numbers.signed_bytes(out_features * in_features);
+        let scales = numbers.rough(out_features * in_features / group_size);
+        let weight: Vec<f32> = codes
+            .iter()
+            .enumerate()
+            .map(|(element, &code)| f32::from(code) * scales[element / group_size])
+            .collect();
+        let packed =
+            PackedWeightOnlyInt8::new(&codes, &scales, group_size, out_features, in_features);
+        product.check(&weight, failures, |x, rows, bias, out| {
+            kernels.linear_weight_only_int8(x, rows, &packed, bias, out, &mut workspace);
+        });
+    }
+}
+
+pub(crate) fn linear_four_bit(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(4);
+    let mut workspace = Workspace::new();
+    for shape in shapes() {
+        for kind in [FourBitType::Nf4, FourBitType::Fp4] {
+            let product = Product::new(shape, &mut numbers);
+            let elements = product.out_features * product.in_features;
+            // Blocks that are rows, parts of rows, and that cross rows.
+            let block_size = [1, 3, 16, 64, 100, 4096][numbers.below(6)];
+            let codes = numbers.bytes(elements.div_ceil(2));
+            let absmax = numbers.rough(elements.div_ceil(block_size));
+            let mut weight = vec![0.0; elements];
+            dequantize_range(&codes, &absmax, block_size, kind, 0, &mut weight);
+            let packed = PackedFourBit::new(
+                codes,
+                absmax,
+                block_size,
+                kind,
+                product.out_features,
+                product.in_features,
+            );
+            product.check(&weight, failures, |x, rows, bias, out| {
+                kernels.linear_four_bit(x, rows, &packed, bias, out, &mut workspace);
+            });
+        }
+    }
+}
+
+/// The chain that the other checks take as their reference is itself a product: within the classic bound of k + 1 roundings of the exact one.
+#[test]
+fn a_chain_is_near_the_exact_product() {
+    let mut numbers = Numbers::new(5);
+    let mut product = Product::new((7, 33, 300), &mut numbers);
+    product.x = numbers.floats(7 * 300, 2.0);
+    product.bias = Some(numbers.floats(33, 1.0));
+    let weight = numbers.floats(33 * 300, 0.5);
+    let bias = product.bias.clone().unwrap();
+    for (index, &found) in product.expected(&weight).iter().enumerate() {
+        let (row, output) = (index / 33, index % 33);
+        let terms = (0..300)
+            .map(|k| f64::from(product.x[row * 300 + k]) * f64::from(weight[output * 300 + k]));
+        let magnitude = terms.clone().map(f64::abs).sum::<f64>() + f64::from(bias[output].abs());
+        let exact = terms.sum::<f64>() + f64::from(bias[output]);
+        assert!((f64::from(found) - exact).abs() <= 301.0 * ROUNDOFF * magnitude);
+    }
+}
+
+#[test]
+fn infinities_and_nan_reach_only_their_own_row() {
+    for kernels in Kernels::available() {
+        let weight = PackedFloat::from_f32(&[1.0; 17 * 3], 17, 3);
+        let mut x = [1.0; 7 * 3];
+        (x[3], x[6]) = (f32::NAN, f32::INFINITY);
+        let mut out = [0.0; 7 * 17];
+        kernels.linear_float(&x, 7, &weight, None, &mut out, &mut Workspace::new());
+        for (row, out) in out.chunks(17).enumerate() {
+            match row {
+                1 => assert!(out.iter().all(|value| value.is_nan())),
+                2 => assert!(out.iter().all(|&value| value == f32::INFINITY)),
+                _ => assert!(out.iter().all(|&value| value == 3.0)),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_workspace_grows_once() {
+    for kernels in Kernels::available() {
+        let weight = PackedWeightOnlyInt8::new(&[1; 40 * 8], &[1.0; 40], 8, 40, 8);
+        let mut workspace = Workspace::new();
+        assert_eq!(workspace.memory_bytes(), 0);
+        let mut call = |rows: usize| {
+            let mut out = vec![0.0; rows * 40];
+            let x = vec![1.0; rows * 8];
+            kernels.linear_weight_only_int8(&x, rows, &weight, None, &mut out, &mut workspace);
+            workspace.memory_bytes()
+        };
+        let grown = call(1);
+        assert!(grown >= 16 * 8 * size_of::<f32>());
+        assert_eq!(call(9), grown);
+        assert_eq!(call(1), grown);
+    }
+}
+
+#[test]
+#[should_panic(expected = "out: the number of elements is rows (2) times columns (17)")]
+fn an_output_of_the_wrong_length_is_refused() {
+    let weight = PackedFloat::from_f32(&[1.0; 17 * 3], 17, 3);
+    let kernels = Kernels::for_isa(fewbit_kernels::Isa::Scalar).unwrap();
+    kernels.linear_float(
+        &[0.0; 6],
+        2,
+        &weight,
+        None,
+        &mut [0.0; 33],
+        &mut Workspace::new(),
+    );
+}

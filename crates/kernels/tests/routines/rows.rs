@@ -1,0 +1,150 @@
+//! Layer normalization, addition and L2 normalization.
+
+use fewbit_kernels::{Isa, Kernels};
+
+use crate::support::{Failures, Numbers, ROUNDOFF};
+
+const LENGTHS: [usize; 14] = [1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 100, 128, 384, 1000];
+
+fn scalar() -> &'static Kernels {
+    Kernels::for_isa(Isa::Scalar).unwrap()
+}
+
+fn sum(values: impl Iterator<Item = f64>) -> f64 {
+    values.sum()
+}
+
+/// Longest chain of additions of a sum of `n` elements: n / 64 rounds, up to four vectors after them, then the trees.
+fn additions(n: usize) -> f64 {
+    (n / 64 + 4 + 6) as f64
+}
+
+pub(crate) fn layer_norm(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(30);
+    for columns in LENGTHS {
+        for (scale, offset) in [(1.0, 0.0), (3.0, 1000.0), (1e-6, 0.0), (1e12, -1e12)] {
+            let rows = 5;
+            let shifted = |values: Vec<f32>| values.iter().map(|x| x + offset).collect::<Vec<_>>();
+            let original = shifted(numbers.floats(rows * columns, scale));
+            let residual = numbers.floats(rows * columns, scale);
+            let (gamma, beta) = (numbers.floats(columns, 2.0), numbers.floats(columns, 1.0));
+            for residual in [None, Some(residual.as_slice())] {
+                let mut x = original.clone();
+                kernels.layer_norm(&mut x, residual, &gamma, &beta, 1e-12);
+                let what = format!("{columns} columns, scale {scale}, offset {offset}");
+                let mut portable = original.clone();
+                scalar().layer_norm(&mut portable, residual, &gamma, &beta, 1e-12);
+                failures.same_bits(&what, &x, &portable);
+                for row in 0..rows {
+                    let place = row * columns..(row + 1) * columns;
+                    let mut alone = original[place.clone()].to_vec();
+                    let residual = residual.map(|residual| &residual[place.clone()]);
+                    kernels.layer_norm(&mut alone, residual, &gamma, &beta, 1e-12);
+                    failures.same_bits(format!("{what}, alone"), &alone, &x[place.clone()]);
+                    // The input of the normalization is rounded to f32 once: that is not its error.
+                    let input: Vec<f32> = match residual {
+                        Some(residual) => original[place.clone()]
+                            .iter()
+                            .zip(residual)
+                            .map(|(x, r)| x + r)
+                            .collect(),
+                        None => original[place.clone()].to_vec(),
+                    };
+                    layer_norm_bound(&input, &gamma, &beta, &x[place], &what, failures);
+                }
+            }
+        }
+    }
+}
+
+/// First-order error analysis of the three passes, plus the second-order effect of the mean's error on the variance.
+fn layer_norm_bound(
+    input: &[f32],
+    gamma: &[f32],
+    beta: &[f32],
+    found: &[f32],
+    what: &str,
+    failures: &mut Failures,
+) {
+    let n = input.len() as f64;
+    let values = || input.iter().map(|&x| f64::from(x));
+    let mean = sum(values()) / n;
+    let variance = sum(values().map(|x| (x - mean).powi(2))) / n;
+    let inverse = 1.0 / (variance + f64::from(1e-12f32)).sqrt();
+    // The sum, then the division.
+    let mean_error = (additions(input.len()) + 1.0) * ROUNDOFF * sum(values().map(f64::abs)) / n;
+    // Centred values are wrong by the mean's error in common and one rounding each (twice that in the square); the sum of squares, a
+    // division, an addition, a square root and a division follow, half of which reach the inverse.
+    let shift = mean_error * inverse;
+    let inverse_error = (additions(input.len()) + 8.0) * ROUNDOFF + shift * shift;
+    for (index, &found) in found.iter().enumerate() {
+        let normal = (f64::from(input[index]) - mean) * inverse;
+        let gamma = f64::from(gamma[index]);
+        let expected = normal * gamma + f64::from(beta[index]);
+        let bound = gamma.abs()
+            * (shift * (1.0 + inverse_error) + normal.abs() * (inverse_error + 3.0 * ROUNDOFF))
+            + 2.0 * ROUNDOFF * expected.abs();
+        let error = (f64::from(found) - expected).abs();
+        failures.check(error <= bound, || {
+            format!("{what}: element {index}: expected {expected}, found {found}, error {error:e} > {bound:e}")
+        });
+    }
+}
+
+#[test]
+fn constant_rows_become_beta() {
+    for kernels in Kernels::available() {
+        for columns in LENGTHS {
+            let mut x = vec![2.0; 3 * columns];
+            let beta: Vec<f32> = (0..columns).map(|c| c as f32 / 8.0).collect();
+            kernels.layer_norm(&mut x, None, &vec![5.0; columns], &beta, 1e-12);
+            assert!(x.chunks(columns).all(|row| row == beta));
+        }
+    }
+}
+
+pub(crate) fn add(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(31);
+    for length in LENGTHS.into_iter().chain([0]) {
+        let (mut x, y) = (numbers.rough(length), numbers.rough(length));
+        let expected: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
+        kernels.add(&mut x, &y);
+        failures.same_bits(format!("{length} elements"), &x, &expected);
+    }
+}
+
+pub(crate) fn normalize(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(32);
+    for length in LENGTHS {
+        let original = numbers.floats(length, 3.0);
+        let norm = sum(original.iter().map(|&x| f64::from(x).powi(2))).sqrt();
+        let mut x = original.clone();
+        kernels.normalize(&mut x);
+        let mut portable = original.clone();
+        scalar().normalize(&mut portable);
+        failures.same_bits(format!("{length} elements"), &x, &portable);
+        for (&found, &original) in x.iter().zip(&original) {
+            // The sum of squares (halved by the root), the root, the division.
+            let bound = (additions(length) / 2.0 + 3.0) * ROUNDOFF;
+            let expected = f64::from(original) / norm;
+            failures.check(
+                (f64::from(found) - expected).abs() <= bound * expected.abs(),
+                || format!("{length} elements: expected {expected}, found {found}"),
+            );
+        }
+    }
+    let mut zeros = [0.0; 20];
+    kernels.normalize(&mut zeros);
+    failures.same_bits("zeros", &zeros, &[0.0; 20]);
+    let mut tiny = [3e-13, 4e-13];
+    kernels.normalize(&mut tiny);
+    failures.same_bits(
+        "a norm below the clamp",
+        &tiny,
+        &[3e-13 / 1e-12, 4e-13 / 1e-12],
+    );
+    let mut nan = [1.0, f32::NAN, 2.0];
+    kernels.normalize(&mut nan);
+    failures.same_bits("NaN", &nan, &[f32::NAN; 3]);
+    kernels.normalize(&mut []);
+}
