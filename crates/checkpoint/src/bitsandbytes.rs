@@ -1,0 +1,251 @@
+//! The bitsandbytes layouts: NF4 and FP4, written and read; LLM.int8, read.
+//!
+//! A 4-bit weight of `n` elements is stored as
+//!
+//! | tensor | dtype | shape |
+//! |---|---|---|
+//! | `X.weight` | U8 | \[ceil(n / 2), 1\], two codes a byte |
+//! | `X.weight.absmax` | F32, or U8 with double quantization | \[ceil(n / block_size)\] |
+//! | `X.weight.quant_map` | F32 | \[16\], the code table |
+//! | `X.weight.nested_absmax`, with double quantization | F32 | \[ceil(ceil(n / block_size) / 256)\] |
+//! | `X.weight.nested_quant_map`, with double quantization | F32 | \[256\] |
+//! | `X.weight.quant_state.bitsandbytes__nf4` or `…__fp4` | U8 | the bytes of a JSON object |
+//!
+//! and an 8-bit weight as `X.weight` (I8), `X.SCB` (F32, one absmax a row) and `X.weight_format` (U8).
+mod quant_state;
+mod read;
+
+use crate::quantization_config::malformed;
+use crate::{CheckpointError, TensorPlan};
+use fewbit_numerics::double_quantization::{self, NESTED_BLOCK_SIZE};
+use fewbit_numerics::dtype::DType;
+use fewbit_numerics::dynamic_map::dynamic_map;
+use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
+use quant_state::{NestedState, QuantState};
+pub(crate) use read::read;
+use serde_json::{Value, json};
+use std::fmt;
+
+/// What `quantization_config` says of a bitsandbytes checkpoint; the tensors say the rest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BitsAndBytesConfig {
+    /// Bits of a code: 4 or 8.
+    pub bits: usize,
+    /// The code table, where the config names one (each tensor does).
+    pub kind: Option<FourBitType>,
+    /// `llm_int8_skip_modules`: modules that stay float, by the end of their name or as a prefix; empty if the automatic list of
+    /// transformers applies.
+    pub skip_modules: Vec<String>,
+}
+
+impl BitsAndBytesConfig {
+    /// Reads a `quantization_config` object. The least that is needed is `load_in_4bit` or `load_in_8bit`.
+    pub(crate) fn from_json(config: &Value) -> Result<Self, CheckpointError> {
+        let flag = |name: &str| match config.get(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(malformed(format!(
+                "quantization_config.{name}: expected true or false, found {other}"
+            ))),
+        };
+        let bits = match (flag("load_in_4bit")?, flag("load_in_8bit")?) {
+            (true, false) => 4,
+            (false, true) => 8,
+            (four, _) => {
+                let found = if four { "both" } else { "neither" };
+                return Err(malformed(format!(
+                    "quantization_config: expected one of load_in_4bit and load_in_8bit to be true, found {found}"
+                )));
+            }
+        };
+        let kind = match config.get("bnb_4bit_quant_type") {
+            Some(Value::String(name)) if bits == 4 => Some(parse_kind(name).ok_or_else(|| {
+                malformed(format!("quantization_config.bnb_4bit_quant_type: expected `nf4` or `fp4`, found `{name}`"))
+            })?),
+            _ => None,
+        };
+        let skip_modules = match config.get("llm_int8_skip_modules") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(value) => value
+                .as_array()
+                .and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect())
+                .ok_or_else(|| {
+                    malformed(format!("quantization_config.llm_int8_skip_modules: expected a list of names, found {value}"))
+                })?,
+        };
+        Ok(BitsAndBytesConfig {
+            bits,
+            kind,
+            skip_modules,
+        })
+    }
+}
+
+impl fmt::Display for BitsAndBytesConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.bits, self.kind) {
+            (4, Some(kind)) => write!(f, "bitsandbytes {}", kind.name()),
+            (bits, _) => write!(f, "bitsandbytes {bits}-bit"),
+        }
+    }
+}
+
+fn parse_kind(name: &str) -> Option<FourBitType> {
+    [FourBitType::Nf4, FourBitType::Fp4]
+        .into_iter()
+        .find(|kind| kind.name() == name)
+}
+
+/// What a layer's 4-bit tensors look like on disk.
+///
+/// ```
+/// use fewbit_checkpoint::bitsandbytes::FourBitLayout;
+/// use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
+///
+/// let layout = FourBitLayout {
+///     kind: FourBitType::Nf4,
+///     block_size: 64,
+///     double_quantization: false,
+///     dtype: "float32".to_owned(),
+/// };
+/// let planned = layout.plan("pooler.dense", [4, 32]);
+/// let tensors = layout.encode("pooler.dense", [4, 32], quantize_blocks(&[0.5; 128], 64, FourBitType::Nf4));
+/// for (plan, (name, bytes)) in planned.iter().zip(&tensors) {
+///     assert_eq!((&plan.name, plan.byte_len()), (name, bytes.len()));
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct FourBitLayout {
+    /// The code table.
+    pub kind: FourBitType,
+    /// Elements of the flattened weight that share an absmax.
+    pub block_size: usize,
+    /// Whether the absmax values are themselves quantized to 8 bits.
+    pub double_quantization: bool,
+    /// "float32", "float16" or "bfloat16": what it dequantizes to
+    pub dtype: String,
+}
+
+impl FourBitLayout {
+    /// Tensors of `module` (names, dtypes, shapes, sizes fixed in advance: the quant_state JSON is padded with spaces).
+    ///
+    /// # Panics
+    ///
+    /// If `block_size` is 0.
+    pub fn plan(&self, module: &str, shape: [usize; 2]) -> Vec<TensorPlan> {
+        // A shape beyond the address space has no data; the writer refuses the plan.
+        let elements = shape[0].saturating_mul(shape[1]);
+        let blocks = elements.div_ceil(self.block_size);
+        let name = |part: &str| format!("{module}.weight{part}");
+        let absmax_type = if self.double_quantization {
+            DType::U8
+        } else {
+            DType::F32
+        };
+        let mut plans = vec![
+            TensorPlan::new(name(""), DType::U8, [elements.div_ceil(2), 1]),
+            TensorPlan::new(name(".absmax"), absmax_type, [blocks]),
+            TensorPlan::new(name(".quant_map"), DType::F32, [16]),
+        ];
+        if self.double_quantization {
+            plans.push(TensorPlan::new(
+                name(".nested_absmax"),
+                DType::F32,
+                [blocks.div_ceil(NESTED_BLOCK_SIZE)],
+            ));
+            plans.push(TensorPlan::new(
+                name(".nested_quant_map"),
+                DType::F32,
+                [256],
+            ));
+        }
+        plans.push(TensorPlan::new(
+            self.quant_state_name(module),
+            DType::U8,
+            [self.quant_state(shape, 0.0).padded_len()],
+        ));
+        plans
+    }
+
+    /// Quantizes nothing (but the absmax values, with double quantization): turns already quantized blocks into the bytes of each
+    /// planned tensor, in the same order.
+    pub fn encode(
+        &self,
+        module: &str,
+        shape: [usize; 2],
+        blocks: FourBitBlocks,
+    ) -> Vec<(String, Vec<u8>)> {
+        let name = |part: &str| format!("{module}.weight{part}");
+        let quant_map = (name(".quant_map"), f32_bytes(self.kind.table()));
+        let mut tensors = vec![(name(""), blocks.packed)];
+        let mut offset = 0.0;
+        if self.double_quantization {
+            let nested = double_quantization::quantize(&blocks.absmax);
+            offset = nested.offset;
+            tensors.push((name(".absmax"), nested.codes));
+            tensors.push(quant_map);
+            tensors.push((name(".nested_absmax"), f32_bytes(&nested.nested_absmax)));
+            tensors.push((name(".nested_quant_map"), f32_bytes(dynamic_map())));
+        } else {
+            tensors.push((name(".absmax"), f32_bytes(&blocks.absmax)));
+            tensors.push(quant_map);
+        }
+        tensors.push((
+            self.quant_state_name(module),
+            self.quant_state(shape, offset).to_padded_json(),
+        ));
+        tensors
+    }
+
+    /// The quantization_config object for config.json.
+    ///
+    /// `skip_modules` must name every linear layer that transformers creates for the model and that is stored as float here
+    /// (pooler, heads, skipped layers), since it replaces the automatic list of transformers. A name matches a module that is
+    /// called so, that ends with `.NAME`, or that lies inside it (`NAME.…`): `pooler.dense` serves both `AutoModel` and a class that adds a prefix.
+    pub fn config(&self, skip_modules: &[String]) -> Value {
+        json!({
+            "quant_method": "bitsandbytes",
+            "load_in_4bit": true,
+            "load_in_8bit": false,
+            "_load_in_4bit": true,
+            "_load_in_8bit": false,
+            "bnb_4bit_compute_dtype": self.dtype,
+            "bnb_4bit_quant_storage": "uint8",
+            "bnb_4bit_quant_type": self.kind.name(),
+            "bnb_4bit_use_double_quant": self.double_quantization,
+            "llm_int8_enable_fp32_cpu_offload": false,
+            "llm_int8_has_fp16_weight": false,
+            "llm_int8_skip_modules": skip_modules,
+            "llm_int8_threshold": 6.0,
+        })
+    }
+
+    fn quant_state_name(&self, module: &str) -> String {
+        format!(
+            "{module}.weight.quant_state.bitsandbytes__{}",
+            self.kind.name()
+        )
+    }
+
+    fn quant_state(&self, shape: [usize; 2], offset: f32) -> QuantState {
+        let nested = self.double_quantization.then_some(NestedState {
+            block_size: NESTED_BLOCK_SIZE,
+            offset,
+        });
+        QuantState {
+            kind: self.kind,
+            block_size: self.block_size,
+            dtype: self.dtype.clone(),
+            shape: shape.to_vec(),
+            nested,
+        }
+    }
+}
+
+/// Little-endian bytes.
+fn f32_bytes(values: &[f32]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
+}

@@ -1,0 +1,160 @@
+//! Reading bitsandbytes weights.
+use super::quant_state::QuantState;
+use crate::quantization_config::unsupported;
+use crate::stored_weight::{read_codes, read_finite, read_float};
+use crate::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight, TensorView};
+use fewbit_numerics::double_quantization;
+use fewbit_numerics::dtype::DType;
+use fewbit_numerics::finite::first_non_finite;
+use fewbit_numerics::four_bit::FourBitType;
+use std::borrow::Cow;
+
+/// Reads the weight of `module`: 4-bit if it has a quant_state, 8-bit if it has an SCB, else float. (Which layers transformers
+/// leaves alone is not in the file: float tensors are always consistent.)
+pub(crate) fn read<'a>(
+    checkpoint: &'a Checkpoint,
+    module: &str,
+    shape: [usize; 2],
+) -> Result<StoredWeight<'a>, CheckpointError> {
+    for kind in [FourBitType::Nf4, FourBitType::Fp4] {
+        if let Some(state) = checkpoint.get(&format!(
+            "{module}.weight.quant_state.bitsandbytes__{}",
+            kind.name()
+        )) {
+            return read_four_bit(checkpoint, module, shape, kind, &state);
+        }
+    }
+    if let Some(row_absmax) = checkpoint.get(&format!("{module}.SCB")) {
+        return read_eight_bit(checkpoint, module, shape, &row_absmax);
+    }
+    if checkpoint.contains(&format!("{module}.weight.absmax")) {
+        let name = format!("{module}.weight.quant_state.bitsandbytes__nf4");
+        return Err(checkpoint.missing(&name));
+    }
+    read_float(checkpoint, module, shape)
+}
+
+fn read_four_bit<'a>(
+    checkpoint: &'a Checkpoint,
+    module: &str,
+    shape: [usize; 2],
+    kind: FourBitType,
+    state_view: &TensorView<'_>,
+) -> Result<StoredWeight<'a>, CheckpointError> {
+    let require = |part: &str| checkpoint.require(&format!("{module}.weight{part}"));
+    state_view.expect_dtype(&[DType::U8])?;
+    let malformed_state =
+        |message: String| state_view.error(CheckpointErrorKind::Malformed, message);
+    let state = QuantState::parse(state_view.bytes).map_err(malformed_state)?;
+    if state.kind != kind {
+        return Err(malformed_state(format!(
+            "quant_type: expected {}, as in the tensor's name, found {}",
+            kind.name(),
+            state.kind.name()
+        )));
+    }
+    if state.shape != shape {
+        return Err(state_view.error(
+            CheckpointErrorKind::WrongShape,
+            format!("shape: expected {shape:?}, found {:?}", state.shape),
+        ));
+    }
+    let packed = require("")?;
+    // quant_storage may be any dtype: the bytes are the same.
+    let elements = shape[0].checked_mul(shape[1]).ok_or_else(|| {
+        malformed_state(format!("shape {shape:?}: the number of elements overflows"))
+    })?;
+    if packed.bytes.len() != elements.div_ceil(2) {
+        return Err(packed.error(
+            CheckpointErrorKind::WrongShape,
+            format!(
+                "4-bit data of shape {shape:?}: expected {} bytes, found {}",
+                elements.div_ceil(2),
+                packed.bytes.len()
+            ),
+        ));
+    }
+    let quant_map = require(".quant_map")?;
+    quant_map.expect_shape(&[16])?;
+    // FP4's code 8 is stored as +0 or -0, which compare equal.
+    if quant_map.to_f32()? != *kind.table() {
+        return Err(quant_map.error(
+            CheckpointErrorKind::UnsupportedQuantization,
+            format!("expected the code table of {}, found another", kind.name()),
+        ));
+    }
+    let blocks = elements.div_ceil(state.block_size);
+    let absmax_view = require(".absmax")?;
+    absmax_view.expect_shape(&[blocks])?;
+    let absmax = match state.nested {
+        None => read_finite(&absmax_view)?,
+        Some(nested) => {
+            absmax_view.expect_dtype(&[DType::U8])?;
+            let nested_absmax = require(".nested_absmax")?;
+            nested_absmax.expect_shape(&[blocks.div_ceil(nested.block_size)])?;
+            let nested_map = require(".nested_quant_map")?;
+            nested_map.expect_shape(&[256])?;
+            let map = read_finite(&nested_map)?;
+            let map: &[f32; 256] = map[..].try_into().map_err(|_| {
+                nested_map.error(CheckpointErrorKind::WrongShape, "shape: expected [256]")
+            })?;
+            let absmax = double_quantization::dequantize(
+                absmax_view.bytes,
+                map,
+                &read_finite(&nested_absmax)?,
+                nested.block_size,
+                nested.offset,
+            );
+            // Finite factors can have an infinite product.
+            if let Some((index, value)) = first_non_finite(&absmax) {
+                let message = format!(
+                    "element {index}, dequantized: expected a finite number, found {value}"
+                );
+                return Err(absmax_view.error(CheckpointErrorKind::NonFinite, message));
+            }
+            absmax
+        }
+    };
+    let dtype = state.dtype().unwrap_or(DType::F32);
+    Ok(StoredWeight::FourBit {
+        packed: Cow::Borrowed(packed.bytes),
+        absmax,
+        block_size: state.block_size,
+        kind,
+        dtype,
+    })
+}
+
+/// LLM.int8: int8 codes with `SCB`, the absmax of each row; `code * SCB / 127`.
+fn read_eight_bit<'a>(
+    checkpoint: &'a Checkpoint,
+    module: &str,
+    shape: [usize; 2],
+    row_absmax: &TensorView<'_>,
+) -> Result<StoredWeight<'a>, CheckpointError> {
+    let weight = checkpoint.require(&format!("{module}.weight"))?;
+    weight.expect_dtype(&[DType::I8])?;
+    weight.expect_shape(&shape)?;
+    row_absmax.expect_shape(&[shape[0]])?;
+    if let Some(format) = checkpoint.get(&format!("{module}.weight_format")) {
+        format.expect_dtype(&[DType::U8])?;
+        if format.bytes != [0] {
+            return Err(unsupported(format!(
+                "bitsandbytes weight_format: expected 0 (row-major), found {:?}",
+                format.bytes
+            ))
+            .in_file(&format.info.file)
+            .at_tensor(&format.info.name));
+        }
+    }
+    let scales = read_finite(row_absmax)?
+        .into_iter()
+        .map(|absmax| absmax * (1.0 / 127.0))
+        .collect();
+    Ok(StoredWeight::WeightOnly {
+        codes: Cow::Owned(read_codes(&weight)),
+        scales,
+        group_size: shape[1],
+        bits: 8,
+    })
+}

@@ -1,0 +1,219 @@
+//! A checkpoint directory, opened.
+use crate::quantization_config::QuantizationConfig;
+use crate::shards::{INDEX_FILE, SINGLE_FILE, Shards, read_json};
+use crate::{
+    CheckpointError, CheckpointErrorKind, StoredWeight, TensorInfo, TensorView, stored_weight,
+};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Name of the file that describes the model.
+pub(crate) const CONFIG_FILE: &str = "config.json";
+
+/// `config.json` and its safetensors files, mapped and validated, no tensor read yet.
+///
+/// The files are mapped into memory: they must not be changed in place while the checkpoint is open (replacing them by
+/// renaming is fine).
+///
+/// ```no_run
+/// use fewbit_checkpoint::Checkpoint;
+///
+/// let checkpoint = Checkpoint::open("models/all-MiniLM-L6-v2")?;
+/// for tensor in checkpoint.tensors() {
+///     println!("{} {:?} {}", tensor.name, tensor.shape, tensor.dtype.name());
+/// }
+/// let weight = checkpoint.stored_weight("encoder.layer.0.output.dense", [384, 1536])?;
+/// let values = weight.dequantize([384, 1536])?;
+/// # Ok::<(), fewbit_checkpoint::CheckpointError>(())
+/// ```
+#[derive(Debug)]
+pub struct Checkpoint {
+    directory: PathBuf,
+    config: Value,
+    quantization: QuantizationConfig,
+    shards: Shards,
+}
+
+impl Checkpoint {
+    /// Opens `directory`: reads config.json, maps `model.safetensors` or the shards of `model.safetensors.index.json`, and
+    /// validates every header.
+    ///
+    /// Errors if a file is missing or damaged, or if the quantization is of a kind that fewbit does not read.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let directory = directory.as_ref();
+        check_directory(directory)?;
+        let config = read_config(directory)?;
+        let quantization = QuantizationConfig::from_config(&config)
+            .map_err(|error| error.in_file(directory.join(CONFIG_FILE)))?;
+        let shards = Shards::open(directory)?;
+        Ok(Checkpoint {
+            directory: directory.to_owned(),
+            config,
+            quantization,
+            shards,
+        })
+    }
+
+    /// The directory, as it was given to [`Checkpoint::open`].
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The parsed config.json.
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// How the checkpoint says it is quantized.
+    pub fn quantization(&self) -> &QuantizationConfig {
+        &self.quantization
+    }
+
+    /// All tensors in file order.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.shards
+            .files
+            .iter()
+            .enumerate()
+            .flat_map(move |(file, shard)| {
+                let tensors = shard.tensors().iter().enumerate();
+                tensors
+                    .filter(move |(at, tensor)| {
+                        self.shards.places.get(&tensor.name) == Some(&(file, *at))
+                    })
+                    .map(|(_, tensor)| tensor)
+            })
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.shards.places.contains_key(name)
+    }
+
+    /// The tensor of this name, if there is one.
+    pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
+        let &(file, at) = self.shards.places.get(name)?;
+        Some(self.shards.files[file].view(at))
+    }
+
+    /// `get`, or an error that names the directory's files and near names.
+    pub fn require(&self, name: &str) -> Result<TensorView<'_>, CheckpointError> {
+        self.get(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// The weight of the module `module` (for instance `encoder.layer.0.output.dense`) of shape (out, in), in whatever form it is stored.
+    ///
+    /// Which tensors exist decides the form; `quantization()` must agree with them. Every part's dtype and shape is checked, and
+    /// scales are checked to be finite.
+    pub fn stored_weight(
+        &self,
+        module: &str,
+        shape: [usize; 2],
+    ) -> Result<StoredWeight<'_>, CheckpointError> {
+        stored_weight::read(self, module, shape)
+    }
+
+    /// Names of the tensors that `stored_weight(module)` consists of (for the load ledger), those that exist.
+    pub fn weight_tensor_names(&self, module: &str) -> Vec<String> {
+        stored_weight::SUFFIXES
+            .iter()
+            .map(|suffix| format!("{module}.{suffix}"))
+            .filter(|name| self.contains(name))
+            .collect()
+    }
+
+    /// The file that a message about the whole of the weights should name.
+    pub(crate) fn weights_file(&self) -> PathBuf {
+        let single = self.directory.join(SINGLE_FILE);
+        if single.exists() {
+            single
+        } else {
+            self.directory.join(INDEX_FILE)
+        }
+    }
+
+    /// The error for a tensor that is not there.
+    pub(crate) fn missing(&self, name: &str) -> CheckpointError {
+        let error = CheckpointError::new(
+            CheckpointErrorKind::MissingTensor,
+            format!(
+                "missing: expected this tensor, found {} others",
+                self.shards.places.len()
+            ),
+        )
+        .in_file(self.weights_file())
+        .at_tensor(name);
+        let near = self.near_names(name);
+        if near.is_empty() {
+            error
+        } else {
+            error.hint(format!("near names in the checkpoint: {}", near.join(", ")))
+        }
+    }
+
+    /// At most three names with the longest common ending (at least one whole component, more than the last one if the
+    /// name has more).
+    fn near_names(&self, name: &str) -> Vec<&str> {
+        let common = |other: &str| {
+            name.rsplit('.')
+                .zip(other.rsplit('.'))
+                .take_while(|(a, b)| a == b)
+                .count()
+        };
+        let least = name.split('.').count().min(2);
+        let mut near: Vec<(usize, &str)> = self
+            .tensors()
+            .map(|tensor| (common(&tensor.name), tensor.name.as_str()))
+            .filter(|&(common, _)| common >= least)
+            .collect();
+        near.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+        near.into_iter().take(3).map(|(_, name)| name).collect()
+    }
+}
+
+fn check_directory(directory: &Path) -> Result<(), CheckpointError> {
+    match std::fs::metadata(directory) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(CheckpointError::new(
+            CheckpointErrorKind::NotFound,
+            "expected a checkpoint directory, found a file",
+        )
+        .in_file(directory)
+        .hint("name the directory that holds config.json and model.safetensors")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(CheckpointError::new(
+            CheckpointErrorKind::NotFound,
+            "no such directory",
+        )
+        .in_file(directory)
+        .caused_by(error)),
+        Err(error) => Err(CheckpointError::io(
+            "cannot open the directory",
+            directory,
+            error,
+        )),
+    }
+}
+
+fn read_config(directory: &Path) -> Result<Value, CheckpointError> {
+    let path = directory.join(CONFIG_FILE);
+    if !path.exists() {
+        return Err(CheckpointError::new(
+            CheckpointErrorKind::NotFound,
+            format!("not a checkpoint: expected {CONFIG_FILE}, found none"),
+        )
+        .in_file(directory)
+        .hint(
+            "a checkpoint directory holds config.json, model.safetensors and the tokenizer files",
+        ));
+    }
+    let config = read_json(&path)?;
+    if config.is_object() {
+        Ok(config)
+    } else {
+        Err(CheckpointError::new(
+            CheckpointErrorKind::Malformed,
+            "expected a JSON object, found another value",
+        )
+        .in_file(path))
+    }
+}

@@ -1,0 +1,208 @@
+//! The `quantization_config` object that fewbit writes.
+use super::CompressedScheme;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The release of compressed-tensors whose layout is written.
+const LAYOUT_VERSION: &str = "0.20.0";
+
+/// The quantization_config object: Linear modules under `linear`, embeddings (int8 per row) in a group of their own if given;
+/// `ignore` lists what stays float.
+///
+/// Names are given without the model's prefix (`encoder.layer.0.output.dense`, not `bert.encoder…`). They are written as
+/// expressions that accept any prefix, so that `AutoModel` and a class with a head find the same modules, and name every
+/// quantized module, so that a head that transformers adds to the model is never taken for a quantized one. An entry that
+/// starts with `re:` is written as it is. A list without modules makes no group.
+pub fn config(
+    linear: CompressedScheme,
+    quantized_modules: &[String],
+    embedding_modules: &[String],
+    ignore: &[String],
+) -> Value {
+    // An embedding table looks rows up: there is no input to quantize. transformers reads int8 tables in the
+    // int-quantized layout only.
+    let groups = [
+        (
+            linear.format(),
+            linear.input_activations(),
+            quantized_modules,
+        ),
+        ("int-quantized", Value::Null, embedding_modules),
+    ];
+    let mut config_groups = Map::new();
+    let mut formats: Vec<&str> = Vec::new();
+    for (format, input_activations, modules) in groups {
+        if modules.is_empty() {
+            continue;
+        }
+        let group = json!({
+            "format": format,
+            "targets": patterns(modules),
+            "weights": {
+                "num_bits": 8,
+                "type": "int",
+                "symmetric": true,
+                "strategy": "channel",
+                "group_size": null,
+                "dynamic": false,
+                "block_structure": null,
+                "actorder": null,
+                "observer": "minmax",
+                "observer_kwargs": {},
+            },
+            "input_activations": input_activations,
+            "output_activations": null,
+        });
+        config_groups.insert(format!("group_{}", config_groups.len()), group);
+        formats.push(format);
+    }
+    formats.dedup();
+    let format = match formats[..] {
+        [only] => only,
+        [] => "dense",
+        _ => "mixed-precision",
+    };
+    json!({
+        "quant_method": "compressed-tensors",
+        "format": format,
+        "quantization_status": "compressed",
+        "global_compression_ratio": null,
+        "ignore": patterns(ignore),
+        "kv_cache_scheme": null,
+        "sparsity_config": {},
+        "transform_config": {},
+        "version": LAYOUT_VERSION,
+        "config_groups": config_groups,
+    })
+}
+
+impl CompressedScheme {
+    fn format(self) -> &'static str {
+        match self {
+            CompressedScheme::DynamicInt8 => "int-quantized",
+            CompressedScheme::WeightOnlyInt8 => "pack-quantized",
+        }
+    }
+
+    /// Affine per token at run time, or none. compressed-tensors forbids keys that it does not know here.
+    fn input_activations(self) -> Value {
+        match self {
+            CompressedScheme::DynamicInt8 => json!({
+                "num_bits": 8,
+                "type": "int",
+                "symmetric": false,
+                "strategy": "token",
+                "dynamic": true,
+                "group_size": null,
+            }),
+            CompressedScheme::WeightOnlyInt8 => Value::Null,
+        }
+    }
+}
+
+/// Expressions that match exactly the modules `names`, under any prefix. Names that differ in their first number only (layers)
+/// share one: `re:(.*\.)?encoder\.layer\.(0|1)\.output\.dense$`.
+fn patterns(names: &[String]) -> Vec<String> {
+    let mut as_given: Vec<String> = names
+        .iter()
+        .filter(|name| name.starts_with("re:"))
+        .cloned()
+        .collect();
+    // What stands before and after the number, to the numbers.
+    let mut families: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
+    let mut plain: Vec<String> = Vec::new();
+    for name in names.iter().filter(|name| !name.starts_with("re:")) {
+        let components: Vec<&str> = name.split('.').collect();
+        match components.iter().position(|component| {
+            component.bytes().all(|byte| byte.is_ascii_digit()) && !component.is_empty()
+        }) {
+            None => plain.push(format!("re:(.*\\.)?{}$", regex::escape(name))),
+            Some(number) => {
+                let before: String = components[..number]
+                    .iter()
+                    .map(|component| format!("{}\\.", regex::escape(component)))
+                    .collect();
+                let after: String = components[number + 1..]
+                    .iter()
+                    .map(|component| format!("\\.{}", regex::escape(component)))
+                    .collect();
+                families
+                    .entry((before, after))
+                    .or_default()
+                    .push(components[number]);
+            }
+        }
+    }
+    as_given.extend(families.into_iter().map(|((before, after), numbers)| {
+        let numbers = if numbers.len() == 1 {
+            numbers[0].to_owned()
+        } else {
+            format!("({})", numbers.join("|"))
+        };
+        format!("re:(.*\\.)?{before}{numbers}{after}$")
+    }));
+    as_given.extend(plain);
+    as_given
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn layers_share_an_expression() {
+        let modules = names(&[
+            "encoder.layer.0.output.dense",
+            "embeddings_project",
+            "encoder.layer.11.output.dense",
+            "a.7.b.3",
+            "re:x+",
+        ]);
+        assert_eq!(
+            patterns(&modules),
+            [
+                "re:x+",
+                r"re:(.*\.)?a\.7\.b\.3$",
+                r"re:(.*\.)?encoder\.layer\.(0|11)\.output\.dense$",
+                r"re:(.*\.)?embeddings_project$",
+            ]
+        );
+    }
+
+    #[test]
+    fn groups_and_formats() {
+        let (linear, embeddings) = (names(&["l.0.d"]), names(&["embeddings.word_embeddings"]));
+        let format = |scheme, linear: &[String], embeddings: &[String]| {
+            let config = config(scheme, linear, embeddings, &[]);
+            (
+                config["format"].as_str().unwrap().to_owned(),
+                config["config_groups"].as_object().unwrap().len(),
+            )
+        };
+        use CompressedScheme::{DynamicInt8, WeightOnlyInt8};
+        assert_eq!(
+            format(DynamicInt8, &linear, &[]),
+            ("int-quantized".to_owned(), 1)
+        );
+        assert_eq!(
+            format(DynamicInt8, &linear, &embeddings),
+            ("int-quantized".to_owned(), 2)
+        );
+        assert_eq!(
+            format(WeightOnlyInt8, &linear, &[]),
+            ("pack-quantized".to_owned(), 1)
+        );
+        assert_eq!(
+            format(WeightOnlyInt8, &linear, &embeddings),
+            ("mixed-precision".to_owned(), 2)
+        );
+        assert_eq!(
+            format(WeightOnlyInt8, &[], &embeddings),
+            ("int-quantized".to_owned(), 1)
+        );
+    }
+}

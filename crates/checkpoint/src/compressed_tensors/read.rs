@@ -1,0 +1,251 @@
+//! Reading compressed-tensors weights.
+use super::settings::{
+    ActivationSettings, CompressedTensorsConfig, ConfigGroup, Format, Granularity,
+};
+use crate::quantization_config::unsupported;
+use crate::stored_weight::{Int8Activations, inconsistent, read_codes, read_finite, read_float};
+use crate::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight, TensorView};
+use fewbit_numerics::dtype::DType;
+use fewbit_numerics::int_packing::{packed_words, unpack_rows};
+use std::borrow::Cow;
+
+/// Reads the weight of `module`. The tensors that exist say whether it is quantized; the config's groups must agree.
+pub(crate) fn read<'a>(
+    checkpoint: &'a Checkpoint,
+    config: &CompressedTensorsConfig,
+    module: &str,
+    shape: [usize; 2],
+) -> Result<StoredWeight<'a>, CheckpointError> {
+    let group = config.group_of(module).filter(|_| !config.ignores(module));
+    let stored = [
+        ("weight_packed", Format::PackQuantized),
+        ("weight_scale", Format::IntQuantized),
+    ]
+    .into_iter()
+    .find(|(part, _)| checkpoint.contains(&format!("{module}.{part}")));
+    match (stored, group) {
+        (None, None) => read_float(checkpoint, module, shape),
+        (None, Some(group)) => {
+            let name = format!("{module}.weight");
+            // A tensor that is not there at all is missing rather than contradictory.
+            let view = checkpoint.require(&name)?;
+            let expected = format!(
+                "the {} tensors of group `{}`",
+                group.format.name(),
+                group.name
+            );
+            Err(inconsistent(checkpoint, &name, &expected, view.info.dtype.name())
+                .in_file(&view.info.file)
+                .hint("a module that stays float must be on the `ignore` list of quantization_config"))
+        }
+        (Some((part, format)), None) => Err(inconsistent(
+            checkpoint,
+            &format!("{module}.{part}"),
+            "a float weight, as no group covers the module",
+            format.name(),
+        )),
+        (Some((part, format)), Some(group)) if format != group.format => Err(inconsistent(
+            checkpoint,
+            &format!("{module}.{part}"),
+            group.format.name(),
+            format.name(),
+        )),
+        (Some(_), Some(group)) => {
+            if let Some(order) = checkpoint.get(&format!("{module}.weight_g_idx")) {
+                return Err(unsupported(
+                    "compressed-tensors columns in activation order (weight_g_idx)",
+                )
+                .in_file(&order.info.file)
+                .at_tensor(&order.info.name));
+            }
+            match group.format {
+                Format::IntQuantized => read_int_quantized(checkpoint, group, module, shape),
+                Format::PackQuantized => read_pack_quantized(checkpoint, group, module, shape),
+            }
+        }
+    }
+}
+
+fn read_int_quantized<'a>(
+    checkpoint: &'a Checkpoint,
+    group: &ConfigGroup,
+    module: &str,
+    shape: [usize; 2],
+) -> Result<StoredWeight<'a>, CheckpointError> {
+    let [rows, columns] = shape;
+    let weight = checkpoint.require(&format!("{module}.weight"))?;
+    weight.expect_dtype(&[DType::I8])?;
+    weight.expect_shape(&shape)?;
+    expect_no_zero_points(checkpoint, module)?;
+    let scales = read_scales(checkpoint, group, module, shape)?;
+    let codes = Cow::Owned(read_codes(&weight));
+    let activations = match group.activations {
+        None => {
+            return Ok(StoredWeight::WeightOnly {
+                codes,
+                scales,
+                group_size: columns,
+                bits: 8,
+            });
+        }
+        Some(ActivationSettings::PerToken(scheme)) => Int8Activations::Dynamic(scheme),
+        Some(ActivationSettings::StaticPerTensor { symmetric }) => {
+            read_static(checkpoint, module, symmetric)?
+        }
+    };
+    debug_assert_eq!(scales.len(), rows);
+    Ok(StoredWeight::Int8 {
+        codes,
+        scales,
+        activations,
+    })
+}
+
+fn read_pack_quantized<'a>(
+    checkpoint: &'a Checkpoint,
+    group: &ConfigGroup,
+    module: &str,
+    shape: [usize; 2],
+) -> Result<StoredWeight<'a>, CheckpointError> {
+    let [rows, columns] = shape;
+    let stored_shape = checkpoint.require(&format!("{module}.weight_shape"))?;
+    stored_shape.expect_shape(&[2])?;
+    let found = read_integers(&stored_shape)?;
+    if found != shape.map(|size| i64::try_from(size).unwrap_or(i64::MAX)) {
+        return Err(stored_shape.error(
+            CheckpointErrorKind::WrongShape,
+            format!("content: expected {shape:?}, found {found:?}"),
+        ));
+    }
+    let packed = checkpoint.require(&format!("{module}.weight_packed"))?;
+    packed.expect_dtype(&[DType::I32])?;
+    packed.expect_shape(&[rows, packed_words(columns, group.bits)])?;
+    expect_no_zero_points(checkpoint, module)?;
+    let scales = read_scales(checkpoint, group, module, shape)?;
+    let group_size = match group.granularity {
+        Granularity::Group(size) => size,
+        Granularity::Channel | Granularity::Tensor => columns,
+    };
+    let (words, _) = packed.bytes.as_chunks::<4>();
+    let words: Vec<i32> = words.iter().map(|word| i32::from_le_bytes(*word)).collect();
+    let codes = Cow::Owned(unpack_rows(&words, rows, columns, group.bits));
+    Ok(StoredWeight::WeightOnly {
+        codes,
+        scales,
+        group_size,
+        bits: group.bits,
+    })
+}
+
+/// The scales as one for each row and group of columns.
+fn read_scales(
+    checkpoint: &Checkpoint,
+    group: &ConfigGroup,
+    module: &str,
+    shape: [usize; 2],
+) -> Result<Vec<f32>, CheckpointError> {
+    let [rows, columns] = shape;
+    let view = checkpoint.require(&format!("{module}.weight_scale"))?;
+    let one_dimensional = view.info.shape.len() < 2;
+    match group.granularity {
+        Granularity::Tensor => {
+            expect_scalar(&view)?;
+            let scale = read_finite(&view)?[0];
+            Ok(vec![scale; rows])
+        }
+        Granularity::Channel => {
+            // Older writers left out the dimension of 1.
+            let expected: &[usize] = if one_dimensional { &[rows] } else { &[rows, 1] };
+            view.expect_shape(expected)?;
+            read_finite(&view)
+        }
+        Granularity::Group(size) => {
+            if columns % size != 0 {
+                return Err(view.error(
+                    CheckpointErrorKind::WrongShape,
+                    format!("group_size: expected a divisor of the {columns} columns of the weight, found {size}"),
+                ));
+            }
+            view.expect_shape(&[rows, columns / size])?;
+            read_finite(&view)
+        }
+    }
+}
+
+fn read_static(
+    checkpoint: &Checkpoint,
+    module: &str,
+    symmetric: bool,
+) -> Result<Int8Activations, CheckpointError> {
+    let view = checkpoint.require(&format!("{module}.input_scale"))?;
+    expect_scalar(&view)?;
+    let scale = read_finite(&view)?[0];
+    let name = format!("{module}.input_zero_point");
+    let zero_point = match checkpoint.get(&name) {
+        None if symmetric => 0,
+        None => {
+            return Err(checkpoint.missing(&name));
+        }
+        Some(view) => {
+            expect_scalar(&view)?;
+            let found = read_integers(&view)?[0];
+            let zero_point = i8::try_from(found).map(i32::from);
+            zero_point
+                .ok()
+                .filter(|&zero_point| !symmetric || zero_point == 0)
+                .ok_or_else(|| {
+                    let expected = if symmetric {
+                        "0, as the config says symmetric"
+                    } else {
+                        "a number in -128..=127"
+                    };
+                    view.error(
+                        CheckpointErrorKind::Malformed,
+                        format!("zero point: expected {expected}, found {found}"),
+                    )
+                })?
+        }
+    };
+    Ok(Int8Activations::Static { scale, zero_point })
+}
+
+/// Symmetric weights have no zero points; older writers stored zeros.
+fn expect_no_zero_points(checkpoint: &Checkpoint, module: &str) -> Result<(), CheckpointError> {
+    let Some(view) = checkpoint.get(&format!("{module}.weight_zero_point")) else {
+        return Ok(());
+    };
+    if view.bytes.iter().all(|&byte| byte == 0) {
+        return Ok(());
+    }
+    Err(
+        unsupported("compressed-tensors weight zero points other than 0")
+            .in_file(&view.info.file)
+            .at_tensor(&view.info.name),
+    )
+}
+
+/// One element, whatever the number of dimensions.
+fn expect_scalar(view: &TensorView<'_>) -> Result<(), CheckpointError> {
+    if view.element_count() == 1 {
+        Ok(())
+    } else {
+        view.expect_shape(&[1])
+    }
+}
+
+/// The values of a small integer tensor.
+fn read_integers(view: &TensorView<'_>) -> Result<Vec<i64>, CheckpointError> {
+    view.expect_dtype(&[DType::I64, DType::I32, DType::I8])?;
+    let width = view.info.dtype.bytes();
+    let widen = |bytes: &[u8]| {
+        let sign = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) {
+            0xff
+        } else {
+            0
+        };
+        let mut wide = [sign; 8];
+        wide[..width].copy_from_slice(bytes);
+        i64::from_le_bytes(wide)
+    };
+    Ok(view.bytes.chunks_exact(width).map(widen).collect())
+}

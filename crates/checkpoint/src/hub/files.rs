@@ -1,0 +1,137 @@
+//! Which files of a repository an encoder needs.
+use crate::checkpoint::CONFIG_FILE;
+use crate::shards::{INDEX_FILE, SINGLE_FILE};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Small files at the top of a repository that are downloaded where they exist.
+const OPTIONAL: [&str; 13] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+];
+
+/// Files to download besides the shards, which the index names: those of `available` that are config.json, tokenizer and
+/// sentence-transformers files, and `model.safetensors` or its index.
+pub(super) fn first_files(available: &BTreeSet<String>) -> Vec<&str> {
+    let weights = if available.contains(SINGLE_FILE) {
+        SINGLE_FILE
+    } else {
+        INDEX_FILE
+    };
+    [CONFIG_FILE, weights]
+        .into_iter()
+        .chain(OPTIONAL)
+        .filter(|name| available.contains(*name))
+        .collect()
+}
+
+/// The shards that an index names, in order.
+pub(super) fn shards(index: &Value) -> BTreeSet<String> {
+    let map = index.get("weight_map").and_then(Value::as_object);
+    map.into_iter()
+        .flat_map(|map| map.values())
+        .filter_map(|shard| shard.as_str().map(str::to_owned))
+        .collect()
+}
+
+/// Configuration and weights of the folders that modules.json names. (The module without a folder is the encoder.)
+pub(super) fn module_files(modules: &Value, available: &BTreeSet<String>) -> Vec<String> {
+    let paths = modules
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|module| module.get("path")?.as_str());
+    let names = paths.filter(|path| !path.is_empty()).flat_map(|path| {
+        let folder = path.trim_end_matches('/');
+        [CONFIG_FILE, SINGLE_FILE].map(|file| format!("{folder}/{file}"))
+    });
+    names.filter(|name| available.contains(name)).collect()
+}
+
+/// Whether a file name of the Hub is a relative path that stays inside its directory.
+pub(super) fn is_inside(name: &str) -> bool {
+    !name.is_empty()
+        && !name.contains('\\')
+        && name
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn available(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn only_what_is_needed() {
+        let all = available(&[
+            "config.json",
+            "model.safetensors",
+            "pytorch_model.bin",
+            "onnx/model.onnx",
+            "tokenizer.json",
+            "vocab.txt",
+        ]);
+        assert_eq!(
+            first_files(&all),
+            [
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+                "vocab.txt"
+            ]
+        );
+        let sharded = available(&[
+            "config.json",
+            "model.safetensors.index.json",
+            "model-00001-of-00001.safetensors",
+        ]);
+        assert_eq!(
+            first_files(&sharded),
+            ["config.json", "model.safetensors.index.json"]
+        );
+    }
+
+    #[test]
+    fn folders_of_modules() {
+        let all = available(&[
+            "1_Pooling/config.json",
+            "2_Dense/config.json",
+            "2_Dense/model.safetensors",
+            "2_Dense/pytorch_model.bin",
+        ]);
+        let modules = json!([{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}, {"path": "3_Normalize"}]);
+        assert_eq!(
+            module_files(&modules, &all),
+            [
+                "1_Pooling/config.json",
+                "2_Dense/config.json",
+                "2_Dense/model.safetensors"
+            ]
+        );
+        assert!(module_files(&json!({"path": 1}), &all).is_empty());
+    }
+
+    #[test]
+    fn names_that_lead_out() {
+        assert!(is_inside("1_Pooling/config.json"));
+        for name in ["", "/etc/x", "../x", "a/../x", "a//b", "a\\b"] {
+            assert!(!is_inside(name), "{name}");
+        }
+    }
+}

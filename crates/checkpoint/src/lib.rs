@@ -1,0 +1,39 @@
+//! Bytes on disk: what a Hugging Face checkpoint directory holds, read and written.
+//!
+//! - [`Checkpoint`] opens a directory (`config.json`, `model.safetensors` or its shards), validates every header before it
+//!   touches data, and reads weights in the form in which they are stored ([`StoredWeight`]): float, the bitsandbytes
+//!   layouts, the compressed-tensors layouts.
+//! - [`CheckpointWriter`] writes a directory beside its destination, tensor by tensor, and renames it when it is whole.
+//! - [`bitsandbytes`] and [`compressed_tensors`] say which tensors and which `quantization_config` a scheme is stored as.
+//! - [`hub`] turns a Hub id into a local directory.
+//!
+//! Every error is a [`CheckpointError`]: file, tensor, expected, found, hint.
+#![deny(unsafe_code)]
+
+pub mod bitsandbytes;
+pub mod checkpoint;
+pub mod compressed_tensors;
+mod disk_space;
+pub mod error;
+pub mod hub;
+#[allow(
+    unsafe_code,
+    reason = "mapping a file is the one unsafe operation of this crate"
+)]
+mod memory_map;
+mod module_pattern;
+pub mod quantization_config;
+mod safetensors_file;
+mod shards;
+mod staging;
+pub mod stored_weight;
+pub mod tensor;
+mod tensor_file;
+pub mod writer;
+
+pub use checkpoint::Checkpoint;
+pub use error::{CheckpointError, CheckpointErrorKind};
+pub use quantization_config::QuantizationConfig;
+pub use stored_weight::StoredWeight;
+pub use tensor::{TensorInfo, TensorView};
+pub use writer::{CheckpointWriter, TensorPlan};

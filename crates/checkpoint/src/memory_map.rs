@@ -1,0 +1,33 @@
+//! Read-only mapping of a file into memory: the one unsafe operation of this crate.
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// A whole file, mapped read-only. Pages are read from disk when first touched, so opening is cheap at any size.
+#[derive(Debug)]
+pub(crate) struct MappedFile {
+    map: memmap2::Mmap,
+}
+
+impl MappedFile {
+    /// Maps the file at `path`, which must not be changed in place while it is mapped.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        // SAFETY: the mapping is private to this value, read-only, and lives as long as `map`; slices borrow from
+        // `self`. What Rust cannot see is another process changing the file: shortening it would raise SIGBUS on
+        // access, rewriting it would change bytes behind a shared reference. Both need somebody to modify a
+        // checkpoint in place while a program has it open, which the documentation of `Checkpoint` forbids; fewbit
+        // itself, the Hub cache and the safetensors writers replace files by renaming, which leaves a mapping intact.
+        // Every byte pattern is a valid `u8`, and everything that is read is validated as untrusted data.
+        let map = unsafe { memmap2::Mmap::map(&file)? };
+        Ok(MappedFile { map })
+    }
+
+    /// The bytes of the file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+}

@@ -1,0 +1,285 @@
+//! One safetensors file: its header validated whole before any data is touched.
+//!
+//! A file is an unsigned 64-bit little-endian header length, a JSON header that gives dtype, shape and byte range of every
+//! tensor, and the data. The checks are those of the `safetensors` crate (the tests compare the two on damaged files), with
+//! messages that name the tensor, what was expected and what was found, and a refusal of duplicate names, which that
+//! crate resolves silently.
+use crate::memory_map::MappedFile;
+use crate::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorView};
+use fewbit_numerics::dtype::DType;
+use serde::de::{MapAccess, Visitor};
+use serde_json::Value;
+use std::collections::HashSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Longest header that readers accept.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Bytes of the header length field.
+const LENGTH_BYTES: usize = 8;
+
+/// A mapped and validated file.
+#[derive(Debug)]
+pub(crate) struct SafetensorsFile {
+    map: MappedFile,
+    /// In the order of their data.
+    tensors: Vec<TensorInfo>,
+    /// Byte range in the file of each tensor.
+    ranges: Vec<Range<usize>>,
+}
+
+impl SafetensorsFile {
+    /// Maps and validates the file at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let map = MappedFile::open(path)
+            .map_err(|error| CheckpointError::io("cannot open", path, error))?;
+        let entries = parse_header(map.bytes()).map_err(|error| error.in_file(path))?;
+        let mut tensors = Vec::with_capacity(entries.len());
+        let mut ranges = Vec::with_capacity(entries.len());
+        for Entry {
+            name,
+            dtype,
+            shape,
+            range,
+        } in entries
+        {
+            let byte_len = range.len();
+            tensors.push(TensorInfo {
+                name,
+                dtype,
+                shape,
+                file: PathBuf::from(path),
+                byte_len,
+            });
+            ranges.push(range);
+        }
+        Ok(SafetensorsFile {
+            map,
+            tensors,
+            ranges,
+        })
+    }
+
+    /// The tensors, in the order of their data.
+    pub(crate) fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// Tensor number `index` of [`Self::tensors`].
+    pub(crate) fn view(&self, index: usize) -> TensorView<'_> {
+        TensorView {
+            info: &self.tensors[index],
+            bytes: &self.map.bytes()[self.ranges[index].clone()],
+        }
+    }
+}
+
+/// A tensor of a header, its byte range counted from the start of the file.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    name: String,
+    dtype: DType,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
+fn malformed(message: impl Into<String>) -> CheckpointError {
+    CheckpointError::new(CheckpointErrorKind::Malformed, message)
+}
+
+/// Validates a whole file and returns its tensors in the order of their data.
+fn parse_header(file: &[u8]) -> Result<Vec<Entry>, CheckpointError> {
+    const DOWNLOAD_AGAIN: &str = "the file is incomplete or damaged: download or write it again";
+    if file.starts_with(b"version https://git-lfs") {
+        return Err(malformed("a Git LFS pointer instead of a safetensors file")
+            .hint("fetch the data with `git lfs pull`"));
+    }
+    let Some((length, rest)) = file.split_first_chunk::<LENGTH_BYTES>() else {
+        return Err(malformed(format!(
+            "truncated safetensors file: expected at least {LENGTH_BYTES} bytes, found {}",
+            file.len()
+        ))
+        .hint(DOWNLOAD_AGAIN));
+    };
+    let header_bytes = u64::from_le_bytes(*length);
+    if header_bytes > MAX_HEADER_BYTES {
+        return Err(malformed(format!(
+            "not a safetensors file: expected a header of at most {MAX_HEADER_BYTES} bytes, found a header length of {header_bytes}"
+        ))
+        .hint("PyTorch, GGUF and HTML files are sometimes saved under this name"));
+    }
+    // At most 100 MB, so it fits a usize.
+    let header_bytes = header_bytes as usize;
+    let Some((header, data)) = rest.split_at_checked(header_bytes) else {
+        return Err(malformed(format!(
+            "truncated safetensors file: expected {} bytes of length and header, found {}",
+            LENGTH_BYTES + header_bytes,
+            file.len()
+        ))
+        .hint(DOWNLOAD_AGAIN));
+    };
+    let Header(fields) = serde_json::from_slice(header).map_err(|error| {
+        malformed(format!("safetensors header is not valid: {error}")).caused_by(error)
+    })?;
+
+    let mut names = HashSet::with_capacity(fields.len());
+    let mut entries = Vec::with_capacity(fields.len());
+    for (name, value) in &fields {
+        if !names.insert(name) {
+            return Err(malformed("the header lists this name twice").at_tensor(name));
+        }
+        if name == "__metadata__" {
+            let strings = value
+                .as_object()
+                .is_some_and(|map| map.values().all(Value::is_string));
+            if !strings {
+                return Err(malformed(
+                    "header field `__metadata__`: expected an object of strings, found something else",
+                ));
+            }
+        } else {
+            entries.push(parse_entry(name, value).map_err(|error| error.at_tensor(name))?);
+        }
+    }
+    entries.sort_by_key(|entry| (entry.range.start, entry.range.end));
+
+    let mut previous: Option<&Entry> = None;
+    for entry in &entries {
+        let expected = previous.map_or(0, |previous| previous.range.end);
+        if entry.range.start != expected {
+            let Range { start, end } = entry.range;
+            let what = if start < expected {
+                "overlapping"
+            } else {
+                "gapped"
+            };
+            let neighbour = previous.map_or_else(
+                || "where the data starts".to_owned(),
+                |previous| {
+                    format!(
+                        "where tensor `{}` ({}..{}) ends",
+                        previous.name, previous.range.start, previous.range.end
+                    )
+                },
+            );
+            return Err(malformed(format!(
+                "{what} data offsets {start}..{end}: expected a start at {expected}, {neighbour}, found {start}"
+            ))
+            .at_tensor(&entry.name));
+        }
+        previous = Some(entry);
+    }
+    let data_bytes = previous.map_or(0, |last| last.range.end);
+    let data_start = LENGTH_BYTES + header_bytes;
+    if data_bytes > data.len() {
+        return Err(malformed(format!(
+            "truncated safetensors file: expected {} bytes, found {}",
+            data_start.saturating_add(data_bytes),
+            file.len()
+        ))
+        .hint(DOWNLOAD_AGAIN));
+    }
+    if data_bytes < data.len() {
+        return Err(malformed(format!(
+            "bytes after the last tensor: expected {} bytes, found {}",
+            data_start + data_bytes,
+            file.len()
+        )));
+    }
+    for entry in &mut entries {
+        entry.range = entry.range.start + data_start..entry.range.end + data_start;
+    }
+    Ok(entries)
+}
+
+/// One tensor's description; the range is relative to the start of the data.
+fn parse_entry(name: &str, value: &Value) -> Result<Entry, CheckpointError> {
+    let dtype_name = value
+        .get("dtype")
+        .and_then(Value::as_str)
+        .ok_or_else(|| malformed("header field `dtype`: expected a string, found none"))?;
+    let dtype = DType::parse(dtype_name).ok_or_else(|| {
+        CheckpointError::new(
+            CheckpointErrorKind::WrongDType,
+            format!("dtype: expected one of the types up to 64 bits that fewbit reads, found `{dtype_name}`"),
+        )
+    })?;
+    let shape = unsigned_list(value, "shape")?;
+    let offsets = unsigned_list(value, "data_offsets")?;
+    let [start, end] = offsets[..] else {
+        return Err(malformed(format!(
+            "header field `data_offsets`: expected 2 numbers, found {}",
+            offsets.len()
+        )));
+    };
+    if end < start {
+        return Err(malformed(format!(
+            "header field `data_offsets`: expected start <= end, found [{start}, {end}]"
+        )));
+    }
+    let expected = shape
+        .iter()
+        .try_fold(dtype.bytes(), |product, &dimension| {
+            product.checked_mul(dimension)
+        })
+        .ok_or_else(|| {
+            malformed(format!(
+                "shape {shape:?} of {dtype_name}: the number of bytes overflows"
+            ))
+        })?;
+    if end - start != expected {
+        return Err(malformed(format!(
+            "data of shape {shape:?} and dtype {dtype_name}: expected {expected} bytes, found {} (offsets {start}..{end})",
+            end - start
+        )));
+    }
+    Ok(Entry {
+        name: name.to_owned(),
+        dtype,
+        shape,
+        range: start..end,
+    })
+}
+
+fn unsigned_list(entry: &Value, field: &str) -> Result<Vec<usize>, CheckpointError> {
+    entry
+        .get(field)
+        .and_then(Value::as_array)
+        .and_then(|items| {
+            items
+                .iter()
+                .map(|item| usize::try_from(item.as_u64()?).ok())
+                .collect()
+        })
+        .ok_or_else(|| {
+            malformed(format!(
+                "header field `{field}`: expected a list of unsigned integers, found something else"
+            ))
+        })
+}
+
+/// The fields of the header object in order, duplicates kept.
+struct Header(Vec<(String, Value)>);
+
+impl<'de> serde::Deserialize<'de> for Header {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Header;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object of tensors")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Header(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+#[cfg(test)]
+mod tests;

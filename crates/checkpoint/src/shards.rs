@@ -1,0 +1,188 @@
+//! Which safetensors files a checkpoint directory consists of.
+use crate::safetensors_file::SafetensorsFile;
+use crate::{CheckpointError, CheckpointErrorKind};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// Name of the file of an unsharded checkpoint.
+pub(crate) const SINGLE_FILE: &str = "model.safetensors";
+/// Name of the index of a sharded checkpoint.
+pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// The opened files and where each tensor is.
+#[derive(Debug)]
+pub(crate) struct Shards {
+    pub(crate) files: Vec<SafetensorsFile>,
+    /// Name of a tensor to (file, tensor in the file).
+    pub(crate) places: HashMap<String, (usize, usize)>,
+}
+
+impl Shards {
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+    pub(crate) fn open(directory: &Path) -> Result<Self, CheckpointError> {
+        let single = directory.join(SINGLE_FILE);
+        let index = directory.join(INDEX_FILE);
+        if single.exists() {
+            let file = SafetensorsFile::open(&single)?;
+            let places = file
+                .tensors()
+                .iter()
+                .enumerate()
+                .map(|(at, tensor)| (tensor.name.clone(), (0, at)))
+                .collect();
+            Ok(Shards {
+                files: vec![file],
+                places,
+            })
+        } else if index.exists() {
+            Self::open_index(directory, &index)
+        } else {
+            Err(no_weights(directory))
+        }
+    }
+
+    fn open_index(directory: &Path, index: &Path) -> Result<Self, CheckpointError> {
+        let weight_map = read_weight_map(index)?;
+        // Sorted, so that the order of tensors does not depend on the index.
+        let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (tensor, shard) in &weight_map {
+            wanted.entry(shard).or_default().push(tensor);
+        }
+        let present = wanted
+            .keys()
+            .filter(|shard| directory.join(shard).is_file())
+            .count();
+        if let Some(missing) = wanted.keys().find(|shard| !directory.join(shard).is_file()) {
+            return Err(CheckpointError::new(
+                CheckpointErrorKind::NotFound,
+                format!(
+                    "shard `{missing}` is missing: expected {} shards, found {present}",
+                    wanted.len()
+                ),
+            )
+            .in_file(index)
+            .hint("download the model again, or copy the missing shard into the directory"));
+        }
+        let mut files = Vec::with_capacity(wanted.len());
+        let mut places = HashMap::with_capacity(weight_map.len());
+        for (shard, tensors) in &wanted {
+            let file = SafetensorsFile::open(&directory.join(shard))?;
+            for (at, tensor) in file.tensors().iter().enumerate() {
+                match weight_map.get(&tensor.name) {
+                    Some(owner) if owner != shard => continue,
+                    _ => {}
+                }
+                if places
+                    .insert(tensor.name.clone(), (files.len(), at))
+                    .is_some()
+                {
+                    return Err(CheckpointError::new(
+                        CheckpointErrorKind::Malformed,
+                        format!("in more than one shard: expected the index to say which one, found it in `{shard}` and before"),
+                    )
+                    .in_file(index)
+                    .at_tensor(&tensor.name));
+                }
+            }
+            if let Some(missing) = tensors.iter().find(|tensor| !places.contains_key(**tensor)) {
+                return Err(CheckpointError::new(
+                    CheckpointErrorKind::MissingTensor,
+                    format!(
+                        "expected in shard `{shard}`, found {} other tensors there",
+                        file.tensors().len()
+                    ),
+                )
+                .in_file(index)
+                .at_tensor(*missing)
+                .hint(
+                    "the index and the shards belong to different versions: download both again",
+                ));
+            }
+            files.push(file);
+        }
+        Ok(Shards { files, places })
+    }
+}
+
+/// Tensor name to shard name, from an index file.
+fn read_weight_map(index: &Path) -> Result<HashMap<String, String>, CheckpointError> {
+    let malformed = |message: String| {
+        CheckpointError::new(CheckpointErrorKind::Malformed, message).in_file(index)
+    };
+    let value = read_json(index)?;
+    let weight_map = value
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .ok_or_else(|| {
+            malformed("field `weight_map`: expected an object, found none".to_owned())
+        })?;
+    if weight_map.is_empty() {
+        return Err(malformed(
+            "field `weight_map`: expected at least one tensor, found none".to_owned(),
+        ));
+    }
+    let mut owners = HashMap::with_capacity(weight_map.len());
+    for (tensor, shard) in weight_map {
+        let shard = shard.as_str().ok_or_else(|| {
+            malformed(format!("shard: expected a string, found {shard}")).at_tensor(tensor)
+        })?;
+        // A name with a separator could lead out of the directory.
+        if shard.is_empty() || shard.contains(['/', '\\']) || shard == "." || shard == ".." {
+            return Err(malformed(format!(
+                "shard: expected a plain file name, found `{shard}`"
+            ))
+            .at_tensor(tensor));
+        }
+        owners.insert(tensor.clone(), shard.to_owned());
+    }
+    Ok(owners)
+}
+
+/// Reads and parses a JSON file.
+pub(crate) fn read_json(path: &Path) -> Result<Value, CheckpointError> {
+    let text =
+        std::fs::read(path).map_err(|error| CheckpointError::io("cannot read", path, error))?;
+    serde_json::from_slice(&text).map_err(|error| {
+        CheckpointError::new(
+            CheckpointErrorKind::Malformed,
+            format!("not valid JSON: {error}"),
+        )
+        .in_file(path)
+        .caused_by(error)
+    })
+}
+
+/// Says what is there instead of safetensors.
+fn no_weights(directory: &Path) -> CheckpointError {
+    let mut names: Vec<String> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    let with = |test: fn(&str) -> bool| names.iter().find(|name| test(name));
+    let message =
+        |found: &str| format!("no weights: expected {SINGLE_FILE} or {INDEX_FILE}, found {found}");
+    let error = |found: &str| {
+        CheckpointError::new(CheckpointErrorKind::NotFound, message(found)).in_file(directory)
+    };
+    if let Some(name) = with(|name| name.ends_with(".safetensors")) {
+        error(&format!("`{name}`")).hint(format!(
+            "rename it to {SINGLE_FILE} if it holds the whole model"
+        ))
+    } else if let Some(name) =
+        with(|name| name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth"))
+    {
+        error(&format!("only the pickle file `{name}`, which fewbit does not read yet")).hint(
+            "convert it with transformers: AutoModel.from_pretrained(DIRECTORY).save_pretrained(OUT), which writes safetensors",
+        )
+    } else if let Some(name) = with(|name| name.ends_with(".gguf")) {
+        error(&format!(
+            "only the GGUF file `{name}`, which fewbit does not read yet"
+        ))
+        .hint("use the safetensors checkpoint that the GGUF file was made from")
+    } else {
+        error("none of them")
+    }
+}

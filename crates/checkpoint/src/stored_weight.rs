@@ -1,0 +1,271 @@
+//! A weight matrix in the form in which it is stored.
+use crate::quantization_config::QuantizationConfig;
+use crate::{
+    Checkpoint, CheckpointError, CheckpointErrorKind, TensorView, bitsandbytes, compressed_tensors,
+};
+use fewbit_numerics::activation::ActivationScheme;
+use fewbit_numerics::dtype::DType;
+use fewbit_numerics::finite::first_non_finite;
+use fewbit_numerics::four_bit::{FourBitType, dequantize_range};
+use fewbit_numerics::half_precision::{
+    bf16_bytes_to_f32, f16_bytes_to_f32, f32_to_bf16_bytes, f32_to_f16_bytes,
+};
+use std::borrow::Cow;
+
+/// A (out, in) weight. Codes and packed bytes are row-major over that shape; all scales are finite.
+#[derive(Debug, Clone)]
+pub enum StoredWeight<'a> {
+    /// F32, F16 or BF16.
+    Float(TensorView<'a>),
+    /// int8 weight with one scale a row and 8-bit activations (compressed-tensors int-quantized W8A8).
+    Int8 {
+        /// (out, in)
+        codes: Cow<'a, [i8]>,
+        /// (out)
+        scales: Vec<f32>,
+        /// How the inputs are quantized.
+        activations: Int8Activations,
+    },
+    /// Integer codes unpacked to i8 with a scale for each group of columns; float activations (pack-quantized or weight-only).
+    WeightOnly {
+        /// (out, in)
+        codes: Cow<'a, [i8]>,
+        /// (out, in / group_size)
+        scales: Vec<f32>,
+        /// Neighbouring columns of a row that share a scale; divides `in`.
+        group_size: usize,
+        /// Bits of a code: 4 (codes -8..=7) or 8.
+        bits: usize,
+    },
+    /// bitsandbytes NF4 / FP4; absmax already dequantized when it was nested.
+    FourBit {
+        /// Two codes a byte, the first in the high nibble: (ceil(out * in / 2))
+        packed: Cow<'a, [u8]>,
+        /// (ceil(out * in / block_size))
+        absmax: Vec<f32>,
+        /// Elements of the flattened weight that share an absmax.
+        block_size: usize,
+        /// The code table.
+        kind: FourBitType,
+        /// F32, F16 or BF16: what dequantized values are rounded to (the dtype of the weight that was quantized).
+        dtype: DType,
+    },
+}
+
+/// How the inputs of an int8 layer are quantized.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Int8Activations {
+    /// Per token, at run time.
+    Dynamic(ActivationScheme),
+    /// One stored scale and zero point (signed int8 convention of compressed-tensors).
+    Static {
+        /// Scale, finite.
+        scale: f32,
+        /// Zero point in -128..=127.
+        zero_point: i32,
+    },
+}
+
+impl StoredWeight<'_> {
+    /// The (out, in) matrix in f32.
+    ///
+    /// - Float: widened.
+    /// - int8 and weight-only: `code * scale` in f32, which is what compressed-tensors computes with F32 scales; with F16 or
+    ///   BF16 scales it computes in that dtype, that is, rounds this result to it. A bitsandbytes 8-bit weight was read
+    ///   with scale `SCB / 127`, rounded; bitsandbytes itself evaluates `code * SCB * (1 / 127)`, so that the two can differ in
+    ///   the last two bits.
+    /// - NF4, FP4: `table[code] * absmax`, rounded to `dtype`, bit for bit what bitsandbytes gives (but for the sign of a zero,
+    ///   on which its own backends differ for FP4).
+    ///
+    /// Errors if `shape` is not the shape that the weight was read with.
+    pub fn dequantize(&self, shape: [usize; 2]) -> Result<Vec<f32>, CheckpointError> {
+        let [rows, columns] = shape;
+        let wrong = |what: &str, found: usize| {
+            CheckpointError::new(
+                CheckpointErrorKind::WrongShape,
+                format!("{what}: expected enough for shape {shape:?}, found {found}"),
+            )
+        };
+        let elements = rows
+            .checked_mul(columns)
+            .ok_or_else(|| wrong("elements", usize::MAX))?;
+        match self {
+            StoredWeight::Float(view) => {
+                view.expect_shape(&shape)?;
+                view.to_f32()
+            }
+            StoredWeight::Int8 { codes, scales, .. } => {
+                if codes.len() != elements || scales.len() != rows {
+                    return Err(wrong("codes", codes.len()));
+                }
+                Ok(scale_groups(codes, scales, columns))
+            }
+            StoredWeight::WeightOnly {
+                codes,
+                scales,
+                group_size,
+                ..
+            } => {
+                if codes.len() != elements
+                    || *group_size == 0
+                    || scales.len().checked_mul(*group_size) != Some(elements)
+                {
+                    return Err(wrong("codes", codes.len()));
+                }
+                Ok(scale_groups(codes, scales, *group_size))
+            }
+            StoredWeight::FourBit {
+                packed,
+                absmax,
+                block_size,
+                kind,
+                dtype,
+            } => {
+                if *block_size == 0
+                    || packed.len() != elements.div_ceil(2)
+                    || absmax.len() != elements.div_ceil(*block_size)
+                {
+                    return Err(wrong("packed bytes", packed.len()));
+                }
+                let mut values = vec![0.0; elements];
+                dequantize_range(packed, absmax, *block_size, *kind, 0, &mut values);
+                round_to(*dtype, &mut values);
+                Ok(values)
+            }
+        }
+    }
+}
+
+/// `code * scale`, a scale for each `group_size` codes.
+fn scale_groups(codes: &[i8], scales: &[f32], group_size: usize) -> Vec<f32> {
+    // Groups of no columns hold no codes.
+    let groups = codes.chunks(group_size.max(1)).zip(scales);
+    groups
+        .flat_map(|(group, &scale)| group.iter().map(move |&code| f32::from(code) * scale))
+        .collect()
+}
+
+/// Rounds values to F16 or BF16 and widens them again.
+fn round_to(dtype: DType, values: &mut [f32]) {
+    let mut bytes = [0; 2 * 1024];
+    for values in values.chunks_mut(1024) {
+        let bytes = &mut bytes[..2 * values.len()];
+        match dtype {
+            DType::F16 => {
+                f32_to_f16_bytes(values, bytes);
+                f16_bytes_to_f32(bytes, values);
+            }
+            DType::BF16 => {
+                f32_to_bf16_bytes(values, bytes);
+                bf16_bytes_to_f32(bytes, values);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What follows the module's name in the names of the tensors that make up a weight, all layouts together.
+pub(crate) const SUFFIXES: [&str; 16] = [
+    "weight",
+    "weight.absmax",
+    "weight.quant_map",
+    "weight.nested_absmax",
+    "weight.nested_quant_map",
+    "weight.quant_state.bitsandbytes__nf4",
+    "weight.quant_state.bitsandbytes__fp4",
+    "SCB",
+    "weight_format",
+    "weight_packed",
+    "weight_scale",
+    "weight_zero_point",
+    "weight_shape",
+    "weight_g_idx",
+    "input_scale",
+    "input_zero_point",
+];
+
+/// Reads the weight of `module` in the form in which it is stored.
+pub(crate) fn read<'a>(
+    checkpoint: &'a Checkpoint,
+    module: &str,
+    shape: [usize; 2],
+) -> Result<StoredWeight<'a>, CheckpointError> {
+    match checkpoint.quantization() {
+        QuantizationConfig::None => read_float(checkpoint, module, shape),
+        QuantizationConfig::BitsAndBytes(_) => bitsandbytes::read(checkpoint, module, shape),
+        QuantizationConfig::CompressedTensors(config) => {
+            compressed_tensors::read(checkpoint, config, module, shape)
+        }
+    }
+}
+
+/// Reads a float weight; anything else is an error that says what config.json had promised.
+pub(crate) fn read_float<'a>(
+    checkpoint: &'a Checkpoint,
+    module: &str,
+    shape: [usize; 2],
+) -> Result<StoredWeight<'a>, CheckpointError> {
+    let name = format!("{module}.weight");
+    let Some(view) = checkpoint.get(&name) else {
+        let parts = checkpoint.weight_tensor_names(module);
+        return match parts.first() {
+            None => Err(checkpoint.missing(&name)),
+            Some(part) => Err(inconsistent(
+                checkpoint,
+                part,
+                "a float weight",
+                "a part of a quantized one",
+            )),
+        };
+    };
+    if !matches!(view.info.dtype, DType::F32 | DType::F16 | DType::BF16) {
+        let found = view.info.dtype.name();
+        return Err(
+            inconsistent(checkpoint, &name, "F32, F16 or BF16", found).in_file(&view.info.file)
+        );
+    }
+    view.expect_shape(&shape)?;
+    Ok(StoredWeight::Float(view))
+}
+
+/// The tensors of a module are not what `quantization_config` says.
+pub(crate) fn inconsistent(
+    checkpoint: &Checkpoint,
+    tensor: &str,
+    expected: &str,
+    found: &str,
+) -> CheckpointError {
+    let error = CheckpointError::new(
+        CheckpointErrorKind::WrongDType,
+        format!(
+            "config.json ({}): expected {expected}, found {found}",
+            checkpoint.quantization()
+        ),
+    )
+    .in_file(checkpoint.weights_file())
+    .at_tensor(tensor);
+    if checkpoint.quantization().is_quantized() {
+        error.hint("config.json and the weights belong to different models, or its list of ignored modules is wrong")
+    } else {
+        error.hint("a quantized checkpoint needs its `quantization_config` in config.json")
+    }
+}
+
+/// Reads a small float tensor (scales, absmax) whole; NaN and infinity are errors.
+pub(crate) fn read_finite(view: &TensorView<'_>) -> Result<Vec<f32>, CheckpointError> {
+    let values = view.to_f32()?;
+    match first_non_finite(&values) {
+        None => Ok(values),
+        Some((index, value)) => Err(view
+            .error(
+                CheckpointErrorKind::NonFinite,
+                format!("element {index}: expected a finite number, found {value}"),
+            )
+            .hint("the checkpoint is damaged, or was quantized from weights that were not finite")),
+    }
+}
+
+/// The bytes of an I8 tensor as codes.
+pub(crate) fn read_codes(view: &TensorView<'_>) -> Vec<i8> {
+    view.bytes.iter().map(|&byte| byte.cast_signed()).collect()
+}

@@ -1,0 +1,200 @@
+//! compressed-tensors checkpoints: golden files of the real library, and what fewbit writes.
+mod checkpoint_builder;
+
+use checkpoint_builder::golden;
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, config};
+use fewbit_checkpoint::stored_weight::Int8Activations;
+use fewbit_checkpoint::{Checkpoint, CheckpointWriter, StoredWeight};
+use fewbit_numerics::activation::ActivationScheme;
+use fewbit_numerics::rows::quantize_rows_int8;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::json;
+use std::fs;
+
+/// The upper half of the bits, rounded to nearest even: finite values only.
+fn to_bfloat16(value: f32) -> f32 {
+    let bits = value.to_bits();
+    f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+}
+
+#[test]
+fn weights_of_the_library() {
+    let checkpoint = Checkpoint::open(golden("compressed-tensors")).unwrap();
+    assert_eq!(
+        checkpoint.quantization().to_string(),
+        "compressed-tensors int-quantized + pack-quantized + int-quantized"
+    );
+    let bytes = fs::read(golden("compressed-tensors").join("expected.safetensors")).unwrap();
+    let expected = SafeTensors::deserialize(&bytes).unwrap();
+    let mut modules = 0;
+    for (module, view) in expected.tensors() {
+        let shape = [view.shape()[0], view.shape()[1]];
+        let weight = checkpoint.stored_weight(&module, shape).unwrap();
+        let values = weight.dequantize(shape).unwrap();
+        match view.dtype() {
+            Dtype::F32 => {
+                let found: Vec<u8> = values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect();
+                assert_eq!(found, view.data(), "{module}");
+            }
+            // With BF16 scales the library multiplies in bf16, which is the f32 product rounded.
+            Dtype::BF16 => {
+                let found: Vec<u8> = values
+                    .iter()
+                    .flat_map(|&value| to_bfloat16(value).to_le_bytes()[2..].to_vec())
+                    .collect();
+                assert_eq!(found, view.data(), "{module}");
+            }
+            other => panic!("{other}"),
+        }
+        modules += 1;
+    }
+    assert_eq!(modules, 9);
+
+    let activations = |module: &str| match checkpoint.stored_weight(module, [6, 20]).unwrap() {
+        StoredWeight::Int8 { activations, .. } => activations,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        activations("dynamic"),
+        Int8Activations::Dynamic(ActivationScheme::Symmetric)
+    );
+    assert_eq!(
+        activations("dynamic_affine"),
+        Int8Activations::Dynamic(ActivationScheme::Affine)
+    );
+    assert_eq!(
+        activations("per_tensor"),
+        Int8Activations::Dynamic(ActivationScheme::Symmetric)
+    );
+    assert_eq!(
+        activations("static"),
+        Int8Activations::Static {
+            scale: 0.03,
+            zero_point: 0
+        }
+    );
+    assert_eq!(
+        activations("static_affine"),
+        Int8Activations::Static {
+            scale: 0.04,
+            zero_point: -5
+        }
+    );
+    for (module, shape, group, expected_bits) in [
+        ("packed8", [6, 21], 21, 8),
+        ("packed4", [6, 64], 32, 4),
+        ("packed4_bfloat16", [6, 64], 32, 4),
+        ("word_embeddings", [11, 12], 12, 8),
+    ] {
+        let StoredWeight::WeightOnly {
+            group_size, bits, ..
+        } = checkpoint.stored_weight(module, shape).unwrap()
+        else {
+            panic!("{module}")
+        };
+        assert_eq!((group_size, bits), (group, expected_bits), "{module}");
+    }
+    assert!(matches!(
+        checkpoint.stored_weight("ignored", [2, 4]).unwrap(),
+        StoredWeight::Float(_)
+    ));
+    let named: usize = expected
+        .names()
+        .iter()
+        .map(|module| checkpoint.weight_tensor_names(module).len())
+        .sum();
+    assert_eq!(named + 1, checkpoint.tensors().count());
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// Written, opened again under names with the model's prefix, and equal.
+#[test]
+fn written_weights_are_read() {
+    let (rows, columns) = (5, 7);
+    let values: Vec<f32> = (0..rows * columns)
+        .map(|index| ((index * 37 % 101) as f32 - 50.0) / 64.0)
+        .collect();
+    let quantized = quantize_rows_int8(&values, rows, columns);
+    let (linear, table) = (
+        "bert.encoder.layer.0.output.dense",
+        "bert.embeddings.word_embeddings",
+    );
+    for scheme in [
+        CompressedScheme::DynamicInt8,
+        CompressedScheme::WeightOnlyInt8,
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("out");
+        let mut writer = CheckpointWriter::create(&out, false).unwrap();
+        let mut plans = scheme.plan(linear, [rows, columns]);
+        plans.extend(CompressedScheme::DynamicInt8.plan(table, [rows, columns]));
+        writer.plan_tensors(plans.clone()).unwrap();
+        let mut tensors = scheme.encode(linear, &quantized);
+        tensors.extend(CompressedScheme::DynamicInt8.encode(table, &quantized));
+        for (plan, (name, bytes)) in plans.iter().zip(&tensors) {
+            assert_eq!((&plan.name, plan.byte_len()), (name, bytes.len()));
+            writer.write_tensor(name, bytes).unwrap();
+        }
+        let modules = names(&["encoder.layer.0.output.dense"]);
+        let config = config(
+            scheme,
+            &modules,
+            &names(&["embeddings.word_embeddings"]),
+            &names(&["pooler.dense"]),
+        );
+        writer
+            .write_json("config.json", &json!({"quantization_config": config}))
+            .unwrap();
+        writer.finish().unwrap();
+
+        let checkpoint = Checkpoint::open(&out).unwrap();
+        let shape = [rows, columns];
+        match (scheme, checkpoint.stored_weight(linear, shape).unwrap()) {
+            (
+                CompressedScheme::DynamicInt8,
+                StoredWeight::Int8 {
+                    codes,
+                    scales,
+                    activations,
+                },
+            ) => {
+                assert_eq!(
+                    (&codes[..], &scales),
+                    (&quantized.codes[..], &quantized.scales)
+                );
+                assert_eq!(
+                    activations,
+                    Int8Activations::Dynamic(ActivationScheme::Affine)
+                );
+            }
+            (
+                CompressedScheme::WeightOnlyInt8,
+                StoredWeight::WeightOnly {
+                    codes,
+                    scales,
+                    group_size,
+                    bits,
+                },
+            ) => {
+                assert_eq!(
+                    (&codes[..], &scales),
+                    (&quantized.codes[..], &quantized.scales)
+                );
+                assert_eq!((group_size, bits), (columns, 8));
+            }
+            (_, other) => panic!("{other:?}"),
+        }
+        let StoredWeight::WeightOnly { codes, .. } =
+            checkpoint.stored_weight(table, shape).unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(codes, quantized.codes);
+    }
+}

@@ -1,0 +1,154 @@
+"""Writes the golden checkpoints beside this script with the real libraries.
+
+Each directory holds config.json and model.safetensors as the library stores them, and expected.safetensors with every weight
+dequantized by the library (under the module's name, in the dtype that the library gives).
+
+Versions: torch 2.15.0, bitsandbytes 0.50.2, compressed-tensors 0.20.0, transformers 5.23.0, safetensors 0.8.0.
+Run: OMP_NUM_THREADS=1 python generate.py
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import bitsandbytes.functional as bnb
+import torch
+from compressed_tensors.compressors import ModelCompressor
+from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+
+
+def write(name, config, tensors, expected):
+    directory = HERE / name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n")
+    contiguous = {key: value.contiguous() for key, value in tensors.items()}
+    save_file(contiguous, directory / "model.safetensors", metadata={"format": "pt"})
+    save_file({key: value.contiguous() for key, value in expected.items()}, directory / "expected.safetensors")
+
+
+def four_bit():
+    """Each case is a module of one checkpoint; sizes that leave a short last block, an odd element, a second nested block."""
+    cases = {
+        "nf4": ("nf4", torch.float32, (6, 64), 64, False),
+        "nf4_short_block": ("nf4", torch.float32, (5, 34), 64, False),
+        "nf4_nested": ("nf4", torch.float16, (70, 120), 32, True),
+        "nf4_nested_bfloat16": ("nf4", torch.bfloat16, (9, 64), 64, True),
+        "fp4": ("fp4", torch.bfloat16, (6, 64), 64, False),
+        "fp4_nested": ("fp4", torch.float32, (9, 64), 64, True),
+    }
+    tensors, expected = {}, {}
+    for seed, (module, (kind, dtype, shape, block_size, nested)) in enumerate(cases.items()):
+        generator = torch.Generator().manual_seed(seed)
+        weight = (torch.randn(shape, generator=generator) * 0.05).to(dtype)
+        weight[1] = 0
+        packed, state = bnb.quantize_4bit(weight, blocksize=block_size, quant_type=kind, compress_statistics=nested)
+        tensors[f"{module}.weight"] = packed
+        for key, value in state.as_dict(packed=True).items():
+            tensors[f"{module}.weight.{key}"] = value
+        expected[module] = bnb.dequantize_4bit(packed, state)
+    tensors["skipped.weight"] = torch.arange(8, dtype=torch.float32).reshape(2, 4)
+    # The least that transformers accepts.
+    write("bitsandbytes-4bit", {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, tensors, expected)
+
+
+def eight_bit():
+    generator = torch.Generator().manual_seed(7)
+    weight = (torch.randn((5, 24), generator=generator) * 0.05).to(torch.float16)
+    weight[2] = 0
+    codes, row_absmax, _ = bnb.int8_vectorwise_quant(weight)
+    tensors = {
+        "dense.weight": codes,
+        "dense.SCB": row_absmax,
+        "dense.weight_format": torch.tensor(0, dtype=torch.uint8),
+    }
+    expected = {"dense": bnb.int8_vectorwise_dequant(codes, row_absmax)}
+    config = {"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False, "llm_int8_threshold": 6.0}
+    write("bitsandbytes-8bit", {"quantization_config": config}, tensors, expected)
+
+
+class Layers(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dynamic = torch.nn.Linear(20, 6, bias=False)
+        self.dynamic_affine = torch.nn.Linear(20, 6, bias=False)
+        self.static = torch.nn.Linear(20, 6, bias=False)
+        self.static_affine = torch.nn.Linear(20, 6, bias=False)
+        self.per_tensor = torch.nn.Linear(20, 6, bias=False)
+        self.packed8 = torch.nn.Linear(21, 6, bias=False)
+        self.packed4 = torch.nn.Linear(64, 6, bias=False)
+        self.packed4_bfloat16 = torch.nn.Linear(64, 6, bias=False)
+        self.word_embeddings = torch.nn.Embedding(11, 12)
+        self.ignored = torch.nn.Linear(4, 2, bias=False)
+
+
+def compressed():
+    torch.manual_seed(3)
+    model = Layers()
+    model.packed4_bfloat16.to(torch.bfloat16)
+
+    def weights(**changes):
+        return {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", **changes}
+
+    def inputs(**changes):
+        return {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True, **changes}
+
+    group = weights(num_bits=4, strategy="group", group_size=32)
+    groups = {
+        "dynamic": {"targets": ["Linear"], "weights": weights(), "input_activations": inputs()},
+        "dynamic_affine": {"targets": ["dynamic_affine"], "weights": weights(), "input_activations": inputs(symmetric=False)},
+        "static": {
+            "targets": ["re:stat.*c$"],
+            "weights": weights(),
+            "input_activations": inputs(strategy="tensor", dynamic=False),
+        },
+        "static_affine": {
+            "targets": ["static_affine"],
+            "weights": weights(),
+            "input_activations": inputs(strategy="tensor", dynamic=False, symmetric=False),
+        },
+        "per_tensor": {"targets": ["per_tensor"], "weights": weights(strategy="tensor"), "input_activations": inputs()},
+        "packed8": {"targets": ["packed8"], "weights": weights()},
+        "packed4": {"targets": ["re:packed4"], "weights": group},
+        "embedding": {"targets": ["Embedding"], "weights": weights(), "format": "int-quantized"},
+    }
+    config = QuantizationConfig(config_groups=groups, ignore=["ignored"], quantization_status="initialized")
+    apply_quantization_config(model, config)
+    for index, module in enumerate(model.children()):
+        scheme = getattr(module, "quantization_scheme", None)
+        if scheme is None:
+            continue
+        weight, args = module.weight.data.float(), scheme.weights
+        half_range = (2**args.num_bits - 1) / 2
+        if args.strategy == "group":
+            absmax = weight.reshape(weight.shape[0], -1, args.group_size).abs().amax(-1)
+        elif args.strategy == "tensor":
+            absmax = weight.abs().amax().reshape(1)
+        else:
+            absmax = weight.abs().amax(1, keepdim=True)
+        module.weight_scale.data = (absmax / half_range).to(module.weight.dtype)
+        if hasattr(module, "input_scale"):
+            module.input_scale.data = torch.tensor([0.01 * (index + 1)])
+            if not scheme.input_activations.symmetric:
+                module.input_zero_point.data = torch.tensor([-5], dtype=torch.int8)
+    compressor = ModelCompressor.from_pretrained_model(model)
+    compressor.compress_model(model)
+    tensors = {key: value.clone() for key, value in model.state_dict().items()}
+    # Written by the library into an existing file.
+    directory = HERE / "scratch"
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_text("{}")
+    compressor.update_config(directory)
+    config = json.loads((directory / "config.json").read_text())
+    shutil.rmtree(directory)
+    compressor.decompress_model(model)
+    expected = {name: module.weight.data for name, module in model.named_children() if name != "ignored"}
+    write("compressed-tensors", config, tensors, expected)
+
+
+four_bit()
+eight_bit()
+compressed()
