@@ -1,0 +1,46 @@
+//! DistilBERT: `model_type` "distilbert".
+//!
+//! BERT without token types, with names of its own for fields and tensors, and a LayerNorm epsilon that is fixed.
+//! `sinusoidal_pos_embds` only says how the stored position table was initialized.
+
+use super::{MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH, bert};
+use crate::ModelError;
+use crate::spec::config_fields::ConfigFields;
+use crate::spec::{EncoderSpec, NameTable, Positions};
+
+const NAMES: NameTable = NameTable {
+    base_prefix: "distilbert.",
+    layers: "transformer.layer",
+    query: "attention.q_lin",
+    key: "attention.k_lin",
+    value: "attention.v_lin",
+    attention_output: "attention.out_lin",
+    attention_norm: "sa_layer_norm",
+    intermediate: "ffn.lin1",
+    output: "ffn.lin2",
+    output_norm: "output_layer_norm",
+    ..bert::NAMES
+};
+
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {
+    let hidden_size = fields.size("dim", 768, 1, MAX_WIDTH)?;
+    Ok(EncoderSpec {
+        model_type: fields.string("model_type", "")?.to_owned(),
+        prefix: String::new(),
+        vocab_size: fields.size("vocab_size", 30522, 1, MAX_VOCABULARY)?,
+        embedding_size: hidden_size,
+        hidden_size,
+        layers: fields.size("n_layers", 6, 1, MAX_LAYERS)?,
+        heads: fields.size("n_heads", 12, 1, MAX_WIDTH)?,
+        intermediate_size: fields.size("hidden_dim", 3072, 1, MAX_WIDTH)?,
+        activation: super::activation(fields, "activation")?,
+        layer_norm_epsilon: 1e-12,
+        positions: Positions {
+            count: fields.size("max_position_embeddings", 512, 1, MAX_POSITIONS)?,
+            padding_id: None,
+        },
+        token_types: 0,
+        relative_attention: None,
+        names: NAMES,
+    })
+}

@@ -1,0 +1,49 @@
+//! MPNet: `model_type` "mpnet".
+//!
+//! BERT without token types, with positions counted as RoBERTa does, and a learned bias on the attention scores that
+//! depends on the distance between tokens. The padding id, the number of buckets and the largest distance are constants
+//! of transformers' implementation: `pad_token_id` does not move the positions, and `relative_attention_num_buckets`
+//! only sizes the table.
+
+use super::{MAX_WIDTH, bert};
+use crate::ModelError;
+use crate::spec::config_fields::ConfigFields;
+use crate::spec::{EncoderSpec, NameTable, Positions, RelativeAttention};
+
+const NAMES: NameTable = NameTable {
+    base_prefix: "mpnet.",
+    query: "attention.attn.q",
+    key: "attention.attn.k",
+    value: "attention.attn.v",
+    attention_output: "attention.attn.o",
+    attention_norm: "attention.LayerNorm",
+    ..bert::NAMES
+};
+
+const PADDING_ID: u32 = 1;
+const BUCKETS: usize = 32;
+const MAX_DISTANCE: usize = 128;
+
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {
+    let spec = super::read_like_bert(fields, NAMES)?;
+    let rows = fields.size(
+        "relative_attention_num_buckets",
+        BUCKETS,
+        BUCKETS,
+        MAX_WIDTH,
+    )?;
+    Ok(EncoderSpec {
+        vocab_size: fields.size("vocab_size", 30527, 1, super::MAX_VOCABULARY)?,
+        positions: Positions {
+            padding_id: Some(PADDING_ID),
+            ..spec.positions
+        },
+        token_types: 0,
+        relative_attention: Some(RelativeAttention {
+            rows,
+            buckets: BUCKETS,
+            max_distance: MAX_DISTANCE,
+        }),
+        ..spec
+    })
+}

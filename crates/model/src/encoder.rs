@@ -1,0 +1,251 @@
+//! Text in, embeddings out.
+
+use crate::pooling::Pooling;
+use crate::sentence_modules::SentenceModules;
+use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
+use crate::{LoadLedger, ModelError, Network, RaggedBatch};
+use fewbit_checkpoint::Checkpoint;
+use fewbit_kernels::Kernels;
+use std::path::Path;
+
+/// Tokenizer, network and pooling of one model directory.
+///
+/// With the files of sentence-transformers (`modules.json` and the folders that it names) pooling and normalization are
+/// what they say; a module other than Transformer, Pooling and Normalize is an error. Without `modules.json` the mean of
+/// the hidden states is taken and nothing is normalized, as sentence-transformers does with a plain checkpoint.
+#[derive(Debug)]
+pub struct Encoder {
+    network: Network,
+    ledger: LoadLedger,
+    tokenizer: TextTokenizer,
+    pooling: Pooling,
+    normalize: bool,
+    /// Put before every text.
+    prompt: String,
+}
+
+/// How to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    /// Texts tokenized and run together, at least 1; bounds memory, never changes a result.
+    pub batch_size: usize,
+}
+
+impl Default for EncodeOptions {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            batch_size: 32,
+        }
+    }
+}
+
+/// One row per text, in the order given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// Number of texts.
+    pub rows: usize,
+    /// Length of an embedding.
+    pub columns: usize,
+    /// (rows, columns), row-major.
+    pub values: Vec<f32>,
+    /// Ascending indices of texts that were cut at the model's limit.
+    pub truncated: Vec<usize>,
+    /// Tokens processed, special tokens included.
+    pub tokens: usize,
+}
+
+impl Embeddings {
+    /// The embedding of text `row`, which must be below `rows`.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.columns..(row + 1) * self.columns]
+    }
+}
+
+impl Encoder {
+    /// Opens a model directory with the kernels that this CPU runs best (or that `FEWBIT_ISA` names).
+    ///
+    /// # Errors
+    /// As [`Network::load`], and if a tokenizer or sentence-transformers file is missing, malformed, or asks for
+    /// something that fewbit does not have.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, ModelError> {
+        Self::open_with(directory.as_ref(), Network::load)
+    }
+
+    /// [`Encoder::open`] with the kernels of a certain instruction set.
+    ///
+    /// # Errors
+    /// As [`Encoder::open`].
+    pub fn open_with_kernels(
+        directory: impl AsRef<Path>,
+        kernels: &'static Kernels,
+    ) -> Result<Self, ModelError> {
+        Self::open_with(directory.as_ref(), |checkpoint| {
+            Network::load_with_kernels(checkpoint, kernels)
+        })
+    }
+
+    fn open_with(
+        directory: &Path,
+        load: impl FnOnce(&Checkpoint) -> Result<(Network, LoadLedger), ModelError>,
+    ) -> Result<Self, ModelError> {
+        let modules = SentenceModules::read(directory)?;
+        let checkpoint = Checkpoint::open(&modules.transformer)?;
+        let (network, ledger) = load(&checkpoint)?;
+        let settings = TextSettings {
+            max_seq_length: modules.max_seq_length,
+            lowercase: modules.lowercase,
+        };
+        let tokenizer = TextTokenizer::open(&modules.transformer, network.spec(), settings)?;
+        Ok(Self {
+            network,
+            ledger,
+            tokenizer,
+            pooling: modules.pooling,
+            normalize: modules.normalize,
+            prompt: modules.prompt,
+        })
+    }
+
+    /// The encoder proper.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// What loading did with every tensor.
+    pub fn ledger(&self) -> &LoadLedger {
+        &self.ledger
+    }
+
+    /// How hidden states become one vector.
+    pub fn pooling(&self) -> &Pooling {
+        &self.pooling
+    }
+
+    /// Whether embeddings are L2-normalized.
+    pub fn normalizes(&self) -> bool {
+        self.normalize
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// Length of an embedding.
+    pub fn columns(&self) -> usize {
+        self.pooling.columns(self.network.spec().hidden_size)
+    }
+
+    /// Longest input in tokens, special tokens included; longer texts are cut and reported.
+    pub fn max_tokens(&self) -> usize {
+        self.tokenizer.max_tokens()
+    }
+
+    /// One embedding for each text, in the order given.
+    ///
+    /// A text's embedding has the same bits whatever other texts there are and whatever `options` say.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`]: an option is 0, or the tokenizer fails on a text. [`ModelError::NonFinite`]: a value
+    /// overflowed in the network.
+    pub fn encode<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EncodeOptions,
+    ) -> Result<Embeddings, ModelError> {
+        for (name, value) in [
+            ("threads", options.threads),
+            ("batch_size", options.batch_size),
+        ] {
+            if value == 0 {
+                return Err(ModelError::Input(format!(
+                    "{name}: expected at least 1, found 0\n  hint: the default is {name} of `EncodeOptions::default()`"
+                )));
+            }
+        }
+        let columns = self.columns();
+        let mut embeddings = Embeddings {
+            rows: texts.len(),
+            columns,
+            values: vec![0.0; texts.len() * columns],
+            truncated: Vec::new(),
+            tokens: 0,
+        };
+        // Texts of like length together: blocks of a batch then cost about the same.
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&text| texts[text].as_ref().len());
+        for indices in order.chunks(options.batch_size) {
+            let mut tokenized: Vec<(usize, TokenizedText)> =
+                self.tokenize(texts, indices, options.threads)?;
+            tokenized.sort_by_key(|(_, text)| text.token_ids.len());
+            let mut batch = RaggedBatch::new();
+            let has_types = self.network.spec().token_types > 1;
+            for (index, text) in &tokenized {
+                batch.push(
+                    &text.token_ids,
+                    if has_types { &text.token_type_ids } else { &[] },
+                );
+                if text.truncated {
+                    embeddings.truncated.push(*index);
+                }
+            }
+            embeddings.tokens += batch.tokens();
+            let states = self.network.hidden_states(&batch, options.threads)?;
+            let hidden_size = self.network.spec().hidden_size;
+            for (sequence, (index, _)) in tokenized.iter().enumerate() {
+                let rows = batch.range(sequence);
+                let out = &mut embeddings.values[index * columns..(index + 1) * columns];
+                self.pooling.pool(
+                    &states[rows.start * hidden_size..rows.end * hidden_size],
+                    hidden_size,
+                    out,
+                );
+                if self.normalize {
+                    self.network.kernels().normalize(out);
+                }
+            }
+        }
+        embeddings.truncated.sort_unstable();
+        Ok(embeddings)
+    }
+
+    /// Tokenizes `texts[index]` for each of `indices`, on `threads` threads.
+    fn tokenize<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        indices: &[usize],
+        threads: usize,
+    ) -> Result<Vec<(usize, TokenizedText)>, ModelError> {
+        let one = |&index: &usize| {
+            let text = texts[index].as_ref();
+            let tokenized = if self.prompt.is_empty() {
+                self.tokenizer.tokenize(text)
+            } else {
+                self.tokenizer.tokenize(&format!("{}{text}", self.prompt))
+            };
+            tokenized.map(|tokenized| (index, tokenized))
+        };
+        if threads == 1 || indices.len() == 1 {
+            return indices.iter().map(one).collect();
+        }
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = indices
+                .chunks(indices.len().div_ceil(threads))
+                .map(|part| {
+                    scope.spawn(move || part.iter().map(one).collect::<Result<Vec<_>, _>>())
+                })
+                .collect();
+            let mut tokenized = Vec::with_capacity(indices.len());
+            for part in parts {
+                match part.join() {
+                    Ok(part) => tokenized.extend(part?),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            Ok(tokenized)
+        })
+    }
+}

@@ -1,0 +1,33 @@
+//! The model: what an encoder is ([`EncoderSpec`]), how it runs ([`Network`]), and text in, embeddings out ([`Encoder`]).
+//!
+//! ```no_run
+//! use fewbit_model::{EncodeOptions, Encoder};
+//!
+//! let encoder = Encoder::open("models/all-MiniLM-L6-v2")?;
+//! let embeddings = encoder.encode(&["A man is eating food.", "কেমন আছেন?"], &EncodeOptions::default())?;
+//! assert_eq!((embeddings.rows, embeddings.columns), (2, encoder.network().spec().hidden_size));
+//! # Ok::<(), fewbit_model::ModelError>(())
+//! ```
+
+pub mod architectures;
+mod embeddings;
+pub mod encoder;
+pub mod error;
+mod json_file;
+pub mod ledger;
+mod linear;
+pub mod network;
+pub mod pooling;
+pub mod ragged_batch;
+mod sentence_modules;
+pub mod spec;
+pub mod tap;
+pub mod tokenization;
+
+pub use encoder::{Embeddings, EncodeOptions, Encoder};
+pub use error::ModelError;
+pub use ledger::LoadLedger;
+pub use network::Network;
+pub use ragged_batch::RaggedBatch;
+pub use spec::{EncoderSpec, LinearModule};
+pub use tap::Tap;

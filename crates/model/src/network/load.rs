@@ -1,0 +1,212 @@
+//! From tensors to the parts of a network, keeping the ledger.
+
+use crate::embeddings::EmbeddingTable;
+use crate::linear::Linear;
+use crate::network::{EncoderLayer, LayerNorm, Network, RelativeBias};
+use crate::spec::{LayerLinear, LinearModule};
+use crate::{EncoderSpec, LoadLedger, ModelError, tap};
+use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight};
+use fewbit_kernels::Kernels;
+use fewbit_numerics::dtype::DType;
+use std::collections::HashSet;
+
+struct Loader<'c> {
+    checkpoint: &'c Checkpoint,
+    spec: &'c EncoderSpec,
+    applied: HashSet<String>,
+}
+
+pub(super) fn load(
+    checkpoint: &Checkpoint,
+    spec: EncoderSpec,
+    kernels: &'static Kernels,
+) -> Result<(Network, LoadLedger), ModelError> {
+    let mut loader = Loader {
+        checkpoint,
+        spec: &spec,
+        applied: HashSet::new(),
+    };
+    let names = &spec.names;
+    let embedding_table = |loader: &mut Loader<'_>, path: &str, rows: usize| {
+        loader.table(&LinearModule {
+            name: spec.module(path),
+            shape: [rows, spec.embedding_size],
+        })
+    };
+    let word_embeddings = loader.table(&spec.word_embeddings())?;
+    let position_embeddings =
+        embedding_table(&mut loader, names.position_embeddings, spec.positions.count)?;
+    let token_type_embeddings = match spec.token_types {
+        0 => None,
+        rows => Some(embedding_table(
+            &mut loader,
+            names.token_type_embeddings,
+            rows,
+        )?),
+    };
+    let embeddings_norm = loader.norm(
+        &spec.module(names.embeddings_norm),
+        tap::EMBEDDINGS_NORM.to_owned(),
+        spec.embedding_size,
+    )?;
+    let embeddings_projection = match spec.embeddings_projection() {
+        None => None,
+        Some(module) => Some(loader.linear(&module, tap::EMBEDDINGS_PROJECTION.to_owned())?),
+    };
+    let relative_bias = match spec.relative_attention {
+        None => None,
+        Some(relative) => {
+            let module = LinearModule {
+                name: spec.module(names.relative_attention_bias),
+                shape: [relative.rows, spec.heads],
+            };
+            let table = loader.stored_table(&module)?.dequantize(module.shape)?;
+            Some(RelativeBias::new(relative, spec.heads, table))
+        }
+    };
+    let layers = (0..spec.layers)
+        .map(|layer| loader.layer(layer))
+        .collect::<Result<Vec<_>, _>>()?;
+    let ledger = loader.ledger();
+    let network = Network {
+        kernels,
+        word_embeddings,
+        position_embeddings,
+        token_type_embeddings,
+        embeddings_norm,
+        embeddings_projection,
+        relative_bias,
+        layers,
+        scratch: std::sync::Mutex::default(),
+        spec,
+    };
+    Ok((network, ledger))
+}
+
+impl<'c> Loader<'c> {
+    fn layer(&mut self, layer: usize) -> Result<EncoderLayer, ModelError> {
+        let (spec, names) = (self.spec, &self.spec.names);
+        let mut linear = |role| {
+            self.linear(
+                &spec.layer_linear(layer, role),
+                tap::layer_linear(layer, role),
+            )
+        };
+        let (query, key, value) = (
+            linear(LayerLinear::Query)?,
+            linear(LayerLinear::Key)?,
+            linear(LayerLinear::Value)?,
+        );
+        let attention_output = linear(LayerLinear::AttentionOutput)?;
+        let (intermediate, output) = (
+            linear(LayerLinear::Intermediate)?,
+            linear(LayerLinear::Output)?,
+        );
+        let mut norm =
+            |path, site| self.norm(&spec.layer_module(layer, path), site, spec.hidden_size);
+        let attention_norm = norm(names.attention_norm, tap::attention_norm(layer))?;
+        let output_norm = norm(names.output_norm, tap::output_norm(layer))?;
+        Ok(EncoderLayer {
+            query,
+            key,
+            value,
+            attention_output,
+            attention_norm,
+            intermediate,
+            output,
+            output_norm,
+        })
+    }
+
+    fn linear(&mut self, module: &LinearModule, site: String) -> Result<Linear, ModelError> {
+        let stored = self
+            .checkpoint
+            .stored_weight(&module.name, module.shape)
+            .map_err(about_sizes)?;
+        let bias = self.vector(&format!("{}.bias", module.name), module.shape[0])?;
+        self.apply_weight(&module.name);
+        Linear::new(site, &module.name, stored, bias, module.shape).map_err(|error| {
+            let file = self
+                .checkpoint
+                .get(&format!("{}.weight", module.name))
+                .map(|view| view.info.file.clone());
+            match file {
+                Some(file) => error.in_file(file).into(),
+                None => error.into(),
+            }
+        })
+    }
+
+    fn table(&mut self, module: &LinearModule) -> Result<EmbeddingTable, ModelError> {
+        let stored = self.stored_table(module)?;
+        Ok(EmbeddingTable::new(stored, module.shape)?)
+    }
+
+    /// A table that is looked up. Quantization configurations speak of linear layers unless they name a table, so one
+    /// that is there in floats is taken as it is.
+    fn stored_table(&mut self, module: &LinearModule) -> Result<StoredWeight<'c>, ModelError> {
+        self.apply_weight(&module.name);
+        let weight = self.checkpoint.get(&format!("{}.weight", module.name));
+        match weight.filter(|view| matches!(view.info.dtype, DType::F32 | DType::F16 | DType::BF16))
+        {
+            Some(view) => {
+                view.expect_shape(&module.shape).map_err(about_sizes)?;
+                Ok(StoredWeight::Float(view))
+            }
+            None => Ok(self
+                .checkpoint
+                .stored_weight(&module.name, module.shape)
+                .map_err(about_sizes)?),
+        }
+    }
+
+    /// `weight` and `bias`, or `gamma` and `beta` as conversions from TensorFlow once named them.
+    fn norm(&mut self, module: &str, site: String, size: usize) -> Result<LayerNorm, ModelError> {
+        let mut either = |name: &str, old: &str| {
+            let (name, old) = (format!("{module}.{name}"), format!("{module}.{old}"));
+            let old_only = self.checkpoint.contains(&old) && !self.checkpoint.contains(&name);
+            self.vector(if old_only { &old } else { &name }, size)
+        };
+        Ok(LayerNorm {
+            gamma: either("weight", "gamma")?,
+            beta: either("bias", "beta")?,
+            site,
+        })
+    }
+
+    fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, ModelError> {
+        let view = self.checkpoint.require(name)?;
+        view.expect_shape(&[size]).map_err(about_sizes)?;
+        let values = view.to_f32()?;
+        self.applied.insert(name.to_owned());
+        Ok(values)
+    }
+
+    fn apply_weight(&mut self, module: &str) {
+        self.applied
+            .extend(self.checkpoint.weight_tensor_names(module));
+    }
+
+    fn ledger(mut self) -> LoadLedger {
+        let mut ledger = LoadLedger::default();
+        for tensor in self.checkpoint.tensors() {
+            if self.applied.remove(&tensor.name) {
+                ledger.applied.push(tensor.name.clone());
+            } else {
+                ledger
+                    .unused
+                    .push((tensor.name.clone(), self.spec.reason_unused(&tensor.name)));
+            }
+        }
+        ledger
+    }
+}
+
+/// Says where an expected shape comes from.
+fn about_sizes(error: CheckpointError) -> CheckpointError {
+    if error.kind() == CheckpointErrorKind::WrongShape {
+        error.hint("the expected shape follows from the sizes in config.json; the two files may belong to different models")
+    } else {
+        error
+    }
+}

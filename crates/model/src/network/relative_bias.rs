@@ -1,0 +1,110 @@
+//! Relative attention bias: a number for each head and bucket of distances, added to the scaled scores.
+
+use crate::spec::RelativeAttention;
+
+pub(super) struct RelativeBias {
+    relative: RelativeAttention,
+    heads: usize,
+    /// (relative.rows, heads)
+    table: Vec<f32>,
+}
+
+impl RelativeBias {
+    pub(super) fn new(relative: RelativeAttention, heads: usize, table: Vec<f32>) -> Self {
+        Self {
+            relative,
+            heads,
+            table,
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of_val(self.table.as_slice())
+    }
+
+    /// Writes (heads, tokens, tokens), `[head][query][key]`, to `out`.
+    pub(super) fn fill(&self, tokens: usize, out: &mut Vec<f32>) {
+        out.clear();
+        out.resize(self.heads * tokens * tokens, 0.0);
+        for head in 0..self.heads {
+            // The bias by distance, key - query + tokens - 1; each row of scores is a window of it.
+            let by_distance: Vec<f32> = (0..2 * tokens.max(1) - 1)
+                .map(|index| index as isize - (tokens as isize - 1))
+                .map(|distance| self.table[bucket(distance, self.relative) * self.heads + head])
+                .collect();
+            let rows =
+                out[head * tokens * tokens..(head + 1) * tokens * tokens].chunks_exact_mut(tokens);
+            for (query, row) in rows.enumerate() {
+                row.copy_from_slice(&by_distance[tokens - 1 - query..2 * tokens - 1 - query]);
+            }
+        }
+    }
+}
+
+/// The bucket of `distance` = key position - query position.
+///
+/// Keys after the query take the upper half of the buckets. Within a half of n, distances below n / 2 have buckets of
+/// their own; further ones share buckets that grow geometrically up to `max_distance`:
+/// n / 2 + floor(ln(d / (n / 2)) / ln(max_distance / (n / 2)) * n / 2), at most n - 1 (Raffel et al. 2020, T5).
+fn bucket(distance: isize, relative: RelativeAttention) -> usize {
+    let half = relative.buckets / 2;
+    let exact = half / 2;
+    let base = if distance > 0 { half } else { 0 };
+    let distance = distance.unsigned_abs();
+    if distance < exact {
+        return base + distance;
+    }
+    // Distances that sit on a bound are powers of two, of which log2 is exact.
+    let steps = (half - exact) as u32;
+    let reached = |j: u32| {
+        let (d, exact, max) = (distance as f64, exact as f64, relative.max_distance as f64);
+        f64::from(steps) * (d / exact).log2() >= f64::from(j) * (max / exact).log2()
+    };
+    base + exact + (1..steps).take_while(|&j| reached(j)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MPNET: RelativeAttention = RelativeAttention {
+        rows: 32,
+        buckets: 32,
+        max_distance: 128,
+    };
+
+    /// Bounds worked out from 8 * 2^(j / 2), where bucket 8 + j starts: 8, 11.3, 16, 22.6, 32, 45.3, 64, 90.5.
+    #[test]
+    fn buckets_start_where_the_formula_says() {
+        let starts = [8, 12, 16, 23, 32, 46, 64, 91];
+        for (j, &start) in starts.iter().enumerate() {
+            assert_eq!(bucket(-start, MPNET), 8 + j, "distance -{start}");
+            assert_eq!(bucket(1 - start, MPNET), 7 + j, "distance -{start} + 1");
+            assert_eq!(bucket(start, MPNET), 24 + j, "distance {start}");
+        }
+        assert_eq!(bucket(0, MPNET), 0);
+        assert_eq!(bucket(1, MPNET), 17);
+        assert_eq!(bucket(-100_000, MPNET), 15);
+        assert_eq!(bucket(100_000, MPNET), 31);
+    }
+
+    #[test]
+    fn rows_are_windows_of_the_distances() {
+        let heads = 2;
+        let table: Vec<f32> = (0..32 * heads).map(|index| index as f32).collect();
+        let bias = RelativeBias::new(MPNET, heads, table);
+        for tokens in [1, 2, 7, 40] {
+            let mut out = vec![-1.0; 3];
+            bias.fill(tokens, &mut out);
+            assert_eq!(out.len(), heads * tokens * tokens);
+            for head in 0..heads {
+                for query in 0..tokens {
+                    for key in 0..tokens {
+                        let expected = bucket(key as isize - query as isize, MPNET) * heads + head;
+                        assert_eq!(out[(head * tokens + query) * tokens + key], expected as f32);
+                    }
+                }
+            }
+        }
+    }
+}

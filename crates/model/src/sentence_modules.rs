@@ -1,0 +1,369 @@
+//! The files that sentence-transformers puts beside a checkpoint: modules.json and what it points to.
+
+use crate::ModelError;
+use crate::json_file::read_json;
+use crate::pooling::Pooling;
+use crate::spec::config_fields::ConfigFields;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// What happens before and after the encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SentenceModules {
+    /// Directory of config.json, weights and tokenizer.
+    pub(crate) transformer: PathBuf,
+    pub(crate) pooling: Pooling,
+    /// L2-normalize the pooled vector.
+    pub(crate) normalize: bool,
+    /// Longest input in tokens, special tokens included.
+    pub(crate) max_seq_length: Option<usize>,
+    /// Lowercase texts before the tokenizer sees them.
+    pub(crate) lowercase: bool,
+    /// Put before every text.
+    pub(crate) prompt: String,
+}
+
+/// Names that the transformer module's configuration has had.
+const TRANSFORMER_CONFIGS: &[&str] = &[
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_xlm-roberta_config.json",
+];
+
+const MODULE_HINT: &str = "fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings";
+
+impl SentenceModules {
+    /// Reads `directory`. Without modules.json: the encoder is in `directory`, pooling is the mean, nothing is normalized.
+    pub(crate) fn read(directory: &Path) -> Result<Self, ModelError> {
+        let mut modules = Self {
+            transformer: directory.to_owned(),
+            pooling: Pooling::default(),
+            normalize: false,
+            max_seq_length: None,
+            lowercase: false,
+            prompt: String::new(),
+        };
+        let mut include_prompt = true;
+        let file = directory.join("modules.json");
+        if let Some(list) = read_json(&file)? {
+            include_prompt = modules.read_list(directory, &file, &list)?;
+        }
+        modules.read_transformer_config()?;
+        modules.read_prompt(directory)?;
+        if !include_prompt && !modules.prompt.is_empty() {
+            return Err(ModelError::Config {
+                file: directory.join("config_sentence_transformers.json"),
+                field: "default_prompt_name".to_owned(),
+                message: "expected no default prompt, because pooling leaves the prompt's tokens out (`include_prompt` is false)"
+                    .to_owned(),
+                hint: "put the prompt before the texts yourself and set `default_prompt_name` to null; its tokens are then pooled"
+                    .to_owned(),
+            });
+        }
+        Ok(modules)
+    }
+
+    /// Reads the list of modules; returns whether pooling includes a prompt's tokens.
+    fn read_list(
+        &mut self,
+        directory: &Path,
+        file: &Path,
+        list: &Value,
+    ) -> Result<bool, ModelError> {
+        let error = |field: String, message: String| ModelError::Config {
+            file: file.to_owned(),
+            field,
+            message,
+            hint: MODULE_HINT.to_owned(),
+        };
+        let Some(entries) = list.as_array() else {
+            return Err(error(
+                "modules".to_owned(),
+                "expected a list of modules".to_owned(),
+            ));
+        };
+        let (mut include_prompt, mut pooled) = (true, false);
+        for (index, entry) in entries.iter().enumerate() {
+            let name = entry["type"].as_str().unwrap_or_default();
+            let kind = name.rsplit('.').next().unwrap_or_default();
+            let ours = name.starts_with("sentence_transformers.");
+            let path = directory.join(entry["path"].as_str().unwrap_or_default());
+            match kind {
+                "Transformer" if ours && index == 0 => self.transformer = path,
+                "Pooling" if ours && index == 1 => {
+                    let config = path.join("config.json");
+                    let value = read_json(&config)?.ok_or_else(|| {
+                        error(
+                            format!("{index}.path"),
+                            format!("expected a file {}, found none", config.display()),
+                        )
+                    })?;
+                    let fields = ConfigFields::new(&config, &value);
+                    self.pooling = Pooling::from_config(&fields)?;
+                    include_prompt = fields.flag("include_prompt", true)?;
+                    pooled = true;
+                }
+                "Normalize" if ours && pooled => self.normalize = true,
+                _ => {
+                    let expected = match index {
+                        0 => "Transformer",
+                        1 => "Pooling",
+                        _ => "Normalize",
+                    };
+                    let message = format!(
+                        "expected a sentence-transformers {expected} module, found `{name}`"
+                    );
+                    return Err(error(format!("{index}.type"), message));
+                }
+            }
+        }
+        if entries.is_empty() {
+            return Err(error(
+                "modules".to_owned(),
+                "expected Transformer and Pooling, found no module".to_owned(),
+            ));
+        }
+        if !pooled {
+            return Err(error(
+                "1.type".to_owned(),
+                "expected a sentence-transformers Pooling module, found no more modules".to_owned(),
+            ));
+        }
+        Ok(include_prompt)
+    }
+
+    fn read_transformer_config(&mut self) -> Result<(), ModelError> {
+        for name in TRANSFORMER_CONFIGS {
+            let file = self.transformer.join(name);
+            let Some(value) = read_json(&file)? else {
+                continue;
+            };
+            let fields = ConfigFields::new(&file, &value);
+            if fields
+                .get("max_seq_length")
+                .is_some_and(|value| !value.is_null())
+            {
+                self.max_seq_length = Some(fields.size("max_seq_length", 0, 1, 1 << 24)?);
+            }
+            self.lowercase = fields.flag("do_lower_case", false)?;
+            if fields.string("transformer_task", "feature-extraction")? != "feature-extraction" {
+                let found = fields.get("transformer_task").unwrap_or(&Value::Null);
+                let hint = "fewbit gives the last hidden states only";
+                return Err(fields.unsupported(
+                    "transformer_task",
+                    "\"feature-extraction\"",
+                    found,
+                    hint,
+                ));
+            }
+            if let Some(output) = value.pointer("/modality_config/text/method_output_name")
+                && output != "last_hidden_state"
+            {
+                let hint = "fewbit gives the last hidden states only";
+                return Err(fields.unsupported(
+                    "modality_config",
+                    "\"last_hidden_state\"",
+                    output,
+                    hint,
+                ));
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    fn read_prompt(&mut self, directory: &Path) -> Result<(), ModelError> {
+        let file = directory.join("config_sentence_transformers.json");
+        let Some(value) = read_json(&file)? else {
+            return Ok(());
+        };
+        let name = &value["default_prompt_name"];
+        if name.is_null() {
+            return Ok(());
+        }
+        let prompt = name
+            .as_str()
+            .and_then(|name| value["prompts"][name].as_str());
+        self.prompt = prompt
+            .ok_or_else(|| {
+                let expected = "expected the name of one of `prompts`";
+                ConfigFields::new(&file, &value).invalid("default_prompt_name", expected, name)
+            })?
+            .to_owned();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn directory(files: &[(&str, Value)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(directory.path().join("1_Pooling")).expect("created");
+        for (name, value) in files {
+            std::fs::write(directory.path().join(name), value.to_string()).expect("written");
+        }
+        directory
+    }
+
+    fn error(files: &[(&str, Value)]) -> String {
+        let directory = directory(files);
+        let error = SentenceModules::read(directory.path()).expect_err("refused");
+        error
+            .to_string()
+            .replace(&directory.path().display().to_string(), "DIR")
+    }
+
+    fn module(kind: &str, path: &str) -> Value {
+        json!({"type": format!("sentence_transformers.models.{kind}"), "path": path})
+    }
+
+    #[test]
+    fn a_plain_checkpoint_gives_the_mean_and_does_not_normalize() {
+        let directory = directory(&[]);
+        let modules = SentenceModules::read(directory.path()).expect("reads");
+        assert_eq!(modules.transformer, directory.path());
+        assert_eq!(
+            (modules.pooling, modules.normalize),
+            (Pooling::default(), false)
+        );
+        assert_eq!(
+            (modules.max_seq_length, modules.prompt.as_str()),
+            (None, "")
+        );
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let transformer = || module("Transformer", "");
+        let pooling = || module("Pooling", "1_Pooling");
+        let two = || ("modules.json", json!([transformer(), pooling()]));
+        let mean = |include_prompt: bool| {
+            (
+                "1_Pooling/config.json",
+                json!({"pooling_mode": "mean", "include_prompt": include_prompt}),
+            )
+        };
+        let prompts = |name: &str| {
+            (
+                "config_sentence_transformers.json",
+                json!({"prompts": {"query": "query: "}, "default_prompt_name": name}),
+            )
+        };
+        let texts = [
+            error(&[("modules.json", json!({}))]),
+            error(&[("modules.json", json!([]))]),
+            error(&[("modules.json", json!([transformer()]))]),
+            error(&[two()]),
+            error(&[("modules.json", json!([module("BoW", "")]))]),
+            error(&[
+                (
+                    "modules.json",
+                    json!([{"type": "my_package.Transformer", "path": ""}, pooling()]),
+                ),
+                mean(true),
+            ]),
+            error(&[
+                (
+                    "modules.json",
+                    json!([transformer(), module("LSTM", "1_LSTM"), pooling()]),
+                ),
+                mean(true),
+            ]),
+            error(&[
+                ("modules.json", json!([transformer(), pooling(), pooling()])),
+                mean(true),
+            ]),
+            error(&[two(), mean(false), prompts("query")]),
+            error(&[two(), mean(true), prompts("passage")]),
+            error(&[
+                two(),
+                mean(true),
+                ("sentence_bert_config.json", json!({"max_seq_length": 0})),
+            ]),
+            error(&[
+                two(),
+                mean(true),
+                (
+                    "sentence_bert_config.json",
+                    json!({"transformer_task": "fill-mask"}),
+                ),
+            ]),
+        ];
+        insta::assert_snapshot!(texts.join("\n\n"), @r#"
+        DIR/modules.json: `modules`: expected a list of modules
+          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+
+        DIR/modules.json: `modules`: expected Transformer and Pooling, found no module
+          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+
+        DIR/modules.json: `1.type`: expected a sentence-transformers Pooling module, found no more modules
+          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+
+        DIR/modules.json: `1.path`: expected a file DIR/1_Pooling/config.json, found none
+          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+
+        DIR/modules.json: `0.type`: expected a sentence-transformers Transformer module, found `sentence_transformers.models.BoW`
+          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+
+        DIR/modules.json: `0.type`: expected a sentence-transformers Transformer module, found `my_package.Transformer`
+          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+
+        DIR/modules.json: `1.type`: expected a sentence-transformers Pooling module, found `sentence_transformers.models.LSTM`
+          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+
+        DIR/modules.json: `2.type`: expected a sentence-transformers Normalize module, found `sentence_transformers.models.Pooling`
+          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+
+        DIR/config_sentence_transformers.json: `default_prompt_name`: expected no default prompt, because pooling leaves the prompt's tokens out (`include_prompt` is false)
+          hint: put the prompt before the texts yourself and set `default_prompt_name` to null; its tokens are then pooled
+
+        DIR/config_sentence_transformers.json: `default_prompt_name`: expected the name of one of `prompts`, found "passage"
+          hint: correct the value or fetch the file again
+
+        DIR/sentence_bert_config.json: `max_seq_length`: expected a whole number from 1 to 16777216, found 0
+          hint: correct the value or fetch the file again
+
+        DIR/sentence_bert_config.json: `transformer_task`: supported is "feature-extraction", found "fill-mask"
+          hint: fewbit gives the last hidden states only
+        "#);
+        let broken = directory(&[two(), mean(true)]);
+        std::fs::write(broken.path().join("modules.json"), "[{").expect("written");
+        let error = SentenceModules::read(broken.path())
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains("modules.json: expected JSON: EOF while parsing"),
+            "{error}"
+        );
+    }
+
+    /// A prompt's tokens may be left out of pooling where there is no prompt.
+    #[test]
+    fn include_prompt_is_harmless_without_a_default_prompt() {
+        let directory = directory(&[
+            (
+                "modules.json",
+                json!([module("Transformer", ""), module("Pooling", "1_Pooling")]),
+            ),
+            (
+                "1_Pooling/config.json",
+                json!({"pooling_mode": "cls", "include_prompt": false}),
+            ),
+            (
+                "config_sentence_transformers.json",
+                json!({"prompts": {"query": "query: "}, "default_prompt_name": null}),
+            ),
+        ]);
+        assert_eq!(
+            SentenceModules::read(directory.path())
+                .expect("reads")
+                .prompt,
+            ""
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! Reading fields of a JSON configuration with errors that name file, field, expected and found.
+
+use crate::ModelError;
+use serde_json::Value;
+use std::path::Path;
+
+/// The fields of one JSON object and the file that they came from.
+///
+/// A field that is absent takes the default that transformers gives it; a field that is present must be valid, `null`
+/// included.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConfigFields<'a> {
+    file: &'a Path,
+    object: &'a Value,
+}
+
+impl<'a> ConfigFields<'a> {
+    pub(crate) fn new(file: &'a Path, object: &'a Value) -> Self {
+        Self { file, object }
+    }
+
+    /// The value of `field`, if the object has it.
+    pub(crate) fn get(&self, field: &str) -> Option<&'a Value> {
+        self.object.get(field)
+    }
+
+    /// A whole number in `minimum..=maximum`.
+    pub(crate) fn size(
+        &self,
+        field: &str,
+        default: usize,
+        minimum: usize,
+        maximum: usize,
+    ) -> Result<usize, ModelError> {
+        let Some(value) = self.get(field) else {
+            return Ok(default);
+        };
+        match value
+            .as_u64()
+            .and_then(|number| usize::try_from(number).ok())
+        {
+            Some(number) if (minimum..=maximum).contains(&number) => Ok(number),
+            _ => Err(self.invalid(
+                field,
+                &format!("expected a whole number from {minimum} to {maximum}"),
+                value,
+            )),
+        }
+    }
+
+    /// A finite number that is at least 0.
+    pub(crate) fn non_negative(&self, field: &str, default: f64) -> Result<f64, ModelError> {
+        let Some(value) = self.get(field) else {
+            return Ok(default);
+        };
+        match value.as_f64() {
+            Some(number) if number.is_finite() && number >= 0.0 => Ok(number),
+            _ => Err(self.invalid(field, "expected a number that is at least 0", value)),
+        }
+    }
+
+    /// A string.
+    pub(crate) fn string(&self, field: &str, default: &'a str) -> Result<&'a str, ModelError> {
+        match self.get(field) {
+            None => Ok(default),
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => Err(self.invalid(field, "expected a string", other)),
+        }
+    }
+
+    /// true or false.
+    pub(crate) fn flag(&self, field: &str, default: bool) -> Result<bool, ModelError> {
+        match self.get(field) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.invalid(field, "expected true or false", other)),
+        }
+    }
+
+    /// The error for a value that makes no sense.
+    pub(crate) fn invalid(&self, field: &str, expected: &str, found: &Value) -> ModelError {
+        self.error(
+            field,
+            format!("{expected}, found {found}"),
+            "correct the value or fetch the file again",
+        )
+    }
+
+    /// The error for a value that makes sense, but not to fewbit.
+    pub(crate) fn unsupported(
+        &self,
+        field: &str,
+        supported: &str,
+        found: &Value,
+        hint: &str,
+    ) -> ModelError {
+        self.error(
+            field,
+            format!("supported is {supported}, found {found}"),
+            hint,
+        )
+    }
+
+    /// An error at `field`.
+    pub(crate) fn error(
+        &self,
+        field: &str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> ModelError {
+        ModelError::Config {
+            file: self.file.to_owned(),
+            field: field.to_owned(),
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+"""Writes `architectures/` and `refused/`: tiny random encoders with the hidden states that transformers computes.
+
+    python generate_architectures.py
+
+Pinned: Python 3.11, torch 2.15.0, transformers 5.23.0, safetensors 0.8.0, numpy 2.4.6, on a CPU, one thread.
+With these versions every file comes out the same, byte for byte, on the same kind of CPU (torch chooses its float kernels by CPU;
+elsewhere the last bits of the expected states may differ). README.md beside this file lists the cases and the
+tensor names; the script rewrites the part of it between the two markers.
+"""
+
+import copy
+import json
+import os
+import shutil
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import safetensors
+import safetensors.torch
+import torch
+import transformers
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertModel,
+    CamembertConfig,
+    CamembertModel,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraForPreTraining,
+    ElectraModel,
+    MPNetConfig,
+    MPNetForMaskedLM,
+    MPNetModel,
+    RobertaConfig,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
+
+HERE = Path(__file__).resolve().parent
+ARCHITECTURES = HERE / "architectures"
+REFUSED = HERE / "refused"
+
+torch.set_num_threads(1)
+torch.use_deterministic_algorithms(True)
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+# Lengths of the sequences of a case; the first two with more than one token also carry the states after every layer.
+LENGTHS = (1, 2, 5, 16, 17, 33)
+SHAPE = dict(vocab_size=80, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=44, max_position_embeddings=36)
+
+
+def randomize(model, generator):
+    """Large enough that dropping any bias, any LayerNorm parameter or the epsilon shows in the hidden states."""
+    for name, parameter in sorted(model.named_parameters()):
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "LayerNorm" in name or "layer_norm" in name:
+            value = 1.0 + 0.3 * noise if name.endswith("weight") else 0.2 * noise
+        elif "embeddings" in name and "project" not in name:
+            value = 0.4 * noise
+        elif "relative_attention_bias" in name:
+            value = 0.8 * noise
+        else:
+            value = 0.2 * noise
+        parameter.data.copy_(value)
+    return model
+
+
+def layers_of(encoder):
+    return encoder.transformer.layer if hasattr(encoder, "transformer") else encoder.encoder.layer
+
+
+def run(encoder, input_ids, token_type_ids):
+    """Last hidden state, output of the embeddings module, output of each layer, for one sequence without padding."""
+    seen = {}
+
+    def keep(key):
+        def hook(_module, _inputs, output):
+            seen[key] = (output[0] if isinstance(output, tuple) else output).detach()[0]
+
+        return hook
+
+    hooks = [encoder.embeddings.register_forward_hook(keep("embeddings"))]
+    hooks += [layer.register_forward_hook(keep(f"layer.{i}")) for i, layer in enumerate(layers_of(encoder))]
+    arguments = {"input_ids": torch.tensor([input_ids])}
+    if token_type_ids is not None:
+        arguments["token_type_ids"] = torch.tensor([token_type_ids])
+    with torch.no_grad():
+        last = encoder(**arguments).last_hidden_state[0]
+    for hook in hooks:
+        hook.remove()
+    return last, seen
+
+
+def expected_tensors(encoder, generator, lengths, token_types, pad_inside):
+    config = encoder.config
+    wide = copy.deepcopy(encoder).double()
+    pad = encoder.embeddings.word_embeddings.padding_idx
+    ordinary = [i for i in range(config.vocab_size) if i != pad]
+    tensors, worst, per_layer = {}, 0.0, 0
+    for i, length in enumerate(lengths):
+        picks = torch.randint(0, len(ordinary), (length,), generator=generator)
+        input_ids = [ordinary[p] for p in picks.tolist()]
+        if pad_inside and length > 4:
+            input_ids[2] = input_ids[-2] = pad
+        token_type_ids = None
+        if token_types:
+            # A text pair: the second segment starts in the middle.
+            token_type_ids = [int(j >= (length + 1) // 2) for j in range(length)]
+        last, seen = run(encoder, input_ids, token_type_ids)
+        exact, _ = run(wide, input_ids, token_type_ids)
+        worst = max(worst, (last.double() - exact).abs().max().item())
+        assert torch.isfinite(last).all()
+        tensors[f"sequence.{i}.input_ids"] = torch.tensor(input_ids)
+        if token_type_ids is not None:
+            tensors[f"sequence.{i}.token_type_ids"] = torch.tensor(token_type_ids)
+        tensors[f"sequence.{i}.last_hidden_state"] = last
+        if length > 1 and per_layer < 2:
+            per_layer += 1
+            for key, value in seen.items():
+                tensors[f"sequence.{i}.{key}"] = value
+    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}, worst
+
+
+rows = []
+
+
+def case(name, model, *, seed, dtype=None, lengths=LENGTHS, token_types=False, pad_inside=False, shard=None, edit=None, extra=None, note=""):
+    """Writes one folder. `edit` maps the saved tensors to what is stored instead; `dtype` is that of the file."""
+    folder = ARCHITECTURES / name
+    generator = torch.Generator().manual_seed(seed)
+    randomize(model, generator).eval()
+    if dtype is not None:
+        model = model.to(dtype)
+    options = {} if shard is None else {"max_shard_size": shard}
+    model.save_pretrained(folder, **options)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if edit is not None:
+        path = folder / "model.safetensors"
+        tensors = edit(safetensors.torch.load_file(path))
+        safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    # The reference is what transformers makes of the file, in float32, not of the model in memory.
+    encoder, info = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    encoder.eval()
+    # Without a pooler in the file the pooler is the only thing that may be missing.
+    missing = [key for key in info["missing_keys"] if "pooler" not in key]
+    assert not missing and not info["mismatched_keys"], (name, info)
+    tensors, worst = expected_tensors(encoder, generator, lengths, token_types, pad_inside)
+    tensors.update(extra(encoder) if extra else {})
+    safetensors.torch.save_file(tensors, folder / "expected.safetensors")
+    assert worst < 5e-6, (name, worst)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    assert size < 160_000, (name, size)
+    config = json.loads((folder / "config.json").read_text())
+    files = sorted(folder.glob("*.safetensors"))
+    first = [key for file in files if file.name != "expected.safetensors" for key in safetensors.torch.load_file(file)]
+    row = (name, config["architectures"][0], min(first), f"{size // 1000} KB", f"{worst:.1e}", note)
+    rows.append(row)
+    print(*row, sep=" | ", flush=True)
+
+
+def old_layer_norm_names(tensors):
+    def rename(name):
+        if "LayerNorm" in name:
+            return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        return name
+
+    return {rename(name): tensor for name, tensor in tensors.items()}
+
+
+def with_position_ids(tensors):
+    return tensors | {"embeddings.position_ids": torch.arange(SHAPE["max_position_embeddings"]).unsqueeze(0)}
+
+
+def mpnet_buckets(encoder):
+    distances = torch.arange(-511, 512)
+    buckets = type(encoder.encoder).relative_position_bucket(distances, num_buckets=32)
+    return {"relative_position_buckets": buckets.to(torch.uint8)}
+
+
+def architectures():
+    bert = SHAPE | dict(type_vocab_size=2)
+    case("bert", BertModel(BertConfig(**bert)), seed=1, note="the plain case: no prefix, GELU, no token types given (all 0)")
+    case("bert-gelu-new", BertModel(BertConfig(**bert, hidden_act="gelu_new")), seed=2, note="tanh approximation")
+    case("bert-gelu-pytorch-tanh", BertModel(BertConfig(**bert, hidden_act="gelu_pytorch_tanh")), seed=14, note="the same function as gelu_new by another name")
+    case("bert-quick-gelu", BertModel(BertConfig(**bert, hidden_act="quick_gelu")), seed=15, note="x sigmoid(1.702 x)")
+    case("bert-silu", BertModel(BertConfig(**bert, hidden_act="silu")), seed=16, note="x sigmoid(x)")
+    case("bert-relu", BertModel(BertConfig(**bert, hidden_act="relu", layer_norm_eps=0.02)), seed=3, note="layer_norm_eps 0.02, so that it shows")
+    case("bert-token-types", BertModel(BertConfig(**bert)), seed=4, token_types=True, note="second half of each sequence has type 1")
+    case(
+        "bert-heads-of-12", BertModel(BertConfig(**(bert | dict(hidden_size=36, num_attention_heads=3, intermediate_size=45, num_hidden_layers=3, max_position_embeddings=24)))),
+        seed=5, lengths=(1, 3, 8, 23, 24), note="3 layers; hidden 36, head size 12, intermediate 45: no multiple of 16; a sequence of max_position_embeddings tokens",
+    )
+    case(
+        "bert-long", BertModel(BertConfig(**(bert | dict(max_position_embeddings=140, num_hidden_layers=1)))),
+        seed=6, lengths=(3, 64, 140), note="140 tokens",
+    )
+    case("bert-masked-lm", BertForMaskedLM(BertConfig(**bert)), seed=7, note="prefix `bert.`, head `cls.`, no pooler")
+    case("bert-sequence-classification", BertForSequenceClassification(BertConfig(**bert, num_labels=3)), seed=8, note="prefix `bert.`, pooler, `classifier`")
+    case("bert-fp16", BertModel(BertConfig(**bert)), seed=9, dtype=torch.float16, note="F16 file; expected: its weights widened to float32")
+    case("bert-bf16", BertModel(BertConfig(**bert)), seed=10, dtype=torch.bfloat16, note="BF16 file; expected: its weights widened to float32")
+    case("bert-sharded", BertForMaskedLM(BertConfig(**bert)), seed=11, shard="36KB", note="model.safetensors.index.json and shards")
+    case("bert-old-layer-norm-names", BertModel(BertConfig(**bert)), seed=12, edit=old_layer_norm_names, note="`LayerNorm.gamma`, `LayerNorm.beta` (converted from TensorFlow)")
+    case(
+        "bert-position-ids", BertModel(BertConfig(**bert, position_embedding_type="absolute", gradient_checkpointing=False)), seed=13, edit=with_position_ids,
+        note="carries `embeddings.position_ids` (I64), which older transformers saved, and config fields that mean nothing now",
+    )
+
+    # RoBERTa counts positions from padding_idx + 1, so max_position_embeddings is 2 more than the longest input.
+    roberta = SHAPE | dict(max_position_embeddings=38, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2, layer_norm_eps=1e-5)
+    case("roberta", RobertaModel(RobertaConfig(**roberta)), seed=20, lengths=LENGTHS + (36,), note="positions from 2; a sequence as long as the table allows; one token type")
+    case(
+        "roberta-padding-token-inside", RobertaModel(RobertaConfig(**(roberta | dict(pad_token_id=3)))), seed=21, pad_inside=True,
+        note="pad_token_id 3: positions from 4. Texts that contain the padding token: its position is pad_token_id and the count goes on after it",
+    )
+    case("xlm-roberta-masked-lm", XLMRobertaForMaskedLM(XLMRobertaConfig(**roberta)), seed=22, note="prefix `roberta.`, head `lm_head`, no pooler")
+    case("camembert", CamembertModel(CamembertConfig(**roberta)), seed=23, note="no prefix")
+
+    distilbert = dict(vocab_size=80, dim=32, n_layers=2, n_heads=4, hidden_dim=44, max_position_embeddings=36)
+    case("distilbert", DistilBertModel(DistilBertConfig(**distilbert)), seed=30, note="`activation` gelu, no token types, LayerNorm epsilon 1e-12 fixed")
+    case("distilbert-relu-masked-lm", DistilBertForMaskedLM(DistilBertConfig(**distilbert, activation="relu")), seed=31, note="prefix `distilbert.`, heads `vocab_*`")
+
+    electra = SHAPE | dict(type_vocab_size=2)
+    case("electra-embedding-size-16", ElectraForPreTraining(ElectraConfig(**electra, embedding_size=16)), seed=40, token_types=True, note="prefix `electra.`, `embeddings_project` 16 -> 32, head `discriminator_predictions`")
+    case("electra-embedding-size-equal", ElectraForPreTraining(ElectraConfig(**electra, embedding_size=32)), seed=41, note="as BanglaBERT: prefix `electra.`, no projection")
+    case("electra-no-prefix", ElectraModel(ElectraConfig(**electra, embedding_size=20)), seed=42, note="embedding_size 20, no prefix")
+
+    mpnet = SHAPE | dict(max_position_embeddings=38, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+    case("mpnet", MPNetModel(MPNetConfig(**mpnet)), seed=50, extra=mpnet_buckets, note="relative attention bias; positions from 2; no token types")
+    case(
+        "mpnet-long-masked-lm", MPNetForMaskedLM(MPNetConfig(**(mpnet | dict(max_position_embeddings=152, num_hidden_layers=1)))),
+        seed=51, lengths=(3, 150), note="prefix `mpnet.`; 150 tokens reach the last bucket (distances of 128 and more)",
+    )
+
+
+def refused():
+    """config.json files only; each names the field that must be refused."""
+    base = BertConfig(**SHAPE, type_vocab_size=2).to_dict() | {"architectures": ["BertModel"]}
+    roberta = RobertaConfig(**SHAPE).to_dict() | {"architectures": ["RobertaModel"]}
+    cases = {
+        "position-embedding-type-relative-key": (base | {"position_embedding_type": "relative_key"}, "position_embedding_type"),
+        "position-embedding-type-relative-key-query": (roberta | {"position_embedding_type": "relative_key_query"}, "position_embedding_type"),
+        "is-decoder": (base | {"is_decoder": True}, "is_decoder"),
+        "hidden-act-unknown": (base | {"hidden_act": "snake"}, "hidden_act"),
+        "model-type-unknown": (base | {"model_type": "retnet"}, "model_type"),
+        "model-type-missing": ({k: v for k, v in base.items() if k != "model_type"}, "model_type"),
+        "heads-do-not-divide": (base | {"num_attention_heads": 5}, "num_attention_heads"),
+    }
+    for name, (config, field) in cases.items():
+        folder = REFUSED / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        (folder / "field.txt").write_text(field + "\n")
+
+
+def write_readme():
+    begin, end = "<!-- cases: written by generate_architectures.py -->", "<!-- end of cases -->"
+    readme = HERE / "README.md"
+    text = readme.read_text()
+    table = "| case | saved as | first tensor name | size | f32 error of torch | what it is for |\n|---|---|---|---|---|---|\n"
+    table += "".join("| " + " | ".join((f"`{a}`", b, f"`{c}`", d, e, f)) + " |\n" for a, b, c, d, e, f in rows)
+    head, rest = text.split(begin)
+    tail = rest.split(end)[1]
+    readme.write_text(f"{head}{begin}\n{table}{end}{tail}")
+
+
+if __name__ == "__main__":
+    assert transformers.__version__ == "5.23.0" and torch.__version__.startswith("2.15.0") and safetensors.__version__ == "0.8.0"
+    for folder in (ARCHITECTURES, REFUSED):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    architectures()
+    refused()
+    write_readme()

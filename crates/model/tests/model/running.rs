@@ -1,0 +1,149 @@
+//! Inputs that cannot be run, and values that overflow.
+
+use crate::golden_files::golden;
+use crate::tiny_checkpoint::{Tensor, TinyCheckpoint};
+use fewbit_checkpoint::Checkpoint;
+use fewbit_model::{Network, RaggedBatch};
+
+fn network(case: &str) -> Network {
+    let checkpoint = Checkpoint::open(golden("architectures").join(case)).expect("a checkpoint");
+    Network::load(&checkpoint).expect("loads").0
+}
+
+#[test]
+fn inputs_out_of_range() {
+    let network = network("bert");
+    let vocabulary = u32::try_from(network.spec().vocab_size).expect("small");
+    let longest = network.spec().positions.max_tokens();
+    let error = |batch: &RaggedBatch| {
+        network
+            .hidden_states(batch, 1)
+            .expect_err("refused")
+            .to_string()
+    };
+    let mut typed = RaggedBatch::new();
+    typed.push(&[1, 2], &[0, 5]);
+    let mut lengths = typed.clone();
+    lengths.token_type_ids.pop();
+    let mut offsets = RaggedBatch::from_sequences(&[&[1, 2], &[3]]);
+    offsets.offsets[1] = 9;
+    let texts = [
+        error(&RaggedBatch::from_sequences(&[&[1], &[1, vocabulary]])),
+        error(&RaggedBatch::from_sequences(&[&[1], &[]])),
+        error(&RaggedBatch::from_sequences(&[&vec![1; longest + 1]])),
+        error(&typed),
+        error(&lengths),
+        error(&offsets),
+        network
+            .hidden_states(&RaggedBatch::new(), 0)
+            .expect_err("refused")
+            .to_string(),
+    ];
+    insta::assert_snapshot!(texts.join("\n\n"), @r"
+    sequence 1, token 1: expected an id below the vocabulary size 80, found 80
+      hint: the token ids come from the tokenizer of another model
+
+    sequence 1: expected at least one token, found none
+      hint: tokenize with special tokens, so that an empty text has some
+
+    sequence 0: expected at most 36 tokens, found 37
+      hint: the model has no positions beyond that; cut the sequence
+
+    sequence 0, token 1: expected a token type below 2, found 5
+      hint: this model has 2 token types; leave them out for type 0
+
+    token types of a batch: expected none or one for each of the 2 token ids, found 1
+      hint: build the batch with `RaggedBatch::push`
+
+    offsets of a batch: expected ascending numbers from 0 to the 3 token ids
+      hint: build the batch with `RaggedBatch::push`
+
+    threads: expected at least 1, found 0
+      hint: 1 runs on the calling thread
+    ");
+}
+
+#[test]
+fn no_sequences_give_no_states() {
+    assert_eq!(
+        network("bert")
+            .hidden_states(&RaggedBatch::new(), 2)
+            .expect("runs"),
+        [] as [f32; 0]
+    );
+}
+
+#[test]
+fn as_many_tokens_as_there_are_positions() {
+    for case in ["bert", "roberta", "mpnet"] {
+        let network = network(case);
+        let longest = network.spec().positions.max_tokens();
+        let states = network
+            .hidden_states(&RaggedBatch::from_sequences(&[&vec![5; longest]]), 1)
+            .expect("runs");
+        assert_eq!(states.len(), longest * network.spec().hidden_size, "{case}");
+    }
+}
+
+/// A value that overflows f32 is an error that names where, for float and for int8 layers, on one thread and on two.
+#[test]
+fn overflow_is_an_error_that_names_the_site() {
+    let mut checkpoint = TinyCheckpoint::of("bert");
+    let name = "encoder.layer.1.intermediate.dense.weight";
+    let mut values = checkpoint.tensors[name].values();
+    values.fill(3e38);
+    checkpoint.tensors.insert(
+        name.to_owned(),
+        Tensor::f32(&checkpoint.tensors[name].shape, &values),
+    );
+    let batch = RaggedBatch::from_sequences(&[&[2, 7, 9, 3], &vec![8; 20][..], &vec![9; 20][..]]);
+    for checkpoint in [
+        checkpoint,
+        TinyCheckpoint::of("bert").with_dynamic_int8(false),
+    ] {
+        let mut checkpoint = checkpoint;
+        if checkpoint.config.get("quantization_config").is_some() {
+            let scales = "encoder.layer.1.intermediate.dense.weight_scale";
+            let shape = checkpoint.tensors[scales].shape.clone();
+            checkpoint.tensors.insert(
+                scales.to_owned(),
+                Tensor::f32(&shape, &vec![3e38; shape[0]]),
+            );
+        }
+        let directory = checkpoint.write();
+        let (network, _) =
+            Network::load(&Checkpoint::open(directory.path()).expect("opens")).expect("loads");
+        for threads in [1, 2] {
+            let error = network
+                .hidden_states(&batch, threads)
+                .expect_err("overflows")
+                .to_string();
+            assert!(
+                error.starts_with("`encoder.layer.1.intermediate.dense.output`: value "),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nan_never_becomes_an_int8_code() {
+    let mut checkpoint = TinyCheckpoint::of("bert").with_dynamic_int8(false);
+    let name = "embeddings.LayerNorm.bias";
+    let mut values = checkpoint.tensors[name].values();
+    values[3] = f32::NAN;
+    checkpoint.tensors.insert(
+        name.to_owned(),
+        Tensor::f32(&checkpoint.tensors[name].shape, &values),
+    );
+    let directory = checkpoint.write();
+    let (network, _) =
+        Network::load(&Checkpoint::open(directory.path()).expect("opens")).expect("loads");
+    let error = network
+        .hidden_states(&RaggedBatch::from_sequences(&[&[2, 7]]), 1)
+        .expect_err("NaN");
+    insta::assert_snapshot!(error, @r"
+    `encoder.layer.0.attention.self.query.input`: value NaN at row 0, column 3: expected finite numbers
+      hint: a weight of this layer or of one before it is damaged or overflows; `fewbit inspect` shows the dtypes, and a checkpoint in float32 tells an overflow from damage
+    ");
+}

@@ -1,0 +1,139 @@
+//! Changed copies of a golden checkpoint, in a directory of their own.
+
+use crate::golden_files::golden;
+use fewbit_model::EncoderSpec;
+use fewbit_numerics::rows::quantize_rows_int8;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// A tensor with its bytes.
+#[derive(Clone)]
+pub(crate) struct Tensor {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Tensor {
+    pub(crate) fn f32(shape: &[usize], values: &[f32]) -> Self {
+        Self {
+            dtype: Dtype::F32,
+            shape: shape.to_vec(),
+            bytes: values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
+        }
+    }
+
+    pub(crate) fn values(&self) -> Vec<f32> {
+        assert_eq!(self.dtype, Dtype::F32);
+        self.bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect()
+    }
+}
+
+/// config.json and tensors, to change before they are written.
+pub(crate) struct TinyCheckpoint {
+    pub(crate) config: Value,
+    pub(crate) tensors: BTreeMap<String, Tensor>,
+}
+
+impl TinyCheckpoint {
+    /// The golden architecture case `name` (one file).
+    pub(crate) fn of(name: &str) -> Self {
+        Self::read(&golden("architectures").join(name))
+    }
+
+    /// The checkpoint in `folder` (one file).
+    pub(crate) fn read(folder: &Path) -> Self {
+        let config = std::fs::read(folder.join("config.json")).expect("golden file");
+        let bytes = std::fs::read(folder.join("model.safetensors")).expect("golden file");
+        let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let tensors = file.tensors().into_iter().map(|(name, view)| {
+            (
+                name,
+                Tensor {
+                    dtype: view.dtype(),
+                    shape: view.shape().to_vec(),
+                    bytes: view.data().to_vec(),
+                },
+            )
+        });
+        Self {
+            config: serde_json::from_slice(&config).expect("JSON"),
+            tensors: tensors.collect(),
+        }
+    }
+
+    pub(crate) fn spec(&self) -> EncoderSpec {
+        EncoderSpec::from_config(&self.config, Path::new("config.json")).expect("valid")
+    }
+
+    /// Every linear layer of the encoder in int8 with per-token activations, as llm-compressor writes W8A8; for a case
+    /// without prefix.
+    pub(crate) fn with_dynamic_int8(mut self, symmetric_activations: bool) -> Self {
+        for module in self.spec().linear_modules() {
+            let name = format!("{}.weight", module.name);
+            let [rows, columns] = module.shape;
+            let quantized = quantize_rows_int8(&self.tensors[&name].values(), rows, columns);
+            let codes = quantized
+                .codes
+                .iter()
+                .map(|code| code.cast_unsigned())
+                .collect();
+            self.tensors.insert(
+                name,
+                Tensor {
+                    dtype: Dtype::I8,
+                    shape: vec![rows, columns],
+                    bytes: codes,
+                },
+            );
+            self.tensors.insert(
+                format!("{}.weight_scale", module.name),
+                Tensor::f32(&[rows, 1], &quantized.scales),
+            );
+        }
+        self.config["quantization_config"] = json!({
+            "quant_method": "compressed-tensors",
+            "format": "int-quantized",
+            "quantization_status": "compressed",
+            "ignore": ["re:.*pooler.*"],
+            "config_groups": {"group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": 8, "type": "int", "symmetric": true, "strategy": "channel", "dynamic": false},
+                "input_activations": {
+                    "num_bits": 8, "type": "int", "symmetric": symmetric_activations, "strategy": "token", "dynamic": true
+                },
+            }},
+        });
+        self
+    }
+
+    pub(crate) fn write(&self) -> TempDir {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        self.write_into(directory.path());
+        directory
+    }
+
+    pub(crate) fn write_into(&self, directory: &Path) {
+        std::fs::write(directory.join("config.json"), self.config.to_string()).expect("written");
+        let views = self.tensors.iter().map(|(name, tensor)| {
+            (
+                name,
+                TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes)
+                    .expect("a tensor"),
+            )
+        });
+        safetensors::serialize_to_file(views, None, &directory.join("model.safetensors"))
+            .expect("written");
+    }
+}
