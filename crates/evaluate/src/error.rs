@@ -1,0 +1,61 @@
+//! What can go wrong while measuring.
+
+use std::path::PathBuf;
+
+use fewbit_model::ModelError;
+
+use crate::MetricError;
+
+/// An error of reading evaluation data, running a model or computing a metric.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// Opening or running the model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A metric that is not defined for its input.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+    /// A file could not be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A line of a data file is not what it should be.
+    #[error("{file}: line {line}: {message}\n  hint: {hint}")]
+    Data {
+        /// The file.
+        file: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// Field, what was expected, what was found.
+        message: String,
+        /// What the file should look like.
+        hint: String,
+    },
+    /// A data file, or a list of texts, holds nothing to measure with.
+    #[error("{origin}: expected at least {expected}, found {found}")]
+    TooLittleData {
+        /// The file, or what the list is for.
+        origin: String,
+        /// For instance "two sentence pairs".
+        expected: &'static str,
+        /// How many there are.
+        found: usize,
+    },
+    /// Two sets of embeddings do not belong together.
+    #[error(
+        "embeddings of `{name}`: expected {expected:?} (texts, columns), found {found:?}\n  hint: compare models of the same width on the same texts"
+    )]
+    EmbeddingShape {
+        /// The model whose embeddings are not as expected.
+        name: String,
+        /// (texts, columns) of the reference.
+        expected: [usize; 2],
+        /// (texts, columns) of the model.
+        found: [usize; 2],
+    },
+}

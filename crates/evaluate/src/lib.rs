@@ -1,0 +1,29 @@
+//! Judge: what a quantized model costs and what it saves.
+//!
+//! * [`metrics`]: Spearman and Pearson correlation, agreement of two sets of embeddings;
+//! * [`data`]: sentence pairs and texts from files;
+//! * [`sentence_similarity`]: how well cosines of embeddings follow human scores;
+//! * [`latency`] and [`memory`]: time and peak memory;
+//! * [`model_measurement`]: everything about one model directory;
+//! * [`comparison`]: models against their float reference, a row each.
+//!
+//! Nothing here prints: every result is data that serializes.
+#![forbid(unsafe_code)]
+
+pub mod comparison;
+pub mod data;
+pub mod error;
+pub mod latency;
+pub mod memory;
+pub mod metrics;
+pub mod model_measurement;
+pub mod sentence_similarity;
+
+pub use comparison::{Comparison, ComparisonRow, ReferenceFacts, compare};
+pub use data::{SentencePair, read_sentence_pairs, read_texts};
+pub use error::EvaluateError;
+pub use latency::{Latency, Throughput};
+pub use memory::peak_resident_bytes;
+pub use metrics::{EmbeddingAgreement, MetricError, pearson, spearman};
+pub use model_measurement::{MeasureOptions, MeasuredModel, Measurement, measure};
+pub use sentence_similarity::{SentenceSimilarity, pair_texts};

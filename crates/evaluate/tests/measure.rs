@@ -1,0 +1,123 @@
+//! Measuring a whole model directory: a tiny BERT with a vocabulary of its own.
+
+use std::fs;
+use std::path::Path;
+
+use fewbit_evaluate::{
+    EvaluateError, MeasureOptions, ReferenceFacts, SentencePair, compare, measure, pair_texts,
+};
+use fewbit_model::{EncodeOptions, Encoder};
+
+/// The tiny BERT of fewbit-model's golden files (80 words, 36 positions) with a vocab.txt.
+fn tiny_model() -> tempfile::TempDir {
+    let golden =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/architectures/bert");
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::write(
+            directory.path().join(name),
+            fs::read(golden.join(name)).unwrap(),
+        )
+        .unwrap();
+    }
+    let mut words: Vec<String> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        .map(str::to_owned)
+        .to_vec();
+    words.extend((0..75).map(|i| format!("word{i}")));
+    fs::write(directory.path().join("vocab.txt"), words.join("\n")).unwrap();
+    directory
+}
+
+fn options() -> MeasureOptions {
+    MeasureOptions {
+        batch_size: 3,
+        latency_texts: 2,
+        latency_repetitions: 4,
+        throughput_seconds: 0.0,
+        ..MeasureOptions::default()
+    }
+}
+
+#[test]
+fn figures_and_embeddings_of_a_model() {
+    let directory = tiny_model();
+    let long = "word1 ".repeat(100);
+    let texts = ["word1 word2", "", long.as_str(), "word3", "unknown"];
+    let model = measure("tiny", directory.path(), &texts, &options()).unwrap();
+
+    let encoder = Encoder::open(directory.path()).unwrap();
+    let expected = encoder.encode(&texts, &EncodeOptions::default()).unwrap();
+    assert_eq!(model.embeddings, expected);
+
+    let measurement = model.measurement;
+    let size = |name: &str| fs::metadata(directory.path().join(name)).unwrap().len();
+    assert_eq!(measurement.weight_bytes, size("model.safetensors"));
+    assert_eq!(
+        measurement.directory_bytes,
+        size("model.safetensors") + size("config.json") + size("vocab.txt")
+    );
+    assert_eq!(
+        measurement.parameter_bytes,
+        encoder.network().memory_bytes() as u64
+    );
+    assert!(measurement.buffer_bytes > 0);
+    assert_eq!((measurement.texts, measurement.truncated_texts), (5, 1));
+    // Two texts, four rounds; throughput runs once where no time is asked for.
+    assert_eq!(
+        (measurement.latency.calls, measurement.throughput.runs),
+        (8, 1)
+    );
+    assert_eq!(measurement.throughput.batch_size, 3);
+    let latency = measurement.latency;
+    assert!(0.0 < latency.p10_milliseconds);
+    assert!(latency.p10_milliseconds <= latency.median_milliseconds);
+    assert!(latency.median_milliseconds <= latency.p90_milliseconds);
+}
+
+#[test]
+fn a_model_agrees_with_itself() {
+    let directory = tiny_model();
+    let pair = |sentence1: &str, sentence2: &str, score| SentencePair {
+        sentence1: sentence1.to_owned(),
+        sentence2: sentence2.to_owned(),
+        score,
+    };
+    let pairs = [
+        pair("word1 word2", "word1 word2", 5.0),
+        pair("word1 word2", "word1 word3", 3.0),
+        pair("word1", "word9 word8 word7", 0.0),
+    ];
+    let scores: Vec<f64> = pairs.iter().map(|pair| pair.score).collect();
+    let model = measure("tiny", directory.path(), &pair_texts(&pairs), &options()).unwrap();
+    let facts = ReferenceFacts {
+        parameters: 1000,
+        scores: Some(&scores),
+    };
+    let comparison = compare(&model, std::slice::from_ref(&model), &facts).unwrap();
+    let row = &comparison.rows[1];
+    let agreement = row.agreement.unwrap();
+    assert_eq!(agreement.largest_absolute_difference, 0.0);
+    // A cosine of a vector with itself is rounded a few times in f64.
+    assert!((agreement.minimum_cosine - 1.0).abs() < 1e-12);
+    assert_eq!(row.similarity, comparison.rows[0].similarity);
+    assert_eq!(row.similarity.unwrap().pairs, 3);
+}
+
+#[test]
+fn nothing_to_measure_with_is_an_error() {
+    let directory = tiny_model();
+    let none: [&str; 0] = [];
+    let error = measure("tiny", directory.path(), &none, &options()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "texts to measure with: expected at least one text, found 0"
+    );
+}
+
+#[test]
+fn a_directory_that_is_no_model_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = measure("x", directory.path(), &["a"], &options()).unwrap_err();
+    assert!(matches!(error, EvaluateError::Model(_)), "{error}");
+    assert!(error.to_string().contains("config.json"), "{error}");
+}

@@ -1,0 +1,93 @@
+//! From the bytes of one source tensor to the bytes of the tensors that replace it.
+//!
+//! A tensor is read in slices of a bounded number of elements, each widened to f32, checked for NaN
+//! and infinity, converted and forgotten. What a method has to keep until the end of a tensor is its
+//! codes and scales, at most a quarter of the source in f32.
+
+mod float;
+mod four_bit;
+mod int8;
+mod slices;
+
+use fewbit_checkpoint::{CheckpointError, CheckpointWriter, TensorView};
+use fewbit_numerics::error_statistics::ErrorStatistics;
+
+use crate::plan_row::EMBEDDING_SCHEME;
+use crate::{PlanRow, QuantizeError, TensorAction};
+
+/// Where converted bytes go, and who is told.
+pub(crate) struct Output<'a> {
+    writer: &'a mut CheckpointWriter,
+    progress: &'a mut dyn FnMut(usize, usize, &str),
+    done_bytes: usize,
+    total_bytes: usize,
+}
+
+impl<'a> Output<'a> {
+    /// `total_bytes` of source tensors will be converted.
+    pub(crate) fn new(
+        writer: &'a mut CheckpointWriter,
+        progress: &'a mut dyn FnMut(usize, usize, &str),
+        total_bytes: usize,
+    ) -> Self {
+        Self {
+            writer,
+            progress,
+            done_bytes: 0,
+            total_bytes,
+        }
+    }
+
+    fn advance(&mut self, source_bytes: usize, tensor: &str) {
+        self.done_bytes += source_bytes;
+        (self.progress)(self.done_bytes, self.total_bytes, tensor);
+    }
+
+    fn write_all(&mut self, tensors: &[(String, Vec<u8>)]) -> Result<(), CheckpointError> {
+        tensors
+            .iter()
+            .try_for_each(|(name, bytes)| self.writer.write_tensor(name, bytes))
+    }
+}
+
+/// What the conversion of one tensor lost.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Error of the stored values; `None` for tensors that are kept as they are.
+    pub(crate) error: Option<ErrorStatistics>,
+    /// Values other than zero that became zero in a float conversion.
+    pub(crate) underflowed: usize,
+}
+
+/// Converts one tensor as its row says and writes the result.
+///
+/// # Errors
+/// NaN, infinity, or a value out of range of the new dtype; errors of writing.
+pub(crate) fn convert_tensor(
+    view: &TensorView<'_>,
+    row: &PlanRow,
+    output: &mut Output<'_>,
+) -> Result<Outcome, QuantizeError> {
+    match &row.action {
+        TensorAction::Keep => float::keep(view, output),
+        TensorAction::ConvertFloat(dtype) => float::convert(view, *dtype, output),
+        TensorAction::Int8Linear(scheme) => int8::quantize(view, *scheme, output),
+        TensorAction::Int8Embedding => int8::quantize(view, EMBEDDING_SCHEME, output),
+        TensorAction::FourBitBlocks(layout) => four_bit::quantize(view, layout, output),
+    }
+}
+
+/// The module that a weight belongs to.
+fn module_name<'a>(view: &TensorView<'a>) -> &'a str {
+    let name = &view.info.name;
+    name.strip_suffix(".weight").unwrap_or(name)
+}
+
+/// (out, in) of a weight whose shape the plan has checked.
+fn matrix_shape(view: &TensorView<'_>) -> Result<[usize; 2], CheckpointError> {
+    match view.info.shape[..] {
+        [rows, columns] => Ok([rows, columns]),
+        // Produces the error, as no shape has both one and two dimensions.
+        _ => view.expect_shape(&[0, 0]).map(|()| [0, 0]),
+    }
+}

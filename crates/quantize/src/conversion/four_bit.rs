@@ -1,0 +1,80 @@
+//! NF4 and FP4 with one absmax a block of the flattened weight.
+
+use fewbit_checkpoint::TensorView;
+use fewbit_checkpoint::bitsandbytes::FourBitLayout;
+use fewbit_numerics::double_quantization::{self, NESTED_BLOCK_SIZE};
+use fewbit_numerics::dynamic_map::dynamic_map;
+use fewbit_numerics::error_statistics::ErrorStatistics;
+use fewbit_numerics::four_bit::{FourBitBlocks, dequantize_range, quantize_blocks};
+
+use super::slices::Slices;
+use super::{Outcome, Output, matrix_shape, module_name};
+use crate::QuantizeError;
+use fewbit_numerics::error_statistics::ErrorSums;
+
+/// Quantizes a matrix in blocks and writes it in the bitsandbytes layout.
+pub(super) fn quantize(
+    view: &TensorView<'_>,
+    layout: &FourBitLayout,
+    output: &mut Output<'_>,
+) -> Result<Outcome, QuantizeError> {
+    let shape = matrix_shape(view)?;
+    let elements = view.element_count();
+    let mut blocks = FourBitBlocks {
+        packed: Vec::with_capacity(elements.div_ceil(2)),
+        absmax: Vec::with_capacity(elements.div_ceil(layout.block_size)),
+    };
+    // Slices are whole blocks, and blocks are of even length: neither an absmax nor a byte is shared
+    // by two slices.
+    let mut slices = Slices::new(view, layout.block_size);
+    while let Some((_, values)) = slices.next_slice()? {
+        let slice = quantize_blocks(values, layout.block_size, layout.kind);
+        blocks.packed.extend_from_slice(&slice.packed);
+        blocks.absmax.extend_from_slice(&slice.absmax);
+        output.advance(values.len() * view.info.dtype.bytes(), &view.info.name);
+    }
+    let error = error_statistics(view, layout, &blocks)?;
+    output.write_all(&layout.encode(module_name(view), shape, blocks))?;
+    Ok(Outcome {
+        error: Some(error),
+        underflowed: 0,
+    })
+}
+
+/// The error of the blocks as a loader dequantizes them, before it rounds to the dtype of the source.
+fn error_statistics(
+    view: &TensorView<'_>,
+    layout: &FourBitLayout,
+    blocks: &FourBitBlocks,
+) -> Result<ErrorStatistics, QuantizeError> {
+    let nested;
+    let absmax = if layout.double_quantization {
+        let quantized = double_quantization::quantize(&blocks.absmax);
+        nested = double_quantization::dequantize(
+            &quantized.codes,
+            dynamic_map(),
+            &quantized.nested_absmax,
+            NESTED_BLOCK_SIZE,
+            quantized.offset,
+        );
+        &nested
+    } else {
+        &blocks.absmax
+    };
+    let mut error = ErrorSums::default();
+    let mut dequantized = Vec::new();
+    let mut slices = Slices::new(view, layout.block_size);
+    while let Some((start, values)) = slices.next_slice()? {
+        dequantized.resize(values.len(), 0.0);
+        dequantize_range(
+            &blocks.packed,
+            absmax,
+            layout.block_size,
+            layout.kind,
+            start,
+            &mut dequantized,
+        );
+        error.add(values, &dequantized);
+    }
+    Ok(error.statistics())
+}

@@ -1,0 +1,118 @@
+//! Streaming conversion of a whole checkpoint directory.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use fewbit_checkpoint::{Checkpoint, CheckpointWriter};
+use tracing::debug;
+
+use crate::carry_over::carried_files;
+use crate::conversion::{Output, convert_tensor};
+use crate::report::ModuleReport;
+pub use crate::report::QuantizeReport;
+use crate::{QuantizeError, QuantizePlan, Recipe, config_file};
+
+/// Converts the checkpoint in `source` into the directory `out`, one tensor at a time.
+///
+/// Everything that can be checked is checked before anything is written; the result appears at `out`
+/// only when it is whole. With `force` an existing output directory is replaced. Files other than
+/// weights are carried over, and the recipe is written beside the model as `recipe.toml`.
+///
+/// `progress(done_bytes, total_bytes, tensor)` is called after every slice of source bytes that was
+/// dealt with.
+///
+/// The same source and recipe give the same bytes.
+///
+/// # Errors
+/// Those of [`QuantizePlan::new`]; NaN or infinity in any float tensor; a value out of the range of
+/// fp16 or bf16; an output directory that is not empty (without `force`) or overlaps the source; a
+/// full disk. Nothing is left behind.
+pub fn quantize_model(
+    source: impl AsRef<Path>,
+    recipe: &Recipe,
+    out: impl AsRef<Path>,
+    force: bool,
+    progress: &mut dyn FnMut(usize, usize, &str),
+) -> Result<QuantizeReport, QuantizeError> {
+    let started = Instant::now();
+    let (source, out) = (source.as_ref(), out.as_ref());
+    recipe.validate()?;
+    let checkpoint = Checkpoint::open(source)?;
+    let plan = QuantizePlan::new(&checkpoint, recipe)?;
+    refuse_overlap(source, out)?;
+    let files = carried_files(source)?;
+
+    let mut writer = CheckpointWriter::create(out, force)?;
+    // First, as it finds out whether the disk has room.
+    writer.plan_tensors(
+        plan.rows()
+            .iter()
+            .flat_map(|row| row.outputs.clone())
+            .collect(),
+    )?;
+    for file in &files {
+        writer.copy_file(&file.path, &file.name)?;
+    }
+    writer.write_json("config.json", &output_config(&checkpoint, &plan))?;
+    writer.write_file("recipe.toml", recipe.to_toml().as_bytes())?;
+
+    let mut report = QuantizeReport::of_plan(source.to_owned(), &plan);
+    let mut output = Output::new(&mut writer, progress, plan.source_bytes());
+    for row in plan.rows() {
+        debug!(tensor = row.tensor, action = %row.action);
+        let view = checkpoint.require(&row.tensor)?;
+        let outcome = convert_tensor(&view, row, &mut output)?;
+        report.underflowed += outcome.underflowed;
+        if let (Some(module), Some(error)) = (&row.module, outcome.error) {
+            report.modules.push(ModuleReport::new(module, row, &error));
+        }
+    }
+    report.output = writer.finish()?;
+    report.elapsed_seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// config.json of the result.
+fn output_config(checkpoint: &Checkpoint, plan: &QuantizePlan) -> serde_json::Value {
+    let config = checkpoint.config();
+    match (
+        plan.quantization_config(),
+        plan.recipe().method.float_dtype(),
+    ) {
+        (Some(quantization), _) => config_file::with_quantization(config, quantization.clone()),
+        (None, Some(dtype)) => config_file::with_dtype(config, dtype),
+        (None, None) => config.clone(),
+    }
+}
+
+/// Errors if one of the two directories is, or lies in, the other: replacing the output would then
+/// delete the source, and the next conversion would carry the output over as a part of the model.
+fn refuse_overlap(source: &Path, out: &Path) -> Result<(), QuantizeError> {
+    let (Some(real_source), Some(real_out)) = (real_path(source), real_path(out)) else {
+        return Ok(());
+    };
+    let relation = if real_out == real_source {
+        "is"
+    } else if real_out.starts_with(&real_source) {
+        "lies in"
+    } else if real_source.starts_with(&real_out) {
+        "contains"
+    } else {
+        return Ok(());
+    };
+    Err(QuantizeError::OutputOverlapsSource {
+        output: out.to_owned(),
+        source_directory: source.to_owned(),
+        relation,
+    })
+}
+
+/// The path without symbolic links; the part of it that does not exist yet is appended as it is.
+fn real_path(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    absolute.ancestors().find_map(|ancestor| {
+        let real = ancestor.canonicalize().ok()?;
+        let rest = absolute.strip_prefix(ancestor).ok()?;
+        Some(real.join(rest))
+    })
+}

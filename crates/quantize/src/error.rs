@@ -1,0 +1,110 @@
+//! What can go wrong between a recipe and a written checkpoint.
+
+use std::path::PathBuf;
+
+use fewbit_checkpoint::CheckpointError;
+use fewbit_model::ModelError;
+
+/// An error of planning or converting. The text names where, what was expected and what was found,
+/// and gives a hint on a line of its own.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// Reading the source or writing the result: also NaN and infinity in a weight, wrong shapes,
+    /// missing tensors, a full disk.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// config.json does not describe an encoder that fewbit knows.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A field of the recipe has a value that does not fit the others.
+    #[error("{origin}: `{field}`: expected {expected}, found {found}\n  hint: {hint}")]
+    Recipe {
+        /// File name, or `recipe` for one that came from elsewhere.
+        origin: String,
+        /// Field of [`Recipe`](crate::Recipe).
+        field: &'static str,
+        /// What the field may hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The recipe is not valid TOML or JSON, or has unknown or missing fields.
+    #[error(
+        "{origin}: not a recipe: {message}\n  hint: a recipe.toml stands beside every model that fewbit quantized"
+    )]
+    RecipeSyntax {
+        /// File name, or `recipe` for text that came from elsewhere.
+        origin: String,
+        /// The parser's message, with the position.
+        message: String,
+    },
+    /// A skip glob is malformed or matches no module that would be quantized without it.
+    #[error("recipe: `skip`: pattern `{pattern}` {problem}\n  hint: {hint}")]
+    SkipPattern {
+        /// The glob.
+        pattern: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What to write instead.
+        hint: String,
+    },
+    /// The source checkpoint is quantized already.
+    #[error(
+        "{file}: `quantization_config`: expected a float checkpoint, found one quantized with {method}\n  hint: start from the float checkpoint that it was made from"
+    )]
+    AlreadyQuantized {
+        /// config.json of the source.
+        file: PathBuf,
+        /// Quantization method and format of the source.
+        method: String,
+    },
+    /// The skip globs leave no module to quantize.
+    #[error(
+        "recipe: `skip`: expected at least one module left to quantize, found none: the patterns match all {modules}\n  hint: use narrower patterns, or copy the directory if nothing is to be quantized"
+    )]
+    NothingToQuantize {
+        /// How many modules the recipe would have quantized without skip globs.
+        modules: usize,
+    },
+    /// The output directory would be the source, lie in it or contain it.
+    #[error(
+        "{output}: expected an output directory apart from the source, found one that {relation} {source_directory}\n  hint: write to a directory beside it"
+    )]
+    OutputOverlapsSource {
+        /// Output directory as given.
+        output: PathBuf,
+        /// Source directory.
+        source_directory: PathBuf,
+        /// "is", "lies in" or "contains".
+        relation: &'static str,
+    },
+    /// A finite value that would become infinite in the dtype it is converted to.
+    #[error(
+        "{file}: tensor `{tensor}`: expected values in the range of {dtype}, found {value:?} at {index:?}\n  hint: {hint}"
+    )]
+    Overflow {
+        /// File that holds the tensor.
+        file: PathBuf,
+        /// Tensor name.
+        tensor: String,
+        /// `float16` or `bfloat16`.
+        dtype: &'static str,
+        /// Index of the first such value, one number a dimension.
+        index: Vec<usize>,
+        /// The value.
+        value: f32,
+        /// What to use instead.
+        hint: &'static str,
+    },
+    /// A file of the source directory could not be listed or read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+}

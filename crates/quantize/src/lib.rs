@@ -1,0 +1,38 @@
+//! Decide and convert: recipes, module selection, plans, streaming conversion.
+//!
+//! A [`Recipe`] is the whole decision as data. A [`QuantizePlan`] applies it to one checkpoint and
+//! knows, before a single weight is read, what becomes of every tensor and how many bytes that takes.
+//! [`quantize_model`] carries the plan out, one tensor at a time, and returns a [`QuantizeReport`].
+//!
+//! ```no_run
+//! use fewbit_quantize::{Method, Recipe, quantize_model};
+//!
+//! let recipe = Recipe::new(Method::Dynamic).with_quantize_embeddings(true);
+//! let report = quantize_model("models/minilm", &recipe, "models/minilm-int8", false, &mut |_, _, _| {})?;
+//! println!("{:.2} times smaller", report.compression_ratio);
+//! # Ok::<(), fewbit_quantize::QuantizeError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod carry_over;
+mod config_file;
+mod conversion;
+pub mod convert;
+pub mod error;
+mod loader_skip_list;
+pub mod method;
+pub mod method_sizes;
+pub mod plan;
+mod plan_row;
+pub mod recipe;
+pub mod report;
+pub mod selection;
+
+pub use convert::quantize_model;
+pub use error::QuantizeError;
+pub use method::Method;
+pub use method_sizes::{MethodSize, method_sizes};
+pub use plan::{PartBytes, PlanRow, QuantizePlan, TensorAction};
+pub use recipe::Recipe;
+pub use report::{ModuleReport, QuantizeReport};
+pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};

@@ -1,0 +1,90 @@
+//! The linear layers that other loaders must not convert.
+//!
+//! A loader that reads a 4-bit checkpoint turns every linear layer of the model class it builds into
+//! a 4-bit one, except those that the configuration lists. The list therefore has to name what the
+//! *model class* may hold, not what the checkpoint holds: a checkpoint of the bare encoder is also
+//! loaded as a sequence classifier whose head does not exist yet, and many have no pooler tensors at
+//! all although the class builds one.
+
+use fewbit_model::EncoderSpec;
+
+use crate::Selection;
+use crate::selection::without_prefix;
+
+/// Poolers and heads of the encoder families, as they are named beside or inside the encoder. Loaders
+/// match an entry as a path from the start up to a dot or as the end of a path, so `pooler.dense`
+/// covers `bert.pooler.dense`, and `classifier` covers `classifier.out_proj`. `pooler` is there for
+/// loaders that look for an entry anywhere in a path.
+const POOLERS_AND_HEADS: [&str; 14] = [
+    "pooler",
+    "pooler.dense",
+    "classifier",
+    "pre_classifier",
+    "cls",
+    "lm_head",
+    "qa_outputs",
+    "discriminator_predictions",
+    "generator_predictions",
+    "generator_lm_head",
+    "vocab_transform",
+    "vocab_projector",
+    "sequence_summary",
+    "score",
+];
+
+/// Module paths, without the model prefix, that stay float.
+pub(crate) struct LoaderSkipList {
+    of_this_checkpoint: Vec<String>,
+}
+
+impl LoaderSkipList {
+    /// Collects the modules of `selection` that stay float, embedding tables apart: poolers, heads and
+    /// what the recipe skips.
+    pub(crate) fn new(spec: &EncoderSpec, selection: &Selection) -> Self {
+        let of_this_checkpoint = selection
+            .kept
+            .iter()
+            .filter(|kept| kept.module != spec.word_embeddings().name)
+            .map(|kept| without_prefix(&kept.module, &spec.prefix).to_owned())
+            .collect();
+        Self { of_this_checkpoint }
+    }
+
+    /// The float modules of this checkpoint.
+    pub(crate) fn of_this_checkpoint(&self) -> Vec<String> {
+        self.of_this_checkpoint.clone()
+    }
+
+    /// The float modules of this checkpoint, and the poolers and heads of every model class.
+    pub(crate) fn of_every_class(&self) -> Vec<String> {
+        let mut list: Vec<String> = POOLERS_AND_HEADS.map(str::to_owned).to_vec();
+        for module in &self.of_this_checkpoint {
+            if !list.iter().any(|entry| covers(entry, module)) {
+                list.push(module.clone());
+            }
+        }
+        list
+    }
+}
+
+/// Whether a loader takes `entry` to mean `module`.
+fn covers(entry: &str, module: &str) -> bool {
+    module == entry
+        || module
+            .strip_prefix(entry)
+            .is_some_and(|rest| rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covers;
+
+    #[test]
+    fn an_entry_covers_itself_and_what_is_inside_it() {
+        assert!(covers("classifier", "classifier"));
+        assert!(covers("classifier", "classifier.out_proj"));
+        assert!(!covers("classifier", "classifier2"));
+        assert!(!covers("cls", "classifier"));
+        assert!(!covers("layer.1", "layer.11"));
+    }
+}

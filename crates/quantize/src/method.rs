@@ -1,0 +1,149 @@
+//! The methods.
+
+use std::fmt;
+use std::str::FromStr;
+
+use fewbit_checkpoint::compressed_tensors::CompressedScheme;
+use fewbit_numerics::dtype::DType;
+use fewbit_numerics::four_bit::FourBitType;
+use serde::{Deserialize, Serialize};
+
+/// What becomes of the weights.
+///
+/// Spelled `fp16`, `bf16`, `dynamic`, `weight-only`, `nf4` and `fp4` in recipes and on the command
+/// line; `int4` is read as `nf4`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Method {
+    /// Every float tensor as IEEE half precision.
+    Fp16,
+    /// Every float tensor as bfloat16.
+    Bf16,
+    /// int8 weights with one scale an output channel; activations are quantized to 8 bits per token
+    /// at run time (compressed-tensors `int-quantized`).
+    Dynamic,
+    /// int8 weights with one scale an output channel; float activations (compressed-tensors
+    /// `pack-quantized`).
+    WeightOnly,
+    /// NormalFloat4 codes with one absmax a block (bitsandbytes).
+    #[serde(alias = "int4")]
+    Nf4,
+    /// FP4 codes with one absmax a block (bitsandbytes).
+    Fp4,
+}
+
+impl Method {
+    /// Every method, from the most to the fewest bits.
+    pub const ALL: [Method; 6] = [
+        Method::Fp16,
+        Method::Bf16,
+        Method::Dynamic,
+        Method::WeightOnly,
+        Method::Nf4,
+        Method::Fp4,
+    ];
+
+    /// The canonical spelling.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Fp16 => "fp16",
+            Method::Bf16 => "bf16",
+            Method::Dynamic => "dynamic",
+            Method::WeightOnly => "weight-only",
+            Method::Nf4 => "nf4",
+            Method::Fp4 => "fp4",
+        }
+    }
+
+    /// The dtype that the method converts every float tensor to, for the methods that only convert.
+    pub fn float_dtype(self) -> Option<DType> {
+        match self {
+            Method::Fp16 => Some(DType::F16),
+            Method::Bf16 => Some(DType::BF16),
+            _ => None,
+        }
+    }
+
+    /// The code table of the blockwise 4-bit methods.
+    pub fn four_bit_type(self) -> Option<FourBitType> {
+        match self {
+            Method::Nf4 => Some(FourBitType::Nf4),
+            Method::Fp4 => Some(FourBitType::Fp4),
+            _ => None,
+        }
+    }
+
+    /// How the int8 methods store a linear layer.
+    pub(crate) fn int8_scheme(self) -> Option<CompressedScheme> {
+        match self {
+            Method::Dynamic => Some(CompressedScheme::DynamicInt8),
+            Method::WeightOnly => Some(CompressedScheme::WeightOnlyInt8),
+            _ => None,
+        }
+    }
+
+    /// Whether the method stores int8 codes in a compressed-tensors layout.
+    pub fn is_int8(self) -> bool {
+        self.int8_scheme().is_some()
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The text is no method's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown method `{0}`: expected one of fp16, bf16, dynamic, weight-only, nf4, fp4, int4 (the same as nf4)"
+)]
+pub struct UnknownMethod(pub String);
+
+impl FromStr for Method {
+    type Err = UnknownMethod;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMethod> {
+        if text == "int4" {
+            return Ok(Method::Nf4);
+        }
+        Method::ALL
+            .into_iter()
+            .find(|method| method.name() == text)
+            .ok_or_else(|| UnknownMethod(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_reads_back_in_text_and_in_json() {
+        for method in Method::ALL {
+            assert_eq!(method.name().parse(), Ok(method));
+            let json = serde_json::to_string(&method).unwrap();
+            assert_eq!(json, format!("\"{}\"", method.name()));
+            assert_eq!(serde_json::from_str::<Method>(&json).unwrap(), method);
+        }
+    }
+
+    #[test]
+    fn int4_is_read_as_nf4() {
+        assert_eq!("int4".parse(), Ok(Method::Nf4));
+        assert_eq!(
+            serde_json::from_str::<Method>("\"int4\"").unwrap(),
+            Method::Nf4
+        );
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_methods() {
+        assert_eq!(
+            "int3".parse::<Method>().unwrap_err().to_string(),
+            "unknown method `int3`: expected one of fp16, bf16, dynamic, weight-only, nf4, fp4, int4 (the same as nf4)"
+        );
+    }
+}

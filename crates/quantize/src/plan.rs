@@ -1,0 +1,249 @@
+//! What will be done to every tensor, before anything is done.
+
+use fewbit_checkpoint::{Checkpoint, compressed_tensors};
+use fewbit_model::EncoderSpec;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::loader_skip_list::LoaderSkipList;
+use crate::plan_row::RowPlanner;
+pub use crate::plan_row::{PlanRow, TensorAction};
+use crate::selection::{ModuleKind, without_prefix};
+use crate::{KeptModule, QuantizeError, Recipe, Selection};
+
+/// Bytes of one part of the model before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartBytes {
+    /// "embeddings", "attention", "feed-forward", "normalization", "pooler", "head", "other".
+    pub part: &'static str,
+    /// Bytes of tensor data in the source.
+    pub source_bytes: usize,
+    /// Bytes of tensor data written.
+    pub output_bytes: usize,
+}
+
+/// One row for each source tensor, in file order, with the exact bytes that will be written.
+///
+/// Serialized, it is what a dry run shows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QuantizePlan {
+    recipe: Recipe,
+    source_bytes: usize,
+    output_bytes: usize,
+    compression_ratio: f64,
+    bits_per_weight: Option<f64>,
+    parts: Vec<PartBytes>,
+    kept: Vec<KeptModule>,
+    notes: Vec<String>,
+    rows: Vec<PlanRow>,
+    #[serde(skip)]
+    quantization_config: Option<Value>,
+}
+
+impl QuantizePlan {
+    /// Plans `recipe` for `checkpoint`. Reads no weight.
+    ///
+    /// # Errors
+    /// An invalid recipe, a source that is quantized already or is no encoder that fewbit knows, a
+    /// weight that is missing or of the wrong shape or dtype, a skip glob that matches nothing.
+    pub fn new(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Self, QuantizeError> {
+        recipe.validate()?;
+        require_float_source(checkpoint)?;
+        let spec = EncoderSpec::from_checkpoint(checkpoint)?;
+        Self::for_spec(checkpoint, &spec, recipe)
+    }
+
+    /// [`new`](Self::new) with the specification already read.
+    pub(crate) fn for_spec(
+        checkpoint: &Checkpoint,
+        spec: &EncoderSpec,
+        recipe: &Recipe,
+    ) -> Result<Self, QuantizeError> {
+        recipe.validate()?;
+        require_float_source(checkpoint)?;
+        let selection = Selection::new(checkpoint, spec, recipe)?;
+        for selected in &selection.quantized {
+            let weight = checkpoint.require(&format!("{}.weight", selected.module.name))?;
+            weight.expect_shape(&selected.module.shape)?;
+        }
+        let planner = RowPlanner::new(spec, recipe, &selection);
+        let rows = checkpoint
+            .tensors()
+            .map(|info| planner.row(info))
+            .collect::<Result<Vec<_>, _>>()?;
+        let quantization_config = quantization_config(recipe, spec, &selection, &rows);
+        let notes = notes(recipe, &rows);
+        Ok(Self::from_rows(
+            recipe.clone(),
+            rows,
+            selection.kept,
+            notes,
+            quantization_config,
+        ))
+    }
+
+    fn from_rows(
+        recipe: Recipe,
+        rows: Vec<PlanRow>,
+        kept: Vec<KeptModule>,
+        notes: Vec<String>,
+        quantization_config: Option<Value>,
+    ) -> Self {
+        let source_bytes = rows.iter().map(|row| row.source_bytes).sum();
+        let output_bytes = rows.iter().map(|row| row.output_bytes).sum();
+        let mut parts: Vec<PartBytes> = Vec::new();
+        for row in &rows {
+            match parts.iter_mut().find(|part| part.part == row.part) {
+                Some(part) => {
+                    part.source_bytes += row.source_bytes;
+                    part.output_bytes += row.output_bytes;
+                }
+                None => parts.push(PartBytes {
+                    part: row.part,
+                    source_bytes: row.source_bytes,
+                    output_bytes: row.output_bytes,
+                }),
+            }
+        }
+        let changed = |row: &&PlanRow| row.module.is_some() && row.action != TensorAction::Keep;
+        let weights: usize = rows.iter().filter(changed).map(PlanRow::elements).sum();
+        let weight_bytes: usize = rows
+            .iter()
+            .filter(changed)
+            .map(|row| row.output_bytes)
+            .sum();
+        Self {
+            recipe,
+            source_bytes,
+            output_bytes,
+            compression_ratio: source_bytes as f64 / output_bytes as f64,
+            bits_per_weight: (weights > 0).then(|| 8.0 * weight_bytes as f64 / weights as f64),
+            parts,
+            kept,
+            notes,
+            rows,
+            quantization_config,
+        }
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// One row for each source tensor, in file order.
+    pub fn rows(&self) -> &[PlanRow] {
+        &self.rows
+    }
+
+    /// Modules with a matrix that stays float although others like it are quantized, and why.
+    pub fn kept(&self) -> &[KeptModule] {
+        &self.kept
+    }
+
+    /// What a user should know about how the result can be used, one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Bytes by part of the model, in the order of first appearance; they add up to the totals.
+    pub fn parts(&self) -> &[PartBytes] {
+        &self.parts
+    }
+
+    /// Bytes of tensor data in the source.
+    pub fn source_bytes(&self) -> usize {
+        self.source_bytes
+    }
+
+    /// Bytes of tensor data that the method will write.
+    pub fn output_bytes(&self) -> usize {
+        self.output_bytes
+    }
+
+    /// `source_bytes / output_bytes`
+    pub fn compression_ratio(&self) -> f64 {
+        self.compression_ratio
+    }
+
+    /// `8 * bytes / weights` over the weights of the modules that the recipe changes: bytes of codes,
+    /// scales and quantization state that are written for them, number of their elements. `None`
+    /// where it changes none.
+    pub fn bits_per_weight(&self) -> Option<f64> {
+        self.bits_per_weight
+    }
+
+    /// The `quantization_config` for config.json; `None` for the float methods.
+    pub fn quantization_config(&self) -> Option<&Value> {
+        self.quantization_config.as_ref()
+    }
+}
+
+fn require_float_source(checkpoint: &Checkpoint) -> Result<(), QuantizeError> {
+    let quantization = checkpoint.quantization();
+    if !quantization.is_quantized() {
+        return Ok(());
+    }
+    Err(QuantizeError::AlreadyQuantized {
+        file: checkpoint.directory().join("config.json"),
+        method: quantization.to_string(),
+    })
+}
+
+/// The `quantization_config` for config.json; `None` for the float methods. Names go in without the
+/// model prefix, because the class that loads the checkpoint may have another prefix or none.
+fn quantization_config(
+    recipe: &Recipe,
+    spec: &EncoderSpec,
+    selection: &Selection,
+    rows: &[PlanRow],
+) -> Option<Value> {
+    let stays_float = LoaderSkipList::new(spec, selection);
+    let modules = |kind: ModuleKind| -> Vec<String> {
+        selection
+            .quantized
+            .iter()
+            .filter(|selected| selected.kind == kind)
+            .map(|selected| without_prefix(&selected.module.name, &spec.prefix).to_owned())
+            .collect()
+    };
+    if let Some(scheme) = recipe.method.int8_scheme() {
+        return Some(compressed_tensors::config(
+            scheme,
+            &modules(ModuleKind::Linear),
+            &modules(ModuleKind::Embedding),
+            &stays_float.of_this_checkpoint(),
+        ));
+    }
+    rows.iter().find_map(|row| match &row.action {
+        TensorAction::FourBitBlocks(layout) => Some(layout.config(&stays_float.of_every_class())),
+        _ => None,
+    })
+}
+
+/// What precedes the tensors of heads that predict words, and share the word embedding table.
+const LANGUAGE_MODELLING_HEADS: [&str; 6] = [
+    "cls.predictions.",
+    "generator_lm_head.",
+    "generator_predictions.",
+    "lm_head.",
+    "vocab_projector.",
+    "vocab_transform.",
+];
+
+/// Limits of what the result can be used for.
+fn notes(recipe: &Recipe, rows: &[PlanRow]) -> Vec<String> {
+    let predicts_words = rows.iter().any(|row| {
+        LANGUAGE_MODELLING_HEADS
+            .iter()
+            .any(|head| row.tensor.starts_with(head))
+    });
+    if recipe.quantize_embeddings && predicts_words {
+        vec![
+            "a language modelling head that shares the word embedding table cannot run on int8 embeddings in transformers: load the encoder without it"
+                .to_owned(),
+        ]
+    } else {
+        Vec::new()
+    }
+}

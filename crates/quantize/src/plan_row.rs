@@ -1,0 +1,249 @@
+//! What will be done to one tensor.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use fewbit_checkpoint::bitsandbytes::FourBitLayout;
+use fewbit_checkpoint::compressed_tensors::CompressedScheme;
+use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan};
+use fewbit_model::{EncoderSpec, LinearModule};
+use fewbit_numerics::dtype::DType;
+use serde::{Serialize, Serializer};
+
+use crate::config_file::transformers_name;
+use crate::selection::ModuleKind;
+use crate::{QuantizeError, Recipe, SelectedModule, Selection};
+
+/// The scheme whose tensors an int8 embedding table has: `weight` I8 and `weight_scale`. Loaders have
+/// no packed form of embeddings; what is done to activations does not concern a lookup.
+pub(crate) const EMBEDDING_SCHEME: CompressedScheme = CompressedScheme::DynamicInt8;
+
+/// What becomes of one tensor.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum TensorAction {
+    /// Written as it is, byte for byte.
+    Keep,
+    /// Rounded to another float dtype.
+    ConvertFloat(DType),
+    /// Weight of a linear layer: int8 codes with one scale an output channel, in a compressed-tensors
+    /// layout.
+    Int8Linear(CompressedScheme),
+    /// Embedding table: int8 codes with one scale a row, in the compressed-tensors layout
+    /// int-quantized.
+    Int8Embedding,
+    /// 4-bit codes with one absmax a block, in the bitsandbytes layout.
+    FourBitBlocks(FourBitLayout),
+}
+
+impl fmt::Display for TensorAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TensorAction::Keep => f.write_str("keep"),
+            TensorAction::ConvertFloat(dtype) => {
+                write!(f, "convert to {}", transformers_name(*dtype))
+            }
+            TensorAction::Int8Linear(CompressedScheme::DynamicInt8) => {
+                f.write_str("quantize to int8 per channel, activations per token")
+            }
+            TensorAction::Int8Linear(_) => f.write_str("quantize to int8 per channel"),
+            TensorAction::Int8Embedding => f.write_str("quantize to int8 per row"),
+            TensorAction::FourBitBlocks(layout) => {
+                write!(
+                    f,
+                    "quantize to {}, blocks of {}",
+                    layout.kind.name(),
+                    layout.block_size
+                )?;
+                if layout.double_quantization {
+                    f.write_str(", double quantization")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Serialize for TensorAction {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One source tensor, what becomes of it, and what it takes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlanRow {
+    /// Name in the source.
+    pub tensor: String,
+    /// Module path, for the weight of a linear layer of the encoder or of the word embeddings.
+    pub module: Option<String>,
+    /// Part of the model: "embeddings", "attention", "feed-forward", "normalization", "pooler",
+    /// "head", "other".
+    pub part: &'static str,
+    /// Element type in the source, as safetensors names it.
+    pub dtype: &'static str,
+    /// Shape in the source.
+    pub shape: Vec<usize>,
+    /// What becomes of it.
+    pub action: TensorAction,
+    /// Bytes in the source.
+    pub source_bytes: usize,
+    /// Bytes of everything that is written for it: codes, scales, quantization state.
+    pub output_bytes: usize,
+    /// The tensors that are written for it.
+    #[serde(serialize_with = "serialize_tensor_plans")]
+    pub outputs: Vec<TensorPlan>,
+}
+
+impl PlanRow {
+    /// Whether the tensor is stored with fewer bits than a float dtype.
+    pub fn is_quantized(&self) -> bool {
+        !matches!(
+            self.action,
+            TensorAction::Keep | TensorAction::ConvertFloat(_)
+        )
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Plans the tensors of one checkpoint.
+pub(crate) struct RowPlanner<'a> {
+    recipe: &'a Recipe,
+    spec: &'a EncoderSpec,
+    /// Modules that are quantized, by path.
+    quantized: HashMap<&'a str, &'a SelectedModule>,
+    /// Paths of the linear layers of the encoder and of the word embeddings.
+    modules: HashSet<String>,
+}
+
+impl<'a> RowPlanner<'a> {
+    pub(crate) fn new(spec: &'a EncoderSpec, recipe: &'a Recipe, selection: &'a Selection) -> Self {
+        let mut modules: HashSet<String> = spec
+            .linear_modules()
+            .into_iter()
+            .map(|module| module.name)
+            .collect();
+        modules.insert(spec.word_embeddings().name);
+        Self {
+            recipe,
+            spec,
+            quantized: selection
+                .quantized
+                .iter()
+                .map(|selected| (selected.module.name.as_str(), selected))
+                .collect(),
+            modules,
+        }
+    }
+
+    /// What becomes of the tensor `info`, and the tensors that are written for it.
+    pub(crate) fn row(&self, info: &TensorInfo) -> Result<PlanRow, QuantizeError> {
+        let module = info.name.strip_suffix(".weight");
+        let selected = module.and_then(|module| self.quantized.get(module));
+        let (action, outputs) = match selected {
+            Some(selected) => self.quantized_weight(info, selected)?,
+            None => self.float_tensor(info)?,
+        };
+        Ok(PlanRow {
+            tensor: info.name.clone(),
+            module: module
+                .filter(|module| self.modules.contains(*module))
+                .map(str::to_owned),
+            part: self.spec.part_of(&info.name),
+            dtype: info.dtype.name(),
+            shape: info.shape.clone(),
+            action,
+            source_bytes: info.byte_len,
+            output_bytes: outputs.iter().map(TensorPlan::byte_len).sum(),
+            outputs,
+        })
+    }
+
+    fn quantized_weight(
+        &self,
+        info: &TensorInfo,
+        selected: &SelectedModule,
+    ) -> Result<(TensorAction, Vec<TensorPlan>), QuantizeError> {
+        expect_readable_float(info)?;
+        let LinearModule { name, shape } = &selected.module;
+        let method = self.recipe.method;
+        Ok(match (method.four_bit_type(), method.int8_scheme()) {
+            (Some(kind), _) => {
+                let layout = FourBitLayout {
+                    kind,
+                    block_size: self.recipe.effective_block_size(),
+                    double_quantization: self.recipe.double_quantization,
+                    dtype: transformers_name(info.dtype).to_owned(),
+                };
+                let outputs = layout.plan(name, *shape);
+                (TensorAction::FourBitBlocks(layout), outputs)
+            }
+            (None, Some(_)) if selected.kind == ModuleKind::Embedding => (
+                TensorAction::Int8Embedding,
+                EMBEDDING_SCHEME.plan(name, *shape),
+            ),
+            (None, Some(scheme)) => (TensorAction::Int8Linear(scheme), scheme.plan(name, *shape)),
+            // The float methods select no module.
+            (None, None) => self.float_tensor(info)?,
+        })
+    }
+
+    fn float_tensor(
+        &self,
+        info: &TensorInfo,
+    ) -> Result<(TensorAction, Vec<TensorPlan>), QuantizeError> {
+        let dtype = match self.recipe.method.float_dtype() {
+            Some(dtype) if info.dtype.is_float() && info.dtype != dtype => {
+                expect_readable_float(info)?;
+                dtype
+            }
+            _ => info.dtype,
+        };
+        let action = if dtype == info.dtype {
+            TensorAction::Keep
+        } else {
+            TensorAction::ConvertFloat(dtype)
+        };
+        let output = TensorPlan::new(&info.name, dtype, info.shape.clone());
+        Ok((action, vec![output]))
+    }
+}
+
+fn expect_readable_float(info: &TensorInfo) -> Result<(), CheckpointError> {
+    if matches!(info.dtype, DType::F32 | DType::F16 | DType::BF16) {
+        return Ok(());
+    }
+    Err(CheckpointError::new(
+        CheckpointErrorKind::WrongDType,
+        format!(
+            "expected F32, F16 or BF16 elements, found {}",
+            info.dtype.name()
+        ),
+    )
+    .in_file(&info.file)
+    .at_tensor(&info.name)
+    .hint("convert the checkpoint to one of these dtypes first"))
+}
+
+fn serialize_tensor_plans<S: Serializer>(
+    plans: &[TensorPlan],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Output<'a> {
+        tensor: &'a str,
+        dtype: &'static str,
+        shape: &'a [usize],
+        bytes: usize,
+    }
+    serializer.collect_seq(plans.iter().map(|plan| Output {
+        tensor: &plan.name,
+        dtype: plan.dtype.name(),
+        shape: &plan.shape,
+        bytes: plan.byte_len(),
+    }))
+}

@@ -1,0 +1,305 @@
+//! The whole decision as data.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Method, QuantizeError};
+
+/// The recipe format that this version reads and writes.
+pub const RECIPE_VERSION: u32 = 1;
+
+/// Block size of the 4-bit methods where the recipe names none.
+pub const DEFAULT_BLOCK_SIZE: usize = 64;
+
+/// What to do to a checkpoint: the same data from the command line, from a file and from code.
+///
+/// A recipe is written beside the model that it made, as `recipe.toml`, and can be replayed.
+///
+/// ```
+/// use fewbit_quantize::{Method, Recipe};
+///
+/// let recipe = Recipe::new(Method::Nf4).with_double_quantization(true).with_skip(["*.output.dense"]);
+/// assert_eq!(
+///     recipe.to_toml(),
+///     "version = 1\nmethod = \"nf4\"\nblock_size = 64\ndouble_quantization = true\nskip = [\"*.output.dense\"]\n"
+/// );
+/// assert_eq!(Recipe::from_toml(&recipe.to_toml())?, recipe);
+/// # Ok::<(), fewbit_quantize::QuantizeError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Version of the recipe format: [`RECIPE_VERSION`].
+    pub version: u32,
+    /// What becomes of the weights.
+    pub method: Method,
+    /// Elements that share one absmax, a power of two from 32 to 4096; `nf4` and `fp4` only.
+    /// `None` means [`DEFAULT_BLOCK_SIZE`] there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<usize>,
+    /// Whether the absmax values are themselves quantized to 8 bits; `nf4` and `fp4` only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub double_quantization: bool,
+    /// Whether the word embedding table is stored as int8 with one scale a row; `dynamic` and
+    /// `weight-only` only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub quantize_embeddings: bool,
+    /// Globs on module names that stay float, added to the defaults
+    /// (see [`selection`](crate::selection)).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip: Vec<String>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl Recipe {
+    /// The method with its defaults: blocks of 64 for the 4-bit methods, no double quantization,
+    /// float embeddings, nothing skipped beyond the defaults.
+    pub fn new(method: Method) -> Self {
+        Self {
+            version: RECIPE_VERSION,
+            method,
+            block_size: method.four_bit_type().map(|_| DEFAULT_BLOCK_SIZE),
+            double_quantization: false,
+            quantize_embeddings: false,
+            skip: Vec::new(),
+        }
+    }
+
+    /// Sets [`block_size`](Self::block_size).
+    #[must_use]
+    pub fn with_block_size(self, block_size: usize) -> Self {
+        Self {
+            block_size: Some(block_size),
+            ..self
+        }
+    }
+
+    /// Sets [`double_quantization`](Self::double_quantization).
+    #[must_use]
+    pub fn with_double_quantization(self, double_quantization: bool) -> Self {
+        Self {
+            double_quantization,
+            ..self
+        }
+    }
+
+    /// Sets [`quantize_embeddings`](Self::quantize_embeddings).
+    #[must_use]
+    pub fn with_quantize_embeddings(self, quantize_embeddings: bool) -> Self {
+        Self {
+            quantize_embeddings,
+            ..self
+        }
+    }
+
+    /// Adds globs to [`skip`](Self::skip).
+    #[must_use]
+    pub fn with_skip<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.skip.extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
+    /// Every method with its defaults and, where there is one, its variant: int8 embeddings for the
+    /// int8 methods, double quantization for the 4-bit ones. What `inspect` and `compare` go through.
+    pub fn standard() -> Vec<Self> {
+        Method::ALL
+            .into_iter()
+            .flat_map(|method| {
+                let plain = Self::new(method);
+                let variant = if method.is_int8() {
+                    Some(plain.clone().with_quantize_embeddings(true))
+                } else if method.four_bit_type().is_some() {
+                    Some(plain.clone().with_double_quantization(true))
+                } else {
+                    None
+                };
+                [Some(plain), variant].into_iter().flatten()
+            })
+            .collect()
+    }
+
+    /// A short name for tables: `dynamic + int8 embeddings`, `nf4 + double quantization`,
+    /// `nf4, blocks of 128`.
+    pub fn label(&self) -> String {
+        let mut label = self.method.name().to_owned();
+        if let Some(block_size) = self.block_size
+            && block_size != DEFAULT_BLOCK_SIZE
+        {
+            label += &format!(", blocks of {block_size}");
+        }
+        if self.double_quantization {
+            label += " + double quantization";
+        }
+        if self.quantize_embeddings {
+            label += " + int8 embeddings";
+        }
+        label
+    }
+
+    /// The block size of a 4-bit method.
+    pub fn effective_block_size(&self) -> usize {
+        self.block_size.unwrap_or(DEFAULT_BLOCK_SIZE)
+    }
+
+    /// Checks that the fields fit one another.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Recipe`] naming the field, what it holds and what it may hold.
+    pub fn validate(&self) -> Result<(), QuantizeError> {
+        let method = self.method;
+        let four_bit = method.four_bit_type().is_some();
+        let error = |field, expected: String, found: String, hint: &str| {
+            Err(QuantizeError::Recipe {
+                origin: "recipe".to_owned(),
+                field,
+                expected,
+                found,
+                hint: hint.to_owned(),
+            })
+        };
+        if self.version != RECIPE_VERSION {
+            return error(
+                "version",
+                RECIPE_VERSION.to_string(),
+                self.version.to_string(),
+                "the recipe was made for another version of fewbit",
+            );
+        }
+        if let Some(block_size) = self.block_size {
+            if !four_bit {
+                return error(
+                    "block_size",
+                    format!("none with the method `{method}`"),
+                    block_size.to_string(),
+                    "`nf4` and `fp4` have a block size",
+                );
+            }
+            if !block_size.is_power_of_two() || !(32..=4096).contains(&block_size) {
+                return error(
+                    "block_size",
+                    "a power of two from 32 to 4096".to_owned(),
+                    block_size.to_string(),
+                    "64 is what bitsandbytes uses",
+                );
+            }
+        }
+        if self.double_quantization && !four_bit {
+            return error(
+                "double_quantization",
+                format!("false with the method `{method}`"),
+                "true".to_owned(),
+                "`nf4` and `fp4` have double quantization",
+            );
+        }
+        if self.quantize_embeddings && !method.is_int8() {
+            let hint = if four_bit {
+                "the bitsandbytes layout has no int8 embeddings: use the method `dynamic` or `weight-only`"
+            } else {
+                "`dynamic` and `weight-only` have int8 embeddings"
+            };
+            return error(
+                "quantize_embeddings",
+                format!("false with the method `{method}`"),
+                "true".to_owned(),
+                hint,
+            );
+        }
+        if !self.skip.is_empty() && method.float_dtype().is_some() {
+            return error(
+                "skip",
+                format!(
+                    "no patterns with the method `{method}`, which converts every float tensor"
+                ),
+                format!("{:?}", self.skip),
+                "a checkpoint of mixed dtypes is loaded as one dtype: leave the patterns out",
+            );
+        }
+        Ok(())
+    }
+
+    /// Parses and validates TOML.
+    ///
+    /// # Errors
+    /// [`QuantizeError::RecipeSyntax`] or [`QuantizeError::Recipe`].
+    pub fn from_toml(text: &str) -> Result<Self, QuantizeError> {
+        Self::parse_toml(text, "recipe")
+    }
+
+    /// Parses and validates JSON.
+    ///
+    /// # Errors
+    /// [`QuantizeError::RecipeSyntax`] or [`QuantizeError::Recipe`].
+    pub fn from_json(text: &str) -> Result<Self, QuantizeError> {
+        Self::parse_json(text, "recipe")
+    }
+
+    /// Reads a recipe file: JSON where the name ends in `.json`, TOML otherwise.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Io`], and those of [`from_toml`](Self::from_toml).
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, QuantizeError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|source| QuantizeError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let origin = path.display().to_string();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            Self::parse_json(&text, &origin)
+        } else {
+            Self::parse_toml(&text, &origin)
+        }
+    }
+
+    /// The recipe as TOML; fields that hold their default are left out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a struct of numbers, strings and lists is valid TOML")
+    }
+
+    /// The recipe as JSON; fields that hold their default are left out.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a struct with string keys is valid JSON")
+    }
+
+    fn parse_toml(text: &str, origin: &str) -> Result<Self, QuantizeError> {
+        let parsed = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned());
+        Self::validated(parsed, origin)
+    }
+
+    fn parse_json(text: &str, origin: &str) -> Result<Self, QuantizeError> {
+        Self::validated(
+            serde_json::from_str(text).map_err(|error| error.to_string()),
+            origin,
+        )
+    }
+
+    fn validated(parsed: Result<Self, String>, origin: &str) -> Result<Self, QuantizeError> {
+        let recipe = parsed.map_err(|message| QuantizeError::RecipeSyntax {
+            origin: origin.to_owned(),
+            message,
+        })?;
+        match recipe.validate() {
+            Err(QuantizeError::Recipe {
+                field,
+                expected,
+                found,
+                hint,
+                ..
+            }) => Err(QuantizeError::Recipe {
+                origin: origin.to_owned(),
+                field,
+                expected,
+                found,
+                hint,
+            }),
+            result => result.map(|()| recipe),
+        }
+    }
+}

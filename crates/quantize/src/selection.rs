@@ -1,0 +1,311 @@
+//! Which modules are quantized.
+//!
+//! By default these are the linear layers of the encoder proper: attention query, key, value and
+//! output, both feed-forward layers and, where there is one, the projection after the embeddings.
+//! They hold nearly all the multiplications. What stays float by default, and why:
+//!
+//! * **Pooler and task heads.** Few parameters, run once a text instead of once a token, and the last
+//!   thing before a decision: an error here is not averaged out by anything after it. They are also
+//!   what is replaced or trained further most often.
+//! * **Embedding tables.** A lookup multiplies nothing, so quantizing them saves bytes but no time.
+//!   The word embedding table, often half of a small model, can be stored as int8 with one scale a
+//!   row (`quantize_embeddings`); position and token type tables are small.
+//! * **Layer normalization and biases.** A few vectors.
+//!
+//! The globs of [`Recipe::skip`] come on top of that. A glob matches the whole module path, either as
+//! the checkpoint spells it (`bert.encoder.layer.0.output.dense`) or without the model prefix
+//! (`encoder.layer.0.output.dense`); `*` also matches dots. A glob that matches no module that would
+//! have been quantized is an error, because a mistyped one would otherwise quantize what was meant
+//! to stay float.
+
+use std::fmt;
+
+use fewbit_checkpoint::Checkpoint;
+use fewbit_model::{EncoderSpec, LinearModule};
+use globset::{GlobBuilder, GlobMatcher};
+use serde::{Serialize, Serializer};
+
+use crate::{QuantizeError, Recipe};
+
+/// How many near names a hint lists.
+const NEAR_NAMES: usize = 5;
+
+/// The kind of a quantized module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModuleKind {
+    /// A linear layer, (out, in).
+    Linear,
+    /// An embedding table, (rows, width).
+    Embedding,
+}
+
+/// A module whose weight is quantized.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SelectedModule {
+    /// Module path as in the checkpoint and the shape of its weight.
+    pub module: LinearModule,
+    /// Linear layer or embedding table.
+    pub kind: ModuleKind,
+}
+
+/// Why a module stays float.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeepReason {
+    /// A glob of the recipe matches it.
+    SkipPattern(String),
+    /// Poolers stay float by default.
+    Pooler,
+    /// Task heads stay float by default.
+    TaskHead,
+    /// The encoder has no such module.
+    OutsideTheEncoder,
+    /// The recipe does not ask for int8 embeddings.
+    EmbeddingTable,
+    /// The bitsandbytes layout has no quantized embeddings.
+    EmbeddingTableFourBit,
+}
+
+impl fmt::Display for KeepReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeepReason::SkipPattern(pattern) => write!(f, "matches the skip pattern `{pattern}`"),
+            KeepReason::Pooler => f.write_str("poolers stay float"),
+            KeepReason::TaskHead => f.write_str("task heads stay float"),
+            KeepReason::OutsideTheEncoder => f.write_str("not part of the encoder"),
+            KeepReason::EmbeddingTable => {
+                f.write_str("the embedding table stays float unless `quantize_embeddings` is set")
+            }
+            KeepReason::EmbeddingTableFourBit => {
+                f.write_str("the bitsandbytes layout has no quantized embeddings")
+            }
+        }
+    }
+}
+
+impl Serialize for KeepReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A module that could be quantized and is not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeptModule {
+    /// Module path as in the checkpoint.
+    pub module: String,
+    /// Why it stays float.
+    pub reason: KeepReason,
+}
+
+/// The modules of one checkpoint, sorted by what a recipe does to them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Selection {
+    /// Modules whose weights are quantized, in execution order. Empty for `fp16` and `bf16`, which
+    /// convert every float tensor.
+    pub quantized: Vec<SelectedModule>,
+    /// Modules with a matrix that stays float, and why.
+    pub kept: Vec<KeptModule>,
+}
+
+impl Selection {
+    /// Applies the defaults and the skip globs of `recipe`, which is valid.
+    ///
+    /// # Errors
+    /// A glob that is malformed or matches nothing, or globs that leave nothing to quantize.
+    pub fn new(
+        checkpoint: &Checkpoint,
+        spec: &EncoderSpec,
+        recipe: &Recipe,
+    ) -> Result<Self, QuantizeError> {
+        if recipe.method.float_dtype().is_some() {
+            return Ok(Self::default());
+        }
+        let word_embeddings = spec.word_embeddings();
+        let prefix = spec.prefix.as_str();
+        let mut candidates = Vec::new();
+        let mut selection = Self::default();
+        if recipe.quantize_embeddings {
+            candidates.push(SelectedModule {
+                module: word_embeddings,
+                kind: ModuleKind::Embedding,
+            });
+        } else {
+            selection.kept.push(KeptModule {
+                module: word_embeddings.name,
+                reason: if recipe.method.is_int8() {
+                    KeepReason::EmbeddingTable
+                } else {
+                    KeepReason::EmbeddingTableFourBit
+                },
+            });
+        }
+        candidates.extend(
+            spec.linear_modules()
+                .into_iter()
+                .map(|module| SelectedModule {
+                    module,
+                    kind: ModuleKind::Linear,
+                }),
+        );
+
+        selection
+            .kept
+            .extend(matrices_outside_the_encoder(checkpoint, spec));
+        let globs = SkipGlobs::compile(&recipe.skip, &candidates, &selection.kept, prefix)?;
+        let number_of_candidates = candidates.len();
+        for candidate in candidates {
+            match globs.first_match(&candidate.module.name, prefix) {
+                Some(pattern) => selection.kept.push(KeptModule {
+                    module: candidate.module.name,
+                    reason: KeepReason::SkipPattern(pattern.to_owned()),
+                }),
+                None => selection.quantized.push(candidate),
+            }
+        }
+        if selection.quantized.is_empty() {
+            return Err(QuantizeError::NothingToQuantize {
+                modules: number_of_candidates,
+            });
+        }
+        Ok(selection)
+    }
+}
+
+/// The module path without the model prefix.
+pub(crate) fn without_prefix<'a>(module: &'a str, prefix: &str) -> &'a str {
+    module.strip_prefix(prefix).unwrap_or(module)
+}
+
+/// Modules with a weight matrix in the checkpoint that the encoder proper does not have.
+fn matrices_outside_the_encoder<'a>(
+    checkpoint: &'a Checkpoint,
+    spec: &'a EncoderSpec,
+) -> impl Iterator<Item = KeptModule> + 'a {
+    checkpoint.tensors().filter_map(|info| {
+        let module = info.name.strip_suffix(".weight")?;
+        let reason = match spec.part_of(&info.name) {
+            "pooler" => KeepReason::Pooler,
+            "head" => KeepReason::TaskHead,
+            "other" => KeepReason::OutsideTheEncoder,
+            _ => return None,
+        };
+        (info.shape.len() == 2).then(|| KeptModule {
+            module: module.to_owned(),
+            reason,
+        })
+    })
+}
+
+/// The compiled skip globs, each of which matches something.
+struct SkipGlobs<'a> {
+    globs: Vec<(&'a str, GlobMatcher)>,
+}
+
+impl<'a> SkipGlobs<'a> {
+    fn compile(
+        patterns: &'a [String],
+        candidates: &[SelectedModule],
+        kept: &[KeptModule],
+        prefix: &str,
+    ) -> Result<Self, QuantizeError> {
+        let mut globs = Vec::with_capacity(patterns.len());
+        for pattern in patterns {
+            let glob = GlobBuilder::new(pattern)
+                .build()
+                .map_err(|error| QuantizeError::SkipPattern {
+                    pattern: pattern.clone(),
+                    problem: format!("is not a glob: {}", error.kind()),
+                    hint:
+                        "`*` matches any text, `?` one character, `{a,b}` either, `[0-9]` a range"
+                            .to_owned(),
+                })?
+                .compile_matcher();
+            let matches = |module: &str| is_match(&glob, module, prefix);
+            if !candidates
+                .iter()
+                .any(|candidate| matches(&candidate.module.name))
+            {
+                let float = kept.iter().find(|kept| matches(&kept.module));
+                return Err(QuantizeError::SkipPattern {
+                    pattern: pattern.clone(),
+                    problem: "matches no module that would be quantized".to_owned(),
+                    hint: match float {
+                        Some(float) => format!(
+                            "`{}` stays float without it: leave the pattern out",
+                            float.module
+                        ),
+                        None => near_names_hint(pattern, candidates, prefix),
+                    },
+                });
+            }
+            globs.push((pattern.as_str(), glob));
+        }
+        Ok(Self { globs })
+    }
+
+    fn first_match(&self, module: &str, prefix: &str) -> Option<&'a str> {
+        self.globs
+            .iter()
+            .find(|(_, glob)| is_match(glob, module, prefix))
+            .map(|(pattern, _)| *pattern)
+    }
+}
+
+fn is_match(glob: &GlobMatcher, module: &str, prefix: &str) -> bool {
+    glob.is_match(module) || glob.is_match(without_prefix(module, prefix))
+}
+
+fn near_names_hint(pattern: &str, candidates: &[SelectedModule], prefix: &str) -> String {
+    let names = candidates
+        .iter()
+        .map(|candidate| without_prefix(&candidate.module.name, prefix));
+    format!(
+        "modules with near names: {}",
+        near_names(pattern, names).join(", ")
+    )
+}
+
+/// The names with the least edit distance to `pattern`, nearest first; equal distances in the order
+/// given.
+fn near_names<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut ranked: Vec<(usize, &str)> = names
+        .map(|name| (strsim::levenshtein(pattern, name), name))
+        .collect();
+    ranked.sort_by_key(|(distance, _)| *distance);
+    ranked
+        .into_iter()
+        .take(NEAR_NAMES)
+        .map(|(_, name)| name)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_are_sorted_by_distance_and_keep_their_order() {
+        let names = [
+            "output.dense",
+            "attention.query",
+            "output.dens",
+            "outpu.dense",
+        ];
+        assert_eq!(
+            near_names("output.dense*", names.into_iter())[..3],
+            ["output.dense", "output.dens", "outpu.dense"]
+        );
+    }
+
+    #[test]
+    fn only_the_models_own_prefix_is_cut() {
+        assert_eq!(
+            without_prefix("bert.encoder.layer.0", "bert."),
+            "encoder.layer.0"
+        );
+        assert_eq!(without_prefix("encoder.layer.0", ""), "encoder.layer.0");
+        assert_eq!(without_prefix("classifier", "bert."), "classifier");
+    }
+}

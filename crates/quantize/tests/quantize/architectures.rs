@@ -1,0 +1,127 @@
+//! Every encoder family, with the models that the real transformers library wrote.
+
+use std::path::PathBuf;
+
+use fewbit_checkpoint::Checkpoint;
+use fewbit_model::EncoderSpec;
+use fewbit_quantize::{Method, QuantizePlan, Recipe, quantize_model};
+
+fn golden_models() -> Vec<PathBuf> {
+    let directory = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../model/tests/golden/architectures"
+    );
+    let mut models: Vec<PathBuf> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("config.json").is_file())
+        .collect();
+    models.sort();
+    assert!(models.len() >= 10, "{models:?}");
+    models
+}
+
+#[test]
+fn every_family_converts_with_every_method_and_reads_back() {
+    let root = tempfile::tempdir().unwrap();
+    for model in golden_models() {
+        let name = model.file_name().unwrap().to_str().unwrap();
+        let source = Checkpoint::open(&model).unwrap();
+        let spec = EncoderSpec::from_checkpoint(&source).unwrap();
+        for recipe in Recipe::standard() {
+            let context = format!("{name}: {}", recipe.label());
+            let out = root.path().join(&context);
+            let plan = QuantizePlan::new(&source, &recipe).unwrap();
+            let report = quantize_model(&model, &recipe, &out, false, &mut |_, _, _| {})
+                .unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert!(
+                report.output_bytes < report.source_bytes || recipe.method.float_dtype().is_some()
+            );
+
+            let output = Checkpoint::open(&out).unwrap();
+            let written: usize = output.tensors().map(|info| info.byte_len).sum();
+            assert_eq!(written, plan.output_bytes(), "{context}");
+            // The description of the model has not changed, and all its weights can be read.
+            assert_eq!(
+                EncoderSpec::from_checkpoint(&output).unwrap(),
+                spec,
+                "{context}"
+            );
+            for module in spec
+                .linear_modules()
+                .into_iter()
+                .chain([spec.word_embeddings()])
+            {
+                let stored = output.stored_weight(&module.name, module.shape).unwrap();
+                let weight = stored.dequantize(module.shape).unwrap();
+                let original = source.require(&format!("{}.weight", module.name)).unwrap();
+                let cosine =
+                    fewbit_numerics::error_statistics::cosine(&original.to_f32().unwrap(), &weight);
+                assert!(
+                    cosine > least_cosine(recipe.method),
+                    "{context} {}: {cosine}",
+                    module.name
+                );
+            }
+        }
+    }
+}
+
+/// A linear layer among the embeddings is still a linear layer to a loader.
+#[test]
+fn a_skipped_projection_of_the_embeddings_is_on_the_list_for_loaders() {
+    let model = golden_models()
+        .into_iter()
+        .find(|path| path.ends_with("electra-embedding-size-16"))
+        .unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let recipe = Recipe::new(Method::Nf4).with_skip(["embeddings_project"]);
+    let report = quantize_model(
+        &model,
+        &recipe,
+        root.path().join("out"),
+        false,
+        &mut |_, _, _| {},
+    )
+    .unwrap();
+    let output = Checkpoint::open(&report.output).unwrap();
+    let list = &output.config()["quantization_config"]["llm_int8_skip_modules"];
+    let names = list.as_array().unwrap();
+    assert!(names.contains(&"embeddings_project".into()), "{list}");
+    assert!(
+        !names
+            .iter()
+            .any(|name| name == "embeddings.word_embeddings"),
+        "{list}"
+    );
+    assert!(
+        names.contains(&"discriminator_predictions".into()),
+        "{list}"
+    );
+}
+
+#[test]
+fn int8_embeddings_under_a_language_modelling_head_are_noted() {
+    for (name, notes) in [("bert-masked-lm", 1), ("bert-sequence-classification", 0)] {
+        let model = golden_models()
+            .into_iter()
+            .find(|path| path.ends_with(name))
+            .unwrap();
+        let checkpoint = Checkpoint::open(model).unwrap();
+        let recipe = Recipe::new(Method::Dynamic);
+        let plan = QuantizePlan::new(&checkpoint, &recipe).unwrap();
+        assert!(plan.notes().is_empty(), "{name}");
+        let plan = QuantizePlan::new(&checkpoint, &recipe.with_quantize_embeddings(true)).unwrap();
+        assert_eq!(plan.notes().len(), notes, "{name}");
+    }
+}
+
+/// For Gaussian weights in short blocks: int8 has an error of at most half a step, absmax / 255, hence
+/// far below a thousandth of the norm squared; nf4 about 0.9 % of it and fp4 about 1.4 %, so that the
+/// cosine, 1 - error / 2, is above 0.99; small tensors of odd sizes need some room.
+fn least_cosine(method: Method) -> f64 {
+    match method {
+        Method::Nf4 | Method::Fp4 => 0.98,
+        _ => 0.9999,
+    }
+}

@@ -1,0 +1,11 @@
+//! Whole conversions of small checkpoints.
+
+mod architectures;
+mod config_file;
+mod directory;
+mod errors;
+mod methods;
+mod plans;
+mod recipes;
+mod selection;
+mod tiny_bert;

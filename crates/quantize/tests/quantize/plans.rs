@@ -1,0 +1,210 @@
+//! Plans: exact sizes without reading a weight.
+
+use fewbit_quantize::{Method, QuantizePlan, Recipe, TensorAction, method_sizes};
+
+use crate::tiny_bert::TinyBert;
+
+fn plan(recipe: &Recipe) -> QuantizePlan {
+    QuantizePlan::new(&TinyBert::f32().write().open(), recipe).unwrap()
+}
+
+fn row<'a>(plan: &'a QuantizePlan, tensor: &str) -> &'a fewbit_quantize::PlanRow {
+    plan.rows().iter().find(|row| row.tensor == tensor).unwrap()
+}
+
+#[test]
+fn bytes_of_one_layer_by_hand() {
+    let name = "bert.encoder.layer.0.intermediate.dense.weight";
+    // 48 x 32 = 1536 elements.
+    let source = 4 * 1536;
+    for (recipe, bytes) in [
+        (Recipe::new(Method::Fp16), 2 * 1536),
+        (Recipe::new(Method::Dynamic), 1536 + 4 * 48),
+        // Words of four codes, scales, and two 64-bit numbers.
+        (Recipe::new(Method::WeightOnly), 1536 + 4 * 48 + 16),
+    ] {
+        let plan = plan(&recipe);
+        let row = row(&plan, name);
+        assert_eq!(
+            (row.source_bytes, row.output_bytes),
+            (source, bytes),
+            "{}",
+            recipe.label()
+        );
+        assert_eq!(
+            row.module.as_deref(),
+            Some("bert.encoder.layer.0.intermediate.dense")
+        );
+        assert_eq!((row.part, row.dtype), ("feed-forward", "F32"));
+    }
+    for (recipe, bytes) in [
+        // 24 blocks of 64, code table of 16.
+        (Recipe::new(Method::Nf4), 768 + 4 * 24 + 4 * 16),
+        // One byte a block, one nested block, two tables.
+        (
+            Recipe::new(Method::Fp4).with_double_quantization(true),
+            768 + 24 + 4 + 4 * 16 + 4 * 256,
+        ),
+    ] {
+        let plan = plan(&recipe);
+        let row = row(&plan, name);
+        let state = row.outputs.last().unwrap();
+        assert!(state.name.contains("quant_state.bitsandbytes__"));
+        assert_eq!(
+            row.output_bytes,
+            bytes + state.byte_len(),
+            "{}",
+            recipe.label()
+        );
+    }
+}
+
+#[test]
+fn totals_are_sums_over_rows_and_over_parts() {
+    for recipe in Recipe::standard() {
+        let plan = plan(&recipe);
+        let rows =
+            |f: fn(&fewbit_quantize::PlanRow) -> usize| plan.rows().iter().map(f).sum::<usize>();
+        assert_eq!(plan.source_bytes(), rows(|row| row.source_bytes));
+        assert_eq!(plan.output_bytes(), rows(|row| row.output_bytes));
+        let parts: usize = plan.parts().iter().map(|part| part.output_bytes).sum();
+        assert_eq!(plan.output_bytes(), parts);
+        assert_eq!(
+            plan.compression_ratio(),
+            plan.source_bytes() as f64 / plan.output_bytes() as f64
+        );
+    }
+}
+
+#[test]
+fn bits_per_weight_by_hand() {
+    assert_eq!(
+        plan(&Recipe::new(Method::Bf16)).bits_per_weight(),
+        Some(16.0)
+    );
+    // Each layer: four 32 x 32, one 48 x 32, one 32 x 48; a scale of four bytes a row.
+    let weights = 4 * 1024 + 2 * 1536;
+    let bytes = weights + 4 * (4 * 32 + 48 + 32);
+    assert_eq!(
+        plan(&Recipe::new(Method::Dynamic)).bits_per_weight(),
+        Some(8.0 * bytes as f64 / weights as f64)
+    );
+}
+
+#[test]
+fn actions_are_told_in_words() {
+    let action = |recipe: Recipe, tensor: &str| row(&plan(&recipe), tensor).action.to_string();
+    let weight = "bert.encoder.layer.0.output.dense.weight";
+    let table = "bert.embeddings.word_embeddings.weight";
+    assert_eq!(
+        action(Recipe::new(Method::Fp16), weight),
+        "convert to float16"
+    );
+    assert_eq!(action(Recipe::new(Method::Dynamic), table), "keep");
+    assert_eq!(
+        action(Recipe::new(Method::Dynamic), weight),
+        "quantize to int8 per channel, activations per token"
+    );
+    assert_eq!(
+        action(Recipe::new(Method::WeightOnly), weight),
+        "quantize to int8 per channel"
+    );
+    assert_eq!(
+        action(
+            Recipe::new(Method::WeightOnly).with_quantize_embeddings(true),
+            table
+        ),
+        "quantize to int8 per row"
+    );
+    assert_eq!(
+        action(
+            Recipe::new(Method::Fp4).with_double_quantization(true),
+            weight
+        ),
+        "quantize to fp4, blocks of 64, double quantization"
+    );
+}
+
+#[test]
+fn integer_buffers_are_kept_by_every_method() {
+    for recipe in Recipe::standard() {
+        let plan = plan(&recipe);
+        let row = row(&plan, "bert.embeddings.position_ids");
+        assert_eq!(row.action, TensorAction::Keep, "{}", recipe.label());
+        assert_eq!((row.dtype, row.output_bytes), ("I64", 128));
+    }
+}
+
+#[test]
+fn sizes_of_all_methods_are_those_of_their_plans() {
+    let checkpoint = TinyBert::f32().write().open();
+    let sizes = method_sizes(&checkpoint).unwrap();
+    let labels: Vec<&str> = sizes.iter().map(|size| size.label.as_str()).collect();
+    assert_eq!(
+        labels,
+        [
+            "fp16",
+            "bf16",
+            "dynamic",
+            "dynamic + int8 embeddings",
+            "weight-only",
+            "weight-only + int8 embeddings",
+            "nf4",
+            "nf4 + double quantization",
+            "fp4",
+            "fp4 + double quantization",
+        ]
+    );
+    for size in sizes {
+        let plan = QuantizePlan::new(&checkpoint, &size.recipe).unwrap();
+        assert_eq!(size.output_bytes, plan.output_bytes(), "{}", size.label);
+    }
+}
+
+#[test]
+fn a_plan_serializes_for_a_dry_run() {
+    let plan = plan(&Recipe::new(Method::Dynamic).with_skip(["*.layer.1.*"]));
+    let json = serde_json::to_value(&plan).unwrap();
+    assert_eq!(json["recipe"]["method"], "dynamic");
+    assert_eq!(json["output_bytes"], plan.output_bytes());
+    let rows = json["rows"].as_array().unwrap();
+    let row = rows
+        .iter()
+        .find(|row| row["tensor"] == "bert.encoder.layer.0.attention.self.key.weight")
+        .unwrap();
+    insta::assert_json_snapshot!(row, @r#"
+    {
+      "tensor": "bert.encoder.layer.0.attention.self.key.weight",
+      "module": "bert.encoder.layer.0.attention.self.key",
+      "part": "attention",
+      "dtype": "F32",
+      "shape": [
+        32,
+        32
+      ],
+      "action": "quantize to int8 per channel, activations per token",
+      "source_bytes": 4096,
+      "output_bytes": 1152,
+      "outputs": [
+        {
+          "tensor": "bert.encoder.layer.0.attention.self.key.weight",
+          "dtype": "I8",
+          "shape": [
+            32,
+            32
+          ],
+          "bytes": 1024
+        },
+        {
+          "tensor": "bert.encoder.layer.0.attention.self.key.weight_scale",
+          "dtype": "F32",
+          "shape": [
+            32,
+            1
+          ],
+          "bytes": 128
+        }
+      ]
+    }
+    "#);
+}

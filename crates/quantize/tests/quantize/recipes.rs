@@ -1,0 +1,144 @@
+//! Recipes: two spellings, defaults, and every way of being wrong.
+
+use fewbit_quantize::{Method, QuantizeError, Recipe};
+
+fn text(result: Result<Recipe, QuantizeError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let recipe = Recipe::from_toml("version = 1\nmethod = \"nf4\"\n").unwrap();
+    assert_eq!(recipe.effective_block_size(), 64);
+    assert!(!recipe.double_quantization && !recipe.quantize_embeddings);
+    assert!(recipe.skip.is_empty());
+    assert_eq!(Recipe::new(Method::Nf4).block_size, Some(64));
+    assert_eq!(Recipe::new(Method::Dynamic).block_size, None);
+}
+
+#[test]
+fn every_standard_recipe_survives_both_spellings() {
+    for recipe in Recipe::standard() {
+        recipe.validate().unwrap();
+        assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
+        assert_eq!(Recipe::from_json(&recipe.to_json()).unwrap(), recipe);
+    }
+    let recipe = Recipe::new(Method::Dynamic)
+        .with_quantize_embeddings(true)
+        .with_skip(["*.query", "encoder.layer.{0,1}.*"]);
+    assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
+    assert_eq!(Recipe::from_json(&recipe.to_json()).unwrap(), recipe);
+}
+
+#[test]
+fn int4_in_a_file_means_nf4() {
+    let recipe = Recipe::from_json(r#"{"version": 1, "method": "int4"}"#).unwrap();
+    assert_eq!(recipe.method, Method::Nf4);
+    assert!(recipe.to_toml().contains("method = \"nf4\""));
+}
+
+#[test]
+fn fields_that_do_not_fit_are_named() {
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 2\nmethod = \"nf4\"")), @r"
+    recipe: `version`: expected 1, found 2
+      hint: the recipe was made for another version of fewbit
+    ");
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"nf4\"\nblock_size = 48")), @r"
+    recipe: `block_size`: expected a power of two from 32 to 4096, found 48
+      hint: 64 is what bitsandbytes uses
+    ");
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"dynamic\"\nblock_size = 64")), @r"
+    recipe: `block_size`: expected none with the method `dynamic`, found 64
+      hint: `nf4` and `fp4` have a block size
+    ");
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"fp16\"\ndouble_quantization = true")), @r"
+    recipe: `double_quantization`: expected false with the method `fp16`, found true
+      hint: `nf4` and `fp4` have double quantization
+    ");
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"nf4\"\nquantize_embeddings = true")), @r"
+    recipe: `quantize_embeddings`: expected false with the method `nf4`, found true
+      hint: the bitsandbytes layout has no int8 embeddings: use the method `dynamic` or `weight-only`
+    ");
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"bf16\"\nquantize_embeddings = true")), @r"
+    recipe: `quantize_embeddings`: expected false with the method `bf16`, found true
+      hint: `dynamic` and `weight-only` have int8 embeddings
+    ");
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"bf16\"\nskip = [\"pooler*\"]")), @r#"
+    recipe: `skip`: expected no patterns with the method `bf16`, which converts every float tensor, found ["pooler*"]
+      hint: a checkpoint of mixed dtypes is loaded as one dtype: leave the patterns out
+    "#);
+}
+
+#[test]
+fn block_sizes_at_the_limits() {
+    for (block_size, valid) in [
+        (0, false),
+        (16, false),
+        (32, true),
+        (4096, true),
+        (8192, false),
+    ] {
+        let recipe = Recipe::new(Method::Fp4).with_block_size(block_size);
+        assert_eq!(recipe.validate().is_ok(), valid, "{block_size}");
+    }
+}
+
+#[test]
+fn what_is_no_recipe_is_told_with_its_place() {
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"nf4\"\nblok_size = 64")), @r"
+    recipe: not a recipe: TOML parse error at line 3, column 1
+      |
+    3 | blok_size = 64
+      | ^^^^^^^^^
+    unknown field `blok_size`, expected one of `version`, `method`, `block_size`, `double_quantization`, `quantize_embeddings`, `skip`
+      hint: a recipe.toml stands beside every model that fewbit quantized
+    ");
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"int3\"")), @r#"
+    recipe: not a recipe: TOML parse error at line 2, column 10
+      |
+    2 | method = "int3"
+      |          ^^^^^^
+    unknown variant `int3`, expected one of `fp16`, `bf16`, `dynamic`, `weight-only`, `int4`, `nf4`, `fp4`
+      hint: a recipe.toml stands beside every model that fewbit quantized
+    "#);
+    insta::assert_snapshot!(text(Recipe::from_json("{\"method\": \"nf4\"}")), @r"
+    recipe: not a recipe: missing field `version` at line 1 column 17
+      hint: a recipe.toml stands beside every model that fewbit quantized
+    ");
+    insta::assert_snapshot!(text(Recipe::from_json("{\"version\": 1,")), @r"
+    recipe: not a recipe: EOF while parsing a value at line 1 column 14
+      hint: a recipe.toml stands beside every model that fewbit quantized
+    ");
+}
+
+#[test]
+fn files_are_read_by_their_ending_and_named_in_errors() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let recipe = Recipe::new(Method::Fp4);
+    let toml = write("recipe.toml", &recipe.to_toml());
+    let json = write("recipe.json", &recipe.to_json());
+    assert_eq!(Recipe::read(toml).unwrap(), recipe);
+    assert_eq!(Recipe::read(json).unwrap(), recipe);
+
+    let shown = |result: Result<Recipe, QuantizeError>| {
+        text(result).replace(&format!("{}/", directory.path().display()), "")
+    };
+    insta::assert_snapshot!(shown(Recipe::read(write("wrong.json", "{\"version\": 1}"))), @r"
+    wrong.json: not a recipe: missing field `method` at line 1 column 14
+      hint: a recipe.toml stands beside every model that fewbit quantized
+    ");
+    let block_size = write(
+        "block.toml",
+        "version = 1\nmethod = \"nf4\"\nblock_size = 1",
+    );
+    insta::assert_snapshot!(shown(Recipe::read(block_size)), @r"
+    block.toml: `block_size`: expected a power of two from 32 to 4096, found 1
+      hint: 64 is what bitsandbytes uses
+    ");
+    insta::assert_snapshot!(shown(Recipe::read(directory.path().join("none.toml"))), @"none.toml: No such file or directory (os error 2)");
+}
