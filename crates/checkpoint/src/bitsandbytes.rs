@@ -22,7 +22,7 @@ use fewbit_numerics::dtype::DType;
 use fewbit_numerics::dynamic_map::dynamic_map;
 use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
 use quant_state::{NestedState, QuantState};
-pub(crate) use read::read;
+pub(crate) use read::{four_bit_shape, read};
 use serde_json::{Value, json};
 use std::fmt;
 

@@ -22,6 +22,7 @@ pub mod hub;
 )]
 mod memory_map;
 mod module_pattern;
+mod parameter_count;
 pub mod quantization_config;
 mod safetensors_file;
 mod shards;

@@ -16,13 +16,8 @@ pub(crate) fn read<'a>(
     module: &str,
     shape: [usize; 2],
 ) -> Result<StoredWeight<'a>, CheckpointError> {
-    for kind in [FourBitType::Nf4, FourBitType::Fp4] {
-        if let Some(state) = checkpoint.get(&format!(
-            "{module}.weight.quant_state.bitsandbytes__{}",
-            kind.name()
-        )) {
-            return read_four_bit(checkpoint, module, shape, kind, &state);
-        }
+    if let Some((kind, state)) = quant_state_tensor(checkpoint, module) {
+        return read_four_bit(checkpoint, module, shape, kind, &state);
     }
     if let Some(row_absmax) = checkpoint.get(&format!("{module}.SCB")) {
         return read_eight_bit(checkpoint, module, shape, &row_absmax);
@@ -32,6 +27,32 @@ pub(crate) fn read<'a>(
         return Err(checkpoint.missing(&name));
     }
     read_float(checkpoint, module, shape)
+}
+
+/// The shape of the weight of `module` that its quant_state gives; none if it is not 4-bit.
+pub(crate) fn four_bit_shape(
+    checkpoint: &Checkpoint,
+    module: &str,
+) -> Result<Option<Vec<usize>>, CheckpointError> {
+    let Some((_, view)) = quant_state_tensor(checkpoint, module) else {
+        return Ok(None);
+    };
+    let state = QuantState::parse(view.bytes)
+        .map_err(|message| view.error(CheckpointErrorKind::Malformed, message))?;
+    Ok(Some(state.shape))
+}
+
+/// The quant_state of a 4-bit module, and the type that its name gives.
+fn quant_state_tensor<'a>(
+    checkpoint: &'a Checkpoint,
+    module: &str,
+) -> Option<(FourBitType, TensorView<'a>)> {
+    [FourBitType::Nf4, FourBitType::Fp4]
+        .into_iter()
+        .find_map(|kind| {
+            let name = format!("{module}.weight.quant_state.bitsandbytes__{}", kind.name());
+            Some((kind, checkpoint.get(&name)?))
+        })
 }
 
 fn read_four_bit<'a>(

@@ -1,0 +1,326 @@
+"""Loads what fewbit writes with the libraries that others use, and lets fewbit open what they write.
+
+    python interop.py path/to/fewbit [--model DIRECTORY] [--keep DIRECTORY] [--only NAME,…]
+
+Prints one table and exits with 1 if any check failed. README.md beside this file says what is checked and why the limits are what they are.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["TQDM_DISABLE"] = "1"
+
+import numpy
+import torch
+import transformers
+
+import libraries
+import weights
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "crates" / "model" / "tests" / "golden"
+# float32 against float32 with the same weights: the difference is the order of summation. The same limit as fewbit's
+# float embeddings have against sentence-transformers.
+SAME_WEIGHTS = 1e-5
+# The library computes in 16 bits, fewbit in float32: 2^-11 (2^-8) of every value and operation. Besides, the library is
+# loaded in float32 and must then agree as above.
+SIXTEEN_BITS = {"float16": 0.9999, "bfloat16": 0.999}
+# Quantized activations. README.md says why this is judged by the mean, and against the library's own spread.
+MEAN_COSINE, SPREAD = 0.999, 2.0
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+
+@dataclass
+class Method:
+    """One way to run `fewbit quantize`, and what is expected of it."""
+
+    name: str
+    arguments: list
+    # How far the library's embeddings may be from fewbit's: a key of LIMITS.
+    agreement: str
+    check: callable
+    # On the tiny models of every family: least cosine of hidden states to the float model. Only names can break this.
+    family_cosine: float = 0.99
+
+
+def check_rounded(dtype):
+    return lambda source, directory, loaded: weights.rounded(source, directory, dtype)
+
+
+def check_four_bit(kind, double):
+    return lambda source, directory, loaded: weights.four_bit(source, directory, loaded, kind, double)
+
+
+METHODS = [
+    Method("fp16", ["--method", "fp16"], "float16", check_rounded(torch.float16)),
+    Method("bf16", ["--method", "bf16"], "bfloat16", check_rounded(torch.bfloat16)),
+    Method("dynamic", ["--method", "dynamic"], "int8 activations", weights.int8),
+    Method("dynamic, int8 embeddings", ["--method", "dynamic", "--quantize-embeddings"], "int8 activations", weights.int8),
+    Method("weight-only", ["--method", "weight-only"], "same weights", weights.int8),
+    Method("weight-only, int8 embeddings", ["--method", "weight-only", "--quantize-embeddings"], "same weights", weights.int8),
+    Method("nf4", ["--method", "nf4"], "same weights", check_four_bit("nf4", False), 0.9),
+    Method("nf4, double quantization", ["--method", "nf4", "--double-quant"], "same weights", check_four_bit("nf4", True), 0.9),
+    Method("fp4", ["--method", "fp4"], "same weights", check_four_bit("fp4", False), 0.85),
+    Method("fp4, double quantization", ["--method", "fp4", "--double-quant"], "same weights", check_four_bit("fp4", True), 0.85),
+]
+# One family each, with and without a tensor name prefix; the names of quantization_config must work for all.
+FAMILIES = [
+    "bert", "bert-masked-lm", "bert-sequence-classification", "bert-old-layer-norm-names", "roberta", "xlm-roberta-masked-lm",
+    "camembert", "distilbert", "distilbert-relu-masked-lm", "electra-embedding-size-16", "electra-embedding-size-equal", "mpnet", "mpnet-long-masked-lm",
+]
+
+
+@dataclass
+class Row:
+    name: str
+    cells: dict = field(default_factory=dict)
+    failures: list = field(default_factory=list)
+
+    def expect(self, holds, message):
+        if not holds:
+            self.failures.append(message)
+
+
+class Fewbit:
+    def __init__(self, binary, scratch):
+        self.binary, self.scratch = binary, scratch
+
+    def run(self, *arguments):
+        done = subprocess.run([self.binary, *map(str, arguments)], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"fewbit {' '.join(map(str, arguments))}: exit code {done.returncode}: {done.stderr.strip()[-600:]}")
+        return done.stdout
+
+    def quantize(self, source, target, arguments):
+        self.run("quantize", source, "-o", target, *arguments)
+
+    def embed(self, model, texts):
+        lines, output = self.scratch / "texts.txt", self.scratch / "embeddings.npy"
+        lines.write_text("".join(f"{text}\n" for text in texts))
+        output.unlink(missing_ok=True)
+        self.run("embed", model, "-i", lines, "-o", output)
+        return torch.from_numpy(numpy.load(output))
+
+
+def texts():
+    """The golden texts that fit on a line and are not blank."""
+    lines = (GOLDEN / "sentences" / "all-MiniLM-L6-v2" / "expected.jsonl").read_text().splitlines()
+    candidates = [json.loads(line)["text"] for line in lines]
+    return [text for text in candidates if text.strip() and all(character.isprintable() or character == " " for character in text)]
+
+
+def megabytes(directory):
+    return sum(file.stat().st_size for file in Path(directory).rglob("*") if file.is_file()) / 1e6
+
+
+def cosines(first, second):
+    return torch.nn.functional.cosine_similarity(first.double(), second.double())
+
+
+def compare(row, directory, sequences, loaded, ours, agreement):
+    """`ours` against the embeddings of the `loaded` library model, judged by `agreement`."""
+    theirs = libraries.embeddings(loaded, sequences)
+    if ours.shape != theirs.shape or ours.dtype != torch.float32:
+        row.expect(False, f"embeddings: expected {tuple(theirs.shape)} float32, found {tuple(ours.shape)} {ours.dtype}")
+        return
+    each = cosines(ours, theirs)
+    row.cells |= {"min cosine": f"{each.min():.6f}", "mean cosine": f"{each.mean():.6f}"}
+    if agreement == "int8 activations":
+        wide = libraries.embeddings(libraries.load(directory, dtype=torch.float64)[0], sequences)
+        mean, library = each.mean().item(), cosines(theirs, wide).mean().item()
+        row.cells["library to itself"] = f"{library:.6f}"
+        row.expect(mean > MEAN_COSINE or library < MEAN_COSINE, f"mean cosine {mean:.6f}, expected above {MEAN_COSINE}")
+        row.expect(1 - mean <= SPREAD * (1 - library), f"1 - mean cosine is {1 - mean:.1e}, more than {SPREAD} times the library's own {1 - library:.1e}")
+        return
+    if agreement in SIXTEEN_BITS:
+        least = SIXTEEN_BITS[agreement]
+        row.expect(each.min() > least, f"cosine {each.min():.6f}, expected above {least}")
+        theirs = libraries.embeddings(libraries.load(directory, dtype=torch.float32)[0], sequences)
+    largest = (ours - theirs).abs().max().item()
+    row.cells["max difference"] = f"{largest:.1e}"
+    row.expect(largest <= SAME_WEIGHTS, f"difference {largest:.1e} with the same weights in float32, expected at most {SAME_WEIGHTS}")
+
+
+def fewbit_to_libraries(fewbit, model, work, method, lines, float_report, float_embeddings):
+    row = Row(method.name)
+    out = work / method.name.replace(", ", "-").replace(" ", "-")
+    fewbit.quantize(model, out, method.arguments)
+    row.cells["MB"] = f"{megabytes(out):.1f}"
+    loaded, report = libraries.load(out)
+    if "quantization_config" in libraries.config_json(out):
+        row.cells["loaded"] = libraries.config_json(out)["quantization_config"]["quant_method"]
+    else:
+        row.cells["loaded"] = str(loaded.dtype).removeprefix("torch.")
+        row.expect(row.cells["loaded"] == method.agreement, f"loaded as {loaded.dtype}, expected {method.agreement}")
+    row.cells["keys"] = "as the source" if report == float_report else "DIFFER"
+    row.expect(report == float_report, f"loading report {report}, source {float_report}")
+    ours = fewbit.embed(out, lines)
+    compare(row, out, libraries.token_ids(out, lines), loaded, ours, method.agreement)
+    row.cells["to float"] = f"{cosines(ours, float_embeddings).mean():.6f}"
+    # After the first forward, which decompresses compressed-tensors modules.
+    dequantized = {name: libraries.dequantized(module) for name, module in loaded.named_modules() if hasattr(module, "weight")}
+    try:
+        row.cells["weights"] = method.check(model, out, dequantized)
+    except weights.Difference as difference:
+        row.cells["weights"] = "DIFFER"
+        row.expect(False, str(difference))
+    row.expect(libraries.loads_with_fresh_head(out), "a class with a new head gives NaN")
+    return row
+
+
+def families(fewbit, work, method):
+    """Names and prefixes of every family: loads with AutoModel, same report as the float source, close hidden states."""
+    row = Row(f"{method.name}: {len(FAMILIES)} families")
+    least, total = 1.0, 0.0
+    for family in FAMILIES:
+        source, out = GOLDEN / "architectures" / family, work / "families" / f"{family}-{method.name.replace(' ', '-')}"
+        out.parent.mkdir(exist_ok=True)
+        try:
+            fewbit.quantize(source, out, method.arguments)
+            total += megabytes(out)
+            reference, float_report = libraries.load(source)
+            loaded, report = libraries.load(out)
+            row.expect(report == float_report, f"{family}: loading report {report}, source {float_report}")
+            ids = [5, 40, 7, 66, 23, 12, 9]
+            cosine = torch.nn.functional.cosine_similarity(libraries.hidden_states(loaded, ids), libraries.hidden_states(reference, ids)).min().item()
+            least = min(least, cosine)
+            row.expect(cosine > method.family_cosine, f"{family}: cosine {cosine:.4f} to the float model, expected above {method.family_cosine}")
+        except Exception as error:
+            row.expect(False, f"{family}: {type(error).__name__}: {error}")
+    row.cells |= {"MB": f"{total:.1f}", "to float": f"{least:.4f} (min)", "keys": "DIFFER" if row.failures else "as the source"}
+    return row
+
+
+def others(model, calibration):
+    """Checkpoints written by the libraries: name, writer, agreement; None where fewbit must refuse."""
+
+    def four_bit(kind, double, dtype=torch.float32):
+        return lambda out: libraries.write_bitsandbytes(model, out, kind, double, dtype)
+
+    def compressed(weight, activations=None):
+        return lambda out: libraries.write_compressed_tensors(model, out, weight, activations, calibration)
+
+    yield "bitsandbytes nf4", four_bit("nf4", False), "same weights"
+    yield "bitsandbytes nf4, double", four_bit("nf4", True), "same weights"
+    yield "bitsandbytes fp4", four_bit("fp4", False), "same weights"
+    yield "bitsandbytes fp4, double", four_bit("fp4", True), "same weights"
+    yield "bitsandbytes nf4, bf16", four_bit("nf4", True, torch.bfloat16), "bfloat16 without float32"
+    yield "compressed-tensors W8A16", compressed(libraries.INT8_CHANNEL), "same weights"
+    yield "compressed-tensors W4A16 group 128", compressed(libraries.INT4_GROUP), "same weights"
+    yield "compressed-tensors W8A8 dynamic", compressed(libraries.INT8_CHANNEL, libraries.PER_TOKEN_SYMMETRIC), "int8 activations"
+    yield "compressed-tensors W8A8 dynamic affine", compressed(libraries.INT8_CHANNEL, libraries.PER_TOKEN_AFFINE), "int8 activations"
+    yield "compressed-tensors W8A8 static affine", compressed(libraries.INT8_CHANNEL, libraries.STATIC_AFFINE), None
+
+
+def libraries_to_fewbit(fewbit, work, name, write, agreement, lines, sequences, float_embeddings):
+    row = Row(name)
+    out = work / "others" / name.replace(",", "").replace(" ", "-")
+    out.parent.mkdir(exist_ok=True)
+    write(out)
+    row.cells["MB"] = f"{megabytes(out):.1f}"
+    if agreement is None:
+        # A stored activation scale: refused by name, never run as something else.
+        row.cells["loaded"] = "refused"
+        try:
+            fewbit.embed(out, lines)
+            row.expect(False, "expected a refusal")
+        except RuntimeError as error:
+            row.expect("exit code 1" in str(error) and "static" in str(error) and "hint:" in str(error), str(error))
+        return row
+    ours = fewbit.embed(out, lines)
+    row.cells["loaded"] = "fewbit"
+    loaded = libraries.load(out)[0]
+    if agreement == "bfloat16 without float32":
+        # 4-bit weights that dequantize to bfloat16: there is no float32 form of the library's model to load.
+        each = cosines(ours, libraries.embeddings(loaded, sequences))
+        row.cells |= {"min cosine": f"{each.min():.6f}", "mean cosine": f"{each.mean():.6f}"}
+        row.expect(each.min() > SIXTEEN_BITS["bfloat16"], f"cosine {each.min():.6f}, expected above {SIXTEEN_BITS['bfloat16']}")
+    else:
+        compare(row, out, sequences, loaded, ours, agreement)
+    row.cells["to float"] = f"{cosines(ours, float_embeddings).mean():.6f}"
+    return row
+
+
+def guarded(name, check):
+    """The check's row; an exception is a failure of that row, not of the others."""
+    try:
+        return check()
+    except Exception as error:
+        if not isinstance(error, RuntimeError):
+            traceback.print_exc()
+        return Row(name, failures=[f"{type(error).__name__}: {str(error)[:600]}"])
+
+
+def print_table(rows):
+    columns = ["MB", "loaded", "keys", "min cosine", "mean cosine", "library to itself", "max difference", "to float", "weights"]
+    table = [["", *columns, ""]]
+    table += [[row.name, *(row.cells.get(column, "") for column in columns), "FAILED" if row.failures else "ok"] for row in rows]
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("fewbit", help="the binary")
+    parser.add_argument("--model", default=os.environ.get("FEWBIT_SAMPLE_MODEL") or ROOT / "models" / "all-MiniLM-L6-v2", type=Path)
+    parser.add_argument("--keep", type=Path, help="write the checkpoints here and leave them (an empty or new directory)")
+    parser.add_argument("--only", help="run only the checks whose name contains one of these, separated by commas")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.keep or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        fewbit = Fewbit(Path(options.fewbit).resolve(), work)
+        wanted = lambda name: not options.only or any(part in name for part in options.only.split(","))
+
+        print(f"{fewbit.run('--version').strip()}; {libraries.versions()}")
+        lines = texts()
+        reference, float_report = libraries.load(options.model, dtype=torch.float32)
+        sequences = libraries.token_ids(options.model, lines)
+        float_embeddings = libraries.embeddings(reference, sequences)
+        print(f"{options.model.name}, {len(lines)} texts, {sum(map(len, sequences))} tokens\n", flush=True)
+
+        rows = []
+
+        def add(name, check):
+            if wanted(name):
+                rows.append(guarded(name, check))
+                print(f"{rows[-1].name}: {'FAILED' if rows[-1].failures else 'ok'}", file=sys.stderr, flush=True)
+
+        def float_source():
+            row = Row("the float source")
+            row.cells |= {"MB": f"{megabytes(options.model):.1f}", "loaded": "fewbit"}
+            compare(row, options.model, sequences, reference, fewbit.embed(options.model, lines), "same weights")
+            return row
+
+        add("the float source", float_source)
+        for method in METHODS:
+            add(method.name, lambda: fewbit_to_libraries(fewbit, options.model, work, method, lines, float_report, float_embeddings))
+        for method in METHODS:
+            add(f"{method.name}: families", lambda: families(fewbit, work, method))
+        for name, write, agreement in others(options.model, sequences):
+            add(name, lambda: libraries_to_fewbit(fewbit, work, name, write, agreement, lines, sequences, float_embeddings))
+
+        print_table(rows)
+        failures = [(row.name, failure) for row in rows for failure in row.failures]
+        for name, failure in failures:
+            print(f"\n{name}: {failure}")
+        print(f"\n{len(rows)} checks, {len(failures)} failures")
+        return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
