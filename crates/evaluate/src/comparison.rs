@@ -21,9 +21,9 @@ pub struct ComparisonRow {
     /// Bytes of its safetensors files.
     pub disk_bytes: u64,
     /// Bytes of parameters in memory.
-    pub parameter_bytes: u64,
+    pub weight_memory_bytes: u64,
     /// Bytes of activation buffers.
-    pub buffer_bytes: u64,
+    pub scratch_bytes: u64,
     /// [`compression_ratio`] on disk.
     pub compression_ratio: f64,
     /// [`bits_per_weight`] on disk, over all parameters of the model, embeddings included.
@@ -90,8 +90,8 @@ fn row(
     Ok(ComparisonRow {
         name: model.name.clone(),
         disk_bytes: measurement.weight_bytes,
-        parameter_bytes: measurement.parameter_bytes,
-        buffer_bytes: measurement.buffer_bytes,
+        weight_memory_bytes: measurement.weight_memory_bytes,
+        scratch_bytes: measurement.scratch_bytes,
         compression_ratio: compression_ratio(
             reference.measurement.weight_bytes,
             measurement.weight_bytes,
@@ -136,8 +136,8 @@ mod tests {
             measurement: Measurement {
                 directory_bytes: weight_bytes + 7,
                 weight_bytes,
-                parameter_bytes: weight_bytes + 1,
-                buffer_bytes: 64,
+                weight_memory_bytes: weight_bytes + 1,
+                scratch_bytes: 64,
                 load_seconds: 0.25,
                 latency: Latency {
                     median_milliseconds: 2.0,
@@ -194,8 +194,8 @@ mod tests {
         assert_eq!(
             (
                 second.disk_bytes,
-                second.parameter_bytes,
-                second.buffer_bytes
+                second.weight_memory_bytes,
+                second.scratch_bytes
             ),
             (800, 801, 64)
         );

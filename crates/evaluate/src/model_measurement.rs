@@ -45,9 +45,9 @@ pub struct Measurement {
     /// Bytes of the safetensors files of the model.
     pub weight_bytes: u64,
     /// Bytes of parameters in memory, in the form in which they are computed with.
-    pub parameter_bytes: u64,
+    pub weight_memory_bytes: u64,
     /// Bytes of activation buffers that the executor keeps after the throughput run.
-    pub buffer_bytes: u64,
+    pub scratch_bytes: u64,
     /// Seconds to open the directory and prepare the weights.
     pub load_seconds: f64,
     /// Time to encode one text.
@@ -121,8 +121,8 @@ pub fn measure<S: AsRef<str>>(
     let measurement = Measurement {
         directory_bytes,
         weight_bytes,
-        parameter_bytes: encoder.network().memory_bytes() as u64,
-        buffer_bytes: encoder.network().scratch_bytes() as u64,
+        weight_memory_bytes: encoder.network().memory_bytes() as u64,
+        scratch_bytes: encoder.network().scratch_bytes() as u64,
         load_seconds,
         latency,
         throughput,

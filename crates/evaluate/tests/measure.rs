@@ -57,10 +57,10 @@ fn figures_and_embeddings_of_a_model() {
         size("model.safetensors") + size("config.json") + size("vocab.txt")
     );
     assert_eq!(
-        measurement.parameter_bytes,
+        measurement.weight_memory_bytes,
         encoder.network().memory_bytes() as u64
     );
-    assert!(measurement.buffer_bytes > 0);
+    assert!(measurement.scratch_bytes > 0);
     assert_eq!((measurement.texts, measurement.truncated_texts), (5, 1));
     // Two texts, four rounds; throughput runs once where no time is asked for.
     assert_eq!(

@@ -8,7 +8,7 @@ pub(crate) mod config_fields;
 
 use crate::{ModelError, architectures};
 use config_fields::ConfigFields;
-use fewbit_checkpoint::Checkpoint;
+use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight};
 use fewbit_kernels::Activation;
 use serde_json::Value;
 use std::path::Path;
@@ -152,6 +152,30 @@ pub struct LinearModule {
     pub name: String,
     /// (out, in); of an embedding table (rows, columns).
     pub shape: [usize; 2],
+}
+
+impl LinearModule {
+    /// The weight as `checkpoint` stores it; a float weight is not read.
+    ///
+    /// # Errors
+    /// A part of it is missing or has another dtype or shape than config.json says.
+    pub fn stored_weight<'c>(
+        &self,
+        checkpoint: &'c Checkpoint,
+    ) -> Result<StoredWeight<'c>, CheckpointError> {
+        checkpoint
+            .stored_weight(&self.name, self.shape)
+            .map_err(about_sizes)
+    }
+}
+
+/// Says where an expected shape comes from.
+pub(crate) fn about_sizes(error: CheckpointError) -> CheckpointError {
+    if error.kind() == CheckpointErrorKind::WrongShape {
+        error.hint("the expected shape follows from the sizes in config.json; the two files may belong to different models")
+    } else {
+        error
+    }
 }
 
 impl EncoderSpec {

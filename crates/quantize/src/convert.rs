@@ -92,11 +92,11 @@ fn refuse_overlap(source: &Path, out: &Path) -> Result<(), QuantizeError> {
         return Ok(());
     };
     let relation = if real_out == real_source {
-        "is"
+        "is the source"
     } else if real_out.starts_with(&real_source) {
-        "lies in"
+        "lies in it"
     } else if real_source.starts_with(&real_out) {
-        "contains"
+        "contains it"
     } else {
         return Ok(());
     };

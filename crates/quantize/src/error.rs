@@ -71,14 +71,14 @@ pub enum QuantizeError {
     },
     /// The output directory would be the source, lie in it or contain it.
     #[error(
-        "{output}: expected an output directory apart from the source, found one that {relation} {source_directory}\n  hint: write to a directory beside it"
+        "{output}: expected an output directory apart from the source {source_directory}, found one that {relation}\n  hint: write to a directory beside it"
     )]
     OutputOverlapsSource {
         /// Output directory as given.
         output: PathBuf,
         /// Source directory.
         source_directory: PathBuf,
-        /// "is", "lies in" or "contains".
+        /// "is the source", "lies in it" or "contains it".
         relation: &'static str,
     },
     /// A finite value that would become infinite in the dtype it is converted to.

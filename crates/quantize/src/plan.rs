@@ -62,15 +62,14 @@ impl QuantizePlan {
         recipe.validate()?;
         require_float_source(checkpoint)?;
         let selection = Selection::new(checkpoint, spec, recipe)?;
-        for selected in &selection.quantized {
-            let weight = checkpoint.require(&format!("{}.weight", selected.module.name))?;
-            weight.expect_shape(&selected.module.shape)?;
-        }
         let planner = RowPlanner::new(spec, recipe, &selection);
         let rows = checkpoint
             .tensors()
             .map(|info| planner.row(info))
             .collect::<Result<Vec<_>, _>>()?;
+        for selected in &selection.quantized {
+            selected.module.stored_weight(checkpoint)?;
+        }
         let quantization_config = quantization_config(recipe, spec, &selection, &rows);
         let notes = notes(recipe, &rows);
         Ok(Self::from_rows(

@@ -3,9 +3,9 @@
 use crate::embeddings::EmbeddingTable;
 use crate::linear::Linear;
 use crate::network::{EncoderLayer, LayerNorm, Network, RelativeBias};
-use crate::spec::{LayerLinear, LinearModule};
+use crate::spec::{LayerLinear, LinearModule, about_sizes};
 use crate::{EncoderSpec, LoadLedger, ModelError, tap};
-use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight};
+use fewbit_checkpoint::{Checkpoint, StoredWeight};
 use fewbit_kernels::Kernels;
 use fewbit_numerics::dtype::DType;
 use std::collections::HashSet;
@@ -119,10 +119,7 @@ impl<'c> Loader<'c> {
     }
 
     fn linear(&mut self, module: &LinearModule, site: String) -> Result<Linear, ModelError> {
-        let stored = self
-            .checkpoint
-            .stored_weight(&module.name, module.shape)
-            .map_err(about_sizes)?;
+        let stored = module.stored_weight(self.checkpoint)?;
         let bias = self.vector(&format!("{}.bias", module.name), module.shape[0])?;
         self.apply_weight(&module.name);
         Linear::new(site, &module.name, stored, bias, module.shape).map_err(|error| {
@@ -153,10 +150,7 @@ impl<'c> Loader<'c> {
                 view.expect_shape(&module.shape).map_err(about_sizes)?;
                 Ok(StoredWeight::Float(view))
             }
-            None => Ok(self
-                .checkpoint
-                .stored_weight(&module.name, module.shape)
-                .map_err(about_sizes)?),
+            None => Ok(module.stored_weight(self.checkpoint)?),
         }
     }
 
@@ -199,14 +193,5 @@ impl<'c> Loader<'c> {
             }
         }
         ledger
-    }
-}
-
-/// Says where an expected shape comes from.
-fn about_sizes(error: CheckpointError) -> CheckpointError {
-    if error.kind() == CheckpointErrorKind::WrongShape {
-        error.hint("the expected shape follows from the sizes in config.json; the two files may belong to different models")
-    } else {
-        error
     }
 }

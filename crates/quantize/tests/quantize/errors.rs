@@ -82,7 +82,10 @@ fn a_weight_of_the_wrong_shape() {
         .tensor("bert.encoder.layer.0.intermediate.dense.weight")
         .plan
         .shape = vec![32, 48];
-    insta::assert_snapshot!(error_text(&model.write(), &Recipe::new(Method::Dynamic)), @"ROOT/source/model.safetensors: tensor `bert.encoder.layer.0.intermediate.dense.weight`: shape: expected [48, 32], found [32, 48]");
+    insta::assert_snapshot!(error_text(&model.write(), &Recipe::new(Method::Dynamic)), @r"
+    ROOT/source/model.safetensors: tensor `bert.encoder.layer.0.intermediate.dense.weight`: shape: expected [48, 32], found [32, 48]
+      hint: the expected shape follows from the sizes in config.json; the two files may belong to different models
+    ");
 }
 
 #[test]
@@ -180,15 +183,15 @@ fn an_output_that_overlaps_the_source() {
         shown(&source, &error)
     };
     insta::assert_snapshot!(text(&source.directory), @r"
-    ROOT/source: expected an output directory apart from the source, found one that is ROOT/source
+    ROOT/source: expected an output directory apart from the source ROOT/source, found one that is the source
       hint: write to a directory beside it
     ");
     insta::assert_snapshot!(text(&source.directory.join("../source/int8")), @r"
-    ROOT/source/../source/int8: expected an output directory apart from the source, found one that lies in ROOT/source
+    ROOT/source/../source/int8: expected an output directory apart from the source ROOT/source, found one that lies in it
       hint: write to a directory beside it
     ");
     insta::assert_snapshot!(text(source.root.path()), @r"
-    ROOT: expected an output directory apart from the source, found one that contains ROOT/source
+    ROOT: expected an output directory apart from the source ROOT/source, found one that contains it
       hint: write to a directory beside it
     ");
     assert!(source.directory.join("model.safetensors").exists());

@@ -1,0 +1,201 @@
+//! What can be typed: argument types only, nothing is read or checked against the world here.
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fewbit::threads;
+use std::path::PathBuf;
+
+const AFTER_HELP: &str = "\
+MODEL is a directory with config.json and safetensors files, or a Hugging Face Hub id
+(owner/name, optionally followed by @revision), which is downloaded into the Hugging Face cache.
+HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+
+Data goes to standard output, everything else to standard error.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a quality gate (--max-drop) was missed.";
+
+/// Quantize Hugging Face encoders to few bits, and run them fast on a CPU.
+#[derive(Debug, Parser)]
+#[command(name = "fewbit", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: GlobalArguments,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct GlobalArguments {
+    /// Print the result as JSON
+    #[arg(long, global = true, display_order = 900)]
+    pub(crate) json: bool,
+    /// Log what is being done to standard error (-v steps, -vv details); RUST_LOG takes precedence
+    #[arg(short, long, global = true, display_order = 901, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Inspect(InspectArguments),
+    Quantize(QuantizeArguments),
+    Embed(EmbedArguments),
+    Compare(CompareArguments),
+    /// List the instruction sets that kernels are written for, and which one is used
+    Kernels,
+    /// Show what fewbit finds on this machine: CPU, instruction set, threads, cache
+    Doctor(ThreadsArgument),
+    /// Measures one model for `compare`: a request on standard input, the answer on standard output
+    #[command(name = "measure-one-model", hide = true)]
+    Measure,
+}
+
+/// Show parameters, bytes and dtypes of a model, and the size that each method would give
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    /// Model directory or Hub id
+    pub(crate) model: String,
+    /// List every tensor, too
+    #[arg(long)]
+    pub(crate) tensors: bool,
+}
+
+/// Quantize a model and write it as a standard checkpoint directory
+///
+/// The directory loads in Hugging Face transformers unchanged (int8: with compressed-tensors, nf4 and fp4: with
+/// bitsandbytes installed) and in fewbit. Nothing is left at OUT unless it is whole.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Task heads, poolers and normalizations stay float. Layers that --skip names stay float, too."
+)]
+pub(crate) struct QuantizeArguments {
+    /// Model directory or Hub id
+    pub(crate) model: String,
+    /// Directory to write; must be absent or empty, unless --force is given
+    #[arg(short, long, value_name = "OUT", required_unless_present = "dry_run")]
+    pub(crate) output: Option<PathBuf>,
+    /// What becomes of the weights
+    #[arg(long, value_enum, required_unless_present = "recipe")]
+    pub(crate) method: Option<MethodArgument>,
+    /// Recipe file (TOML or JSON) instead of --method; flags given beside it must not contradict it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// nf4 and fp4: quantize the scales, too (0.4 bits a weight less)
+    #[arg(long)]
+    pub(crate) double_quant: bool,
+    /// nf4 and fp4: weights that share one scale [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) block_size: Option<usize>,
+    /// dynamic and weight-only: int8 codes for the word embedding table, too, one scale a row
+    #[arg(long)]
+    pub(crate) quantize_embeddings: bool,
+    /// Leave modules whose name matches this glob in float (may be repeated; adds to the defaults)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) skip: Vec<String>,
+    /// Show what would be done to every module and the size it gives; write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Replace OUT if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Methods of `quantize`, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MethodArgument {
+    /// int8 weights (one scale per output channel), activations quantized per token at run time
+    Dynamic,
+    /// int8 weights (one scale per output channel), float activations
+    WeightOnly,
+    /// Weights stored as IEEE half precision, computed in f32
+    #[value(alias = "float16")]
+    Fp16,
+    /// Weights stored as bfloat16, computed in f32
+    #[value(alias = "bfloat16")]
+    Bf16,
+    /// 4-bit NormalFloat codes in blocks (bitsandbytes)
+    Nf4,
+    /// 4-bit float codes in blocks (bitsandbytes)
+    Fp4,
+    /// The same as nf4
+    Int4,
+}
+
+/// Turn texts into embeddings
+///
+/// Texts come one a line (an empty line is an empty text) or as JSONL: one JSON string or object a line. Line ends
+/// may be LF or CRLF, the encoding is UTF-8. Standard input is read to its end.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Output, chosen by the extension of -o:
+  .npy          float32 array (texts, dimension), C order
+  .safetensors  tensor `embeddings`, F32 (texts, dimension)
+  .jsonl        one object a line: {\"embedding\": [...]}, with \"truncated\": true where the text was cut
+Without -o the JSONL goes to standard output. A file appears only when it is whole.")]
+pub(crate) struct EmbedArguments {
+    /// Model directory or Hub id
+    pub(crate) model: String,
+    /// File of texts, or - for standard input
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub(crate) input: PathBuf,
+    /// File of embeddings to write [default: JSONL on standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// How the texts are written [default: jsonl for *.jsonl and *.ndjson and when --field is given, else lines]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) input_format: Option<TextFormat>,
+    /// Field of a JSONL object that holds the text [default: text]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) field: Option<String>,
+    /// Texts run together; bounds memory, never changes a result
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65536))]
+    pub(crate) batch_size: usize,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArgument,
+}
+
+/// How a file of texts is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextFormat {
+    /// One text a line
+    Lines,
+    /// One JSON string or object a line
+    Jsonl,
+}
+
+/// Run a model under several methods and print one table of what each costs
+///
+/// Every model is measured in a process of its own, so that peak memory is its own; latency is taken in rounds that
+/// visit every model in turn, so that a drifting machine disturbs all alike.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Methods: fp16, bf16, dynamic, weight-only, nf4, fp4 (int4 is read as nf4).
+  dynamic+embeddings, weight-only+embeddings   int8 codes for the word embeddings, too
+  nf4+double, fp4+double                       double quantization")]
+pub(crate) struct CompareArguments {
+    /// Model directory or Hub id
+    pub(crate) model: String,
+    /// Methods to compare, separated by commas [default: every method]
+    #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
+    pub(crate) methods: Vec<String>,
+    /// Sentence pairs with scores (JSONL: sentence1, sentence2, score): adds the Spearman correlation
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    pub(crate) data: Option<PathBuf>,
+    /// Texts to compare embeddings on (lines, or JSONL with a field `text`)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) texts: Option<PathBuf>,
+    /// Keep the quantized models in this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Exit with 3 if a method loses more than X: points of Spearman x 100 with --data, else 100 x (1 - mean cosine)
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) max_drop: Option<f64>,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArgument,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ThreadsArgument {
+    /// Worker threads [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS, OMP_NUM_THREADS, else the CPUs available]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=threads::MAXIMUM as u64))]
+    pub(crate) threads: Option<usize>,
+}

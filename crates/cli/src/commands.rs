@@ -1,0 +1,53 @@
+//! One module a command: resolves what was typed, does the work, hands the result to `render`.
+
+mod compare;
+mod doctor;
+mod embed;
+mod inspect;
+mod kernels;
+mod measure;
+mod quantize;
+
+use crate::arguments::{Arguments, Command, GlobalArguments};
+use anyhow::Result;
+use fewbit::checkpoint::hub;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use tracing_subscriber::EnvFilter;
+
+/// Does what the arguments say.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let global = arguments.global;
+    start_log(global);
+    match &arguments.command {
+        Command::Inspect(arguments) => inspect::run(arguments, global),
+        Command::Quantize(arguments) => quantize::run(arguments, global),
+        Command::Embed(arguments) => embed::run(arguments, global),
+        Command::Compare(arguments) => compare::run(arguments, global),
+        Command::Kernels => kernels::run(global),
+        Command::Doctor(arguments) => doctor::run(*arguments, global),
+        Command::Measure => measure::run(),
+    }
+}
+
+/// The directory of a model, downloaded first where it is a Hub id.
+fn resolve(model: &str) -> Result<PathBuf> {
+    let directory = hub::resolve(model)?;
+    tracing::info!(model, directory = %directory.display(), "model found");
+    Ok(directory)
+}
+
+fn start_log(global: GlobalArguments) {
+    let level = match global.verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !crate::style::no_color())
+        .without_time()
+        .init();
+}

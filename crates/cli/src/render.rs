@@ -1,0 +1,8 @@
+//! Results as text for people.
+
+pub(crate) mod comparison;
+pub(crate) mod inspection;
+pub(crate) mod numbers;
+pub(crate) mod progress;
+pub(crate) mod quantization;
+pub(crate) mod table;

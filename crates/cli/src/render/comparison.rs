@@ -1,0 +1,154 @@
+//! The table of `fewbit compare`, a legend, and what to keep in mind.
+
+use super::numbers::{count, grouped, megabytes};
+use super::table::{self, Column, number, text as word};
+use fewbit::compare::{ComparedModel, Comparison};
+
+/// The comparison as text, at most 120 columns wide for the methods there are.
+pub(crate) fn text(comparison: &Comparison) -> String {
+    let spearman = comparison.texts_kind == "pairs";
+    let mut columns: Vec<Column> = vec![
+        word("method"),
+        number("disk\nMB"),
+        number("params\nMB"),
+        number("buffers\nMB"),
+        number("times\nless"),
+        number("bits/\nweight"),
+        number("cosine\nmean"),
+        number("cosine\nleast"),
+        number("max\n|diff|"),
+    ];
+    if spearman {
+        columns.push(number("Spear-\nman"));
+    }
+    columns.extend([
+        number("median\nms"),
+        number("texts\n/s"),
+        number("peak\nMB"),
+    ]);
+    let mut out = introduction(comparison);
+    out.push_str(&table::render(
+        &columns,
+        comparison.rows.iter().map(|row| cells(row, spearman)),
+    ));
+    out.push('\n');
+    out.push_str(&legend(comparison));
+    out
+}
+
+fn introduction(comparison: &Comparison) -> String {
+    let texts = count(comparison.texts, "text", "texts");
+    let source = match comparison.texts_kind {
+        "pairs" => format!(
+            "{texts} of {}",
+            count(comparison.texts / 2, "scored pair", "scored pairs")
+        ),
+        "built-in" => format!(
+            "{texts} built into fewbit (bring your own with --data or --texts before you decide)"
+        ),
+        _ => texts,
+    };
+    let cut = match comparison.truncated {
+        0 => String::new(),
+        cut => format!("; {cut} cut at the model's limit"),
+    };
+    format!(
+        "{}: {} parameters\n{source}, {} tokens{cut}; {}, {}\n\n",
+        comparison.model.display(),
+        grouped(comparison.parameters),
+        grouped(comparison.tokens as u64),
+        count(comparison.threads, "thread", "threads"),
+        comparison.isa
+    )
+}
+
+fn cells(row: &ComparedModel, spearman: bool) -> Vec<String> {
+    let figures = &row.figures;
+    let dash = || "-".to_owned();
+    let agreement = |show: fn(&fewbit::evaluate::EmbeddingAgreement) -> String| {
+        figures.agreement.as_ref().map_or_else(dash, show)
+    };
+    let mut cells = vec![
+        figures
+            .name
+            .replace("double quantization", "double quant.")
+            .replace("int8 embeddings", "int8 embed."),
+        megabytes(figures.disk_bytes, 1),
+        megabytes(row.parameter_bytes, 1),
+        megabytes(row.buffer_bytes, 1),
+        format!("{:.2}", figures.compression_ratio),
+        format!("{:.2}", figures.bits_per_weight),
+        agreement(|agreement| format!("{:.5}", agreement.mean_cosine)),
+        agreement(|agreement| format!("{:.5}", agreement.minimum_cosine)),
+        agreement(|agreement| format!("{:.4}", agreement.largest_absolute_difference)),
+    ];
+    if spearman {
+        cells.push(figures.similarity.map_or_else(dash, |similarity| {
+            format!("{:.2}", 100.0 * similarity.spearman)
+        }));
+    }
+    cells.extend([
+        format!("{:.2}", figures.median_milliseconds),
+        format!("{:.0}", figures.texts_per_second),
+        figures
+            .peak_resident_bytes
+            .map_or_else(dash, |bytes| megabytes(bytes, 0)),
+    ]);
+    cells
+}
+
+fn legend(comparison: &Comparison) -> String {
+    let threads = count(comparison.threads, "thread", "threads");
+    let mut lines = vec![
+        "disk            the safetensors files; 1 MB = 1,000,000 bytes; `times less` compares these".to_owned(),
+        "params          what is stored of the parameters themselves: floats or codes".to_owned(),
+        "buffers         what is stored beside them: scales, code tables, position numbers".to_owned(),
+        "bits/weight     8 x bytes on disk / number of parameters, embeddings included".to_owned(),
+        "cosine, |diff|  each text's embedding against the original's: mean and least cosine, largest difference".to_owned(),
+    ];
+    if comparison.texts_kind == "pairs" {
+        lines.push("Spearman        100 x rank correlation of the pairs' cosine similarities with their scores".to_owned());
+    }
+    lines.extend([
+        format!(
+            "median ms       one text at a time, tokenization included: {} spread over the above",
+            count(comparison.latency_texts, "text", "texts")
+        ),
+        format!(
+            "texts/s         {} in batches of {}, on {threads}",
+            count(comparison.speed_texts, "text", "texts"),
+            comparison.batch_size
+        ),
+        format!(
+            "                (speed is measured in {} rounds over all models; the middle one is shown)",
+            comparison.rounds_of_speed
+        ),
+        "peak MB         most memory of a process that opens this model and encodes all texts".to_owned(),
+        String::new(),
+    ]);
+    lines.extend(notes(comparison));
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// What the figures do not say by themselves, for the methods that are in the table.
+fn notes(comparison: &Comparison) -> Vec<String> {
+    use fewbit::Method::{Bf16, Dynamic, Fp4, Fp16, Nf4, WeightOnly};
+    let has = |methods: &[fewbit::Method]| {
+        comparison.rows.iter().any(|row| {
+            row.recipe
+                .as_ref()
+                .is_some_and(|recipe| methods.contains(&recipe.method))
+        })
+    };
+    let mut notes = Vec::new();
+    if has(&[Fp16, Bf16]) {
+        notes.push("fp16 and bf16 are storage: the arithmetic is f32, so they halve the size, not the time.".to_owned());
+    }
+    if has(&[Dynamic]) {
+        notes.push("dynamic is the one method here that computes in int8.".to_owned());
+    }
+    if has(&[WeightOnly, Nf4, Fp4]) {
+        notes.push("weight-only, nf4 and fp4 are small, not fast: their weights become floats again to compute with.".to_owned());
+    }
+    notes
+}

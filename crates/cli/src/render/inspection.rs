@@ -1,0 +1,116 @@
+//! What `fewbit inspect` shows.
+
+use super::numbers::{bytes, grouped};
+use super::table::{self, number, text as word};
+use fewbit::Inspection;
+use fewbit::size::{GroupSize, TensorRole};
+
+/// The inspection as text; every tensor too if `tensors`.
+pub(crate) fn text(inspection: &Inspection, tensors: bool) -> String {
+    let size = &inspection.size;
+    let mut out = format!(
+        "{}\n  {}, {} layers, hidden size {}, {} heads, vocabulary {}\n  {}\n  {} parameters, {} of tensors ({:.2} bits a parameter), {} on disk\n\n",
+        inspection.directory.display(),
+        inspection.model_type,
+        inspection.layers,
+        inspection.hidden_size,
+        inspection.heads,
+        grouped(inspection.vocab_size as u64),
+        inspection.quantization.as_deref().map_or_else(
+            || "not quantized".to_owned(),
+            |name| format!("quantized: {name}")
+        ),
+        grouped(size.parameters),
+        bytes(size.tensor_bytes()),
+        size.bits_per_parameter,
+        bytes(size.disk_bytes),
+    );
+    out.push_str(&groups("part", &size.by_part, size.tensor_bytes()));
+    out.push('\n');
+    out.push_str(&groups("dtype", &size.by_dtype, size.tensor_bytes()));
+    if tensors {
+        out.push('\n');
+        out.push_str(&tensor_table(inspection));
+    }
+    out.push('\n');
+    out.push_str(&methods(inspection));
+    out
+}
+
+fn groups(header: &'static str, groups: &[GroupSize], total: u64) -> String {
+    let with_dtypes = header == "part";
+    let mut columns = vec![
+        word(header),
+        number("tensors"),
+        number("parameters"),
+        number("bytes"),
+        number("share"),
+    ];
+    if with_dtypes {
+        columns.push(word("dtypes"));
+    }
+    table::render(
+        &columns,
+        groups.iter().map(|group| {
+            let share = 100.0 * group.bytes as f64 / total.max(1) as f64;
+            let mut row = vec![
+                group.name.to_owned(),
+                group.tensors.to_string(),
+                grouped(group.parameters),
+                grouped(group.bytes),
+                format!("{share:.1} %"),
+            ];
+            if with_dtypes {
+                row.push(group.dtypes.join(" "));
+            }
+            row
+        }),
+    )
+}
+
+fn tensor_table(inspection: &Inspection) -> String {
+    table::render(
+        &[
+            word("tensor"),
+            word("part"),
+            word("dtype"),
+            number("shape"),
+            number("parameters"),
+            number("bytes"),
+        ],
+        inspection.tensors.iter().map(|tensor| {
+            let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+            vec![
+                tensor.name.clone(),
+                tensor.part.to_owned(),
+                tensor.dtype.to_owned(),
+                shape.join(" x "),
+                match tensor.role {
+                    TensorRole::Parameter => grouped(tensor.parameters),
+                    TensorRole::Buffer => "-".to_owned(),
+                },
+                grouped(tensor.bytes),
+            ]
+        }),
+    )
+}
+
+fn methods(inspection: &Inspection) -> String {
+    if inspection.methods.is_empty() {
+        return "Quantized already: other methods start from the float checkpoint.\n".to_owned();
+    }
+    let rows = inspection.methods.iter().map(|method| {
+        vec![
+            method.label.clone(),
+            bytes(method.output_bytes as u64),
+            format!("{:.2}", method.compression_ratio),
+        ]
+    });
+    format!(
+        "What each method would make of it (tensors, without file headers):\n{}",
+        table::render(
+            &[word("method"), number("size"), number("times smaller")],
+            rows
+        )
+    )
+}

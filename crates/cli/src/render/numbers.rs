@@ -1,0 +1,67 @@
+//! Numbers as people read them. A megabyte is 1,000,000 bytes throughout.
+
+/// Megabytes with `digits` digits after the point, without the unit.
+pub(crate) fn megabytes(bytes: u64, digits: usize) -> String {
+    format!("{:.digits$}", bytes as f64 / 1e6)
+}
+
+/// Bytes with the unit that keeps three or four digits: `512 B`, `48.2 kB`, `90.9 MB`, `1.34 GB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let value = bytes as f64;
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", value / 1e6),
+        _ => format!("{:.2} GB", value / 1e9),
+    }
+}
+
+/// An integer with a comma between groups of three digits.
+pub(crate) fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `one text`, `2 texts`.
+pub(crate) fn count(number: usize, singular: &str, plural: &str) -> String {
+    if number == 1 {
+        format!("1 {singular}")
+    } else {
+        format!("{} {plural}", grouped(number as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_change_at_powers_of_a_thousand() {
+        let shown: Vec<String> = [0, 999, 1_000, 999_949, 1_000_000, 90_868_376, 1_340_000_000]
+            .map(bytes)
+            .into();
+        assert_eq!(
+            shown,
+            [
+                "0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "90.9 MB", "1.34 GB"
+            ]
+        );
+    }
+
+    #[test]
+    fn digits_are_grouped_from_the_right() {
+        assert_eq!(
+            [0, 12, 123, 1_234, 22_713_216].map(grouped),
+            ["0", "12", "123", "1,234", "22,713,216"]
+        );
+        assert_eq!(count(1, "text", "texts"), "1 text");
+        assert_eq!(count(3000, "text", "texts"), "3,000 texts");
+    }
+}

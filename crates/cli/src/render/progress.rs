@@ -1,0 +1,87 @@
+//! Progress on standard error: a bar on a terminal, plain lines elsewhere.
+
+use crate::streams;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Work that takes no longer needs no lines.
+const SILENT: Duration = Duration::from_secs(2);
+
+/// Progress of one piece of long work.
+pub(crate) struct Progress {
+    display: Display,
+}
+
+enum Display {
+    Bar(ProgressBar),
+    /// Says each tenth once, and nothing of work that is done within [`SILENT`].
+    Lines {
+        said: u64,
+        title: String,
+        start: Instant,
+    },
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Bytes,
+    Texts,
+}
+
+impl Progress {
+    /// Starts to show the work `title`, in all `total` of `unit`.
+    pub(crate) fn start(title: &str, total: u64, unit: Unit) -> Self {
+        let display = if std::io::stderr().is_terminal() {
+            let count = match unit {
+                Unit::Bytes => "{decimal_bytes}/{decimal_total_bytes}",
+                Unit::Texts => "{human_pos}/{human_len} texts",
+            };
+            let colour = if crate::style::no_color() {
+                ""
+            } else {
+                ".cyan"
+            };
+            let template = format!("{{prefix}} [{{bar:30{colour}}}] {count} {{eta}} {{wide_msg}}");
+            let style = ProgressStyle::with_template(&template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar = ProgressBar::new(total)
+                .with_style(style.progress_chars("=> "))
+                .with_prefix(title.to_owned());
+            Display::Bar(bar)
+        } else {
+            Display::Lines {
+                said: 0,
+                title: title.to_owned(),
+                start: Instant::now(),
+            }
+        };
+        Progress { display }
+    }
+
+    /// `done` of `total` are done; `what` is worked on.
+    pub(crate) fn set(&mut self, done: u64, total: u64, what: &str) {
+        match &mut self.display {
+            Display::Bar(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+                bar.set_message(what.to_owned());
+            }
+            Display::Lines { said, title, start } => {
+                let tenths = (done * 10).checked_div(total).unwrap_or(10);
+                if tenths > *said && start.elapsed() >= SILENT {
+                    *said = tenths;
+                    streams::note(&format!("{title}: {} %\n", tenths * 10));
+                }
+            }
+        }
+    }
+
+    /// Takes the bar off the terminal.
+    pub(crate) fn finish(self) {
+        if let Display::Bar(bar) = self.display {
+            bar.finish_and_clear();
+        }
+    }
+}

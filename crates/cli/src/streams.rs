@@ -1,0 +1,47 @@
+//! The two streams: data on standard output, everything else on standard error.
+
+use crate::failure::StdoutClosed;
+use crate::style::Style;
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::io::{self, ErrorKind, Write};
+
+/// Writes data to standard output. A reader that went away is [`StdoutClosed`], any other failure an error.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    written(
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush()),
+    )
+}
+
+/// Writes `value` as indented JSON and a line end to standard output.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
+    let mut text =
+        serde_json::to_string_pretty(value).context("cannot write the result as JSON")?;
+    text.push('\n');
+    print(&text)
+}
+
+/// Gives a failed write to standard output its meaning.
+pub(crate) fn written(result: io::Result<()>) -> Result<()> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(StdoutClosed.into()),
+        Err(error) => Err(error).context("cannot write to standard output"),
+    }
+}
+
+/// Writes to standard error. If even that fails there is nobody to tell.
+pub(crate) fn note(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Writes `warning: …` to standard error.
+pub(crate) fn warn(text: &str) {
+    note(&format!(
+        "{} {text}\n",
+        Style::for_stderr().warning("warning:")
+    ));
+}

@@ -1,0 +1,224 @@
+//! `fewbit compare`
+
+use crate::tiny_model::{Workspace, scored_pairs};
+use serde_json::Value;
+
+fn names(comparison: &Value) -> Vec<&str> {
+    comparison["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["name"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn json_has_every_field_for_every_method() {
+    let workspace = Workspace::new();
+    workspace.write("pairs.jsonl", scored_pairs());
+    let outcome = workspace.succeed(&[
+        "compare",
+        "model",
+        "--data",
+        "pairs.jsonl",
+        "--threads",
+        "1",
+        "--json",
+    ]);
+    let comparison = outcome.json();
+    assert_eq!(
+        names(&comparison),
+        [
+            "original",
+            "fp16",
+            "bf16",
+            "dynamic",
+            "dynamic + int8 embeddings",
+            "weight-only",
+            "nf4",
+            "nf4 + double quantization",
+            "fp4"
+        ]
+    );
+    let facts = |field: &str| comparison[field].as_u64().unwrap();
+    assert_eq!(
+        (
+            facts("texts"),
+            facts("threads"),
+            facts("parameters"),
+            facts("truncated")
+        ),
+        (8, 1, 19_384, 0)
+    );
+    let rows = comparison["rows"].as_array().unwrap();
+    for row in rows {
+        let number = |field: &str| {
+            let value = row.pointer(field).unwrap_or(&Value::Null);
+            value
+                .as_f64()
+                .unwrap_or_else(|| panic!("{}: {field}: {value}", row["name"]))
+        };
+        for field in [
+            "/disk_bytes",
+            "/directory_bytes",
+            "/parameter_bytes",
+            "/weight_memory_bytes",
+            "/scratch_bytes",
+            "/compression_ratio",
+            "/bits_per_weight",
+            "/median_milliseconds",
+            "/texts_per_second",
+            "/load_seconds",
+        ] {
+            assert!(number(field) > 0.0, "{}: {field}", row["name"]);
+        }
+        assert!((-1.0..=1.0).contains(&number("/similarity/spearman")));
+        let method = row["recipe"]["method"].as_str().unwrap_or("fp16");
+        assert_eq!(
+            number("/buffer_bytes") > 0.0,
+            !["fp16", "bf16"].contains(&method),
+            "{}",
+            row["name"]
+        );
+        #[cfg(target_os = "linux")]
+        assert!(
+            number("/peak_resident_bytes")
+                > number("/weight_memory_bytes") + number("/scratch_bytes")
+        );
+        if row["name"] == "original" {
+            assert_eq!(
+                (&row["agreement"], &row["recipe"]),
+                (&Value::Null, &Value::Null)
+            );
+            assert_eq!(row["compression_ratio"], 1.0);
+        } else {
+            let mean = number("/agreement/mean_cosine");
+            assert!((0.5..1.000_001).contains(&mean), "{}: {mean}", row["name"]);
+            assert!(number("/agreement/minimum_cosine") <= mean);
+            assert!(number("/agreement/largest_absolute_difference") > 0.0);
+            assert!(number("/quantize_seconds") > 0.0);
+            assert_eq!(row["recipe"]["version"], 1);
+        }
+    }
+}
+
+#[test]
+fn the_table_fits_and_says_what_its_columns_are() {
+    let workspace = Workspace::new();
+    workspace.write("pairs.jsonl", scored_pairs());
+    let flags = [
+        "--methods",
+        "dynamic+embeddings,nf4+double,int4",
+        "--data",
+        "pairs.jsonl",
+        "--threads",
+        "1",
+    ];
+    let outcome = workspace.succeed(&[&["compare", "model"], flags.as_slice()].concat());
+    assert!(
+        outcome
+            .stdout
+            .lines()
+            .all(|line| line.chars().count() <= 120),
+        "{}",
+        outcome.stdout
+    );
+    for line in ["dynamic + int8 embed.", "nf4 + double quant.", "nf4 "] {
+        assert!(
+            outcome.stdout.lines().any(|found| found.starts_with(line)),
+            "{line}: {}",
+            outcome.stdout
+        );
+    }
+    for part in [
+        "8 texts of 4 scored pairs",
+        "Spearman        100 x ",
+        "weight-only, nf4 and fp4 are small, not fast",
+    ] {
+        assert!(outcome.stdout.contains(part), "{part}: {}", outcome.stdout);
+    }
+    for step in [
+        "quantizing: nf4 + double quantization\n",
+        "speed, round 3 of 3: original\n",
+    ] {
+        assert!(outcome.stderr.contains(step), "{step}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn without_data_it_says_that_its_texts_are_its_own() {
+    let workspace = Workspace::new();
+    let outcome = workspace.succeed(&["compare", "model", "--methods", "fp16"]);
+    assert!(
+        outcome.stdout.contains(
+            "built into fewbit (bring your own with --data or --texts before you decide)"
+        ),
+        "{}",
+        outcome.stdout
+    );
+    assert!(!outcome.stdout.contains("Spear"), "{}", outcome.stdout);
+}
+
+#[test]
+fn keep_leaves_the_models_where_they_can_be_used() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a dog\nthe sea\n");
+    workspace.succeed(&[
+        "compare",
+        "model",
+        "--methods",
+        "dynamic+embeddings,fp16",
+        "--texts",
+        "texts.txt",
+        "--keep",
+        "kept",
+    ]);
+    assert_eq!(
+        workspace.entries("kept"),
+        ["dynamic-int8-embeddings", "fp16"]
+    );
+    workspace.succeed(&["embed", "kept/dynamic-int8-embeddings", "-i", "texts.txt"]);
+}
+
+#[test]
+fn a_missed_gate_is_exit_code_3_after_the_table_and_names_the_method() {
+    let workspace = Workspace::new();
+    let missed = workspace.run(&[
+        "compare",
+        "model",
+        "--methods",
+        "fp16,nf4",
+        "--max-drop",
+        "0.01",
+    ]);
+    assert_eq!(missed.code, Some(3));
+    assert!(missed.stdout.contains("nf4"));
+    let last: Vec<&str> = missed.stderr.lines().rev().take(2).collect();
+    assert_eq!(
+        last[1],
+        "error: quality gate missed: expected a loss of at most 0.01 points of 100 x (1 - mean cosine)"
+    );
+    assert!(last[0].starts_with("  nf4 loses "), "{}", missed.stderr);
+    workspace.succeed(&[
+        "compare",
+        "model",
+        "--methods",
+        "fp16,nf4",
+        "--max-drop",
+        "50",
+    ]);
+}
+
+#[test]
+fn data_that_cannot_be_used_is_refused_before_any_work() {
+    let workspace = Workspace::new();
+    workspace.write("empty.txt", "");
+    insta::assert_snapshot!(workspace.fail(&["compare", "model", "--texts", "empty.txt"]), @"error: empty.txt: expected at least one text, found 0");
+    insta::assert_snapshot!(workspace.fail(&["compare", "model", "--data", "absent.jsonl"]), @"error: absent.jsonl: No such file or directory (os error 2)");
+    workspace.write("pairs.jsonl", "{\"sentence1\": \"a\", \"sentence2\": \"b\", \"score\": 1}\n{\"sentence1\": \"a\", \"score\": 1}\n");
+    insta::assert_snapshot!(workspace.fail(&["compare", "model", "--data", "pairs.jsonl"]), @r#"
+    error: pairs.jsonl: line 2: field `sentence2`: expected one, found none
+      hint: a line looks like {"sentence1": "A man sings.", "sentence2": "A man is singing.", "score": 4.8}
+    "#);
+    insta::assert_snapshot!(workspace.misuse(&["compare", "model", "--data", "pairs.jsonl", "--texts", "empty.txt"]).lines().next().unwrap(), @"error: the argument '--data <FILE>' cannot be used with '--texts <FILE>'");
+}

@@ -1,0 +1,225 @@
+//! `fewbit embed`
+
+use crate::tiny_model::{DIMENSION, MAX_TOKENS, Outcome, Workspace};
+use serde_json::Value;
+
+const TEXTS: &str = "a small dog\n\nthe sea\r\nred";
+
+#[test]
+fn jsonl_npy_and_safetensors_hold_the_same_values() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", TEXTS);
+    let embeddings = workspace
+        .succeed(&["embed", "model", "-i", "texts.txt"])
+        .embeddings();
+    assert_eq!(embeddings.len(), 4);
+    assert!(
+        embeddings
+            .iter()
+            .all(|embedding| embedding.len() == DIMENSION)
+    );
+    let bytes: Vec<u8> = embeddings
+        .concat()
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+
+    workspace.succeed(&["embed", "model", "-i", "texts.txt", "-o", "out.npy"]);
+    let npy = workspace.read("out.npy");
+    assert_eq!(&npy[..8], b"\x93NUMPY\x01\x00");
+    let start = 10 + usize::from(u16::from_le_bytes([npy[8], npy[9]]));
+    assert_eq!(start % 64, 0);
+    let header = std::str::from_utf8(&npy[10..start]).unwrap();
+    assert_eq!(
+        header.trim_end(),
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 32), }"
+    );
+    assert_eq!(&npy[start..], bytes);
+
+    workspace.succeed(&["embed", "model", "-i", "texts.txt", "-o", "out.safetensors"]);
+    let file = workspace.read("out.safetensors");
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    assert_eq!(
+        header,
+        serde_json::json!({"embeddings": {"dtype": "F32", "shape": [4, 32], "data_offsets": [0, 4 * 32 * 4]}})
+    );
+    assert_eq!(&file[8 + length..], bytes);
+
+    workspace.succeed(&["embed", "model", "-i", "texts.txt", "-o", "out.jsonl"]);
+    assert_eq!(
+        String::from_utf8(workspace.read("out.jsonl")).unwrap(),
+        workspace
+            .succeed(&["embed", "model", "-i", "texts.txt"])
+            .stdout
+    );
+    assert_eq!(
+        workspace.entries("."),
+        [
+            "model",
+            "out.jsonl",
+            "out.npy",
+            "out.safetensors",
+            "texts.txt"
+        ]
+    );
+}
+
+#[test]
+fn the_embedding_does_not_depend_on_batches_threads_or_neighbours() {
+    let workspace = Workspace::new();
+    let all = Outcome::of(
+        workspace
+            .command(&["embed", "model", "--threads", "2"])
+            .write_stdin(TEXTS),
+    )
+    .embeddings();
+    let small = Outcome::of(
+        workspace
+            .command(&["embed", "model", "-i", "-", "--batch-size", "1"])
+            .write_stdin(TEXTS),
+    )
+    .embeddings();
+    assert_eq!(all, small);
+    let alone = Outcome::of(
+        workspace
+            .command(&["embed", "model"])
+            .write_stdin("the sea"),
+    )
+    .embeddings();
+    assert_eq!(alone, all[2..3]);
+}
+
+#[test]
+fn jsonl_input_takes_the_field_that_is_named() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "red\nthe sea\n");
+    workspace.write(
+        "texts.jsonl",
+        "{\"text\": \"red\", \"title\": \"a\"}\n{\"text\": \"the sea\", \"title\": \"b\"}\n",
+    );
+    workspace.write("titles.json", "{\"title\": \"red\"}\n\"the sea\"\n");
+    let lines = workspace
+        .succeed(&["embed", "model", "-i", "texts.txt"])
+        .stdout;
+    assert_eq!(
+        workspace
+            .succeed(&["embed", "model", "-i", "texts.jsonl"])
+            .stdout,
+        lines
+    );
+    assert_eq!(
+        workspace
+            .succeed(&["embed", "model", "-i", "titles.json", "--field", "title"])
+            .stdout,
+        lines
+    );
+    let wrong = workspace.fail(&["embed", "model", "-i", "texts.jsonl", "--field", "body"]);
+    insta::assert_snapshot!(wrong, @"
+    error: texts.jsonl: line 1: expected a field `body`, found `text`, `title`
+      hint: name the field that holds the text with --field
+    ");
+}
+
+#[test]
+fn a_cut_text_is_said_on_standard_error_and_in_the_output() {
+    let workspace = Workspace::new();
+    let long = "word ".repeat(100_000);
+    let outcome = Outcome::of(
+        workspace
+            .command(&["embed", "model"])
+            .write_stdin(format!("short\n{long}\n")),
+    );
+    assert_eq!(outcome.code, Some(0));
+    let expected = format!(
+        "warning: 1 of 2 texts were cut at the model's limit of {MAX_TOKENS} tokens (number 2)\n  hint: "
+    );
+    assert!(outcome.stderr.contains(&expected), "{}", outcome.stderr);
+    let lines: Vec<Value> = outcome
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0].get("truncated"), None);
+    assert_eq!(lines[1]["truncated"], Value::Bool(true));
+
+    let summary = Outcome::of(
+        workspace
+            .command(&["embed", "model", "-o", "out.npy", "--json"])
+            .write_stdin(format!("short\n{long}\n")),
+    )
+    .json();
+    assert_eq!(summary["truncated"], serde_json::json!([1]));
+    assert_eq!(summary["max_tokens"], MAX_TOKENS);
+    assert_eq!(
+        (summary["texts"].as_u64(), summary["dimension"].as_u64()),
+        (Some(2), Some(32))
+    );
+}
+
+#[test]
+fn no_texts_are_an_empty_array_and_a_warning() {
+    let workspace = Workspace::new();
+    let outcome = Outcome::of(
+        workspace
+            .command(&["embed", "model", "-o", "out.npy"])
+            .write_stdin(""),
+    );
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(
+        outcome
+            .stderr
+            .starts_with("warning: the input holds no texts\n"),
+        "{}",
+        outcome.stderr
+    );
+    let npy = workspace.read("out.npy");
+    assert!(String::from_utf8_lossy(&npy).contains("'shape': (0, 32)"));
+    assert_eq!(npy.len() % 64, 0);
+}
+
+#[test]
+fn bad_input_names_file_and_line_and_leaves_no_output() {
+    let workspace = Workspace::new();
+    workspace.write("latin1.txt", b"ok\ncaf\xe9\n");
+    insta::assert_snapshot!(workspace.fail(&["embed", "model", "-i", "latin1.txt", "-o", "out.npy"]), @"
+    error: latin1.txt: line 2: expected UTF-8, found the byte 0xe9 at byte 4 of the line
+      hint: convert the file to UTF-8, for instance with iconv
+    ");
+    insta::assert_snapshot!(workspace.fail(&["embed", "model", "-i", "absent.txt"]), @"
+    error: absent.txt: cannot read the texts
+      caused by: No such file or directory (os error 2)
+    ");
+    insta::assert_snapshot!(workspace.misuse(&["embed", "model", "-i", "latin1.txt", "-o", "out.csv"]), @"
+    error: out.csv: expected an output file ending in .npy, .safetensors or .jsonl, found .csv
+      hint: leave out -o for JSONL on standard output
+    ");
+    insta::assert_snapshot!(workspace.fail(&["embed", "model", "-o", "no/such/folder/out.npy"]), @"
+    error: no/such/folder/out.npy: expected an existing directory no/such/folder, found none
+      hint: create the directory first
+    ");
+    assert_eq!(workspace.entries("."), ["latin1.txt", "model"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    use std::process::{Command, Stdio};
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a dog\n".repeat(5000));
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin("fewbit"))
+        .current_dir(workspace.path("."))
+        .args(["embed", "model", "-i", "texts.txt"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        !String::from_utf8_lossy(&output.stderr).contains("error"),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

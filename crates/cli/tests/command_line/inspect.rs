@@ -1,0 +1,63 @@
+//! `fewbit inspect`
+
+use crate::tiny_model::Workspace;
+
+#[test]
+fn the_model_by_part_dtype_and_method() {
+    let workspace = Workspace::new();
+    insta::assert_snapshot!(workspace.succeed(&["inspect", "model"]).stdout);
+}
+
+#[test]
+fn every_tensor_of_a_quantized_model() {
+    let workspace = Workspace::new();
+    workspace.succeed(&[
+        "quantize",
+        "model",
+        "-o",
+        "small",
+        "--method",
+        "dynamic",
+        "--quantize-embeddings",
+    ]);
+    let shown = workspace.succeed(&["inspect", "small", "--tensors"]).stdout;
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn sizes_of_the_methods_are_what_quantize_writes() {
+    let workspace = Workspace::new();
+    let inspection = workspace.succeed(&["inspect", "model", "--json"]).json();
+    let methods = inspection["methods"].as_array().unwrap();
+    assert!(methods.len() >= 8);
+    for method in methods {
+        let recipe = &method["recipe"];
+        workspace.write("recipe.json", recipe.to_string());
+        let report = workspace
+            .succeed(&[
+                "quantize",
+                "model",
+                "-o",
+                "out",
+                "--force",
+                "--recipe",
+                "recipe.json",
+                "--json",
+            ])
+            .json();
+        assert_eq!(report["output_bytes"], method["output_bytes"], "{recipe}");
+    }
+    let parts: u64 = inspection["size"]["by_part"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| part["bytes"].as_u64().unwrap())
+        .sum();
+    let tensors: u64 = inspection["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tensor| tensor["bytes"].as_u64().unwrap())
+        .sum();
+    assert_eq!((parts, tensors), (77_536, 77_536));
+}

@@ -1,0 +1,9 @@
+//! The `fewbit` program as its users meet it: arguments in, streams, files and exit codes out.
+
+mod compare;
+mod embed;
+mod help;
+mod inspect;
+mod quantize;
+mod refusals;
+mod tiny_model;

@@ -1,0 +1,398 @@
+//! One model under several methods, measured side by side.
+
+mod sample_texts;
+mod texts;
+
+pub use sample_texts::SAMPLE_TEXTS;
+pub use texts::CompareTexts;
+
+use crate::Error;
+use crate::measure::{LATENCY_TEXTS, Measure, MeasureRequest, Speed, spread};
+use crate::size::ModelSize;
+use fewbit_evaluate::{ComparisonRow, ReferenceFacts};
+use fewbit_quantize::{Method, Recipe, quantize_model};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Texts that speed in batches is measured on, at most.
+const SPEED_TEXTS: usize = 256;
+/// Rounds in which the speed of every model is measured once, every other one backwards.
+const ROUNDS: usize = 3;
+
+/// What to compare, on what, and how to run it.
+#[derive(Debug, Clone)]
+pub struct CompareOptions {
+    /// The methods; the model as it is always comes first, as the reference.
+    pub recipes: Vec<Recipe>,
+    /// What the models are run on.
+    pub texts: CompareTexts,
+    /// Directory to keep the quantized models in; otherwise they go to a temporary one.
+    pub keep: Option<PathBuf>,
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    /// Texts run together.
+    pub batch_size: usize,
+}
+
+impl Default for CompareOptions {
+    /// The [`default_recipes`] on the built-in sentences, on one thread.
+    fn default() -> Self {
+        CompareOptions {
+            recipes: default_recipes(),
+            texts: CompareTexts::BuiltIn,
+            keep: None,
+            threads: 1,
+            batch_size: 32,
+        }
+    }
+}
+
+/// What a comparison goes through unless told otherwise: every method, `dynamic` also with int8 embeddings, `nf4` also
+/// with double quantization.
+pub fn default_recipes() -> Vec<Recipe> {
+    let wanted = |recipe: &Recipe| match recipe.method {
+        Method::WeightOnly => !recipe.quantize_embeddings,
+        Method::Fp4 => !recipe.double_quantization,
+        _ => true,
+    };
+    Recipe::standard().into_iter().filter(wanted).collect()
+}
+
+/// Reads a method as it is typed in a list: a method's name, after it `+embeddings` (int8 word embeddings) or `+double`
+/// (double quantization).
+///
+/// # Errors
+/// An unknown method or addition, or an addition that the method does not have.
+///
+/// ```
+/// use fewbit::{Method, Recipe, compare::parse_method};
+///
+/// assert_eq!(parse_method("nf4+double")?, Recipe::new(Method::Nf4).with_double_quantization(true));
+/// assert!(parse_method("nf4+embeddings").is_err());
+/// # Ok::<(), fewbit::Error>(())
+/// ```
+pub fn parse_method(text: &str) -> Result<Recipe, Error> {
+    let mut words = text.split('+').map(str::trim);
+    let method: Method = words
+        .next()
+        .unwrap_or_default()
+        .parse()
+        .map_err(|error| Error::Compare(format!("{error}")))?;
+    let mut recipe = Recipe::new(method);
+    for word in words {
+        recipe = match word {
+            "embeddings" => recipe.with_quantize_embeddings(true),
+            "double" => recipe.with_double_quantization(true),
+            _ => {
+                return Err(Error::Compare(format!(
+                    "`{text}`: expected a method with `+embeddings` or `+double`, found `+{word}`"
+                )));
+            }
+        };
+    }
+    recipe.validate()?;
+    Ok(recipe)
+}
+
+/// The result of [`compare`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The source directory.
+    pub model: PathBuf,
+    /// Number of parameters of the model.
+    pub parameters: u64,
+    /// How many texts every model encoded.
+    pub texts: usize,
+    /// What the texts are: `built-in`, `texts` or `pairs`.
+    pub texts_kind: &'static str,
+    /// Tokens of the texts, special tokens included.
+    pub tokens: usize,
+    /// How many texts were cut at the model's limit.
+    pub truncated: usize,
+    /// How many texts latency was measured on, each alone.
+    pub latency_texts: usize,
+    /// How many texts speed in batches was measured on.
+    pub speed_texts: usize,
+    /// In how many rounds latency and speed were measured; a row has the middle one of each.
+    pub rounds_of_speed: usize,
+    /// Worker threads.
+    pub threads: usize,
+    /// Texts run together where speed in batches is measured.
+    pub batch_size: usize,
+    /// Instruction set of the kernels.
+    pub isa: &'static str,
+    /// The model as it is, then one row for each method.
+    pub rows: Vec<ComparedModel>,
+}
+
+/// One model of a comparison. In JSON the fields of `figures` stand beside the others.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ComparedModel {
+    /// Name (`original` or the recipe's label), bytes, agreement with the original, speed, memory.
+    #[serde(flatten)]
+    pub figures: ComparisonRow,
+    /// The recipe; none for the original.
+    pub recipe: Option<Recipe>,
+    /// Where the model was kept, if it was.
+    pub directory: Option<PathBuf>,
+    /// Stored bytes of parameters, see [`ModelSize::parameter_bytes`].
+    pub parameter_bytes: u64,
+    /// Stored bytes of buffers, see [`ModelSize::buffer_bytes`].
+    pub buffer_bytes: u64,
+    /// Bytes of all files, tokenizer and configuration included.
+    pub directory_bytes: u64,
+    /// Seconds to open the model.
+    pub load_seconds: f64,
+    /// Seconds to write the model; none for the original.
+    pub quantize_seconds: Option<f64>,
+}
+
+/// A method that loses more than allowed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GateMiss {
+    /// Name of the row.
+    pub name: String,
+    /// What it loses; see [`Comparison::missed_gates`]. NaN if a figure is not a number.
+    pub drop: f64,
+}
+
+impl Comparison {
+    /// Methods that lose more than `max_drop` against the original: points of Spearman x 100 where there are pairs,
+    /// otherwise `100 * (1 - mean cosine)`. A figure that is not a number counts as missed.
+    pub fn missed_gates(&self, max_drop: f64) -> Vec<GateMiss> {
+        let Some((original, methods)) = self.rows.split_first() else {
+            return Vec::new();
+        };
+        let drop = |figures: &ComparisonRow| match (original.figures.similarity, figures.similarity)
+        {
+            (Some(reference), Some(found)) => 100.0 * (reference.spearman - found.spearman),
+            _ => {
+                100.0
+                    * (1.0
+                        - figures
+                            .agreement
+                            .map_or(f64::NAN, |agreement| agreement.mean_cosine))
+            }
+        };
+        methods
+            .iter()
+            .map(|row| GateMiss {
+                name: row.figures.name.clone(),
+                drop: drop(&row.figures),
+            })
+            .filter(|miss| miss.drop.is_nan() || miss.drop > max_drop)
+            .collect()
+    }
+}
+
+/// What a comparison is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CompareStep<'a> {
+    /// Writing the model of this method.
+    Quantizing(&'a str),
+    /// Encoding all texts with this model.
+    Encoding(&'a str),
+    /// Measuring latency and speed in batches, in this round of so many.
+    Speed {
+        /// The model.
+        name: &'a str,
+        /// From 1.
+        round: usize,
+        /// How many there are.
+        rounds: usize,
+    },
+}
+
+/// Makes a model of every recipe, measures each and the original, and puts the figures side by side.
+///
+/// All models lie on disk together until the end, because speed is measured in rounds that visit every model: a machine
+/// that grows slower meanwhile disturbs all of them alike. `step` is told what is done next.
+///
+/// # Errors
+/// The source or the texts cannot be used; a method cannot be applied to this model; a measurement fails.
+///
+/// ```no_run
+/// use fewbit::compare::{CompareOptions, compare};
+/// use fewbit::measure::InProcess;
+///
+/// let comparison = compare("models/all-MiniLM-L6-v2", &CompareOptions::default(), &mut InProcess, &mut |_| {})?;
+/// for row in &comparison.rows {
+///     println!("{:28} {:5.2} times smaller", row.figures.name, row.figures.compression_ratio);
+/// }
+/// # Ok::<(), fewbit::Error>(())
+/// ```
+pub fn compare(
+    source: impl AsRef<Path>,
+    options: &CompareOptions,
+    measure: &mut dyn Measure,
+    step: &mut dyn FnMut(&CompareStep<'_>),
+) -> Result<Comparison, Error> {
+    let source = source.as_ref();
+    let texts = options.texts.texts();
+    let scores = options.texts.scores();
+    let root = OutputRoot::new(options.keep.as_deref())?;
+
+    let mut contenders = vec![Contender {
+        name: "original".to_owned(),
+        recipe: None,
+        directory: source.to_owned(),
+        seconds: None,
+    }];
+    for recipe in &options.recipes {
+        let name = recipe.label();
+        step(&CompareStep::Quantizing(&name));
+        let directory = root.path().join(directory_name(&name));
+        let start = Instant::now();
+        quantize_model(source, recipe, &directory, false, &mut |_, _, _| {})?;
+        let seconds = Some(start.elapsed().as_secs_f64());
+        contenders.push(Contender {
+            name,
+            recipe: Some(recipe.clone()),
+            directory,
+            seconds,
+        });
+    }
+
+    let request = |contender: &Contender, texts: &[String]| MeasureRequest {
+        name: contender.name.clone(),
+        directory: contender.directory.clone(),
+        texts: texts.to_vec(),
+        threads: options.threads,
+        batch_size: options.batch_size,
+    };
+    let mut models = Vec::new();
+    for contender in &contenders {
+        step(&CompareStep::Encoding(&contender.name));
+        models.push(measure.measure(&request(contender, &texts))?);
+    }
+    let sample = spread(&texts, SPEED_TEXTS);
+    let mut speeds: Vec<Vec<Speed>> = vec![Vec::new(); contenders.len()];
+    for round in 0..ROUNDS {
+        let mut order: Vec<usize> = (0..contenders.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for index in order {
+            let contender = &contenders[index];
+            step(&CompareStep::Speed {
+                name: &contender.name,
+                round: round + 1,
+                rounds: ROUNDS,
+            });
+            speeds[index].push(measure.speed(&request(contender, &sample))?);
+        }
+    }
+    for (model, mut speeds) in models.iter_mut().zip(speeds) {
+        let middle = speeds.len() / 2;
+        speeds.sort_by(|a, b| {
+            a.latency
+                .median_milliseconds
+                .total_cmp(&b.latency.median_milliseconds)
+        });
+        model.measurement.latency = speeds[middle].latency;
+        speeds.sort_by(|a, b| {
+            a.throughput
+                .texts_per_second
+                .total_cmp(&b.throughput.texts_per_second)
+        });
+        model.measurement.throughput = speeds[middle].throughput;
+    }
+
+    let sizes = contenders
+        .iter()
+        .map(|contender| ModelSize::of(&contender.directory))
+        .collect::<Result<Vec<_>, _>>()?;
+    let parameters = sizes[0].parameters;
+    let facts = ReferenceFacts {
+        parameters,
+        scores: scores.as_deref(),
+    };
+    let compared = fewbit_evaluate::compare(&models[0], &models[1..], &facts)?;
+    let rows = compared
+        .rows
+        .into_iter()
+        .zip(sizes)
+        .zip(&models)
+        .zip(contenders)
+        .map(|(((figures, size), model), contender)| ComparedModel {
+            figures,
+            directory: contender
+                .recipe
+                .as_ref()
+                .and(options.keep.as_ref())
+                .map(|_| contender.directory),
+            recipe: contender.recipe,
+            parameter_bytes: size.parameter_bytes,
+            buffer_bytes: size.buffer_bytes,
+            directory_bytes: model.measurement.directory_bytes,
+            load_seconds: model.measurement.load_seconds,
+            quantize_seconds: contender.seconds,
+        });
+    Ok(Comparison {
+        model: source.to_owned(),
+        parameters,
+        texts: texts.len(),
+        texts_kind: options.texts.kind(),
+        tokens: models[0].embeddings.tokens,
+        truncated: models[0].embeddings.truncated.len(),
+        latency_texts: sample.len().min(LATENCY_TEXTS),
+        speed_texts: sample.len(),
+        rounds_of_speed: ROUNDS,
+        threads: options.threads,
+        batch_size: options.batch_size,
+        isa: crate::isa()?,
+        rows: rows.collect(),
+    })
+}
+
+/// Where the models are written.
+enum OutputRoot {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl OutputRoot {
+    fn new(keep: Option<&Path>) -> Result<Self, Error> {
+        match keep {
+            Some(keep) => {
+                std::fs::create_dir_all(keep).map_err(|source| Error::Io {
+                    path: keep.to_owned(),
+                    source,
+                })?;
+                Ok(OutputRoot::Kept(keep.to_owned()))
+            }
+            None => tempfile::Builder::new()
+                .prefix("fewbit-compare-")
+                .tempdir()
+                .map(OutputRoot::Temporary)
+                .map_err(|source| Error::Io {
+                    path: std::env::temp_dir(),
+                    source,
+                }),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            OutputRoot::Kept(path) => path,
+            OutputRoot::Temporary(directory) => directory.path(),
+        }
+    }
+}
+
+struct Contender {
+    name: String,
+    recipe: Option<Recipe>,
+    directory: PathBuf,
+    seconds: Option<f64>,
+}
+
+/// `nf4 + double quantization` as a directory: `nf4-double-quantization`.
+fn directory_name(label: &str) -> String {
+    let words: Vec<&str> = label
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.join("-")
+}

@@ -1,0 +1,43 @@
+//! What the models of a comparison are run on.
+
+use super::SAMPLE_TEXTS;
+use fewbit_evaluate::{SentencePair, pair_texts};
+
+/// What the models of a comparison are run on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CompareTexts {
+    /// A few dozen neutral sentences, [`SAMPLE_TEXTS`]: enough to see a broken model and the size of a method's error; a
+    /// decision needs texts of one's own.
+    BuiltIn,
+    /// Texts of one's own.
+    Texts(Vec<String>),
+    /// Sentence pairs with a score of their similarity: the comparison then has a Spearman correlation.
+    Pairs(Vec<SentencePair>),
+}
+
+impl CompareTexts {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            CompareTexts::BuiltIn => "built-in",
+            CompareTexts::Texts(_) => "texts",
+            CompareTexts::Pairs(_) => "pairs",
+        }
+    }
+
+    pub(super) fn texts(&self) -> Vec<String> {
+        match self {
+            CompareTexts::BuiltIn => SAMPLE_TEXTS.iter().map(|&text| text.to_owned()).collect(),
+            CompareTexts::Texts(texts) => texts.clone(),
+            CompareTexts::Pairs(pairs) => {
+                pair_texts(pairs).into_iter().map(str::to_owned).collect()
+            }
+        }
+    }
+
+    pub(super) fn scores(&self) -> Option<Vec<f64>> {
+        match self {
+            CompareTexts::Pairs(pairs) => Some(pairs.iter().map(|pair| pair.score).collect()),
+            CompareTexts::BuiltIn | CompareTexts::Texts(_) => None,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Quantize Hugging Face encoders to few bits, and run them fast on a CPU.
+//!
+//! A model is a standard checkpoint directory: `config.json`, safetensors files, tokenizer files. [`quantize_model`]
+//! makes a smaller one of it, in a format that Hugging Face transformers loads unchanged; [`Encoder`] runs either;
+//! [`compare`](compare::compare) says what each method costs; [`inspect()`] looks without running anything.
+//!
+//! ```no_run
+//! use fewbit::{EncodeOptions, Encoder, Method, Recipe, quantize_model};
+//!
+//! let recipe = Recipe::new(Method::Dynamic).with_quantize_embeddings(true);
+//! let report = quantize_model("models/all-MiniLM-L6-v2", &recipe, "models/minilm-int8", false, &mut |_, _, _| {})?;
+//! println!("{:.2} times smaller", report.compression_ratio);
+//!
+//! let encoder = Encoder::open("models/minilm-int8")?;
+//! let embeddings = encoder.encode(&["A first text.", "A second one."], &EncodeOptions::default())?;
+//! assert_eq!(embeddings.rows, 2);
+//! # Ok::<(), fewbit::Error>(())
+//! ```
+//!
+//! Those who come from PyTorch scripts find the names they know on [`QuantizationManager`].
+#![forbid(unsafe_code)]
+
+pub mod compare;
+pub mod error;
+pub mod inspect;
+pub mod manager;
+pub mod measure;
+pub mod size;
+pub mod threads;
+
+pub use compare::{ComparedModel, Comparison};
+pub use error::Error;
+pub use fewbit_checkpoint as checkpoint;
+pub use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind};
+pub use fewbit_evaluate as evaluate;
+pub use fewbit_kernels as kernels;
+pub use fewbit_model as model;
+pub use fewbit_model::{Embeddings, EncodeOptions, Encoder, EncoderSpec, LoadLedger, ModelError};
+pub use fewbit_numerics as numerics;
+pub use fewbit_quantize as quantize;
+pub use fewbit_quantize::{
+    KeptModule, Method, MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan,
+    QuantizeReport, Recipe, TensorAction, quantize_model,
+};
+pub use inspect::{Inspection, inspect};
+pub use manager::QuantizationManager;
+pub use size::ModelSize;
+
+/// Name of the instruction set that kernels use in this process: `scalar`, `avx2` …
+///
+/// # Errors
+/// The environment variable `FEWBIT_ISA` names an unknown set or one that this CPU lacks.
+pub fn isa() -> Result<&'static str, Error> {
+    Ok(fewbit_kernels::Isa::from_environment()?.name())
+}

@@ -1,0 +1,193 @@
+//! [`QuantizationManager`]: the names that users of PyTorch quantization scripts know.
+
+use crate::Error;
+use crate::size::ModelSize;
+use fewbit_checkpoint::Checkpoint;
+use fewbit_quantize::{Method, QuantizeReport, Recipe, method_sizes, quantize_model};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// One float checkpoint and what has been made of it.
+///
+/// Every `apply_…` writes a standard checkpoint directory, which [`Encoder::open`](crate::Encoder::open) and Hugging
+/// Face transformers load; the source is never changed.
+///
+/// ```
+/// use fewbit::QuantizationManager;
+///
+/// # let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/golden/architectures/bert");
+/// # let scratch = tempfile::tempdir().unwrap();
+/// # let out = scratch.path();
+/// let mut manager = QuantizationManager::new(source)?;
+/// println!("{} parameters", manager.model_size()?.parameters);
+/// let report = manager.apply_dynamic_quantization(out.join("int8"))?;
+/// assert!(report.compression_ratio > 2.0);
+/// manager.apply_int4_quantization(out.join("nf4"))?;
+/// for row in manager.compare_sizes()? {
+///     println!("{:32} {:10} bytes, {:.2} times smaller", row.label, row.bytes, row.compression_ratio);
+/// }
+/// # Ok::<(), fewbit::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct QuantizationManager {
+    source: PathBuf,
+    force: bool,
+    applied: Vec<Applied>,
+}
+
+#[derive(Debug, Clone)]
+struct Applied {
+    recipe: Recipe,
+    directory: PathBuf,
+}
+
+/// One row of [`QuantizationManager::compare_sizes`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SizeComparison {
+    /// `original`, or the recipe's label.
+    pub label: String,
+    /// Bytes of tensor data.
+    pub bytes: u64,
+    /// Bytes of the original divided by these.
+    pub compression_ratio: f64,
+    /// The directory that holds it; none for a method that has not been applied, whose size is the planned one.
+    pub directory: Option<PathBuf>,
+}
+
+impl QuantizationManager {
+    /// A manager of the checkpoint in `source`.
+    ///
+    /// # Errors
+    /// The directory is not a readable checkpoint.
+    pub fn new(source: impl AsRef<Path>) -> Result<Self, Error> {
+        let source = Checkpoint::open(source)?.directory().to_owned();
+        Ok(QuantizationManager {
+            source,
+            force: false,
+            applied: Vec::new(),
+        })
+    }
+
+    /// Whether `apply_…` may replace a directory that exists; without it that is an error.
+    #[must_use]
+    pub fn with_force(self, force: bool) -> Self {
+        QuantizationManager { force, ..self }
+    }
+
+    /// Parameters and bytes of the source, by dtype and by part of the model.
+    ///
+    /// # Errors
+    /// The source is not a readable checkpoint of a known model type.
+    pub fn model_size(&self) -> Result<ModelSize, Error> {
+        ModelSize::of(&self.source)
+    }
+
+    /// Sizes side by side: the original, everything this manager has written, and what each standard recipe that has not
+    /// been applied would give.
+    ///
+    /// # Errors
+    /// The source or a written directory cannot be read.
+    pub fn compare_sizes(&self) -> Result<Vec<SizeComparison>, Error> {
+        let original = ModelSize::of(&self.source)?.tensor_bytes();
+        let row = |label: &str, bytes: u64, directory: Option<&Path>| SizeComparison {
+            label: label.to_owned(),
+            bytes,
+            compression_ratio: original as f64 / bytes as f64,
+            directory: directory.map(Path::to_owned),
+        };
+        let mut rows = vec![row("original", original, Some(&self.source))];
+        for applied in &self.applied {
+            let bytes = ModelSize::of(&applied.directory)?.tensor_bytes();
+            rows.push(row(
+                &applied.recipe.label(),
+                bytes,
+                Some(&applied.directory),
+            ));
+        }
+        for planned in method_sizes(&Checkpoint::open(&self.source)?)? {
+            if !self
+                .applied
+                .iter()
+                .any(|applied| applied.recipe == planned.recipe)
+            {
+                rows.push(row(&planned.label, planned.output_bytes as u64, None));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Writes what `recipe` makes of the source to `out`.
+    ///
+    /// # Errors
+    /// Those of [`quantize_model`]; nothing is left at `out` then.
+    pub fn apply(
+        &mut self,
+        recipe: &Recipe,
+        out: impl AsRef<Path>,
+    ) -> Result<QuantizeReport, Error> {
+        let out = out.as_ref();
+        let report = quantize_model(&self.source, recipe, out, self.force, &mut |_, _, _| {})?;
+        self.applied.retain(|applied| applied.directory != out);
+        self.applied.push(Applied {
+            recipe: recipe.clone(),
+            directory: out.to_owned(),
+        });
+        Ok(report)
+    }
+
+    /// int8 weights, one scale an output channel; activations quantized per token at run time.
+    ///
+    /// # Errors
+    /// As for [`apply`](Self::apply).
+    pub fn apply_dynamic_quantization(
+        &mut self,
+        out: impl AsRef<Path>,
+    ) -> Result<QuantizeReport, Error> {
+        self.apply(&Recipe::new(Method::Dynamic), out)
+    }
+
+    /// int8 weights, one scale an output channel; float activations.
+    ///
+    /// # Errors
+    /// As for [`apply`](Self::apply).
+    pub fn apply_weight_only_quantization(
+        &mut self,
+        out: impl AsRef<Path>,
+    ) -> Result<QuantizeReport, Error> {
+        self.apply(&Recipe::new(Method::WeightOnly), out)
+    }
+
+    /// IEEE half precision as storage; computed in f32.
+    ///
+    /// # Errors
+    /// As for [`apply`](Self::apply), and a weight beyond the range of fp16.
+    pub fn apply_fp16_quantization(
+        &mut self,
+        out: impl AsRef<Path>,
+    ) -> Result<QuantizeReport, Error> {
+        self.apply(&Recipe::new(Method::Fp16), out)
+    }
+
+    /// bfloat16 as storage; computed in f32.
+    ///
+    /// # Errors
+    /// As for [`apply`](Self::apply).
+    pub fn apply_bf16_quantization(
+        &mut self,
+        out: impl AsRef<Path>,
+    ) -> Result<QuantizeReport, Error> {
+        self.apply(&Recipe::new(Method::Bf16), out)
+    }
+
+    /// 4-bit NormalFloat codes (nf4) in blocks of 64, without double quantization. For fp4, another block size or double
+    /// quantization give [`apply`](Self::apply) a [`Recipe`].
+    ///
+    /// # Errors
+    /// As for [`apply`](Self::apply).
+    pub fn apply_int4_quantization(
+        &mut self,
+        out: impl AsRef<Path>,
+    ) -> Result<QuantizeReport, Error> {
+        self.apply(&Recipe::new(Method::Nf4), out)
+    }
+}

@@ -1,0 +1,276 @@
+//! The facade on a tiny BERT: sizes that are foretold are the sizes that are written, and a comparison measures what its
+//! recipes made.
+
+use fewbit::checkpoint::Checkpoint;
+use fewbit::compare::{
+    CompareOptions, CompareStep, CompareTexts, compare, default_recipes, parse_method,
+};
+use fewbit::evaluate::{Latency, MeasuredModel, Throughput};
+use fewbit::measure::{InProcess, Measure, MeasureRequest, Speed};
+use fewbit::{Error, Method, QuantizationManager, Recipe};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A directory with the tiny BERT in `model` and a tokenizer of single letters.
+fn workspace() -> (TempDir, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let model = directory.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    let golden =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/architectures/bert");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::write(model.join(name), std::fs::read(golden.join(name)).unwrap()).unwrap();
+    }
+    let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        .map(str::to_owned)
+        .into_iter();
+    let tokens = tokens
+        .chain(('a'..='z').map(String::from))
+        .chain(('a'..='z').map(|letter| format!("##{letter}")));
+    std::fs::write(
+        model.join("vocab.txt"),
+        tokens.map(|token| token + "\n").collect::<String>(),
+    )
+    .unwrap();
+    std::fs::write(
+        model.join("tokenizer_config.json"),
+        r#"{"tokenizer_class": "BertTokenizer"}"#,
+    )
+    .unwrap();
+    (directory, model)
+}
+
+#[test]
+fn the_manager_foretells_sizes_and_then_finds_them() {
+    let (directory, model) = workspace();
+    let mut manager = QuantizationManager::new(&model).unwrap();
+    let size = manager.model_size().unwrap();
+    // 80 x 32 words, 36 positions, 2 types; per layer 4 (32 x 32 + 32) + 44 x 32 + 44 + 32 x 44 + 32; the norms; the pooler.
+    assert_eq!(
+        size.parameters,
+        118 * 32 + 2 * (4 * 1056 + 2 * 1408 + 76) + 5 * 64 + 1056
+    );
+    assert_eq!(
+        (size.parameter_bytes, size.buffer_bytes),
+        (4 * size.parameters, 0)
+    );
+
+    let planned = manager.compare_sizes().unwrap();
+    assert_eq!(
+        (planned[0].label.as_str(), planned[0].compression_ratio),
+        ("original", 1.0)
+    );
+    let out = |name: &str| directory.path().join(name);
+    manager.apply_dynamic_quantization(out("dynamic")).unwrap();
+    manager
+        .apply_weight_only_quantization(out("weight-only"))
+        .unwrap();
+    manager.apply_fp16_quantization(out("fp16")).unwrap();
+    manager.apply_bf16_quantization(out("bf16")).unwrap();
+    manager.apply_int4_quantization(out("nf4")).unwrap();
+    let found = manager.compare_sizes().unwrap();
+    assert_eq!(found.len(), planned.len());
+    for name in ["dynamic", "weight-only", "fp16", "bf16", "nf4"] {
+        let row = |rows: &[fewbit::manager::SizeComparison]| {
+            rows.iter().find(|row| row.label == name).cloned().unwrap()
+        };
+        assert_eq!(row(&found).bytes, row(&planned).bytes, "{name}");
+        assert_eq!(
+            (row(&found).directory, row(&planned).directory),
+            (Some(out(name)), None)
+        );
+    }
+}
+
+#[test]
+fn an_output_is_replaced_only_with_force() {
+    let (directory, model) = workspace();
+    let out = directory.path().join("out");
+    let mut manager = QuantizationManager::new(&model).unwrap();
+    manager.apply_fp16_quantization(&out).unwrap();
+    assert!(matches!(
+        manager.apply_bf16_quantization(&out),
+        Err(Error::Quantize(_))
+    ));
+    let mut manager = manager.with_force(true);
+    manager.apply_bf16_quantization(&out).unwrap();
+    let applied: Vec<_> = manager
+        .compare_sizes()
+        .unwrap()
+        .into_iter()
+        .filter(|row| row.directory == Some(out.clone()))
+        .collect();
+    assert_eq!(applied.len(), 1);
+    assert_eq!(applied[0].label, "bf16");
+}
+
+#[test]
+fn a_quantized_model_counts_the_weights_and_not_their_codes() {
+    let (directory, model) = workspace();
+    let expected = QuantizationManager::new(&model)
+        .unwrap()
+        .model_size()
+        .unwrap()
+        .parameters;
+    for (index, recipe) in Recipe::standard().into_iter().enumerate() {
+        let out = directory.path().join(index.to_string());
+        QuantizationManager::new(&model)
+            .unwrap()
+            .apply(&recipe, &out)
+            .unwrap();
+        let inspection = fewbit::inspect(&out).unwrap();
+        assert_eq!(inspection.size.parameters, expected, "{}", recipe.label());
+        let tensors: u64 = inspection.tensors.iter().map(|tensor| tensor.bytes).sum();
+        assert_eq!(inspection.size.tensor_bytes(), tensors);
+        let stored: u64 = Checkpoint::open(&out)
+            .unwrap()
+            .tensors()
+            .map(|info| info.byte_len as u64)
+            .sum();
+        assert_eq!(tensors, stored);
+        let quantized = recipe.method.float_dtype().is_none();
+        assert_eq!(inspection.quantization.is_some(), quantized);
+        assert_eq!(inspection.methods.is_empty(), quantized);
+        assert_eq!(inspection.size.buffer_bytes > 0, quantized);
+    }
+}
+
+/// Measures in process and notes what it was asked for.
+#[derive(Default)]
+struct Noting {
+    asked: Vec<(&'static str, String)>,
+}
+
+impl Measure for Noting {
+    fn measure(&mut self, request: &MeasureRequest) -> Result<MeasuredModel, Error> {
+        self.asked.push(("measure", request.name.clone()));
+        InProcess.measure(request)
+    }
+
+    fn speed(&mut self, request: &MeasureRequest) -> Result<Speed, Error> {
+        self.asked.push(("speed", request.name.clone()));
+        // Latency is best in the second round, throughput in the third: the middle one of each must be reported.
+        let asked = ("speed", request.name.clone());
+        let round = self.asked.iter().filter(|known| **known == asked).count();
+        let latency = Latency::from_seconds(vec![[0.030, 0.010, 0.020][round - 1]]).unwrap();
+        let texts_per_second = [100.0, 200.0, 300.0][round - 1];
+        let throughput = Throughput {
+            texts_per_second,
+            tokens_per_second: 0.0,
+            batch_size: 32,
+            runs: 1,
+        };
+        Ok(Speed {
+            latency,
+            throughput,
+        })
+    }
+}
+
+#[test]
+fn speed_is_taken_in_rounds_and_the_middle_one_counts() {
+    let (_directory, model) = workspace();
+    let options = CompareOptions {
+        recipes: vec![Recipe::new(Method::Fp16), Recipe::new(Method::Nf4)],
+        ..CompareOptions::default()
+    };
+    let mut noting = Noting::default();
+    let mut steps = 0;
+    let comparison = compare(&model, &options, &mut noting, &mut |step| {
+        steps += 1;
+        assert!(steps > 2 || matches!(step, CompareStep::Quantizing(_)));
+    })
+    .unwrap();
+    let asked: Vec<String> = noting
+        .asked
+        .iter()
+        .map(|(what, name)| format!("{what} {name}"))
+        .collect();
+    let rounds = [
+        ["measure original", "measure fp16", "measure nf4"],
+        ["speed original", "speed fp16", "speed nf4"],
+        ["speed nf4", "speed fp16", "speed original"],
+        ["speed original", "speed fp16", "speed nf4"],
+    ];
+    assert_eq!(asked, rounds.concat());
+    assert_eq!(steps, 2 + 3 + 9);
+    for row in &comparison.rows {
+        assert!((row.figures.median_milliseconds - 20.0).abs() < 1e-9);
+        assert_eq!(row.figures.texts_per_second, 200.0);
+        assert_eq!(row.directory, None);
+    }
+    assert_eq!(
+        (comparison.texts_kind, comparison.texts),
+        ("built-in", fewbit::compare::SAMPLE_TEXTS.len())
+    );
+}
+
+#[test]
+fn the_gate_names_who_loses_more_than_allowed() {
+    let (_directory, model) = workspace();
+    let texts = ["a cat sat", "dogs", "by the sea"]
+        .map(str::to_owned)
+        .to_vec();
+    let options = CompareOptions {
+        recipes: vec![Recipe::new(Method::Bf16), Recipe::new(Method::Fp4)],
+        texts: CompareTexts::Texts(texts),
+        ..CompareOptions::default()
+    };
+    let comparison = compare(&model, &options, &mut InProcess, &mut |_| {}).unwrap();
+    let loss =
+        |row: usize| 100.0 * (1.0 - comparison.rows[row].figures.agreement.unwrap().mean_cosine);
+    assert!(loss(1) < loss(2), "bf16 loses less than fp4");
+    let between = (loss(1) + loss(2)) / 2.0;
+    let missed = comparison.missed_gates(between);
+    assert_eq!(missed.len(), 1);
+    assert_eq!((missed[0].name.as_str(), missed[0].drop), ("fp4", loss(2)));
+    assert_eq!(comparison.missed_gates(loss(2)), []);
+    // A correlation decides where there is one, whatever the cosines say; what is no number is never good enough.
+    let mut with_scores = comparison.clone();
+    let similarity = |spearman| {
+        Some(fewbit::evaluate::SentenceSimilarity {
+            spearman,
+            pearson: 0.0,
+            pairs: 9,
+        })
+    };
+    for (row, spearman) in with_scores.rows.iter_mut().zip([0.86, 0.859, f64::NAN]) {
+        row.figures.similarity = similarity(spearman);
+    }
+    let missed = with_scores.missed_gates(0.2);
+    assert_eq!(missed.len(), 1);
+    assert_eq!(missed[0].name, "fp4");
+    assert!(missed[0].drop.is_nan());
+    let missed = with_scores.missed_gates(0.05);
+    assert_eq!(missed.len(), 2);
+    assert!((missed[0].drop - 0.1).abs() < 1e-9);
+}
+
+#[test]
+fn methods_read_as_they_are_typed() {
+    let label = |text: &str| {
+        parse_method(text)
+            .map(|recipe| recipe.label())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(label("int4"), Ok("nf4".to_owned()));
+    assert_eq!(
+        label("dynamic + embeddings"),
+        Ok("dynamic + int8 embeddings".to_owned())
+    );
+    assert_eq!(
+        label("fp4+double"),
+        Ok("fp4 + double quantization".to_owned())
+    );
+    assert_eq!(
+        label("nf4+").unwrap_err(),
+        "`nf4+`: expected a method with `+embeddings` or `+double`, found `+`"
+    );
+    assert!(
+        label("dynamic+double")
+            .unwrap_err()
+            .starts_with("recipe: `double_quantization`: expected false")
+    );
+    assert!(label("").unwrap_err().starts_with("unknown method ``"));
+    assert_eq!(default_recipes().len(), 8);
+}
