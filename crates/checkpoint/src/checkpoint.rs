@@ -96,6 +96,14 @@ impl Checkpoint {
         Some(self.shards.files[file].view(at))
     }
 
+    /// Says that the tensor of this name has been read, if there is one: its pages need not stay in memory. Reading it again is
+    /// right, only slower. This bounds the memory of a pass over a checkpoint by its largest tensor.
+    pub fn release(&self, name: &str) {
+        if let Some(&(file, at)) = self.shards.places.get(name) {
+            self.shards.files[file].release(at);
+        }
+    }
+
     /// `get`, or an error that names the directory's files and near names.
     pub fn require(&self, name: &str) -> Result<TensorView<'_>, CheckpointError> {
         self.get(name).ok_or_else(|| self.missing(name))

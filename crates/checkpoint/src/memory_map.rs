@@ -1,6 +1,7 @@
-//! Read-only mapping of a file into memory: the one unsafe operation of this crate.
+//! Read-only mapping of a file into memory: the only unsafe code of this crate.
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 /// A whole file, mapped read-only. Pages are read from disk when first touched, so opening is cheap at any size.
@@ -29,5 +30,21 @@ impl MappedFile {
     /// The bytes of the file.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// Advises the operating system to forget the pages of `range`, which is within the file. Reading them again is right, only slow.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        {
+            use memmap2::UncheckedAdvice;
+            // SAFETY: the advice is destructive for anonymous memory and for private writes only; this mapping is of a file and
+            // read-only, so that a dropped page holds the same bytes when it is next read. memmap2 rounds the start down to a page.
+            let _advice_only = unsafe {
+                self.map
+                    .unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 }

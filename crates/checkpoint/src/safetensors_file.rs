@@ -65,6 +65,11 @@ impl SafetensorsFile {
         &self.tensors
     }
 
+    /// Lets the pages of tensor number `index` go.
+    pub(crate) fn release(&self, index: usize) {
+        self.map.release(self.ranges[index].clone());
+    }
+
     /// Tensor number `index` of [`Self::tensors`].
     pub(crate) fn view(&self, index: usize) -> TensorView<'_> {
         TensorView {

@@ -361,3 +361,43 @@ fn quantized_tensors_without_a_config() {
       hint: a quantized checkpoint needs its `quantization_config` in config.json
     ");
 }
+
+/// Resident KiB of the mapping of `path` in this process.
+#[cfg(target_os = "linux")]
+fn resident_kib(path: &std::path::Path) -> usize {
+    let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let path = path.canonicalize().unwrap();
+    let mut lines = maps
+        .lines()
+        .skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+    let resident = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    resident.trim_end_matches("kB").trim().parse().unwrap()
+}
+
+#[test]
+fn a_released_tensor_leaves_memory_and_can_be_read_again() {
+    let values: Vec<f32> = (0..1 << 20).map(|value| value as f32).collect();
+    let directory = CheckpointDirectory::new(
+        &json!({}),
+        &[
+            f32_tensor("a.weight", &[1 << 10, 1 << 10], &values),
+            f32_tensor("b.weight", &[3], &[1.0, 2.0, 3.0]),
+        ],
+    );
+    let checkpoint = Checkpoint::open(directory.path()).unwrap();
+    let read = || checkpoint.require("a.weight").unwrap().to_f32().unwrap();
+    assert!(read() == values);
+    #[cfg(target_os = "linux")]
+    {
+        let file = directory.path().join("model.safetensors");
+        let before = resident_kib(&file);
+        assert!(before >= 4096, "{before}");
+        checkpoint.release("a.weight");
+        // The first and the last page are shared with what lies beside the tensor.
+        let after = resident_kib(&file);
+        assert!(after <= before - 4096 + 128, "{before} -> {after}");
+    }
+    checkpoint.release("a.weight");
+    assert!(read() == values);
+    checkpoint.release("no such tensor");
+}

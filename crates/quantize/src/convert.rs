@@ -62,6 +62,7 @@ pub fn quantize_model(
         debug!(tensor = row.tensor, action = %row.action);
         let view = checkpoint.require(&row.tensor)?;
         let outcome = convert_tensor(&view, row, &mut output)?;
+        checkpoint.release(&row.tensor);
         report.underflowed += outcome.underflowed;
         if let (Some(module), Some(error)) = (&row.module, outcome.error) {
             report.modules.push(ModuleReport::new(module, row, &error));

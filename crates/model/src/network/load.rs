@@ -122,7 +122,9 @@ impl<'c> Loader<'c> {
         let stored = module.stored_weight(self.checkpoint)?;
         let bias = self.vector(&format!("{}.bias", module.name), module.shape[0])?;
         self.apply_weight(&module.name);
-        Linear::new(site, &module.name, stored, bias, module.shape).map_err(|error| {
+        let linear = Linear::new(site, &module.name, stored, bias, module.shape);
+        self.release(&module.name);
+        linear.map_err(|error| {
             let file = self
                 .checkpoint
                 .get(&format!("{}.weight", module.name))
@@ -136,7 +138,9 @@ impl<'c> Loader<'c> {
 
     fn table(&mut self, module: &LinearModule) -> Result<EmbeddingTable, ModelError> {
         let stored = self.stored_table(module)?;
-        Ok(EmbeddingTable::new(stored, module.shape)?)
+        let table = EmbeddingTable::new(stored, module.shape)?;
+        self.release(&module.name);
+        Ok(table)
     }
 
     /// A table that is looked up. Quantization configurations speak of linear layers unless they name a table, so one
@@ -179,6 +183,13 @@ impl<'c> Loader<'c> {
     fn apply_weight(&mut self, module: &str) {
         self.applied
             .extend(self.checkpoint.weight_tensor_names(module));
+    }
+
+    /// The weight of `module` has been copied.
+    fn release(&self, module: &str) {
+        for tensor in self.checkpoint.weight_tensor_names(module) {
+            self.checkpoint.release(&tensor);
+        }
     }
 
     fn ledger(mut self) -> LoadLedger {
