@@ -95,6 +95,17 @@ pub fn parse_method(text: &str) -> Result<Recipe, Error> {
     Ok(recipe)
 }
 
+/// Reads a list of methods, each as [`parse_method`] does.
+///
+/// # Errors
+/// As [`parse_method`], or a method that is named twice.
+pub fn parse_methods<S: AsRef<str>>(texts: &[S]) -> Result<Vec<Recipe>, Error> {
+    let recipes = texts.iter().map(|text| parse_method(text.as_ref()));
+    let recipes = recipes.collect::<Result<Vec<_>, _>>()?;
+    refuse_duplicates(&recipes)?;
+    Ok(recipes)
+}
+
 /// The result of [`compare`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
@@ -229,6 +240,7 @@ pub fn compare(
     step: &mut dyn FnMut(&CompareStep<'_>),
 ) -> Result<Comparison, Error> {
     let source = source.as_ref();
+    refuse_duplicates(&options.recipes)?;
     let texts = options.texts.texts();
     let scores = options.texts.scores();
     let root = OutputRoot::new(options.keep.as_deref())?;
@@ -344,6 +356,19 @@ pub fn compare(
         isa: crate::isa()?,
         rows: rows.collect(),
     })
+}
+
+/// Errors if two recipes have one label: their models would have one name and one directory.
+fn refuse_duplicates(recipes: &[Recipe]) -> Result<(), Error> {
+    let labels: Vec<String> = recipes.iter().map(Recipe::label).collect();
+    for (index, label) in labels.iter().enumerate() {
+        if labels[..index].contains(label) {
+            return Err(Error::Compare(format!(
+                "expected each method once, found `{label}` twice\n  hint: `int4` is another name of `nf4`"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Where the models are written.

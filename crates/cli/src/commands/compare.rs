@@ -8,7 +8,7 @@ use crate::{render, streams};
 use anyhow::Result;
 use child_process::ChildProcess;
 use fewbit::compare::{
-    CompareOptions, CompareStep, CompareTexts, compare, default_recipes, parse_method,
+    CompareOptions, CompareStep, CompareTexts, compare, default_recipes, parse_methods,
 };
 use fewbit::evaluate::{read_sentence_pairs, read_texts};
 use fewbit::threads;
@@ -25,9 +25,7 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
     let recipes = if arguments.methods.is_empty() {
         default_recipes()
     } else {
-        let parsed = arguments.methods.iter().map(|method| parse_method(method));
-        parsed
-            .collect::<Result<_, _>>()
+        parse_methods(&arguments.methods)
             .map_err(|error| UsageError(format!("--methods: {error}")))?
     };
     let options = CompareOptions {

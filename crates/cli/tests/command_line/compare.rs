@@ -222,3 +222,13 @@ fn data_that_cannot_be_used_is_refused_before_any_work() {
     "#);
     insta::assert_snapshot!(workspace.misuse(&["compare", "model", "--data", "pairs.jsonl", "--texts", "empty.txt"]).lines().next().unwrap(), @"error: the argument '--data <FILE>' cannot be used with '--texts <FILE>'");
 }
+
+#[test]
+fn a_method_named_twice_is_wrong_usage() {
+    let workspace = Workspace::new();
+    let text = workspace.misuse(&["compare", "model", "--methods", "nf4,dynamic,int4"]);
+    insta::assert_snapshot!(text, @"
+    error: --methods: expected each method once, found `nf4` twice
+      hint: `int4` is another name of `nf4`
+    ");
+}
