@@ -18,6 +18,17 @@ use fewbit_numerics::rows::Int8Rows;
 pub(crate) use read::read;
 pub use settings::CompressedTensorsConfig;
 
+/// Some of the bytes of a planned tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorPart {
+    /// Name of the tensor.
+    pub name: String,
+    /// Bytes of the tensor that come before these.
+    pub offset: usize,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
 /// One scheme that fewbit writes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CompressedScheme {
@@ -52,32 +63,84 @@ impl CompressedScheme {
 
     /// The bytes of each planned tensor, in the same order.
     pub fn encode(&self, module: &str, rows: &Int8Rows) -> Vec<(String, Vec<u8>)> {
-        let name = |part: &str| format!("{module}.{part}");
-        let scales = rows
-            .scales
-            .iter()
-            .flat_map(|scale| scale.to_le_bytes())
-            .collect();
-        let scale = (name("weight_scale"), scales);
+        let parts = self.encode_rows(module, [rows.rows, rows.columns], 0, rows);
+        parts
+            .into_iter()
+            .map(|part| (part.name, part.bytes))
+            .collect()
+    }
+
+    /// What `rows`, the rows from `first_row` on of a weight of `shape`, contribute to the planned tensors, in the same order.
+    /// The parts of all rows together are what [`encode`](Self::encode) gives; `weight_shape` comes with row 0.
+    pub fn encode_rows(
+        &self,
+        module: &str,
+        shape: [usize; 2],
+        first_row: usize,
+        rows: &Int8Rows,
+    ) -> Vec<TensorPart> {
+        let part = |name: &str, bytes_per_row: usize, bytes: Vec<u8>| TensorPart {
+            name: format!("{module}.{name}"),
+            offset: first_row * bytes_per_row,
+            bytes,
+        };
+        let scales = rows.scales.iter().flat_map(|scale| scale.to_le_bytes());
+        let scale = part("weight_scale", DType::F32.bytes(), scales.collect());
         match self {
             CompressedScheme::DynamicInt8 => {
-                let codes = rows.codes.iter().map(|code| code.cast_unsigned()).collect();
-                vec![(name("weight"), codes), scale]
+                let codes = rows.codes.iter().map(|code| code.cast_unsigned());
+                vec![part("weight", rows.columns, codes.collect()), scale]
             }
             CompressedScheme::WeightOnlyInt8 => {
                 let words = pack_rows(&rows.codes, rows.rows, rows.columns, 8);
-                let shape = [rows.rows as u64, rows.columns as u64];
-                vec![
-                    (
-                        name("weight_packed"),
-                        words.iter().flat_map(|word| word.to_le_bytes()).collect(),
-                    ),
-                    scale,
-                    (
-                        name("weight_shape"),
-                        shape.iter().flat_map(|size| size.to_le_bytes()).collect(),
-                    ),
-                ]
+                let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                let bytes_per_row = DType::I32.bytes() * packed_words(rows.columns, 8);
+                let mut parts = vec![part("weight_packed", bytes_per_row, bytes), scale];
+                if first_row == 0 {
+                    let shape = shape.iter().flat_map(|&size| (size as u64).to_le_bytes());
+                    parts.push(part("weight_shape", 0, shape.collect()));
+                }
+                parts
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fewbit_numerics::rows::quantize_rows_int8;
+
+    #[test]
+    fn parts_of_rows_make_up_the_whole() {
+        // 10 columns fill two words of four codes, and half of a third.
+        let shape = [7, 10];
+        let weights: Vec<f32> = (0..70).map(|i| (i * 31 % 47) as f32 - 20.0).collect();
+        let rows = |range: std::ops::Range<usize>| {
+            quantize_rows_int8(&weights[range.start * 10..range.end * 10], range.len(), 10)
+        };
+        for scheme in [
+            CompressedScheme::DynamicInt8,
+            CompressedScheme::WeightOnlyInt8,
+        ] {
+            let plans = scheme.plan("m", shape);
+            let mut filled: Vec<(String, Vec<u8>)> = plans
+                .iter()
+                .map(|plan| (plan.name.clone(), Vec::new()))
+                .collect();
+            for range in [0..3, 3..4, 4..7] {
+                for part in scheme.encode_rows("m", shape, range.start, &rows(range.clone())) {
+                    let (_, bytes) = filled
+                        .iter_mut()
+                        .find(|(name, _)| *name == part.name)
+                        .unwrap();
+                    assert_eq!(bytes.len(), part.offset, "{}", part.name);
+                    bytes.extend(part.bytes);
+                }
+            }
+            assert_eq!(filled, scheme.encode("m", &rows(0..7)));
+            for (plan, (_, bytes)) in plans.iter().zip(&filled) {
+                assert_eq!(plan.byte_len(), bytes.len(), "{}", plan.name);
             }
         }
     }

@@ -30,6 +30,7 @@ mod staging;
 pub mod stored_weight;
 pub mod tensor;
 mod tensor_file;
+pub mod unfinished;
 pub mod writer;
 
 pub use checkpoint::Checkpoint;

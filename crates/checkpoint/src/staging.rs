@@ -1,4 +1,6 @@
 //! A hidden sibling directory that becomes the output in one rename.
+use crate::checkpoint::CONFIG_FILE;
+use crate::unfinished::Unfinished;
 use crate::{CheckpointError, CheckpointErrorKind};
 use std::fs;
 use std::io;
@@ -11,6 +13,7 @@ use tempfile::TempDir;
 pub(crate) struct Staging {
     // Dropped before `created_parents`, which must be empty to be removed.
     directory: Option<TempDir>,
+    _unfinished: Unfinished,
     out: PathBuf,
     replace: bool,
     created_parents: CreatedParents,
@@ -52,6 +55,7 @@ impl Staging {
             CheckpointError::io("cannot create a temporary directory", parent, error)
         })?;
         Ok(Staging {
+            _unfinished: Unfinished::register(directory.path()),
             directory: Some(directory),
             out,
             replace,
@@ -100,6 +104,7 @@ impl Staging {
             sync_directory(parent);
         }
         if let Some(old) = old {
+            let _unfinished = Unfinished::register(&old);
             fs::remove_dir_all(&old).map_err(|error| {
                 CheckpointError::io(
                     "written, but the replaced directory cannot be removed",
@@ -121,6 +126,7 @@ impl Staging {
             // rename(2) replaces an empty directory, other systems do not.
             fs::remove_dir(&self.out).map_err(|error| {
                 CheckpointError::io("cannot replace the empty directory", &self.out, error)
+                    .hint("if it is a mount point, name a directory inside it")
             })?;
             return Ok(None);
         }
@@ -130,6 +136,7 @@ impl Staging {
         let old = staged.with_file_name(name);
         fs::rename(&self.out, &old).map_err(|error| {
             CheckpointError::io("cannot move the old directory aside", &self.out, error)
+                .hint("if it is a mount point, name a directory inside it")
         })?;
         Ok(Some(old))
     }
@@ -145,6 +152,10 @@ fn resolve(out: &Path) -> Result<PathBuf, CheckpointError> {
     }
 }
 
+fn is_current_directory(path: &Path) -> bool {
+    std::env::current_dir().is_ok_and(|current| current == path)
+}
+
 fn is_empty_directory(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
@@ -155,7 +166,19 @@ fn check_free(out: &Path, replace: bool) -> Result<(), CheckpointError> {
         Ok(metadata) if !metadata.is_dir() => {
             Err(exists(out, "a file").hint("name another output directory"))
         }
-        Ok(_) if replace || is_empty_directory(out) => Ok(()),
+        Ok(_) if is_current_directory(out) => Err(exists(out, "the current directory")
+            .hint("name a directory inside it: a finished output takes the place of its path")),
+        Ok(_) if is_empty_directory(out) => Ok(()),
+        // Whatever else is in it goes too; a directory that was never a model is more likely a slip.
+        Ok(_) if replace && !out.join(CONFIG_FILE).is_file() => Err(CheckpointError::new(
+            CheckpointErrorKind::OutputExists,
+            format!(
+                "cannot be replaced: expected a model directory, found one without {CONFIG_FILE}"
+            ),
+        )
+        .in_file(out)
+        .hint("remove it yourself, or name another output directory")),
+        Ok(_) if replace => Ok(()),
         Ok(_) => Err(exists(out, "a directory with files in it")
             .hint("name another output directory, or replace this one with --force")),
     }

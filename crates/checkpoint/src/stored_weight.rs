@@ -10,6 +10,7 @@ use fewbit_numerics::four_bit::{FourBitType, dequantize_range};
 use fewbit_numerics::half_precision::{
     bf16_bytes_to_f32, f16_bytes_to_f32, f32_to_bf16_bytes, f32_to_f16_bytes,
 };
+use fewbit_numerics::rows::dequantize_groups;
 use std::borrow::Cow;
 
 /// A (out, in) weight. Codes and packed bytes are row-major over that shape; all scales are finite.
@@ -98,7 +99,7 @@ impl StoredWeight<'_> {
                 if codes.len() != elements || scales.len() != rows {
                     return Err(wrong("codes", codes.len()));
                 }
-                Ok(scale_groups(codes, scales, columns))
+                Ok(dequantize_groups(codes, scales, columns).collect())
             }
             StoredWeight::WeightOnly {
                 codes,
@@ -112,7 +113,7 @@ impl StoredWeight<'_> {
                 {
                     return Err(wrong("codes", codes.len()));
                 }
-                Ok(scale_groups(codes, scales, *group_size))
+                Ok(dequantize_groups(codes, scales, *group_size).collect())
             }
             StoredWeight::FourBit {
                 packed,
@@ -134,15 +135,6 @@ impl StoredWeight<'_> {
             }
         }
     }
-}
-
-/// `code * scale`, a scale for each `group_size` codes.
-fn scale_groups(codes: &[i8], scales: &[f32], group_size: usize) -> Vec<f32> {
-    // Groups of no columns hold no codes.
-    let groups = codes.chunks(group_size.max(1)).zip(scales);
-    groups
-        .flat_map(|(group, &scale)| group.iter().map(move |&code| f32::from(code) * scale))
-        .collect()
 }
 
 /// Rounds values to F16 or BF16 and widens them again.

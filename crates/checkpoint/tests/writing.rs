@@ -185,6 +185,17 @@ fn existing_outputs() {
         );
     }
 
+    // What was never a model is not replaced, whoever asks.
+    let photos = directory.join("photos");
+    fs::create_dir(&photos).unwrap();
+    fs::write(photos.join("precious"), "").unwrap();
+    assert_snapshot!(refuse(&photos, true), @r"
+    DIR/photos: cannot be replaced: expected a model directory, found one without config.json
+      hint: remove it yourself, or name another output directory
+    ");
+    assert_eq!(entries(&photos), ["precious"]);
+    fs::remove_dir_all(&photos).unwrap();
+
     // Replaced at the end, not before.
     let mut writer = CheckpointWriter::create(&out, true).unwrap();
     writer.write_json("other.json", &json!(2)).unwrap();
@@ -219,8 +230,7 @@ fn source_is_never_replaced() {
     fs::write(source.join("config.json"), "{}").unwrap();
     for out in [&source, &directory.join("models"), &source.join(".")] {
         let error = CheckpointWriter::create(out, true)
-            .unwrap()
-            .refuse_source(&source)
+            .and_then(|writer| writer.refuse_source(&source))
             .unwrap_err();
         assert_eq!(error.kind(), CheckpointErrorKind::OutputExists);
     }

@@ -1,8 +1,9 @@
 //! What can be typed: argument types only, nothing is read or checked against the world here.
 
-use clap::builder::RangedU64ValueParser;
+use crate::method_parser::MethodParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fewbit::threads;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\
@@ -74,12 +75,12 @@ pub(crate) struct QuantizeArguments {
     #[arg(short, long, value_name = "OUT", required_unless_present = "dry_run")]
     pub(crate) output: Option<PathBuf>,
     /// What becomes of the weights
-    #[arg(long, value_enum, required_unless_present = "recipe")]
+    #[arg(long, value_parser = MethodParser, required_unless_present = "recipe")]
     pub(crate) method: Option<MethodArgument>,
     /// Recipe file (TOML or JSON) instead of --method; flags given beside it must not contradict it
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<PathBuf>,
-    /// nf4 and fp4: quantize the scales, too (0.4 bits a weight less)
+    /// nf4 and fp4: quantize the scales, too (about 0.37 bits a weight less on large models)
     #[arg(long)]
     pub(crate) double_quant: bool,
     /// nf4 and fp4: weights that share one scale [default: 64]
@@ -130,7 +131,8 @@ Output, chosen by the extension of -o:
   .npy          float32 array (texts, dimension), C order
   .safetensors  tensor `embeddings`, F32 (texts, dimension)
   .jsonl        one object a line: {\"embedding\": [...]}, with \"truncated\": true where the text was cut
-Without -o the JSONL goes to standard output. A file appears only when it is whole.")]
+Without -o the JSONL goes to standard output, with --json or without it; with -o, --json prints a summary.
+A file appears only when it is whole.")]
 pub(crate) struct EmbedArguments {
     /// Model directory or Hub id
     pub(crate) model: String,
@@ -140,6 +142,9 @@ pub(crate) struct EmbedArguments {
     /// File of embeddings to write [default: JSONL on standard output]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Replace the output file if it exists
+    #[arg(long, requires = "output")]
+    pub(crate) force: bool,
     /// How the texts are written [default: jsonl for *.jsonl and *.ndjson and when --field is given, else lines]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) input_format: Option<TextFormat>,
@@ -147,7 +152,7 @@ pub(crate) struct EmbedArguments {
     #[arg(long, value_name = "NAME")]
     pub(crate) field: Option<String>,
     /// Texts run together; bounds memory, never changes a result
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65536))]
+    #[arg(long, value_name = "N", default_value_t = 32, allow_negative_numbers = true, value_parser = batch_size)]
     pub(crate) batch_size: usize,
     #[command(flatten)]
     pub(crate) threads: ThreadsArgument,
@@ -170,11 +175,13 @@ pub(crate) enum TextFormat {
 #[command(after_help = "\
 Methods: fp16, bf16, dynamic, weight-only, nf4, fp4 (int4 is read as nf4).
   dynamic+embeddings, weight-only+embeddings   int8 codes for the word embeddings, too
-  nf4+double, fp4+double                       double quantization")]
+  nf4+double, fp4+double                       double quantization
+The names that tables print (`nf4 + double quantization`) are read, too.")]
 pub(crate) struct CompareArguments {
     /// Model directory or Hub id
     pub(crate) model: String,
-    /// Methods to compare, separated by commas [default: every method]
+    /// Methods to compare, separated by commas [default: fp16, bf16, dynamic, dynamic+embeddings, weight-only, nf4,
+    /// nf4+double, fp4]
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
     pub(crate) methods: Vec<String>,
     /// Sentence pairs with scores (JSONL: sentence1, sentence2, score): adds the Spearman correlation
@@ -196,6 +203,21 @@ pub(crate) struct CompareArguments {
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct ThreadsArgument {
     /// Worker threads [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS, OMP_NUM_THREADS, else the CPUs available]
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=threads::MAXIMUM as u64))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number_of_threads)]
     pub(crate) threads: Option<usize>,
+}
+
+fn number_of_threads(text: &str) -> Result<usize, String> {
+    number_in(text, 1..=threads::MAXIMUM)
+}
+
+fn batch_size(text: &str) -> Result<usize, String> {
+    number_in(text, 1..=65536)
+}
+
+fn number_in(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| format!("expected {} to {}", range.start(), range.end()))
 }

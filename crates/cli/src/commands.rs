@@ -9,6 +9,7 @@ mod measure;
 mod quantize;
 
 use crate::arguments::{Arguments, Command, GlobalArguments};
+use crate::failure::UsageError;
 use anyhow::Result;
 use fewbit::checkpoint::hub;
 use std::io::IsTerminal;
@@ -32,9 +33,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// The directory of a model, downloaded first where it is a Hub id.
 fn resolve(model: &str) -> Result<PathBuf> {
+    if model.trim().is_empty() {
+        return Err(UsageError(
+            "MODEL is empty\n  hint: name a model directory or a Hub id".to_owned(),
+        )
+        .into());
+    }
     let directory = hub::resolve(model)?;
     tracing::info!(model, directory = %directory.display(), "model found");
     Ok(directory)
+}
+
+/// Layers that the files hold and config.json does not ask for are not run; whoever set the number should know.
+fn warn_of_unused_layers(layers: usize, stored: usize) {
+    if stored > layers {
+        crate::streams::warn(&format!(
+            "the files hold {stored} layers, config.json asks for {layers}: the others are not used"
+        ));
+    }
 }
 
 fn start_log(global: GlobalArguments) {
@@ -43,7 +59,15 @@ fn start_log(global: GlobalArguments) {
         1 => "info",
         _ => "debug",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let filter = match std::env::var_os(EnvFilter::DEFAULT_ENV).map(|text| text.to_string_lossy().into_owned()) {
+        Some(text) if !text.trim().is_empty() => EnvFilter::builder().parse(&text).unwrap_or_else(|error| {
+            crate::streams::warn(&format!(
+                "RUST_LOG: expected a log filter such as `debug` or `fewbit=trace`, found `{text}`: {error}\n  hint: it is passed over; the log level is {level}"
+            ));
+            EnvFilter::new(level)
+        }),
+        _ => EnvFilter::new(level),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -3,6 +3,7 @@
 use crate::failure::UsageError;
 use crate::streams;
 use anyhow::{Context, Result, bail};
+use fewbit::checkpoint::unfinished::Unfinished;
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
@@ -44,11 +45,26 @@ impl EmbeddingFormat {
     }
 }
 
-/// Errors unless the folder that `path` lies in exists and `path` is no folder itself.
-pub(crate) fn check_place(path: &Path) -> Result<()> {
+/// Errors unless the folder that `path` lies in exists and `path` is no folder, not the file `input`, and, without `force`,
+/// not there at all.
+pub(crate) fn check_place(path: &Path, input: &Path, force: bool) -> Result<()> {
     if path.is_dir() {
         bail!(
-            "{}: expected a file to write, found a directory",
+            "{}: expected a file to write, found a directory\n  hint: name a file in it",
+            path.display()
+        );
+    }
+    if let (Ok(output), Ok(input)) = (path.canonicalize(), input.canonicalize())
+        && output == input
+    {
+        bail!(
+            "{}: expected an output file apart from the input, found the input itself\n  hint: name another output file",
+            path.display()
+        );
+    }
+    if path.exists() && !force {
+        bail!(
+            "{}: output exists: expected no such path, found a file\n  hint: name another output file, or replace this one with --force",
             path.display()
         );
     }
@@ -73,6 +89,7 @@ enum Target {
     Stdout(BufWriter<StdoutLock<'static>>),
     File {
         temporary: BufWriter<NamedTempFile>,
+        _unfinished: Unfinished,
         path: PathBuf,
     },
 }
@@ -115,6 +132,7 @@ impl EmbeddingWriter {
                 directory.display()
             )
         })?;
+        let unfinished = Unfinished::register(temporary.path());
         let mut temporary = BufWriter::new(temporary);
         let header = match format {
             EmbeddingFormat::Npy => npy_header(rows, columns),
@@ -128,6 +146,7 @@ impl EmbeddingWriter {
             format,
             target: Target::File {
                 temporary,
+                _unfinished: unfinished,
                 path: path.to_owned(),
             },
         })
@@ -146,7 +165,9 @@ impl EmbeddingWriter {
         };
         match &mut self.target {
             Target::Stdout(stdout) => streams::written(stdout.write_all(&bytes)),
-            Target::File { temporary, path } => temporary
+            Target::File {
+                temporary, path, ..
+            } => temporary
                 .write_all(&bytes)
                 .with_context(|| format!("{}: cannot write", path.display())),
         }
@@ -159,7 +180,9 @@ impl EmbeddingWriter {
     pub(crate) fn finish(self) -> Result<()> {
         match self.target {
             Target::Stdout(mut stdout) => streams::written(stdout.flush()),
-            Target::File { temporary, path } => {
+            Target::File {
+                temporary, path, ..
+            } => {
                 let temporary = temporary
                     .into_inner()
                     .map_err(io::IntoInnerError::into_error)

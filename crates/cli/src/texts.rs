@@ -33,11 +33,11 @@ pub(crate) fn read(
         (bytes, "standard input".to_owned())
     } else {
         let bytes = std::fs::read(path)
-            .with_context(|| format!("{}: cannot read the texts", path.display()))?;
+            .with_context(|| format!("{}: cannot read the texts\n  hint: -i names a file of texts, or is - for standard input", path.display()))?;
         (bytes, path.display().to_string())
     };
     let format = format.unwrap_or_else(|| default_format(path, field));
-    split(&bytes, format, field.unwrap_or(DEFAULT_FIELD), &place)
+    split(&bytes, format, field, &place)
 }
 
 fn default_format(path: &Path, field: Option<&str>) -> TextFormat {
@@ -53,8 +53,13 @@ fn default_format(path: &Path, field: Option<&str>) -> TextFormat {
 }
 
 /// Splits at LF, drops one CR before it; a line end at the very end starts no further line. A byte order mark at the
-/// start is dropped. An empty line is a text among lines, and nothing in JSONL.
-fn split(bytes: &[u8], format: TextFormat, field: &str, place: &str) -> Result<Vec<String>> {
+/// start is dropped. An empty line is a text among lines, and nothing in JSONL. `field` is the one that the user named.
+fn split(
+    bytes: &[u8],
+    format: TextFormat,
+    field: Option<&str>,
+    place: &str,
+) -> Result<Vec<String>> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     if bytes.is_empty() {
@@ -82,10 +87,10 @@ fn split(bytes: &[u8], format: TextFormat, field: &str, place: &str) -> Result<V
         .collect()
 }
 
-fn json_text(line: &str, field: &str) -> Result<String> {
-    let value: Value = serde_json::from_str(line).map_err(|error| {
-        anyhow!("expected one JSON string or object a line, found: {error}\n  hint: use --input-format lines for plain text")
-    })?;
+fn json_text(line: &str, named_field: Option<&str>) -> Result<String> {
+    let value: Value =
+        serde_json::from_str(line).map_err(|error| not_json(&error, line, named_field))?;
+    let field = named_field.unwrap_or(DEFAULT_FIELD);
     match value {
         Value::String(text) => Ok(text),
         Value::Object(mut object) => match object.remove(field) {
@@ -101,6 +106,23 @@ fn json_text(line: &str, field: &str) -> Result<String> {
         },
         other => bail!("expected a JSON string or object, found {}", kind(&other)),
     }
+}
+
+/// The parser's message with the column only: the line of the file is told by the caller.
+fn not_json(error: &serde_json::Error, line: &str, named_field: Option<&str>) -> anyhow::Error {
+    let whole = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    let what = whole.strip_suffix(&position).unwrap_or(&whole);
+    let plain_text = named_field.is_none() && !line.trim_start().starts_with(['{', '[', '"']);
+    let hint = if plain_text {
+        "\n  hint: use --input-format lines for plain text"
+    } else {
+        ""
+    };
+    anyhow!(
+        "expected one JSON string or object a line, found: {what} at column {}{hint}",
+        error.column()
+    )
 }
 
 fn list(names: &[&str]) -> String {
@@ -127,10 +149,10 @@ mod tests {
     use super::*;
 
     fn lines(bytes: &[u8]) -> Vec<String> {
-        split(bytes, TextFormat::Lines, DEFAULT_FIELD, "t.txt").unwrap()
+        split(bytes, TextFormat::Lines, None, "t.txt").unwrap()
     }
 
-    fn failure(bytes: &[u8], format: TextFormat, field: &str) -> String {
+    fn failure(bytes: &[u8], format: TextFormat, field: Option<&str>) -> String {
         format!("{:#}", split(bytes, format, field, "t").unwrap_err())
     }
 
@@ -149,7 +171,7 @@ mod tests {
         let texts = split(
             b"{\"text\": \"a\\nb\", \"id\": 1}\r\n\"c\"\n",
             TextFormat::Jsonl,
-            "text",
+            None,
             "t",
         )
         .unwrap();
@@ -159,29 +181,33 @@ mod tests {
     #[test]
     fn every_refusal_names_its_line() {
         assert_eq!(
-            failure(b"ok\nab\xffc\n", TextFormat::Lines, "text"),
+            failure(b"ok\nab\xffc\n", TextFormat::Lines, None),
             "t: line 2: expected UTF-8, found the byte 0xff at byte 3 of the line\n  hint: convert the file to UTF-8, for instance with iconv"
         );
         assert_eq!(
-            failure(
-                b"{\"sentence\": \"a\", \"id\": 3}",
-                TextFormat::Jsonl,
-                "text"
-            ),
+            failure(b"{\"sentence\": \"a\", \"id\": 3}", TextFormat::Jsonl, None),
             "t: line 1: expected a field `text`, found `sentence`, `id`\n  hint: name the field that holds the text with --field"
         );
         assert_eq!(
-            failure(b"\"a\"\n{\"text\": 3}", TextFormat::Jsonl, "text"),
+            failure(b"\"a\"\n{\"text\": 3}", TextFormat::Jsonl, None),
             "t: line 2: field `text`: expected a string, found a number"
         );
         assert_eq!(
-            failure(b"\"a\"\n[]", TextFormat::Jsonl, "text"),
+            failure(b"\"a\"\n[]", TextFormat::Jsonl, None),
             "t: line 2: expected a JSON string or object, found an array"
         );
-        assert!(
-            failure(b"\"a\"\n\nb", TextFormat::Jsonl, "text").starts_with(
-                "t: line 3: expected one JSON string or object a line, found: expected value"
-            )
+        let plain_text = "t: line 3: expected one JSON string or object a line, found: expected value at column 1";
+        assert_eq!(
+            failure(b"\"a\"\n\nb", TextFormat::Jsonl, None),
+            format!("{plain_text}\n  hint: use --input-format lines for plain text")
+        );
+        assert_eq!(
+            failure(b"\"a\"\n\nb", TextFormat::Jsonl, Some("body")),
+            plain_text
+        );
+        assert_eq!(
+            failure(b"{\"text\": \"a", TextFormat::Jsonl, None),
+            "t: line 1: expected one JSON string or object a line, found: EOF while parsing a string at column 11"
         );
     }
 }

@@ -45,6 +45,7 @@ pub fn read_sentence_pairs(path: impl AsRef<Path>) -> Result<Vec<SentencePair>, 
             origin: path.display().to_string(),
             expected: "two sentence pairs",
             found: pairs.len(),
+            hint: PAIR_HINT,
         });
     }
     Ok(pairs)
@@ -72,6 +73,11 @@ pub fn read_texts(path: impl AsRef<Path>) -> Result<Vec<String>, EvaluateError> 
             origin: path.display().to_string(),
             expected: "one text",
             found: 0,
+            hint: if is_json {
+                TEXT_HINT
+            } else {
+                "every line is a text"
+            },
         });
     }
     Ok(texts)
@@ -260,7 +266,7 @@ mod tests {
         let file = file("x.jsonl", r#"{"sentence1":"a","sentence2":"b","score":1}"#);
         assert_eq!(
             error_text(&file, read_sentence_pairs(&file.path)),
-            "x.jsonl: expected at least two sentence pairs, found 1"
+            "x.jsonl: expected at least two sentence pairs, found 1\n  hint: a line looks like {\"sentence1\": \"A man sings.\", \"sentence2\": \"A man is singing.\", \"score\": 4.8}"
         );
     }
 
@@ -295,13 +301,13 @@ mod tests {
         );
         assert_eq!(
             text("x.txt", b""),
-            "x.txt: expected at least one text, found 0"
+            "x.txt: expected at least one text, found 0\n  hint: every line is a text"
         );
         let missing = file("x.txt", "");
         let result = read_texts(missing.path.with_file_name("y.txt"));
         assert_eq!(
             error_text(&missing, result),
-            "y.txt: No such file or directory (os error 2)"
+            "y.txt: No such file or directory (os error 2)\n  hint: check the path, and that you may read it"
         );
     }
 }

@@ -17,7 +17,7 @@ pub enum EvaluateError {
     #[error(transparent)]
     Metric(#[from] MetricError),
     /// A file could not be read.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}\n  hint: check the path, and that you may read it")]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -37,7 +37,7 @@ pub enum EvaluateError {
         hint: String,
     },
     /// A data file, or a list of texts, holds nothing to measure with.
-    #[error("{origin}: expected at least {expected}, found {found}")]
+    #[error("{origin}: expected at least {expected}, found {found}\n  hint: {hint}")]
     TooLittleData {
         /// The file, or what the list is for.
         origin: String,
@@ -45,6 +45,8 @@ pub enum EvaluateError {
         expected: &'static str,
         /// How many there are.
         found: usize,
+        /// What to do about it.
+        hint: &'static str,
     },
     /// Two sets of embeddings do not belong together.
     #[error(

@@ -46,7 +46,16 @@ impl Latency {
             threads,
             batch_size: 1,
         };
-        let mut seconds = Vec::with_capacity(repetitions.saturating_mul(texts.len()));
+        let too_little = EvaluateError::TooLittleData {
+            origin: "latency".to_owned(),
+            expected: "one timed call",
+            found: 0,
+            hint: "give at least one text and one repetition",
+        };
+        if texts.is_empty() {
+            return Err(too_little);
+        }
+        let mut seconds = Vec::new();
         for round in 0..=repetitions {
             for text in texts {
                 let started = Instant::now();
@@ -56,12 +65,7 @@ impl Latency {
                 }
             }
         }
-        let calls = seconds.len();
-        Self::from_seconds(seconds).ok_or(EvaluateError::TooLittleData {
-            origin: "latency".to_owned(),
-            expected: "one timed call",
-            found: calls,
-        })
+        Self::from_seconds(seconds).ok_or(too_little)
     }
 }
 
@@ -95,6 +99,7 @@ impl Throughput {
                 origin: "throughput".to_owned(),
                 expected: "one text",
                 found: 0,
+                hint: "give at least one text",
             });
         }
         let started = Instant::now();

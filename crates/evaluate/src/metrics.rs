@@ -11,7 +11,9 @@ use crate::EvaluateError;
 #[non_exhaustive]
 pub enum MetricError {
     /// The two lists differ in length.
-    #[error("correlation: expected two lists of the same length, found {left} and {right} values")]
+    #[error(
+        "correlation: expected two lists of the same length, found {left} and {right} values\n  hint: give one score for each pair of texts"
+    )]
     Lengths {
         /// Values in the first list.
         left: usize,
@@ -19,13 +21,17 @@ pub enum MetricError {
         right: usize,
     },
     /// Fewer than two pairs of values.
-    #[error("correlation: expected at least 2 pairs of values, found {found}")]
+    #[error(
+        "correlation: expected at least 2 pairs of values, found {found}\n  hint: measure on a data set with more pairs"
+    )]
     TooFew {
         /// How many there are.
         found: usize,
     },
     /// A NaN or infinity.
-    #[error("correlation: expected finite values, found {value} at {index}")]
+    #[error(
+        "correlation: expected finite values, found {value} at {index}\n  hint: look for the pair at this position, counted from 0: its score or its embeddings are no numbers"
+    )]
     NonFinite {
         /// Position in its list.
         index: usize,
@@ -34,7 +40,7 @@ pub enum MetricError {
     },
     /// A list whose values are all equal: nothing varies with the other list.
     #[error(
-        "correlation: expected values that differ, found {value} everywhere in the {which} list"
+        "correlation: expected values that differ, found {value} everywhere in the {which} list\n  hint: measure on pairs of different similarity; a model that finds all of them equal may be damaged"
     )]
     Constant {
         /// "first" or "second".
@@ -61,16 +67,29 @@ pub fn pearson(a: &[f64], b: &[f64]) -> Result<f64, MetricError> {
     Ok((sum(&a, &b) / (sum(&a, &a) * sum(&b, &b)).sqrt()).clamp(-1.0, 1.0))
 }
 
+/// 2^-512: 2^510 times the least normal f64.
+const TINY: f64 = f64::from_bits((1023 - 512) << 52);
+
 /// Deviations from the mean, over the largest of them: the coefficient does not depend on the scale,
 /// and squares of numbers up to 1 cannot overflow.
 fn deviations(values: &[f64]) -> Vec<f64> {
-    // Half of everything, so that no difference of two finite values overflows.
+    let magnitude = |values: &[f64]| {
+        values
+            .iter()
+            .fold(0.0, |most: f64, value| most.max(value.abs()))
+    };
+    // Powers of two: half of everything, so that no difference of two finite values overflows, or so
+    // much more that nothing is lost below the least float.
+    let factor = if magnitude(values) < TINY {
+        1.0 / TINY
+    } else {
+        0.5
+    };
     let count = values.len() as f64;
-    let mean = values.iter().map(|value| 0.5 * value / count).sum::<f64>();
-    let deviations: Vec<f64> = values.iter().map(|value| 0.5 * value - mean).collect();
-    let largest = deviations
-        .iter()
-        .fold(0.0, |most: f64, d| most.max(d.abs()));
+    let scaled = values.iter().map(|value| factor * value);
+    let mean = scaled.clone().map(|value| value / count).sum::<f64>();
+    let deviations: Vec<f64> = scaled.map(|value| value - mean).collect();
+    let largest = magnitude(&deviations);
     deviations
         .iter()
         .map(|deviation| deviation / largest)
@@ -167,6 +186,7 @@ impl EmbeddingAgreement {
                 origin: format!("embeddings of `{name}`"),
                 expected: "one text",
                 found: 0,
+                hint: "encode at least one text with both models",
             });
         }
         let rows = reference
@@ -257,9 +277,18 @@ mod tests {
         let y = [0.0, 0.0, 3.0];
         let r = pearson(&x, &y).unwrap();
         // Powers of two scale without rounding.
-        for scale in [2f64.powi(-600), 2f64.powi(1021)] {
+        for scale in [f64::from_bits(1), 2f64.powi(-600), 2f64.powi(1021)] {
             assert_eq!(pearson(&x.map(|x| x * scale), &y), Ok(r), "{scale}");
         }
+    }
+
+    #[test]
+    fn the_least_difference_of_two_floats_is_a_difference() {
+        let least = f64::from_bits(1);
+        assert_eq!(pearson(&[least, 0.0], &[2.0, 1.0]), Ok(1.0));
+        assert_eq!(pearson(&[least, 0.0], &[0.0, least]), Ok(-1.0));
+        // What is far below the largest value is zero.
+        assert_eq!(pearson(&[least, 0.0, 1.0], &[0.0, 0.0, 1.0]), Ok(1.0));
     }
 
     #[test]
@@ -267,19 +296,19 @@ mod tests {
         let text = |a: &[f64], b: &[f64]| spearman(a, b).unwrap_err().to_string();
         assert_eq!(
             text(&[1.0], &[1.0, 2.0]),
-            "correlation: expected two lists of the same length, found 1 and 2 values"
+            "correlation: expected two lists of the same length, found 1 and 2 values\n  hint: give one score for each pair of texts"
         );
         assert_eq!(
             text(&[1.0], &[1.0]),
-            "correlation: expected at least 2 pairs of values, found 1"
+            "correlation: expected at least 2 pairs of values, found 1\n  hint: measure on a data set with more pairs"
         );
         assert_eq!(
             text(&[1.0, 2.0], &[3.0, 3.0]),
-            "correlation: expected values that differ, found 3 everywhere in the second list"
+            "correlation: expected values that differ, found 3 everywhere in the second list\n  hint: measure on pairs of different similarity; a model that finds all of them equal may be damaged"
         );
         assert_eq!(
             text(&[1.0, f64::NAN], &[3.0, 4.0]),
-            "correlation: expected finite values, found NaN at 1"
+            "correlation: expected finite values, found NaN at 1\n  hint: look for the pair at this position, counted from 0: its score or its embeddings are no numbers"
         );
     }
 
@@ -321,7 +350,7 @@ mod tests {
             EmbeddingAgreement::between("nf4", &empty, &empty)
                 .unwrap_err()
                 .to_string(),
-            "embeddings of `nf4`: expected at least one text, found 0"
+            "embeddings of `nf4`: expected at least one text, found 0\n  hint: encode at least one text with both models"
         );
     }
 }

@@ -93,6 +93,7 @@ pub fn measure<S: AsRef<str>>(
             origin: "texts to measure with".to_owned(),
             expected: "one text",
             found: 0,
+            hint: "give at least one text",
         });
     }
     let (directory_bytes, weight_bytes) = (directory_bytes(directory)?, weight_bytes(directory)?);
@@ -138,7 +139,8 @@ pub fn measure<S: AsRef<str>>(
     })
 }
 
-/// Bytes of all files in a directory and its folders; symbolic links count as what they point to.
+/// Bytes of all files in a directory and its folders. Symbolic links to files count as what they point
+/// to; those to folders are not followed, as they may lead out of the directory or in circles.
 ///
 /// # Errors
 /// A file or folder that cannot be read.
@@ -171,7 +173,7 @@ fn sum_files(
         let path = entry.map_err(failed(directory))?.path();
         let metadata = fs::metadata(&path).map_err(failed(&path))?;
         if metadata.is_dir() {
-            if with_folders {
+            if with_folders && !path.is_symlink() {
                 bytes += sum_files(&path, with_folders, counts)?;
             }
         } else if counts(&path) {
@@ -201,13 +203,33 @@ mod tests {
         assert_eq!(directory_bytes(directory.path()).unwrap(), 4123);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn links_to_files_count_and_links_to_folders_are_not_followed() {
+        use std::os::unix::fs::symlink;
+        let directory = tempfile::tempdir().unwrap();
+        let blob = directory.path().join("blob");
+        fs::write(&blob, [0; 50]).unwrap();
+        let model = directory.path().join("model");
+        fs::create_dir(&model).unwrap();
+        symlink(&blob, model.join("model.safetensors")).unwrap();
+        for (target, link) in [(".", "a"), (".", "b"), ("..", "outside")] {
+            symlink(target, model.join(link)).unwrap();
+        }
+        assert_eq!(directory_bytes(&model).unwrap(), 50);
+        assert_eq!(weight_bytes(&model).unwrap(), 50);
+    }
+
     #[test]
     fn a_missing_directory_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("none");
         assert_eq!(
             directory_bytes(&path).unwrap_err().to_string(),
-            format!("{}: No such file or directory (os error 2)", path.display())
+            format!(
+                "{}: No such file or directory (os error 2)\n  hint: check the path, and that you may read it",
+                path.display()
+            )
         );
     }
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use fewbit_evaluate::{
-    EvaluateError, MeasureOptions, ReferenceFacts, SentencePair, compare, measure, pair_texts,
+    EvaluateError, Latency, MeasureOptions, ReferenceFacts, SentencePair, compare, measure,
+    pair_texts,
 };
 use fewbit_model::{EncodeOptions, Encoder};
 
@@ -110,8 +111,26 @@ fn nothing_to_measure_with_is_an_error() {
     let error = measure("tiny", directory.path(), &none, &options()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "texts to measure with: expected at least one text, found 0"
+        "texts to measure with: expected at least one text, found 0\n  hint: give at least one text"
     );
+}
+
+#[test]
+fn any_number_of_repetitions_can_be_asked_for() {
+    let directory = tiny_model();
+    let encoder = Encoder::open(directory.path()).unwrap();
+    let text = |texts: &[&str], threads| {
+        Latency::measure(&encoder, texts, usize::MAX, threads)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        text(&[], 1),
+        "latency: expected at least one timed call, found 0\n  hint: give at least one text and one repetition"
+    );
+    // The first call fails, before any time is kept.
+    let no_threads = text(&["word1"], 0);
+    assert!(no_threads.contains("threads"), "{no_threads}");
 }
 
 #[test]

@@ -1,16 +1,25 @@
 //! One model under several methods, measured side by side.
 
+mod kept_models;
+mod methods;
 mod sample_texts;
 mod texts;
 
+pub use methods::{default_recipes, method_hint, method_name, parse_method, parse_methods};
 pub use sample_texts::SAMPLE_TEXTS;
 pub use texts::CompareTexts;
 
 use crate::Error;
 use crate::measure::{LATENCY_TEXTS, Measure, MeasureRequest, Speed, spread};
 use crate::size::ModelSize;
-use fewbit_evaluate::{ComparisonRow, ReferenceFacts};
-use fewbit_quantize::{Method, Recipe, quantize_model};
+use fewbit_checkpoint::Checkpoint;
+use fewbit_evaluate::{
+    ComparisonRow, EvaluateError, MeasuredModel, MetricError, ReferenceFacts, SentenceSimilarity,
+};
+use fewbit_model::Encoder;
+use fewbit_quantize::{QuantizePlan, Recipe, quantize_model};
+use kept_models::{OutputRoot, directory_name};
+use methods::refuse_duplicates;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -48,62 +57,11 @@ impl Default for CompareOptions {
     }
 }
 
-/// What a comparison goes through unless told otherwise: every method, `dynamic` also with int8 embeddings, `nf4` also
-/// with double quantization.
-pub fn default_recipes() -> Vec<Recipe> {
-    let wanted = |recipe: &Recipe| match recipe.method {
-        Method::WeightOnly => !recipe.quantize_embeddings,
-        Method::Fp4 => !recipe.double_quantization,
-        _ => true,
-    };
-    Recipe::standard().into_iter().filter(wanted).collect()
-}
-
-/// Reads a method as it is typed in a list: a method's name, after it `+embeddings` (int8 word embeddings) or `+double`
-/// (double quantization).
-///
-/// # Errors
-/// An unknown method or addition, or an addition that the method does not have.
-///
-/// ```
-/// use fewbit::{Method, Recipe, compare::parse_method};
-///
-/// assert_eq!(parse_method("nf4+double")?, Recipe::new(Method::Nf4).with_double_quantization(true));
-/// assert!(parse_method("nf4+embeddings").is_err());
-/// # Ok::<(), fewbit::Error>(())
-/// ```
-pub fn parse_method(text: &str) -> Result<Recipe, Error> {
-    let mut words = text.split('+').map(str::trim);
-    let method: Method = words
-        .next()
-        .unwrap_or_default()
-        .parse()
-        .map_err(|error| Error::Compare(format!("{error}")))?;
-    let mut recipe = Recipe::new(method);
-    for word in words {
-        recipe = match word {
-            "embeddings" => recipe.with_quantize_embeddings(true),
-            "double" => recipe.with_double_quantization(true),
-            _ => {
-                return Err(Error::Compare(format!(
-                    "`{text}`: expected a method with `+embeddings` or `+double`, found `+{word}`"
-                )));
-            }
-        };
+impl CompareOptions {
+    /// How often [`compare`] says what it does next, if nothing fails.
+    pub fn steps(&self) -> usize {
+        self.recipes.len() + (1 + ROUNDS) * (1 + self.recipes.len())
     }
-    recipe.validate()?;
-    Ok(recipe)
-}
-
-/// Reads a list of methods, each as [`parse_method`] does.
-///
-/// # Errors
-/// As [`parse_method`], or a method that is named twice.
-pub fn parse_methods<S: AsRef<str>>(texts: &[S]) -> Result<Vec<Recipe>, Error> {
-    let recipes = texts.iter().map(|text| parse_method(text.as_ref()));
-    let recipes = recipes.collect::<Result<Vec<_>, _>>()?;
-    refuse_duplicates(&recipes)?;
-    Ok(recipes)
 }
 
 /// The result of [`compare`].
@@ -170,21 +128,23 @@ pub struct GateMiss {
 
 impl Comparison {
     /// Methods that lose more than `max_drop` against the original: points of Spearman x 100 where there are pairs,
-    /// otherwise `100 * (1 - mean cosine)`. A figure that is not a number counts as missed.
+    /// otherwise `100 * (1 - mean cosine)`. A figure that is not a number or not defined counts as missed.
     pub fn missed_gates(&self, max_drop: f64) -> Vec<GateMiss> {
         let Some((original, methods)) = self.rows.split_first() else {
             return Vec::new();
         };
+        let scored = self.texts_kind == "pairs";
         let drop = |figures: &ComparisonRow| match (original.figures.similarity, figures.similarity)
         {
             (Some(reference), Some(found)) => 100.0 * (reference.spearman - found.spearman),
-            _ => {
+            (None, None) if !scored => {
                 100.0
                     * (1.0
                         - figures
                             .agreement
                             .map_or(f64::NAN, |agreement| agreement.mean_cosine))
             }
+            _ => f64::NAN,
         };
         methods
             .iter()
@@ -215,13 +175,42 @@ pub enum CompareStep<'a> {
     },
 }
 
+/// Finds what can be found without writing or measuring anything: what the methods, the texts, the source and the output
+/// directories would be refused for.
+fn check(source: &Path, options: &CompareOptions) -> Result<(), Error> {
+    refuse_duplicates(&options.recipes)?;
+    options.texts.check()?;
+    kept_models::check(options.keep.as_deref(), &options.recipes)?;
+    let checkpoint = Checkpoint::open(source)?;
+    for recipe in &options.recipes {
+        QuantizePlan::new(&checkpoint, recipe)?;
+    }
+    Encoder::open(source)?;
+    Ok(())
+}
+
+/// The correlation of each model with the scores; none for a model that finds all pairs equally similar.
+fn similarities(
+    models: &[MeasuredModel],
+    scores: &[f64],
+) -> Result<Vec<Option<SentenceSimilarity>>, Error> {
+    let one = |model: &MeasuredModel| match SentenceSimilarity::evaluate(&model.embeddings, scores)
+    {
+        Ok(similarity) => Ok(Some(similarity)),
+        Err(EvaluateError::Metric(MetricError::Constant { .. })) => Ok(None),
+        Err(error) => Err(error.into()),
+    };
+    models.iter().map(one).collect()
+}
+
 /// Makes a model of every recipe, measures each and the original, and puts the figures side by side.
 ///
 /// All models lie on disk together until the end, because speed is measured in rounds that visit every model: a machine
 /// that grows slower meanwhile disturbs all of them alike. `step` is told what is done next.
 ///
 /// # Errors
-/// The source or the texts cannot be used; a method cannot be applied to this model; a measurement fails.
+/// The source or the texts cannot be used; a method cannot be applied to this model; a model to be kept is there already.
+/// These are found before anything is written. A measurement fails.
 ///
 /// ```no_run
 /// use fewbit::compare::{CompareOptions, compare};
@@ -240,7 +229,7 @@ pub fn compare(
     step: &mut dyn FnMut(&CompareStep<'_>),
 ) -> Result<Comparison, Error> {
     let source = source.as_ref();
-    refuse_duplicates(&options.recipes)?;
+    check(source, options)?;
     let texts = options.texts.texts();
     let scores = options.texts.scores();
     let root = OutputRoot::new(options.keep.as_deref())?;
@@ -318,9 +307,14 @@ pub fn compare(
     let parameters = sizes[0].parameters;
     let facts = ReferenceFacts {
         parameters,
-        scores: scores.as_deref(),
+        scores: None,
     };
-    let compared = fewbit_evaluate::compare(&models[0], &models[1..], &facts)?;
+    let mut compared = fewbit_evaluate::compare(&models[0], &models[1..], &facts)?;
+    if let Some(scores) = &scores {
+        for (row, similarity) in compared.rows.iter_mut().zip(similarities(&models, scores)?) {
+            row.similarity = similarity;
+        }
+    }
     let rows = compared
         .rows
         .into_iter()
@@ -358,66 +352,9 @@ pub fn compare(
     })
 }
 
-/// Errors if two recipes have one label: their models would have one name and one directory.
-fn refuse_duplicates(recipes: &[Recipe]) -> Result<(), Error> {
-    let labels: Vec<String> = recipes.iter().map(Recipe::label).collect();
-    for (index, label) in labels.iter().enumerate() {
-        if labels[..index].contains(label) {
-            return Err(Error::Compare(format!(
-                "expected each method once, found `{label}` twice\n  hint: `int4` is another name of `nf4`"
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Where the models are written.
-enum OutputRoot {
-    Kept(PathBuf),
-    Temporary(tempfile::TempDir),
-}
-
-impl OutputRoot {
-    fn new(keep: Option<&Path>) -> Result<Self, Error> {
-        match keep {
-            Some(keep) => {
-                std::fs::create_dir_all(keep).map_err(|source| Error::Io {
-                    path: keep.to_owned(),
-                    source,
-                })?;
-                Ok(OutputRoot::Kept(keep.to_owned()))
-            }
-            None => tempfile::Builder::new()
-                .prefix("fewbit-compare-")
-                .tempdir()
-                .map(OutputRoot::Temporary)
-                .map_err(|source| Error::Io {
-                    path: std::env::temp_dir(),
-                    source,
-                }),
-        }
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            OutputRoot::Kept(path) => path,
-            OutputRoot::Temporary(directory) => directory.path(),
-        }
-    }
-}
-
 struct Contender {
     name: String,
     recipe: Option<Recipe>,
     directory: PathBuf,
     seconds: Option<f64>,
-}
-
-/// `nf4 + double quantization` as a directory: `nf4-double-quantization`.
-fn directory_name(label: &str) -> String {
-    let words: Vec<&str> = label
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .collect();
-    words.join("-")
 }

@@ -34,7 +34,7 @@ pub enum Error {
     #[error("{0}")]
     Compare(String),
     /// A file outside any checkpoint.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {source}\n  hint: check the path, and that you may use it", path = path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,

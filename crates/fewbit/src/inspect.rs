@@ -15,8 +15,10 @@ pub struct Inspection {
     pub directory: PathBuf,
     /// config.json `model_type`.
     pub model_type: String,
-    /// Transformer layers.
+    /// Transformer layers that the model runs.
     pub layers: usize,
+    /// Transformer layers that the files hold tensors of, counted to the last one; those beyond `layers` are not used.
+    pub stored_layers: usize,
     /// Columns of the hidden states.
     pub hidden_size: usize,
     /// Attention heads.
@@ -65,6 +67,7 @@ pub fn inspect(directory: impl AsRef<Path>) -> Result<Inspection, Error> {
         directory: checkpoint.directory().to_owned(),
         model_type: spec.model_type.clone(),
         layers: spec.layers,
+        stored_layers: stored_layers(&checkpoint, &spec),
         hidden_size: spec.hidden_size,
         heads: spec.heads,
         vocab_size: spec.vocab_size,
@@ -73,4 +76,18 @@ pub fn inspect(directory: impl AsRef<Path>) -> Result<Inspection, Error> {
         tensors,
         methods,
     })
+}
+
+/// Transformer layers that the files hold tensors of, counted to the last one.
+pub fn stored_layers(checkpoint: &Checkpoint, spec: &EncoderSpec) -> usize {
+    let layers = format!("{}{}.", spec.prefix, spec.names.layers);
+    let number = |name: &str| -> Option<usize> {
+        let (number, _) = name.strip_prefix(&layers)?.split_once('.')?;
+        number.parse().ok()
+    };
+    checkpoint
+        .tensors()
+        .filter_map(|info| number(&info.name))
+        .max()
+        .map_or(0, |last| last.saturating_add(1))
 }

@@ -3,9 +3,9 @@
 
 use fewbit::checkpoint::Checkpoint;
 use fewbit::compare::{
-    CompareOptions, CompareStep, CompareTexts, compare, default_recipes, parse_method,
+    CompareOptions, CompareStep, CompareTexts, compare, default_recipes, method_name, parse_method,
 };
-use fewbit::evaluate::{Latency, MeasuredModel, Throughput};
+use fewbit::evaluate::{Latency, MeasuredModel, SentencePair, Throughput};
 use fewbit::measure::{InProcess, Measure, MeasureRequest, Speed};
 use fewbit::{Error, Method, QuantizationManager, Recipe};
 use std::path::{Path, PathBuf};
@@ -194,6 +194,7 @@ fn speed_is_taken_in_rounds_and_the_middle_one_counts() {
     ];
     assert_eq!(asked, rounds.concat());
     assert_eq!(steps, 2 + 3 + 9);
+    assert_eq!(steps, options.steps());
     for row in &comparison.rows {
         assert!((row.figures.median_milliseconds - 20.0).abs() < 1e-9);
         assert_eq!(row.figures.texts_per_second, 200.0);
@@ -262,15 +263,92 @@ fn methods_read_as_they_are_typed() {
         label("fp4+double"),
         Ok("fp4 + double quantization".to_owned())
     );
+    for recipe in Recipe::standard() {
+        assert_eq!(label(&recipe.label()), Ok(recipe.label()));
+        assert_eq!(label(&method_name(&recipe)), Ok(recipe.label()));
+    }
     assert_eq!(
-        label("nf4+").unwrap_err(),
-        "`nf4+`: expected a method with `+embeddings` or `+double`, found `+`"
+        label("nf4 + double quant."),
+        Ok("nf4 + double quantization".to_owned())
     );
-    assert!(
-        label("dynamic+double")
-            .unwrap_err()
-            .starts_with("recipe: `double_quantization`: expected false")
+    let expected = "expected one of fp16, bf16, dynamic, dynamic+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4)";
+    for wrong in ["", "nf4+", "dynamic+double", "int3"] {
+        assert_eq!(
+            label(wrong).unwrap_err(),
+            format!("unknown method `{wrong}`: {expected}")
+        );
+    }
+    assert_eq!(
+        label("int8").unwrap_err(),
+        format!(
+            "unknown method `int8`: {expected}\n  hint: `dynamic` computes in int8, `weight-only` only stores int8"
+        )
     );
-    assert!(label("").unwrap_err().starts_with("unknown method ``"));
     assert_eq!(default_recipes().len(), 8);
+}
+
+#[test]
+fn what_cannot_be_compared_is_found_before_any_step() {
+    let (directory, model) = workspace();
+    let refused = |options: &CompareOptions| {
+        compare(&model, options, &mut Noting::default(), &mut |step| {
+            panic!("{step:?}")
+        })
+        .unwrap_err()
+        .to_string()
+    };
+    let pair = |score| SentencePair {
+        sentence1: "a".to_owned(),
+        sentence2: "b".to_owned(),
+        score,
+    };
+    let equal_scores = CompareOptions {
+        texts: CompareTexts::Pairs(vec![pair(2.0), pair(2.0), pair(2.0)]),
+        ..CompareOptions::default()
+    };
+    assert!(
+        refused(&equal_scores)
+            .starts_with("all scores are equal, so there is no rank correlation\n  hint: ")
+    );
+    let keep = directory.path().join("kept");
+    std::fs::create_dir_all(keep.join("nf4")).unwrap();
+    std::fs::write(keep.join("nf4/precious.txt"), "keep me").unwrap();
+    let occupied = CompareOptions {
+        recipes: vec![Recipe::new(Method::Fp16), Recipe::new(Method::Nf4)],
+        keep: Some(keep.clone()),
+        ..CompareOptions::default()
+    };
+    assert_eq!(
+        refused(&occupied),
+        format!(
+            "{}: exists and is not empty\n  hint: name another --keep directory, or remove it",
+            keep.join("nf4").display()
+        )
+    );
+    assert!(!keep.join("fp16").exists());
+}
+
+#[test]
+fn a_model_that_finds_all_pairs_equally_similar_has_no_correlation_and_misses_the_gate() {
+    let (_directory, model) = workspace();
+    let pair = |score| SentencePair {
+        sentence1: "a cat".to_owned(),
+        sentence2: "the sea".to_owned(),
+        score,
+    };
+    let options = CompareOptions {
+        recipes: vec![Recipe::new(Method::Bf16)],
+        texts: CompareTexts::Pairs(vec![pair(1.0), pair(2.0)]),
+        ..CompareOptions::default()
+    };
+    let comparison = compare(&model, &options, &mut InProcess, &mut |_| {}).unwrap();
+    assert!(
+        comparison
+            .rows
+            .iter()
+            .all(|row| row.figures.similarity.is_none())
+    );
+    let missed = comparison.missed_gates(1e9);
+    assert_eq!(missed.len(), 1);
+    assert!(missed[0].drop.is_nan());
 }

@@ -23,7 +23,7 @@ pub struct PackedInt8 {
 impl PackedInt8 {
     /// The most input features for which no sum of products can leave i32: each product of a u8 and an i8 code is at most
     /// 255 * 128 in magnitude, and so is each term of `(activation - zero point) * weight`.
-    pub const MAX_IN_FEATURES: usize = i32::MAX as usize / (255 * 128);
+    pub const MAX_IN_FEATURES: usize = fewbit_numerics::activation::MAX_INT8_COLUMNS;
 
     /// Packs row-major `codes` with one scale for each row.
     ///

@@ -98,6 +98,15 @@ fn refuse_other_mathematics(fields: &ConfigFields<'_>) -> Result<(), ModelError>
             return Err(fields.unsupported(field, "false", &Value::Bool(true), hint));
         }
     }
+    if let Some(found) = fields
+        .get("feed_forward_type")
+        .filter(|found| !found.is_null())
+        && found != "original"
+    {
+        let hint = "a gated feed-forward has other tensors and other values";
+        return Err(fields.unsupported("feed_forward_type", "\"original\"", found, hint));
+    }
+    refuse_custom_code(fields)?;
     if let Some(found) = fields.get("pruned_heads") {
         let none = match found {
             Value::Null => true,
@@ -115,6 +124,28 @@ fn refuse_other_mathematics(fields: &ConfigFields<'_>) -> Result<(), ModelError>
     Ok(())
 }
 
+/// `auto_map` names classes in Python files beside the model, which compute what no one can know from config.json. A class
+/// of the configuration alone does no harm.
+fn refuse_custom_code(fields: &ConfigFields<'_>) -> Result<(), ModelError> {
+    let classes = match fields.get("auto_map") {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::Object(classes)) => classes,
+        Some(other) => return Err(fields.invalid("auto_map", "expected an object", other)),
+    };
+    let model = classes
+        .iter()
+        .find(|(class, _)| class.starts_with("AutoModel"));
+    match model {
+        None => Ok(()),
+        Some((class, found)) => Err(fields.unsupported(
+            &format!("auto_map.{class}"),
+            "no model class of its own",
+            found,
+            "the model is defined by Python code of its own, not by its `model_type`",
+        )),
+    }
+}
+
 /// The fields that BERT's configuration has and most families took over; defaults are those of transformers.
 fn read_like_bert(fields: &ConfigFields<'_>, names: NameTable) -> Result<EncoderSpec, ModelError> {
     let hidden_size = fields.size("hidden_size", 768, 1, MAX_WIDTH)?;
@@ -128,7 +159,7 @@ fn read_like_bert(fields: &ConfigFields<'_>, names: NameTable) -> Result<Encoder
         heads: fields.size("num_attention_heads", 12, 1, MAX_WIDTH)?,
         intermediate_size: fields.size("intermediate_size", 3072, 1, MAX_WIDTH)?,
         activation: activation(fields, "hidden_act")?,
-        layer_norm_epsilon: fields.non_negative("layer_norm_eps", 1e-12)? as f32,
+        layer_norm_epsilon: fields.fraction("layer_norm_eps", 1e-12)?,
         positions: Positions {
             count: fields.size("max_position_embeddings", 512, 1, MAX_POSITIONS)?,
             padding_id: None,

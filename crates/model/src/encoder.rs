@@ -1,5 +1,6 @@
 //! Text in, embeddings out.
 
+use crate::finite::check_values;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
@@ -149,8 +150,8 @@ impl Encoder {
     /// A text's embedding has the same bits whatever other texts there are and whatever `options` say.
     ///
     /// # Errors
-    /// [`ModelError::Input`]: an option is 0, or the tokenizer fails on a text. [`ModelError::NonFinite`]: a value
-    /// overflowed in the network.
+    /// [`ModelError::Input`]: an option is 0, or the tokenizer fails on a text. [`ModelError::Tokenizer`]: it breaks down.
+    /// [`ModelError::NonFinite`]: a value overflowed in the network, in pooling or in normalization.
     pub fn encode<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
@@ -203,8 +204,9 @@ impl Encoder {
                     hidden_size,
                     out,
                 );
+                check_values(out, columns, *index, "pooling", "output")?;
                 if self.normalize {
-                    self.network.kernels().normalize(out);
+                    normalize(out, *index, self.network.kernels())?;
                 }
             }
         }
@@ -248,4 +250,21 @@ impl Encoder {
             Ok(tokenized)
         })
     }
+}
+
+/// L2-normalizes the embedding of text `text`, which is finite.
+fn normalize(embedding: &mut [f32], text: usize, kernels: &Kernels) -> Result<(), ModelError> {
+    let is_zero = |values: &[f32]| values.iter().all(|&value| value == 0.0);
+    let was_zero = is_zero(embedding);
+    kernels.normalize(embedding);
+    // Only division by an infinite length makes all of a vector zero: the clamp at 1e-12 enlarges what is small.
+    if !was_zero && is_zero(embedding) {
+        return Err(ModelError::NonFinite {
+            site: "normalize.length".to_owned(),
+            row: text,
+            column: 0,
+            value: f32::INFINITY,
+        });
+    }
+    Ok(())
 }

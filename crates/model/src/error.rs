@@ -52,9 +52,9 @@ pub enum ModelError {
         "`{site}`: value {value} at row {row}, column {column}: expected finite numbers\n  hint: a weight of this layer or of one before it is damaged or overflows; `fewbit inspect` shows the dtypes, and a checkpoint in float32 tells an overflow from damage"
     )]
     NonFinite {
-        /// Where, as [`crate::tap`] names sites.
+        /// Where, as [`crate::tap`] names sites; after the network `pooling.output` and `normalize.length`.
         site: String,
-        /// Row (token) in the block that was computed.
+        /// Row (token) in the block that was computed; after the network the index of the text.
         row: usize,
         /// Column of that row.
         column: usize,

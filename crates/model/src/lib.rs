@@ -13,6 +13,7 @@ pub mod architectures;
 mod embeddings;
 pub mod encoder;
 pub mod error;
+mod finite;
 mod json_file;
 pub mod ledger;
 mod linear;

@@ -1,6 +1,7 @@
 //! The seam between the executor and the forms in which a weight is held.
 
 use crate::ModelError;
+use crate::finite::check_values;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, StoredWeight};
 use fewbit_kernels::{
@@ -8,7 +9,6 @@ use fewbit_kernels::{
 };
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::half_precision::{f32_to_bf16_bytes, f32_to_f16_bytes};
 
 /// `y = x W^T + b`, with W in whatever form the checkpoint holds it.
@@ -70,7 +70,7 @@ impl<'a> LinearInput<'a> {
         }
         let columns = self.values.len() / self.rows;
         // A quantized row cannot hold NaN or infinity: they would become codes that look like any other.
-        check_finite(self.values, columns, site, "input")?;
+        check_values(self.values, columns, 0, site, "input")?;
         kernels.quantize_rows(self.values, self.rows, columns, scheme, self.quantized);
         self.scheme = Some(scheme);
         Ok(())
@@ -93,6 +93,20 @@ impl Linear {
                 DType::BF16 => PackedFloat::from_bf16_bytes(view.bytes, out, inside),
                 _ => PackedFloat::from_f32(&view.to_f32()?, out, inside),
             }),
+            StoredWeight::Int8 {
+                activations: Int8Activations::Dynamic(_),
+                ..
+            } if inside > PackedInt8::MAX_IN_FEATURES => {
+                return Err(CheckpointError::new(
+                    CheckpointErrorKind::UnsupportedQuantization,
+                    format!(
+                        "expected at most {} input features, whose sums of int8 products fit in 32 bits, found {inside}",
+                        PackedInt8::MAX_IN_FEATURES
+                    ),
+                )
+                .at_tensor(format!("{name}.weight"))
+                .hint("keep this layer in floats, or quantize its weight only"));
+            }
             StoredWeight::Int8 {
                 codes,
                 scales,
@@ -214,7 +228,7 @@ impl Linear {
                 }
             }
         }
-        check_finite(out, self.out_features(), &self.site, "output")
+        check_values(out, self.out_features(), 0, &self.site, "output")
     }
 
     /// Bytes held in memory.
@@ -226,25 +240,5 @@ impl Linear {
             Packed::FourBit(weight) => weight.memory_bytes(),
         };
         weight + size_of_val(self.bias.as_slice())
-    }
-}
-
-/// Errors at the first NaN or infinity of `values` (rows, columns).
-fn check_finite(values: &[f32], columns: usize, module: &str, end: &str) -> Result<(), ModelError> {
-    // Without an early exit this becomes vector code; the search runs only when there is something to find.
-    if values
-        .iter()
-        .fold(true, |all, value| all & value.is_finite())
-    {
-        return Ok(());
-    }
-    match first_non_finite(values) {
-        None => Ok(()),
-        Some((index, value)) => Err(ModelError::NonFinite {
-            site: format!("{module}.{end}"),
-            row: index / columns,
-            column: index % columns,
-            value,
-        }),
     }
 }

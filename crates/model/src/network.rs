@@ -2,7 +2,7 @@
 
 mod forward;
 mod load;
-mod relative_bias;
+pub(crate) mod relative_bias;
 mod scratch;
 
 use crate::embeddings::EmbeddingTable;
@@ -79,8 +79,8 @@ impl Network {
     /// the environment variable `FEWBIT_ISA` names).
     ///
     /// # Errors
-    /// See [`EncoderSpec::from_checkpoint`]; a weight that is missing, has the wrong shape or is stored in a way that
-    /// cannot be run.
+    /// See [`EncoderSpec::from_checkpoint`]; a weight that is missing, has the wrong shape, holds NaN or infinity, or is
+    /// stored in a way that cannot be run.
     pub fn load(checkpoint: &Checkpoint) -> Result<(Self, LoadLedger), ModelError> {
         let kernels =
             Kernels::from_environment().map_err(|error| ModelError::Input(error.to_string()))?;
@@ -113,7 +113,8 @@ impl Network {
     /// `threads` threads.
     ///
     /// # Errors
-    /// [`ModelError::Input`]: `threads` is 0, a sequence is empty or longer than the model's positions, a token id or
+    /// [`ModelError::Input`]: `threads` is 0; a sequence is empty, longer than the model's positions or, in a model with
+    /// relative attention bias, so long that the bias (heads, tokens, tokens) has more than 2^27 numbers; a token id or
     /// token type is not in the model's tables. [`ModelError::NonFinite`]: a value overflowed on the way.
     pub fn hidden_states(
         &self,

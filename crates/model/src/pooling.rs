@@ -130,7 +130,10 @@ impl Pooling {
                     out.copy_from_slice(&states[..hidden_size]);
                     for row in states.chunks_exact(hidden_size).skip(1) {
                         for (largest, &value) in out.iter_mut().zip(row) {
-                            *largest = largest.max(value);
+                            // `f32::max` would drop a NaN.
+                            if value > *largest || value.is_nan() {
+                                *largest = value;
+                            }
                         }
                     }
                 }
@@ -209,6 +212,14 @@ mod tests {
             let mut out = [f32::NAN; 2];
             Pooling { modes: vec![mode] }.pool(&states, 2, &mut out);
             assert_eq!(out, expected, "{mode:?}");
+        }
+        let mut out = [0.0; 1];
+        let max = Pooling {
+            modes: vec![PoolingMode::Max],
+        };
+        for states in [[f32::NAN, 1.0, 2.0], [1.0, f32::NAN, 2.0]] {
+            max.pool(&states, 1, &mut out);
+            assert!(out[0].is_nan(), "{states:?}");
         }
         let both = Pooling {
             modes: vec![PoolingMode::Max, PoolingMode::Cls],

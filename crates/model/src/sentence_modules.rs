@@ -1,11 +1,11 @@
 //! The files that sentence-transformers puts beside a checkpoint: modules.json and what it points to.
 
 use crate::ModelError;
-use crate::json_file::read_json;
+use crate::json_file::{read_json, read_object, type_name};
 use crate::pooling::Pooling;
 use crate::spec::config_fields::ConfigFields;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// What happens before and after the encoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +81,7 @@ impl SentenceModules {
         let Some(entries) = list.as_array() else {
             return Err(error(
                 "modules".to_owned(),
-                "expected a list of modules".to_owned(),
+                format!("expected a list of modules, found {}", type_name(list)),
             ));
         };
         let (mut include_prompt, mut pooled) = (true, false);
@@ -89,12 +89,18 @@ impl SentenceModules {
             let name = entry["type"].as_str().unwrap_or_default();
             let kind = name.rsplit('.').next().unwrap_or_default();
             let ours = name.starts_with("sentence_transformers.");
-            let path = directory.join(entry["path"].as_str().unwrap_or_default());
+            let Some(path) = inner_path(&entry["path"]) else {
+                let expected = "expected \"\" or the path of a folder inside the model directory";
+                let found = &entry["path"];
+                let field = format!("{index}.path");
+                return Err(ConfigFields::new(file, list).invalid(&field, expected, found));
+            };
+            let path = directory.join(path);
             match kind {
                 "Transformer" if ours && index == 0 => self.transformer = path,
                 "Pooling" if ours && index == 1 => {
                     let config = path.join("config.json");
-                    let value = read_json(&config)?.ok_or_else(|| {
+                    let value = read_object(&config)?.ok_or_else(|| {
                         error(
                             format!("{index}.path"),
                             format!("expected a file {}, found none", config.display()),
@@ -137,7 +143,7 @@ impl SentenceModules {
     fn read_transformer_config(&mut self) -> Result<(), ModelError> {
         for name in TRANSFORMER_CONFIGS {
             let file = self.transformer.join(name);
-            let Some(value) = read_json(&file)? else {
+            let Some(value) = read_object(&file)? else {
                 continue;
             };
             let fields = ConfigFields::new(&file, &value);
@@ -176,7 +182,7 @@ impl SentenceModules {
 
     fn read_prompt(&mut self, directory: &Path) -> Result<(), ModelError> {
         let file = directory.join("config_sentence_transformers.json");
-        let Some(value) = read_json(&file)? else {
+        let Some(value) = read_object(&file)? else {
             return Ok(());
         };
         let name = &value["default_prompt_name"];
@@ -194,6 +200,16 @@ impl SentenceModules {
             .to_owned();
         Ok(())
     }
+}
+
+/// A path that cannot leave the directory it is joined to (but through a symbolic link inside): a model directory may come
+/// from anybody.
+fn inner_path(value: &Value) -> Option<&Path> {
+    let path = Path::new(value.as_str()?);
+    let stays = path
+        .components()
+        .all(|component| matches!(component, Component::Normal(_)));
+    stays.then_some(path)
 }
 
 #[cfg(test)]
@@ -254,9 +270,40 @@ mod tests {
                 json!({"prompts": {"query": "query: "}, "default_prompt_name": name}),
             )
         };
+        let paths = |path: &str| {
+            error(&[
+                (
+                    "modules.json",
+                    json!([transformer(), module("Pooling", path)]),
+                ),
+                mean(true),
+            ])
+        };
         let texts = [
             error(&[("modules.json", json!({}))]),
             error(&[("modules.json", json!([]))]),
+            paths("../outside"),
+            paths("1_Pooling/../../outside"),
+            paths("/outside"),
+            error(&[(
+                "modules.json",
+                json!([{"type": "sentence_transformers.models.Transformer", "path": 7}]),
+            )]),
+            error(&[(
+                "modules.json",
+                json!([{"type": "sentence_transformers.models.Transformer"}]),
+            )]),
+            error(&[two(), ("1_Pooling/config.json", json!("mean"))]),
+            error(&[
+                two(),
+                mean(true),
+                ("sentence_bert_config.json", json!([{"max_seq_length": 4}])),
+            ]),
+            error(&[
+                two(),
+                mean(true),
+                ("config_sentence_transformers.json", Value::Null),
+            ]),
             error(&[("modules.json", json!([transformer()]))]),
             error(&[two()]),
             error(&[("modules.json", json!([module("BoW", "")]))]),
@@ -295,11 +342,35 @@ mod tests {
             ]),
         ];
         insta::assert_snapshot!(texts.join("\n\n"), @r#"
-        DIR/modules.json: `modules`: expected a list of modules
+        DIR/modules.json: `modules`: expected a list of modules, found an object
           hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
 
         DIR/modules.json: `modules`: expected Transformer and Pooling, found no module
           hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+
+        DIR/modules.json: `1.path`: expected "" or the path of a folder inside the model directory, found "../outside"
+          hint: correct the value or fetch the file again
+
+        DIR/modules.json: `1.path`: expected "" or the path of a folder inside the model directory, found "1_Pooling/../../outside"
+          hint: correct the value or fetch the file again
+
+        DIR/modules.json: `1.path`: expected "" or the path of a folder inside the model directory, found "/outside"
+          hint: correct the value or fetch the file again
+
+        DIR/modules.json: `0.path`: expected "" or the path of a folder inside the model directory, found 7
+          hint: correct the value or fetch the file again
+
+        DIR/modules.json: `0.path`: expected "" or the path of a folder inside the model directory, found null
+          hint: correct the value or fetch the file again
+
+        DIR/1_Pooling/config.json: expected a JSON object, found a string
+          hint: fetch the file again
+
+        DIR/sentence_bert_config.json: expected a JSON object, found a list
+          hint: fetch the file again
+
+        DIR/config_sentence_transformers.json: expected a JSON object, found null
+          hint: fetch the file again
 
         DIR/modules.json: `1.type`: expected a sentence-transformers Pooling module, found no more modules
           hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings

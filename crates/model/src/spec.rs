@@ -114,6 +114,9 @@ pub struct NameTable {
     pub output: &'static str,
     /// LayerNorm (hidden_size) after the feed-forward, in a layer.
     pub output_norm: &'static str,
+    /// Linear (hidden_size, hidden_size) that the family's model class in transformers has on top of the first token's
+    /// hidden state; hidden states do not need it.
+    pub pooler: Option<&'static str>,
 }
 
 /// The linear layers of one transformer layer, in execution order.
@@ -273,7 +276,10 @@ impl EncoderSpec {
         let names = &self.names;
         let inside = tensor.strip_prefix(self.prefix.as_str());
         if let Some(path) = inside {
-            if let Some((_, path)) = self.split_layer(path) {
+            if let Some((layer, path)) = self.split_layer(path) {
+                if layer >= self.layers {
+                    return "other";
+                }
                 let is = |modules: &[&str]| modules.iter().any(|module| belongs_to(path, module));
                 return if is(&[names.query, names.key, names.value, names.attention_output]) {
                     "attention"
@@ -321,7 +327,8 @@ impl EncoderSpec {
 
     /// Why the encoder has no use for `tensor`.
     pub(crate) fn reason_unused(&self, tensor: &str) -> String {
-        match self.part_of(tensor) {
+        let part = self.part_of(tensor);
+        match part {
             "pooler" => return "pooler: not needed for hidden states".to_owned(),
             "head" => return "task head: not needed for hidden states".to_owned(),
             _ => {}
@@ -338,6 +345,9 @@ impl EncoderSpec {
         match layer {
             Some((layer, _)) if layer >= self.layers => {
                 format!("layer {layer}: config.json asks for {} layers", self.layers)
+            }
+            _ if ["attention", "feed-forward", "embeddings"].contains(&part) => {
+                "not part of the form in which its module's weight is stored".to_owned()
             }
             _ => format!("not part of a {} encoder", self.model_type),
         }

@@ -17,6 +17,16 @@
 
 use crate::affine::{AffineParameters, CodeRange};
 
+/// The most columns of an int8 weight matrix that a sum of products with u8 activations may run over: no partial sum of
+/// `activation * weight`, nor of `(activation - zero_point) * weight`, can leave i32, as each term is at most 255 * 128 in magnitude.
+///
+/// ```
+/// use fewbit_numerics::activation::MAX_INT8_COLUMNS;
+/// assert_eq!(MAX_INT8_COLUMNS, 65_793);
+/// assert!((MAX_INT8_COLUMNS as i64 + 1) * 255 * 128 > i64::from(i32::MAX));
+/// ```
+pub const MAX_INT8_COLUMNS: usize = i32::MAX as usize / (255 * 128);
+
 /// How the range of one token's activations becomes a scale and a zero point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActivationScheme {

@@ -46,10 +46,15 @@ impl CodeRange {
     fn steps(self) -> f32 {
         (self.max - self.min) as f32
     }
+
+    /// `absmax / ((max - min) / 2)`, the symmetric scale before any floor.
+    pub(crate) fn symmetric_scale(self, absmax: f32) -> f32 {
+        absmax / (self.steps() / 2.0)
+    }
 }
 
-/// The least scale that is ever used: 2^-23, the float32 machine epsilon, as PyTorch's observers have it.
-/// It keeps `1 / scale` finite for zero and denormal ranges.
+/// The least scale of [`AffineParameters::symmetric`] and [`AffineParameters::affine`]: 2^-23, the float32 machine epsilon,
+/// as PyTorch's observers have it. It keeps `1 / scale` finite for zero and denormal ranges.
 pub const MINIMUM_SCALE: f32 = f32::EPSILON;
 
 /// `x ~ (q - zero_point) * scale`
@@ -78,7 +83,7 @@ impl AffineParameters {
     /// The zero point is 0 for signed ranges, 128 for 0..=255 and the middle rounded down for other unsigned ranges
     /// (PyTorch `per_tensor_symmetric`, `per_channel_symmetric`). `absmax` is a magnitude, finite and not negative.
     pub fn symmetric(absmax: f32, range: CodeRange) -> Self {
-        let scale = (absmax / (range.steps() / 2.0)).max(MINIMUM_SCALE);
+        let scale = range.symmetric_scale(absmax).max(MINIMUM_SCALE);
         let zero_point = match range {
             CodeRange { min, .. } if min < 0 => 0,
             CodeRange::UINT8 => 128,

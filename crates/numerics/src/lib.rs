@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`dtype`] | element types of stored tensors | safetensors |
 //! | [`affine`] | scale, zero point, the rounding rule | PyTorch eager observers and `quantize_per_tensor` |
-//! | [`rows`] | int8 weights, one scale a row | PyTorch `per_channel_symmetric` |
+//! | [`rows`] | int8 weights, one scale a row | compressed-tensors `calculate_qparams`, symmetric per channel |
 //! | [`activation`] | u8 activations, one scale a token | PyTorch `MinMaxObserver`, `quint8`, on one row |
 //! | [`four_bit`] | NF4 and FP4 blocks | bitsandbytes on a CPU |
 //! | [`double_quantization`], [`dynamic_map`] | 8-bit block scales | bitsandbytes on a CPU, given the offset |

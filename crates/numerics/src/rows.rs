@@ -1,7 +1,7 @@
 //! Per-channel (one scale a row) weight quantization.
 
 use crate::absmax::absmax;
-use crate::affine::{AffineParameters, CodeRange};
+use crate::affine::{AffineParameters, CodeRange, MINIMUM_SCALE};
 
 /// int8 codes of a row-major matrix with one symmetric scale a row: `weight ~ code * scale[row]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,9 +17,11 @@ pub struct Int8Rows {
 }
 
 /// Quantizes `weights` (rows, columns; row-major, finite) with scale absmax/127.5 of each row
-/// (compressed-tensors and PyTorch symmetric per-channel), codes by the rounding rule of [`crate::affine`].
+/// (compressed-tensors symmetric per channel), codes by the rounding rule of [`crate::affine`].
 ///
-/// A row of zeros has the scale 2^-23 and zero codes.
+/// A row of zeros has the scale 2^-23 and zero codes. The scale of any other row is at least 2^-126, the least normal float: the
+/// reciprocal of a denormal scale can be infinite. That floor concerns rows of absmax below 1.5e-36 only, so that rows of small
+/// weights keep all their codes, unlike with PyTorch's observers.
 ///
 /// ```
 /// use fewbit_numerics::rows::quantize_rows_int8;
@@ -41,7 +43,10 @@ pub fn quantize_rows_int8(weights: &[f32], rows: usize, columns: usize) -> Int8R
     let mut scales = Vec::with_capacity(rows);
     for row in 0..rows {
         let row = &weights[row * columns..(row + 1) * columns];
-        let parameters = AffineParameters::symmetric(absmax(row), CodeRange::INT8);
+        let parameters = AffineParameters {
+            scale: row_scale(absmax(row)),
+            zero_point: 0,
+        };
         scales.push(parameters.scale);
         // In -128..=127 by the clamp of the rule.
         codes.extend(
@@ -56,6 +61,45 @@ pub fn quantize_rows_int8(weights: &[f32], rows: usize, columns: usize) -> Int8R
         codes,
         scales,
     }
+}
+
+/// The scale of a row with this largest magnitude.
+fn row_scale(absmax: f32) -> f32 {
+    if absmax == 0.0 {
+        MINIMUM_SCALE
+    } else {
+        CodeRange::INT8
+            .symmetric_scale(absmax)
+            .max(f32::MIN_POSITIVE)
+    }
+}
+
+/// `code * scale`, one rounding, with a scale for each `group_size` neighbouring codes: for [`Int8Rows`] that is its number of
+/// columns. The codes of the last group may be fewer.
+///
+/// ```
+/// use fewbit_numerics::rows::dequantize_groups;
+/// let weights: Vec<f32> = dequantize_groups(&[127, -128, 2, 0], &[0.5, 3.0], 2).collect();
+/// assert_eq!(weights, [63.5, -64.0, 6.0, 0.0]);
+/// ```
+pub fn dequantize_groups(
+    codes: &[i8],
+    scales: &[f32],
+    group_size: usize,
+) -> impl Iterator<Item = f32> {
+    // Groups of no columns hold no codes.
+    let groups = codes.chunks(group_size.max(1)).zip(scales);
+    groups.flat_map(|(group, &scale)| group.iter().map(move |&code| f32::from(code) * scale))
+}
+
+/// The scale of an LLM.int8 row, whose codes are `round(x * 127 / absmax)`: `absmax * (1/127)`, both rounded to float32, as
+/// bitsandbytes dequantizes.
+///
+/// ```
+/// assert_eq!(fewbit_numerics::rows::llm_int8_scale(127.0), 1.0);
+/// ```
+pub fn llm_int8_scale(absmax: f32) -> f32 {
+    absmax * (1.0 / 127.0)
 }
 
 #[cfg(test)]
@@ -77,9 +121,45 @@ mod tests {
             0.0,
         ];
         let quantized = quantize_rows_int8(&weights, 3, 3);
-        // The third row is far below the least scale.
-        assert_eq!(quantized.scales, [f32::EPSILON, huge, f32::EPSILON]);
-        assert_eq!(quantized.codes, [0, 0, 0, 64, -128, 32, 0, 0, 0]);
+        assert_eq!(quantized.scales, [f32::EPSILON, huge, 1e-9 / 127.5]);
+        assert_eq!(quantized.codes, [0, 0, 0, 64, -128, 32, 127, -128, 0]);
+    }
+
+    #[test]
+    fn small_rows_keep_their_codes() {
+        // compressed-tensors 0.20 gives the scale 7.8431e-09.
+        let quantized = quantize_rows_int8(&[1e-6, -1e-6, 5e-7, 1e-8], 1, 4);
+        assert_eq!(quantized.scales, [1e-6 / 127.5]);
+        assert_eq!(quantized.codes, [127, -128, 64, 1]);
+        let dequantized: Vec<f32> =
+            dequantize_groups(&quantized.codes, &quantized.scales, 4).collect();
+        assert_eq!(dequantized[1], -128.0 * (1e-6 / 127.5));
+    }
+
+    #[test]
+    fn the_least_rows_have_a_usable_scale() {
+        let least = f32::MIN_POSITIVE;
+        for absmax in [
+            1e-45,
+            1e-40,
+            least,
+            least * 127.0,
+            least * 127.5,
+            least * 128.0,
+            1e-30,
+        ] {
+            let row = [absmax, -absmax, absmax / 2.0, absmax / 3.0, 0.0];
+            let quantized = quantize_rows_int8(&row, 1, 5);
+            let scale = quantized.scales[0];
+            assert!(scale >= least && (1.0 / scale).is_finite(), "{absmax:e}");
+            let restored = dequantize_groups(&quantized.codes, &quantized.scales, 5);
+            for (x, restored) in row.into_iter().zip(restored) {
+                // Half a step, and the roundings that tests/affine_properties.rs derives a bound of.
+                let bound = (0.5 + 2f64.powi(-14)) * f64::from(scale);
+                let error = (f64::from(x) - f64::from(restored)).abs();
+                assert!(error <= bound, "{x:e} in the row of {absmax:e}");
+            }
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Scales, zero points and codes against PyTorch's eager quantization, bit for bit.
+//! Scales, zero points and codes against PyTorch's eager quantization and compressed-tensors, bit for bit.
 
 mod golden_input;
 
@@ -59,7 +59,7 @@ fn parameters_and_codes_are_those_of_torch_observers() {
 }
 
 #[test]
-fn weight_rows_are_those_of_torch_per_channel_symmetric() {
+fn weight_rows_have_the_scales_of_compressed_tensors() {
     let cases = cases("rows.json");
     let case = cases
         .iter()

@@ -46,8 +46,8 @@ pub(crate) struct CarriedFile {
     pub(crate) name: String,
 }
 
-/// The files of `directory` that are carried over, sorted by name. Symbolic links are followed, as the
-/// Hub cache is made of them.
+/// The files of `directory` that are carried over, sorted by name. Symbolic links to files are
+/// followed, as the Hub cache is made of them; one to a folder that would be carried over is an error.
 pub(crate) fn carried_files(directory: &Path) -> Result<Vec<CarriedFile>, QuantizeError> {
     let whole_folders = module_folders(directory);
     let mut files = Vec::new();
@@ -98,6 +98,9 @@ fn collect(
         if metadata.is_dir() {
             let whole = whole || whole_folders.contains(&name);
             if whole || !FOLDERS_LEFT.contains(&file_name) {
+                if path.is_symlink() {
+                    return Err(QuantizeError::LinkedFolder { path });
+                }
                 collect(&path, &format!("{name}/"), whole_folders, whole, files)?;
             }
         } else if metadata.is_file() && (whole || is_carried(&name, file_name)) {

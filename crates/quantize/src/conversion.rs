@@ -1,8 +1,9 @@
 //! From the bytes of one source tensor to the bytes of the tensors that replace it.
 //!
 //! A tensor is read in slices of a bounded number of elements, each widened to f32, checked for NaN
-//! and infinity, converted and forgotten. What a method has to keep until the end of a tensor is its
-//! codes and scales, at most a quarter of the source in f32.
+//! and infinity, converted, written and forgotten. Only the 4-bit methods keep something until the end of a
+//! tensor: its packed codes and absmax values, less than a quarter of the source in f32 with all that
+//! is derived from them.
 
 mod float;
 mod four_bit;
@@ -43,6 +44,7 @@ impl<'a> Output<'a> {
         (self.progress)(self.done_bytes, self.total_bytes, tensor);
     }
 
+    /// Writes whole tensors.
     fn write_all(&mut self, tensors: &[(String, Vec<u8>)]) -> Result<(), CheckpointError> {
         tensors
             .iter()

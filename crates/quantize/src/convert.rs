@@ -24,7 +24,7 @@ use crate::{QuantizeError, QuantizePlan, Recipe, config_file};
 /// The same source and recipe give the same bytes.
 ///
 /// # Errors
-/// Those of [`QuantizePlan::new`]; NaN or infinity in any float tensor; a value out of the range of
+/// Those of [`QuantizePlan::new`]; NaN or infinity in any F32, F16 or BF16 tensor (others are kept byte for byte); a value out of the range of
 /// fp16 or bf16; an output directory that is not empty (without `force`) or overlaps the source; a
 /// full disk. Nothing is left behind.
 pub fn quantize_model(

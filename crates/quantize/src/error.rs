@@ -99,8 +99,30 @@ pub enum QuantizeError {
         /// What to use instead.
         hint: &'static str,
     },
+    /// The weight of a linear layer has too many columns for exact products of 8-bit integers.
+    #[error(
+        "{file}: tensor `{tensor}`: columns: expected at most {limit} with the method `dynamic`, found {found}\n  hint: sums of more products of 8-bit integers can overflow 32 bits: use the method `weight-only`, or skip the layer"
+    )]
+    TooManyColumns {
+        /// File that holds the tensor.
+        file: PathBuf,
+        /// Tensor name.
+        tensor: String,
+        /// The most columns, [`MAX_INT8_COLUMNS`](fewbit_numerics::activation::MAX_INT8_COLUMNS).
+        limit: usize,
+        /// Columns of the weight.
+        found: usize,
+    },
+    /// A folder of the source directory is a symbolic link, which may lead anywhere, in circles too.
+    #[error(
+        "{path}: expected a folder, found a symbolic link to one\n  hint: files may be links, folders may not: put a copy of the folder in its place, or remove the link"
+    )]
+    LinkedFolder {
+        /// The link.
+        path: PathBuf,
+    },
     /// A file of the source directory could not be listed or read.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}\n  hint: check the path, and that you may read it")]
     Io {
         /// The file or directory.
         path: PathBuf,

@@ -67,9 +67,11 @@ impl QuantizePlan {
             .tensors()
             .map(|info| planner.row(info))
             .collect::<Result<Vec<_>, _>>()?;
-        for selected in &selection.quantized {
-            selected.module.stored_weight(checkpoint)?;
+        // Also of the methods that quantize none of them: what is written must be a model.
+        for module in spec.linear_modules() {
+            module.stored_weight(checkpoint)?;
         }
+        spec.word_embeddings().stored_weight(checkpoint)?;
         let quantization_config = quantization_config(recipe, spec, &selection, &rows);
         let notes = notes(recipe, &rows);
         Ok(Self::from_rows(

@@ -7,6 +7,7 @@ use fewbit_checkpoint::bitsandbytes::FourBitLayout;
 use fewbit_checkpoint::compressed_tensors::CompressedScheme;
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan};
 use fewbit_model::{EncoderSpec, LinearModule};
+use fewbit_numerics::activation::MAX_INT8_COLUMNS;
 use fewbit_numerics::dtype::DType;
 use serde::{Serialize, Serializer};
 
@@ -186,7 +187,17 @@ impl<'a> RowPlanner<'a> {
                 TensorAction::Int8Embedding,
                 EMBEDDING_SCHEME.plan(name, *shape),
             ),
-            (None, Some(scheme)) => (TensorAction::Int8Linear(scheme), scheme.plan(name, *shape)),
+            (None, Some(scheme)) => {
+                if scheme == CompressedScheme::DynamicInt8 && shape[1] > MAX_INT8_COLUMNS {
+                    return Err(QuantizeError::TooManyColumns {
+                        file: info.file.clone(),
+                        tensor: info.name.clone(),
+                        limit: MAX_INT8_COLUMNS,
+                        found: shape[1],
+                    });
+                }
+                (TensorAction::Int8Linear(scheme), scheme.plan(name, *shape))
+            }
             // The float methods select no module.
             (None, None) => self.float_tensor(info)?,
         })

@@ -22,11 +22,13 @@ use std::fmt;
 
 use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{EncoderSpec, LinearModule};
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{GlobBuilder, GlobSet};
 use serde::{Serialize, Serializer};
 
 use crate::{QuantizeError, Recipe};
 
+/// The most characters of a glob; longer ones are slips, and can exhaust whatever compiles them.
+const LONGEST_GLOB: usize = 1000;
 /// How many near names a hint lists.
 const NEAR_NAMES: usize = 5;
 
@@ -200,7 +202,7 @@ fn matrices_outside_the_encoder<'a>(
 
 /// The compiled skip globs, each of which matches something.
 struct SkipGlobs<'a> {
-    globs: Vec<(&'a str, GlobMatcher)>,
+    globs: Vec<(&'a str, GlobSet)>,
 }
 
 impl<'a> SkipGlobs<'a> {
@@ -212,16 +214,7 @@ impl<'a> SkipGlobs<'a> {
     ) -> Result<Self, QuantizeError> {
         let mut globs = Vec::with_capacity(patterns.len());
         for pattern in patterns {
-            let glob = GlobBuilder::new(pattern)
-                .build()
-                .map_err(|error| QuantizeError::SkipPattern {
-                    pattern: pattern.clone(),
-                    problem: format!("is not a glob: {}", error.kind()),
-                    hint:
-                        "`*` matches any text, `?` one character, `{a,b}` either, `[0-9]` a range"
-                            .to_owned(),
-                })?
-                .compile_matcher();
+            let glob = compile_glob(pattern)?;
             let matches = |module: &str| is_match(&glob, module, prefix);
             if !candidates
                 .iter()
@@ -253,7 +246,41 @@ impl<'a> SkipGlobs<'a> {
     }
 }
 
-fn is_match(glob: &GlobMatcher, module: &str, prefix: &str) -> bool {
+/// A set of one glob: unlike a matcher, a set says what it cannot compile.
+fn compile_glob(pattern: &str) -> Result<GlobSet, QuantizeError> {
+    let refuse = |pattern: String, problem: String, hint: &str| QuantizeError::SkipPattern {
+        pattern,
+        problem,
+        hint: hint.to_owned(),
+    };
+    let length = pattern.chars().count();
+    if length > LONGEST_GLOB {
+        let start: String = pattern.chars().take(40).collect();
+        let problem =
+            format!("is too long: expected at most {LONGEST_GLOB} characters, found {length}");
+        return Err(refuse(
+            format!("{start}…"),
+            problem,
+            "give several patterns",
+        ));
+    }
+    let glob = GlobBuilder::new(pattern).build().map_err(|error| {
+        refuse(
+            pattern.to_owned(),
+            format!("is not a glob: {}", error.kind()),
+            "`*` matches any text, `?` one character, `{a,b}` either, `[0-9]` a range",
+        )
+    })?;
+    GlobSet::new([glob]).map_err(|_too_large| {
+        refuse(
+            pattern.to_owned(),
+            "is nested too deeply or too large to compile".to_owned(),
+            "give several patterns",
+        )
+    })
+}
+
+fn is_match(glob: &GlobSet, module: &str, prefix: &str) -> bool {
     glob.is_match(module) || glob.is_match(without_prefix(module, prefix))
 }
 

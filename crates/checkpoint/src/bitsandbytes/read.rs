@@ -7,6 +7,7 @@ use fewbit_numerics::double_quantization;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::four_bit::FourBitType;
+use fewbit_numerics::rows::llm_int8_scale;
 use std::borrow::Cow;
 
 /// Reads the weight of `module`: 4-bit if it has a quant_state, 8-bit if it has an SCB, else float. (Which layers transformers
@@ -170,7 +171,7 @@ fn read_eight_bit<'a>(
     }
     let scales = read_finite(row_absmax)?
         .into_iter()
-        .map(|absmax| absmax * (1.0 / 127.0))
+        .map(llm_int8_scale)
         .collect();
     Ok(StoredWeight::WeightOnly {
         codes: Cow::Owned(read_codes(&weight)),

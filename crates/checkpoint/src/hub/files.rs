@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Small files at the top of a repository that are downloaded where they exist.
-const OPTIONAL: [&str; 13] = [
+const OPTIONAL: [&str; 17] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -17,7 +17,12 @@ const OPTIONAL: [&str; 13] = [
     "spiece.model",
     "tokenizer.model",
     "modules.json",
+    // The transformer module's settings, under all the names that sentence-transformers has given them.
     "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_xlm-roberta_config.json",
     "config_sentence_transformers.json",
 ];
 
@@ -105,6 +110,21 @@ mod tests {
             first_files(&sharded),
             ["config.json", "model.safetensors.index.json"]
         );
+    }
+
+    #[test]
+    fn sentence_settings_under_every_name() {
+        let all = available(&[
+            "config_sentence_transformers.json",
+            "modules.json",
+            "sentence_bert_config.json",
+            "sentence_camembert_config.json",
+            "sentence_distilbert_config.json",
+            "sentence_roberta_config.json",
+            "sentence_xlm-roberta_config.json",
+        ]);
+        let first: BTreeSet<String> = first_files(&all).into_iter().map(str::to_owned).collect();
+        assert_eq!(first, all);
     }
 
     #[test]

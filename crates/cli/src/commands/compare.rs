@@ -4,8 +4,9 @@ mod child_process;
 
 use crate::arguments::{CompareArguments, GlobalArguments};
 use crate::failure::{GateMissed, UsageError};
+use crate::render::progress::Steps;
 use crate::{render, streams};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use child_process::ChildProcess;
 use fewbit::compare::{
     CompareOptions, CompareStep, CompareTexts, compare, default_recipes, parse_methods,
@@ -36,7 +37,12 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
         ..CompareOptions::default()
     };
     let source = super::resolve(&arguments.model)?;
-    let comparison = compare(source, &options, &mut ChildProcess::new()?, &mut say)?;
+    let mut steps = Steps::start(options.steps(), global.verbose > 0);
+    let comparison = compare(source, &options, &mut ChildProcess::new()?, &mut |step| {
+        steps.next(&what(step));
+    });
+    steps.finish();
+    let comparison = comparison?;
     if global.json {
         streams::print_json(&comparison)?;
     } else {
@@ -47,7 +53,11 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
 
 fn compare_texts(arguments: &CompareArguments) -> Result<CompareTexts> {
     if let Some(data) = &arguments.data {
-        return Ok(CompareTexts::Pairs(read_sentence_pairs(data)?));
+        let texts = CompareTexts::Pairs(read_sentence_pairs(data)?);
+        texts
+            .check()
+            .map_err(|error| anyhow!("{}: {error}", data.display()))?;
+        return Ok(texts);
     }
     Ok(match &arguments.texts {
         Some(path) => CompareTexts::Texts(read_texts(path)?),
@@ -55,16 +65,16 @@ fn compare_texts(arguments: &CompareArguments) -> Result<CompareTexts> {
     })
 }
 
-fn say(step: &CompareStep<'_>) {
-    streams::note(&match step {
-        CompareStep::Quantizing(method) => format!("quantizing: {method}\n"),
-        CompareStep::Encoding(name) => format!("encoding all texts: {name}\n"),
+fn what(step: &CompareStep<'_>) -> String {
+    match step {
+        CompareStep::Quantizing(method) => format!("quantizing: {method}"),
+        CompareStep::Encoding(name) => format!("encoding all texts: {name}"),
         CompareStep::Speed {
             name,
             round,
             rounds,
-        } => format!("speed, round {round} of {rounds}: {name}\n"),
-    });
+        } => format!("speed, round {round} of {rounds}: {name}"),
+    }
 }
 
 fn gate(comparison: &fewbit::Comparison, max_drop: Option<f64>) -> Result<()> {
@@ -82,7 +92,13 @@ fn gate(comparison: &fewbit::Comparison, max_drop: Option<f64>) -> Result<()> {
     };
     let lines: Vec<String> = missed
         .iter()
-        .map(|miss| format!("\n  {} loses {:.3}", miss.name, miss.drop))
+        .map(|miss| {
+            if miss.drop.is_nan() {
+                format!("\n  {} has no figure to judge it by", miss.name)
+            } else {
+                format!("\n  {} loses {:.3}", miss.name, miss.drop)
+            }
+        })
         .collect();
     Err(GateMissed(format!(
         "quality gate missed: expected a loss of at most {max_drop} {unit}{}",

@@ -1,12 +1,13 @@
 //! `fewbit embed`
 
-use crate::arguments::{EmbedArguments, GlobalArguments};
+use crate::arguments::{EmbedArguments, GlobalArguments, TextFormat};
 use crate::embedding_file::{EmbeddingFormat, EmbeddingWriter, check_place};
+use crate::failure::UsageError;
 use crate::render::numbers::count;
 use crate::render::progress::{Progress, Unit};
 use crate::{streams, texts};
 use anyhow::Result;
-use fewbit::{EncodeOptions, Encoder, LoadLedger, threads};
+use fewbit::{EncodeOptions, Encoder, threads};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -21,6 +22,10 @@ struct Summary {
     dimension: usize,
     tokens: usize,
     max_tokens: usize,
+    /// How hidden states become one vector; the vectors of several are joined.
+    pooling: Vec<&'static str>,
+    /// Whether embeddings have length 1.
+    normalized: bool,
     /// Indices of the texts that were cut.
     truncated: Vec<usize>,
     seconds: f64,
@@ -33,18 +38,27 @@ pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result
         .as_deref()
         .map(EmbeddingFormat::of)
         .transpose()?;
-    arguments.output.as_deref().map(check_place).transpose()?;
+    if let Some(output) = &arguments.output {
+        check_place(output, &arguments.input, arguments.force)?;
+    }
+    if let (Some(TextFormat::Lines), Some(field)) = (arguments.input_format, &arguments.field) {
+        return Err(UsageError(format!(
+            "--field {field}: lines have no fields\n  hint: leave out --field, or --input-format lines"
+        ))
+        .into());
+    }
     let options = EncodeOptions {
         threads: threads::resolve(arguments.threads.threads)?.count,
         batch_size: arguments.batch_size,
     };
-    let encoder = Encoder::open(super::resolve(&arguments.model)?)?;
+    let directory = super::resolve(&arguments.model)?;
+    let encoder = Encoder::open(&directory)?;
+    log_model(&encoder, &options);
     let texts = texts::read(
         &arguments.input,
         arguments.input_format,
         arguments.field.as_deref(),
     )?;
-    log_ledger(encoder.ledger(), &options);
     if texts.is_empty() {
         streams::warn("the input holds no texts");
     }
@@ -84,6 +98,11 @@ pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result
         writer.finish()?;
     }
 
+    if !directory.join("modules.json").exists() {
+        streams::note(
+            "note: the model has no modules.json: an embedding is the mean of the hidden states, not normalized\n",
+        );
+    }
     if !truncated.is_empty() {
         streams::warn(&truncation_note(
             &truncated,
@@ -97,6 +116,8 @@ pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result
         dimension: columns,
         tokens,
         max_tokens: encoder.max_tokens(),
+        pooling: pooling_names(&encoder),
+        normalized: encoder.normalizes(),
         truncated,
         seconds: start.elapsed().as_secs_f64(),
     };
@@ -118,22 +139,43 @@ pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result
     }
 }
 
-/// What became of the checkpoint's tensors, for `--verbose`.
-fn log_ledger(ledger: &LoadLedger, options: &EncodeOptions) {
+fn pooling_names(encoder: &Encoder) -> Vec<&'static str> {
+    let modes = encoder.pooling().modes();
+    modes.iter().map(|mode| mode.name()).collect()
+}
+
+/// How the model runs and what became of the checkpoint's tensors, for `--verbose`.
+fn log_model(encoder: &Encoder, options: &EncodeOptions) {
+    const SHOWN: usize = 8;
+    let ledger = encoder.ledger();
     tracing::info!(
-        tensors = ledger.applied.len(),
+        applied = ledger.applied.len(),
         missing = ledger.missing.len(),
         unused = ledger.unused.len(),
-        threads = options.threads,
-        batch_size = options.batch_size,
-        "model loaded"
+        "tensors of the checkpoint"
     );
     for name in &ledger.missing {
         tracing::info!(%name, "absent from the checkpoint, and may be");
     }
-    for (name, reason) in &ledger.unused {
-        tracing::info!(%name, %reason, "not used");
+    for (index, (name, reason)) in ledger.unused.iter().enumerate() {
+        if index < SHOWN {
+            tracing::info!(%name, %reason, "not used");
+        } else {
+            tracing::debug!(%name, %reason, "not used");
+        }
     }
+    if ledger.unused.len() > SHOWN {
+        let more = ledger.unused.len() - SHOWN;
+        tracing::info!("{more} more are not used; -vv names them");
+    }
+    tracing::info!(
+        pooling = pooling_names(encoder).join(" + "),
+        normalized = encoder.normalizes(),
+        max_tokens = encoder.max_tokens(),
+        threads = options.threads,
+        batch_size = options.batch_size,
+        "model opened"
+    );
 }
 
 /// How many texts were cut, at which limit, and which the first are.
@@ -145,10 +187,11 @@ fn truncation_note(truncated: &[usize], texts: usize, max_tokens: usize) -> Stri
         .map(|index| (index + 1).to_string())
         .collect();
     let more = if truncated.len() > SHOWN { ", …" } else { "" };
+    let was = if truncated.len() == 1 { "was" } else { "were" };
     format!(
-        "{} of {} cut at the model's limit of {max_tokens} tokens (number {}{more})\n  hint: what lies beyond the limit has no influence on the embedding; split long texts to keep it",
+        "{} of {} {was} cut at the model's limit of {max_tokens} tokens (number {}{more})\n  hint: what lies beyond the limit has no influence on the embedding; split long texts to keep it",
         truncated.len(),
-        count(texts, "text was", "texts were"),
+        count(texts, "text", "texts"),
         lines.join(", ")
     )
 }
@@ -168,5 +211,6 @@ mod tests {
         );
         assert!(truncation_note(&[0, 1, 2, 3, 4, 5], 9, 8).contains("(number 1, 2, 3, 4, 5, …)"));
         assert!(truncation_note(&[0], 1, 8).starts_with("1 of 1 text was cut"));
+        assert!(truncation_note(&[0], 13, 8).starts_with("1 of 13 texts was cut"));
     }
 }

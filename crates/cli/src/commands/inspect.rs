@@ -6,6 +6,14 @@ use anyhow::Result;
 
 pub(super) fn run(arguments: &InspectArguments, global: GlobalArguments) -> Result<()> {
     let inspection = fewbit::inspect(super::resolve(&arguments.model)?)?;
+    tracing::info!(
+        model_type = inspection.model_type,
+        tensors = inspection.tensors.len(),
+        parameters = inspection.size.parameters,
+        methods = inspection.methods.len(),
+        "headers read, sizes planned"
+    );
+    super::warn_of_unused_layers(inspection.layers, inspection.stored_layers);
     if global.json {
         return streams::print_json(&inspection);
     }

@@ -53,6 +53,7 @@ impl MeasureAnswer {
 }
 
 pub(super) fn run() -> Result<()> {
+    crate::interruption::end_with_parent();
     let mut task = String::new();
     std::io::stdin()
         .lock()

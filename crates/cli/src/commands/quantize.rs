@@ -5,7 +5,22 @@ use crate::failure::UsageError;
 use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
 use anyhow::Result;
-use fewbit::{Checkpoint, Method, QuantizePlan, Recipe, quantize_model};
+use fewbit::checkpoint::CheckpointWriter;
+use fewbit::inspect::stored_layers;
+use fewbit::{
+    Checkpoint, EncoderSpec, Method, QuantizeError, QuantizePlan, Recipe, TensorAction,
+    quantize_model,
+};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What `--dry-run --json` prints.
+#[derive(Serialize)]
+struct DryRun<'a> {
+    dry_run: bool,
+    #[serde(flatten)]
+    plan: &'a QuantizePlan,
+}
 
 pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Result<()> {
     let recipe = recipe(arguments)?;
@@ -13,12 +28,21 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
     if arguments.method == Some(MethodArgument::Int4) {
         streams::note("int4 is nf4: 4-bit NormalFloat codes\n");
     }
+    let plan = plan(&source, &recipe).map_err(|error| match error.downcast() {
+        Ok(error) => in_words_of_flags(error, arguments),
+        Err(error) => error,
+    })?;
     let output = match &arguments.output {
         Some(output) if !arguments.dry_run => output,
-        _ => {
-            let plan = QuantizePlan::new(&Checkpoint::open(source)?, &recipe)?;
+        output => {
+            if let Some(output) = output {
+                check_output(&source, output, arguments.force)?;
+            }
             return if global.json {
-                streams::print_json(&plan)
+                streams::print_json(&DryRun {
+                    dry_run: true,
+                    plan: &plan,
+                })
             } else {
                 streams::print(&render::quantization::plan(&plan))
             };
@@ -36,10 +60,121 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
     );
     progress.finish();
     let report = report?;
+    tracing::info!(output = %report.output.display(), seconds = report.elapsed_seconds, "written");
     if global.json {
         streams::print_json(&report)
     } else {
         streams::print(&render::quantization::report(&report, output))
+    }
+}
+
+/// What will become of every tensor; says what is worth knowing before it happens.
+fn plan(source: &Path, recipe: &Recipe) -> Result<QuantizePlan> {
+    let checkpoint = Checkpoint::open(source)?;
+    let plan = QuantizePlan::new(&checkpoint, recipe)?;
+    let kept = plan
+        .rows()
+        .iter()
+        .filter(|row| row.action == TensorAction::Keep)
+        .count();
+    tracing::info!(
+        changed = plan.rows().len() - kept,
+        as_they_are = kept,
+        source_bytes = plan.source_bytes(),
+        output_bytes = plan.output_bytes(),
+        "tensors planned"
+    );
+    let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
+    super::warn_of_unused_layers(spec.layers, stored_layers(&checkpoint, &spec));
+    if kept == plan.rows().len() {
+        let method = recipe.method;
+        streams::note(&format!(
+            "already {method}: every tensor is written as it is\n"
+        ));
+    }
+    Ok(plan)
+}
+
+/// Errors where a conversion into `output` would. A hidden directory beside it comes and goes meanwhile: only that shows
+/// whether one can be written.
+fn check_output(source: &Path, output: &Path, force: bool) -> Result<()> {
+    if let (Some(real_source), Some(real_output)) = (real_path(source), real_path(output)) {
+        let relation = if real_output == real_source {
+            Some("is the source")
+        } else if real_output.starts_with(&real_source) {
+            Some("lies in it")
+        } else if real_source.starts_with(&real_output) {
+            Some("contains it")
+        } else {
+            None
+        };
+        if let Some(relation) = relation {
+            return Err(QuantizeError::OutputOverlapsSource {
+                output: output.to_owned(),
+                source_directory: source.to_owned(),
+                relation,
+            }
+            .into());
+        }
+    }
+    CheckpointWriter::create(output, force)?;
+    Ok(())
+}
+
+/// The path without symbolic links; the part of it that does not exist yet is appended as it is.
+fn real_path(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    absolute.ancestors().find_map(|ancestor| {
+        let real = ancestor.canonicalize().ok()?;
+        Some(real.join(absolute.strip_prefix(ancestor).ok()?))
+    })
+}
+
+/// An error of a recipe, told by the flag or the file that it comes from.
+fn in_words_of_flags(error: QuantizeError, arguments: &QuantizeArguments) -> anyhow::Error {
+    match &error {
+        // A recipe file was valid when it was read, so that what is wrong now is a flag.
+        QuantizeError::Recipe {
+            field,
+            expected,
+            found,
+            hint,
+            ..
+        } => {
+            let flag = match *field {
+                "block_size" => "--block-size",
+                "double_quantization" => "--double-quant",
+                "quantize_embeddings" => "--quantize-embeddings",
+                "skip" => "--skip",
+                _ => return error.into(),
+            };
+            let what = match expected.strip_prefix("false with ") {
+                Some(method) => format!("does not go with {method}"),
+                None => format!("expected {expected}, found {found}"),
+            };
+            UsageError(format!("{flag}: {what}\n  hint: {hint}")).into()
+        }
+        QuantizeError::SkipPattern { pattern, .. } => {
+            // A long pattern is shown by its start.
+            let start = pattern.trim_end_matches('…');
+            let typed = arguments.skip.iter().any(|known| known.starts_with(start));
+            skip_error(&error, typed, arguments.recipe.as_deref())
+        }
+        QuantizeError::NothingToQuantize { .. } => skip_error(
+            &error,
+            !arguments.skip.is_empty(),
+            arguments.recipe.as_deref(),
+        ),
+        _ => error.into(),
+    }
+}
+
+fn skip_error(error: &QuantizeError, typed: bool, file: Option<&Path>) -> anyhow::Error {
+    let text = error.to_string();
+    let what = text.strip_prefix("recipe: `skip`: ").unwrap_or(&text);
+    match file {
+        Some(file) if !typed => anyhow::anyhow!("{}: `skip`: {what}", file.display()),
+        _ => UsageError(format!("--skip: {what}")).into(),
     }
 }
 
@@ -72,7 +207,7 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
     recipe = recipe.with_skip(more);
     recipe
         .validate()
-        .map_err(|error| UsageError(error.to_string()))?;
+        .map_err(|error| in_words_of_flags(error, arguments))?;
     Ok(recipe)
 }
 

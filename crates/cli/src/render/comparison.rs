@@ -108,11 +108,18 @@ fn legend(comparison: &Comparison) -> String {
     ];
     if comparison.texts_kind == "pairs" {
         lines.push("Spearman        100 x rank correlation of the pairs' cosine similarities with their scores".to_owned());
+        if comparison
+            .rows
+            .iter()
+            .any(|row| row.figures.similarity.is_none())
+        {
+            lines.push("                (- where a model finds all pairs equally similar: there is no correlation)".to_owned());
+        }
     }
     lines.extend([
         format!(
-            "median ms       one text at a time, tokenization included: {} spread over the above",
-            count(comparison.latency_texts, "text", "texts")
+            "median ms       one text at a time, tokenization included; {}",
+            timed_texts(comparison)
         ),
         format!(
             "texts/s         {} in batches of {}, on {threads}",
@@ -123,11 +130,27 @@ fn legend(comparison: &Comparison) -> String {
             "                (speed is measured in {} rounds over all models; the middle one is shown)",
             comparison.rounds_of_speed
         ),
-        "peak MB         most memory of a process that opens this model and encodes all texts".to_owned(),
+        "peak MB         most memory of a process that opens this model and encodes all texts (pages of the mapped file count)".to_owned(),
         String::new(),
     ]);
     lines.extend(notes(comparison));
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Which texts latency is measured on.
+fn timed_texts(comparison: &Comparison) -> String {
+    const FEW: usize = 20;
+    let timed = comparison.latency_texts;
+    let which = if timed == comparison.texts {
+        count(timed, "text", "texts")
+    } else {
+        format!("{timed} of the texts, evenly spread")
+    };
+    if timed < FEW {
+        format!("{which} (fewer than {FEW} are too few to rely on)")
+    } else {
+        which
+    }
 }
 
 /// What the figures do not say by themselves, for the methods that are in the table.

@@ -85,3 +85,54 @@ impl Progress {
         }
     }
 }
+
+/// Progress of work in steps of unlike length: one bar on a terminal, a line a step elsewhere.
+pub(crate) struct Steps {
+    bar: Option<ProgressBar>,
+    total: usize,
+    started: usize,
+}
+
+impl Steps {
+    /// Starts work of `total` steps; with `plain` a terminal gets lines, too, which log lines do not disturb.
+    pub(crate) fn start(total: usize, plain: bool) -> Self {
+        let bar = (std::io::stderr().is_terminal() && !plain).then(|| {
+            let colour = if crate::style::no_color() {
+                ""
+            } else {
+                ".cyan"
+            };
+            let style = ProgressStyle::with_template(&format!("[{{bar:30{colour}}}] {{wide_msg}}"))
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(total as u64).with_style(style.progress_chars("=> "))
+        });
+        Steps {
+            bar,
+            total,
+            started: 0,
+        }
+    }
+
+    /// The next step starts: `what`.
+    pub(crate) fn next(&mut self, what: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(self.started as u64);
+                bar.set_message(format!(
+                    "step {} of {}: {what}",
+                    self.started + 1,
+                    self.total
+                ));
+            }
+            None => streams::note(&format!("{what}\n")),
+        }
+        self.started += 1;
+    }
+
+    /// Takes the bar off the terminal.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

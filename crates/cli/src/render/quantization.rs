@@ -2,7 +2,7 @@
 
 use super::numbers::{bytes, count, grouped};
 use super::table::{self, number, text as word};
-use fewbit::quantize::PlanRow;
+use fewbit::quantize::{KeepReason, PlanRow};
 use fewbit::size::part_order;
 use fewbit::{KeptModule, ModuleReport, PartBytes, QuantizePlan, QuantizeReport, TensorAction};
 use std::path::Path;
@@ -130,7 +130,12 @@ fn kept_modules(kept: &[KeptModule]) -> String {
     const SHOWN: usize = 4;
     let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
     for module in kept {
-        let reason = module.reason.to_string();
+        let reason = match &module.reason {
+            KeepReason::EmbeddingTable => {
+                "the embedding table stays float unless --quantize-embeddings is given".to_owned()
+            }
+            reason => reason.to_string(),
+        };
         match groups.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, modules)) => modules.push(&module.module),
             None => groups.push((reason, vec![&module.module])),

@@ -108,7 +108,7 @@ fn the_table_fits_and_says_what_its_columns_are() {
     workspace.write("pairs.jsonl", scored_pairs());
     let flags = [
         "--methods",
-        "dynamic+embeddings,nf4+double,int4",
+        "dynamic + int8 embeddings,nf4+double,int4",
         "--data",
         "pairs.jsonl",
         "--threads",
@@ -133,6 +133,7 @@ fn the_table_fits_and_says_what_its_columns_are() {
     for part in [
         "8 texts of 4 scored pairs",
         "Spearman        100 x ",
+        "tokenization included; 8 texts (fewer than 20 are too few to rely on)",
         "weight-only, nf4 and fp4 are small, not fast",
     ] {
         assert!(outcome.stdout.contains(part), "{part}: {}", outcome.stdout);
@@ -213,8 +214,14 @@ fn a_missed_gate_is_exit_code_3_after_the_table_and_names_the_method() {
 fn data_that_cannot_be_used_is_refused_before_any_work() {
     let workspace = Workspace::new();
     workspace.write("empty.txt", "");
-    insta::assert_snapshot!(workspace.fail(&["compare", "model", "--texts", "empty.txt"]), @"error: empty.txt: expected at least one text, found 0");
-    insta::assert_snapshot!(workspace.fail(&["compare", "model", "--data", "absent.jsonl"]), @"error: absent.jsonl: No such file or directory (os error 2)");
+    insta::assert_snapshot!(workspace.fail(&["compare", "model", "--texts", "empty.txt"]), @"
+    error: empty.txt: expected at least one text, found 0
+      hint: every line is a text
+    ");
+    insta::assert_snapshot!(workspace.fail(&["compare", "model", "--data", "absent.jsonl"]), @"
+    error: absent.jsonl: No such file or directory (os error 2)
+      hint: check the path, and that you may read it
+    ");
     workspace.write("pairs.jsonl", "{\"sentence1\": \"a\", \"sentence2\": \"b\", \"score\": 1}\n{\"sentence1\": \"a\", \"score\": 1}\n");
     insta::assert_snapshot!(workspace.fail(&["compare", "model", "--data", "pairs.jsonl"]), @r#"
     error: pairs.jsonl: line 2: field `sentence2`: expected one, found none
@@ -231,4 +238,66 @@ fn a_method_named_twice_is_wrong_usage() {
     error: --methods: expected each method once, found `nf4` twice
       hint: `int4` is another name of `nf4`
     ");
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused_before_any_work() {
+    let workspace = Workspace::new();
+    let same = |first: &str| {
+        format!("{{\"sentence1\": \"{first}\", \"sentence2\": \"b\", \"score\": 2}}\n")
+    };
+    workspace.write("pairs.jsonl", same("a") + &same("c"));
+    insta::assert_snapshot!(workspace.fail(&["compare", "model", "--data", "pairs.jsonl"]), @"
+    error: pairs.jsonl: all scores are equal, so there is no rank correlation
+      hint: bring pairs of different similarity
+    ");
+    std::fs::create_dir_all(workspace.path("kept/nf4")).unwrap();
+    workspace.write("kept/nf4/precious.txt", "keep me");
+    insta::assert_snapshot!(workspace.fail(&["compare", "model", "--methods", "fp16,nf4", "--keep", "kept"]), @"
+    error: kept/nf4: exists and is not empty
+      hint: name another --keep directory, or remove it
+    ");
+    assert_eq!(workspace.entries("kept"), ["nf4"]);
+    insta::assert_snapshot!(workspace.fail(&["compare", "model", "--keep", "pairs.jsonl"]), @"
+    error: pairs.jsonl: expected a directory to keep models in, found a file
+      hint: name another --keep directory
+    ");
+    std::fs::remove_file(workspace.path("model/vocab.txt")).unwrap();
+    insta::assert_snapshot!(workspace.fail(&["compare", "model", "--keep", "new"]), @"
+    error: model: expected tokenizer.json, or a WordPiece vocab.txt, found neither
+      hint: `AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes tokenizer.json
+    ");
+    assert!(!workspace.path("new").exists());
+}
+
+#[test]
+fn without_a_correlation_the_table_has_a_dash_and_the_gate_is_missed() {
+    let workspace = Workspace::new();
+    let pair = |score: u32| {
+        format!("{{\"sentence1\": \"a cat\", \"sentence2\": \"red\", \"score\": {score}}}\n")
+    };
+    workspace.write("pairs.jsonl", pair(1) + &pair(2));
+    let flags = ["--methods", "fp16", "--data", "pairs.jsonl"];
+    let all = [&["compare", "model"], flags.as_slice()].concat();
+    let shown = workspace.succeed(&all).stdout;
+    assert!(
+        shown
+            .contains("(- where a model finds all pairs equally similar: there is no correlation)"),
+        "{shown}"
+    );
+    assert_eq!(
+        workspace
+            .succeed(&[all.as_slice(), &["--json"]].concat())
+            .json()["rows"][0]["similarity"],
+        Value::Null
+    );
+    let missed = workspace.run(&[all.as_slice(), &["--max-drop", "100"]].concat());
+    assert_eq!(missed.code, Some(3));
+    assert!(
+        missed
+            .stderr
+            .ends_with("\n  fp16 has no figure to judge it by\n"),
+        "{}",
+        missed.stderr
+    );
 }

@@ -132,7 +132,7 @@ fn a_cut_text_is_said_on_standard_error_and_in_the_output() {
     );
     assert_eq!(outcome.code, Some(0));
     let expected = format!(
-        "warning: 1 of 2 texts were cut at the model's limit of {MAX_TOKENS} tokens (number 2)\n  hint: "
+        "warning: 1 of 2 texts was cut at the model's limit of {MAX_TOKENS} tokens (number 2)\n  hint: "
     );
     assert!(outcome.stderr.contains(&expected), "{}", outcome.stderr);
     let lines: Vec<Value> = outcome
@@ -145,12 +145,14 @@ fn a_cut_text_is_said_on_standard_error_and_in_the_output() {
 
     let summary = Outcome::of(
         workspace
-            .command(&["embed", "model", "-o", "out.npy", "--json"])
+            .command(&["embed", "model", "-o", "out.npy", "--json", "--force"])
             .write_stdin(format!("short\n{long}\n")),
     )
     .json();
     assert_eq!(summary["truncated"], serde_json::json!([1]));
     assert_eq!(summary["max_tokens"], MAX_TOKENS);
+    assert_eq!(summary["pooling"], serde_json::json!(["mean"]));
+    assert_eq!(summary["normalized"], false);
     assert_eq!(
         (summary["texts"].as_u64(), summary["dimension"].as_u64()),
         (Some(2), Some(32))
@@ -189,6 +191,12 @@ fn bad_input_names_file_and_line_and_leaves_no_output() {
     insta::assert_snapshot!(workspace.fail(&["embed", "model", "-i", "absent.txt"]), @"
     error: absent.txt: cannot read the texts
       caused by: No such file or directory (os error 2)
+      hint: -i names a file of texts, or is - for standard input
+    ");
+    insta::assert_snapshot!(workspace.fail(&["embed", "model", "-i", "model"]), @"
+    error: model: cannot read the texts
+      caused by: Is a directory (os error 21)
+      hint: -i names a file of texts, or is - for standard input
     ");
     insta::assert_snapshot!(workspace.misuse(&["embed", "model", "-i", "latin1.txt", "-o", "out.csv"]), @"
     error: out.csv: expected an output file ending in .npy, .safetensors or .jsonl, found .csv
@@ -222,4 +230,54 @@ fn a_reader_that_goes_away_ends_it_quietly() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+#[test]
+fn an_output_that_is_there_is_replaced_only_with_force_and_the_input_never() {
+    let workspace = Workspace::new();
+    workspace.write("texts.jsonl", "\"red\"\n");
+    workspace.write("out.npy", "precious");
+    let embed = |output: &'static str| ["embed", "model", "-i", "texts.jsonl", "-o", output];
+    insta::assert_snapshot!(workspace.fail(&embed("out.npy")), @"
+    error: out.npy: output exists: expected no such path, found a file
+      hint: name another output file, or replace this one with --force
+    ");
+    assert_eq!(workspace.read("out.npy"), b"precious");
+    workspace.succeed(&[embed("out.npy").as_slice(), &["--force"]].concat());
+    assert_ne!(workspace.read("out.npy"), b"precious");
+    for flags in [[].as_slice(), &["--force"]] {
+        let arguments = [embed("./model/../texts.jsonl").as_slice(), flags].concat();
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(workspace.fail(&arguments), @"
+            error: ./model/../texts.jsonl: expected an output file apart from the input, found the input itself
+              hint: name another output file
+            ");
+        }
+    }
+    assert_eq!(workspace.read("texts.jsonl"), b"\"red\"\n");
+}
+
+#[test]
+fn a_model_without_modules_json_says_how_it_pools() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "red\n");
+    let said = || {
+        workspace
+            .succeed(&["embed", "model", "-i", "texts.txt"])
+            .stderr
+    };
+    assert_eq!(
+        said(),
+        "note: the model has no modules.json: an embedding is the mean of the hidden states, not normalized\n"
+    );
+    workspace.write(
+        "model/modules.json",
+        r#"[{"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"}, {"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]"#,
+    );
+    std::fs::create_dir(workspace.path("model/1_Pooling")).unwrap();
+    workspace.write(
+        "model/1_Pooling/config.json",
+        r#"{"word_embedding_dimension": 32, "pooling_mode_cls_token": true}"#,
+    );
+    assert_eq!(said(), "");
 }

@@ -26,6 +26,10 @@ fn every_command_explains_itself_on_standard_output() {
         shown += &format!("$ fewbit {}\n{}\n", command.join(" "), outcome.stdout);
     }
     assert!(!shown.contains("measure-one-model"));
+    let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    let defaults = fewbit::compare::default_recipes();
+    let names: Vec<String> = defaults.iter().map(fewbit::compare::method_name).collect();
+    assert!(words.contains(&format!("[default: {}]", names.join(", "))));
     insta::assert_snapshot!(shown);
 }
 
@@ -44,13 +48,14 @@ fn wrong_usage_is_exit_code_2_and_says_what_was_expected() {
     insta::assert_snapshot!(first_line(&["quantize", "model", "-o", "out", "--method", "int3"]), @"error: invalid value 'int3' for '--method <METHOD>'");
     insta::assert_snapshot!(first_line(&["quantize", "model", "--method", "nf4"]), @"error: the following required arguments were not provided:");
     insta::assert_snapshot!(first_line(&["quantize", "model", "-o", "out"]), @"error: the following required arguments were not provided:");
-    insta::assert_snapshot!(first_line(&["embed", "model", "--threads", "0"]), @"error: invalid value '0' for '--threads <N>': 0 is not in 1..=1024");
-    insta::assert_snapshot!(first_line(&["embed", "model", "--batch-size", "0"]), @"error: invalid value '0' for '--batch-size <N>': 0 is not in 1..=65536");
+    insta::assert_snapshot!(first_line(&["embed", "model", "--threads", "0"]), @"error: invalid value '0' for '--threads <N>': expected 1 to 1024");
+    insta::assert_snapshot!(first_line(&["embed", "model", "--threads", "-1"]), @"error: invalid value '-1' for '--threads <N>': expected 1 to 1024");
+    insta::assert_snapshot!(first_line(&["embed", "model", "--batch-size", "0"]), @"error: invalid value '0' for '--batch-size <N>': expected 1 to 65536");
     insta::assert_snapshot!(first_line(&["compare", "model", "--max-drop", "-1"]), @"error: --max-drop: expected a number of points, 0 or more, found -1");
     insta::assert_snapshot!(first_line(&["compare", "model", "--max-drop", "nan"]), @"error: --max-drop: expected a number of points, 0 or more, found NaN");
-    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "dynamic,int3"]), @"error: --methods: unknown method `int3`: expected one of fp16, bf16, dynamic, weight-only, nf4, fp4, int4 (the same as nf4)");
-    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "nf4+embeddings"]), @"error: --methods: recipe: `quantize_embeddings`: expected false with the method `nf4`, found true");
-    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "nf4+triple"]), @"error: --methods: `nf4+triple`: expected a method with `+embeddings` or `+double`, found `+triple`");
+    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "dynamic,int3"]), @"error: --methods: unknown method `int3`: expected one of fp16, bf16, dynamic, dynamic+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4)");
+    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "nf4+embeddings"]), @"error: --methods: unknown method `nf4+embeddings`: expected one of fp16, bf16, dynamic, dynamic+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4)");
+    insta::assert_snapshot!(first_line(&["embed", "model", "--input-format", "lines", "--field", "body"]), @"error: --field body: lines have no fields");
 }
 
 #[test]
@@ -83,7 +88,111 @@ fn doctor_says_where_the_number_of_threads_comes_from() {
             .env("RAYON_NUM_THREADS", "two"),
     );
     assert_eq!(wrong.code, Some(1));
+    assert!(
+        wrong
+            .stdout
+            .contains("threads          unknown, see the error\nHub cache        "),
+        "{}",
+        wrong.stdout
+    );
     assert!(wrong.stderr.starts_with("error: RAYON_NUM_THREADS: expected a number of threads from 1 to 1024, found `two`\n  hint: "), "{}", wrong.stderr);
+    let wrong = Outcome::of(
+        workspace
+            .command(&["doctor", "--json"])
+            .env("RAYON_NUM_THREADS", "two"),
+    );
+    assert_eq!(wrong.code, Some(1));
+    assert_eq!(wrong.json()["threads"], serde_json::Value::Null);
+    assert_eq!(wrong.json()["problems"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn hidden_commands_are_not_named_where_one_is_missing() {
+    let workspace = Workspace::new();
+    let text = workspace.misuse(&["--json"]);
+    assert!(
+        text.contains("[subcommands: inspect, quantize, embed, compare, kernels, doctor, help]"),
+        "{text}"
+    );
+    assert!(!text.contains("measure-one-model"), "{text}");
+}
+
+#[test]
+fn names_of_methods_that_other_tools_have_get_a_hint() {
+    let workspace = Workspace::new();
+    let tip = |method: &str| {
+        let text = workspace.misuse(&["quantize", "model", "-o", "out", "--method", method]);
+        text.lines()
+            .find_map(|line| line.trim().strip_prefix("tip: ").map(str::to_owned))
+            .unwrap_or_default()
+    };
+    insta::assert_snapshot!(tip("int8"), @"`dynamic` computes in int8, `weight-only` only stores int8");
+    insta::assert_snapshot!(tip("static"), @"not there yet; `dynamic` needs neither calibration nor training");
+    insta::assert_snapshot!(tip("qat"), @"not there yet; `dynamic` needs neither calibration nor training");
+    insta::assert_snapshot!(tip("dynamc"), @"a similar value exists: 'dynamic'");
+}
+
+#[test]
+fn an_empty_model_is_wrong_usage() {
+    let workspace = Workspace::new();
+    for model in ["", " "] {
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(workspace.misuse(&["inspect", model]), @"
+            error: MODEL is empty
+              hint: name a model directory or a Hub id
+            ");
+        }
+    }
+}
+
+#[test]
+fn a_log_filter_that_is_none_is_said() {
+    let workspace = Workspace::new();
+    let outcome = Outcome::of(
+        workspace
+            .command(&["inspect", "model", "-v"])
+            .env("RUST_LOG", "a=b=c"),
+    );
+    assert_eq!(outcome.code, Some(0));
+    assert!(
+        outcome.stderr.starts_with("warning: RUST_LOG: expected a log filter such as `debug` or `fewbit=trace`, found `a=b=c`: "),
+        "{}",
+        outcome.stderr
+    );
+    assert!(outcome.stderr.contains("INFO"), "{}", outcome.stderr);
+}
+
+#[test]
+fn verbose_says_something_in_every_command() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a dog\n");
+    let logged = |arguments: &[&str]| workspace.succeed(arguments).stderr;
+    let inspected = logged(&["inspect", "model", "-v"]);
+    assert!(
+        inspected.contains(
+            "headers read, sizes planned model_type=\"bert\" tensors=39 parameters=19384"
+        ),
+        "{inspected}"
+    );
+    let quantized = logged(&["quantize", "model", "-o", "out", "--method", "nf4", "-v"]);
+    assert!(
+        quantized.contains("tensors planned changed=12 as_they_are=27"),
+        "{quantized}"
+    );
+    let embedded = logged(&["embed", "model", "-i", "texts.txt", "-v"]);
+    assert!(
+        embedded.contains("tensors of the checkpoint applied=37 missing=0 unused=2"),
+        "{embedded}"
+    );
+    assert!(
+        embedded.contains("not used name=pooler.dense.bias reason=pooler: not needed"),
+        "{embedded}"
+    );
+    let compared = logged(&["compare", "model", "--methods", "fp16", "-v"]);
+    assert!(
+        compared.contains("texts encoded name=\"fp16\""),
+        "{compared}"
+    );
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn a_dry_run_shows_the_size_and_writes_nothing() {
         ])
         .json();
     assert_eq!(workspace.entries("."), ["model"]);
+    assert_eq!(planned["dry_run"], true);
     let done = workspace
         .succeed(&[
             "quantize", "model", "-o", "out", "--method", "nf4", "--json",
@@ -200,21 +201,98 @@ fn flags_that_do_not_fit_the_method_are_wrong_usage() {
     let refused =
         |flags: &[&str]| workspace.misuse(&[&["quantize", "model", "-o", "no"], flags].concat());
     insta::assert_snapshot!(refused(&["--method", "dynamic", "--block-size", "64"]), @"
-    error: recipe: `block_size`: expected none with the method `dynamic`, found 64
+    error: --block-size: expected none with the method `dynamic`, found 64
       hint: `nf4` and `fp4` have a block size
     ");
     insta::assert_snapshot!(refused(&["--method", "nf4", "--block-size", "65"]), @"
-    error: recipe: `block_size`: expected a power of two from 32 to 4096, found 65
+    error: --block-size: expected a power of two from 32 to 4096, found 65
       hint: 64 is what bitsandbytes uses
     ");
-    insta::assert_snapshot!(refused(&["--method", "fp16", "--double-quant"]), @"
-    error: recipe: `double_quantization`: expected false with the method `fp16`, found true
+    insta::assert_snapshot!(refused(&["--method", "dynamic", "--double-quant"]), @"
+    error: --double-quant: does not go with the method `dynamic`
       hint: `nf4` and `fp4` have double quantization
     ");
     insta::assert_snapshot!(refused(&["--method", "nf4", "--quantize-embeddings"]), @"
-    error: recipe: `quantize_embeddings`: expected false with the method `nf4`, found true
+    error: --quantize-embeddings: does not go with the method `nf4`
       hint: the bitsandbytes layout has no int8 embeddings: use the method `dynamic` or `weight-only`
     ");
+    insta::assert_snapshot!(refused(&["--method", "fp16", "--skip", "*.key"]), @r#"
+    error: --skip: expected no patterns with the method `fp16`, which converts every float tensor, found ["*.key"]
+      hint: a checkpoint of mixed dtypes is loaded as one dtype: leave the patterns out
+    "#);
+    insta::assert_snapshot!(refused(&["--method", "nf4", "--skip", "*"]), @"
+    error: --skip: expected at least one module left to quantize, found none: the patterns match all 12
+      hint: use narrower patterns, or copy the directory if nothing is to be quantized
+    ");
+    let long = format!("x{}", "y".repeat(5000));
+    let text = refused(&["--method", "nf4", "--skip", &long]);
+    assert!(text.starts_with("error: --skip: pattern `xyyyy"), "{text}");
+}
+
+#[test]
+fn a_dry_run_refuses_the_outputs_that_the_run_would() {
+    let workspace = Workspace::new();
+    std::fs::create_dir(workspace.path("full")).unwrap();
+    workspace.write("full/precious.txt", "keep me");
+    workspace.write("file", "keep me");
+    let before = workspace.entries(".");
+    for flags in [
+        ["full", "--json"],
+        ["full", "--force"],
+        ["file", "--force"],
+        ["model", "--force"],
+        ["model", "--json"],
+        ["model/inside", "--json"],
+        [".", "--force"],
+        ["file/below", "--json"],
+    ] {
+        let arguments = [
+            &["quantize", "model", "--method", "nf4", "-o"],
+            flags.as_slice(),
+        ]
+        .concat();
+        let refused = workspace.fail(&arguments);
+        assert_eq!(
+            workspace.fail(&[arguments.as_slice(), &["--dry-run"]].concat()),
+            refused
+        );
+    }
+    let fine = [
+        "quantize",
+        "model",
+        "--method",
+        "nf4",
+        "-o",
+        "a/b/c",
+        "--dry-run",
+    ];
+    workspace.succeed(&fine);
+    assert_eq!(workspace.entries("."), before);
+}
+
+#[test]
+fn a_model_that_has_the_dtype_already_is_said() {
+    let workspace = Workspace::new();
+    workspace.succeed(&["quantize", "model", "-o", "half", "--method", "fp16"]);
+    let again = workspace.succeed(&["quantize", "half", "-o", "again", "--method", "fp16"]);
+    assert_eq!(
+        again.stderr,
+        "already fp16: every tensor is written as it is\n"
+    );
+    assert_eq!(
+        workspace.read("again/model.safetensors"),
+        workspace.read("half/model.safetensors")
+    );
+}
+
+#[test]
+fn the_embedding_table_that_stays_float_names_the_flag() {
+    let workspace = Workspace::new();
+    let shown = workspace
+        .succeed(&["quantize", "model", "--method", "dynamic", "--dry-run"])
+        .stdout;
+    let line = "embeddings.word_embeddings: the embedding table stays float unless --quantize-embeddings is given\n";
+    assert!(shown.contains(line), "{shown}");
 }
 
 #[test]

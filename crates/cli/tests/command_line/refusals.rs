@@ -219,19 +219,64 @@ fn a_source_that_is_quantized_already() {
       hint: start from the float checkpoint that it was made from
     ");
     insta::assert_snapshot!(workspace.fail(&["compare", "small"]), @"
-    quantizing: fp16
     error: small/config.json: `quantization_config`: expected a float checkpoint, found one quantized with bitsandbytes nf4
       hint: start from the float checkpoint that it was made from
     ");
 }
 
 #[test]
+fn layers_that_config_json_does_not_ask_for() {
+    let workspace = Workspace::new();
+    workspace.edit_config(|config| config["num_hidden_layers"] = json!(1));
+    let expected =
+        "warning: the files hold 2 layers, config.json asks for 1: the others are not used\n";
+    let inspected = workspace.succeed(&["inspect", "model", "--json"]);
+    assert_eq!(inspected.stderr, expected);
+    assert_eq!(inspected.json()["stored_layers"], 2);
+    let flags = ["quantize", "model", "-o", "out", "--method", "dynamic"];
+    assert_eq!(workspace.succeed(&flags).stderr, expected);
+    let embedded = Outcome::of(
+        workspace
+            .command(&["embed", "model", "-v"])
+            .write_stdin("a"),
+    );
+    assert!(
+        embedded
+            .stderr
+            .contains("reason=layer 1: config.json asks for 1 layers"),
+        "{}",
+        embedded.stderr
+    );
+}
+
+#[test]
 fn a_skip_glob_that_matches_nothing() {
     let workspace = Workspace::new();
-    insta::assert_snapshot!(workspace.fail(&["quantize", "model", "-o", "out", "--method", "nf4", "--skip", "classifier"]), @"
-    error: recipe: `skip`: pattern `classifier` matches no module that would be quantized
+    insta::assert_snapshot!(workspace.misuse(&["quantize", "model", "-o", "out", "--method", "nf4", "--skip", "classifier"]), @"
+    error: --skip: pattern `classifier` matches no module that would be quantized
       hint: modules with near names: encoder.layer.0.output.dense, encoder.layer.1.output.dense, encoder.layer.0.attention.self.key, encoder.layer.0.intermediate.dense, encoder.layer.1.attention.self.key
     ");
+}
+
+#[test]
+fn skip_globs_of_a_recipe_file() {
+    let workspace = Workspace::new();
+    let recipe = "version = 1\nmethod = \"nf4\"\n";
+    workspace.write("skip.toml", format!("{recipe}skip = [\"head*\"]\n"));
+    workspace.write("all.toml", format!("{recipe}skip = [\"*\"]\n"));
+    let quantize = |name| ["quantize", "model", "-o", "out", "--recipe", name];
+    let text = workspace.fail(&quantize("skip.toml"));
+    assert!(
+        text.starts_with("error: skip.toml: `skip`: pattern `head*` matches no module that would be quantized\n  hint: "),
+        "{text}"
+    );
+    let text = workspace.fail(&quantize("all.toml"));
+    assert!(
+        text.starts_with(
+            "error: all.toml: `skip`: expected at least one module left to quantize, found none"
+        ),
+        "{text}"
+    );
 }
 
 #[test]
@@ -239,7 +284,10 @@ fn recipe_files() {
     let workspace = Workspace::new();
     let refused =
         |name: &str| workspace.fail(&["quantize", "model", "-o", "out", "--recipe", name]);
-    insta::assert_snapshot!(refused("absent.toml"), @"error: absent.toml: No such file or directory (os error 2)");
+    insta::assert_snapshot!(refused("absent.toml"), @"
+    error: absent.toml: No such file or directory (os error 2)
+      hint: check the path, and that you may read it
+    ");
     workspace.write(
         "typo.toml",
         "version = 1\nmethod = \"nf4\"\nblocksize = 64\n",

@@ -1,6 +1,7 @@
 //! What the models of a comparison are run on.
 
 use super::SAMPLE_TEXTS;
+use crate::Error;
 use fewbit_evaluate::{SentencePair, pair_texts};
 
 /// What the models of a comparison are run on.
@@ -16,6 +17,24 @@ pub enum CompareTexts {
 }
 
 impl CompareTexts {
+    /// Errors if nothing can be learnt from these texts, whatever the models are.
+    ///
+    /// # Errors
+    /// Pairs that all have one score.
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            CompareTexts::Pairs(pairs)
+                if pairs.windows(2).all(|two| two[0].score == two[1].score) =>
+            {
+                Err(Error::Compare(
+                    "all scores are equal, so there is no rank correlation\n  hint: bring pairs of different similarity"
+                        .to_owned(),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn kind(&self) -> &'static str {
         match self {
             CompareTexts::BuiltIn => "built-in",

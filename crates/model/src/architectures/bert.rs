@@ -22,6 +22,7 @@ pub(super) const NAMES: NameTable = NameTable {
     intermediate: "intermediate.dense",
     output: "output.dense",
     output_norm: "output.LayerNorm",
+    pooler: Some("pooler.dense"),
 };
 
 pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {

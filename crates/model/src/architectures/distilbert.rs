@@ -19,6 +19,7 @@ const NAMES: NameTable = NameTable {
     intermediate: "ffn.lin1",
     output: "ffn.lin2",
     output_norm: "output_layer_norm",
+    pooler: None,
     ..bert::NAMES
 };
 

@@ -9,6 +9,7 @@ use crate::spec::{EncoderSpec, NameTable};
 
 const NAMES: NameTable = NameTable {
     base_prefix: "electra.",
+    pooler: None,
     ..bert::NAMES
 };
 

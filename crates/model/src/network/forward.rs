@@ -1,6 +1,7 @@
 //! One block of sequences through all layers.
 
 use super::{EncoderLayer, LayerNorm, Network, Scratch};
+use crate::finite::check_values;
 use crate::linear::{Linear, LinearInput};
 use crate::tap::Viewer;
 use crate::{ModelError, RaggedBatch};
@@ -43,7 +44,17 @@ impl Network {
             self.feed_forward(layer, tokens, scratch, viewer)?;
         }
         out.copy_from_slice(&scratch.hidden[..out.len()]);
-        Ok(())
+        // What overflows in any other LayerNorm reaches a linear layer, which finds it.
+        match self.layers.last() {
+            None => Ok(()),
+            Some(layer) => check_values(
+                out,
+                self.spec.hidden_size,
+                0,
+                &layer.output_norm.site,
+                "output",
+            ),
+        }
     }
 
     /// Fills `scratch.hidden`.

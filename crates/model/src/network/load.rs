@@ -1,6 +1,7 @@
 //! From tensors to the parts of a network, keeping the ledger.
 
 use crate::embeddings::EmbeddingTable;
+use crate::finite::check_tensor;
 use crate::linear::Linear;
 use crate::network::{EncoderLayer, LayerNorm, Network, RelativeBias};
 use crate::spec::{LayerLinear, LinearModule, about_sizes};
@@ -120,8 +121,8 @@ impl<'c> Loader<'c> {
 
     fn linear(&mut self, module: &LinearModule, site: String) -> Result<Linear, ModelError> {
         let stored = module.stored_weight(self.checkpoint)?;
+        self.take_weight(&module.name, &stored)?;
         let bias = self.vector(&format!("{}.bias", module.name), module.shape[0])?;
-        self.apply_weight(&module.name);
         let linear = Linear::new(site, &module.name, stored, bias, module.shape);
         self.release(&module.name);
         linear.map_err(|error| {
@@ -146,16 +147,18 @@ impl<'c> Loader<'c> {
     /// A table that is looked up. Quantization configurations speak of linear layers unless they name a table, so one
     /// that is there in floats is taken as it is.
     fn stored_table(&mut self, module: &LinearModule) -> Result<StoredWeight<'c>, ModelError> {
-        self.apply_weight(&module.name);
         let weight = self.checkpoint.get(&format!("{}.weight", module.name));
-        match weight.filter(|view| matches!(view.info.dtype, DType::F32 | DType::F16 | DType::BF16))
-        {
+        let float =
+            weight.filter(|view| matches!(view.info.dtype, DType::F32 | DType::F16 | DType::BF16));
+        let stored = match float {
             Some(view) => {
                 view.expect_shape(&module.shape).map_err(about_sizes)?;
-                Ok(StoredWeight::Float(view))
+                StoredWeight::Float(view)
             }
-            None => Ok(module.stored_weight(self.checkpoint)?),
-        }
+            None => module.stored_weight(self.checkpoint)?,
+        };
+        self.take_weight(&module.name, &stored)?;
+        Ok(stored)
     }
 
     /// `weight` and `bias`, or `gamma` and `beta` as conversions from TensorFlow once named them.
@@ -175,14 +178,24 @@ impl<'c> Loader<'c> {
     fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, ModelError> {
         let view = self.checkpoint.require(name)?;
         view.expect_shape(&[size]).map_err(about_sizes)?;
+        check_tensor(&view)?;
         let values = view.to_f32()?;
         self.applied.insert(name.to_owned());
         Ok(values)
     }
 
-    fn apply_weight(&mut self, module: &str) {
-        self.applied
-            .extend(self.checkpoint.weight_tensor_names(module));
+    /// Notes the tensors of a weight, and errors if a float one holds NaN or infinity (scales have been checked).
+    ///
+    /// A float weight is one tensor; of a quantized one, every tensor that any form could consist of counts as applied.
+    fn take_weight(&mut self, module: &str, stored: &StoredWeight<'_>) -> Result<(), ModelError> {
+        if let StoredWeight::Float(view) = stored {
+            self.applied.insert(view.info.name.clone());
+            check_tensor(view)?;
+        } else {
+            self.applied
+                .extend(self.checkpoint.weight_tensor_names(module));
+        }
+        Ok(())
     }
 
     /// The weight of `module` has been copied.
@@ -192,8 +205,29 @@ impl<'c> Loader<'c> {
         }
     }
 
+    /// The pooler's tensors that the checkpoint lacks.
+    fn missing(&self) -> Vec<String> {
+        let Some(pooler) = self.spec.names.pooler else {
+            return Vec::new();
+        };
+        let module = self.spec.module(pooler);
+        let (weight, bias) = (format!("{module}.weight"), format!("{module}.bias"));
+        let mut missing = Vec::new();
+        // A quantized weight may have parts and no tensor of its own.
+        if self.checkpoint.weight_tensor_names(&module).is_empty() {
+            missing.push(weight);
+        }
+        if !self.checkpoint.contains(&bias) {
+            missing.push(bias);
+        }
+        missing
+    }
+
     fn ledger(mut self) -> LoadLedger {
-        let mut ledger = LoadLedger::default();
+        let mut ledger = LoadLedger {
+            missing: self.missing(),
+            ..LoadLedger::default()
+        };
         for tensor in self.checkpoint.tensors() {
             if self.applied.remove(&tensor.name) {
                 ledger.applied.push(tensor.name.clone());

@@ -2,6 +2,15 @@
 
 use crate::spec::RelativeAttention;
 
+/// The most numbers of a filled bias (heads, tokens, tokens): 512 MiB of f32 for each thread. With 12 heads that is
+/// 3344 tokens.
+const MAX_ELEMENTS: usize = 1 << 27;
+
+/// The longest sequence whose bias has at most `MAX_ELEMENTS` numbers.
+pub(crate) fn longest_sequence(heads: usize) -> usize {
+    (MAX_ELEMENTS / heads.max(1)).isqrt()
+}
+
 pub(super) struct RelativeBias {
     relative: RelativeAttention,
     heads: usize,
@@ -22,7 +31,7 @@ impl RelativeBias {
         size_of_val(self.table.as_slice())
     }
 
-    /// Writes (heads, tokens, tokens), `[head][query][key]`, to `out`.
+    /// Writes (heads, tokens, tokens), `[head][query][key]`, to `out`. `tokens` is at most [`longest_sequence`].
     pub(super) fn fill(&self, tokens: usize, out: &mut Vec<f32>) {
         out.clear();
         out.resize(self.heads * tokens * tokens, 0.0);

@@ -48,14 +48,14 @@ impl<'a> ConfigFields<'a> {
         }
     }
 
-    /// A finite number that is at least 0.
-    pub(crate) fn non_negative(&self, field: &str, default: f64) -> Result<f64, ModelError> {
+    /// A number that is at least 0 and, as f32, below 1.
+    pub(crate) fn fraction(&self, field: &str, default: f32) -> Result<f32, ModelError> {
         let Some(value) = self.get(field) else {
             return Ok(default);
         };
-        match value.as_f64() {
-            Some(number) if number.is_finite() && number >= 0.0 => Ok(number),
-            _ => Err(self.invalid(field, "expected a number that is at least 0", value)),
+        match value.as_f64().map(|number| number as f32) {
+            Some(number) if (0.0..1.0).contains(&number) => Ok(number),
+            _ => Err(self.invalid(field, "expected a number from 0 to below 1", value)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! BERT's WordPiece tokenizer from vocab.txt and tokenizer_config.json, as transformers builds it.
 
-use crate::json_file::read_json;
+use crate::json_file::read_object;
 use crate::spec::config_fields::ConfigFields;
 use crate::{EncoderSpec, ModelError};
 use serde_json::{Map, Value, json};
@@ -177,7 +177,7 @@ fn special_tokens(
     config: &ConfigFields<'_>,
 ) -> Result<Vec<SpecialToken>, ModelError> {
     let map_file = directory.join("special_tokens_map.json");
-    let map = read_json(&map_file)?.unwrap_or(Value::Null);
+    let map = read_object(&map_file)?.unwrap_or(Value::Null);
     let map = ConfigFields::new(&map_file, &map);
     let defaults = if spec.model_type == "mpnet" {
         [
@@ -217,10 +217,17 @@ fn special_tokens(
                             object,
                         )
                     })?;
-                    let flag = |name: &str| object[name].as_bool().unwrap_or(false);
+                    let flag = |name: &str| match &object[name] {
+                        Value::Null => Ok(false),
+                        Value::Bool(flag) => Ok(*flag),
+                        other => {
+                            let field = format!("{role}.{name}");
+                            Err(fields.invalid(&field, "expected true or false", other))
+                        }
+                    };
                     return Ok(SpecialToken {
-                        left_strip: flag("lstrip"),
-                        right_strip: flag("rstrip"),
+                        left_strip: flag("lstrip")?,
+                        right_strip: flag("rstrip")?,
                         ..token(content)
                     });
                 }
@@ -237,7 +244,7 @@ fn refuse_added_tokens(
     vocabulary: &Map<String, Value>,
 ) -> Result<(), ModelError> {
     let file = directory.join("added_tokens.json");
-    let added = read_json(&file)?.unwrap_or(Value::Null);
+    let added = read_object(&file)?.unwrap_or(Value::Null);
     let unknown = added
         .as_object()
         .and_then(|added| added.keys().find(|token| !vocabulary.contains_key(*token)));

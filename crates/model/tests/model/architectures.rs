@@ -171,7 +171,10 @@ fn every_tensor_is_applied_or_unused_for_a_known_reason() {
         let checkpoint =
             Checkpoint::open(golden("architectures").join(&name)).expect("a checkpoint");
         let (_, ledger) = Network::load(&checkpoint).expect("loads");
-        assert_eq!(ledger.missing, [] as [&str; 0], "{name}");
+        for tensor in &ledger.missing {
+            assert!(!checkpoint.contains(tensor), "{name}: {tensor}");
+            assert!(tensor.contains("pooler.dense."), "{name}: {tensor}");
+        }
         let mut listed: Vec<&str> = ledger
             .applied
             .iter()

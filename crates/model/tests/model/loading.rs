@@ -107,6 +107,54 @@ fn reasons_in_the_ledger() {
 }
 
 #[test]
+fn a_pooler_that_is_absent_is_missing() {
+    let missing = |case: &str, remove: &[&str]| {
+        let mut checkpoint = TinyCheckpoint::of(case);
+        checkpoint
+            .tensors
+            .retain(|name, _| !remove.iter().any(|part| name.contains(part)));
+        load(&checkpoint).expect("loads").1.missing
+    };
+    assert_eq!(missing("bert", &[]), [] as [&str; 0]);
+    assert_eq!(
+        missing("bert", &["pooler.dense.bias"]),
+        ["pooler.dense.bias"]
+    );
+    for case in ["bert", "roberta", "mpnet"] {
+        assert_eq!(
+            missing(case, &["pooler"]),
+            ["pooler.dense.weight", "pooler.dense.bias"],
+            "{case}"
+        );
+    }
+    assert_eq!(
+        missing("xlm-roberta-masked-lm", &[]),
+        ["roberta.pooler.dense.weight", "roberta.pooler.dense.bias"]
+    );
+    for case in ["distilbert", "electra-no-prefix"] {
+        assert_eq!(missing(case, &[]), [] as [&str; 0], "{case}");
+    }
+}
+
+/// A float weight is one tensor; what else has a name like a part of it was not applied.
+#[test]
+fn a_stray_scale_is_unused() {
+    let mut checkpoint = TinyCheckpoint::of("bert");
+    let name = "encoder.layer.0.output.dense.weight_scale";
+    checkpoint
+        .tensors
+        .insert(name.to_owned(), Tensor::f32(&[1], &[1.0]));
+    let (_, ledger) = load(&checkpoint).expect("loads");
+    assert!(!ledger.applied.iter().any(|applied| applied == name));
+    let reason = "not part of the form in which its module's weight is stored";
+    assert!(
+        ledger
+            .unused
+            .contains(&(name.to_owned(), reason.to_owned()))
+    );
+}
+
+#[test]
 fn a_missing_weight_names_tensor_file_and_near_names() {
     let mut checkpoint = TinyCheckpoint::of("bert");
     let weight = checkpoint
@@ -181,4 +229,94 @@ fn memory_is_that_of_the_applied_tensors() {
     assert_eq!(network.scratch_bytes(), 0);
     states(&network);
     assert!(network.scratch_bytes() > 0);
+}
+
+/// NaN and infinity in every kind of tensor that is loaded: vectors, linear weights, tables, in f32 and in halves.
+#[test]
+fn values_that_are_not_finite_are_refused() {
+    let with = |name: &str, element: usize, value: f32| {
+        let mut checkpoint = TinyCheckpoint::of("bert");
+        let mut values = checkpoint.tensors[name].values();
+        values[element] = value;
+        let tensor = Tensor::f32(&checkpoint.tensors[name].shape, &values);
+        checkpoint.tensors.insert(name.to_owned(), tensor);
+        error(&checkpoint)
+    };
+    let half = |case: &str, infinity: [u8; 2]| {
+        let mut checkpoint = TinyCheckpoint::of(case);
+        let name = "encoder.layer.1.output.dense.weight";
+        let tensor = checkpoint.tensors.get_mut(name).expect("there");
+        let end = tensor.bytes.len();
+        tensor.bytes[end - 2..].copy_from_slice(&infinity);
+        error(&checkpoint)
+    };
+    let mut mpnet = TinyCheckpoint::of("mpnet");
+    let (name, table) = mpnet
+        .tensors
+        .iter_mut()
+        .find(|(name, _)| name.ends_with("relative_attention_bias.weight"))
+        .expect("there");
+    assert_eq!(name, "encoder.relative_attention_bias.weight");
+    table.bytes[..4].copy_from_slice(&f32::NEG_INFINITY.to_le_bytes());
+    let texts = [
+        with("encoder.layer.1.output.LayerNorm.weight", 0, f32::NAN),
+        with("encoder.layer.0.output.dense.bias", 31, f32::INFINITY),
+        with("embeddings.word_embeddings.weight", 32 * 79 + 1, f32::NAN),
+        with(
+            "encoder.layer.0.attention.self.query.weight",
+            33,
+            f32::NEG_INFINITY,
+        ),
+        half("bert-fp16", 0x7c00u16.to_le_bytes()),
+        half("bert-bf16", 0xff80u16.to_le_bytes()),
+        error(&mpnet),
+    ];
+    insta::assert_snapshot!(texts.join("\n\n"), @r"
+    DIR/model.safetensors: tensor `encoder.layer.1.output.LayerNorm.weight`: expected finite values, found NaN at [0]
+      hint: the checkpoint is damaged or its training diverged
+
+    DIR/model.safetensors: tensor `encoder.layer.0.output.dense.bias`: expected finite values, found inf at [31]
+      hint: the checkpoint is damaged or its training diverged
+
+    DIR/model.safetensors: tensor `embeddings.word_embeddings.weight`: expected finite values, found NaN at [79, 1]
+      hint: the checkpoint is damaged or its training diverged
+
+    DIR/model.safetensors: tensor `encoder.layer.0.attention.self.query.weight`: expected finite values, found -inf at [1, 1]
+      hint: the checkpoint is damaged or its training diverged
+
+    DIR/model.safetensors: tensor `encoder.layer.1.output.dense.weight`: expected finite values, found inf at [31, 43]
+      hint: the checkpoint is damaged or its training diverged
+
+    DIR/model.safetensors: tensor `encoder.layer.1.output.dense.weight`: expected finite values, found -inf at [31, 43]
+      hint: the checkpoint is damaged or its training diverged
+
+    DIR/model.safetensors: tensor `encoder.relative_attention_bias.weight`: expected finite values, found -inf at [0, 0]
+      hint: the checkpoint is damaged or its training diverged
+    ");
+}
+
+/// A product of int8 codes over more inputs could leave i32.
+#[test]
+fn int8_with_too_many_input_features_is_refused() {
+    let mut checkpoint = TinyCheckpoint::of("bert");
+    let (width, hidden) = (65_794, 32);
+    checkpoint.config["intermediate_size"] = width.into();
+    for layer in 0..2 {
+        let shapes: [(&str, &[usize]); 3] = [
+            ("intermediate.dense.weight", &[width, hidden]),
+            ("intermediate.dense.bias", &[width]),
+            ("output.dense.weight", &[hidden, width]),
+        ];
+        for (name, shape) in shapes {
+            let zeros = vec![0.0; shape.iter().product()];
+            checkpoint.tensors.insert(
+                format!("encoder.layer.{layer}.{name}"),
+                Tensor::f32(shape, &zeros),
+            );
+        }
+    }
+    insta::assert_snapshot!(error(&checkpoint.with_dynamic_int8(false)), @r"
+    DIR/model.safetensors: tensor `encoder.layer.0.output.dense.weight`: expected at most 65793 input features, whose sums of int8 products fit in 32 bits, found 65794
+      hint: keep this layer in floats, or quantize its weight only
+    ");
 }

@@ -44,6 +44,14 @@ fn texts() {
         bert("vocab_size", json!("many")),
         bert("intermediate_size", Value::Null),
         bert("layer_norm_eps", json!(-1.0)),
+        bert("layer_norm_eps", json!(1e300)),
+        bert("layer_norm_eps", json!(0.999_999_999_9)),
+        bert("feed_forward_type", json!("geglu")),
+        bert(
+            "auto_map",
+            json!({"AutoConfig": "configuration_x.XConfig", "AutoModelForMaskedLM": "modeling_x.XModel"}),
+        ),
+        bert("auto_map", json!("modeling_x.XModel")),
         refuse(&json!({"model_type": "distilbert", "dim": 30, "n_heads": 4})).to_string(),
         refuse(&json!({"model_type": "roberta", "max_position_embeddings": 2})).to_string(),
         refuse(&json!({"model_type": "mpnet", "relative_attention_num_buckets": 16})).to_string(),
@@ -88,7 +96,22 @@ fn texts() {
     model/config.json: `intermediate_size`: expected a whole number from 1 to 262144, found null
       hint: correct the value or fetch the file again
 
-    model/config.json: `layer_norm_eps`: expected a number that is at least 0, found -1.0
+    model/config.json: `layer_norm_eps`: expected a number from 0 to below 1, found -1.0
+      hint: correct the value or fetch the file again
+
+    model/config.json: `layer_norm_eps`: expected a number from 0 to below 1, found 1e+300
+      hint: correct the value or fetch the file again
+
+    model/config.json: `layer_norm_eps`: expected a number from 0 to below 1, found 0.9999999999
+      hint: correct the value or fetch the file again
+
+    model/config.json: `feed_forward_type`: supported is "original", found "geglu"
+      hint: a gated feed-forward has other tensors and other values
+
+    model/config.json: `auto_map.AutoModelForMaskedLM`: supported is no model class of its own, found "modeling_x.XModel"
+      hint: the model is defined by Python code of its own, not by its `model_type`
+
+    model/config.json: `auto_map`: expected an object, found "modeling_x.XModel"
       hint: correct the value or fetch the file again
 
     model/config.json: `n_heads`: expected a divisor of `dim` 30, found 4
@@ -113,6 +136,9 @@ fn harmless_fields_and_spellings_are_accepted() {
         ("gradient_checkpointing", json!(true)),
         ("hidden_dropout_prob", json!("ignored")),
         ("type_vocab_size", json!(0)),
+        ("layer_norm_eps", json!(0)),
+        ("feed_forward_type", json!("original")),
+        ("auto_map", json!({"AutoConfig": "configuration_x.XConfig"})),
     ] {
         let mut config = json!({"model_type": "bert"});
         config[field] = value.clone();

@@ -126,24 +126,80 @@ fn overflow_is_an_error_that_names_the_site() {
     }
 }
 
-#[test]
-fn nan_never_becomes_an_int8_code() {
-    let mut checkpoint = TinyCheckpoint::of("bert").with_dynamic_int8(false);
-    let name = "embeddings.LayerNorm.bias";
+/// A copy of `checkpoint` in which one element of `name` is `value`.
+fn with_element(
+    mut checkpoint: TinyCheckpoint,
+    name: &str,
+    element: usize,
+    value: f32,
+) -> TinyCheckpoint {
     let mut values = checkpoint.tensors[name].values();
-    values[3] = f32::NAN;
+    values[element] = value;
+    let tensor = Tensor::f32(&checkpoint.tensors[name].shape, &values);
+    checkpoint.tensors.insert(name.to_owned(), tensor);
+    checkpoint
+}
+
+fn run_error(checkpoint: &TinyCheckpoint) -> String {
+    let directory = checkpoint.write();
+    let (network, _) =
+        Network::load(&Checkpoint::open(directory.path()).expect("opens")).expect("loads");
+    let error = network.hidden_states(&RaggedBatch::from_sequences(&[&[2, 7]]), 1);
+    error.expect_err("overflows").to_string()
+}
+
+/// The largest f32 as gamma overflows where a normalized value is beyond 1 in magnitude.
+#[test]
+fn infinity_never_becomes_an_int8_code() {
+    let checkpoint = TinyCheckpoint::of("bert").with_dynamic_int8(false);
+    let error = run_error(&with_element(
+        checkpoint,
+        "embeddings.LayerNorm.weight",
+        3,
+        f32::MAX,
+    ));
+    insta::assert_snapshot!(error, @r"
+    `encoder.layer.0.attention.self.query.input`: value -inf at row 0, column 3: expected finite numbers
+      hint: a weight of this layer or of one before it is damaged or overflows; `fewbit inspect` shows the dtypes, and a checkpoint in float32 tells an overflow from damage
+    ");
+}
+
+#[test]
+fn an_overflow_in_the_last_layer_norm_is_an_error() {
+    for checkpoint in [
+        TinyCheckpoint::of("bert"),
+        TinyCheckpoint::of("bert").with_dynamic_int8(true),
+    ] {
+        let name = "encoder.layer.1.output.LayerNorm.weight";
+        let error = run_error(&with_element(checkpoint, name, 5, f32::MAX));
+        assert!(
+            error.starts_with("`encoder.layer.1.output.LayerNorm.output`: value ")
+                && error.contains(", column 5: expected finite numbers"),
+            "{error}"
+        );
+    }
+}
+
+/// MPNet's attention bias grows with the square of the tokens: a position table alone must not decide how much memory
+/// is taken.
+#[test]
+fn a_sequence_whose_attention_bias_would_be_huge_is_refused() {
+    let mut checkpoint = TinyCheckpoint::of("mpnet");
+    let (rows, columns) = (40_002, checkpoint.spec().embedding_size);
+    checkpoint.config["max_position_embeddings"] = rows.into();
     checkpoint.tensors.insert(
-        name.to_owned(),
-        Tensor::f32(&checkpoint.tensors[name].shape, &values),
+        "embeddings.position_embeddings.weight".to_owned(),
+        Tensor::f32(&[rows, columns], &vec![0.0; rows * columns]),
     );
     let directory = checkpoint.write();
     let (network, _) =
         Network::load(&Checkpoint::open(directory.path()).expect("opens")).expect("loads");
-    let error = network
-        .hidden_states(&RaggedBatch::from_sequences(&[&[2, 7]]), 1)
-        .expect_err("NaN");
-    insta::assert_snapshot!(error, @r"
-    `encoder.layer.0.attention.self.query.input`: value NaN at row 0, column 3: expected finite numbers
-      hint: a weight of this layer or of one before it is damaged or overflows; `fewbit inspect` shows the dtypes, and a checkpoint in float32 tells an overflow from damage
+    let error = network.hidden_states(
+        &RaggedBatch::from_sequences(&[&[5], &vec![5; 40_000][..]]),
+        1,
+    );
+    insta::assert_snapshot!(error.expect_err("refused"), @r"
+    sequence 1: expected at most 5792 tokens, found 40000
+      hint: the relative attention bias of this model takes heads x tokens x tokens numbers, of which fewbit holds 2^27 at most; cut the sequence, for instance with `max_seq_length`
     ");
 }

@@ -1,12 +1,13 @@
 //! Text in, embeddings out, against sentence-transformers.
 
 use crate::golden_files::{Expected, cases, expected_texts, golden, largest_difference};
-use crate::tiny_checkpoint::TinyCheckpoint;
+use crate::tiny_checkpoint::{Tensor, TinyCheckpoint};
 use fewbit_kernels::{Isa, Kernels};
 use fewbit_model::{Embeddings, EncodeOptions, Encoder};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use tempfile::TempDir;
 
 /// Agreement with sentence-transformers that the project promises for normalized embeddings of a real model.
 const TOLERANCE: f32 = 1e-5;
@@ -120,9 +121,8 @@ fn pooling_modules_agree_with_sentence_transformers() {
     }
 }
 
-/// The int8 form of a golden sentence model, on every instruction set of this CPU.
-static INT8: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
-    let folder = golden("pooling/mean-normalize");
+/// A copy of a golden sentence model without config.json and weights.
+fn without_weights(folder: &Path) -> TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     std::fs::create_dir(directory.path().join("1_Pooling")).expect("created");
     for name in [
@@ -133,6 +133,13 @@ static INT8: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
     ] {
         std::fs::copy(folder.join(name), directory.path().join(name)).expect("copied");
     }
+    directory
+}
+
+/// The int8 form of a golden sentence model, on every instruction set of this CPU.
+static INT8: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
+    let folder = golden("pooling/mean-normalize");
+    let directory = without_weights(&folder);
     TinyCheckpoint::read(&folder)
         .with_dynamic_int8(false)
         .write_into(directory.path());
@@ -217,5 +224,33 @@ fn options_of_zero_are_refused() {
             batch_size: 0
         })
         .starts_with("batch_size: expected at least 1, found 0")
+    );
+}
+
+/// Finite hidden states whose sum of squares, or sum over tokens divided by the root of their number, is not.
+#[test]
+fn embeddings_that_overflow_are_errors() {
+    let error = |case: &str, vector: &str, value: f32| {
+        let folder = golden("pooling").join(case);
+        let directory = without_weights(&folder);
+        let mut checkpoint = TinyCheckpoint::read(&folder);
+        checkpoint.tensors.insert(
+            format!("encoder.layer.0.output.LayerNorm.{vector}"),
+            Tensor::f32(&[16], &[value; 16]),
+        );
+        checkpoint.write_into(directory.path());
+        let encoder = Encoder::open(directory.path()).expect("opens");
+        let error = encoder.encode(&["the cat sat", "the"], &EncodeOptions::default());
+        error.expect_err("overflows").to_string()
+    };
+    assert!(
+        error("mean-normalize", "weight", 1e30).starts_with(
+            "`normalize.length`: value inf at row 1, column 0: expected finite numbers"
+        )
+    );
+    // At least three tokens of about 2.5e38 each: sqrt(3) * 2.5e38 is beyond 3.4e38.
+    assert!(
+        error("mean-sqrt-len", "bias", 2.5e38)
+            .starts_with("`pooling.output`: value inf at row 1, column 0: expected finite numbers")
     );
 }

@@ -73,6 +73,7 @@ fn the_limit_is_the_settings_or_the_tokenizers_within_the_models() {
         512
     );
     assert_eq!(limit(json!({"model_max_length": 4096}), Some(9999)), 512);
+    assert_eq!(limit(json!({"model_max_length": null}), None), 512);
 }
 
 #[test]
@@ -110,6 +111,7 @@ fn refused() {
     let broken = directory(&[("tokenizer.json", json!({"model": 1}))]);
     let not_utf8 = directory(&[]);
     std::fs::write(not_utf8.path().join("vocab.txt"), [0xff, 0xfe, b'\n']).expect("written");
+    let setting = |config: Value| error(&directory(&[("tokenizer_config.json", config)]), 10, none);
     let texts = [
         error(&empty, 10, none),
         error(&directory(&[]), 9, none),
@@ -142,6 +144,30 @@ fn refused() {
             10,
             none,
         ),
+        setting(json!({"truncation_side": "middle"})),
+        setting(json!({"truncation_side": null})),
+        setting(json!({"model_max_length": "512"})),
+        setting(json!({"model_max_length": 0})),
+        setting(json!({"model_max_length": 511.5})),
+        setting(json!([])),
+        error(
+            &directory(&[("special_tokens_map.json", json!("[CLS]"))]),
+            10,
+            none,
+        ),
+        error(
+            &directory(&[(
+                "special_tokens_map.json",
+                json!({"cls_token": {"content": "[CLS]", "lstrip": 1}}),
+            )]),
+            10,
+            none,
+        ),
+        error(
+            &directory(&[("added_tokens.json", json!(["<new>"]))]),
+            10,
+            none,
+        ),
         error(&broken, 10, none),
         error(&not_utf8, 10, none),
     ];
@@ -169,6 +195,33 @@ fn refused() {
 
     DIR/tokenizer_config.json: `do_lower_case`: expected true or false, found "yes"
       hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `truncation_side`: expected "left" or "right", found "middle"
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `truncation_side`: expected "left" or "right", found null
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `model_max_length`: expected a whole number from 1 to 16777215, found "512"
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `model_max_length`: expected a whole number from 1 to 16777215, found 0
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `model_max_length`: expected a whole number from 1 to 16777215, found 511.5
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: expected a JSON object, found a list
+      hint: fetch the file again
+
+    DIR/special_tokens_map.json: expected a JSON object, found a string
+      hint: fetch the file again
+
+    DIR/special_tokens_map.json: `cls_token.lstrip`: expected true or false, found 1
+      hint: correct the value or fetch the file again
+
+    DIR/added_tokens.json: expected a JSON object, found a list
+      hint: fetch the file again
 
     DIR/tokenizer.json: expected a tokenizer, found something else: data did not match any variant of untagged enum ModelUntagged at line 1 column 11
       hint: fetch the file again, or write it with a recent version of transformers
@@ -215,5 +268,91 @@ fn settings_beside_tokenizer_json_count() {
             false
         ),
         [2, 4, 5, 3]
+    );
+}
+
+/// A tokenizer.json that knows "the" and "cat", with some of its parts replaced.
+fn tokenizer_json(parts: &Value) -> Value {
+    let mut tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+            "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "the": 4, "cat": 5}},
+    });
+    for (name, part) in parts.as_object().expect("parts") {
+        tokenizer[name] = part.clone();
+    }
+    tokenizer
+}
+
+/// Where the tokenizers crate panics, and where a template adds what the model does not have, opening is an error.
+#[test]
+fn damaged_tokenizer_files_are_refused_when_they_are_opened() {
+    let refused = |parts: Value| {
+        let directory = directory(&[("tokenizer.json", tokenizer_json(&parts))]);
+        error(&directory, 10, TextSettings::default())
+    };
+    let template = |pieces: Value, ids: &[u32]| {
+        json!({"post_processor": {
+            "type": "TemplateProcessing", "single": pieces,
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": ids, "tokens": ["[CLS]"]}},
+        }})
+    };
+    let special = json!({"SpecialToken": {"id": "[CLS]", "type_id": 0}});
+    let sequence = |id: &str, kind: u32| json!({"Sequence": {"id": id, "type_id": kind}});
+    let charsmap =
+        |table: &str| json!({"normalizer": {"type": "Precompiled", "precompiled_charsmap": table}});
+    let texts = [
+        refused(charsmap("/////w==")),
+        refused(charsmap("AAAAAA==")),
+        refused(json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}})),
+        refused(template(json!([sequence("B", 0)]), &[2])),
+        refused(template(json!([special, sequence("A", 0)]), &[2, 999_999])),
+        refused(template(json!([special, sequence("A", 7)]), &[2])),
+        refused(json!({
+            "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 4_000_000_000u32], "cls": ["[CLS]", 2]}
+        })),
+    ];
+    insta::assert_snapshot!(texts.join("\n\n"), @r#"
+    DIR/tokenizer.json: expected a tokenizer that works, found one that fails: Precompiled: Error("Cannot parse precompiled_charsmap", line: 0, column: 0)
+      hint: the file is damaged; fetch it again, or write it with a recent version of transformers
+
+    DIR/tokenizer.json: expected a tokenizer that works, found one that fails: index out of bounds: the len is 0 but the index is 0
+      hint: the file is damaged; fetch it again, or write it with a recent version of transformers
+
+    DIR/tokenizer.json: expected a tokenizer that works, found one that fails: chunk size must be non-zero
+      hint: the file is damaged; fetch it again, or write it with a recent version of transformers
+
+    DIR/tokenizer.json: expected a tokenizer that works, found one that fails: index out of bounds: the len is 1 but the index is 1
+      hint: the file is damaged; fetch it again, or write it with a recent version of transformers
+
+    DIR/tokenizer.json: expected token ids below the model's vocabulary size 10, found 999999 for token ``
+      hint: tokenizer and weights belong to different models, or tokens were added without resizing the embeddings
+
+    DIR/tokenizer.json: expected token types below the model's 2, found 7 for token `[UNK]`
+      hint: tokenizer and weights belong to different models, or tokens were added without resizing the embeddings
+
+    DIR/tokenizer.json: expected token ids below the model's vocabulary size 10, found 4000000000 for token `[SEP]`
+      hint: tokenizer and weights belong to different models, or tokens were added without resizing the embeddings
+    "#);
+}
+
+/// Without an unknown token some texts cannot be tokenized; the others can.
+#[test]
+fn a_tokenizer_without_an_unknown_token_opens() {
+    let mut file = tokenizer_json(&json!({}));
+    file["model"]["vocab"] = json!({"the": 4, "cat": 5});
+    let tokenizer = open(
+        &directory(&[("tokenizer.json", file)]),
+        TextSettings::default(),
+    )
+    .expect("opens");
+    let found = tokenizer.tokenize("the cat").expect("tokenizes");
+    assert_eq!(found.token_ids, [4, 5]);
+    let error = tokenizer.tokenize("the dog").expect_err("unknown");
+    insta::assert_snapshot!(
+        error,
+        @r#"text "the dog": the tokenizer failed: WordPiece error: Missing [UNK] token from the vocabulary"#
     );
 }

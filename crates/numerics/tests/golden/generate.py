@@ -23,7 +23,9 @@ import compressed_tensors
 import numpy as np
 import torch
 from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
-from torch.ao.quantization.observer import MinMaxObserver, PerChannelMinMaxObserver
+from compressed_tensors.quantization import QuantizationArgs
+from compressed_tensors.quantization.utils import calculate_qparams
+from torch.ao.quantization.observer import MinMaxObserver
 
 EXPECTED = {"torch": "2.15.0", "bitsandbytes": "0.50.2", "compressed-tensors": "0.20.0"}
 FOUND = {
@@ -198,17 +200,21 @@ def affine():
 def rows():
     cases = []
     columns = 96
-    names = ("bell", "bell_bf16", "positive", "denormal", "tiny", "zero", "bell")
-    factors = (F32(1), F32(3), F32(0.001), F32(1), F32(1), F32(1), F32(1e-5))
+    # Weights: scales of compressed-tensors, which has a floor for rows of zeros only; codes of torch, by fewbit's rounding rule.
+    names = ("bell", "bell_bf16", "positive", "zero", "bell", "bell", "bell")
+    factors = (F32(1), F32(3), F32(0.001), F32(1), F32(1e-5), F32(4e-6), F32(1e-30))
     matrix = np.stack([generated(name, 50 + i, columns) * factors[i] for i, name in enumerate(names)])
-    observer = PerChannelMinMaxObserver(ch_axis=0, dtype=torch.qint8, qscheme=torch.per_channel_symmetric)
-    observer(torch.from_numpy(matrix))
-    scales, zero_points = observer.calculate_qparams()
-    codes = torch.quantize_per_channel(torch.from_numpy(matrix), scales, zero_points, 0, torch.qint8).int_repr()
+    weights = torch.from_numpy(matrix)
+    arguments = QuantizationArgs(num_bits=8, type="int", symmetric=True, strategy="channel")
+    scales, zero_points = calculate_qparams(weights.amin(1), weights.amax(1), arguments)
+    codes = torch.quantize_per_channel(weights, scales, zero_points.long(), 0, torch.qint8).int_repr()
     cases.append({
         "kind": "weight", "rows": len(names), "columns": columns, "values": text(matrix),
         "scales": text(scales.numpy()), "codes": text(codes.numpy()),
     })
+    names = ("bell", "bell_bf16", "positive", "denormal", "tiny", "zero", "bell")
+    factors = (F32(1), F32(3), F32(0.001), F32(1), F32(1), F32(1), F32(1e-5))
+    matrix = np.stack([generated(name, 50 + i, columns) * factors[i] for i, name in enumerate(names)])
     for kind, qscheme in (("affine", torch.per_tensor_affine), ("symmetric", torch.per_tensor_symmetric)):
         for i, row in enumerate(np.concatenate([matrix, -matrix[2:3], matrix[:1] + F32(0.2)])):
             observer = MinMaxObserver(dtype=torch.quint8, qscheme=qscheme)

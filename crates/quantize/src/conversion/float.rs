@@ -12,7 +12,7 @@ use crate::QuantizeError;
 use crate::config_file::transformers_name;
 use fewbit_numerics::error_statistics::ErrorSums;
 
-/// Writes the tensor as it is; a float tensor must be finite.
+/// Writes the tensor as it is. F32, F16 and BF16 tensors must be finite; what others hold is not looked at.
 pub(super) fn keep(
     view: &TensorView<'_>,
     output: &mut Output<'_>,

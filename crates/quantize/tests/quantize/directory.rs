@@ -112,6 +112,8 @@ fn an_existing_output_is_replaced_only_with_force() {
     let out = source.out("out");
     fs::create_dir(&out).unwrap();
     fs::write(out.join("old.txt"), "old").unwrap();
+    // What makes it a model, which may be replaced.
+    fs::write(out.join("config.json"), "{}").unwrap();
     let recipe = Recipe::new(Method::Fp16);
     source.quantize_into(&recipe, &out, false).unwrap_err();
     assert_eq!(fs::read(out.join("old.txt")).unwrap(), b"old");
@@ -142,6 +144,32 @@ fn a_source_of_symbolic_links_is_copied_as_files() {
     let vocabulary = report.output.join("vocab.txt");
     assert!(fs::symlink_metadata(&vocabulary).unwrap().is_file());
     assert_eq!(fs::read(vocabulary).unwrap(), b"[PAD]\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_to_folders_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let source = with_files(&[
+        ("vocab.txt", "[PAD]\n"),
+        ("modules.json", r#"[{"path": "1_Pooling"}]"#),
+    ]);
+    let recipe = Recipe::new(Method::Dynamic);
+    for (target, link) in [(".", "a"), ("..", "outside"), ("/", "1_Pooling")] {
+        symlink(target, source.directory.join(link)).unwrap();
+        let error = source.quantize(&recipe).unwrap_err().to_string();
+        assert_eq!(
+            error.replace(&source.directory.display().to_string(), "DIR"),
+            format!(
+                "DIR/{link}: expected a folder, found a symbolic link to one\n  hint: files may be links, folders may not: put a copy of the folder in its place, or remove the link"
+            )
+        );
+        assert!(source.siblings().is_empty(), "{:?}", source.siblings());
+        fs::remove_file(source.directory.join(link)).unwrap();
+    }
+    // What stays behind may be a link.
+    symlink(".", source.directory.join("onnx")).unwrap();
+    source.quantize(&recipe).unwrap();
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::fs;
 
 use fewbit_numerics::dtype::DType;
-use fewbit_quantize::{Method, QuantizeError, Recipe};
+use fewbit_quantize::{Method, QuantizeError, QuantizePlan, Recipe};
 use serde_json::json;
 
-use crate::tiny_bert::{Source, TinyBert};
+use crate::tiny_bert::{HIDDEN, LAYERS, Source, TinyBert};
 
 /// Quantizes, expects an error, checks that nothing was written, and returns the error's text with
 /// `ROOT` for the temporary directory.
@@ -103,6 +103,42 @@ fn a_weight_of_the_wrong_dtype() {
         error_text(&source, &Recipe::new(Method::Fp16)),
         error_text(&source, &Recipe::new(Method::Dynamic))
     );
+}
+
+#[test]
+fn more_columns_than_exact_int8_products_have() {
+    use fewbit_numerics::activation::MAX_INT8_COLUMNS;
+    let wide = |columns: usize| {
+        let mut model = TinyBert::f32();
+        model.config["intermediate_size"] = columns.into();
+        for layer in 0..LAYERS {
+            let layer = format!("bert.encoder.layer.{layer}");
+            for (tensor, shape) in [
+                ("intermediate.dense.weight", vec![columns, HIDDEN]),
+                ("intermediate.dense.bias", vec![columns]),
+                ("output.dense.weight", vec![HIDDEN, columns]),
+            ] {
+                let tensor = model.tensor(&format!("{layer}.{tensor}"));
+                tensor.bytes = vec![0; 2 * shape.iter().product::<usize>()];
+                (tensor.plan.shape, tensor.plan.dtype) = (shape, DType::F16);
+            }
+        }
+        model.write()
+    };
+    let source = wide(MAX_INT8_COLUMNS + 1);
+    insta::assert_snapshot!(error_text(&source, &Recipe::new(Method::Dynamic)), @r"
+    ROOT/source/model.safetensors: tensor `bert.encoder.layer.0.output.dense.weight`: columns: expected at most 65793 with the method `dynamic`, found 65794
+      hint: sums of more products of 8-bit integers can overflow 32 bits: use the method `weight-only`, or skip the layer
+    ");
+    let plan = |source: &Source, recipe: &Recipe| QuantizePlan::new(&source.open(), recipe);
+    for recipe in [
+        Recipe::new(Method::WeightOnly),
+        Recipe::new(Method::Nf4),
+        Recipe::new(Method::Dynamic).with_skip(["*.layer.?.output.dense"]),
+    ] {
+        plan(&source, &recipe).unwrap();
+    }
+    plan(&wide(MAX_INT8_COLUMNS), &Recipe::new(Method::Dynamic)).unwrap();
 }
 
 #[test]

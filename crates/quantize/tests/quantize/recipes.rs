@@ -140,5 +140,8 @@ fn files_are_read_by_their_ending_and_named_in_errors() {
     block.toml: `block_size`: expected a power of two from 32 to 4096, found 1
       hint: 64 is what bitsandbytes uses
     ");
-    insta::assert_snapshot!(shown(Recipe::read(directory.path().join("none.toml"))), @"none.toml: No such file or directory (os error 2)");
+    insta::assert_snapshot!(shown(Recipe::read(directory.path().join("none.toml"))), @r"
+    none.toml: No such file or directory (os error 2)
+      hint: check the path, and that you may read it
+    ");
 }

@@ -142,6 +142,63 @@ fn a_glob_that_matches_nothing_lists_near_names() {
 }
 
 #[test]
+fn layers_beyond_those_of_the_config_are_named() {
+    let mut model = TinyBert::f32();
+    model.config["num_hidden_layers"] = 1.into();
+    let plan = QuantizePlan::new(&model.write().open(), &Recipe::new(Method::Dynamic)).unwrap();
+    let outside: Vec<&str> = plan
+        .kept()
+        .iter()
+        .filter(|kept| kept.reason == KeepReason::OutsideTheEncoder)
+        .map(|kept| kept.module.as_str())
+        .collect();
+    assert_eq!(outside.len(), 6, "{outside:?}");
+    assert!(
+        outside
+            .iter()
+            .all(|module| module.starts_with("bert.encoder.layer.1."))
+    );
+}
+
+#[test]
+fn enormous_globs_are_errors() {
+    let checkpoint = TinyBert::f32().write().open();
+    let text = |pattern: &str| {
+        let recipe = Recipe::new(Method::Dynamic).with_skip([pattern]);
+        QuantizePlan::new(&checkpoint, &recipe)
+            .unwrap_err()
+            .to_string()
+    };
+    for (part, length) in [("{", 1_000_000), ("[a-z]", 1_000_000), ("?", 1001)] {
+        let pattern: String = part.chars().cycle().take(length).collect();
+        let start: String = pattern.chars().take(40).collect();
+        assert_eq!(
+            text(&pattern),
+            format!(
+                "recipe: `skip`: pattern `{start}…` is too long: expected at most 1000 characters, found {length}\n  hint: give several patterns"
+            )
+        );
+    }
+    // The longest that are compiled.
+    for part in ["?", "*?", "é", "[a-z]", "[!a]", "{a,b}", "**/a"] {
+        let pattern = part.repeat(1000 / part.chars().count());
+        let text = text(&pattern);
+        assert!(
+            text.contains("matches no module that would be quantized"),
+            "{part}: {text}"
+        );
+    }
+    let nested = |open: &str, depth| format!("{}a{}", open.repeat(depth), "}".repeat(depth));
+    for (pattern, problem) in [
+        ("{".repeat(1000), "is not a glob"),
+        (nested("{", 499), "is nested too deeply"),
+        (nested("{a,", 249), "is nested too deeply"),
+    ] {
+        assert!(text(&pattern).contains(problem), "{}", text(&pattern));
+    }
+}
+
+#[test]
 fn skipping_everything_is_an_error() {
     let checkpoint = TinyBert::f32().write().open();
     let recipe = Recipe::new(Method::Nf4).with_skip(["*"]);

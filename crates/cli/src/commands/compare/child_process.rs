@@ -2,6 +2,7 @@
 
 use crate::commands::measure::{MeasureAnswer, Task, TaskKind};
 use fewbit::Error;
+use fewbit::checkpoint::unfinished::Unfinished;
 use fewbit::evaluate::MeasuredModel;
 use fewbit::measure::{Measure, MeasureRequest, Speed};
 use serde::de::DeserializeOwned;
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 pub(super) struct ChildProcess {
     program: PathBuf,
     scratch: TempDir,
+    _unfinished: Unfinished,
 }
 
 impl ChildProcess {
@@ -21,15 +23,17 @@ impl ChildProcess {
             path: std::env::temp_dir(),
             source,
         };
+        let scratch = tempfile::Builder::new()
+            .prefix("fewbit-measure-")
+            .tempdir()
+            .map_err(io)?;
         Ok(ChildProcess {
             program: std::env::current_exe().map_err(|source| Error::Io {
                 path: "the fewbit program".into(),
                 source,
             })?,
-            scratch: tempfile::Builder::new()
-                .prefix("fewbit-measure-")
-                .tempdir()
-                .map_err(io)?,
+            _unfinished: Unfinished::register(scratch.path()),
+            scratch,
         })
     }
 
@@ -79,15 +83,30 @@ impl Measure for ChildProcess {
                 embeddings: embeddings.clone(),
             },
         })?;
-        let values = read_values(&embeddings)?;
-        Ok(answer.into_measured_model(values))
+        let model = answer.into_measured_model(read_values(&embeddings)?);
+        tracing::info!(
+            name = request.name,
+            load_seconds = model.measurement.load_seconds,
+            weight_memory_bytes = model.measurement.weight_memory_bytes,
+            peak_resident_bytes = model.measurement.peak_resident_bytes,
+            tokens = model.embeddings.tokens,
+            "texts encoded"
+        );
+        Ok(model)
     }
 
     fn speed(&mut self, request: &MeasureRequest) -> Result<Speed, Error> {
-        self.answer(&Task {
+        let speed: Speed = self.answer(&Task {
             request: request.clone(),
             kind: TaskKind::Speed,
-        })
+        })?;
+        tracing::info!(
+            name = request.name,
+            median_milliseconds = speed.latency.median_milliseconds,
+            texts_per_second = speed.throughput.texts_per_second,
+            "speed measured"
+        );
+        Ok(speed)
     }
 }
 

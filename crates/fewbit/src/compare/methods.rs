@@ -1,0 +1,102 @@
+//! Methods as they are typed in a list, and those of a comparison that is told none.
+
+use crate::Error;
+use fewbit_quantize::{Method, Recipe};
+
+/// What a comparison goes through unless told otherwise: every method, `dynamic` also with int8 embeddings, `nf4` also
+/// with double quantization.
+pub fn default_recipes() -> Vec<Recipe> {
+    let wanted = |recipe: &Recipe| match recipe.method {
+        Method::WeightOnly => !recipe.quantize_embeddings,
+        Method::Fp4 => !recipe.double_quantization,
+        _ => true,
+    };
+    Recipe::standard().into_iter().filter(wanted).collect()
+}
+
+/// One of [`Recipe::standard`] as it is typed in a list: `nf4`, `nf4+double`, `dynamic+embeddings`.
+pub fn method_name(recipe: &Recipe) -> String {
+    let mut name = recipe.method.name().to_owned();
+    if recipe.quantize_embeddings {
+        name += "+embeddings";
+    }
+    if recipe.double_quantization {
+        name += "+double";
+    }
+    name
+}
+
+/// What to type for a name from elsewhere that is no method of fewbit.
+pub fn method_hint(name: &str) -> Option<&'static str> {
+    match name {
+        "int8" => Some("`dynamic` computes in int8, `weight-only` only stores int8"),
+        "static" | "qat" => Some("not there yet; `dynamic` needs neither calibration nor training"),
+        _ => None,
+    }
+}
+
+/// Reads a method as it is typed in a list: a method's name, after it `+embeddings` (int8 word embeddings) or `+double`
+/// (double quantization); or a recipe's label, as tables show it.
+///
+/// # Errors
+/// An unknown method, or an addition that the method does not have; the text lists all names.
+///
+/// ```
+/// use fewbit::{Method, Recipe, compare::parse_method};
+///
+/// let recipe = Recipe::new(Method::Nf4).with_double_quantization(true);
+/// assert_eq!(parse_method("nf4+double")?, recipe);
+/// assert_eq!(parse_method(&recipe.label())?, recipe);
+/// assert!(parse_method("nf4+embeddings").is_err());
+/// # Ok::<(), fewbit::Error>(())
+/// ```
+pub fn parse_method(text: &str) -> Result<Recipe, Error> {
+    let words: Vec<&str> = text
+        .split('+')
+        .map(|word| match word.trim() {
+            "int4" => "nf4",
+            "int8 embeddings" | "int8 embed." => "embeddings",
+            "double quantization" | "double quant." => "double",
+            word => word,
+        })
+        .collect();
+    let wanted = words.join("+");
+    let known = Recipe::standard();
+    let names: Vec<String> = known.iter().map(method_name).collect();
+    let found = known
+        .into_iter()
+        .zip(&names)
+        .find(|(_, name)| **name == wanted);
+    found.map(|(recipe, _)| recipe).ok_or_else(|| {
+        let hint =
+            method_hint(words[0]).map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
+        Error::Compare(format!(
+            "unknown method `{text}`: expected one of {}, int4 (the same as nf4){hint}",
+            names.join(", ")
+        ))
+    })
+}
+
+/// Reads a list of methods, each as [`parse_method`] does.
+///
+/// # Errors
+/// As [`parse_method`], or a method that is named twice.
+pub fn parse_methods<S: AsRef<str>>(texts: &[S]) -> Result<Vec<Recipe>, Error> {
+    let recipes = texts.iter().map(|text| parse_method(text.as_ref()));
+    let recipes = recipes.collect::<Result<Vec<_>, _>>()?;
+    refuse_duplicates(&recipes)?;
+    Ok(recipes)
+}
+
+/// Errors if two recipes have one label: their models would have one name and one directory.
+pub(super) fn refuse_duplicates(recipes: &[Recipe]) -> Result<(), Error> {
+    let labels: Vec<String> = recipes.iter().map(Recipe::label).collect();
+    for (index, label) in labels.iter().enumerate() {
+        if labels[..index].contains(label) {
+            return Err(Error::Compare(format!(
+                "expected each method once, found `{label}` twice\n  hint: `int4` is another name of `nf4`"
+            )));
+        }
+    }
+    Ok(())
+}
