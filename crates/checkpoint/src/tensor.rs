@@ -1,6 +1,7 @@
 //! A tensor in a file.
 use crate::{CheckpointError, CheckpointErrorKind};
 use fewbit_numerics::dtype::DType;
+use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f16_bytes_to_f32, f32_bytes_to_f32};
 use std::path::PathBuf;
 
@@ -71,6 +72,42 @@ impl TensorView<'_> {
             _ => f32_bytes_to_f32(bytes, out),
         }
         Ok(())
+    }
+
+    /// [`TensorView::read_f32_range`] of values that are used: NaN and infinity are errors that name their index.
+    pub fn read_finite_range(&self, start: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
+        self.read_f32_range(start, out)?;
+        match first_non_finite(out) {
+            None => Ok(()),
+            Some((offset, value)) => Err(self
+                .error(
+                    CheckpointErrorKind::NonFinite,
+                    format!(
+                        "expected finite values, found {value} at {:?}",
+                        self.index_of(start + offset)
+                    ),
+                )
+                .hint("the checkpoint is damaged or its training diverged")),
+        }
+    }
+
+    /// Index of an element of the flattened tensor, one number a dimension.
+    pub fn index_of(&self, element: usize) -> Vec<usize> {
+        let mut rest = element;
+        let mut index: Vec<usize> = self
+            .info
+            .shape
+            .iter()
+            .rev()
+            .map(|&size| {
+                let size = size.max(1);
+                let position = rest % size;
+                rest /= size;
+                position
+            })
+            .collect();
+        index.reverse();
+        index
     }
 
     /// Errors unless the shape is `expected`.

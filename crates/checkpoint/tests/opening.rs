@@ -401,3 +401,20 @@ fn a_released_tensor_leaves_memory_and_can_be_read_again() {
     assert!(read() == values);
     checkpoint.release("no such tensor");
 }
+
+#[test]
+fn indexes_are_row_major() {
+    let directory = CheckpointDirectory::new(
+        &json!({}),
+        &[
+            f32_tensor("cube", &[2, 3, 4], &[0.0; 24]),
+            f32_tensor("scalar", &[], &[0.0]),
+        ],
+    );
+    let checkpoint = Checkpoint::open(directory.path()).unwrap();
+    let cube = checkpoint.require("cube").unwrap();
+    assert_eq!(cube.index_of(0), [0, 0, 0]);
+    assert_eq!(cube.index_of(5), [0, 1, 1]);
+    assert_eq!(cube.index_of(23), [1, 2, 3]);
+    assert!(checkpoint.require("scalar").unwrap().index_of(0).is_empty());
+}

@@ -1,7 +1,7 @@
 //! NaN and infinity are errors wherever they enter or come up.
 
 use crate::ModelError;
-use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, TensorView};
+use fewbit_checkpoint::{CheckpointError, TensorView};
 use fewbit_numerics::finite::first_non_finite;
 
 /// Elements of a stored tensor that are widened at a time: 64 KiB of f32, which stay in the cache.
@@ -13,21 +13,7 @@ pub(crate) fn check_tensor(view: &TensorView<'_>) -> Result<(), CheckpointError>
     let mut buffer = vec![0.0; elements.min(SLICE_ELEMENTS)];
     for start in (0..elements).step_by(SLICE_ELEMENTS) {
         let values = &mut buffer[..SLICE_ELEMENTS.min(elements - start)];
-        view.read_f32_range(start, values)?;
-        if let Some((offset, value)) = find(values) {
-            let element = start + offset;
-            let index = match view.info.shape[..] {
-                [_, columns] => vec![element / columns, element % columns],
-                _ => vec![element],
-            };
-            let message = format!("expected finite values, found {value} at {index:?}");
-            return Err(
-                CheckpointError::new(CheckpointErrorKind::NonFinite, message)
-                    .in_file(&view.info.file)
-                    .at_tensor(&view.info.name)
-                    .hint("the checkpoint is damaged or its training diverged"),
-            );
-        }
+        view.read_finite_range(start, values)?;
     }
     Ok(())
 }
@@ -41,7 +27,7 @@ pub(crate) fn check_values(
     module: &str,
     end: &str,
 ) -> Result<(), ModelError> {
-    match find(values) {
+    match first_non_finite(values) {
         None => Ok(()),
         Some((index, value)) => Err(ModelError::NonFinite {
             site: format!("{module}.{end}"),
@@ -50,15 +36,4 @@ pub(crate) fn check_values(
             value,
         }),
     }
-}
-
-fn find(values: &[f32]) -> Option<(usize, f32)> {
-    // Without an early exit this becomes vector code; the search runs only when there is something to find.
-    if values
-        .iter()
-        .fold(true, |all, value| all & value.is_finite())
-    {
-        return None;
-    }
-    first_non_finite(values)
 }

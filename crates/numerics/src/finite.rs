@@ -8,6 +8,13 @@
 /// assert_eq!(first_non_finite(&[1.0, f32::INFINITY, f32::NAN]), Some((1, f32::INFINITY)));
 /// ```
 pub fn first_non_finite(values: &[f32]) -> Option<(usize, f32)> {
+    // Without an early exit this becomes vector code; the search runs only when there is something to find.
+    if values
+        .iter()
+        .fold(true, |all, value| all & value.is_finite())
+    {
+        return None;
+    }
     values
         .iter()
         .copied()

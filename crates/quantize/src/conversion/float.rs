@@ -6,7 +6,7 @@ use fewbit_numerics::half_precision::{
     ConversionLosses, bf16_bytes_to_f32, f16_bytes_to_f32, f32_to_bf16_bytes, f32_to_f16_bytes,
 };
 
-use super::slices::{Slices, index_of};
+use super::slices::Slices;
 use super::{Outcome, Output};
 use crate::QuantizeError;
 use crate::config_file::transformers_name;
@@ -80,7 +80,7 @@ fn overflow(view: &TensorView<'_>, dtype: DType, element: usize, value: f32) -> 
         file: view.info.file.clone(),
         tensor: view.info.name.clone(),
         dtype: transformers_name(dtype),
-        index: index_of(element, &view.info.shape),
+        index: view.index_of(element),
         value,
         hint: if dtype == DType::F16 {
             "the largest fp16 value is 65504: use the method `bf16`, whose range is that of f32"
