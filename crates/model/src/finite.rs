@@ -7,7 +7,7 @@ use fewbit_numerics::finite::first_non_finite;
 /// Elements of a stored tensor that are widened at a time: 64 KiB of f32, which stay in the cache.
 const SLICE_ELEMENTS: usize = 1 << 14;
 
-/// Errors at the first NaN or infinity of a stored float tensor (a vector or a matrix).
+/// Errors at the first NaN or infinity of a stored float tensor that is packed as it is stored.
 pub(crate) fn check_tensor(view: &TensorView<'_>) -> Result<(), CheckpointError> {
     let elements = view.element_count();
     let mut buffer = vec![0.0; elements.min(SLICE_ELEMENTS)];
