@@ -7,8 +7,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use fewbit_kernels::{
-    Activation, AttentionInput, Isa, Kernels, PackedFloat, PackedFourBit, PackedInt8,
-    PackedWeightOnlyInt8, QuantizedRows, Workspace,
+    Activation, AttentionInput, Epilogue, Isa, Kernels, PackedFloat, PackedFourBit, PackedInt8,
+    PackedWeightOnlyInt8, QuantizedRows, RowScale, Workspace,
 };
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
@@ -93,7 +93,7 @@ fn products(report: &Report<'_>, out_features: usize, in_features: usize) {
     let kernels = report.kernels;
     let weight = values(out_features * in_features);
     let bias = values(out_features);
-    let bias = Some(bias.as_slice());
+    let store = Epilogue::store(Some(&bias));
     let mut half = vec![0; 2 * weight.len()];
     f32_to_f16_bytes(&weight, &mut half);
     let float16 = PackedFloat::from_f16_bytes(&half, out_features, in_features);
@@ -127,11 +127,11 @@ fn products(report: &Report<'_>, out_features: usize, in_features: usize) {
         let x = values(rows * in_features);
         let mut out = vec![0.0; rows * out_features];
         let mut quantized = QuantizedRows::new();
-        kernels.quantize_rows(
+        let _finite = kernels.quantize_rows(
             &x,
             rows,
             in_features,
-            ActivationScheme::Affine,
+            RowScale::PerToken(ActivationScheme::Affine),
             &mut quantized,
         );
         let macs = rows * out_features * in_features;
@@ -142,22 +142,22 @@ fn products(report: &Report<'_>, out_features: usize, in_features: usize) {
             });
         };
         measure("linear_f32", &mut |out, workspace| {
-            kernels.linear_float(&x, rows, &float, bias, out, workspace);
+            kernels.linear_float(&x, rows, &float, store, out, workspace);
         });
         measure("linear_f16", &mut |out, workspace| {
-            kernels.linear_float(&x, rows, &float16, bias, out, workspace);
+            kernels.linear_float(&x, rows, &float16, store, out, workspace);
         });
         measure("linear_bf16", &mut |out, workspace| {
-            kernels.linear_float(&x, rows, &bfloat16, bias, out, workspace);
+            kernels.linear_float(&x, rows, &bfloat16, store, out, workspace);
         });
         measure("linear_weight_only_int8", &mut |out, workspace| {
-            kernels.linear_weight_only_int8(&x, rows, &weight_only, bias, out, workspace);
+            kernels.linear_weight_only_int8(&x, rows, &weight_only, store, out, workspace);
         });
         measure("linear_four_bit", &mut |out, workspace| {
-            kernels.linear_four_bit(&x, rows, &four_bit, bias, out, workspace);
+            kernels.linear_four_bit(&x, rows, &four_bit, store, out, workspace);
         });
         measure("linear_int8", &mut |out, workspace| {
-            kernels.linear_int8(&quantized, &int8, bias, out, workspace);
+            kernels.linear_int8(&quantized, &int8, store, out, workspace);
         });
     }
 }
@@ -181,7 +181,8 @@ fn row_operations(report: &Report<'_>) {
     let mut quantized = QuantizedRows::new();
     report.measure("quantize_rows 64x384", elements, "G/s   ", || {
         let x = black_box(&original);
-        kernels.quantize_rows(x, rows, columns, ActivationScheme::Affine, &mut quantized);
+        let scale = RowScale::PerToken(ActivationScheme::Affine);
+        let _finite = kernels.quantize_rows(x, rows, columns, scale, &mut quantized);
     });
 }
 

@@ -13,17 +13,23 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// AVX2 and AVX-VNNI.
+    AvxVnni,
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
+    Avx512Vnni,
 }
 
 impl Isa {
     /// Every instruction set, also those of other processors, from plain to fast.
-    pub const ALL: &'static [Isa] = &[Isa::Scalar, Isa::Avx2];
+    pub const ALL: &'static [Isa] = &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni];
 
-    /// `"scalar"`, `"avx2"`: the spelling of `FEWBIT_ISA` and the first word of a routine's name.
+    /// `"scalar"`, `"avx2"`, `"avxvnni"`, `"avx512vnni"`: the spelling of `FEWBIT_ISA` and the first word of a routine's name.
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
+            Isa::Avx512Vnni => "avx512vnni",
         }
     }
 
@@ -42,8 +48,19 @@ impl Isa {
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Isa::Avx2.is_supported() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => {
+                Isa::Avx2.is_supported()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => false,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => false,
         }
     }
 
@@ -162,7 +179,7 @@ mod tests {
         assert_eq!(Isa::from_variable(Some("scalar")), Ok(Isa::Scalar));
         assert_eq!(
             Isa::from_variable(Some("avx9")).unwrap_err().to_string(),
-            "FEWBIT_ISA: unknown instruction set: expected `scalar` or `avx2`, found `avx9`\n  \
+            "FEWBIT_ISA: unknown instruction set: expected `scalar` or `avx2` or `avxvnni` or `avx512vnni`, found `avx9`\n  \
              hint: unset it to use the fastest that this CPU has"
         );
         for &isa in Isa::ALL {

@@ -1,12 +1,12 @@
 //! The routines of one instruction set, behind checked arguments.
 
-use fewbit_numerics::activation::ActivationScheme;
+use fewbit_numerics::affine::AffineParameters;
 
 use crate::arch::TABLE;
 use crate::attention::AttentionInput;
 use crate::generic::layer_norm::LayerNorm;
 use crate::generic::linear::Linear;
-use crate::generic::linear_int8::LinearInt8;
+use crate::generic::linear_int8::{LinearInt8, Output, Requantize};
 use crate::generic::panel_element::{Bf16, F16};
 use crate::generic::panel_source::{DecodedFourBit, DecodedInt8, Stored};
 use crate::isa::{Isa, IsaError};
@@ -15,8 +15,8 @@ use crate::packed_four_bit::PackedFourBit;
 use crate::packed_int8::PackedInt8;
 use crate::packed_weight_only_int8::PackedWeightOnlyInt8;
 use crate::panels::assert_shape;
-use crate::quantized_rows::QuantizedRows;
-use crate::row_operations::Activation;
+use crate::quantized_rows::{QuantizedRows, RowScale};
+use crate::row_operations::{Activation, Epilogue};
 use crate::workspace::Workspace;
 
 /// What a routine computes.
@@ -34,10 +34,14 @@ pub enum Operation {
     LinearFourBit,
     /// [`Kernels::linear_int8`]
     LinearInt8,
+    /// [`Kernels::linear_requantize`]
+    LinearRequantize,
     /// [`Kernels::quantize_rows`]
     QuantizeRows,
     /// [`Kernels::layer_norm`]
     LayerNorm,
+    /// [`Kernels::layer_norm_quantize`]
+    LayerNormQuantize,
     /// [`Kernels::activation`]
     Activation,
     /// [`Kernels::add`]
@@ -87,11 +91,12 @@ impl Routine {
 /// All instruction sets give the same bits, and no row's result depends on the other rows of the call.
 ///
 /// ```
-/// use fewbit_kernels::{Kernels, PackedFloat, Workspace};
+/// use fewbit_kernels::{Epilogue, Kernels, PackedFloat, Workspace};
 /// let kernels = Kernels::from_environment()?;
 /// let weight = PackedFloat::from_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2);
 /// let mut out = [0.0; 3];
-/// kernels.linear_float(&[10.0, 1.0], 1, &weight, Some(&[0.5; 3]), &mut out, &mut Workspace::new());
+/// let epilogue = Epilogue::store(Some(&[0.5; 3]));
+/// kernels.linear_float(&[10.0, 1.0], 1, &weight, epilogue, &mut out, &mut Workspace::new());
 /// assert_eq!(out, [12.5, 34.5, 56.5]);
 /// # Ok::<(), fewbit_kernels::IsaError>(())
 /// ```
@@ -104,9 +109,11 @@ pub struct Kernels {
     pub(crate) linear_bf16: unsafe fn(Linear<'_>, Stored<'_, Bf16>),
     pub(crate) linear_weight_only_int8: unsafe fn(Linear<'_>, DecodedInt8<'_>),
     pub(crate) linear_four_bit: unsafe fn(Linear<'_>, DecodedFourBit<'_>),
-    pub(crate) linear_int8: unsafe fn(LinearInt8<'_>),
-    pub(crate) quantize_rows: unsafe fn(&[f32], ActivationScheme, &mut QuantizedRows),
+    pub(crate) linear_int8: unsafe fn(LinearInt8<'_>, Output<'_>),
+    pub(crate) linear_requantize: unsafe fn(LinearInt8<'_>, Requantize<'_>),
+    pub(crate) quantize_rows: unsafe fn(&[f32], RowScale, &mut QuantizedRows) -> bool,
     pub(crate) layer_norm: unsafe fn(LayerNorm<'_>),
+    pub(crate) layer_norm_quantize: unsafe fn(LayerNorm<'_>, RowScale, &mut QuantizedRows) -> bool,
     pub(crate) activation: unsafe fn(Activation, &mut [f32]),
     pub(crate) add: unsafe fn(&mut [f32], &[f32]),
     pub(crate) normalize: unsafe fn(&mut [f32]),
@@ -147,8 +154,8 @@ impl Kernels {
         self.routines
     }
 
-    /// out (rows, out_features) = x (rows, in_features) * W^T + bias. Each output is one chain of fused multiply-adds over k
-    /// ascending that starts from 0, then one addition of the bias, if any.
+    /// The epilogue of x (rows, in_features) * W^T, written to out (rows, out_features). Each product is one chain of fused
+    /// multiply-adds over k ascending that starts from 0; then comes one addition of the bias, if any.
     ///
     /// # Panics
     ///
@@ -158,12 +165,12 @@ impl Kernels {
         x: &[f32],
         rows: usize,
         weight: &PackedFloat,
-        bias: Option<&[f32]>,
+        epilogue: Epilogue<'_>,
         out: &mut [f32],
         _workspace: &mut Workspace,
     ) {
         let depth = weight.in_features;
-        let call = checked_linear(x, rows, depth, weight.out_features, bias, out);
+        let call = checked_linear(x, rows, [weight.out_features, depth], epilogue, out);
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe {
             match &weight.panels {
@@ -184,11 +191,12 @@ impl Kernels {
         x: &[f32],
         rows: usize,
         weight: &PackedWeightOnlyInt8,
-        bias: Option<&[f32]>,
+        epilogue: Epilogue<'_>,
         out: &mut [f32],
         workspace: &mut Workspace,
     ) {
-        let call = checked_linear(x, rows, weight.in_features, weight.out_features, bias, out);
+        let shape = [weight.out_features, weight.in_features];
+        let call = checked_linear(x, rows, shape, epilogue, out);
         let scratch = &mut workspace.panels;
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.linear_weight_only_int8)(call, DecodedInt8 { weight, scratch }) }
@@ -204,18 +212,20 @@ impl Kernels {
         x: &[f32],
         rows: usize,
         weight: &PackedFourBit,
-        bias: Option<&[f32]>,
+        epilogue: Epilogue<'_>,
         out: &mut [f32],
         workspace: &mut Workspace,
     ) {
-        let call = checked_linear(x, rows, weight.in_features, weight.out_features, bias, out);
+        let shape = [weight.out_features, weight.in_features];
+        let call = checked_linear(x, rows, shape, epilogue, out);
         let scratch = &mut workspace.panels;
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.linear_four_bit)(call, DecodedFourBit { weight, scratch }) }
     }
 
-    /// out (x.rows(), out_features) = `fma(f32(acc), scale_row * scale_channel, bias or 0)` with
-    /// `acc = sum over k of (code - zero_point_row) * weight`, exact in i32 for all codes.
+    /// The epilogue of the product of x (rows, in_features) and W^T, written to out (rows, out_features). The product with its bias is
+    /// `y = fma(f32(acc), scale_row * scale_channel, bias or 0)` with `acc = sum over k of (code - zero_point_row) * weight`, exact in
+    /// i32 for all codes.
     ///
     /// # Panics
     ///
@@ -224,45 +234,75 @@ impl Kernels {
         &self,
         x: &QuantizedRows,
         weight: &PackedInt8,
-        bias: Option<&[f32]>,
+        epilogue: Epilogue<'_>,
         out: &mut [f32],
         workspace: &mut Workspace,
     ) {
-        assert_eq!(
-            x.columns, weight.in_features,
-            "the columns of x are the in_features of the weight"
-        );
-        assert_bias(bias, weight.out_features);
         assert_shape("out", out.len(), x.rows, weight.out_features);
-        let call = LinearInt8 {
-            x,
-            weight,
-            bias,
-            out,
-            scratch: &mut workspace.activations,
+        let call = checked_linear_int8(x, weight, epilogue.bias, workspace);
+        let output = Output {
+            values: out,
+            kind: epilogue.kind,
         };
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
-        unsafe { (self.linear_int8)(call) }
+        unsafe { (self.linear_int8)(call, output) }
     }
 
-    /// Per-token quantization of x (rows, columns); same bits as [`fewbit_numerics::activation::quantize_row`]. The elements are finite: a
-    /// row with NaN or infinities gets meaningless codes.
+    /// y of [`Kernels::linear_int8`] through an activation function and quantized with one scale and zero point (0..=255), so that it
+    /// never exists in floats: out becomes (rows, out_features). The bits are those of the separate operations.
+    ///
+    /// y must be finite, which is not checked: other codes mean nothing.
+    ///
+    /// # Panics
+    ///
+    /// If x does not have the weight's in_features columns, or the bias not out_features elements.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a product, what follows it, and where it goes"
+    )]
+    pub fn linear_requantize(
+        &self,
+        x: &QuantizedRows,
+        weight: &PackedInt8,
+        bias: Option<&[f32]>,
+        activation: Activation,
+        parameters: AffineParameters,
+        out: &mut QuantizedRows,
+        workspace: &mut Workspace,
+    ) {
+        out.resize(x.rows, weight.out_features);
+        out.scales.fill(parameters.scale);
+        out.zero_points.fill(parameters.zero_point);
+        let call = checked_linear_int8(x, weight, bias, workspace);
+        let output = Requantize {
+            activation,
+            parameters,
+            codes: out,
+        };
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.linear_requantize)(call, output) }
+    }
+
+    /// Quantizes x (rows, columns): the bits of [`fewbit_numerics::activation::quantize_row`] with a scale per token, those of
+    /// [`AffineParameters::quantize`] with a static one. Returns whether all elements are finite: a row with NaN or infinities
+    /// gets meaningless codes.
     ///
     /// # Panics
     ///
     /// If x does not have rows * columns elements.
+    #[must_use = "codes of numbers that are not finite mean nothing"]
     pub fn quantize_rows(
         &self,
         x: &[f32],
         rows: usize,
         columns: usize,
-        scheme: ActivationScheme,
+        scale: RowScale,
         out: &mut QuantizedRows,
-    ) {
+    ) -> bool {
         assert_shape("x", x.len(), rows, columns);
         out.resize(rows, columns);
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
-        unsafe { (self.quantize_rows)(x, scheme, out) }
+        unsafe { (self.quantize_rows)(x, scale, out) }
     }
 
     /// In place over rows of gamma.len() columns: x = LayerNorm(x + residual) * gamma + beta, the variance being that of the centred
@@ -279,25 +319,31 @@ impl Kernels {
         beta: &[f32],
         epsilon: f32,
     ) {
-        assert_eq!(gamma.len(), beta.len(), "gamma and beta: one a column");
-        assert!(
-            x.is_empty() || (!gamma.is_empty() && x.len().is_multiple_of(gamma.len())),
-            "x: whole rows of {} columns, found {} elements",
-            gamma.len(),
-            x.len()
-        );
-        if let Some(residual) = residual {
-            assert_eq!(residual.len(), x.len(), "residual: as many elements as x");
-        }
-        let call = LayerNorm {
-            x,
-            residual,
-            gamma,
-            beta,
-            epsilon,
-        };
+        let call = checked_layer_norm(x, residual, gamma, beta, epsilon);
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.layer_norm)(call) }
+    }
+
+    /// [`Kernels::layer_norm`] without a residual, and its rows quantized as [`Kernels::quantize_rows`] does while they are in the
+    /// cache. Returns whether all of them are finite.
+    ///
+    /// # Panics
+    ///
+    /// As [`Kernels::layer_norm`].
+    #[must_use = "codes of numbers that are not finite mean nothing"]
+    pub fn layer_norm_quantize(
+        &self,
+        x: &mut [f32],
+        gamma: &[f32],
+        beta: &[f32],
+        epsilon: f32,
+        scale: RowScale,
+        out: &mut QuantizedRows,
+    ) -> bool {
+        let call = checked_layer_norm(x, None, gamma, beta, epsilon);
+        out.resize(call.x.len() / gamma.len().max(1), gamma.len());
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.layer_norm_quantize)(call, scale, out) }
     }
 
     /// Applies an activation function to each element, in place.
@@ -345,25 +391,70 @@ impl Kernels {
     }
 }
 
-/// Checks the shapes of a product with a weight (out_features, in_features).
+/// Checks the shapes of a product with a weight of `shape` (out_features, in_features).
 fn checked_linear<'a>(
     x: &'a [f32],
     rows: usize,
-    in_features: usize,
-    out_features: usize,
-    bias: Option<&'a [f32]>,
+    shape: [usize; 2],
+    epilogue: Epilogue<'a>,
     out: &'a mut [f32],
 ) -> Linear<'a> {
+    let [out_features, in_features] = shape;
     assert_shape("x", x.len(), rows, in_features);
-    assert_bias(bias, out_features);
+    assert_bias(epilogue.bias, out_features);
     assert_shape("out", out.len(), rows, out_features);
     Linear {
         x,
         rows,
         in_features,
         out_features,
-        bias,
         out,
+        epilogue,
+    }
+}
+
+fn checked_linear_int8<'a>(
+    x: &'a QuantizedRows,
+    weight: &'a PackedInt8,
+    bias: Option<&'a [f32]>,
+    workspace: &'a mut Workspace,
+) -> LinearInt8<'a> {
+    assert_eq!(
+        x.columns, weight.in_features,
+        "the columns of x are the in_features of the weight"
+    );
+    assert_bias(bias, weight.out_features);
+    LinearInt8 {
+        x,
+        weight,
+        bias,
+        scratch: &mut workspace.activations,
+    }
+}
+
+fn checked_layer_norm<'a>(
+    x: &'a mut [f32],
+    residual: Option<&'a [f32]>,
+    gamma: &'a [f32],
+    beta: &'a [f32],
+    epsilon: f32,
+) -> LayerNorm<'a> {
+    assert_eq!(gamma.len(), beta.len(), "gamma and beta: one a column");
+    assert!(
+        x.is_empty() || (!gamma.is_empty() && x.len().is_multiple_of(gamma.len())),
+        "x: whole rows of {} columns, found {} elements",
+        gamma.len(),
+        x.len()
+    );
+    if let Some(residual) = residual {
+        assert_eq!(residual.len(), x.len(), "residual: as many elements as x");
+    }
+    LayerNorm {
+        x,
+        residual,
+        gamma,
+        beta,
+        epsilon,
     }
 }
 

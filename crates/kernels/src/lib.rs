@@ -6,15 +6,16 @@
 //!
 //! # How it is built
 //!
-//! - `simd` says what an instruction set must offer: vectors of sixteen lanes, and an int8 tile.
+//! - `simd` and `int8_tile` say what an instruction set must offer: vectors of sixteen lanes, and a tile of exact int8 products.
 //! - `generic` holds the algorithms, each written once.
 //! - `arch` has one folder for each instruction set: its intrinsics, and the routines instantiated for it.
-//! - The `packed_*` modules hold weights in panels of sixteen outputs. Packing does not depend on the instruction set.
+//! - The `packed_*` modules hold weights in panels of outputs. Packing does not depend on the instruction set.
 //! - [`Kernels`] checks the arguments and calls the routine. [`Routine::all`] lists what there is.
 
 mod aligned;
 mod arch;
 mod generic;
+mod int8_tile;
 mod panels;
 mod simd;
 
@@ -36,6 +37,6 @@ pub use packed_float::PackedFloat;
 pub use packed_four_bit::PackedFourBit;
 pub use packed_int8::PackedInt8;
 pub use packed_weight_only_int8::PackedWeightOnlyInt8;
-pub use quantized_rows::QuantizedRows;
-pub use row_operations::Activation;
+pub use quantized_rows::{QuantizedRows, RowScale};
+pub use row_operations::{Activation, Epilogue};
 pub use workspace::Workspace;

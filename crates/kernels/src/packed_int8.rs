@@ -1,8 +1,12 @@
 //! int8 weights for products with quantized activations.
 
 use crate::aligned::AlignedVec;
+use crate::int8_tile::{INT8_GROUP, INT8_PANEL_VECTORS};
 use crate::panels::{assert_shape, padded_elements};
-use crate::simd::{INT8_GROUP, LANES};
+use crate::simd::LANES;
+
+/// Outputs of a whole panel.
+pub(crate) const PANEL_OUTPUTS: usize = INT8_PANEL_VECTORS * LANES;
 
 /// int8 codes (out_features, in_features), one scale a row, for products with u8 activations.
 #[derive(Debug)]
@@ -11,8 +15,8 @@ pub struct PackedInt8 {
     pub(crate) in_features: usize,
     /// Groups of four input features.
     pub(crate) groups: usize,
-    /// Panels `[out_features / 16][groups][16][4]`: four consecutive codes of a row stay together, which is what
-    /// dot-product instructions read.
+    /// Panels `[out_features / 64][groups][64][4]`, the last one as narrow as whole vectors of sixteen outputs allow: four consecutive
+    /// codes of a row stay together, which is what dot-product instructions read, and a panel is one stream of memory.
     pub(crate) codes: AlignedVec<i8>,
     /// (out_features, padded to 16)
     pub(crate) scales: AlignedVec<f32>,
@@ -47,9 +51,11 @@ impl PackedInt8 {
         for row in 0..out_features {
             let codes = &codes[row * in_features..][..in_features];
             row_sums[row] = codes.iter().map(|&code| i32::from(code)).sum();
-            let panel = row / LANES * groups;
+            let first = row - row % PANEL_OUTPUTS;
+            let panel = first * groups * INT8_GROUP;
+            let width = PANEL_OUTPUTS.min(row_sums.len() - first);
             for (group, codes) in codes.chunks(INT8_GROUP).enumerate() {
-                let start = ((panel + group) * LANES + row % LANES) * INT8_GROUP;
+                let start = panel + (group * width + row - first) * INT8_GROUP;
                 packed[start..start + codes.len()].copy_from_slice(codes);
             }
         }

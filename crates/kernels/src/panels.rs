@@ -1,4 +1,4 @@
-//! The packed layout of every weight: panels of sixteen outputs.
+//! The packed layout of float weights: panels of sixteen outputs.
 //!
 //! A weight (out_features, in_features) is cut into panels of sixteen consecutive output features. A panel holds, for each input
 //! feature k in ascending order, the sixteen weights of that column next to one another, so that a vector of outputs is one load. Rows

@@ -1,12 +1,29 @@
 //! Activations quantized token by token.
 
+use fewbit_numerics::activation::ActivationScheme;
+use fewbit_numerics::affine::AffineParameters;
+
+use crate::int8_tile::INT8_GROUP;
+use crate::panels::assert_shape;
+
+/// Where the scale and the zero point of a row of activations come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RowScale {
+    /// The row's own range, at run time (dynamic quantization).
+    PerToken(ActivationScheme),
+    /// One for all rows, known beforehand (static quantization); the zero point is in 0..=255.
+    Static(AffineParameters),
+}
+
 /// u8 codes (rows, columns) with a scale and a zero point (0..=255) for each row: element (r, c) stands for
 /// `(code - zero_point[r]) * scale[r]`. A reusable buffer that [`Kernels::quantize_rows`](crate::Kernels::quantize_rows) fills.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct QuantizedRows {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
+    /// (rows, stride): each row is padded with zeros to whole groups of the int8 weights.
     pub(crate) codes: Vec<u8>,
+    pub(crate) stride: usize,
     pub(crate) scales: Vec<f32>,
     pub(crate) zero_points: Vec<i32>,
 }
@@ -23,37 +40,53 @@ impl QuantizedRows {
     ///
     /// If the lengths do not agree, or a zero point is not in 0..=255.
     pub fn from_parts(
-        codes: Vec<u8>,
+        codes: &[u8],
         scales: Vec<f32>,
         zero_points: Vec<i32>,
         columns: usize,
     ) -> Self {
         let rows = scales.len();
-        crate::panels::assert_shape("codes", codes.len(), rows, columns);
+        assert_shape("codes", codes.len(), rows, columns);
         assert_eq!(zero_points.len(), rows, "zero points: one for each row");
         assert!(
             zero_points.iter().all(|zero| (0..=255).contains(zero)),
             "zero points are in 0..=255"
         );
+        let mut quantized = Self::new();
+        quantized.resize(rows, columns);
+        for row in 0..rows {
+            quantized
+                .row_mut(row)
+                .copy_from_slice(&codes[row * columns..][..columns]);
+        }
         Self {
-            rows,
-            columns,
-            codes,
             scales,
             zero_points,
+            ..quantized
         }
     }
 
     /// Makes room for (rows, columns); what the buffer held is forgotten.
     pub(crate) fn resize(&mut self, rows: usize, columns: usize) {
+        let stride = columns.next_multiple_of(INT8_GROUP);
         let elements = rows
-            .checked_mul(columns)
+            .checked_mul(stride)
             .expect("codes fit in the address space");
+        if stride != columns {
+            // What was a code may now be padding.
+            self.codes.clear();
+        }
         self.rows = rows;
         self.columns = columns;
+        self.stride = stride;
         self.codes.resize(elements, 0);
         self.scales.resize(rows, 0.0);
         self.zero_points.resize(rows, 0);
+    }
+
+    /// Codes of one row (columns).
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [u8] {
+        &mut self.codes[row * self.stride..][..self.columns]
     }
 
     /// Number of rows (tokens).
@@ -66,9 +99,14 @@ impl QuantizedRows {
         self.columns
     }
 
-    /// (rows, columns), row-major.
-    pub fn codes(&self) -> &[u8] {
-        &self.codes
+    /// Codes of one row (columns).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row.
+    pub fn row(&self, row: usize) -> &[u8] {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        &self.codes[row * self.stride..][..self.columns]
     }
 
     /// (rows)
@@ -79,5 +117,12 @@ impl QuantizedRows {
     /// (rows), each in 0..=255.
     pub fn zero_points(&self) -> &[i32] {
         &self.zero_points
+    }
+
+    /// Bytes held in memory, padding included.
+    pub fn memory_bytes(&self) -> usize {
+        self.codes.capacity()
+            + self.scales.capacity() * size_of::<f32>()
+            + self.zero_points.capacity() * size_of::<i32>()
     }
 }

@@ -1,4 +1,4 @@
-//! Activation functions.
+//! Activation functions, and what else may follow a product.
 
 /// Activation function of a feed-forward layer. NaN gives NaN; far tails give x, 0, 1 or -1, never NaN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,4 +30,46 @@ impl Activation {
         Activation::Tanh,
         Activation::Identity,
     ];
+}
+
+/// What becomes of a product while it is in registers: y = product + bias, and then y is stored, activated or added. The bits are those
+/// of the separate operations on a stored y.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Epilogue<'a> {
+    /// (out_features)
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) kind: EpilogueKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum EpilogueKind {
+    Store,
+    Add,
+    Activation(Activation),
+}
+
+impl<'a> Epilogue<'a> {
+    /// out = y
+    pub fn store(bias: Option<&'a [f32]>) -> Self {
+        Self {
+            bias,
+            kind: EpilogueKind::Store,
+        }
+    }
+
+    /// out = y + out: a residual connection.
+    pub fn add(bias: Option<&'a [f32]>) -> Self {
+        Self {
+            bias,
+            kind: EpilogueKind::Add,
+        }
+    }
+
+    /// out = activation(y)
+    pub fn activation(bias: Option<&'a [f32]>, activation: Activation) -> Self {
+        Self {
+            bias,
+            kind: EpilogueKind::Activation(activation),
+        }
+    }
 }

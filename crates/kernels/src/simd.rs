@@ -1,4 +1,4 @@
-//! What an instruction set must offer: vectors of sixteen lanes and an int8 tile.
+//! What an instruction set must offer: vectors of sixteen lanes.
 //!
 //! Every float algorithm of this crate is written once over [`Simd`]. Each operation below is exact or rounded once, as
 //! IEEE 754 says, and reductions have one fixed tree: so all instruction sets give the same bits by construction. An
@@ -6,8 +6,6 @@
 //! safe to call. They must be inlined into a function with the right `#[target_feature]`s to be fast.
 //!
 //! The vectors have sixteen lanes everywhere: one AVX-512 register, two of AVX2, four of NEON.
-
-use crate::aligned::Plain;
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
@@ -22,6 +20,9 @@ pub(crate) trait Simd: Copy {
     type I32: Copy;
     /// Sixteen conditions.
     type Mask: Copy;
+
+    /// Panels of sixteen float outputs that a tile of six rows takes at once: as many as leave all its sums in registers, 1, 2 or 4.
+    const TILE_PANELS: usize;
 
     /// The token.
     ///
@@ -118,39 +119,4 @@ pub(crate) trait Simd: Copy {
     fn reduce_min(self, a: Self::F32) -> f32;
     /// Greatest lane, by [`Simd::max`] in the tree of [`Simd::reduce_sum`] with the lower lane first.
     fn reduce_max(self, a: Self::F32) -> f32;
-}
-
-/// Consecutive columns of one row that the int8 weights keep together.
-pub(crate) const INT8_GROUP: usize = 4;
-
-/// Rows of the accumulator block that [`Int8Tile::int8_tile`] fills.
-pub(crate) const INT8_TILE_ROWS: usize = 6;
-
-/// Integer accumulators of one tile: one line for each row of activations.
-pub(crate) type Int8Accumulators = [[i32; LANES]; INT8_TILE_ROWS];
-
-/// Products of u8 activations and i8 weights, exact in i32 for all codes.
-pub(crate) trait Int8Tile: Simd {
-    /// What the tile reads for one activation code.
-    type Activation: Plain;
-
-    /// Writes the codes of one row as the tile reads them; `to` is at least as long as `codes`, its rest becomes zeros.
-    fn prepare_activations(self, codes: &[u8], to: &mut [Self::Activation]);
-
-    /// `accumulators[r][o]` = the sum over `groups * INT8_GROUP` columns k of activation (r, k) times weight (o, k), for the
-    /// first `rows` rows (1..=[`INT8_TILE_ROWS`]) and the sixteen outputs of a panel. No intermediate value saturates.
-    ///
-    /// # Safety
-    ///
-    /// `activations` points to `rows` rows, `stride` elements apart, of `groups * INT8_GROUP` elements; `weights` to a
-    /// panel laid out `[groups][16][INT8_GROUP]`, 64-byte aligned.
-    unsafe fn int8_tile(
-        self,
-        activations: *const Self::Activation,
-        stride: usize,
-        rows: usize,
-        weights: *const i8,
-        groups: usize,
-        accumulators: &mut Int8Accumulators,
-    );
 }

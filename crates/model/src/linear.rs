@@ -5,7 +5,8 @@ use crate::finite::check_values;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, StoredWeight};
 use fewbit_kernels::{
-    Kernels, PackedFloat, PackedFourBit, PackedInt8, PackedWeightOnlyInt8, QuantizedRows, Workspace,
+    Epilogue, Kernels, PackedFloat, PackedFourBit, PackedInt8, PackedWeightOnlyInt8, QuantizedRows,
+    RowScale, Workspace,
 };
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::dtype::DType;
@@ -70,8 +71,10 @@ impl<'a> LinearInput<'a> {
         }
         let columns = self.values.len() / self.rows;
         // A quantized row cannot hold NaN or infinity: they would become codes that look like any other.
-        check_values(self.values, columns, 0, site, "input")?;
-        kernels.quantize_rows(self.values, self.rows, columns, scheme, self.quantized);
+        let scale = RowScale::PerToken(scheme);
+        if !kernels.quantize_rows(self.values, self.rows, columns, scale, self.quantized) {
+            check_values(self.values, columns, 0, site, "input")?;
+        }
         self.scheme = Some(scheme);
         Ok(())
     }
@@ -199,16 +202,23 @@ impl Linear {
         kernels: &Kernels,
         workspace: &mut Workspace,
     ) -> Result<(), ModelError> {
-        let (rows, bias) = (input.rows, Some(self.bias.as_slice()));
+        let (rows, epilogue) = (input.rows, Epilogue::store(Some(&self.bias)));
         match &self.weight {
             Packed::Float(weight) => {
-                kernels.linear_float(input.values, rows, weight, bias, out, workspace);
+                kernels.linear_float(input.values, rows, weight, epilogue, out, workspace);
             }
             Packed::WeightOnlyInt8(weight) => {
-                kernels.linear_weight_only_int8(input.values, rows, weight, bias, out, workspace);
+                kernels.linear_weight_only_int8(
+                    input.values,
+                    rows,
+                    weight,
+                    epilogue,
+                    out,
+                    workspace,
+                );
             }
             Packed::FourBit(weight) => {
-                kernels.linear_four_bit(input.values, rows, weight, bias, out, workspace);
+                kernels.linear_four_bit(input.values, rows, weight, epilogue, out, workspace);
             }
             Packed::Int8 {
                 packed,
@@ -216,7 +226,7 @@ impl Linear {
                 largest_gain,
             } => {
                 input.quantize(*scheme, kernels, &self.site)?;
-                kernels.linear_int8(input.quantized, packed, bias, out, workspace);
+                kernels.linear_int8(input.quantized, packed, epilogue, out, workspace);
                 // Finite codes and small scales cannot overflow; only otherwise is the output worth a look.
                 let scale = input
                     .quantized

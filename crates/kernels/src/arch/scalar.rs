@@ -11,4 +11,7 @@ crate::arch::kernel_set! {
     name: "scalar",
     attribute: [inline(never)],
     token: Scalar,
+    int8_tile: Scalar,
+    int8_tile_name: "6x16",
+    float_tile_name: "6x16",
 }

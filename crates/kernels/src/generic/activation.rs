@@ -20,7 +20,7 @@ pub(crate) fn activation<S: Simd>(s: S, kind: Activation, x: &mut [f32]) {
 }
 
 /// A function of each lane alone.
-trait Function {
+pub(crate) trait Function {
     fn apply<S: Simd>(s: S, x: S::F32) -> S::F32;
 }
 
@@ -35,7 +35,7 @@ fn map<S: Simd, F: Function>(s: S, x: &mut [f32]) {
     }
 }
 
-struct Gelu;
+pub(crate) struct Gelu;
 impl Function for Gelu {
     /// x * Phi(x) = max(x, 0) - r(|x|) with r(a) = a * (1 - Phi(a)), which is smooth, even and at most 0.17: a piecewise polynomial, 0 from
     /// [`GELU_END`] on. Within 4e-7 of the exact value for |x| <= 8, and within one rounding of x or 0 beyond.
@@ -72,7 +72,7 @@ fn bounded_below<S: Simd>(s: S, x: S::F32) -> S::F32 {
     s.max(s.splat(-1000.0), x)
 }
 
-struct GeluTanh;
+pub(crate) struct GeluTanh;
 impl Function for GeluTanh {
     /// 0.5 * (1 + tanh(u)) = sigmoid(2 u), 2 u = x * (2 sqrt(2 / pi) + 2 sqrt(2 / pi) * 0.044715 * x^2).
     #[inline(always)]
@@ -84,7 +84,7 @@ impl Function for GeluTanh {
     }
 }
 
-struct QuickGelu;
+pub(crate) struct QuickGelu;
 impl Function for QuickGelu {
     #[inline(always)]
     fn apply<S: Simd>(s: S, x: S::F32) -> S::F32 {
@@ -93,7 +93,7 @@ impl Function for QuickGelu {
     }
 }
 
-struct Silu;
+pub(crate) struct Silu;
 impl Function for Silu {
     #[inline(always)]
     fn apply<S: Simd>(s: S, x: S::F32) -> S::F32 {
@@ -102,7 +102,15 @@ impl Function for Silu {
     }
 }
 
-struct Relu;
+pub(crate) struct Identity;
+impl Function for Identity {
+    #[inline(always)]
+    fn apply<S: Simd>(_s: S, x: S::F32) -> S::F32 {
+        x
+    }
+}
+
+pub(crate) struct Relu;
 impl Function for Relu {
     #[inline(always)]
     fn apply<S: Simd>(s: S, x: S::F32) -> S::F32 {
@@ -110,7 +118,7 @@ impl Function for Relu {
     }
 }
 
-struct Tanh;
+pub(crate) struct Tanh;
 impl Function for Tanh {
     /// 1 - 2 / (exp(2 x) + 1), and an odd polynomial near 0, where that form would lose all relative accuracy.
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Attention of one sequence.
 
 use crate::attention::AttentionInput;
-use crate::generic::float_tile::{Columns, Rows, TILE_ROWS, multiply};
+use crate::generic::float_tile::{Columns, Rows, TILE_ROWS, multiply, panels_at_once};
 use crate::generic::softmax::exponentials;
 use crate::generic::vector::divide;
 use crate::panels::panel_count;
@@ -35,7 +35,8 @@ pub(crate) fn attention<S: Simd>(
     if tokens == 0 || width == 0 {
         return;
     }
-    let padded_tokens = panel_count(tokens) * LANES;
+    let key_panels = panel_count(tokens);
+    let padded_tokens = key_panels * LANES;
     let keys = workspace.keys.slice::<f32>(padded_tokens * head_size);
     let value_panels = panel_count(head_size);
     let values = workspace.values.slice::<f32>(value_panels * LANES * tokens);
@@ -60,14 +61,19 @@ pub(crate) fn attention<S: Simd>(
                 stride: row_stride,
                 count,
             };
-            for (panel, keys) in keys.chunks_exact(head_size * LANES).enumerate() {
+            let mut panel = 0;
+            while panel < key_panels {
+                let at_once = panels_at_once::<S>(count, key_panels - panel);
                 let mut columns = Columns {
                     values: &mut scores[panel * LANES..],
                     stride: padded_tokens,
-                    count: LANES,
+                    count: at_once * LANES,
                     bias: None,
+                    add: false,
                 };
-                multiply(s, rows, keys, 1, head_size, &mut columns);
+                let keys = &keys[panel * head_size * LANES..];
+                multiply(s, rows, keys, at_once, head_size, &mut columns);
+                panel += at_once;
             }
 
             let mut sums = [0.0; QUERY_BLOCK];
@@ -85,15 +91,20 @@ pub(crate) fn attention<S: Simd>(
                 stride: padded_tokens,
                 count,
             };
-            for (panel, values) in values.chunks_exact(tokens * LANES).enumerate() {
+            let mut panel = 0;
+            while panel < value_panels {
+                let at_once = panels_at_once::<S>(count, value_panels - panel);
                 let column = panel * LANES;
                 let mut columns = Columns {
                     values: &mut out[block * width + first + column..],
                     stride: width,
-                    count: LANES.min(head_size - column),
+                    count: (at_once * LANES).min(head_size - column),
                     bias: None,
+                    add: false,
                 };
-                multiply(s, rows, values, 1, tokens, &mut columns);
+                let values = &values[panel * tokens * LANES..];
+                multiply(s, rows, values, at_once, tokens, &mut columns);
+                panel += at_once;
             }
             for (index, &sum) in sums[..count].iter().enumerate() {
                 let start = (block + index) * width + first;

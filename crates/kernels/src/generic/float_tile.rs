@@ -3,7 +3,7 @@
 use crate::generic::panel_element::PanelElement;
 use crate::simd::{LANES, Simd};
 
-/// Rows of a full tile: six rows of sixteen outputs are twelve of the sixteen AVX2 registers.
+/// Rows of a full tile: six rows of sixteen outputs are twelve of the sixteen AVX2 registers, six of 64 are 24 of the 32 of AVX-512.
 pub(crate) const TILE_ROWS: usize = 6;
 
 /// Rows of a row-major matrix.
@@ -23,13 +23,15 @@ pub(crate) struct Columns<'a> {
     pub(crate) count: usize,
     /// Added to each row, if any: one for each column.
     pub(crate) bias: Option<&'a [f32]>,
+    /// Whether the product is added to what the output holds.
+    pub(crate) add: bool,
 }
 
-/// `out(r, o) = (0 + sum over k ascending of x(r, k) * panel(k, o)) + bias(o)`: for each output one chain of fused multiply-adds and at
-/// most one addition, whatever the number of rows and the tile that computes it.
+/// `y(r, o) = (0 + sum over k ascending of x(r, k) * panel(k, o)) + bias(o)`: for each output one chain of fused multiply-adds and at
+/// most one addition, whatever the number of rows and the tile that computes it. `out = y` or `out = y + out`.
 ///
-/// `panels` are `panel_count` consecutive panels of `depth` lines; `out` has the columns of these panels. More than one panel is for few
-/// rows, where one panel has too few chains to keep the multipliers busy: 4 panels go with 1 row, 2 panels with 1 or 2 rows.
+/// `panels` are `panel_count` consecutive panels of `depth` lines; `out` has the columns of these panels. How many panels go with how many
+/// rows is for [`panels_at_once`] to say.
 #[inline(always)]
 pub(crate) fn multiply<S: Simd, E: PanelElement>(
     s: S,
@@ -49,34 +51,59 @@ pub(crate) fn multiply<S: Simd, E: PanelElement>(
     assert!(out.bias.is_none_or(|bias| bias.len() == out.count));
     let panels = panels.as_ptr();
     // SAFETY: by the assertions above, rows 0..count of x with `depth` elements, the panels and the output columns are in bounds; the row
-    // tiles below cover exactly these rows.
+    // tiles cover exactly these rows.
     unsafe {
-        match (panel_count, x.count) {
-            (4, 1) => tile::<S, E, 1, 4>(s, x, 0, panels, depth, out),
-            (2, 1) => tile::<S, E, 1, 2>(s, x, 0, panels, depth, out),
-            (2, 2) => tile::<S, E, 2, 2>(s, x, 0, panels, depth, out),
-            (1, _) => {
-                for (row, rows) in row_tiles(x.count) {
-                    match rows {
-                        6 => tile::<S, E, 6, 1>(s, x, row, panels, depth, out),
-                        5 => tile::<S, E, 5, 1>(s, x, row, panels, depth, out),
-                        4 => tile::<S, E, 4, 1>(s, x, row, panels, depth, out),
-                        3 => tile::<S, E, 3, 1>(s, x, row, panels, depth, out),
-                        2 => tile::<S, E, 2, 1>(s, x, row, panels, depth, out),
-                        _ => tile::<S, E, 1, 1>(s, x, row, panels, depth, out),
-                    }
-                }
-            }
-            _ => unreachable!("no tile of {} rows and {panel_count} panels", x.count),
+        match panel_count {
+            4 if S::TILE_PANELS >= 4 => rows::<S, E, 4>(s, x, panels, depth, out),
+            4 => tile::<S, E, 1, 4>(s, x, 0, panels, depth, out),
+            2 if S::TILE_PANELS >= 2 => rows::<S, E, 2>(s, x, panels, depth, out),
+            2 if x.count == 1 => tile::<S, E, 1, 2>(s, x, 0, panels, depth, out),
+            2 => tile::<S, E, 2, 2>(s, x, 0, panels, depth, out),
+            _ => rows::<S, E, 1>(s, x, panels, depth, out),
         }
     }
 }
 
-/// How many panels to multiply at once for that many rows.
-pub(crate) fn panels_at_once(rows: usize) -> usize {
-    match rows {
+/// All rows, tile by tile.
+///
+/// # Safety
+///
+/// As for [`tile`], for all rows of x.
+#[inline(always)]
+unsafe fn rows<S: Simd, E: PanelElement, const PANELS: usize>(
+    s: S,
+    x: Rows<'_>,
+    panels: *const E,
+    depth: usize,
+    out: &mut Columns<'_>,
+) {
+    for (row, rows) in row_tiles(x.count) {
+        // SAFETY: this function's contract.
+        unsafe {
+            match rows {
+                6 => tile::<S, E, 6, PANELS>(s, x, row, panels, depth, out),
+                5 => tile::<S, E, 5, PANELS>(s, x, row, panels, depth, out),
+                4 => tile::<S, E, 4, PANELS>(s, x, row, panels, depth, out),
+                3 => tile::<S, E, 3, PANELS>(s, x, row, panels, depth, out),
+                2 => tile::<S, E, 2, PANELS>(s, x, row, panels, depth, out),
+                _ => tile::<S, E, 1, PANELS>(s, x, row, panels, depth, out),
+            }
+        }
+    }
+}
+
+/// How many of the `left` panels to multiply at once with that many rows: as many as a full tile takes, and more with one or two rows,
+/// where few panels have too few chains to keep the multipliers busy.
+#[inline(always)]
+pub(crate) fn panels_at_once<S: Simd>(rows: usize, left: usize) -> usize {
+    let most = match rows {
         1 => 4,
-        2 => 2,
+        2 => S::TILE_PANELS.max(2),
+        _ => S::TILE_PANELS,
+    };
+    match left {
+        4.. => most,
+        2.. => most.min(2),
         _ => 1,
     }
 }
@@ -133,7 +160,11 @@ unsafe fn tile<S: Simd, E: PanelElement, const ROWS: usize, const PANELS: usize>
                     value = s.add(value, s.load_up_to(&bias[first..first + columns], 0.0));
                 }
                 let start = (row + r) * out.stride + first;
-                s.store_up_to(value, &mut out.values[start..start + columns]);
+                let out_vector = &mut out.values[start..start + columns];
+                if out.add {
+                    value = s.add(value, s.load_up_to(out_vector, 0.0));
+                }
+                s.store_up_to(value, out_vector);
             }
         }
     }

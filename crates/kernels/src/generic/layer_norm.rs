@@ -1,6 +1,8 @@
 //! Layer normalization.
 
+use crate::generic::quantize_rows::quantize_row;
 use crate::generic::vector::{SquaredDistance, Value, add, sum};
+use crate::quantized_rows::{QuantizedRows, RowScale};
 use crate::simd::{LANES, Simd};
 
 /// For each row: x = (x + residual), then `fma((x - mean) * (1 / sqrt(variance + epsilon)), gamma, beta)`.
@@ -19,26 +21,49 @@ pub(crate) struct LayerNorm<'a> {
 }
 
 #[inline(always)]
-pub(crate) fn layer_norm<S: Simd>(s: S, call: LayerNorm<'_>) {
-    let LayerNorm {
-        x,
-        residual,
-        gamma,
-        beta,
-        epsilon,
-    } = call;
-    let columns = gamma.len();
-    if columns == 0 {
-        return;
+pub(crate) fn layer_norm<S: Simd>(s: S, mut call: LayerNorm<'_>) {
+    for row in 0..call.rows() {
+        call.normalize(s, row);
     }
-    for (index, row) in x.chunks_exact_mut(columns).enumerate() {
-        if let Some(residual) = residual {
-            add(s, row, &residual[index * columns..][..columns]);
+}
+
+/// [`layer_norm`], and the rows that it gives quantized while they are in the cache. Returns whether all elements are finite.
+#[inline(always)]
+pub(crate) fn layer_norm_quantize<S: Simd>(
+    s: S,
+    mut call: LayerNorm<'_>,
+    scale: RowScale,
+    out: &mut QuantizedRows,
+) -> bool {
+    let mut finite = true;
+    for row in 0..call.rows() {
+        finite &= quantize_row(s, call.normalize(s, row), scale, out, row);
+    }
+    finite
+}
+
+impl LayerNorm<'_> {
+    fn rows(&self) -> usize {
+        match self.gamma.len() {
+            0 => 0,
+            columns => self.x.len() / columns,
         }
-        let mean = sum(s, Value, row) / columns as f32;
-        let variance = sum(s, SquaredDistance { center: mean }, row) / columns as f32;
-        let inverse = 1.0 / (variance + epsilon).sqrt();
-        scale_and_shift(s, row, mean, inverse, gamma, beta);
+    }
+
+    /// Normalizes a row and returns it.
+    #[inline(always)]
+    fn normalize<S: Simd>(&mut self, s: S, row: usize) -> &[f32] {
+        let columns = self.gamma.len();
+        let place = row * columns..(row + 1) * columns;
+        let x = &mut self.x[place.clone()];
+        if let Some(residual) = self.residual {
+            add(s, x, &residual[place]);
+        }
+        let mean = sum(s, Value, x) / columns as f32;
+        let variance = sum(s, SquaredDistance { center: mean }, x) / columns as f32;
+        let inverse = 1.0 / (variance + self.epsilon).sqrt();
+        scale_and_shift(s, x, mean, inverse, self.gamma, self.beta);
+        x
     }
 }
 

@@ -1,21 +1,22 @@
 //! Products with float weights.
 
+use crate::generic::activation::activation;
 use crate::generic::float_tile::{Columns, Rows, multiply, panels_at_once};
 use crate::generic::panel_source::PanelSource;
 use crate::panels::panel_count;
+use crate::row_operations::{Epilogue, EpilogueKind};
 use crate::simd::{LANES, Simd};
 
-/// `out = x * W^T + bias`.
+/// `y = x * W^T + bias`, then the epilogue.
 pub(crate) struct Linear<'a> {
     /// (rows, in_features)
     pub(crate) x: &'a [f32],
     pub(crate) rows: usize,
     pub(crate) in_features: usize,
     pub(crate) out_features: usize,
-    /// (out_features)
-    pub(crate) bias: Option<&'a [f32]>,
     /// (rows, out_features)
     pub(crate) out: &'a mut [f32],
+    pub(crate) epilogue: Epilogue<'a>,
 }
 
 /// Panels outside, row tiles inside: a panel is read (or decoded) once and stays in the cache for all rows.
@@ -26,8 +27,8 @@ pub(crate) fn linear<S: Simd>(s: S, call: Linear<'_>, mut source: impl PanelSour
         rows,
         in_features,
         out_features,
-        bias,
         out,
+        epilogue: Epilogue { bias, kind },
     } = call;
     let x = Rows {
         values: x,
@@ -40,8 +41,7 @@ pub(crate) fn linear<S: Simd>(s: S, call: Linear<'_>, mut source: impl PanelSour
     let total = panel_count(out_features);
     let mut panel = 0;
     while panel < total {
-        let at_once = panels_at_once(rows);
-        let at_once = if panel + at_once <= total { at_once } else { 1 };
+        let at_once = panels_at_once::<S>(rows, total - panel);
         let first = panel * LANES;
         let count = (at_once * LANES).min(out_features - first);
         let mut columns = Columns {
@@ -49,9 +49,15 @@ pub(crate) fn linear<S: Simd>(s: S, call: Linear<'_>, mut source: impl PanelSour
             stride: out_features,
             count,
             bias: bias.map(|bias| &bias[first..first + count]),
+            add: kind == EpilogueKind::Add,
         };
         let panels = source.panels(s, panel, at_once);
         multiply(s, x, panels, at_once, in_features, &mut columns);
+        if let EpilogueKind::Activation(kind) = kind {
+            for row in out.chunks_exact_mut(out_features) {
+                activation(s, kind, &mut row[first..first + count]);
+            }
+        }
         panel += at_once;
     }
 }

@@ -1,12 +1,18 @@
 //! Products of quantized activations and int8 weights.
 
-use crate::aligned::Scratch;
-use crate::generic::float_tile::row_tiles;
-use crate::packed_int8::PackedInt8;
-use crate::quantized_rows::QuantizedRows;
-use crate::simd::{INT8_GROUP, INT8_TILE_ROWS, Int8Tile, LANES};
+use fewbit_numerics::affine::AffineParameters;
 
-/// `out(r, o) = fma(f32(acc), scale_row(r) * scale_channel(o), bias(o) or 0)` with
+use crate::aligned::Scratch;
+use crate::generic::activation::{Function, Gelu, GeluTanh, Identity, QuickGelu, Relu, Silu, Tanh};
+use crate::generic::float_tile::row_tiles;
+use crate::generic::quantize_rows::Encoder;
+use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile};
+use crate::packed_int8::{PANEL_OUTPUTS, PackedInt8};
+use crate::quantized_rows::QuantizedRows;
+use crate::row_operations::{Activation, EpilogueKind};
+use crate::simd::{LANES, Simd};
+
+/// `y(r, o) = fma(f32(acc), scale_row(r) * scale_channel(o), bias(o) or 0)` with
 /// `acc = sum over k of code(r, k) * weight(o, k) - zero_point(r) * sum over k of weight(o, k)`, exact in i32.
 pub(crate) struct LinearInt8<'a> {
     /// (rows, in_features)
@@ -14,70 +20,264 @@ pub(crate) struct LinearInt8<'a> {
     pub(crate) weight: &'a PackedInt8,
     /// (out_features)
     pub(crate) bias: Option<&'a [f32]>,
-    /// (rows, out_features)
-    pub(crate) out: &'a mut [f32],
     /// Holds the prepared activations.
     pub(crate) scratch: &'a mut Scratch,
 }
 
-/// Panels outside, row tiles inside. The codes of the activations are brought into the form that the tile reads once a call.
+/// Where y goes, and how.
+pub(crate) struct Output<'a> {
+    /// (rows, out_features)
+    pub(crate) values: &'a mut [f32],
+    pub(crate) kind: EpilogueKind,
+}
+
+/// y goes through an activation function and becomes codes of one scale.
+pub(crate) struct Requantize<'a> {
+    pub(crate) activation: Activation,
+    pub(crate) parameters: AffineParameters,
+    /// (rows, out_features)
+    pub(crate) codes: &'a mut QuantizedRows,
+}
+
 #[inline(always)]
-pub(crate) fn linear_int8<S: Int8Tile>(s: S, call: LinearInt8<'_>) {
+pub(crate) fn linear_int8<S: Simd, T: Int8Tile>(
+    s: S,
+    t: T,
+    call: LinearInt8<'_>,
+    output: Output<'_>,
+) {
+    let stride = call.weight.out_features;
+    let Output { values, kind } = output;
+    match kind {
+        EpilogueKind::Store => run(s, t, call, &mut Stored::<Identity>::new(values, stride)),
+        EpilogueKind::Add => run(s, t, call, &mut Added { values, stride }),
+        EpilogueKind::Activation(kind) => match kind {
+            Activation::Gelu => run(s, t, call, &mut Stored::<Gelu>::new(values, stride)),
+            Activation::GeluTanh => run(s, t, call, &mut Stored::<GeluTanh>::new(values, stride)),
+            Activation::QuickGelu => run(s, t, call, &mut Stored::<QuickGelu>::new(values, stride)),
+            Activation::Relu => run(s, t, call, &mut Stored::<Relu>::new(values, stride)),
+            Activation::Silu => run(s, t, call, &mut Stored::<Silu>::new(values, stride)),
+            Activation::Tanh => run(s, t, call, &mut Stored::<Tanh>::new(values, stride)),
+            Activation::Identity => run(s, t, call, &mut Stored::<Identity>::new(values, stride)),
+        },
+    }
+}
+
+#[inline(always)]
+pub(crate) fn linear_requantize<S: Simd, T: Int8Tile>(
+    s: S,
+    t: T,
+    call: LinearInt8<'_>,
+    output: Requantize<'_>,
+) {
+    let Requantize {
+        activation,
+        parameters,
+        codes,
+    } = output;
+    let stride = codes.stride;
+    let codes = codes.codes.as_mut_slice();
+    let encoder = Encoder::new(s, parameters);
+    match activation {
+        Activation::Gelu => run(
+            s,
+            t,
+            call,
+            &mut Encoded::<S, Gelu>::new(encoder, codes, stride),
+        ),
+        Activation::GeluTanh => {
+            run(
+                s,
+                t,
+                call,
+                &mut Encoded::<S, GeluTanh>::new(encoder, codes, stride),
+            );
+        }
+        Activation::QuickGelu => {
+            run(
+                s,
+                t,
+                call,
+                &mut Encoded::<S, QuickGelu>::new(encoder, codes, stride),
+            );
+        }
+        Activation::Relu => run(
+            s,
+            t,
+            call,
+            &mut Encoded::<S, Relu>::new(encoder, codes, stride),
+        ),
+        Activation::Silu => run(
+            s,
+            t,
+            call,
+            &mut Encoded::<S, Silu>::new(encoder, codes, stride),
+        ),
+        Activation::Tanh => run(
+            s,
+            t,
+            call,
+            &mut Encoded::<S, Tanh>::new(encoder, codes, stride),
+        ),
+        Activation::Identity => {
+            run(
+                s,
+                t,
+                call,
+                &mut Encoded::<S, Identity>::new(encoder, codes, stride),
+            );
+        }
+    }
+}
+
+/// What happens to a vector of outputs while it is in a register.
+trait Finish<S: Simd> {
+    /// `value` is y(row, column..column + count), count being at most sixteen.
+    fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize);
+}
+
+/// `out = f(y)`
+struct Stored<'a, F> {
+    values: &'a mut [f32],
+    stride: usize,
+    function: std::marker::PhantomData<F>,
+}
+
+impl<'a, F> Stored<'a, F> {
+    #[inline(always)]
+    fn new(values: &'a mut [f32], stride: usize) -> Self {
+        Self {
+            values,
+            stride,
+            function: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<S: Simd, F: Function> Finish<S> for Stored<'_, F> {
+    #[inline(always)]
+    fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
+        let start = row * self.stride + column;
+        s.store_up_to(F::apply(s, value), &mut self.values[start..start + count]);
+    }
+}
+
+/// `out += y`
+struct Added<'a> {
+    values: &'a mut [f32],
+    stride: usize,
+}
+
+impl<S: Simd> Finish<S> for Added<'_> {
+    #[inline(always)]
+    fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
+        let start = row * self.stride + column;
+        let out = &mut self.values[start..start + count];
+        let sum = s.add(value, s.load_up_to(out, 0.0));
+        s.store_up_to(sum, out);
+    }
+}
+
+/// `codes = encode(f(y))`
+struct Encoded<'a, S: Simd, F> {
+    encoder: Encoder<S>,
+    codes: &'a mut [u8],
+    stride: usize,
+    function: std::marker::PhantomData<F>,
+}
+
+impl<'a, S: Simd, F> Encoded<'a, S, F> {
+    #[inline(always)]
+    fn new(encoder: Encoder<S>, codes: &'a mut [u8], stride: usize) -> Self {
+        Self {
+            encoder,
+            codes,
+            stride,
+            function: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<S: Simd, F: Function> Finish<S> for Encoded<'_, S, F> {
+    #[inline(always)]
+    fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
+        let start = row * self.stride + column;
+        let out = &mut self.codes[start..start + count];
+        self.encoder.encode_up_to(s, F::apply(s, value), out);
+    }
+}
+
+/// Panels outside, row tiles inside: a panel is read once and stays in the cache for all rows. While the first row tiles of a panel run,
+/// the next panel is asked for, so that few rows do not wait for memory.
+#[inline(always)]
+fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl Finish<S>) {
     let LinearInt8 {
         x,
         weight,
         bias,
-        out,
         scratch,
     } = call;
     if x.rows == 0 {
         return;
     }
     let groups = weight.groups;
-    let stride = groups * INT8_GROUP;
-    let activations = scratch.slice::<S::Activation>(x.rows * stride);
-    if stride > 0 {
-        let prepared = activations.chunks_exact_mut(stride);
-        for (row, prepared) in prepared.enumerate() {
-            let codes = &x.codes[row * x.columns..][..x.columns];
-            s.prepare_activations(codes, prepared);
-        }
-    }
-    let activations: &[S::Activation] = activations;
-
-    let mut accumulators = [[0; LANES]; INT8_TILE_ROWS];
+    let (activations, stride) = t.activations(x, scratch);
     let scales = weight.scales.as_chunks::<LANES>().0;
     let row_sums = weight.row_sums.as_chunks::<LANES>().0;
-    for (panel, (scales, row_sums)) in scales.iter().zip(row_sums).enumerate() {
-        let codes = &weight.codes[panel * stride * LANES..][..stride * LANES];
-        let first = panel * LANES;
-        let columns = LANES.min(weight.out_features - first);
-        let bias = match bias {
-            Some(bias) => s.load_up_to(&bias[first..first + columns], 0.0),
-            None => s.splat(0.0),
-        };
-        let channel_scales = s.load(scales);
-        let row_sums = s.load_i32(row_sums);
-        for (row, rows) in row_tiles(x.rows) {
-            let activations = &activations[row * stride..][..rows * stride];
-            // SAFETY: both slices were cut to the sizes that the tile reads, and panels are whole cache lines.
-            unsafe {
-                s.int8_tile(
-                    activations.as_ptr(),
+    let mut accumulators = Int8Accumulators::new();
+    for first in (0..weight.out_features).step_by(PANEL_OUTPUTS) {
+        let panel_start = first * groups * INT8_GROUP;
+        let panel_vectors = PANEL_OUTPUTS.min(weight.row_sums.len() - first) / LANES;
+        let group_stride = panel_vectors * LANES * INT8_GROUP;
+        let panel = &weight.codes[panel_start..][..groups * group_stride];
+        let mut prefetch = panel.as_ptr_range().end;
+        let mut prefetch_left = groups * panel_vectors;
+        for vector in (0..panel_vectors).step_by(T::VECTORS) {
+            let vectors = T::VECTORS.min(panel_vectors - vector);
+            for (row, rows) in row_tiles(x.rows) {
+                let tiles = x.rows.div_ceil(rows);
+                // A panel that is read once is a stream that the CPU follows by itself.
+                let prefetch_lines = if tiles == 1 || prefetch_left == 0 {
+                    0
+                } else {
+                    panel_vectors.div_ceil(tiles)
+                };
+                let operands = Int8Operands {
+                    activations: activations[row * stride..][..rows * stride].as_ptr(),
                     stride,
                     rows,
-                    codes.as_ptr(),
+                    weights: panel.as_ptr().wrapping_add(vector * LANES * INT8_GROUP),
+                    group_stride,
                     groups,
-                    &mut accumulators,
-                );
-            }
-            for (row, sums) in (row..row + rows).zip(&accumulators) {
-                let zero_point = s.splat_i32(x.zero_points[row]);
-                let sums = s.sub_i32(s.load_i32(sums), s.mul_i32(zero_point, row_sums));
-                let scale = s.mul(s.splat(x.scales[row]), channel_scales);
-                let value = s.fma(s.to_f32(sums), scale, bias);
-                let start = row * weight.out_features + first;
-                s.store_up_to(value, &mut out[start..start + columns]);
+                    vectors,
+                    prefetch,
+                    prefetch_lines,
+                };
+                let asked = prefetch_lines * groups;
+                prefetch = prefetch.wrapping_add(asked * LANES * INT8_GROUP);
+                prefetch_left = prefetch_left.saturating_sub(asked);
+                // SAFETY: activations and panel were cut to the sizes that the tile reads, rows are padded to whole groups, panels
+                // are whole cache lines, and there are as many vectors as the panel has from this one on.
+                unsafe { t.multiply(operands, &mut accumulators) };
+                for index in 0..vectors {
+                    let block = first / LANES + vector + index;
+                    let column = block * LANES;
+                    let count = LANES.min(weight.out_features - column);
+                    let bias = match bias {
+                        Some(bias) => s.load_up_to(&bias[column..column + count], 0.0),
+                        None => s.splat(0.0),
+                    };
+                    let channel_scales = s.load(&scales[block]);
+                    let sums_of_weights = s.load_i32(&row_sums[block]);
+                    for (row, lines) in (row..row + rows).zip(&accumulators.0) {
+                        let zero_point = s.splat_i32(x.zero_points[row]);
+                        let correction = s.mul_i32(zero_point, sums_of_weights);
+                        let sums = s.sub_i32(s.load_i32(&lines[index]), correction);
+                        let scale = s.mul(s.splat(x.scales[row]), channel_scales);
+                        let value = s.fma(s.to_f32(sums), scale, bias);
+                        finish.finish(s, value, row, column, count);
+                    }
+                }
             }
         }
     }

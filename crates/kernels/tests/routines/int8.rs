@@ -1,8 +1,9 @@
 //! Products of quantized activations: exact integers, then one fused multiply-add.
 
-use fewbit_kernels::{Isa, Kernels, PackedInt8, QuantizedRows, Workspace};
+use fewbit_kernels::{Activation, Epilogue, Isa, Kernels, PackedInt8, QuantizedRows, Workspace};
+use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
-use crate::products::shapes;
+use crate::products::{check_epilogues, shapes};
 use crate::support::{Failures, Numbers};
 
 struct Product {
@@ -40,41 +41,108 @@ impl Product {
 
     fn rows(&self, rows: std::ops::Range<usize>) -> QuantizedRows {
         QuantizedRows::from_parts(
-            self.codes[rows.start * self.in_features..rows.end * self.in_features].to_vec(),
+            &self.codes[rows.start * self.in_features..rows.end * self.in_features],
             self.scales[rows.clone()].to_vec(),
             self.zero_points[rows].to_vec(),
             self.in_features,
         )
     }
 
-    fn check(&self, kernels: &Kernels, failures: &mut Failures, workspace: &mut Workspace) {
-        let (rows, out_features) = (self.scales.len(), self.channel_scales.len());
-        let shape = format!("{rows}x{out_features}x{}", self.in_features);
-        let weight = PackedInt8::new(
+    fn packed(&self) -> PackedInt8 {
+        let out_features = self.channel_scales.len();
+        PackedInt8::new(
             &self.weight,
             &self.channel_scales,
             out_features,
             self.in_features,
-        );
+        )
+    }
+
+    fn shape(&self) -> String {
+        let (rows, out_features) = (self.scales.len(), self.channel_scales.len());
+        format!("{rows}x{out_features}x{}", self.in_features)
+    }
+
+    fn check(&self, kernels: &Kernels, failures: &mut Failures, workspace: &mut Workspace) {
+        let (rows, out_features) = (self.scales.len(), self.channel_scales.len());
+        let (shape, weight) = (self.shape(), self.packed());
         let expected = self.expected();
         let bias = self.bias.as_deref();
+        let store = Epilogue::store(bias);
+        let x = self.rows(0..rows);
         let mut out = vec![f32::NAN; expected.len()];
-        kernels.linear_int8(&self.rows(0..rows), &weight, bias, &mut out, workspace);
+        kernels.linear_int8(&x, &weight, store, &mut out, workspace);
         failures.same_bits(&shape, &out, &expected);
         let mut alone = vec![f32::NAN; expected.len()];
         for row in 0..rows {
             let out = &mut alone[row * out_features..][..out_features];
-            kernels.linear_int8(&self.rows(row..row + 1), &weight, bias, out, workspace);
+            kernels.linear_int8(&self.rows(row..row + 1), &weight, store, out, workspace);
         }
         failures.same_bits(format!("{shape}, row by row"), &alone, &expected);
+        check_epilogues(&shape, &expected, bias, failures, |epilogue, out| {
+            kernels.linear_int8(&x, &weight, epilogue, out, workspace);
+        });
+    }
+
+    /// Codes of one scale have the bits of the rounding rule on the activated product.
+    fn check_requantized(
+        &self,
+        activation: Activation,
+        parameters: AffineParameters,
+        kernels: &Kernels,
+        failures: &mut Failures,
+        workspace: &mut Workspace,
+    ) {
+        let (rows, out_features) = (self.scales.len(), self.channel_scales.len());
+        let mut y = self.expected();
+        let portable = Kernels::for_isa(Isa::Scalar).unwrap();
+        portable.activation(activation, &mut y);
+        let code = |&y| u8::try_from(parameters.quantize(y, CodeRange::UINT8)).unwrap();
+        let codes: Vec<u8> = y.iter().map(code).collect();
+        let expected = QuantizedRows::from_parts(
+            &codes,
+            vec![parameters.scale; rows],
+            vec![parameters.zero_point; rows],
+            out_features,
+        );
+        // A buffer that held something else: nothing of it may stay, not even in the padding.
+        let mut found = QuantizedRows::from_parts(&[7; 600], vec![3.0; 2], vec![1; 2], 300);
+        let (x, weight, bias) = (self.rows(0..rows), self.packed(), self.bias.as_deref());
+        kernels.linear_requantize(
+            &x, &weight, bias, activation, parameters, &mut found, workspace,
+        );
+        failures.check(found == expected, || {
+            format!(
+                "{}, {activation:?}, {parameters:?}: codes differ",
+                self.shape()
+            )
+        });
     }
 }
 
-pub(crate) fn linear_int8(kernels: &Kernels, failures: &mut Failures) {
-    let mut numbers = Numbers::new(10);
+pub(crate) fn linear_requantize(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(11);
     let mut workspace = Workspace::new();
-    for (rows, out_features, in_features) in shapes() {
+    for (index, (rows, out_features, in_features)) in shapes().into_iter().enumerate() {
+        // Only a finite y has a code: ordinary scales.
         let product = Product {
+            scales: numbers.floats(rows, 0.1),
+            channel_scales: numbers.floats(out_features, 0.1),
+            ..Product::new(rows, out_features, in_features, &mut numbers)
+        };
+        let parameters = AffineParameters {
+            // From scales where everything is clamped to one where all is the zero point.
+            scale: [1e-6, 0.02, 1.0, 1e20][numbers.below(4)],
+            zero_point: [0, 255, 128, 77][numbers.below(4)],
+        };
+        let activation = Activation::ALL[index % Activation::ALL.len()];
+        product.check_requantized(activation, parameters, kernels, failures, &mut workspace);
+    }
+}
+
+impl Product {
+    fn new(rows: usize, out_features: usize, in_features: usize, numbers: &mut Numbers) -> Self {
+        Product {
             codes: numbers.bytes(rows * in_features),
             scales: numbers.rough(rows),
             zero_points: (0..rows)
@@ -84,7 +152,15 @@ pub(crate) fn linear_int8(kernels: &Kernels, failures: &mut Failures) {
             channel_scales: numbers.rough(out_features),
             bias: (numbers.below(3) > 0).then(|| numbers.floats(out_features, 1.0)),
             in_features,
-        };
+        }
+    }
+}
+
+pub(crate) fn linear_int8(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(10);
+    let mut workspace = Workspace::new();
+    for (rows, out_features, in_features) in shapes() {
+        let product = Product::new(rows, out_features, in_features, &mut numbers);
         product.check(kernels, failures, &mut workspace);
     }
 
@@ -125,7 +201,8 @@ fn a_longer_weight_is_refused() {
 #[should_panic(expected = "the columns of x are the in_features of the weight")]
 fn activations_of_another_width_are_refused() {
     let weight = PackedInt8::new(&[1; 8], &[1.0; 2], 2, 4);
-    let x = QuantizedRows::from_parts(vec![0; 3], vec![1.0], vec![0], 3);
+    let x = QuantizedRows::from_parts(&[0; 3], vec![1.0], vec![0], 3);
     let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
-    kernels.linear_int8(&x, &weight, None, &mut [0.0; 2], &mut Workspace::new());
+    let epilogue = Epilogue::store(None);
+    kernels.linear_int8(&x, &weight, epilogue, &mut [0.0; 2], &mut Workspace::new());
 }

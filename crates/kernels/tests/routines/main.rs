@@ -23,8 +23,10 @@ fn check_of(operation: Operation) -> fn(&Kernels, &mut Failures) {
         Operation::LinearWeightOnlyInt8 => products::linear_weight_only_int8,
         Operation::LinearFourBit => products::linear_four_bit,
         Operation::LinearInt8 => int8::linear_int8,
+        Operation::LinearRequantize => int8::linear_requantize,
         Operation::QuantizeRows => quantization::quantize_rows,
         Operation::LayerNorm => rows::layer_norm,
+        Operation::LayerNormQuantize => quantization::layer_norm_quantize,
         Operation::Add => rows::add,
         Operation::Normalize => rows::normalize,
         Operation::Activation => activations::activation,
@@ -44,7 +46,7 @@ fn every_routine_equals_its_reference() {
     failures.finish();
 }
 
-/// Which instruction sets these tests ran. `FEWBIT_REQUIRE_ISA=scalar,avx2` makes a missing one a failure.
+/// Which instruction sets these tests ran. `FEWBIT_REQUIRE_ISA=avx2,avx512vnni` makes a missing one a failure.
 #[test]
 #[allow(clippy::print_stdout, reason = "the census is the test's output")]
 fn census() {

@@ -1,16 +1,18 @@
 //! Products with float activations: one chain of fused multiply-adds for each output, bit for bit.
 
-use fewbit_kernels::{Kernels, PackedFloat, PackedFourBit, PackedWeightOnlyInt8, Workspace};
+use fewbit_kernels::{
+    Activation, Epilogue, Isa, Kernels, PackedFloat, PackedFourBit, PackedWeightOnlyInt8, Workspace,
+};
 use fewbit_numerics::four_bit::{FourBitType, dequantize_range};
 use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f16_bytes_to_f32};
 
 use crate::support::{Failures, Numbers, ROUNDOFF};
 
-/// (rows, out_features, in_features): nothing, one, and both sides of the tile of 6 x 16 and of the panels taken at once.
+/// (rows, out_features, in_features): nothing, one, and both sides of the tiles of 6 x 16 and 6 x 64 and of the panels taken at once.
 pub(crate) fn shapes() -> Vec<(usize, usize, usize)> {
     let mut shapes = Vec::new();
     for rows in [0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 25] {
-        for out_features in [0, 1, 15, 16, 17, 32, 33, 64, 81] {
+        for out_features in [0, 1, 15, 16, 17, 32, 33, 64, 81, 128] {
             for in_features in [0, 1, 2, 3, 4, 7, 64, 65] {
                 shapes.push((rows, out_features, in_features));
             }
@@ -70,26 +72,54 @@ impl Product {
         out
     }
 
-    /// Runs `multiply(x, rows, bias, out)` on all rows at once and on each row alone.
+    /// Runs `multiply(x, rows, epilogue, out)` on all rows at once and on each row alone.
     fn check(
         &self,
         weight: &[f32],
         failures: &mut Failures,
-        mut multiply: impl FnMut(&[f32], usize, Option<&[f32]>, &mut [f32]),
+        mut multiply: impl FnMut(&[f32], usize, Epilogue<'_>, &mut [f32]),
     ) {
         let shape = format!("{}x{}x{}", self.rows, self.out_features, self.in_features);
         let expected = self.expected(weight);
+        let store = Epilogue::store(self.bias());
         let mut out = vec![f32::NAN; expected.len()];
-        multiply(&self.x, self.rows, self.bias(), &mut out);
+        multiply(&self.x, self.rows, store, &mut out);
         failures.same_bits(&shape, &out, &expected);
         let mut alone = vec![f32::NAN; expected.len()];
         for row in 0..self.rows {
             let x = &self.x[row * self.in_features..][..self.in_features];
             let out = &mut alone[row * self.out_features..][..self.out_features];
-            multiply(x, 1, self.bias(), out);
+            multiply(x, 1, store, out);
         }
         failures.same_bits(format!("{shape}, row by row"), &alone, &expected);
+        check_epilogues(&shape, &expected, self.bias(), failures, |epilogue, out| {
+            multiply(&self.x, self.rows, epilogue, out);
+        });
     }
+}
+
+/// What follows a product in registers has the bits of the operation on the stored product `y`.
+pub(crate) fn check_epilogues(
+    shape: &str,
+    y: &[f32],
+    bias: Option<&[f32]>,
+    failures: &mut Failures,
+    mut multiply: impl FnMut(Epilogue<'_>, &mut [f32]),
+) {
+    let portable = Kernels::for_isa(Isa::Scalar).unwrap();
+    let residual = Numbers::new(6).floats(y.len(), 1.0);
+    let mut expected = residual.clone();
+    portable.add(&mut expected, y);
+    let mut out = residual;
+    multiply(Epilogue::add(bias), &mut out);
+    failures.same_bits(format!("{shape}, added"), &out, &expected);
+    // All functions at every shape would take long: one for each, in turn.
+    let kind = Activation::ALL[y.len() % Activation::ALL.len()];
+    let mut expected = y.to_vec();
+    portable.activation(kind, &mut expected);
+    let mut out = vec![f32::NAN; y.len()];
+    multiply(Epilogue::activation(bias, kind), &mut out);
+    failures.same_bits(format!("{shape}, {kind:?}"), &out, &expected);
 }
 
 pub(crate) fn linear_f32(kernels: &Kernels, failures: &mut Failures) {
@@ -100,8 +130,8 @@ pub(crate) fn linear_f32(kernels: &Kernels, failures: &mut Failures) {
         let product = Product::new(shape, &mut numbers);
         let weight = numbers.rough(product.out_features * product.in_features);
         let packed = PackedFloat::from_f32(&weight, product.out_features, product.in_features);
-        product.check(&weight, failures, |x, rows, bias, out| {
-            kernels.linear_float(x, rows, &packed, bias, out, &mut workspace);
+        product.check(&weight, failures, |x, rows, epilogue, out| {
+            kernels.linear_float(x, rows, &packed, epilogue, out, &mut workspace);
         });
     }
 }
@@ -135,8 +165,8 @@ fn half_precision(
         let mut weight = vec![0.0; bytes.len() / 2];
         widen(bytes, &mut weight);
         let packed = pack(bytes, product.out_features, product.in_features);
-        product.check(&weight, failures, |x, rows, bias, out| {
-            kernels.linear_float(x, rows, &packed, bias, out, &mut workspace);
+        product.check(&weight, failures, |x, rows, epilogue, out| {
+            kernels.linear_float(x, rows, &packed, epilogue, out, &mut workspace);
         });
     };
     let mut numbers = Numbers::new(2);
@@ -175,8 +205,8 @@ pub(crate) fn linear_weight_only_int8(kernels: &Kernels, failures: &mut Failures
             .collect();
         let packed =
             PackedWeightOnlyInt8::new(&codes, &scales, group_size, out_features, in_features);
-        product.check(&weight, failures, |x, rows, bias, out| {
-            kernels.linear_weight_only_int8(x, rows, &packed, bias, out, &mut workspace);
+        product.check(&weight, failures, |x, rows, epilogue, out| {
+            kernels.linear_weight_only_int8(x, rows, &packed, epilogue, out, &mut workspace);
         });
     }
 }
@@ -202,8 +232,8 @@ pub(crate) fn linear_four_bit(kernels: &Kernels, failures: &mut Failures) {
                 product.out_features,
                 product.in_features,
             );
-            product.check(&weight, failures, |x, rows, bias, out| {
-                kernels.linear_four_bit(x, rows, &packed, bias, out, &mut workspace);
+            product.check(&weight, failures, |x, rows, epilogue, out| {
+                kernels.linear_four_bit(x, rows, &packed, epilogue, out, &mut workspace);
             });
         }
     }
@@ -235,7 +265,8 @@ fn infinities_and_nan_reach_only_their_own_row() {
         let mut x = [1.0; 7 * 3];
         (x[3], x[6]) = (f32::NAN, f32::INFINITY);
         let mut out = [0.0; 7 * 17];
-        kernels.linear_float(&x, 7, &weight, None, &mut out, &mut Workspace::new());
+        let epilogue = Epilogue::store(None);
+        kernels.linear_float(&x, 7, &weight, epilogue, &mut out, &mut Workspace::new());
         for (row, out) in out.chunks(17).enumerate() {
             match row {
                 1 => assert!(out.iter().all(|value| value.is_nan())),
@@ -255,7 +286,8 @@ fn a_workspace_grows_once() {
         let mut call = |rows: usize| {
             let mut out = vec![0.0; rows * 40];
             let x = vec![1.0; rows * 8];
-            kernels.linear_weight_only_int8(&x, rows, &weight, None, &mut out, &mut workspace);
+            let epilogue = Epilogue::store(None);
+            kernels.linear_weight_only_int8(&x, rows, &weight, epilogue, &mut out, &mut workspace);
             workspace.memory_bytes()
         };
         let grown = call(1);
@@ -269,12 +301,12 @@ fn a_workspace_grows_once() {
 #[should_panic(expected = "out: the number of elements is rows (2) times columns (17)")]
 fn an_output_of_the_wrong_length_is_refused() {
     let weight = PackedFloat::from_f32(&[1.0; 17 * 3], 17, 3);
-    let kernels = Kernels::for_isa(fewbit_kernels::Isa::Scalar).unwrap();
+    let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
     kernels.linear_float(
         &[0.0; 6],
         2,
         &weight,
-        None,
+        Epilogue::store(None),
         &mut [0.0; 33],
         &mut Workspace::new(),
     );

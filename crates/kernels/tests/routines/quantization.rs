@@ -1,7 +1,8 @@
-//! Per-token quantization: the bits of the reference.
+//! Quantization of activations: the bits of the reference.
 
-use fewbit_kernels::{Kernels, QuantizedRows};
+use fewbit_kernels::{Kernels, QuantizedRows, RowScale};
 use fewbit_numerics::activation::{ActivationScheme, quantize_row};
+use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
 use crate::support::{Failures, Numbers};
 
@@ -13,20 +14,70 @@ pub(crate) fn quantize_rows(kernels: &Kernels, failures: &mut Failures) {
         let rows = special_rows(columns, &mut numbers);
         let x = rows.concat();
         for scheme in [ActivationScheme::Affine, ActivationScheme::Symmetric] {
-            kernels.quantize_rows(&x, rows.len(), columns, scheme, &mut quantized);
+            let scale = RowScale::PerToken(scheme);
+            let finite = kernels.quantize_rows(&x, rows.len(), columns, scale, &mut quantized);
             failures.check(
-                quantized.rows() == rows.len() && quantized.columns() == columns,
+                finite && quantized.rows() == rows.len() && quantized.columns() == columns,
                 || format!("{columns} columns: shape"),
             );
             for (index, row) in rows.iter().enumerate() {
                 let mut codes = vec![0; columns];
                 let parameters = quantize_row(row, scheme, &mut codes);
-                let found = &quantized.codes()[index * columns..][..columns];
+                let found = quantized.row(index);
                 let same = quantized.scales()[index].to_bits() == parameters.scale.to_bits()
                     && quantized.zero_points()[index] == parameters.zero_point
                     && found == codes;
                 failures.check(same, || {
                     format!("{columns} columns, {scheme:?}, row {index}: expected {parameters:?} {codes:?}, found {found:?}")
+                });
+            }
+        }
+        for (scale, zero_point) in [(0.013, 0), (2.0, 255), (1e-20, 128), (3e36, 9)] {
+            let parameters = AffineParameters { scale, zero_point };
+            let fixed = RowScale::Static(parameters);
+            let finite = kernels.quantize_rows(&x, rows.len(), columns, fixed, &mut quantized);
+            let code = |&x| u8::try_from(parameters.quantize(x, CodeRange::UINT8)).unwrap();
+            let codes: Vec<u8> = x.iter().map(code).collect();
+            let expected = QuantizedRows::from_parts(
+                &codes,
+                vec![scale; rows.len()],
+                vec![zero_point; rows.len()],
+                columns,
+            );
+            failures.check(finite && quantized == expected, || {
+                format!("{columns} columns, static {parameters:?}: codes differ")
+            });
+        }
+    }
+}
+
+/// The two operations one after the other.
+pub(crate) fn layer_norm_quantize(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(21);
+    let (mut fused, mut separate) = (QuantizedRows::new(), QuantizedRows::new());
+    for columns in [1, 3, 16, 31, 64, 100, 384] {
+        for rows in [0, 1, 5] {
+            let x = numbers.floats(rows * columns, 3.0);
+            let (gamma, beta) = (numbers.floats(columns, 2.0), numbers.floats(columns, 1.0));
+            let fixed = AffineParameters {
+                scale: 0.02,
+                zero_point: 131,
+            };
+            for scale in [
+                RowScale::PerToken(ActivationScheme::Affine),
+                RowScale::PerToken(ActivationScheme::Symmetric),
+                RowScale::Static(fixed),
+            ] {
+                let what = format!("{rows} rows of {columns} columns, {scale:?}");
+                let mut expected = x.clone();
+                kernels.layer_norm(&mut expected, None, &gamma, &beta, 1e-12);
+                let finite = kernels.quantize_rows(&expected, rows, columns, scale, &mut separate);
+                let mut found = x.clone();
+                let fused_finite = kernels
+                    .layer_norm_quantize(&mut found, &gamma, &beta, 1e-12, scale, &mut fused);
+                failures.same_bits(&what, &found, &expected);
+                failures.check(fused == separate && finite && fused_finite, || {
+                    format!("{what}: codes differ")
                 });
             }
         }
@@ -72,32 +123,44 @@ fn special_rows(columns: usize, numbers: &mut Numbers) -> Vec<Vec<f32>> {
     rows
 }
 
-/// Codes of rows with NaN or infinities mean nothing, but they are the same everywhere and stay in their row.
+/// Codes of rows with NaN or infinities mean nothing, but the caller is told, and they stay in their row.
 #[test]
-fn non_finite_rows_do_no_harm() {
-    let x = [
-        1.0,
-        f32::NAN,
-        -1.0,
-        f32::INFINITY,
-        2.0,
-        f32::NEG_INFINITY,
-        0.5,
-        -0.25,
-        0.0,
-    ];
-    let mut results = Vec::new();
+fn non_finite_rows_are_told_and_do_no_harm() {
+    let scale = RowScale::PerToken(ActivationScheme::Affine);
     for kernels in Kernels::available() {
-        let mut quantized = QuantizedRows::new();
-        kernels.quantize_rows(&x, 3, 3, ActivationScheme::Affine, &mut quantized);
-        let mut codes = [0; 3];
-        quantize_row(&x[6..], ActivationScheme::Affine, &mut codes);
-        assert_eq!(quantized.codes()[6..], codes);
-        results.push(quantized);
+        for columns in [1, 3, 16, 33, 70] {
+            let clean = vec![-0.25; 3 * columns];
+            let mut quantized = QuantizedRows::new();
+            assert!(kernels.quantize_rows(&clean, 3, columns, scale, &mut quantized));
+            let expected = quantized.clone();
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for place in columns..2 * columns {
+                    let mut x = clean.clone();
+                    x[place] = bad;
+                    assert!(!kernels.quantize_rows(&x, 3, columns, scale, &mut quantized));
+                    for row in [0, 2] {
+                        assert_eq!(quantized.row(row), expected.row(row));
+                        assert_eq!(quantized.scales()[row], expected.scales()[row]);
+                    }
+                }
+            }
+            let parameters = AffineParameters {
+                scale: 1.0,
+                zero_point: 3,
+            };
+            let mut x = clean;
+            x[columns] = f32::NAN;
+            let fixed = RowScale::Static(parameters);
+            assert!(!kernels.quantize_rows(&x, 3, columns, fixed, &mut quantized));
+            let (gamma, mut rows) = (vec![1.0; columns], x.clone());
+            assert!(!kernels.layer_norm_quantize(
+                &mut rows,
+                &gamma,
+                &gamma,
+                1e-5,
+                scale,
+                &mut quantized
+            ));
+        }
     }
-    assert!(
-        results
-            .iter()
-            .all(|result| result.codes() == results[0].codes())
-    );
 }

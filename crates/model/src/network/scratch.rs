@@ -70,14 +70,11 @@ impl Scratch {
             &self.intermediate,
             &self.attention_bias,
         ];
-        let quantized = self.quantized.codes().len()
-            + size_of_val(self.quantized.scales())
-            + size_of_val(self.quantized.zero_points());
         floats
             .into_iter()
             .map(|buffer| size_of_val(buffer.as_slice()))
             .sum::<usize>()
-            + quantized
+            + self.quantized.memory_bytes()
             + self.workspace.memory_bytes()
     }
 }

@@ -17,6 +17,8 @@ impl Simd for Avx2 {
     type I32 = Pair<__m256i>;
     type Mask = Pair<__m256>;
 
+    const TILE_PANELS: usize = 1;
+
     #[inline(always)]
     unsafe fn assume_supported() -> Self {
         Avx2(())

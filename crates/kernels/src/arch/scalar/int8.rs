@@ -1,46 +1,50 @@
 //! The int8 tile in plain loops.
 
 use super::lanes::Scalar;
-use crate::simd::{INT8_GROUP, Int8Accumulators, Int8Tile, LANES};
+use crate::aligned::Scratch;
+use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile};
+use crate::quantized_rows::QuantizedRows;
+use crate::simd::{LANES, Simd};
 
 impl Int8Tile for Scalar {
     type Activation = u8;
 
+    const VECTORS: usize = 1;
+
     #[inline(always)]
-    fn prepare_activations(self, codes: &[u8], to: &mut [u8]) {
-        let (head, rest) = to.split_at_mut(codes.len());
-        head.copy_from_slice(codes);
-        rest.fill(0);
+    unsafe fn assume_supported() -> Self {
+        // SAFETY: this function's contract.
+        unsafe { <Self as Simd>::assume_supported() }
     }
 
     #[inline(always)]
-    unsafe fn int8_tile(
-        self,
-        activations: *const u8,
-        stride: usize,
-        rows: usize,
-        weights: *const i8,
-        groups: usize,
-        accumulators: &mut Int8Accumulators,
-    ) {
-        // SAFETY: the caller passes a panel of `groups` groups of sixteen outputs.
-        let weights = unsafe { std::slice::from_raw_parts(weights, groups * LANES * INT8_GROUP) };
-        for (row, sums) in accumulators[..rows].iter_mut().enumerate() {
+    fn activations<'a>(self, x: &'a QuantizedRows, _scratch: &'a mut Scratch) -> (&'a [u8], usize) {
+        (&x.codes, x.stride)
+    }
+
+    #[inline(always)]
+    unsafe fn multiply(self, operands: Int8Operands<u8>, accumulators: &mut Int8Accumulators) {
+        let columns = operands.groups * INT8_GROUP;
+        for (row, sums) in accumulators.0[..operands.rows].iter_mut().enumerate() {
             // SAFETY: the caller passes `rows` rows, `stride` apart, of `groups` groups.
             let activations = unsafe {
-                std::slice::from_raw_parts(activations.add(row * stride), groups * INT8_GROUP)
+                let row = operands.activations.add(row * operands.stride);
+                std::slice::from_raw_parts(row, columns)
             };
-            *sums = [0; LANES];
-            let groups = activations
-                .chunks_exact(INT8_GROUP)
-                .zip(weights.chunks_exact(LANES * INT8_GROUP));
-            for (activations, weights) in groups {
-                for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(INT8_GROUP)) {
+            let mut line = [0; LANES];
+            for (group, activations) in activations.chunks_exact(INT8_GROUP).enumerate() {
+                // SAFETY: the caller passes `groups` groups of at least sixteen outputs, `group_stride` apart.
+                let weights = unsafe {
+                    let weights = operands.weights.add(group * operands.group_stride);
+                    std::slice::from_raw_parts(weights, LANES * INT8_GROUP)
+                };
+                for (sum, weights) in line.iter_mut().zip(weights.chunks_exact(INT8_GROUP)) {
                     for (&activation, &weight) in activations.iter().zip(weights) {
                         *sum += i32::from(activation) * i32::from(weight);
                     }
                 }
             }
+            sums[0] = line;
         }
     }
 }

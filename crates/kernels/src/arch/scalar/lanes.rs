@@ -40,6 +40,8 @@ impl Simd for Scalar {
     type I32 = [i32; LANES];
     type Mask = [bool; LANES];
 
+    const TILE_PANELS: usize = 1;
+
     #[inline(always)]
     unsafe fn assume_supported() -> Self {
         Scalar

@@ -1,0 +1,109 @@
+//! The int8 tile: `vpdpbusd` sums four products into each i32 lane, without saturation.
+
+use std::arch::x86_64::*;
+
+use crate::aligned::Scratch;
+use crate::int8_tile::{INT8_GROUP, INT8_PANEL_VECTORS, Int8Accumulators, Int8Operands, Int8Tile};
+use crate::quantized_rows::QuantizedRows;
+use crate::simd::LANES;
+
+/// The token of AVX-512 VNNI, see [`Int8Tile::assume_supported`].
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512VnniTile(());
+
+/// Bytes of a register and of a cache line.
+const LINE: usize = LANES * INT8_GROUP;
+
+impl Int8Tile for Avx512VnniTile {
+    type Activation = u8;
+
+    /// Six rows of 64 outputs are 24 sums; with four registers of weights and one of activations they leave three of the 32.
+    const VECTORS: usize = INT8_PANEL_VECTORS;
+
+    #[inline(always)]
+    unsafe fn assume_supported() -> Self {
+        Avx512VnniTile(())
+    }
+
+    #[inline(always)]
+    fn activations<'a>(self, x: &'a QuantizedRows, _scratch: &'a mut Scratch) -> (&'a [u8], usize) {
+        (&x.codes, x.stride)
+    }
+
+    #[inline(always)]
+    unsafe fn multiply(self, operands: Int8Operands<u8>, accumulators: &mut Int8Accumulators) {
+        // SAFETY: this function's contract; the token.
+        unsafe {
+            match operands.vectors {
+                1 => rows::<1>(operands, accumulators),
+                2 => rows::<2>(operands, accumulators),
+                3 => rows::<3>(operands, accumulators),
+                _ => rows::<4>(operands, accumulators),
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// As [`Int8Tile::multiply`] for `VECTORS` vectors.
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn rows<const VECTORS: usize>(
+    operands: Int8Operands<u8>,
+    accumulators: &mut Int8Accumulators,
+) {
+    // SAFETY: this function's contract.
+    unsafe {
+        match operands.rows {
+            1 => tile::<1, VECTORS>(operands, accumulators),
+            2 => tile::<2, VECTORS>(operands, accumulators),
+            3 => tile::<3, VECTORS>(operands, accumulators),
+            4 => tile::<4, VECTORS>(operands, accumulators),
+            5 => tile::<5, VECTORS>(operands, accumulators),
+            _ => tile::<6, VECTORS>(operands, accumulators),
+        }
+    }
+}
+
+/// `ROWS` rows of `VECTORS` * 16 outputs.
+///
+/// # Safety
+///
+/// As [`Int8Tile::multiply`] for `ROWS` rows and `VECTORS` vectors.
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
+    operands: Int8Operands<u8>,
+    accumulators: &mut Int8Accumulators,
+) {
+    let mut sums = [[_mm512_setzero_si512(); VECTORS]; ROWS];
+    let mut weights = operands.weights;
+    let mut activations = operands.activations;
+    let mut prefetch = operands.prefetch;
+    // SAFETY: groups * 4 activations in each of the rows and VECTORS * 16 outputs of each group are readable; a prefetch reads nothing.
+    unsafe {
+        for _ in 0..operands.groups {
+            for _ in 0..operands.prefetch_lines {
+                _mm_prefetch::<_MM_HINT_T1>(prefetch);
+                prefetch = prefetch.wrapping_add(LINE);
+            }
+            let mut codes = [_mm512_setzero_si512(); VECTORS];
+            for (vector, codes) in codes.iter_mut().enumerate() {
+                *codes = _mm512_load_si512(weights.add(vector * LINE).cast());
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let activation = activations.add(row * operands.stride).cast::<i32>();
+                let activation = _mm512_set1_epi32(activation.read_unaligned());
+                for (sum, &codes) in sums.iter_mut().zip(&codes) {
+                    *sum = _mm512_dpbusd_epi32(*sum, activation, codes);
+                }
+            }
+            activations = activations.wrapping_add(INT8_GROUP);
+            weights = weights.wrapping_add(operands.group_stride);
+        }
+        for (sums, lines) in sums.iter().zip(accumulators.0.iter_mut()) {
+            for (&sum, line) in sums.iter().zip(lines.iter_mut()) {
+                _mm512_store_si512(line.as_mut_ptr().cast(), sum);
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Sixteen lanes as one register.
+
+use std::arch::x86_64::*;
+
+use crate::simd::{LANES, Simd};
+
+/// The token of AVX-512 F, BW, DQ and VL: one exists only where [`Simd::assume_supported`] was promised them. That is what makes every
+/// intrinsic below sound to execute; pointers come from references of the full length.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+/// A mask of the first `count` lanes.
+#[inline(always)]
+fn first(count: usize) -> __mmask16 {
+    if count >= LANES {
+        __mmask16::MAX
+    } else {
+        (1 << count) - 1
+    }
+}
+
+impl Simd for Avx512 {
+    type F32 = __m512;
+    type I32 = __m512i;
+    type Mask = __mmask16;
+
+    const TILE_PANELS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn assume_supported() -> Self {
+        Avx512(())
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, value: Self::F32, to: &mut [f32; LANES]) {
+        // SAFETY: the token.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }
+    }
+
+    #[inline(always)]
+    fn load_partial(self, from: &[f32], fill: f32) -> Self::F32 {
+        // SAFETY: the token; lanes that the mask leaves out are not read.
+        unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(from.len()), from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, value: Self::F32, to: &mut [f32]) {
+        // SAFETY: the token; lanes that the mask leaves out are not written.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first(to.len()), value) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, from: &[u16; LANES]) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, from: &[u16; LANES]) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe {
+            let codes = _mm_loadu_si128(from.as_ptr().cast());
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))
+        }
+    }
+
+    #[inline(always)]
+    fn load_nibbles(self, from: &[u8; LANES / 2]) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe {
+            let bytes = _mm_loadl_epi64(from.as_ptr().cast());
+            // The bytes twice: the lower eight lanes take the low nibbles, the upper eight the high ones.
+            let bytes = _mm512_cvtepu8_epi32(_mm_unpacklo_epi64(bytes, bytes));
+            let shifted = _mm512_mask_srli_epi32::<4>(bytes, 0xff00, bytes);
+            _mm512_and_si512(shifted, _mm512_set1_epi32(15))
+        }
+    }
+
+    #[inline(always)]
+    fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn store_u8(self, value: Self::I32, to: &mut [u8; LANES]) {
+        // SAFETY: the token.
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(value)) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn abs(self, a: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_andnot_ps(_mm512_set1_ps(-0.0), a) }
+    }
+
+    #[inline(always)]
+    fn round_ties_even(self, a: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+
+    #[inline(always)]
+    fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask {
+        // SAFETY: the token.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn first_lanes(self, count: usize) -> Self::Mask {
+        first(count)
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_mask_blend_ps(mask, b, a) }
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, value: i32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { _mm512_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { _mm512_mullo_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn to_f32(self, a: Self::I32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    fn truncate(self, a: Self::F32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { _mm512_cvttps_epi32(a) }
+    }
+
+    #[inline(always)]
+    fn scale_by_power_of_two(self, a: Self::F32, n: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_scalef_ps(a, n) }
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: Self::F32, index: Self::I32) -> Self::F32 {
+        // SAFETY: the token. The permutation reads the low four bits of each index.
+        unsafe { _mm512_permutexvar_ps(index, table) }
+    }
+
+    #[inline(always)]
+    fn reduce_sum(self, a: Self::F32) -> f32 {
+        // SAFETY: the token.
+        unsafe {
+            let (low, high) = halves(self, a);
+            let (low, high) = quarters(self, _mm256_add_ps(low, high));
+            let four = _mm_add_ps(low, high);
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn reduce_min(self, a: Self::F32) -> f32 {
+        // SAFETY: the token.
+        unsafe {
+            let (low, high) = halves(self, a);
+            let (low, high) = quarters(self, _mm256_min_ps(low, high));
+            let four = _mm_min_ps(low, high);
+            let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_min_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, a: Self::F32) -> f32 {
+        // SAFETY: the token.
+        unsafe {
+            let (low, high) = halves(self, a);
+            let (low, high) = quarters(self, _mm256_max_ps(low, high));
+            let four = _mm_max_ps(low, high);
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+}
+
+/// Lanes 0..8 and 8..16.
+#[inline(always)]
+fn halves(_: Avx512, a: __m512) -> (__m256, __m256) {
+    // SAFETY: the token.
+    unsafe { (_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)) }
+}
+
+/// Lanes 0..4 and 4..8.
+#[inline(always)]
+fn quarters(_: Avx512, a: __m256) -> (__m128, __m128) {
+    // SAFETY: the token.
+    unsafe { (_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a)) }
+}
