@@ -7,8 +7,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use fewbit_kernels::{
-    Activation, AttentionInput, Epilogue, Isa, Kernels, PackedFloat, PackedFourBit, PackedInt8,
-    PackedWeightOnlyInt8, QuantizedRows, RowScale, Workspace,
+    Activation, Arithmetic, AttentionInput, Epilogue, Isa, Kernels, PackedFloat, PackedFourBit,
+    PackedInt8, PackedWeightOnlyInt8, QuantizedRows, RowScale, Workspace, multiply_adds_per_second,
 };
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
@@ -25,10 +25,12 @@ fn main() {
         true => Duration::from_millis(200),
         false => Duration::ZERO,
     };
-    if let Some(peak) = fma_peak(patience) {
-        println!("{:<44} {peak:7.1} GMAC/s", "avx2 register-only fma peak");
-    }
     for kernels in Kernels::available() {
+        for arithmetic in [Arithmetic::F32, Arithmetic::Int8] {
+            let peak = multiply_adds_per_second(kernels, arithmetic) / 1e9;
+            let name = format!("{} peak {arithmetic:?}", kernels.isa());
+            println!("{name:<44} {peak:7.2} GMAC/s");
+        }
         let report = Report {
             kernels,
             filter: &filter,
@@ -201,6 +203,7 @@ fn attention(report: &Report<'_>) {
             keys: &x[width..],
             values: &x[2 * width..],
             row_stride: 3 * width,
+            query_tokens: 0..tokens,
             tokens,
             heads,
             head_size,
@@ -219,36 +222,4 @@ fn attention(report: &Report<'_>) {
             },
         );
     }
-}
-
-/// Multiply-adds a nanosecond of a loop that touches only registers.
-#[cfg(target_arch = "x86_64")]
-fn fma_peak(patience: Duration) -> Option<f64> {
-    use std::arch::x86_64::{__m256, _mm256_fmadd_ps, _mm256_set1_ps};
-
-    const ROUNDS: usize = 100_000;
-
-    #[target_feature(enable = "avx2,fma")]
-    fn rounds(factor: f32) -> [__m256; 12] {
-        let factor = _mm256_set1_ps(factor);
-        let mut sums = [factor; 12];
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(*sum, factor, factor);
-            }
-        }
-        sums
-    }
-
-    Kernels::for_isa(Isa::Avx2)?;
-    let time = best_time(patience, &mut || {
-        // SAFETY: the CPU has AVX2 and FMA, or there were no kernels for them.
-        black_box(unsafe { rounds(black_box(0.5)) });
-    });
-    Some((ROUNDS * 12 * 8) as f64 / time.as_nanos() as f64)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn fma_peak(_patience: Duration) -> Option<f64> {
-    None
 }

@@ -111,6 +111,27 @@ macro_rules! kernel_set {
                     )
                 }
             )*
+
+            /// # Safety
+            ///
+            /// The CPU has the instruction set.
+            # $attribute
+            pub(super) unsafe fn float_peak(rounds: usize) -> usize {
+                // SAFETY: this function's contract.
+                let s = unsafe { <super::$token as Simd>::assume_supported() };
+                $crate::generic::peak::float_peak(s, rounds)
+            }
+
+            /// # Safety
+            ///
+            /// The CPU has the instruction set.
+            # $attribute
+            pub(super) unsafe fn int8_peak(rounds: usize) -> usize {
+                // SAFETY: this function's contract.
+                let s = unsafe { <super::$token as Simd>::assume_supported() };
+                let t = $crate::arch::kernel_set!(@tile super::$int8);
+                $crate::generic::peak::int8_peak(s, t, rounds)
+            }
         }
 
         /// The routines of this instruction set.
@@ -124,6 +145,8 @@ macro_rules! kernel_set {
                 },
             )*],
             $($routine: routines::$routine,)*
+            float_peak: routines::float_peak,
+            int8_peak: routines::int8_peak,
         };
     };
     (@tile $int8:ty) => {

@@ -1,17 +1,21 @@
 //! What attention computes.
 
-/// Queries, keys and values of one sequence. Row t of each starts at `t * row_stride`; head h is columns
-/// `h * head_size .. (h + 1) * head_size`, so one (tokens, 3 * hidden) product can hold all three.
+use std::ops::Range;
+
+/// Queries of some tokens of one sequence, and the keys and values of all of them. Row t of each starts at `t * row_stride`; head h is
+/// columns `h * head_size .. (h + 1) * head_size`, so one (tokens, 3 * hidden) product can hold all three.
 ///
 /// For head h the output row of token i is `sum_j p(i, j) * value(j)` with
 /// `p(i, ·) = softmax_j(scale * (query(i) · key(j)) + bias(h, i, j))`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct AttentionInput<'a> {
-    /// Queries: at least `(tokens - 1) * row_stride + heads * head_size` elements.
+    /// Queries of the tokens `query_tokens`: at least `(their number - 1) * row_stride + heads * head_size` elements.
     pub queries: &'a [f32],
-    /// Keys, laid out as the queries.
+    /// The tokens whose output is wanted, usually `0..tokens`.
+    pub query_tokens: Range<usize>,
+    /// Keys of all tokens, in rows as those of the queries.
     pub keys: &'a [f32],
-    /// Values, laid out as the queries.
+    /// Values of all tokens, in rows as those of the queries.
     pub values: &'a [f32],
     /// Elements from one token to the next.
     pub row_stride: usize,
@@ -34,26 +38,29 @@ impl AttentionInput<'_> {
             .heads
             .checked_mul(self.head_size)
             .expect("heads * head_size fits in the address space");
-        let needed = match self.tokens {
-            0 => 0,
-            _ if width == 0 => 0,
-            tokens => {
-                assert!(
-                    self.row_stride >= width || tokens == 1,
-                    "attention: the row stride ({}) is at least heads * head_size ({width})",
-                    self.row_stride
-                );
-                (tokens - 1)
-                    .checked_mul(self.row_stride)
-                    .and_then(|start| start.checked_add(width))
-                    .expect("attention inputs fit in the address space")
-            }
-        };
-        for (name, values) in [
-            ("queries", self.queries),
-            ("keys", self.keys),
-            ("values", self.values),
+        let range = &self.query_tokens;
+        assert!(
+            range.start <= range.end && range.end <= self.tokens,
+            "attention: the queries {range:?} are tokens of the sequence (0..{})",
+            self.tokens
+        );
+        for (name, values, rows) in [
+            ("queries", self.queries, range.len()),
+            ("keys", self.keys, self.tokens),
+            ("values", self.values, self.tokens),
         ] {
+            if rows == 0 || width == 0 {
+                continue;
+            }
+            assert!(
+                self.row_stride >= width || rows == 1,
+                "attention: the row stride ({}) is at least heads * head_size ({width})",
+                self.row_stride
+            );
+            let needed = (rows - 1)
+                .checked_mul(self.row_stride)
+                .and_then(|start| start.checked_add(width))
+                .expect("attention inputs fit in the address space");
             assert!(
                 values.len() >= needed,
                 "attention: {name} have at least {needed} elements, found {}",

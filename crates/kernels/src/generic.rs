@@ -13,6 +13,7 @@ pub(crate) mod linear;
 pub(crate) mod linear_int8;
 pub(crate) mod panel_element;
 pub(crate) mod panel_source;
+pub(crate) mod peak;
 pub(crate) mod quantize_rows;
 pub(crate) mod softmax;
 pub(crate) mod vector;

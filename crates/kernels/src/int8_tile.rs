@@ -1,6 +1,6 @@
 //! What an instruction set must offer for int8 products: a tile of exact integer sums.
 
-use crate::aligned::{Plain, Scratch};
+use crate::aligned::{AlignedVec, Plain, Scratch};
 use crate::quantized_rows::QuantizedRows;
 use crate::simd::LANES;
 
@@ -82,4 +82,40 @@ pub(crate) trait Int8Tile: Copy {
         operands: Int8Operands<Self::Activation>,
         accumulators: &mut Int8Accumulators,
     );
+
+    /// Runs `rounds` rounds of the tile's multiply-adds and returns their number: on registers alone where that is written, else on the
+    /// first-level cache.
+    #[inline(always)]
+    fn multiply_registers(self, rounds: usize) -> usize {
+        const GROUPS: usize = 16;
+        let mut scratch = Scratch::default();
+        let x = QuantizedRows::from_parts(
+            &[1; INT8_TILE_ROWS * GROUPS * INT8_GROUP],
+            vec![1.0; INT8_TILE_ROWS],
+            vec![0; INT8_TILE_ROWS],
+            GROUPS * INT8_GROUP,
+        );
+        let group_stride = Self::VECTORS * LANES * INT8_GROUP;
+        let weights = AlignedVec::<i8>::zeroed(GROUPS * group_stride);
+        let (activations, stride) = self.activations(&x, &mut scratch);
+        let operands = Int8Operands {
+            activations: activations.as_ptr(),
+            stride,
+            rows: INT8_TILE_ROWS,
+            weights: weights.as_ptr(),
+            group_stride,
+            groups: GROUPS,
+            vectors: Self::VECTORS,
+            prefetch: weights.as_ptr(),
+            prefetch_lines: 0,
+        };
+        let mut accumulators = Int8Accumulators::new();
+        let calls = rounds.div_ceil(GROUPS);
+        for _ in 0..calls {
+            // SAFETY: the operands are as many as they say.
+            unsafe { self.multiply(std::hint::black_box(operands), &mut accumulators) };
+        }
+        std::hint::black_box(&accumulators.0);
+        calls * GROUPS * INT8_TILE_ROWS * group_stride
+    }
 }

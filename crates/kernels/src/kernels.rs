@@ -118,6 +118,8 @@ pub struct Kernels {
     pub(crate) add: unsafe fn(&mut [f32], &[f32]),
     pub(crate) normalize: unsafe fn(&mut [f32]),
     pub(crate) attention: unsafe fn(&AttentionInput<'_>, &mut [f32], &mut Workspace),
+    pub(crate) float_peak: unsafe fn(usize) -> usize,
+    pub(crate) int8_peak: unsafe fn(usize) -> usize,
 }
 
 impl Kernels {
@@ -363,7 +365,7 @@ impl Kernels {
         unsafe { (self.add)(x, y) }
     }
 
-    /// Bidirectional attention of one sequence, all heads; out (tokens, heads * head_size).
+    /// Bidirectional attention of one sequence, all heads; out (query tokens, heads * head_size).
     ///
     /// A score is one chain of fused multiply-adds over the features of a head, ascending; then the scale (with a bias: one fused
     /// multiply-add); softmax subtracts the greatest score; an output is one chain over the tokens, ascending, divided by the sum of the
@@ -379,7 +381,7 @@ impl Kernels {
         workspace: &mut Workspace,
     ) {
         let width = input.assert_valid();
-        assert_shape("out", out.len(), input.tokens, width);
+        assert_shape("out", out.len(), input.query_tokens.len(), width);
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.attention)(input, out, workspace) }
     }

@@ -72,4 +72,13 @@ impl<'a> Epilogue<'a> {
             kind: EpilogueKind::Activation(activation),
         }
     }
+
+    /// The same with a bias (out_features).
+    #[must_use]
+    pub fn with_bias<'b>(self, bias: &'b [f32]) -> Epilogue<'b> {
+        Epilogue {
+            bias: Some(bias),
+            kind: self.kind,
+        }
+    }
 }

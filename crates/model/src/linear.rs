@@ -5,10 +5,9 @@ use crate::finite::check_values;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, StoredWeight};
 use fewbit_kernels::{
-    Epilogue, Kernels, PackedFloat, PackedFourBit, PackedInt8, PackedWeightOnlyInt8, QuantizedRows,
-    RowScale, Workspace,
+    Activation, Arithmetic, Epilogue, Kernels, PackedFloat, PackedFourBit, PackedInt8,
+    PackedWeightOnlyInt8, QuantizedRows, RowScale, Workspace,
 };
-use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::half_precision::{f32_to_bf16_bytes, f32_to_f16_bytes};
 
@@ -27,7 +26,7 @@ enum Packed {
     Float(PackedFloat),
     Int8 {
         packed: PackedInt8,
-        scheme: ActivationScheme,
+        scale: RowScale,
         /// |y - b| of a row is at most this times the row's activation scale.
         largest_gain: f32,
     },
@@ -35,24 +34,37 @@ enum Packed {
     FourBit(PackedFourBit),
 }
 
+/// What becomes of a layer's output y.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Then {
+    /// out = y
+    Store,
+    /// out = out + y
+    Add,
+    /// out = activation(y)
+    Activate(Activation),
+}
+
 /// Rows that one or several linear layers read; quantized at most once.
 pub(crate) struct LinearInput<'a> {
     /// (rows, columns)
     values: &'a [f32],
-    rows: usize,
     quantized: &'a mut QuantizedRows,
-    /// What `quantized` holds of `values`.
-    scheme: Option<ActivationScheme>,
+    /// How `quantized` holds `values`, if it does.
+    scale: Option<RowScale>,
 }
 
 impl<'a> LinearInput<'a> {
-    /// `values` is (rows, columns); `quantized` is a buffer to reuse.
-    pub(crate) fn new(values: &'a [f32], rows: usize, quantized: &'a mut QuantizedRows) -> Self {
+    /// `values` is (rows, columns); `quantized` holds them as `scale` says, or is a buffer to reuse.
+    pub(crate) fn new(
+        values: &'a [f32],
+        quantized: &'a mut QuantizedRows,
+        scale: Option<RowScale>,
+    ) -> Self {
         Self {
             values,
-            rows,
             quantized,
-            scheme: None,
+            scale,
         }
     }
 
@@ -60,23 +72,23 @@ impl<'a> LinearInput<'a> {
         self.values
     }
 
+    /// The rows of `linear`'s input as it wants them.
     fn quantize(
         &mut self,
-        scheme: ActivationScheme,
+        scale: RowScale,
+        linear: &Linear,
         kernels: &Kernels,
-        site: &str,
-    ) -> Result<(), ModelError> {
-        if self.scheme == Some(scheme) {
-            return Ok(());
+    ) -> Result<&QuantizedRows, ModelError> {
+        if self.scale != Some(scale) {
+            let columns = linear.in_features();
+            let rows = self.values.len() / columns;
+            // A quantized row cannot hold NaN or infinity: they would become codes that look like any other.
+            if !kernels.quantize_rows(self.values, rows, columns, scale, self.quantized) {
+                check_values(self.values, columns, 0, &linear.site, "input")?;
+            }
+            self.scale = Some(scale);
         }
-        let columns = self.values.len() / self.rows;
-        // A quantized row cannot hold NaN or infinity: they would become codes that look like any other.
-        let scale = RowScale::PerToken(scheme);
-        if !kernels.quantize_rows(self.values, self.rows, columns, scale, self.quantized) {
-            check_values(self.values, columns, 0, site, "input")?;
-        }
-        self.scheme = Some(scheme);
-        Ok(())
+        Ok(self.quantized)
     }
 }
 
@@ -116,7 +128,7 @@ impl Linear {
                 activations: Int8Activations::Dynamic(scheme),
             } => Packed::Int8 {
                 packed: PackedInt8::new(&codes, &scales, out, inside),
-                scheme,
+                scale: RowScale::PerToken(scheme),
                 largest_gain: scales
                     .iter()
                     .fold(0.0f32, |largest, scale| largest.max(scale.abs()))
@@ -191,49 +203,64 @@ impl Linear {
         self.shape[1]
     }
 
-    /// Writes (rows, out_features) to `out`.
+    /// What its multiply-adds are.
+    pub(crate) fn arithmetic(&self) -> Arithmetic {
+        match &self.weight {
+            Packed::Int8 { .. } => Arithmetic::Int8,
+            _ => Arithmetic::F32,
+        }
+    }
+
+    /// How this layer quantizes its input, if it does.
+    pub(crate) fn input_scale(&self) -> Option<RowScale> {
+        match &self.weight {
+            Packed::Int8 { scale, .. } => Some(*scale),
+            _ => None,
+        }
+    }
+
+    /// Runs into `out` (rows, out_features).
     ///
     /// # Errors
-    /// [`ModelError::NonFinite`] if an int8 layer's input, or any layer's output, holds NaN or infinity.
+    /// [`ModelError::NonFinite`] if an int8 layer's input, or any layer's output, holds NaN or infinity. Where an activation
+    /// function follows, its output is meant: one that has a limit there may give it for minus infinity.
     pub(crate) fn forward(
         &self,
         input: &mut LinearInput<'_>,
+        then: Then,
         out: &mut [f32],
         kernels: &Kernels,
         workspace: &mut Workspace,
     ) -> Result<(), ModelError> {
-        let (rows, epilogue) = (input.rows, Epilogue::store(Some(&self.bias)));
+        let rows = input.values.len() / self.in_features();
+        let bias = Some(self.bias.as_slice());
+        let epilogue = match then {
+            Then::Store => Epilogue::store(bias),
+            Then::Add => Epilogue::add(bias),
+            Then::Activate(activation) => Epilogue::activation(bias, activation),
+        };
         match &self.weight {
             Packed::Float(weight) => {
                 kernels.linear_float(input.values, rows, weight, epilogue, out, workspace);
             }
             Packed::WeightOnlyInt8(weight) => {
-                kernels.linear_weight_only_int8(
-                    input.values,
-                    rows,
-                    weight,
-                    epilogue,
-                    out,
-                    workspace,
-                );
+                let x = input.values;
+                kernels.linear_weight_only_int8(x, rows, weight, epilogue, out, workspace);
             }
             Packed::FourBit(weight) => {
                 kernels.linear_four_bit(input.values, rows, weight, epilogue, out, workspace);
             }
             Packed::Int8 {
                 packed,
-                scheme,
+                scale,
                 largest_gain,
             } => {
-                input.quantize(*scheme, kernels, &self.site)?;
-                kernels.linear_int8(input.quantized, packed, epilogue, out, workspace);
+                let quantized = input.quantize(*scale, self, kernels)?;
+                kernels.linear_int8(quantized, packed, epilogue, out, workspace);
                 // Finite codes and small scales cannot overflow; only otherwise is the output worth a look.
-                let scale = input
-                    .quantized
-                    .scales()
-                    .iter()
-                    .fold(0.0f32, |largest, &scale| largest.max(scale));
-                if scale * largest_gain < f32::MAX / 2.0 {
+                let scales = quantized.scales().iter();
+                let largest = scales.fold(0.0f32, |largest, &scale| largest.max(scale));
+                if largest * largest_gain < f32::MAX / 4.0 {
                     return Ok(());
                 }
             }

@@ -1,23 +1,26 @@
 //! The executor: runs every spec with every kind of weight.
 
+mod block;
 mod forward;
 mod load;
 pub(crate) mod relative_bias;
 mod scratch;
+mod thread_pools;
 
 use crate::embeddings::EmbeddingTable;
 use crate::linear::Linear;
+use crate::profile::StageTimes;
 use crate::tap::Viewer;
 use crate::{EncoderSpec, LoadLedger, ModelError, RaggedBatch, Tap};
+use block::{Block, blocks};
 use fewbit_checkpoint::Checkpoint;
-use fewbit_kernels::Kernels;
+use fewbit_kernels::{Arithmetic, Kernels};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use relative_bias::RelativeBias;
-use scratch::Scratch;
-use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use scratch::{BlockScratch, Pool, RowScratch};
+use thread_pools::ThreadPools;
 
-/// Tokens of a block: enough rows to keep the matrix kernels busy, few enough that a block's activations stay in the cache
-/// between operations.
+/// Tokens of a block. Also what the buffers are sized for at first, so that they grow only for a longer sequence.
 const BLOCK_TOKENS: usize = 256;
 
 /// A small batch on several threads is cut finer, but not below this.
@@ -25,9 +28,10 @@ const LEAST_BLOCK_TOKENS: usize = 64;
 
 /// A loaded encoder: spec and weights; immutable, shareable between threads.
 ///
-/// A batch is cut into blocks of whole sequences, about 256 tokens each (a longer sequence is a block of its own), and
-/// each block runs through all layers on one thread. A sequence's hidden states have the same bits whatever else is in
-/// the batch, in whatever order, on however many threads.
+/// A batch is cut into blocks of whole sequences, at most 256 tokens each (a longer sequence is a block of its own), and
+/// each block runs through all layers; threads take blocks, or share the rows of one where there are fewer blocks than
+/// threads. A sequence's hidden states have the same bits whatever else is in the batch, in whatever order, on however
+/// many threads.
 pub struct Network {
     spec: EncoderSpec,
     kernels: &'static Kernels,
@@ -41,8 +45,10 @@ pub struct Network {
     embeddings_projection: Option<Linear>,
     relative_bias: Option<RelativeBias>,
     layers: Vec<EncoderLayer>,
-    /// Buffers of earlier calls, one for each thread that ran.
-    scratch: Mutex<Vec<Scratch>>,
+    /// Buffers of earlier calls.
+    block_scratch: Pool<BlockScratch>,
+    row_scratch: Pool<RowScratch>,
+    thread_pools: ThreadPools,
 }
 
 struct EncoderLayer {
@@ -113,74 +119,60 @@ impl Network {
     /// `threads` threads.
     ///
     /// # Errors
-    /// [`ModelError::Input`]: `threads` is 0; a sequence is empty, longer than the model's positions or, in a model with
-    /// relative attention bias, so long that the bias (heads, tokens, tokens) has more than 2^27 numbers; a token id or
-    /// token type is not in the model's tables. [`ModelError::NonFinite`]: a value overflowed on the way.
+    /// [`ModelError::Input`]: `threads` is 0 or cannot be started; a sequence is empty, longer than the model's positions
+    /// or, in a model with relative attention bias, so long that the bias (heads, tokens, tokens) has more than 2^27
+    /// numbers; a token id or token type is not in the model's tables. [`ModelError::NonFinite`]: a value overflowed on
+    /// the way.
     pub fn hidden_states(
         &self,
         batch: &RaggedBatch,
         threads: usize,
     ) -> Result<Vec<f32>, ModelError> {
+        let mut states = Vec::new();
+        self.hidden_states_into(batch, threads, &mut states)?;
+        Ok(states)
+    }
+
+    /// [`Network::hidden_states`] into a buffer that is kept: with one thread and sequences that are no longer than before,
+    /// nothing is allocated.
+    ///
+    /// # Errors
+    /// As [`Network::hidden_states`]; `states` then holds nothing of use.
+    pub fn hidden_states_into(
+        &self,
+        batch: &RaggedBatch,
+        threads: usize,
+        states: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
         if threads == 0 {
             return Err(ModelError::Input(
                 "threads: expected at least 1, found 0\n  hint: 1 runs on the calling thread"
                     .to_owned(),
             ));
         }
-        let mut states = self.check(batch)?;
+        self.check(batch, states)?;
         let block_tokens = batch
             .tokens()
             .div_ceil(threads)
             .clamp(LEAST_BLOCK_TOKENS, BLOCK_TOKENS);
-        let blocks = blocks(batch, block_tokens);
-        let mut remaining = states.as_mut_slice();
-        let work = blocks.into_iter().map(|block| {
-            let tokens = batch.offsets[block.end] - batch.offsets[block.start];
-            let (out, rest) =
-                std::mem::take(&mut remaining).split_at_mut(tokens * self.spec.hidden_size);
-            remaining = rest;
-            (block, out)
-        });
-        let work: Vec<(Range<usize>, &mut [f32])> = work.collect();
-        let workers = threads.min(work.len());
-        if workers <= 1 {
-            self.with_scratch(|scratch| {
-                work.into_iter().try_for_each(|(block, out)| {
-                    self.run_block(batch, block, scratch, &mut Viewer::nobody(), out)
-                })
-            })?;
-            return Ok(states);
+        if threads == 1 || batch.tokens() <= LEAST_BLOCK_TOKENS {
+            return self.run_blocks(batch, block_tokens, &mut Viewer::nobody(), states);
         }
-        // From the end: callers that sort by length put the most work there, and it should start first.
-        let queue = Mutex::new(work.into_iter().rev());
-        let failure: Mutex<Option<(usize, ModelError)>> = Mutex::new(None);
-        let run = || {
-            self.with_scratch(|scratch| {
-                loop {
-                    let next = lock(&queue).next();
-                    let Some((block, out)) = next else { break };
-                    let first = block.start;
-                    if let Err(error) =
-                        self.run_block(batch, block, scratch, &mut Viewer::nobody(), out)
-                    {
-                        let mut failure = lock(&failure);
-                        // The first in the batch's order, as one thread would have told.
-                        if failure.as_ref().is_none_or(|(earlier, _)| first < *earlier) {
-                            *failure = Some((first, error));
-                        }
-                    }
-                }
-            });
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..workers {
-                scope.spawn(run);
+        let result = self.thread_pools.with(threads, || {
+            let work = self.cut(batch, block_tokens, states).collect::<Vec<_>>();
+            let members = threads.div_ceil(work.len());
+            work.into_par_iter()
+                .with_max_len(1)
+                .try_for_each(|(block, out)| {
+                    self.run_block(block, members, &mut Viewer::nobody(), out)
+                })
+        })?;
+        match result {
+            // Whichever thread failed first: the error to tell is the one that a single thread meets first.
+            Err(ModelError::NonFinite { .. }) => {
+                self.run_blocks(batch, block_tokens, &mut Viewer::nobody(), states)
             }
-            run();
-        });
-        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some((_, error)) => Err(error),
-            None => Ok(states),
+            result => result,
         }
     }
 
@@ -193,19 +185,76 @@ impl Network {
         batch: &RaggedBatch,
         tap: &mut dyn Tap,
     ) -> Result<Vec<f32>, ModelError> {
-        let mut states = self.check(batch)?;
-        let mut viewer = Viewer::of(tap);
-        self.with_scratch(|scratch| {
-            let mut remaining = states.as_mut_slice();
-            for block in blocks(batch, BLOCK_TOKENS) {
-                let tokens = batch.offsets[block.end] - batch.offsets[block.start];
-                let (out, rest) = remaining.split_at_mut(tokens * self.spec.hidden_size);
-                self.run_block(batch, block, scratch, &mut viewer, out)?;
-                remaining = rest;
-            }
-            Ok::<(), ModelError>(())
-        })?;
+        self.run_viewed(batch, &mut Viewer::of(tap))
+    }
+
+    /// The same on one thread, adding the time of each stage to `times`.
+    ///
+    /// # Errors
+    /// As [`Network::hidden_states`].
+    pub fn hidden_states_profiled(
+        &self,
+        batch: &RaggedBatch,
+        times: &mut StageTimes,
+    ) -> Result<Vec<f32>, ModelError> {
+        self.run_viewed(batch, &mut Viewer::timing(times))
+    }
+
+    fn run_viewed(
+        &self,
+        batch: &RaggedBatch,
+        viewer: &mut Viewer<'_>,
+    ) -> Result<Vec<f32>, ModelError> {
+        let mut states = Vec::new();
+        self.check(batch, &mut states)?;
+        self.run_blocks(batch, BLOCK_TOKENS, viewer, &mut states)?;
         Ok(states)
+    }
+
+    /// Runs block after block on this thread.
+    fn run_blocks(
+        &self,
+        batch: &RaggedBatch,
+        block_tokens: usize,
+        viewer: &mut Viewer<'_>,
+        states: &mut [f32],
+    ) -> Result<(), ModelError> {
+        self.cut(batch, block_tokens, states)
+            .try_for_each(|(block, out)| self.run_block(block, 1, viewer, out))
+    }
+
+    /// The blocks of a batch, each with its part of `states` (tokens, hidden_size).
+    fn cut<'b>(
+        &self,
+        batch: &'b RaggedBatch,
+        block_tokens: usize,
+        mut states: &'b mut [f32],
+    ) -> impl Iterator<Item = (Block<'b>, &'b mut [f32])> {
+        let columns = self.spec.hidden_size;
+        blocks(batch, block_tokens).map(move |sequences| {
+            let block = Block::new(batch, sequences);
+            let (out, rest) = std::mem::take(&mut states).split_at_mut(block.tokens() * columns);
+            states = rest;
+            (block, out)
+        })
+    }
+
+    /// What most multiply-adds of its linear layers are.
+    pub fn arithmetic(&self) -> Arithmetic {
+        let linears = self.layers.iter().flat_map(EncoderLayer::linears);
+        let mut balance = 0i128;
+        for linear in linears {
+            let size = (linear.in_features() * linear.out_features()) as i128;
+            balance += match linear.arithmetic() {
+                Arithmetic::Int8 => size,
+                Arithmetic::F32 => -size,
+            };
+        }
+        if balance > 0 {
+            Arithmetic::Int8
+        } else {
+            Arithmetic::F32
+        }
     }
 
     /// Bytes of parameters held in memory.
@@ -232,14 +281,15 @@ impl Network {
         tables + self.embeddings_norm.memory_bytes() + projection + relative_bias + layers
     }
 
-    /// Bytes of activation buffers kept for the next call: one set for each thread that has run at the same time, as
-    /// large as its largest block needed.
+    /// Bytes of activation buffers kept for the next call: one set for each block and each chunk of rows that have run at
+    /// the same time, for 256 tokens or the longest sequence, whichever is more.
     pub fn scratch_bytes(&self) -> usize {
-        lock(&self.scratch).iter().map(Scratch::memory_bytes).sum()
+        self.block_scratch.total(BlockScratch::memory_bytes)
+            + self.row_scratch.total(RowScratch::memory_bytes)
     }
 
-    /// The output buffer of a batch that can be run.
-    fn check(&self, batch: &RaggedBatch) -> Result<Vec<f32>, ModelError> {
+    /// Sizes the output buffer of a batch that can be run.
+    fn check(&self, batch: &RaggedBatch, states: &mut Vec<f32>) -> Result<(), ModelError> {
         batch.check(&self.spec)?;
         let values = batch.tokens().checked_mul(self.spec.hidden_size).ok_or_else(|| {
             ModelError::Input(format!(
@@ -247,27 +297,25 @@ impl Network {
                 batch.tokens()
             ))
         })?;
-        Ok(vec![0.0; values])
-    }
-
-    fn with_scratch<T>(&self, run: impl FnOnce(&mut Scratch) -> T) -> T {
-        let mut scratch = lock(&self.scratch).pop().unwrap_or_default();
-        let result = run(&mut scratch);
-        lock(&self.scratch).push(scratch);
-        result
+        states.resize(values, 0.0);
+        Ok(())
     }
 }
 
 impl EncoderLayer {
-    fn memory_bytes(&self) -> usize {
-        let linear = [
+    fn linears(&self) -> [&Linear; 6] {
+        [
             &self.query,
             &self.key,
             &self.value,
             &self.attention_output,
             &self.intermediate,
             &self.output,
-        ];
+        ]
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let linear = self.linears();
         let norms = [&self.attention_norm, &self.output_norm];
         linear.into_iter().map(Linear::memory_bytes).sum::<usize>()
             + norms
@@ -280,49 +328,5 @@ impl EncoderLayer {
 impl LayerNorm {
     fn memory_bytes(&self) -> usize {
         size_of_val(self.gamma.as_slice()) + size_of_val(self.beta.as_slice())
-    }
-}
-
-/// What a poisoned lock guards here (a queue, a pool, a first error) is valid after any panic.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Cuts a batch into ranges of sequences of at most `block_tokens` tokens; a longer sequence is a range of its own.
-fn blocks(batch: &RaggedBatch, block_tokens: usize) -> Vec<Range<usize>> {
-    let mut blocks: Vec<Range<usize>> = Vec::new();
-    let mut start = 0;
-    for sequence in 0..batch.sequences() {
-        let tokens = batch.offsets[sequence + 1] - batch.offsets[start];
-        if tokens > block_tokens && sequence > start {
-            blocks.push(start..sequence);
-            start = sequence;
-        }
-    }
-    if start < batch.sequences() {
-        blocks.push(start..batch.sequences());
-    }
-    blocks
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lengths(lengths: &[usize]) -> Vec<Range<usize>> {
-        let mut batch = RaggedBatch::new();
-        for &length in lengths {
-            batch.push(&vec![0; length], &[]);
-        }
-        blocks(&batch, BLOCK_TOKENS)
-    }
-
-    #[test]
-    fn blocks_hold_whole_sequences() {
-        assert_eq!(lengths(&[]), Vec::<Range<usize>>::new());
-        assert_eq!(lengths(&[1]), vec![0..1]);
-        assert_eq!(lengths(&[128, 128, 1]), vec![0..2, 2..3]);
-        assert_eq!(lengths(&[1, 5000, 1, 255, 1]), vec![0..1, 1..2, 2..4, 4..5]);
-        assert_eq!(lengths(&[300, 300]), vec![0..1, 1..2]);
     }
 }

@@ -15,6 +15,7 @@
 //! | `encoder.layer.I.output.LayerNorm.output` | the output of layer I |
 
 use crate::EncoderSpec;
+use crate::profile::{Stage, StageTimes};
 use crate::spec::LayerLinear;
 
 /// Sees values at sites such as `encoder.layer.3.output.dense.input`; never changes them.
@@ -79,18 +80,51 @@ pub fn sites(spec: &EncoderSpec) -> Vec<String> {
     sites
 }
 
-/// The executor's end of a tap: builds a site's name only if somebody may look.
+/// The executor's end of a tap and of a profile; without either it costs nothing.
 pub(crate) struct Viewer<'t> {
     tap: Option<&'t mut dyn Tap>,
+    times: Option<&'t mut StageTimes>,
 }
 
 impl<'t> Viewer<'t> {
     pub(crate) fn nobody() -> Self {
-        Self { tap: None }
+        Self {
+            tap: None,
+            times: None,
+        }
     }
 
     pub(crate) fn of(tap: &'t mut dyn Tap) -> Self {
-        Self { tap: Some(tap) }
+        Self {
+            tap: Some(tap),
+            times: None,
+        }
+    }
+
+    pub(crate) fn timing(times: &'t mut StageTimes) -> Self {
+        Self {
+            tap: None,
+            times: Some(times),
+        }
+    }
+
+    /// Whether somebody may look at values, which then have to exist.
+    pub(crate) fn looks(&self) -> bool {
+        self.tap.is_some()
+    }
+
+    /// `stage` begins.
+    pub(crate) fn enter(&mut self, stage: Stage) {
+        if let Some(times) = &mut self.times {
+            times.enter(stage);
+        }
+    }
+
+    /// The current stage ends.
+    pub(crate) fn leave(&mut self) {
+        if let Some(times) = &mut self.times {
+            times.leave();
+        }
     }
 
     pub(crate) fn show_input(&mut self, module: &str, columns: usize, values: &[f32]) {

@@ -15,7 +15,7 @@ const QUERY_BLOCK: usize = 2 * TILE_ROWS;
 /// one of `head_size`. A score is one chain of fused multiply-adds over the features of a head, an output element one over the
 /// tokens, both ascending; the exponentials stay undivided until then, and each output is divided by their sum.
 ///
-/// `out` is (tokens, heads * head_size).
+/// `out` is (queries, heads * head_size).
 #[inline(always)]
 pub(crate) fn attention<S: Simd>(
     s: S,
@@ -29,10 +29,11 @@ pub(crate) fn attention<S: Simd>(
         tokens,
         heads,
         head_size,
+        ref query_tokens,
         ..
     } = *input;
-    let width = heads * head_size;
-    if tokens == 0 || width == 0 {
+    let (width, query_count) = (heads * head_size, query_tokens.len());
+    if query_count == 0 || width == 0 {
         return;
     }
     let key_panels = panel_count(tokens);
@@ -42,7 +43,7 @@ pub(crate) fn attention<S: Simd>(
     let values = workspace.values.slice::<f32>(value_panels * LANES * tokens);
     let scores = workspace
         .scores
-        .slice::<f32>(QUERY_BLOCK.min(tokens) * padded_tokens);
+        .slice::<f32>(QUERY_BLOCK.min(query_count) * padded_tokens);
 
     for head in 0..heads {
         let first = head * head_size;
@@ -54,8 +55,8 @@ pub(crate) fn attention<S: Simd>(
             head_size,
             values,
         );
-        for block in (0..tokens).step_by(QUERY_BLOCK) {
-            let count = QUERY_BLOCK.min(tokens - block);
+        for block in (0..query_count).step_by(QUERY_BLOCK) {
+            let count = QUERY_BLOCK.min(query_count - block);
             let rows = Rows {
                 values: &queries[block * row_stride + first..],
                 stride: row_stride,
@@ -80,7 +81,7 @@ pub(crate) fn attention<S: Simd>(
             let score_rows = scores.chunks_exact_mut(padded_tokens);
             for (index, (row, sum)) in score_rows.zip(&mut sums[..count]).enumerate() {
                 let bias = input.bias.map(|bias| {
-                    let query = head * tokens + block + index;
+                    let query = head * tokens + query_tokens.start + block + index;
                     &bias[query * tokens..][..tokens]
                 });
                 *sum = exponentials(s, row, tokens, input.scale, bias);

@@ -1,182 +1,313 @@
 //! One block of sequences through all layers.
+//!
+//! Only attention looks at other tokens. Everything else is done for some rows at a time, few enough that what passes
+//! between the operations stays in the cache: from attention over the feed-forward to the queries, keys and values of
+//! the next layer. These rows are also what several threads share out when there are fewer blocks than threads.
 
-use super::{EncoderLayer, LayerNorm, Network, Scratch};
+use super::block::Block;
+use super::scratch::{BlockScratch, KeysAndValues, LinearScratch, RowScratch, grow};
+use super::{BLOCK_TOKENS, EncoderLayer, LayerNorm, Network};
+use crate::ModelError;
 use crate::finite::check_values;
-use crate::linear::{Linear, LinearInput};
+use crate::linear::{Linear, LinearInput, Then};
+use crate::profile::Stage;
 use crate::tap::Viewer;
-use crate::{ModelError, RaggedBatch};
-use fewbit_kernels::{AttentionInput, Kernels, Workspace};
+use fewbit_kernels::{AttentionInput, QuantizedRows, RowScale};
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::ParallelSliceMut;
 use std::ops::Range;
 
-/// Sequences of a block: token ranges relative to the block's first token.
-struct Block {
-    sequences: Vec<Range<usize>>,
-    tokens: usize,
+/// Rows that go through a layer at a time: many enough to pay for reading the weights, few enough that their
+/// intermediate activations stay in the second-level cache.
+const CHUNK_ROWS: usize = 128;
+
+/// Several threads share the rows of a block in chunks of at least so many.
+const LEAST_SHARED_ROWS: usize = 32;
+
+/// Some rows of a block.
+struct Chunk<'a> {
+    rows: Range<usize>,
+    /// (rows, hidden_size): the residual stream.
+    hidden: &'a mut [f32],
+    /// (rows, hidden_size)
+    query: &'a mut [f32],
+    /// (rows, hidden_size) of the next layer.
+    next_keys: &'a mut [f32],
+    /// (rows, hidden_size) of the next layer.
+    next_values: &'a mut [f32],
 }
 
 impl Network {
-    /// Writes the hidden states of the sequences `block` of `batch`, which has been checked, to `out`
-    /// (tokens, hidden_size).
+    /// Writes the hidden states of a block to `hidden` (tokens, hidden_size). With more than one `member` its rows are
+    /// shared out to the threads of the current pool; nobody may look then.
     pub(super) fn run_block(
         &self,
-        batch: &RaggedBatch,
-        block: Range<usize>,
-        scratch: &mut Scratch,
+        block: Block<'_>,
+        members: usize,
         viewer: &mut Viewer<'_>,
-        out: &mut [f32],
+        hidden: &mut [f32],
     ) -> Result<(), ModelError> {
-        let first = batch.offsets[block.start];
-        let sequences: Vec<_> = block
-            .map(|sequence| batch.range(sequence))
-            .map(|range| range.start - first..range.end - first)
-            .collect();
-        let tokens = sequences.last().map_or(0, |range| range.end);
-        let block = Block { sequences, tokens };
-        let token_ids = &batch.token_ids[first..first + tokens];
-        let token_types = batch
-            .token_type_ids
-            .get(first..first + tokens)
-            .unwrap_or_default();
-        scratch.fit(&self.spec, tokens);
-        self.embed(&block, token_ids, token_types, scratch, viewer)?;
-        for layer in &self.layers {
-            self.attention(layer, &block, scratch, viewer)?;
-            self.feed_forward(layer, tokens, scratch, viewer)?;
+        let tokens = block.tokens();
+        let chunk_rows = if viewer.looks() {
+            tokens
+        } else {
+            let shared = tokens.div_ceil(members).max(LEAST_SHARED_ROWS);
+            if members > 1 {
+                shared.min(CHUNK_ROWS)
+            } else {
+                CHUNK_ROWS
+            }
+        };
+        let mut scratch = self.block_scratch.take();
+        scratch.fit(&self.spec, tokens.max(BLOCK_TOKENS));
+        let mut result = Ok(());
+        for step in 0..=self.layers.len() {
+            result = self.step(
+                step,
+                block,
+                chunk_rows,
+                members,
+                &mut scratch,
+                viewer,
+                hidden,
+            );
+            if result.is_err() {
+                break;
+            }
         }
-        out.copy_from_slice(&scratch.hidden[..out.len()]);
+        self.block_scratch.put(scratch);
+        viewer.leave();
+        result?;
         // What overflows in any other LayerNorm reaches a linear layer, which finds it.
         match self.layers.last() {
             None => Ok(()),
-            Some(layer) => check_values(
-                out,
-                self.spec.hidden_size,
-                0,
-                &layer.output_norm.site,
-                "output",
-            ),
+            Some(layer) => {
+                let columns = self.spec.hidden_size;
+                check_values(hidden, columns, 0, &layer.output_norm.site, "output")
+            }
         }
     }
 
-    /// Fills `scratch.hidden`.
-    fn embed(
+    /// Step 0 embeds; step i > 0 is layer i - 1 from attention on; both end with the queries, keys and values of layer i.
+    #[allow(clippy::too_many_arguments, reason = "the state of a block")]
+    fn step(
         &self,
-        block: &Block,
-        token_ids: &[u32],
-        token_types: &[u32],
-        scratch: &mut Scratch,
+        step: usize,
+        block: Block<'_>,
+        chunk_rows: usize,
+        members: usize,
+        scratch: &mut BlockScratch,
         viewer: &mut Viewer<'_>,
+        hidden: &mut [f32],
     ) -> Result<(), ModelError> {
-        let Scratch {
-            embeddings,
-            hidden,
-            row,
-            quantized,
-            workspace,
-            ..
+        let (tokens, columns) = (block.tokens(), self.spec.hidden_size);
+        let BlockScratch {
+            query,
+            keys_and_values,
+            next_keys_and_values: next,
         } = scratch;
-        let values = block.tokens * self.spec.embedding_size;
-        match &self.embeddings_projection {
-            None => {
-                let embeddings = &mut hidden[..values];
-                self.sum_embeddings(block, token_ids, token_types, row, embeddings);
-                self.normalize(&self.embeddings_norm, embeddings, None, viewer);
-                Ok(())
-            }
-            Some(projection) => {
-                let embeddings = &mut embeddings[..values];
-                self.sum_embeddings(block, token_ids, token_types, row, embeddings);
-                self.normalize(&self.embeddings_norm, embeddings, None, viewer);
-                let mut input = LinearInput::new(embeddings, block.tokens, quantized);
-                run_linear(
-                    projection,
-                    &mut input,
-                    hidden,
-                    self.kernels,
-                    workspace,
-                    viewer,
-                )
+        let values = tokens * columns;
+        let chunks = (
+            &mut hidden[..values],
+            &mut query[..values],
+            &mut next.keys[..values],
+            &mut next.values[..values],
+        );
+        let size = chunk_rows * columns;
+        let chunk = |index: usize, hidden, query, next_keys, next_values| Chunk {
+            rows: index * chunk_rows..tokens.min((index + 1) * chunk_rows),
+            hidden,
+            query,
+            next_keys,
+            next_values,
+        };
+        if members > 1 && tokens > chunk_rows {
+            let (hidden, query, keys, values) = chunks;
+            hidden
+                .par_chunks_mut(size)
+                .zip(query.par_chunks_mut(size))
+                .zip(keys.par_chunks_mut(size))
+                .zip(values.par_chunks_mut(size))
+                .enumerate()
+                .with_max_len(1)
+                .try_for_each(|(index, (((hidden, query), keys), values))| {
+                    let chunk = chunk(index, hidden, query, keys, values);
+                    self.run_chunk(step, block, keys_and_values, chunk, &mut Viewer::nobody())
+                })?;
+        } else {
+            let (hidden, query, keys, values) = chunks;
+            let chunks = hidden
+                .chunks_mut(size)
+                .zip(query.chunks_mut(size))
+                .zip(keys.chunks_mut(size))
+                .zip(values.chunks_mut(size));
+            for (index, (((hidden, query), keys), values)) in chunks.enumerate() {
+                let chunk = chunk(index, hidden, query, keys, values);
+                self.run_chunk(step, block, keys_and_values, chunk, viewer)?;
             }
         }
+        std::mem::swap(keys_and_values, next);
+        Ok(())
+    }
+
+    fn run_chunk(
+        &self,
+        step: usize,
+        block: Block<'_>,
+        keys_and_values: &KeysAndValues,
+        mut chunk: Chunk<'_>,
+        viewer: &mut Viewer<'_>,
+    ) -> Result<(), ModelError> {
+        let mut scratch = self.row_scratch.take();
+        scratch.fit(&self.spec, chunk.rows.len().max(CHUNK_ROWS));
+        let next = self.layers.get(step);
+        let result = match step.checked_sub(1) {
+            None => self.embed(block, next, &mut chunk, &mut scratch, viewer),
+            Some(layer) => {
+                let layer = &self.layers[layer];
+                self.attention(
+                    layer,
+                    block,
+                    keys_and_values,
+                    &mut chunk,
+                    &mut scratch,
+                    viewer,
+                )
+                .and_then(|()| self.feed_forward(layer, next, &mut chunk, &mut scratch, viewer))
+            }
+        };
+        self.row_scratch.put(scratch);
+        result
+    }
+
+    /// The embeddings of the chunk's tokens, and what the first layer wants of them.
+    fn embed(
+        &self,
+        block: Block<'_>,
+        first: Option<&EncoderLayer>,
+        chunk: &mut Chunk<'_>,
+        scratch: &mut RowScratch,
+        viewer: &mut Viewer<'_>,
+    ) -> Result<(), ModelError> {
+        viewer.enter(Stage::Embeddings);
+        let RowScratch {
+            embeddings,
+            table_row,
+            quantized,
+            linear,
+            ..
+        } = scratch;
+        let (rows, norm) = (chunk.rows.clone(), &self.embeddings_norm);
+        let scale = match &self.embeddings_projection {
+            None => {
+                self.sum_embeddings(block, rows, table_row, chunk.hidden);
+                let reader = first.map(|layer| &layer.query);
+                self.normalize(norm, chunk.hidden, reader, quantized, viewer)?
+            }
+            Some(projection) => {
+                let embeddings = &mut embeddings[..rows.len() * self.spec.embedding_size];
+                self.sum_embeddings(block, rows, table_row, embeddings);
+                let scale =
+                    self.normalize(norm, embeddings, Some(projection), quantized, viewer)?;
+                let mut input = LinearInput::new(embeddings, quantized, scale);
+                self.run_linear(
+                    projection,
+                    &mut input,
+                    Then::Store,
+                    chunk.hidden,
+                    linear,
+                    viewer,
+                )?;
+                None
+            }
+        };
+        self.project(first, scale, chunk, scratch, viewer)
     }
 
     /// Word + token type + position embedding of every token, in this order of additions, to `out`
-    /// (tokens, embedding_size); `row` is a buffer of one row or more.
+    /// (rows, embedding_size); `table_row` is a buffer of one row or more.
     fn sum_embeddings(
         &self,
-        block: &Block,
-        token_ids: &[u32],
-        token_types: &[u32],
-        row: &mut [f32],
+        block: Block<'_>,
+        rows: Range<usize>,
+        table_row: &mut [f32],
         out: &mut [f32],
     ) {
         let columns = self.spec.embedding_size;
-        let row = &mut row[..columns];
-        for sequence in &block.sequences {
-            let mut next_position = self
-                .spec
-                .positions
-                .padding_id
-                .map_or(0, |padding_id| padding_id as usize + 1);
-            for token in sequence.clone() {
-                let id = token_ids[token];
-                let position = if self.spec.positions.padding_id == Some(id) {
-                    id as usize
-                } else {
-                    next_position += 1;
-                    next_position - 1
-                };
-                let out = &mut out[token * columns..(token + 1) * columns];
-                self.word_embeddings.read(id as usize, out);
-                if let Some(table) = &self.token_type_embeddings {
-                    table.read(token_types.get(token).map_or(0, |&kind| kind as usize), row);
-                    self.kernels.add(out, row);
-                }
-                self.position_embeddings.read(position, row);
-                self.kernels.add(out, row);
+        let table_row = &mut table_row[..columns];
+        let tokens = block.tokens_in(rows, &self.spec);
+        for (token, out) in tokens.zip(out.chunks_exact_mut(columns)) {
+            self.word_embeddings.read(token.id, out);
+            if let Some(table) = &self.token_type_embeddings {
+                table.read(token.token_type, table_row);
+                self.kernels.add(out, table_row);
             }
+            self.position_embeddings.read(token.position, table_row);
+            self.kernels.add(out, table_row);
         }
     }
 
-    /// `scratch.hidden` = LayerNorm(hidden + attention(hidden)).
+    /// Queries, keys and values of `layer`, if there is one, for the chunk's rows, which `scratch.quantized` holds as `scale` says.
+    fn project(
+        &self,
+        layer: Option<&EncoderLayer>,
+        scale: Option<RowScale>,
+        chunk: &mut Chunk<'_>,
+        scratch: &mut RowScratch,
+        viewer: &mut Viewer<'_>,
+    ) -> Result<(), ModelError> {
+        let Some(layer) = layer else { return Ok(()) };
+        viewer.enter(Stage::QueryKeyValue);
+        let mut input = LinearInput::new(chunk.hidden, &mut scratch.quantized, scale);
+        for (linear, out) in [
+            (&layer.query, &mut *chunk.query),
+            (&layer.key, &mut *chunk.next_keys),
+            (&layer.value, &mut *chunk.next_values),
+        ] {
+            let linear_scratch = &mut scratch.linear;
+            self.run_linear(linear, &mut input, Then::Store, out, linear_scratch, viewer)?;
+        }
+        Ok(())
+    }
+
+    /// Residual stream += the projected attention of the chunk's tokens.
     fn attention(
         &self,
         layer: &EncoderLayer,
-        block: &Block,
-        scratch: &mut Scratch,
+        block: Block<'_>,
+        keys_and_values: &KeysAndValues,
+        chunk: &mut Chunk<'_>,
+        scratch: &mut RowScratch,
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
-        let (tokens, columns, kernels) = (block.tokens, self.spec.hidden_size, self.kernels);
-        let Scratch {
-            hidden,
-            query,
-            key,
-            value,
+        viewer.enter(Stage::Attention);
+        let columns = self.spec.hidden_size;
+        let RowScratch {
             context,
-            projected,
+            attention_bias,
+            attention_bias_length,
             quantized,
-            workspace,
+            linear,
             ..
         } = scratch;
-        let mut input = LinearInput::new(&hidden[..tokens * columns], tokens, quantized);
-        run_linear(&layer.query, &mut input, query, kernels, workspace, viewer)?;
-        run_linear(&layer.key, &mut input, key, kernels, workspace, viewer)?;
-        run_linear(&layer.value, &mut input, value, kernels, workspace, viewer)?;
-        for sequence in &block.sequences {
-            let bias = match &self.relative_bias {
-                None => None,
-                Some(bias) => {
-                    if scratch.attention_bias_length != sequence.len() {
-                        bias.fill(sequence.len(), &mut scratch.attention_bias);
-                        scratch.attention_bias_length = sequence.len();
-                    }
-                    Some(scratch.attention_bias.as_slice())
+        let context = &mut context[..chunk.rows.len() * columns];
+        for sequence in block.sequences_in(chunk.rows.clone()) {
+            let bias = self.relative_bias.as_ref().map(|bias| {
+                if *attention_bias_length != sequence.len() {
+                    bias.fill(sequence.len(), attention_bias);
+                    *attention_bias_length = sequence.len();
                 }
-            };
-            let rows = sequence.start * columns..sequence.end * columns;
+                attention_bias.as_slice()
+            });
+            let start = sequence.start.max(chunk.rows.start);
+            let end = sequence.end.min(chunk.rows.end);
+            let in_chunk = (start - chunk.rows.start) * columns..(end - chunk.rows.start) * columns;
+            let in_block = sequence.start * columns..sequence.end * columns;
             let input = AttentionInput {
-                queries: &query[rows.clone()],
-                keys: &key[rows.clone()],
-                values: &value[rows.clone()],
+                queries: &chunk.query[in_chunk.clone()],
+                query_tokens: start - sequence.start..end - sequence.start,
+                keys: &keys_and_values.keys[in_block.clone()],
+                values: &keys_and_values.values[in_block],
                 row_stride: columns,
                 tokens: sequence.len(),
                 heads: self.spec.heads,
@@ -184,107 +315,120 @@ impl Network {
                 scale: 1.0 / (self.spec.head_size() as f32).sqrt(),
                 bias,
             };
-            kernels.attention(&input, &mut context[rows], workspace);
+            let workspace = &mut linear.workspace;
+            self.kernels
+                .attention(&input, &mut context[in_chunk], workspace);
         }
-        let mut input = LinearInput::new(&context[..tokens * columns], tokens, quantized);
-        run_linear(
-            &layer.attention_output,
+        viewer.enter(Stage::AttentionOutput);
+        let mut input = LinearInput::new(context, quantized, None);
+        let projection = &layer.attention_output;
+        self.run_linear(
+            projection,
             &mut input,
-            projected,
-            kernels,
-            workspace,
+            Then::Add,
+            chunk.hidden,
+            linear,
             viewer,
-        )?;
-        let projected = &mut projected[..tokens * columns];
-        self.normalize(
-            &layer.attention_norm,
-            projected,
-            Some(&hidden[..tokens * columns]),
-            viewer,
-        );
-        std::mem::swap(&mut scratch.hidden, &mut scratch.projected);
-        Ok(())
+        )
     }
 
-    /// `scratch.hidden` = LayerNorm(hidden + feed_forward(hidden)).
+    /// From the residual stream after attention to the layer's output, and what the next layer wants of it.
     fn feed_forward(
         &self,
         layer: &EncoderLayer,
-        tokens: usize,
-        scratch: &mut Scratch,
+        next: Option<&EncoderLayer>,
+        chunk: &mut Chunk<'_>,
+        scratch: &mut RowScratch,
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
-        let (hidden_size, kernels) = (self.spec.hidden_size, self.kernels);
-        let Scratch {
-            hidden,
-            projected,
+        let RowScratch {
             intermediate,
             quantized,
-            workspace,
+            linear,
             ..
         } = scratch;
-        let residual = &hidden[..tokens * hidden_size];
-        let mut input = LinearInput::new(residual, tokens, quantized);
-        run_linear(
+        let hidden = &mut *chunk.hidden;
+        viewer.enter(Stage::AttentionNorm);
+        let reader = Some(&layer.intermediate);
+        let scale = self.normalize(&layer.attention_norm, hidden, reader, quantized, viewer)?;
+
+        viewer.enter(Stage::Intermediate);
+        let intermediate = &mut intermediate[..chunk.rows.len() * self.spec.intermediate_size];
+        let mut input = LinearInput::new(hidden, quantized, scale);
+        let then = Then::Activate(self.spec.activation);
+        self.run_linear(
             &layer.intermediate,
             &mut input,
+            then,
             intermediate,
-            kernels,
-            workspace,
+            linear,
             viewer,
         )?;
-        let intermediate = &mut intermediate[..tokens * self.spec.intermediate_size];
-        kernels.activation(self.spec.activation, intermediate);
-        let mut input = LinearInput::new(intermediate, tokens, quantized);
-        run_linear(
-            &layer.output,
-            &mut input,
-            projected,
-            kernels,
-            workspace,
-            viewer,
-        )?;
-        self.normalize(
-            &layer.output_norm,
-            &mut projected[..tokens * hidden_size],
-            Some(residual),
-            viewer,
-        );
-        std::mem::swap(&mut scratch.hidden, &mut scratch.projected);
-        Ok(())
+
+        viewer.enter(Stage::Output);
+        let mut input = LinearInput::new(intermediate, quantized, None);
+        self.run_linear(&layer.output, &mut input, Then::Add, hidden, linear, viewer)?;
+
+        viewer.enter(Stage::OutputNorm);
+        let reader = next.map(|layer| &layer.query);
+        let scale = self.normalize(&layer.output_norm, hidden, reader, quantized, viewer)?;
+        self.project(next, scale, chunk, scratch, viewer)
     }
 
+    /// Normalizes x in place. What `reader` will quantize of it is quantized in passing: the result says how.
     fn normalize(
         &self,
         norm: &LayerNorm,
         x: &mut [f32],
-        residual: Option<&[f32]>,
+        reader: Option<&Linear>,
+        quantized: &mut QuantizedRows,
         viewer: &mut Viewer<'_>,
-    ) {
-        self.kernels.layer_norm(
-            x,
-            residual,
-            &norm.gamma,
-            &norm.beta,
-            self.spec.layer_norm_epsilon,
-        );
-        viewer.show_output(&norm.site, norm.gamma.len(), x);
+    ) -> Result<Option<RowScale>, ModelError> {
+        let (gamma, beta, epsilon) = (&norm.gamma, &norm.beta, self.spec.layer_norm_epsilon);
+        let kernels = self.kernels;
+        let scale = reader.and_then(Linear::input_scale);
+        match (reader, scale) {
+            (Some(reader), Some(scale)) => {
+                if !kernels.layer_norm_quantize(x, gamma, beta, epsilon, scale, quantized) {
+                    check_values(x, gamma.len(), 0, reader.site(), "input")?;
+                }
+            }
+            _ => kernels.layer_norm(x, None, gamma, beta, epsilon),
+        }
+        viewer.show_output(&norm.site, gamma.len(), x);
+        Ok(scale)
     }
-}
 
-/// Runs `linear` into the first rows of `out`, which may be larger.
-fn run_linear(
-    linear: &Linear,
-    input: &mut LinearInput<'_>,
-    out: &mut [f32],
-    kernels: &Kernels,
-    workspace: &mut Workspace,
-    viewer: &mut Viewer<'_>,
-) -> Result<(), ModelError> {
-    viewer.show_input(linear.site(), linear.in_features(), input.values());
-    let rows = input.values().len() / linear.in_features();
-    let out = &mut out[..rows * linear.out_features()];
-    linear.forward(input, out, kernels, workspace)?;
-    viewer.show_output(linear.site(), linear.out_features(), out);
-    Ok(())
+    /// Runs `linear`, and what comes after it, into `out` (rows, out_features).
+    fn run_linear(
+        &self,
+        linear: &Linear,
+        input: &mut LinearInput<'_>,
+        then: Then,
+        out: &mut [f32],
+        scratch: &mut LinearScratch,
+        viewer: &mut Viewer<'_>,
+    ) -> Result<(), ModelError> {
+        let LinearScratch { watched, workspace } = scratch;
+        viewer.show_input(linear.site(), linear.in_features(), input.values());
+        if !viewer.looks() {
+            return linear.forward(input, then, out, self.kernels, workspace);
+        }
+        // What comes after the product is done apart, so that the product exists: it gives the same bits.
+        let columns = linear.out_features();
+        if then == Then::Add {
+            grow(watched, out.len());
+            let product = &mut watched[..out.len()];
+            linear.forward(input, Then::Store, product, self.kernels, workspace)?;
+            viewer.show_output(linear.site(), columns, product);
+            self.kernels.add(out, product);
+        } else {
+            linear.forward(input, Then::Store, out, self.kernels, workspace)?;
+            viewer.show_output(linear.site(), columns, out);
+            if let Then::Activate(activation) = then {
+                self.kernels.activation(activation, out);
+            }
+        }
+        Ok(())
+    }
 }

@@ -3,7 +3,7 @@
 use crate::embeddings::EmbeddingTable;
 use crate::finite::check_tensor;
 use crate::linear::Linear;
-use crate::network::{EncoderLayer, LayerNorm, Network, RelativeBias};
+use crate::network::{EncoderLayer, LayerNorm, Network, Pool, RelativeBias, ThreadPools};
 use crate::spec::{LayerLinear, LinearModule, about_sizes};
 use crate::{EncoderSpec, LoadLedger, ModelError, tap};
 use fewbit_checkpoint::{Checkpoint, StoredWeight};
@@ -78,7 +78,9 @@ pub(super) fn load(
         embeddings_projection,
         relative_bias,
         layers,
-        scratch: std::sync::Mutex::default(),
+        block_scratch: Pool::default(),
+        row_scratch: Pool::default(),
+        thread_pools: ThreadPools::default(),
         spec,
     };
     Ok((network, ledger))

@@ -1,73 +1,99 @@
-//! Activation buffers of one thread, reused from block to block and from call to call.
+//! Activation buffers, reused from block to block and from call to call.
 
 use crate::EncoderSpec;
 use fewbit_kernels::{QuantizedRows, Workspace};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Every buffer is as large as the largest block so far needed.
+/// What the tokens of a block share: every buffer holds a row for each of them.
 #[derive(Default)]
-pub(super) struct Scratch {
-    /// (tokens, embedding_size), used where a projection follows the embeddings.
-    pub(super) embeddings: Vec<f32>,
-    /// One row (embedding_size).
-    pub(super) row: Vec<f32>,
-    /// (tokens, hidden_size): the residual stream.
-    pub(super) hidden: Vec<f32>,
+pub(super) struct BlockScratch {
     /// (tokens, hidden_size)
     pub(super) query: Vec<f32>,
+    pub(super) keys_and_values: KeysAndValues,
+    /// Those of the next layer: a layer's rows give them while other rows still read this layer's.
+    pub(super) next_keys_and_values: KeysAndValues,
+}
+
+#[derive(Default)]
+pub(super) struct KeysAndValues {
     /// (tokens, hidden_size)
-    pub(super) key: Vec<f32>,
+    pub(super) keys: Vec<f32>,
     /// (tokens, hidden_size)
-    pub(super) value: Vec<f32>,
-    /// (tokens, hidden_size): what attention gives.
+    pub(super) values: Vec<f32>,
+}
+
+impl BlockScratch {
+    fn buffers(&mut self) -> [&mut Vec<f32>; 5] {
+        [
+            &mut self.query,
+            &mut self.keys_and_values.keys,
+            &mut self.keys_and_values.values,
+            &mut self.next_keys_and_values.keys,
+            &mut self.next_keys_and_values.values,
+        ]
+    }
+
+    /// Makes every buffer large enough for a block of `tokens`.
+    pub(super) fn fit(&mut self, spec: &EncoderSpec, tokens: usize) {
+        for buffer in self.buffers() {
+            grow(buffer, tokens * spec.hidden_size);
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let KeysAndValues { keys, values } = &self.keys_and_values;
+        let next = &self.next_keys_and_values;
+        [&self.query, keys, values, &next.keys, &next.values]
+            .into_iter()
+            .map(|buffer| size_of_val(buffer.as_slice()))
+            .sum()
+    }
+}
+
+/// What a thread needs for the rows that it works on.
+#[derive(Default)]
+pub(super) struct RowScratch {
+    /// (rows, embedding_size), used where a projection follows the embeddings.
+    pub(super) embeddings: Vec<f32>,
+    /// One row (embedding_size).
+    pub(super) table_row: Vec<f32>,
+    /// (rows, hidden_size): what attention gives.
     pub(super) context: Vec<f32>,
-    /// (tokens, hidden_size): what joins the residual stream.
-    pub(super) projected: Vec<f32>,
-    /// (tokens, intermediate_size)
+    /// (rows, intermediate_size)
     pub(super) intermediate: Vec<f32>,
     /// (heads, length, length) for sequences of `attention_bias_length` tokens.
     pub(super) attention_bias: Vec<f32>,
     pub(super) attention_bias_length: usize,
     pub(super) quantized: QuantizedRows,
+    pub(super) linear: LinearScratch,
+}
+
+/// What a linear layer needs.
+#[derive(Default)]
+pub(super) struct LinearScratch {
+    /// (rows, columns) of a product that is looked at before it is added to something.
+    pub(super) watched: Vec<f32>,
     pub(super) workspace: Workspace,
 }
 
-impl Scratch {
-    /// Makes every buffer large enough for a block of `tokens`.
-    pub(super) fn fit(&mut self, spec: &EncoderSpec, tokens: usize) {
-        let hidden = tokens * spec.hidden_size;
-        let grow = |buffer: &mut Vec<f32>, length: usize| {
-            if buffer.len() < length {
-                buffer.resize(length, 0.0);
-            }
-        };
+impl RowScratch {
+    /// Makes every buffer large enough for `rows` tokens.
+    pub(super) fn fit(&mut self, spec: &EncoderSpec, rows: usize) {
         if spec.has_embeddings_projection() {
-            grow(&mut self.embeddings, tokens * spec.embedding_size);
+            grow(&mut self.embeddings, rows * spec.embedding_size);
         }
-        grow(&mut self.row, spec.embedding_size);
-        for buffer in [
-            &mut self.hidden,
-            &mut self.query,
-            &mut self.key,
-            &mut self.value,
-            &mut self.context,
-            &mut self.projected,
-        ] {
-            grow(buffer, hidden);
-        }
-        grow(&mut self.intermediate, tokens * spec.intermediate_size);
+        grow(&mut self.table_row, spec.embedding_size);
+        grow(&mut self.context, rows * spec.hidden_size);
+        grow(&mut self.intermediate, rows * spec.intermediate_size);
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
         let floats = [
             &self.embeddings,
-            &self.row,
-            &self.hidden,
-            &self.query,
-            &self.key,
-            &self.value,
+            &self.table_row,
             &self.context,
-            &self.projected,
             &self.intermediate,
+            &self.linear.watched,
             &self.attention_bias,
         ];
         floats
@@ -75,6 +101,36 @@ impl Scratch {
             .map(|buffer| size_of_val(buffer.as_slice()))
             .sum::<usize>()
             + self.quantized.memory_bytes()
-            + self.workspace.memory_bytes()
+            + self.linear.workspace.memory_bytes()
+    }
+}
+
+/// Makes `buffer` hold at least `length` numbers.
+pub(super) fn grow(buffer: &mut Vec<f32>, length: usize) {
+    if buffer.len() < length {
+        buffer.resize(length, 0.0);
+    }
+}
+
+/// Buffers that nobody uses at the moment. There are as many as were ever used at the same time.
+#[derive(Default)]
+pub(super) struct Pool<T>(Mutex<Vec<T>>);
+
+impl<T: Default> Pool<T> {
+    pub(super) fn take(&self) -> T {
+        self.lock().pop().unwrap_or_default()
+    }
+
+    pub(super) fn put(&self, buffers: T) {
+        self.lock().push(buffers);
+    }
+
+    pub(super) fn total(&self, bytes: impl Fn(&T) -> usize) -> usize {
+        self.lock().iter().map(bytes).sum()
+    }
+
+    /// A pool is whole after any panic: pushing and popping do not leave it half done.
+    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

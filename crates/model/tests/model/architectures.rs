@@ -70,7 +70,7 @@ fn hidden_states_agree_with_transformers() {
         let case = read_case(&name);
         let checkpoint =
             Checkpoint::open(golden("architectures").join(&name)).expect("a checkpoint");
-        for isa in [Isa::Scalar, Isa::Avx2] {
+        for &isa in Isa::ALL {
             let Some(kernels) = Kernels::for_isa(isa) else {
                 continue;
             };

@@ -25,9 +25,9 @@ static INT8: LazyLock<Vec<Vec<Network>>> = LazyLock::new(|| {
     let models =
         ["bert-long", "mpnet"].map(|case| TinyCheckpoint::of(case).with_dynamic_int8(false));
     let on_every_isa = |model| {
-        [Isa::Scalar, Isa::Avx2]
-            .into_iter()
-            .filter_map(|isa| load(model, isa))
+        Isa::ALL
+            .iter()
+            .filter_map(|&isa| load(model, isa))
             .collect()
     };
     models.iter().map(on_every_isa).collect()

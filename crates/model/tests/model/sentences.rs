@@ -143,9 +143,7 @@ static INT8: LazyLock<Vec<Encoder>> = LazyLock::new(|| {
     TinyCheckpoint::read(&folder)
         .with_dynamic_int8(false)
         .write_into(directory.path());
-    let kernels = [Isa::Scalar, Isa::Avx2]
-        .into_iter()
-        .filter_map(Kernels::for_isa);
+    let kernels = Isa::ALL.iter().copied().filter_map(Kernels::for_isa);
     kernels
         .map(|kernels| Encoder::open_with_kernels(directory.path(), kernels).expect("opens"))
         .collect()

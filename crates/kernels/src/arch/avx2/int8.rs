@@ -47,6 +47,29 @@ impl Int8Tile for Avx2 {
             }
         }
     }
+
+    #[inline(always)]
+    fn multiply_registers(self, rounds: usize) -> usize {
+        // SAFETY: the token.
+        unsafe { registers(rounds) };
+        rounds * SUMS * OUTPUTS * INT8_GROUP
+    }
+}
+
+/// Sums of [`registers`].
+const SUMS: usize = 12;
+
+#[target_feature(enable = "avx2")]
+fn registers(rounds: usize) {
+    let codes = _mm256_set1_epi32(std::hint::black_box(0x0001_0001));
+    let mut sums = [codes; SUMS];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            // The factor depends on the sum, as otherwise one product would do for all.
+            *sum = _mm256_add_epi32(codes, _mm256_madd_epi16(*sum, codes));
+        }
+    }
+    std::hint::black_box(sums);
 }
 
 /// `ROWS` rows of sixteen outputs, `REGISTERS` * [`OUTPUTS`] outputs at a time.

@@ -42,6 +42,28 @@ impl Int8Tile for Avx512VnniTile {
             }
         }
     }
+
+    #[inline(always)]
+    fn multiply_registers(self, rounds: usize) -> usize {
+        // SAFETY: the token.
+        unsafe { registers(rounds) };
+        rounds * REGISTERS * LINE
+    }
+}
+
+/// Sums of [`registers`].
+const REGISTERS: usize = 24;
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn registers(rounds: usize) {
+    let codes = _mm512_set1_epi32(std::hint::black_box(0x0101_0101));
+    let mut sums = [codes; REGISTERS];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbusd_epi32(*sum, codes, codes);
+        }
+    }
+    std::hint::black_box(sums);
 }
 
 /// # Safety

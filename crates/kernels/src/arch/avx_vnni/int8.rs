@@ -46,6 +46,28 @@ impl Int8Tile for AvxVnniTile {
             }
         }
     }
+
+    #[inline(always)]
+    fn multiply_registers(self, rounds: usize) -> usize {
+        // SAFETY: the token.
+        unsafe { registers(rounds) };
+        rounds * SUMS * OUTPUTS * INT8_GROUP
+    }
+}
+
+/// Sums of [`registers`].
+const SUMS: usize = 12;
+
+#[target_feature(enable = "avx2,avxvnni")]
+fn registers(rounds: usize) {
+    let codes = _mm256_set1_epi32(std::hint::black_box(0x0101_0101));
+    let mut sums = [codes; SUMS];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm256_dpbusd_avx_epi32(*sum, codes, codes);
+        }
+    }
+    std::hint::black_box(sums);
 }
 
 /// `ROWS` rows of sixteen outputs.
