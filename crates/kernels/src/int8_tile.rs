@@ -40,10 +40,24 @@ pub(crate) struct Int8Operands<A> {
     pub(crate) groups: usize,
     /// Vectors of outputs, 1..=[`Int8Tile::VECTORS`].
     pub(crate) vectors: usize,
-    /// Where the weights that come next begin, and how many cache lines of them to ask for with each group. Only a hint: it may
-    /// point anywhere.
-    pub(crate) prefetch: *const i8,
-    pub(crate) prefetch_lines: usize,
+    /// The weights that come next, to be asked for evenly while this tile runs. Only a hint: they may be anywhere.
+    pub(crate) prefetch: Prefetch,
+}
+
+/// Cache lines to ask for.
+#[derive(Clone, Copy)]
+pub(crate) struct Prefetch {
+    pub(crate) line: *const i8,
+    /// How many of 256 groups ask for a line, on average; more than 256 where a group asks for several.
+    pub(crate) rate: usize,
+}
+
+impl Prefetch {
+    /// Nothing to ask for.
+    pub(crate) const NONE: Self = Self {
+        line: std::ptr::null(),
+        rate: 0,
+    };
 }
 
 /// Products of u8 activations and i8 weights, exact in i32 for all codes.
@@ -106,8 +120,7 @@ pub(crate) trait Int8Tile: Copy {
             group_stride,
             groups: GROUPS,
             vectors: Self::VECTORS,
-            prefetch: weights.as_ptr(),
-            prefetch_lines: 0,
+            prefetch: Prefetch::NONE,
         };
         let mut accumulators = Int8Accumulators::new();
         let calls = rounds.div_ceil(GROUPS);

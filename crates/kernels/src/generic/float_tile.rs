@@ -152,20 +152,48 @@ unsafe fn tile<S: Simd, E: PanelElement, const ROWS: usize, const PANELS: usize>
                 }
             }
         }
-        for (panel, first) in (0..out.count).step_by(LANES).enumerate().take(PANELS) {
-            let columns = LANES.min(out.count - first);
-            for (r, sums) in sums.iter().enumerate() {
-                let mut value = sums[panel];
-                if let Some(bias) = out.bias {
-                    value = s.add(value, s.load_up_to(&bias[first..first + columns], 0.0));
-                }
-                let start = (row + r) * out.stride + first;
-                let out_vector = &mut out.values[start..start + columns];
-                if out.add {
-                    value = s.add(value, s.load_up_to(out_vector, 0.0));
-                }
-                s.store_up_to(value, out_vector);
+    }
+    // Loops of constant length: any other use of the sums would put them on the stack, and the loop above with them.
+    if out.count == PANELS * LANES {
+        for (r, sums) in sums.iter().enumerate() {
+            for (panel, &sum) in sums.iter().enumerate() {
+                finish(s, sum, row + r, panel * LANES, LANES, out);
+            }
+        }
+    } else {
+        let mut lines = [[[0.0; LANES]; PANELS]; ROWS];
+        for (lines, sums) in lines.iter_mut().zip(&sums) {
+            for (line, &sum) in lines.iter_mut().zip(sums) {
+                s.store(sum, line);
+            }
+        }
+        for (r, lines) in lines.iter().enumerate() {
+            for (line, first) in lines.iter().zip((0..out.count).step_by(LANES)) {
+                let columns = LANES.min(out.count - first);
+                finish(s, s.load(line), row + r, first, columns, out);
             }
         }
     }
+}
+
+/// Bias, what the output holds, and the store, for the columns first..first + columns of a row.
+#[inline(always)]
+fn finish<S: Simd>(
+    s: S,
+    sum: S::F32,
+    row: usize,
+    first: usize,
+    columns: usize,
+    out: &mut Columns<'_>,
+) {
+    let mut value = sum;
+    if let Some(bias) = out.bias {
+        value = s.add(value, s.load_up_to(&bias[first..first + columns], 0.0));
+    }
+    let start = row * out.stride + first;
+    let out_vector = &mut out.values[start..start + columns];
+    if out.add {
+        value = s.add(value, s.load_up_to(out_vector, 0.0));
+    }
+    s.store_up_to(value, out_vector);
 }

@@ -6,7 +6,7 @@ use crate::aligned::Scratch;
 use crate::generic::activation::{Function, Gelu, GeluTanh, Identity, QuickGelu, Relu, Silu, Tanh};
 use crate::generic::float_tile::row_tiles;
 use crate::generic::quantize_rows::Encoder;
-use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile};
+use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile, Prefetch};
 use crate::packed_int8::{PANEL_OUTPUTS, PackedInt8};
 use crate::quantized_rows::QuantizedRows;
 use crate::row_operations::{Activation, EpilogueKind};
@@ -207,8 +207,8 @@ impl<S: Simd, F: Function> Finish<S> for Encoded<'_, S, F> {
     }
 }
 
-/// Panels outside, row tiles inside: a panel is read once and stays in the cache for all rows. While the first row tiles of a panel run,
-/// the next panel is asked for, so that few rows do not wait for memory.
+/// Panels outside, row tiles inside: a panel is read once and stays in the cache for all rows. While they run, the next panel is asked
+/// for, so that few rows do not wait for memory.
 #[inline(always)]
 fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl Finish<S>) {
     let LinearInt8 {
@@ -230,17 +230,21 @@ fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl
         let panel_vectors = PANEL_OUTPUTS.min(weight.row_sums.len() - first) / LANES;
         let group_stride = panel_vectors * LANES * INT8_GROUP;
         let panel = &weight.codes[panel_start..][..groups * group_stride];
-        let mut prefetch = panel.as_ptr_range().end;
-        let mut prefetch_left = groups * panel_vectors;
+        // Of the next panel, each of the row tiles asks for its share.
+        let tiles = row_tiles(x.rows).count();
+        let share = (groups * panel_vectors).div_ceil(tiles);
         for vector in (0..panel_vectors).step_by(T::VECTORS) {
             let vectors = T::VECTORS.min(panel_vectors - vector);
-            for (row, rows) in row_tiles(x.rows) {
-                let tiles = x.rows.div_ceil(rows);
+            for (tile, (row, rows)) in row_tiles(x.rows).enumerate() {
                 // A panel that is read once is a stream that the CPU follows by itself.
-                let prefetch_lines = if tiles == 1 || prefetch_left == 0 {
-                    0
+                let prefetch = if tiles == 1 || vector > 0 {
+                    Prefetch::NONE
                 } else {
-                    panel_vectors.div_ceil(tiles)
+                    let line = tile * share * LANES * INT8_GROUP;
+                    Prefetch {
+                        line: panel.as_ptr_range().end.wrapping_add(line),
+                        rate: (share * 256).div_ceil(groups),
+                    }
                 };
                 let operands = Int8Operands {
                     activations: activations[row * stride..][..rows * stride].as_ptr(),
@@ -251,11 +255,7 @@ fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl
                     groups,
                     vectors,
                     prefetch,
-                    prefetch_lines,
                 };
-                let asked = prefetch_lines * groups;
-                prefetch = prefetch.wrapping_add(asked * LANES * INT8_GROUP);
-                prefetch_left = prefetch_left.saturating_sub(asked);
                 // SAFETY: activations and panel were cut to the sizes that the tile reads, rows are padded to whole groups, panels
                 // are whole cache lines, and there are as many vectors as the panel has from this one on.
                 unsafe { t.multiply(operands, &mut accumulators) };

@@ -100,13 +100,17 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
     let mut sums = [[_mm512_setzero_si512(); VECTORS]; ROWS];
     let mut weights = operands.weights;
     let mut activations = operands.activations;
-    let mut prefetch = operands.prefetch;
+    let mut prefetch = operands.prefetch.line;
+    let mut due = 0;
     // SAFETY: groups * 4 activations in each of the rows and VECTORS * 16 outputs of each group are readable; a prefetch reads nothing.
     unsafe {
         for _ in 0..operands.groups {
-            for _ in 0..operands.prefetch_lines {
-                _mm_prefetch::<_MM_HINT_T1>(prefetch);
-                prefetch = prefetch.wrapping_add(LINE);
+            // A line brings its neighbour along.
+            due += operands.prefetch.rate;
+            if due >= 512 {
+                _mm_prefetch::<_MM_HINT_T0>(prefetch);
+                prefetch = prefetch.wrapping_add(2 * LINE);
+                due -= 512;
             }
             let mut codes = [_mm512_setzero_si512(); VECTORS];
             for (vector, codes) in codes.iter_mut().enumerate() {
