@@ -1,0 +1,1 @@
+//! Merged observers against observers of both streams.

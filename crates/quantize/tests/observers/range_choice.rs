@@ -1,0 +1,1 @@
+//! Percentile, Mse and Entropy against hand-computed ranges and slow references.

@@ -1,0 +1,1 @@
+//! What observers and settings do not accept, and in which words.
