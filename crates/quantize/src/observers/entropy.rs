@@ -23,10 +23,10 @@ use super::dyadic_histogram::DyadicHistogram;
 use super::{ObserverError, ValueRange};
 
 /// The most bins on either side of zero: 2048 in all.
-const HALF_BINS: usize = 1024;
+pub const HALF_BINS: usize = 1024;
 
 /// Groups that a window's bins are joined to, as in ONNX Runtime and TensorRT.
-const QUANTIZED_BINS: usize = 128;
+pub const QUANTIZED_BINS: usize = 128;
 
 /// What stands for a count of zero.
 const SMOOTHED_ZERO: f64 = 1e-4;

@@ -43,7 +43,7 @@ const ROUNDS: usize = 8;
 /// ```
 /// use fewbit_quantize::observers::{Mse, ParameterRule, QScheme, QuantizedDType};
 /// let mut observer = Mse::default();
-/// let mut values: Vec<f32> = (0..10_000).map(|i| (i % 200) as f32 / 100.0 - 1.0).collect();
+/// let mut values: Vec<f32> = (0..100_000).map(|i| (i % 200) as f32 / 100.0 - 1.0).collect();
 /// values[0] = 8.0;
 /// observer.update(&values)?;
 /// let rule = ParameterRule::new(QuantizedDType::Quint8, QScheme::PerTensorAffine, false)?;
