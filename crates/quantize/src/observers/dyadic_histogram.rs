@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::counting::{MAX_BINS, count_by_bin};
+use super::counting::{MAX_BINS, count_by_bin, whole_part};
 use super::scan::value_range;
 use super::{ObserverError, ValueRange};
 
@@ -71,6 +71,13 @@ impl Grid {
     }
 }
 
+/// Counts do not overflow but in damaged files.
+fn saturating_sum(counts: &[u64]) -> u64 {
+    counts
+        .iter()
+        .fold(0, |sum, &count| sum.saturating_add(count))
+}
+
 /// The floor of the binary logarithm of a normal number; that of the least normal for zero and denormals.
 fn exponent_of(magnitude: f32) -> i32 {
     let biased = (magnitude.to_bits() >> 23) as i32;
@@ -86,7 +93,7 @@ fn power_of_two(exponent: i32) -> f32 {
 /// all the same.
 #[inline(always)]
 fn bin_of(x: f32, scale: f32) -> i32 {
-    let magnitude = (x.abs() * scale) as i32;
+    let magnitude = whole_part(x.abs() * scale);
     if x < 0.0 { -1 - magnitude } else { magnitude }
 }
 
@@ -119,9 +126,7 @@ impl DyadicHistogram {
 
     /// The number of values.
     pub(super) fn total(&self) -> u64 {
-        self.counts
-            .iter()
-            .fold(0, |sum, &count| sum.saturating_add(count))
+        saturating_sum(&self.counts)
     }
 
     /// The bins that hold values, from the least.
@@ -152,7 +157,7 @@ impl DyadicHistogram {
         let mut width = f64::from(power_of_two(self.exponent));
         while below.len().max(above.len()) > most {
             for side in [&mut below, &mut above] {
-                *side = side.chunks(2).map(|pair| pair.iter().sum()).collect();
+                *side = side.chunks(2).map(saturating_sum).collect();
             }
             width *= 2.0;
         }

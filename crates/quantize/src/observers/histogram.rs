@@ -15,7 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::counting::count_by_bin;
+use super::counting::{count_by_bin, whole_part};
 use super::scan::value_range;
 use super::{ObserverError, ValueRange};
 
@@ -136,7 +136,7 @@ fn count_over(values: &[f32], range: ValueRange, counts: &mut [u64]) {
         counts[HISTOGRAM_BINS / 2] += values.len() as u64;
     } else if (width * BINS).is_finite() {
         count_by_bin(values, counts, |x| {
-            (((x - min) * BINS / width) as i32).min(LAST)
+            whole_part((x - min) * BINS / width).min(LAST)
         });
     } else {
         let (min, width) = (f64::from(min), f64::from(max) - f64::from(min));

@@ -292,3 +292,22 @@ fn edited_averages_do_not_panic() {
             .is_finite()
     );
 }
+
+#[test]
+fn edited_counts_do_not_overflow() {
+    for mut statistics in [
+        Statistics::Percentile(Percentile::default()),
+        Statistics::Mse(Mse::default()),
+        Statistics::Entropy(Entropy::default()),
+    ] {
+        statistics.update(&[0.25, 0.25, 1.0, -0.5]).unwrap();
+        let mut json = serde_json::to_value(&statistics).unwrap();
+        for count in json["histogram"]["counts"].as_array_mut().unwrap() {
+            *count = json!(u64::MAX);
+        }
+        let mut edited: Statistics = serde_json::from_value(json).unwrap();
+        edited.update(&[0.25, 8.0]).unwrap();
+        edited.merge(&edited.clone()).unwrap();
+        assert!(edited.parameters(affine()).unwrap()[0].scale > 0.0);
+    }
+}
