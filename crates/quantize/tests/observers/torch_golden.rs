@@ -117,8 +117,6 @@ fn histograms_and_clipped_ranges_are_those_of_torch() {
             *floats(&expected["range"]),
             "{name}: range"
         );
-        // torch.histc puts the only value of an empty range in another bin where 1 is not added to it exactly; no scale
-        // depends on which.
         let counts = histogram
             .counts()
             .iter()
