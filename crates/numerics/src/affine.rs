@@ -42,6 +42,23 @@ impl CodeRange {
     /// -8..=7
     pub const INT4: CodeRange = CodeRange { min: -8, max: 7 };
 
+    /// The range of PyTorch's `reduce_range`: each bound halved and rounded down, 0..=127 and -64..=63 for 8 bits.
+    ///
+    /// It serves instructions that saturate sums of 8-bit products. fewbit's kernels do not saturate, so it is never needed
+    /// here: it exists to give PyTorch's parameters.
+    ///
+    /// ```
+    /// use fewbit_numerics::affine::CodeRange;
+    /// assert_eq!(CodeRange::UINT8.reduced(), CodeRange { min: 0, max: 127 });
+    /// assert_eq!(CodeRange::INT8.reduced(), CodeRange { min: -64, max: 63 });
+    /// ```
+    pub fn reduced(self) -> CodeRange {
+        CodeRange {
+            min: self.min.div_euclid(2),
+            max: self.max.div_euclid(2),
+        }
+    }
+
     /// Number of steps between the least and the greatest code, 255 for 8 bits.
     fn steps(self) -> f32 {
         (self.max - self.min) as f32

@@ -10,6 +10,8 @@
 //! | [`affine`] | scale, zero point, the rounding rule | PyTorch eager observers and `quantize_per_tensor` |
 //! | [`rows`] | int8 weights, one scale a row | compressed-tensors `calculate_qparams`, symmetric per channel |
 //! | [`activation`] | u8 activations, one scale a token | PyTorch `MinMaxObserver`, `quint8`, on one row |
+//! | [`choose_parameters`] | scale and zero point at run time | PyTorch `ChooseQuantizationParams` |
+//! | [`dynamic_linear`] | a linear layer with one scale an input | PyTorch `quantize_dynamic`, engines x86 and fbgemm |
 //! | [`four_bit`] | NF4 and FP4 blocks | bitsandbytes on a CPU |
 //! | [`double_quantization`], [`dynamic_map`] | 8-bit block scales | bitsandbytes on a CPU, given the offset |
 //! | [`int_packing`] | 4- and 8-bit codes in int32 words | compressed-tensors |
@@ -24,8 +26,10 @@
 pub mod absmax;
 pub mod activation;
 pub mod affine;
+pub mod choose_parameters;
 pub mod double_quantization;
 pub mod dtype;
+pub mod dynamic_linear;
 pub mod dynamic_map;
 pub mod error_statistics;
 pub mod finite;

@@ -4,6 +4,9 @@
 //! knows, before a single weight is read, what becomes of every tensor and how many bytes that takes.
 //! [`quantize_model`] carries the plan out, one tensor at a time, and returns a [`QuantizeReport`].
 //!
+//! For static quantization, [`observers`] collect what activations and weights hold and choose their ranges; a [`QConfig`]
+//! says which observer and which scheme, and a [`Backend`] has the defaults.
+//!
 //! ```no_run
 //! use fewbit_quantize::{Method, Recipe, quantize_model};
 //!
@@ -22,8 +25,10 @@ pub mod error;
 mod loader_skip_list;
 pub mod method;
 pub mod method_sizes;
+pub mod observers;
 pub mod plan;
 mod plan_row;
+pub mod qconfig;
 pub mod recipe;
 pub mod report;
 pub mod selection;
@@ -33,6 +38,7 @@ pub use error::QuantizeError;
 pub use method::Method;
 pub use method_sizes::{MethodSize, method_sizes};
 pub use plan::{PartBytes, PlanRow, QuantizePlan, TensorAction};
+pub use qconfig::{Backend, ObserverKind, ObserverSettings, QConfig};
 pub use recipe::Recipe;
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};

@@ -264,6 +264,78 @@ def int_packing():
     write("int_packing.json", cases)
 
 
+def choose_parameters():
+    """Ranges, and what torch makes of them at run time."""
+    edges = [0.0, 1e-45, 1e-40, 1e-38, 1e-30, 3e-7, 1e-5, 0.0077, 0.0155, 0.0156, 1.0, 3.0, 127.0, 255.0, 1e10, 1e30, 1.7e38, 3.4e38]
+    ranges = [(-a, b) for a in edges for b in edges]
+    ranges += [(a, b) for a in edges for b in edges if a <= b] + [(-b, -a) for a in edges for b in edges if a <= b]
+    bell = generated("bell", 71, 1600)
+    exponents = (mixed(72, 1600) % 24).astype(np.int64) - 20
+    wild = (bell * np.exp2(exponents).astype(F32)).astype(F32).reshape(-1, 2)
+    ranges += [tuple(sorted(pair)) for pair in wild.tolist()]
+    # Halves of the scale below zero: the exact zero point is a tie, and the last bit of the scale decides.
+    for steps in (255, 127):
+        for k in range(0, steps, 3):
+            for scale in (1.0, 0.1, 0.0123, 7e-5, 6.1e-5, 5e-5):
+                ranges.append((-(k + 0.5) * scale, (steps - k - 0.5) * scale))
+    ranges = np.array(ranges, F32)
+    case = {"ranges": text(ranges)}
+    for name, reduce_range in (("full", False), ("reduced", True)):
+        parameters = [torch._choose_qparams_per_tensor(torch.from_numpy(pair.copy()), reduce_range) for pair in ranges]
+        case[f"{name}_scales"] = text(np.array([scale for scale, _ in parameters], F32))
+        case[f"{name}_zero_points"] = text(np.array([zero_point for _, zero_point in parameters], np.uint8))
+    # The symmetric form is what fused quantization-aware training uses; its widened range is not to leave float32.
+    symmetric = ranges[np.abs(ranges).max(1) < 1e38][::2]
+    scales, zero_points = [], []
+    for pair in symmetric:
+        on, scale, zero_point = torch.ones(1, dtype=torch.int64), torch.ones(1), torch.zeros(1, dtype=torch.int32)
+        running = torch.tensor(float("inf")), torch.tensor(float("-inf"))
+        torch.fused_moving_avg_obs_fake_quant(
+            torch.from_numpy(pair.copy()), on, on, *running, scale, zero_point, 1.0, -128, 127, -1, False, True
+        )
+        scales.append(scale.item())
+        zero_points.append(zero_point.item())
+    case["symmetric_ranges"] = text(symmetric)
+    case["symmetric_scales"] = text(np.array(scales, F32))
+    case["symmetric_zero_points"] = text(np.array(zero_points, np.int8))
+    write("choose_parameters.json", [case])
+
+
+def dynamic_linear():
+    cases = []
+    for index, (rows_, inputs, outputs, has_bias, input_name, weight_name) in enumerate((
+        (1, 1, 1, True, "bell", "bell"), (1, 1, 1, False, "bell", "bell"), (3, 4, 2, True, "bell", "bell"),
+        (5, 17, 8, True, "bell", "bell"), (2, 31, 5, False, "positive", "bell"), (7, 96, 33, True, "bell", "positive"),
+        (16, 64, 24, True, "bell", "bell"), (16, 64, 24, False, "bell", "bell"), (4, 300, 3, True, "positive", "positive"),
+        (2, 1000, 2, True, "bell", "bell"), (3, 8, 4, True, "bell", "zero"), (3, 8, 4, False, "bell", "zero"),
+        (3, 8, 4, True, "zero", "bell"), (2, 16, 4, True, "denormal", "bell"), (6, 33, 9, True, "bell_bf16", "bell_bf16"),
+    )):
+        x_from, x = generated_input(input_name, 100 + index, rows_ * inputs)
+        weight_from, weight = generated_input(weight_name, 200 + index, inputs * outputs)
+        bias_from, bias = generated_input("bell", 300 + index, outputs)
+        linear = torch.nn.Linear(inputs, outputs, bias=has_bias)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(weight.reshape(outputs, inputs)))
+            if has_bias:
+                linear.bias.copy_(torch.from_numpy(bias))
+        results = {}
+        for engine in ("x86", "fbgemm"):
+            torch.backends.quantized.engine = engine
+            quantized = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(linear), {torch.nn.Linear}, torch.qint8)
+            results[engine] = quantized(torch.from_numpy(x.reshape(rows_, inputs))).detach().numpy()
+            packed = quantized[0]._packed_params._packed_params
+            full = torch.ops.quantized.linear_dynamic(torch.from_numpy(x.reshape(rows_, inputs)), packed, reduce_range=False)
+        assert (results["x86"].view(np.uint32) == results["fbgemm"].view(np.uint32)).all()
+        cases.append({
+            "in_features": inputs, "has_bias": has_bias, "input": x_from, "weight": {"input": weight_from}, "bias": {"input": bias_from},
+            "weight_scale": text(F32(quantized[0].weight().q_scale())), "weight_codes": text(quantized[0].weight().int_repr().numpy()),
+            "reduced": text(results["x86"]), "full": text(full.detach().numpy()),
+        })
+    write("dynamic_linear.json", cases)
+
+
 if __name__ == "__main__":
-    for generate in (four_bit, double_quantization, affine, rows, half_precision, int_packing):
+    for generate in (
+        four_bit, double_quantization, affine, rows, half_precision, int_packing, choose_parameters, dynamic_linear,
+    ):
         generate()
