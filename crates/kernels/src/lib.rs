@@ -25,6 +25,7 @@ pub mod packed_float;
 pub mod packed_four_bit;
 pub mod packed_int8;
 pub mod packed_weight_only_int8;
+pub mod peak;
 pub mod quantized_rows;
 pub mod row_operations;
 pub mod workspace;

@@ -19,6 +19,7 @@ pub mod ledger;
 mod linear;
 pub mod network;
 pub mod pooling;
+pub mod profile;
 pub mod ragged_batch;
 mod sentence_modules;
 pub mod spec;
