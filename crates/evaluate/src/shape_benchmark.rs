@@ -89,8 +89,11 @@ impl BatchShape {
     }
 }
 
+/// Most passes that [`time_shape`] times: more tell no more, and their times would be memory that is not the model's.
+const MAXIMUM_CALLS: usize = 100_000;
+
 /// Seconds of each pass of `network` over a batch of `shape`: passes follow one another until `minimum_seconds` have
-/// passed, at least one; before them, with `warm_up`, one that is not timed.
+/// passed, at least one, at most 100,000; before them, with `warm_up`, one that is not timed.
 ///
 /// # Errors
 /// An empty shape; errors of the model, for instance of sequences longer than it has positions.
@@ -111,7 +114,7 @@ pub fn time_shape(
         let call = Instant::now();
         network.hidden_states(&batch, threads)?;
         seconds.push(call.elapsed().as_secs_f64());
-        if started.elapsed().as_secs_f64() >= minimum_seconds {
+        if started.elapsed().as_secs_f64() >= minimum_seconds || seconds.len() == MAXIMUM_CALLS {
             return Ok(seconds);
         }
     }

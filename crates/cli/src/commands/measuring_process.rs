@@ -64,7 +64,7 @@ impl MeasuringProcess {
         if read == 0 {
             let end = self.child.wait().map_or_else(
                 |error| error.to_string(),
-                |status| format!("it ended with {status}"),
+                |status| format!("it ended with {status}\n  hint: where memory runs out, the system ends processes; measure fewer models at a time, or a smaller batch"),
             );
             return Err(failed(&self.directory, &end));
         }

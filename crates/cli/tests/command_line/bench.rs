@@ -454,3 +454,57 @@ fn the_hidden_command_answers_line_by_line_and_refuses_anything_else() {
         nonsense.stderr
     );
 }
+
+/// As the system does where memory runs out.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_measuring_process_that_is_killed_is_an_error_and_no_result() {
+    use std::process::{Command, Stdio};
+
+    let workspace = Workspace::new();
+    let program = Command::new(assert_cmd::cargo::cargo_bin("fewbit"))
+        .current_dir(workspace.path("."))
+        .args([
+            "bench",
+            "model",
+            "--batch",
+            "1",
+            "--tokens",
+            "4",
+            "--threads",
+            "1",
+        ])
+        // It is over when the process is gone, not before.
+        .args(["--seconds", "600"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = program.id();
+    // The first child is the one that holds the model until the end.
+    let child = loop {
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        if let Some(first) = children.split_whitespace().next() {
+            break first.to_owned();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    assert!(
+        Command::new("kill")
+            .args(["-9", &child])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let output = program.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (output.status.code(), output.stdout.as_slice()),
+        (Some(1), &[][..]),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("error: model: measuring in a process of its own: it ended with signal: 9 (SIGKILL)\n  hint: "),
+        "{stderr}"
+    );
+}
