@@ -1,11 +1,13 @@
 //! The tables of `fewbit bench`, and a legend.
 
-use super::numbers::{count, decimals, grouped, megabytes, shortened};
+mod legend;
+mod stages;
+
+use super::numbers::{count, decimals, megabytes, shortened};
 use super::table::{self, Column, number, text as word};
 use crate::machine::Machine;
 use fewbit::bench::{
-    BenchReport, BenchedModel, ProfileResult, ShapeResult, ShapeRow, TextResult, TextRow,
-    TextsReport,
+    BenchReport, BenchedModel, ShapeResult, ShapeRow, TextResult, TextRow, TextsReport,
 };
 use fewbit::evaluate::TextOrder;
 
@@ -37,10 +39,10 @@ pub(crate) fn text(machine: &Machine, report: &BenchReport) -> String {
     }
     for profile in &report.profiles {
         out.push('\n');
-        out.push_str(&stages(report, profile));
+        out.push_str(&stages::stages(report, profile));
     }
     out.push('\n');
-    out.push_str(&legend(report));
+    out.push_str(&legend::legend(report));
     out
 }
 
@@ -320,102 +322,10 @@ fn labelled(
     }
 }
 
-fn stages(report: &BenchReport, result: &ProfileResult) -> String {
-    let profile = &result.profile;
-    let whole = profile.whole_milliseconds;
-    let digits = decimals([whole / 100.0].into_iter());
-    let row = |name: &str, milliseconds: f64| {
-        vec![
-            name.to_owned(),
-            format!("{milliseconds:.digits$}"),
-            format!("{:.1}", 100.0 * milliseconds / whole),
-        ]
-    };
-    let rows = profile
-        .stages
-        .iter()
-        .map(|stage| row(&stage.name, stage.milliseconds))
-        .chain([
-            row("other", profile.other_milliseconds),
-            row("whole", whole),
-        ]);
-    let model = if report.models.len() > 1 {
-        format!("{}, ", result.model)
-    } else {
-        String::new()
-    };
-    format!(
-        "stages: {model}{} x {}, 1 thread, mean of {}\n{}",
-        result.shape.batch,
-        result.shape.tokens,
-        count(profile.calls, "call", "calls"),
-        table::render(&[word("stage"), number("ms"), number("share\n%")], rows)
-    )
-}
-
-fn legend(report: &BenchReport) -> String {
-    let calls = || {
-        report
-            .shapes
-            .iter()
-            .flat_map(|row| &row.models)
-            .map(|result| result.speed.latency.calls)
-    };
-    let (least, most) = (calls().min().unwrap_or(0), calls().max().unwrap_or(0));
-    let calls = if least == most {
-        count(least, "call", "calls")
-    } else {
-        format!(
-            "{} to {}",
-            grouped(least as u64),
-            count(most, "call", "calls")
-        )
-    };
-    let rounds = count(report.rounds, "round", "rounds");
-    let startup = report.models[0].startup;
-    let mut lines = vec![
-        format!(
-            "load, first embedding  from opening the directory, its files cached by the system; {},",
-            count(startup.threads, "thread", "threads")
-        ),
-        format!(
-            "                       middle one of {}",
-            count(startup.startups, "fresh process", "fresh processes")
-        ),
-        "peak memory            of a process of its own for each model, pages of mapped files included;".to_owned(),
-        "                       1 MB = 1,000,000 bytes".to_owned(),
-        format!(
-            "median, p10, p90, p99  of the time of a call; {calls} a row in {} s and {rounds}",
-            report.seconds
-        ),
-    ];
-    if least < 100 {
-        lines.push(
-            "                       (of fewer than 100 calls, p99 is close to the slowest)"
-                .to_owned(),
-        );
-    }
-    lines.extend([
-        "texts/s, tokens/s      the batch, and its tokens, over the median".to_owned(),
-        "GMAC/s                 10^9 multiply-adds of linear layers and attention a second, by the median;".to_owned(),
-        "                       the peak is what the multiply-add instruction reaches from registers".to_owned(),
-        "                       alone on one thread, times the threads".to_owned(),
-    ]);
-    if report.models.len() > 1 {
-        lines.push("times faster           median time of the first model over that of this one; rounds visit the".to_owned());
-        lines.push("                       models in turn".to_owned());
-    }
-    if report.texts.is_some() {
-        lines.push("order                  a batch is texts that follow one another in the file, or texts of like".to_owned());
-        lines.push(format!("                       length; median of {rounds}"));
-    }
-    lines.iter().map(|line| format!("{line}\n")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fewbit::bench::{Memory, StartupTime};
+    use fewbit::bench::{Memory, ProfileResult, StartupTime};
     use fewbit::evaluate::{BatchShape, Latency, ShapeSpeed, StageProfile, StageTime};
 
     fn machine() -> Machine {
