@@ -41,11 +41,12 @@ pub(crate) enum Command {
     Quantize(QuantizeArguments),
     Embed(EmbedArguments),
     Compare(CompareArguments),
+    Bench(BenchArguments),
     /// List the instruction sets that kernels are written for, and which one is used
     Kernels,
     /// Show what fewbit finds on this machine: CPU, instruction set, threads, cache
     Doctor(ThreadsArgument),
-    /// Measures one model for `compare`: a request on standard input, the answer on standard output
+    /// Measures one model for `compare` and `bench`: requests on standard input, answers on standard output
     #[command(name = "measure-one-model", hide = true)]
     Measure,
 }
@@ -200,6 +201,48 @@ pub(crate) struct CompareArguments {
     pub(crate) threads: ThreadsArgument,
 }
 
+/// Measure how fast models are, at fixed shapes and on texts
+///
+/// Every model is opened in a process of its own, so that peak memory is its own; times are taken in rounds that visit every
+/// model in turn, so that a drifting machine disturbs all alike. Ratios are to the first model.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A shape is a batch of sequences of as many tokens each, run through the network alone, without
+tokenization and pooling: every --batch with every --tokens and every --threads.
+Multiply-adds (MAC) are those of the matrix products; for a sequence of t tokens:
+  t x sum over linear layers of (out x in)  +  layers x 2 x t x t x hidden size
+The peak is what one thread reaches from registers alone, with the multiply-add instruction that the
+model's linear layers use, times the threads.")]
+pub(crate) struct BenchArguments {
+    /// Model directories or Hub ids; the first is the one that the others are compared with
+    #[arg(required = true, value_name = "MODEL")]
+    pub(crate) models: Vec<String>,
+    /// Sequences in a batch, separated by commas
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,8,32", allow_negative_numbers = true, value_parser = batch_size)]
+    pub(crate) batch: Vec<usize>,
+    /// Tokens of every sequence, special tokens included, separated by commas
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "16,128", allow_negative_numbers = true, value_parser = sequence_length)]
+    pub(crate) tokens: Vec<usize>,
+    /// Worker threads, separated by commas [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS, OMP_NUM_THREADS, else the
+    /// CPUs available]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', allow_negative_numbers = true, value_parser = number_of_threads)]
+    pub(crate) threads: Vec<usize>,
+    /// Embed these texts, too (lines, or JSONL with a field `text`), tokenization included, in batches of --batch: as they
+    /// come in the file, and sorted by length
+    #[arg(long, value_name = "FILE")]
+    pub(crate) texts: Option<PathBuf>,
+    /// Measure the stages of the network, too: a table for each model and shape, on one thread
+    #[arg(long)]
+    pub(crate) profile: bool,
+    /// Seconds for which every model is timed at every shape, in all rounds together, and again with --profile
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Rounds over the models; in each of them a shape runs at least once, all texts once, and every model is opened anew
+    /// once, for the time to the first embedding
+    #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true, value_parser = rounds)]
+    pub(crate) rounds: usize,
+}
+
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct ThreadsArgument {
     /// Worker threads [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS, OMP_NUM_THREADS, else the CPUs available]
@@ -213,6 +256,22 @@ fn number_of_threads(text: &str) -> Result<usize, String> {
 
 fn batch_size(text: &str) -> Result<usize, String> {
     number_in(text, 1..=65536)
+}
+
+fn sequence_length(text: &str) -> Result<usize, String> {
+    number_in(text, 1..=65536)
+}
+
+fn rounds(text: &str) -> Result<usize, String> {
+    number_in(text, 1..=1000)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    const MOST: f64 = 600.0;
+    text.parse()
+        .ok()
+        .filter(|&seconds| 0.0 < seconds && seconds <= MOST)
+        .ok_or_else(|| format!("expected a number above 0, at most {MOST}"))
 }
 
 fn number_in(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {

@@ -1,11 +1,13 @@
 //! One module a command: resolves what was typed, does the work, hands the result to `render`.
 
+mod bench;
 mod compare;
 mod doctor;
 mod embed;
 mod inspect;
 mod kernels;
 mod measure;
+mod measuring_process;
 mod quantize;
 
 use crate::arguments::{Arguments, Command, GlobalArguments};
@@ -25,6 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Command::Quantize(arguments) => quantize::run(arguments, global),
         Command::Embed(arguments) => embed::run(arguments, global),
         Command::Compare(arguments) => compare::run(arguments, global),
+        Command::Bench(arguments) => bench::run(arguments, global),
         Command::Kernels => kernels::run(global),
         Command::Doctor(arguments) => doctor::run(*arguments, global),
         Command::Measure => measure::run(),

@@ -6,6 +6,7 @@ mod commands;
 mod embedding_file;
 mod failure;
 mod interruption;
+mod machine;
 mod method_parser;
 mod render;
 mod streams;

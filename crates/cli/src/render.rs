@@ -1,5 +1,6 @@
 //! Results as text for people.
 
+pub(crate) mod benchmark;
 pub(crate) mod comparison;
 pub(crate) mod inspection;
 pub(crate) mod numbers;

@@ -143,6 +143,7 @@ mod tests {
                     median_milliseconds: 2.0,
                     p10_milliseconds: 1.0,
                     p90_milliseconds: 3.0,
+                    p99_milliseconds: 4.0,
                     calls: 5,
                 },
                 throughput: Throughput {

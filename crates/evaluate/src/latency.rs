@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::EvaluateError;
 
-/// Time to encode one text alone.
+/// How long a call takes, of many that do the same.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// The time that half of the calls stay within.
@@ -16,6 +16,8 @@ pub struct Latency {
     pub p10_milliseconds: f64,
     /// The time that nine tenths of the calls stay within.
     pub p90_milliseconds: f64,
+    /// The time that 99 of 100 calls stay within; of fewer calls, close to the slowest.
+    pub p99_milliseconds: f64,
     /// Number of timed calls.
     pub calls: usize,
 }
@@ -28,6 +30,7 @@ impl Latency {
             median_milliseconds: 1e3 * percentile(&seconds, 0.5)?,
             p10_milliseconds: 1e3 * percentile(&seconds, 0.1)?,
             p90_milliseconds: 1e3 * percentile(&seconds, 0.9)?,
+            p99_milliseconds: 1e3 * percentile(&seconds, 0.99)?,
             calls: seconds.len(),
         })
     }
@@ -157,6 +160,7 @@ mod tests {
         assert_eq!(latency.p10_milliseconds, 1000.0);
         assert_eq!(latency.median_milliseconds, 5000.0);
         assert_eq!(latency.p90_milliseconds, 9000.0);
+        assert_eq!(latency.p99_milliseconds, 9900.0);
         assert_eq!(latency.calls, 11);
         assert_eq!(Latency::from_seconds(Vec::new()), None);
     }

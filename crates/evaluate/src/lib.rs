@@ -4,6 +4,8 @@
 //! * [`data`]: sentence pairs and texts from files;
 //! * [`sentence_similarity`]: how well cosines of embeddings follow human scores;
 //! * [`latency`] and [`memory`]: time and peak memory;
+//! * [`shape_benchmark`], [`stage_profile`], [`text_benchmark`], [`startup`]: speed at fixed shapes, stage by stage, on
+//!   texts, and until the first embedding;
 //! * [`model_measurement`]: everything about one model directory;
 //! * [`comparison`]: models against their float reference, a row each.
 //!
@@ -18,6 +20,10 @@ pub mod memory;
 pub mod metrics;
 pub mod model_measurement;
 pub mod sentence_similarity;
+pub mod shape_benchmark;
+pub mod stage_profile;
+pub mod startup;
+pub mod text_benchmark;
 
 pub use comparison::{Comparison, ComparisonRow, ReferenceFacts, compare};
 pub use data::{SentencePair, read_sentence_pairs, read_texts};
@@ -27,3 +33,7 @@ pub use memory::peak_resident_bytes;
 pub use metrics::{EmbeddingAgreement, MetricError, pearson, spearman};
 pub use model_measurement::{MeasureOptions, MeasuredModel, Measurement, measure};
 pub use sentence_similarity::{SentenceSimilarity, pair_texts};
+pub use shape_benchmark::{BatchShape, ShapeSpeed, time_shape};
+pub use stage_profile::{StageProfile, StageTime};
+pub use startup::Startup;
+pub use text_benchmark::{TextOrder, TextPass};

@@ -1,33 +1,15 @@
 //! Measuring a whole model directory: a tiny BERT with a vocabulary of its own.
 
+mod tiny_model;
+
 use std::fs;
-use std::path::Path;
 
 use fewbit_evaluate::{
     EvaluateError, Latency, MeasureOptions, ReferenceFacts, SentencePair, compare, measure,
     pair_texts,
 };
 use fewbit_model::{EncodeOptions, Encoder};
-
-/// The tiny BERT of fewbit-model's golden files (80 words, 36 positions) with a vocab.txt.
-fn tiny_model() -> tempfile::TempDir {
-    let golden =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/architectures/bert");
-    let directory = tempfile::tempdir().unwrap();
-    for name in ["config.json", "model.safetensors"] {
-        fs::write(
-            directory.path().join(name),
-            fs::read(golden.join(name)).unwrap(),
-        )
-        .unwrap();
-    }
-    let mut words: Vec<String> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        .map(str::to_owned)
-        .to_vec();
-    words.extend((0..75).map(|i| format!("word{i}")));
-    fs::write(directory.path().join("vocab.txt"), words.join("\n")).unwrap();
-    directory
-}
+use tiny_model::tiny_model;
 
 fn options() -> MeasureOptions {
     MeasureOptions {

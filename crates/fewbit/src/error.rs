@@ -33,6 +33,12 @@ pub enum Error {
     /// A comparison that cannot be made; the text says of what and why.
     #[error("{0}")]
     Compare(String),
+    /// A measurement that failed elsewhere, for instance in a process of its own; the text says of what and why.
+    #[error("{0}")]
+    Measure(String),
+    /// A benchmark that cannot be run; the text says of what and why.
+    #[error("{0}")]
+    Bench(String),
     /// A file outside any checkpoint.
     #[error("{path}: {source}\n  hint: check the path, and that you may use it", path = path.display())]
     Io {

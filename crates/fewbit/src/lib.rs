@@ -2,7 +2,8 @@
 //!
 //! A model is a standard checkpoint directory: `config.json`, safetensors files, tokenizer files. [`quantize_model`]
 //! makes a smaller one of it, in a format that Hugging Face transformers loads unchanged; [`Encoder`] runs either;
-//! [`compare`](compare::compare) says what each method costs; [`inspect()`] looks without running anything.
+//! [`compare`](compare::compare) says what each method costs; [`bench`](bench::bench()) how fast models are; [`inspect()`]
+//! looks without running anything.
 //!
 //! ```no_run
 //! use fewbit::{EncodeOptions, Encoder, Method, Recipe, quantize_model};
@@ -20,6 +21,7 @@
 //! Those who come from PyTorch scripts find the names they know on [`QuantizationManager`].
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod compare;
 pub mod error;
 pub mod inspect;

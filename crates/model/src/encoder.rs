@@ -7,7 +7,7 @@ use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
 use crate::{LoadLedger, ModelError, Network, RaggedBatch};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::Kernels;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Tokenizer, network and pooling of one model directory.
 ///
@@ -23,6 +23,7 @@ pub struct Encoder {
     normalize: bool,
     /// Put before every text.
     prompt: String,
+    checkpoint_directory: PathBuf,
 }
 
 /// How to run.
@@ -107,12 +108,18 @@ impl Encoder {
             pooling: modules.pooling,
             normalize: modules.normalize,
             prompt: modules.prompt,
+            checkpoint_directory: modules.transformer,
         })
     }
 
     /// The encoder proper.
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// Where config.json and the weights lie: the model directory, or the folder that its modules.json names.
+    pub fn checkpoint_directory(&self) -> &Path {
+        &self.checkpoint_directory
     }
 
     /// What loading did with every tensor.

@@ -1,6 +1,7 @@
 //! `fewbit doctor`
 
 use crate::arguments::{GlobalArguments, ThreadsArgument};
+use crate::machine::Machine;
 use crate::streams;
 use anyhow::{Result, bail};
 use fewbit::checkpoint::hub::HubSettings;
@@ -12,9 +13,8 @@ use std::path::PathBuf;
 
 #[derive(Serialize)]
 struct Diagnosis {
-    version: &'static str,
-    target: String,
-    cpu: String,
+    #[serde(flatten)]
+    machine: Machine,
     /// None where `problems` says why.
     isa: Option<&'static str>,
     isas: Vec<&'static str>,
@@ -29,9 +29,7 @@ pub(super) fn run(arguments: ThreadsArgument, global: GlobalArguments) -> Result
     let isa = kept(fewbit::isa(), &mut problems);
     let threads = kept(threads::resolve(arguments.threads), &mut problems);
     let diagnosis = Diagnosis {
-        version: env!("CARGO_PKG_VERSION"),
-        target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
-        cpu: cpu_name(),
+        machine: Machine::here(),
         isa,
         isas: Isa::ALL
             .iter()
@@ -65,9 +63,9 @@ fn text(diagnosis: &Diagnosis) -> String {
     const UNKNOWN: &str = "unknown, see the error";
     format!(
         "fewbit           {} ({})\nCPU              {}\ninstruction set  {} (supported: {})\nthreads          {}\nHub cache        {}\n",
-        diagnosis.version,
-        diagnosis.target,
-        diagnosis.cpu,
+        diagnosis.machine.version,
+        diagnosis.machine.target,
+        diagnosis.machine.cpu,
         diagnosis.isa.unwrap_or(UNKNOWN),
         diagnosis.isas.join(", "),
         diagnosis.threads.map_or_else(
@@ -76,17 +74,4 @@ fn text(diagnosis: &Diagnosis) -> String {
         ),
         diagnosis.hub_cache.display()
     )
-}
-
-/// The CPU's own name, where the operating system says it.
-fn cpu_name() -> String {
-    let information = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    information
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("model name")?
-                .split_once(':')
-                .map(|(_, name)| name.trim().to_owned())
-        })
-        .unwrap_or_else(|| format!("unknown {}", std::env::consts::ARCH))
 }

@@ -1,28 +1,51 @@
 //! The hidden command that measures one model in a process of its own.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use fewbit::Embeddings;
-use fewbit::evaluate::{MeasuredModel, Measurement};
+use fewbit::bench::{BenchHost, OpenModel, ShapeRequest, TextRequest};
+use fewbit::evaluate::{BatchShape, MeasuredModel, Measurement};
 use fewbit::measure::{InProcess, Measure, MeasureRequest};
 use serde::{Deserialize, Serialize};
-use std::io::Read;
-use std::path::PathBuf;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
 
-/// What `compare` asks of a measuring process, as JSON on its standard input.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Task {
-    pub(super) request: MeasureRequest,
-    pub(super) kind: TaskKind,
-}
-
-/// What to measure.
+/// What `compare` and `bench` ask of a measuring process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum TaskKind {
+pub(super) enum Task {
     /// All texts in batches; the answer is a [`MeasureAnswer`], the embeddings go to this file as little-endian f32.
-    Measure { embeddings: PathBuf },
+    Measure {
+        request: MeasureRequest,
+        embeddings: PathBuf,
+    },
     /// Texts alone and in batches; the answer is a [`fewbit::measure::Speed`].
-    Speed,
+    Speed(MeasureRequest),
+    /// The answer is a [`fewbit::evaluate::Startup`].
+    Startup { directory: PathBuf, threads: usize },
+    /// Opens a model, which the tasks below are about; the answer is a [`fewbit::bench::OpenFacts`].
+    Open { directory: PathBuf },
+    /// The answer is a list of seconds.
+    TimeShape(ShapeRequest),
+    /// The answer is a number.
+    MultiplyAddsPerSecond,
+    /// The answer is a [`fewbit::evaluate::StageProfile`].
+    Profile {
+        shape: BatchShape,
+        minimum_seconds: f64,
+    },
+    /// The answer is a [`fewbit::evaluate::TextPass`].
+    TimeTexts(TextRequest),
+    /// The answer is a [`fewbit::bench::Memory`].
+    Memory,
+}
+
+/// What comes back.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Answer<T> {
+    Done(T),
+    /// The text of the error.
+    Failed(String),
 }
 
 /// A measured model without the values of its embeddings.
@@ -54,37 +77,73 @@ impl MeasureAnswer {
 
 pub(super) fn run() -> Result<()> {
     crate::interruption::end_with_parent();
-    let mut task = String::new();
-    std::io::stdin()
-        .lock()
-        .read_to_string(&mut task)
-        .context("cannot read the request")?;
-    let task: Task = serde_json::from_str(&task)
-        .context("the request is not one that `fewbit compare` sends")?;
-    let answer = match task.kind {
-        TaskKind::Measure { embeddings: file } => {
-            let MeasuredModel {
-                name,
-                measurement,
-                embeddings,
-            } = InProcess.measure(&task.request)?;
-            let bytes: Vec<u8> = embeddings
-                .values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect();
-            std::fs::write(&file, bytes)
-                .with_context(|| format!("{}: cannot write", file.display()))?;
-            serde_json::to_string(&MeasureAnswer {
-                name,
-                measurement,
-                rows: embeddings.rows,
-                columns: embeddings.columns,
-                truncated: embeddings.truncated,
-                tokens: embeddings.tokens,
-            })?
+    let mut open = None;
+    for line in std::io::stdin().lines() {
+        let line = line.context("cannot read the request")?;
+        let task = serde_json::from_str(&line)
+            .context("the request is not one that fewbit sends to itself")?;
+        let answer = match done(task, &mut open) {
+            Ok(value) => Answer::Done(value),
+            Err(error) => Answer::Failed(error.to_string()),
+        };
+        let mut answer = serde_json::to_string(&answer)?;
+        answer.push('\n');
+        crate::streams::print(&answer)?;
+    }
+    Ok(())
+}
+
+fn done(task: Task, open: &mut Option<Box<dyn OpenModel>>) -> Result<Value> {
+    let answer = match task {
+        Task::Measure {
+            request,
+            embeddings,
+        } => serde_json::to_value(measure(&request, &embeddings)?)?,
+        Task::Speed(request) => serde_json::to_value(InProcess.speed(&request)?)?,
+        Task::Startup { directory, threads } => {
+            serde_json::to_value(InProcess.startup(&directory, threads)?)?
         }
-        TaskKind::Speed => serde_json::to_string(&InProcess.speed(&task.request)?)?,
+        Task::Open { directory } => {
+            serde_json::to_value(open.insert(InProcess.open(&directory)?).facts()?)?
+        }
+        Task::TimeShape(request) => serde_json::to_value(opened(open)?.time_shape(&request)?)?,
+        Task::MultiplyAddsPerSecond => {
+            serde_json::to_value(opened(open)?.multiply_adds_per_second()?)?
+        }
+        Task::Profile {
+            shape,
+            minimum_seconds,
+        } => serde_json::to_value(opened(open)?.profile(shape, minimum_seconds)?)?,
+        Task::TimeTexts(request) => serde_json::to_value(opened(open)?.time_texts(&request)?)?,
+        Task::Memory => serde_json::to_value(opened(open)?.memory()?)?,
     };
-    crate::streams::print(&answer)
+    Ok(answer)
+}
+
+fn opened(open: &mut Option<Box<dyn OpenModel>>) -> Result<&mut Box<dyn OpenModel>> {
+    open.as_mut()
+        .ok_or_else(|| anyhow!("the request is about an open model, and none is open"))
+}
+
+fn measure(request: &MeasureRequest, file: &Path) -> Result<MeasureAnswer> {
+    let MeasuredModel {
+        name,
+        measurement,
+        embeddings,
+    } = InProcess.measure(request)?;
+    let bytes: Vec<u8> = embeddings
+        .values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    std::fs::write(file, bytes)
+        .map_err(|error| anyhow!("{}: cannot write: {error}", file.display()))?;
+    Ok(MeasureAnswer {
+        name,
+        measurement,
+        rows: embeddings.rows,
+        columns: embeddings.columns,
+        truncated: embeddings.truncated,
+        tokens: embeddings.tokens,
+    })
 }

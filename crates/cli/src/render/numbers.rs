@@ -38,9 +38,56 @@ pub(crate) fn count(number: usize, singular: &str, plural: &str) -> String {
     }
 }
 
+/// Digits after the point that a column of positive numbers needs, so that the smallest has two digits or more, if three
+/// after the point are enough for that.
+pub(crate) fn decimals(values: impl Iterator<Item = f64>) -> usize {
+    let smallest = values.fold(f64::INFINITY, f64::min);
+    match smallest {
+        ..0.1 => 3,
+        ..10.0 => 2,
+        ..100.0 => 1,
+        _ => 0,
+    }
+}
+
+/// `name` in at most `width` characters, the middle left out where it is longer: names of models differ at their ends.
+pub(crate) fn shortened(name: &str, width: usize) -> String {
+    let characters: Vec<char> = name.chars().collect();
+    if characters.len() <= width {
+        return name.to_owned();
+    }
+    let kept = width.saturating_sub(1);
+    let head = kept / 2;
+    let tail = characters.len() - (kept - head);
+    let (head, tail): (String, String) = (
+        characters[..head].iter().collect(),
+        characters[tail..].iter().collect(),
+    );
+    format!("{head}…{tail}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_show_what_the_smallest_number_needs() {
+        let of = |values: &[f64]| decimals(values.iter().copied());
+        assert_eq!(of(&[0.073, 360.0]), 3);
+        assert_eq!(of(&[0.873, 360.0]), 2);
+        assert_eq!(of(&[7.5, 62.0]), 2);
+        assert_eq!(of(&[10.0, 99.0]), 1);
+        assert_eq!(of(&[100.0, 1e6]), 0);
+        assert_eq!(of(&[]), 0);
+    }
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(shortened("minilm", 6), "minilm");
+        assert_eq!(shortened("all-MiniLM-L6-v2-dynamic", 13), "all-Mi…ynamic");
+        assert_eq!(shortened("äöüß", 3), "ä…ß");
+        assert_eq!(shortened("abc", 1), "…");
+    }
 
     #[test]
     fn units_change_at_powers_of_a_thousand() {

@@ -9,6 +9,13 @@ pub(crate) struct Column {
     alignment: CellAlignment,
 }
 
+impl Column {
+    /// Its header.
+    pub(crate) fn header(&self) -> &'static str {
+        self.header
+    }
+}
+
 /// A column of text.
 pub(crate) const fn text(header: &'static str) -> Column {
     Column {

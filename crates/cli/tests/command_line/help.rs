@@ -12,6 +12,7 @@ fn every_command_explains_itself_on_standard_output() {
         vec!["quantize", "--help"],
         vec!["embed", "--help"],
         vec!["compare", "--help"],
+        vec!["bench", "--help"],
     ] {
         let outcome = Outcome::of(workspace.command(&command).env("COLUMNS", "110"));
         assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
@@ -111,7 +112,9 @@ fn hidden_commands_are_not_named_where_one_is_missing() {
     let workspace = Workspace::new();
     let text = workspace.misuse(&["--json"]);
     assert!(
-        text.contains("[subcommands: inspect, quantize, embed, compare, kernels, doctor, help]"),
+        text.contains(
+            "[subcommands: inspect, quantize, embed, compare, bench, kernels, doctor, help]"
+        ),
         "{text}"
     );
     assert!(!text.contains("measure-one-model"), "{text}");
@@ -192,6 +195,21 @@ fn verbose_says_something_in_every_command() {
     assert!(
         compared.contains("texts encoded name=\"fp16\""),
         "{compared}"
+    );
+    let quick = [
+        "--batch",
+        "1",
+        "--tokens",
+        "4",
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.001",
+    ];
+    let measured = logged(&[&["bench", "model", "-v"], quick.as_slice()].concat());
+    assert!(
+        measured.contains("started up directory=model first_embedding_seconds="),
+        "{measured}"
     );
 }
 

@@ -1,5 +1,7 @@
 //! The `fewbit` program as its users meet it: arguments in, streams, files and exit codes out.
 
+mod bench;
+mod bench_refusals;
 mod compare;
 mod embed;
 mod help;
