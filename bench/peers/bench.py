@@ -17,10 +17,9 @@ import numpy
 
 import bert_base
 import conductor
-import convert
 import report
 import workloads
-from engines import BEST_PEER, ENGINES, LEAST_COSINE, OURS, REFERENCE
+from engines import ENGINES, LEAST_COSINE, REFERENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -45,6 +44,7 @@ def parse():
     parser.add_argument("--texts", type=int, default=512, help="number of texts taken from it, evenly spaced")
     parser.add_argument("--batch", type=int, default=32, help="texts in a batch of sentences")
     parser.add_argument("--isa", choices=["avx2"], help="cap the instruction set of every engine; those that cannot be capped are left out")
+    parser.add_argument("--statistic", choices=list(report.STATISTICS), default="median", help="of the timed calls; min on a busy machine")
     parser.add_argument("--json", type=Path, help="write settings and every time here")
     arguments = parser.parse_args()
     for name in arguments.engines:
@@ -137,7 +137,7 @@ def main():
             continue
         runners[engine.name] = runner
     started = list(runners.values())
-    conductor.measure(runners, results, passes, arguments.rounds, note)
+    conductor.measure(runners, results, passes, arguments.rounds, arguments.threads, note)
     for runner in started:
         runner.close()
 
@@ -151,8 +151,8 @@ def main():
         "cpu": cpu_name(),
         "sentences": None if not arguments.sentences else {"texts": arguments.texts, "batch": arguments.batch},
     }
-    print(f"{model.name}, {arguments.threads} thread(s), median of {arguments.rounds} interleaved rounds, {settings['cpu']}" + (f", capped to {arguments.isa}" if arguments.isa else ""))
-    print(report.table(results, passes))
+    print(f"{model.name}, {arguments.threads} thread(s), {arguments.statistic} of {arguments.rounds} interleaved rounds, {settings['cpu']}" + (f", capped to {arguments.isa}" if arguments.isa else ""))
+    print(report.table(results, passes, arguments.statistic))
     print("versions: " + ", ".join(dict.fromkeys(result.version for result in results if result.version)))
     if arguments.json:
         arguments.json.write_text(json.dumps(report.as_json(results, passes, settings), indent=1))

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass, field
 
 # A turn makes as many calls as fit in this time (at most MOST_CALLS), so that small shapes are not measured by one call.
 TURN_SECONDS, MOST_CALLS = 0.15, 20
+# How long threads of an engine may spin for more work. With several threads, the next turn starts when that is over.
+SPIN_SECONDS = 0.02
 
 
 class RunnerError(Exception):
@@ -19,18 +22,21 @@ class Runner:
 
     def __init__(self, command, threads, cpus, environment):
         limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "RTEN_NUM_THREADS")}
-        # OpenMP threads that spin after a call would take time from the engine whose turn is next.
-        waiting = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "1"} if threads > 1 else {}
+        # Threads of OpenMP spin after a call, Intel's for 200 ms unless told otherwise. They may, while a turn lasts.
+        waiting = {"KMP_BLOCKTIME": str(round(1000 * SPIN_SECONDS))}
         self.errors = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            env={**os.environ, **limits, **waiting, **environment},
-            preexec_fn=(lambda: os.sched_setaffinity(0, cpus)) if cpus else None,
-        )
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                text=True,
+                env={**os.environ, **limits, **waiting, **environment},
+                preexec_fn=(lambda: os.sched_setaffinity(0, cpus)) if cpus else None,
+            )
+        except OSError as error:
+            raise RunnerError(f"{command[0]}: {error.strerror}") from None
         self.version = self.receive("ready")
 
     def receive(self, key):
@@ -83,7 +89,7 @@ class Result:
     failure: str | None = None
 
 
-def measure(runners, results, workloads, rounds, report):
+def measure(runners, results, workloads, rounds, threads, report):
     """Round after round, every runner of `runners` (by name) runs every workload in its turn; a runner that fails is out.
 
     Every turn starts with a call that is not timed: the engine before has left its own data in the caches.
@@ -93,6 +99,8 @@ def measure(runners, results, workloads, rounds, report):
         for number in range(rounds + 1):
             report(f"{workload.name}: round {number} of {rounds}")
             for name in list(runners):
+                if threads > 1:
+                    time.sleep(2 * SPIN_SECONDS)
                 try:
                     seconds = runners[name].seconds(workload, calls.get(name, 1))
                 except RunnerError as error:

@@ -56,10 +56,11 @@ ENGINES = [
     Engine("onnxruntime-f32", "f32", "onnx-optimized", "model.onnx", "onnxruntime"),
     Engine("ctranslate2-int8", "int8", "ctranslate2-int8", "model", "ctranslate2", ["int8_float32"], CTRANSLATE2),
     Engine("ctranslate2-f32", "f32", "ctranslate2", "model", "ctranslate2", ["float32"], CTRANSLATE2),
-    Engine("torch-int8-dynamic", "int8-coarse", None, "", "torch", ["int8"], TORCH),
+    Engine("torch-int8-dynamic", "int8-coarse", None, "", "torch", ["int8"]),
     Engine("torch-f32", "f32", None, "", "torch", ["f32"], TORCH),
     Engine("rten-int8-dynamic", "int8-coarse", "onnx-dynamic-plain", "model.onnx", None, ["rten"]),
     Engine("rten-f32", "f32", "onnx", "model.onnx", None, ["rten"]),
+    Engine("tract-int8-dynamic", "int8-coarse", "onnx-dynamic-plain", "model.onnx", None, ["tract"]),
     Engine("tract-f32", "f32", "onnx", "model.onnx", None, ["tract"]),
     Engine("candle-f32", "f32", None, "", None, ["candle"]),
 ]

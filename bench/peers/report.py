@@ -5,16 +5,21 @@ import statistics
 from engines import BEST_PEER, OURS
 
 
-def median(result, workload):
+# What stands for many calls. On a machine that does other work too, the least is nearest to what an idle one would show.
+STATISTICS = {"median": statistics.median, "min": min}
+
+
+def typical(result, workload, statistic):
+    """Seconds of a call, by a name of STATISTICS; None if there was none."""
     seconds = result.seconds.get(workload.name)
-    return statistics.median(seconds) if seconds else None
+    return STATISTICS[statistic](seconds) if seconds else None
 
 
-def ratio(result, other, workload):
+def ratio(result, other, workload, statistic):
     """Time of `result` divided by time of `other`; None where one has none."""
     if other is None:
         return None
-    mine, its = median(result, workload), median(other, workload)
+    mine, its = typical(result, workload, statistic), typical(other, workload, statistic)
     return None if mine is None or its is None else mine / its
 
 
@@ -22,7 +27,7 @@ def cell(value, digits):
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def table(results, workloads):
+def table(results, workloads, statistic):
     """Rows: engines. For each workload: milliseconds (fixed shapes) or texts a second, then the ratio of times to the best peer and to fewbit."""
     by_name = {result.engine.name: result for result in results}
     peer, ours = by_name.get(BEST_PEER), by_name.get(OURS)
@@ -34,9 +39,9 @@ def table(results, workloads):
     for result in results:
         row = [result.engine.name, cell(result.cosine, 5)]
         for workload in workloads:
-            seconds = median(result, workload)
+            seconds = typical(result, workload, statistic)
             shown = None if seconds is None else (1000 * seconds if workload.fixed else workload.texts / seconds)
-            row += [cell(shown, 2 if workload.fixed else 0), cell(ratio(result, peer, workload), 2), cell(ratio(result, ours, workload), 2)]
+            row += [cell(shown, 2 if workload.fixed else 0), cell(ratio(result, peer, workload, statistic), 2), cell(ratio(result, ours, workload, statistic), 2)]
         rows.append(row)
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     line = lambda row: "  ".join(text.ljust(width) if column == 0 else text.rjust(width) for column, (text, width) in enumerate(zip(row, widths))).rstrip()
@@ -62,7 +67,7 @@ def as_json(results, workloads, settings):
                 "precision": result.engine.precision,
                 "mean_cosine": result.cosine,
                 "failure": result.failure,
-                "median_seconds": {workload.name: median(result, workload) for workload in workloads},
+                **{f"{name}_seconds": {workload.name: typical(result, workload, name) for workload in workloads} for name in STATISTICS},
                 "seconds": result.seconds,
             }
             for result in results

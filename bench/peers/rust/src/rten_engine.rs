@@ -3,8 +3,7 @@
 use crate::padded::{Padded, without_padding};
 use crate::protocol::Engine;
 use anyhow::{Context, Result, anyhow};
-use rten::threading::ThreadPool;
-use rten::{Model, ModelOptions, NodeId, RunOptions, Value};
+use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, NdTensorView};
 use std::path::Path;
@@ -66,10 +65,7 @@ impl Engine for RtenEngine {
             .zip(inputs)
             .map(|(&id, tensor)| (id, tensor.view().into()))
             .collect();
-        let options = RunOptions {
-            thread_pool: Some(Arc::clone(&self.pool)),
-            ..RunOptions::default()
-        };
+        let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&self.pool)));
         let mut outputs = self.model.run(named, &[self.output], Some(options))?;
         outputs.pop().context("rten: no output")
     }
