@@ -32,7 +32,7 @@ class Runner:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 text=True,
-                env={**os.environ, **limits, **waiting, **environment},
+                env={**os.environ, **limits, **waiting, "RUST_BACKTRACE": "0", **environment},
                 preexec_fn=(lambda: os.sched_setaffinity(0, cpus)) if cpus else None,
             )
         except OSError as error:

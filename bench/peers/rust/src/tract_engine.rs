@@ -9,10 +9,11 @@ use std::sync::Arc;
 use tract_linalg::multithread::{Executor, set_default_executor};
 use tract_onnx::prelude::*;
 
-/// Fixed shapes run a model that is optimized for them, sentences one with symbolic dimensions.
+/// A model for each shape (sequences, tokens): with symbolic dimensions tract 0.23 refuses the graph ("Can not compute a shape
+/// with square of symbols", at the Flatten of the attention mask).
 pub(crate) struct TractEngine {
     file: PathBuf,
-    plans: HashMap<Option<[usize; 2]>, Arc<TypedSimplePlan>>,
+    plans: HashMap<[usize; 2], Arc<TypedSimplePlan>>,
 }
 
 impl TractEngine {
@@ -20,24 +21,22 @@ impl TractEngine {
         if threads > 1 {
             set_default_executor(Executor::multithread(threads));
         }
-        let mut engine = Self {
+        Ok(Self {
             file: file.to_owned(),
             plans: HashMap::new(),
-        };
-        engine.plan(None)?;
-        Ok(engine)
+        })
     }
 
-    /// The model for a shape (sequences, tokens), or for every shape.
-    fn plan(&mut self, shape: Option<[usize; 2]>) -> Result<Arc<TypedSimplePlan>> {
+    fn plan(&mut self, shape: [usize; 2]) -> Result<Arc<TypedSimplePlan>> {
         if let Some(plan) = self.plans.get(&shape) {
             return Ok(Arc::clone(plan));
         }
-        let mut model = onnx().model_for_path(&self.file)?;
-        if let Some(shape) = shape {
-            for input in 0..3 {
-                model = model.with_input_fact(input, i64::fact(shape).into())?;
-            }
+        let mut framework = onnx();
+        // The file's notes on intermediate shapes name the symbols that are numbers here.
+        framework.ignore_value_info = true;
+        let mut model = framework.model_for_path(&self.file)?;
+        for input in 0..3 {
+            model = model.with_input_fact(input, i64::fact(shape).into())?;
         }
         let plan = model.into_optimized()?.into_runnable()?;
         self.plans.insert(shape, Arc::clone(&plan));
@@ -59,7 +58,7 @@ impl Engine for TractEngine {
         "tract 0.23".to_owned()
     }
 
-    fn prepare(&mut self, sequences: &[Vec<u32>], fixed: bool) -> Result<Inputs> {
+    fn prepare(&mut self, sequences: &[Vec<u32>], _fixed: bool) -> Result<Inputs> {
         let padded = Padded::<i64>::new(sequences)?;
         let shape = [padded.sequences, padded.tokens];
         let tensors = [
@@ -71,7 +70,7 @@ impl Engine for TractEngine {
         .map(|values| Ok(Tensor::from_shape(&shape, &values)?.into_tvalue()))
         .collect::<Result<TVec<TValue>>>()?;
         Ok(Inputs {
-            plan: self.plan(fixed.then_some(shape))?,
+            plan: self.plan(shape)?,
             tensors,
         })
     }
