@@ -29,3 +29,7 @@ bench-kernels:
 # Loads what fewbit writes with transformers, bitsandbytes and compressed-tensors, and the reverse (needs pip packages: see interop/README.md).
 interop *arguments:
     interop/run.sh {{arguments}}
+
+# Speed of fewbit and of other engines on the same token ids, taking turns (needs pip packages: see bench/peers/README.md).
+bench-peers *arguments:
+    bench/peers/run.sh {{arguments}}

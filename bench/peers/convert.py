@@ -1,0 +1,256 @@
+"""Converts one checkpoint for every engine: float files and INT8 files, cached beside each other.
+
+    python convert.py MODEL OUT --calibration texts.jsonl --fewbit target/release/fewbit [--only NAME,…]
+
+A conversion that is there already, made of the same weights with the same library versions and the same calibration texts, is kept.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["TQDM_DISABLE"] = "1"
+
+import workloads
+
+CALIBRATION_TEXTS = 128
+INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
+
+
+def bert(model, attention):
+    """The float model, ready for export: no pooling layer, last hidden states as its only output; `attention` is transformers' name of an implementation."""
+    import torch
+    from transformers import AutoModel
+
+    network = AutoModel.from_pretrained(model, dtype=torch.float32, attn_implementation=attention, add_pooling_layer=False).eval()
+
+    class LastHiddenState(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            return self.network(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
+
+    return LastHiddenState().eval()
+
+
+def example():
+    """Inputs for tracing: two sequences, one of them padded."""
+    import torch
+
+    batch = workloads.pad([[101, 2023, 2003, 1037, 3231, 102], [101, 2023, 102]])
+    return tuple(torch.from_numpy(batch[name]) for name in INPUTS)
+
+
+def onnx(job):
+    """model.onnx: float32, batch and length dynamic. From the TorchScript exporter with eager attention, as that is the graph in which
+    onnxruntime's optimizer finds every attention; what the newer exporter makes, it leaves in pieces."""
+    import torch
+
+    torch.onnx.export(
+        bert(job.model, "eager"),
+        example(),
+        str(job.out / "model.onnx"),
+        input_names=INPUTS,
+        output_names=["last_hidden_state"],
+        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in [*INPUTS, "last_hidden_state"]},
+        opset_version=17,
+        dynamo=False,
+    )
+
+
+def onnx_optimized(job):
+    """optimized.onnx: the fusions of onnxruntime.transformers (attention, GELU, LayerNorm with residual)."""
+    from onnxruntime.transformers import optimizer
+
+    config = json.loads((job.model / "config.json").read_text())
+    optimized = optimizer.optimize_model(
+        str(job.source("onnx") / "model.onnx"),
+        model_type="bert",
+        num_heads=config["num_attention_heads"],
+        hidden_size=config["hidden_size"],
+        opt_level=1,
+    )
+    optimized.save_model_to_file(str(job.out / "model.onnx"))
+
+
+def onnx_dynamic(job, source, per_channel):
+    """model.onnx: onnxruntime's quantize_dynamic of the conversion `source`; a scale for each weight matrix or for each output channel."""
+    from onnx import TensorProto
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        job.source(source) / "model.onnx",
+        job.out / "model.onnx",
+        weight_type=QuantType.QInt8,
+        per_channel=per_channel,
+        # Shape inference does not know the types behind fused operators; they are all float.
+        extra_options={"DefaultTensorType": TensorProto.FLOAT},
+    )
+
+
+def onnx_static(job):
+    """model.onnx: quantize_static, QDQ, MinMax ranges of the calibration texts, products with a constant matrix."""
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    class Texts(CalibrationDataReader):
+        def __init__(self):
+            self.batches = iter(job.calibration_batches())
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    quantize_static(
+        job.source("onnx") / "model.onnx",
+        job.out / "model.onnx",
+        Texts(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        calibrate_method=CalibrationMethod.MinMax,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        extra_options={"MatMulConstBOnly": True},
+    )
+
+
+def openvino_model(job):
+    import openvino
+
+    model = openvino.convert_model(bert(job.model, "sdpa"), example_input=example())
+    for port, name in zip(model.inputs, INPUTS):
+        port.get_tensor().set_names({name})
+        port.get_node().set_friendly_name(name)
+        port.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def openvino(job):
+    """model.xml: openvino.convert_model of the torch model, float32."""
+    import openvino as ov
+
+    ov.save_model(openvino_model(job), job.out / "model.xml", compress_to_fp16=False)
+
+
+def openvino_int8(job):
+    """model.xml: NNCF post-training quantization for transformers."""
+    import nncf
+    import openvino as ov
+
+    quantized = nncf.quantize(
+        openvino_model(job),
+        nncf.Dataset(job.calibration_batches()),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=CALIBRATION_TEXTS,
+    )
+    ov.save_model(quantized, job.out / "model.xml", compress_to_fp16=False)
+
+
+def ctranslate2(job, quantization):
+    from ctranslate2.converters import TransformersConverter
+
+    TransformersConverter(str(job.model)).convert(str(job.out / "model"), quantization=quantization)
+
+
+def fewbit(job):
+    """model/: fewbit quantize --method dynamic."""
+    subprocess.run([job.fewbit, "quantize", job.model, "--output", job.out / "model", "--method", "dynamic"], check=True, stdout=subprocess.DEVNULL)
+
+
+# Name, what makes it, the packages (besides torch and transformers) whose versions it depends on, the conversions it starts from.
+CONVERSIONS = {
+    "onnx": (onnx, ["onnx"], []),
+    "onnx-optimized": (onnx_optimized, ["onnxruntime"], ["onnx"]),
+    "onnx-dynamic": (lambda job: onnx_dynamic(job, "onnx-optimized", False), ["onnxruntime"], ["onnx-optimized"]),
+    "onnx-dynamic-per-channel": (lambda job: onnx_dynamic(job, "onnx-optimized", True), ["onnxruntime"], ["onnx-optimized"]),
+    "onnx-dynamic-plain": (lambda job: onnx_dynamic(job, "onnx", True), ["onnxruntime"], ["onnx"]),
+    "onnx-static": (onnx_static, ["onnxruntime"], ["onnx"]),
+    "openvino": (openvino, ["openvino"], []),
+    "openvino-int8": (openvino_int8, ["openvino", "nncf"], []),
+    "ctranslate2": (lambda job: ctranslate2(job, "float32"), ["ctranslate2"], []),
+    "ctranslate2-int8": (lambda job: ctranslate2(job, "int8"), ["ctranslate2"], []),
+    "fewbit-int8": (fewbit, [], []),
+}
+
+
+class Job:
+    """One conversion: where it reads and where it writes."""
+
+    def __init__(self, arguments, name):
+        self.arguments, self.name = arguments, name
+        self.model, self.fewbit = arguments.model, arguments.fewbit
+        self.target = arguments.out / name
+        self.out = None
+
+    def source(self, name):
+        return self.arguments.out / name
+
+    def calibration_batches(self):
+        """The calibration texts, each a batch of its own: nothing padded, so that padding does not set a range."""
+        texts = workloads.read_texts(self.arguments.calibration, CALIBRATION_TEXTS)
+        return [workloads.pad([sequence]) for sequence in workloads.tokenize(self.model, texts)]
+
+    def stamp(self):
+        """Everything that the result depends on."""
+        _, packages, sources = CONVERSIONS[self.name]
+        files = [self.model / "config.json", *sorted(self.model.glob("*.safetensors")), self.arguments.calibration, Path(__file__)]
+        if self.name.startswith("fewbit"):
+            files.append(self.fewbit)
+        return {
+            "files": {file.name: hashlib.file_digest(file.open("rb"), "sha256").hexdigest() for file in files},
+            "packages": {name: importlib.metadata.version(name) for name in ["torch", "transformers", *packages]},
+            "sources": {name: json.loads((self.source(name) / "stamp.json").read_text()) for name in sources},
+        }
+
+    def run(self):
+        """Makes the conversion unless it is there; renamed into place when it is whole."""
+        stamp = self.stamp()
+        written = self.target / "stamp.json"
+        if written.exists() and json.loads(written.read_text()) == stamp:
+            return
+        print(f"converting: {self.name}", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(dir=self.arguments.out) as scratch:
+            self.out = Path(scratch) / self.name
+            self.out.mkdir()
+            CONVERSIONS[self.name][0](self)
+            (self.out / "stamp.json").write_text(json.dumps(stamp, indent=1))
+            shutil.rmtree(self.target, ignore_errors=True)
+            self.out.rename(self.target)
+
+
+def order(names):
+    """`names` and what they start from, sources first."""
+    found = []
+    for name in names:
+        for needed in [*order(CONVERSIONS[name][2]), name]:
+            if needed not in found:
+                found.append(needed)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--calibration", type=Path, required=True)
+    parser.add_argument("--fewbit", type=Path, required=True)
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(CONVERSIONS))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in order(arguments.only):
+        Job(arguments, name).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""PyTorch, eager, transformers' model. Arguments: DIRECTORY THREADS PRECISION, where PRECISION is f32 or int8 (dynamic)."""
+
+import os
+import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["TQDM_DISABLE"] = "1"
+
+import torch
+from protocol import Engine, serve
+from transformers import AutoModel
+
+
+class Torch(Engine):
+    def __init__(self, model, threads, precision):
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+        self.model = AutoModel.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa", add_pooling_layer=False).eval()
+        if precision == "int8":
+            self.model = torch.ao.quantization.quantize_dynamic(self.model, {torch.nn.Linear}, dtype=torch.qint8)
+
+    def prepare(self, batch, fixed):
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def run(self, inputs):
+        with torch.inference_mode():
+            return self.model(**inputs).last_hidden_state
+
+    def hidden_states(self, outputs):
+        return outputs.numpy()
+
+
+serve(lambda model, threads: (f"torch {torch.__version__.split('+')[0]}", Torch(model, threads, sys.argv[3])))
