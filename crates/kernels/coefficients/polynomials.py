@@ -52,6 +52,10 @@ def main():
     exp, error = fit(mpmath.exp, -bound, bound, range(2, 7), lambda r: 1 + r)
     array("EXP", f"exp(r) = 1 + r + r^2 * sum of `EXP[i] * r^i` for |r| <= ln(2) / 2, within {error:.1e}.", exp)
 
+    # 2^f = 1 + c0 f + c1 f^2 + ... for |f| <= 1/2.
+    exp2, error = fit(lambda f: mpmath.power(2, f), -0.5, 0.5, range(1, 6), lambda f: mpmath.mpf(1))
+    array("EXP2", f"2^f = 1 + f * sum of `EXP2[i] * f^i` for |f| <= 1 / 2, within {error:.1e}.", exp2)
+
     # tanh(x) = x + x^3 (c0 + c1 z + ...), z = x^2, for |x| <= 0.625.
     def tanh_part(z):
         x = mpmath.sqrt(z)

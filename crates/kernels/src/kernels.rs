@@ -367,9 +367,9 @@ impl Kernels {
 
     /// Bidirectional attention of one sequence, all heads; out (query tokens, heads * head_size).
     ///
-    /// A score is one chain of fused multiply-adds over the features of a head, ascending; then the scale (with a bias: one fused
-    /// multiply-add); softmax subtracts the greatest score; an output is one chain over the tokens, ascending, divided by the sum of the
-    /// exponentials.
+    /// A score is one chain of fused multiply-adds over the features of a head, ascending; then the scale times log2(e) (with a bias: one
+    /// fused multiply-add); softmax subtracts the greatest score and takes powers of two; an output is one chain over the tokens,
+    /// ascending, multiplied by the inverse of the sum of the powers.
     ///
     /// # Panics
     ///

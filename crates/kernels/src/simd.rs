@@ -113,6 +113,24 @@ pub(crate) trait Simd: Copy {
     /// Lane i of the result is lane `index[i] % 16` of `table`.
     fn lookup(self, table: Self::F32, index: Self::I32) -> Self::F32;
 
+    /// Lane j of vector i becomes lane i of vector j.
+    #[inline(always)]
+    fn transpose(self, rows: [Self::F32; LANES]) -> [Self::F32; LANES] {
+        let mut elements = [[0.0; LANES]; LANES];
+        for (elements, row) in elements.iter_mut().zip(rows) {
+            self.store(row, elements);
+        }
+        let mut columns = rows;
+        for (j, column) in columns.iter_mut().enumerate() {
+            let mut lanes = [0.0; LANES];
+            for (lane, elements) in lanes.iter_mut().zip(&elements) {
+                *lane = elements[j];
+            }
+            *column = self.load(&lanes);
+        }
+        columns
+    }
+
     /// Sum of all lanes: lane i + lane i + 8, then i + 4, i + 2, i + 1.
     fn reduce_sum(self, a: Self::F32) -> f32;
     /// Least lane, by [`Simd::min`] in the tree of [`Simd::reduce_sum`] with the lower lane first.

@@ -3,7 +3,7 @@
 use crate::attention::AttentionInput;
 use crate::generic::float_tile::{Columns, Rows, TILE_ROWS, multiply, panels_at_once};
 use crate::generic::softmax::exponentials;
-use crate::generic::vector::divide;
+use crate::generic::vector;
 use crate::panels::panel_count;
 use crate::simd::{LANES, Simd};
 use crate::workspace::Workspace;
@@ -13,7 +13,7 @@ const QUERY_BLOCK: usize = 2 * TILE_ROWS;
 
 /// Both products are those of the float microkernel: the keys of a head are a weight of `tokens` output features, the transposed values
 /// one of `head_size`. A score is one chain of fused multiply-adds over the features of a head, an output element one over the
-/// tokens, both ascending; the exponentials stay undivided until then, and each output is divided by their sum.
+/// tokens, both ascending; the exponentials stay undivided until then, and each output is multiplied by the inverse of their sum.
 ///
 /// `out` is (queries, heads * head_size).
 #[inline(always)]
@@ -47,8 +47,9 @@ pub(crate) fn attention<S: Simd>(
 
     for head in 0..heads {
         let first = head * head_size;
-        pack_keys(&input.keys[first..], row_stride, tokens, head_size, keys);
+        pack_keys(s, &input.keys[first..], row_stride, tokens, head_size, keys);
         pack_values(
+            s,
             &input.values[first..],
             row_stride,
             tokens,
@@ -109,7 +110,7 @@ pub(crate) fn attention<S: Simd>(
             }
             for (index, &sum) in sums[..count].iter().enumerate() {
                 let start = (block + index) * width + first;
-                divide(s, &mut out[start..start + head_size], sum);
+                vector::multiply(s, &mut out[start..start + head_size], 1.0 / sum);
             }
         }
     }
@@ -117,20 +118,26 @@ pub(crate) fn attention<S: Simd>(
 
 /// Panels `[tokens / 16][head_size][16]` of one head's keys; tokens that the last panel lacks are zeros.
 #[inline(always)]
-fn pack_keys(keys: &[f32], stride: usize, tokens: usize, head_size: usize, packed: &mut [f32]) {
+fn pack_keys<S: Simd>(
+    s: S,
+    keys: &[f32],
+    stride: usize,
+    tokens: usize,
+    head_size: usize,
+    packed: &mut [f32],
+) {
     for (index, panel) in packed.chunks_exact_mut(head_size * LANES).enumerate() {
-        let lines = panel.as_chunks_mut::<LANES>().0;
-        for lane in 0..LANES {
-            let token = index * LANES + lane;
-            if token < tokens {
-                let key = &keys[token * stride..][..head_size];
-                for (line, &value) in lines.iter_mut().zip(key) {
-                    line[lane] = value;
-                }
-            } else {
-                for line in lines.iter_mut() {
-                    line[lane] = 0.0;
-                }
+        let first = index * LANES;
+        for (block, lines) in panel.chunks_mut(LANES * LANES).enumerate() {
+            let features = lines.len() / LANES;
+            let mut rows = [s.splat(0.0); LANES];
+            for (row, token) in rows.iter_mut().zip(first..tokens) {
+                let start = token * stride + block * LANES;
+                *row = s.load_up_to(&keys[start..start + features], 0.0);
+            }
+            let columns = s.transpose(rows);
+            for (line, column) in lines.as_chunks_mut::<LANES>().0.iter_mut().zip(columns) {
+                s.store(column, line);
             }
         }
     }
@@ -138,15 +145,21 @@ fn pack_keys(keys: &[f32], stride: usize, tokens: usize, head_size: usize, packe
 
 /// Panels `[head_size / 16][tokens][16]` of one head's values; features that the last panel lacks are zeros.
 #[inline(always)]
-fn pack_values(values: &[f32], stride: usize, tokens: usize, head_size: usize, packed: &mut [f32]) {
+fn pack_values<S: Simd>(
+    s: S,
+    values: &[f32],
+    stride: usize,
+    tokens: usize,
+    head_size: usize,
+    packed: &mut [f32],
+) {
     for (index, panel) in packed.chunks_exact_mut(tokens * LANES).enumerate() {
         let first = index * LANES;
         let count = LANES.min(head_size - first);
         let lines = panel.as_chunks_mut::<LANES>().0;
         for (token, line) in lines.iter_mut().enumerate() {
-            let value = &values[token * stride + first..][..count];
-            line[..count].copy_from_slice(value);
-            line[count..].fill(0.0);
+            let start = token * stride + first;
+            s.store(s.load_up_to(&values[start..start + count], 0.0), line);
         }
     }
 }

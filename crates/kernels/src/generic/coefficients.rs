@@ -3,6 +3,15 @@
 /// exp(r) = 1 + r + r^2 * sum of `EXP[i] * r^i` for |r| <= ln(2) / 2, within 4.2e-09.
 pub(crate) const EXP: [f32; 5] = [5.0e-1, 1.666652e-1, 4.1666206e-2, 8.368882e-3, 1.3950479e-3];
 
+/// 2^f = 1 + f * sum of `EXP2[i] * f^i` for |f| <= 1 / 2, within 1.1e-07.
+pub(crate) const EXP2: [f32; 5] = [
+    6.9314724e-1,
+    2.4022235e-1,
+    5.5503085e-2,
+    9.671875e-3,
+    1.3407259e-3,
+];
+
 /// (tanh(x) / x - 1) / x^2 = sum of `TANH[i] * x^(2 i)` for |x| <= 0.625, within 1.3e-08.
 pub(crate) const TANH: [f32; 6] = [
     -3.3333334e-1,

@@ -80,6 +80,19 @@ pub(crate) fn add<S: Simd>(s: S, x: &mut [f32], y: &[f32]) {
     }
 }
 
+/// x *= factor
+#[inline(always)]
+pub(crate) fn multiply<S: Simd>(s: S, x: &mut [f32], factor: f32) {
+    let factor = s.splat(factor);
+    let (vectors, tail) = x.as_chunks_mut::<LANES>();
+    for vector in vectors {
+        s.store(s.mul(s.load(vector), factor), vector);
+    }
+    if !tail.is_empty() {
+        s.store_partial(s.mul(s.load_partial(tail, 0.0), factor), tail);
+    }
+}
+
 /// x /= divisor
 #[inline(always)]
 pub(crate) fn divide<S: Simd>(s: S, x: &mut [f32], divisor: f32) {

@@ -95,8 +95,9 @@ impl Case {
                     let scale = f64::from(self.scale);
                     let score = terms.clone().sum::<f64>() * scale + bias;
                     let magnitude = terms.map(f64::abs).sum::<f64>() * scale + bias.abs();
-                    // A chain of head_size roundings, the scale, and the subtraction of the greatest.
-                    score_error = score_error.max((head_size as f64 + 3.0) * ROUNDOFF * magnitude);
+                    // A chain of head_size roundings, the scale, log2(e) as a number and times the scale, the product with the score (and
+                    // the bias), and the subtraction of the greatest.
+                    score_error = score_error.max((head_size as f64 + 6.0) * ROUNDOFF * magnitude);
                     scores.push(score);
                 }
                 let greatest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -113,8 +114,9 @@ impl Case {
                     let value = terms.clone().sum::<f64>() / sum;
                     let magnitude = terms.map(f64::abs).sum::<f64>() / sum;
                     // Both the numerator and the sum have weights wrong by the error of a score and of the greatest score; exponentials
-                    // (2 each), the chain over tokens, the sum over tokens / 16 vectors and a tree, the division.
-                    let roundings = 4.0 + tokens as f64 + tokens as f64 / 16.0 + 6.0;
+                    // (2^-22, four roundings, each), the chain over tokens, the sum over tokens / 16 vectors and a tree, the inverse and
+                    // the product with it.
+                    let roundings = 8.0 + tokens as f64 + tokens as f64 / 16.0 + 7.0;
                     let relative = 4.0 * score_error + roundings * ROUNDOFF;
                     out[i * self.width() + head * head_size + d] =
                         (value, magnitude * relative * 1.01);

@@ -223,6 +223,55 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn transpose(self, rows: [Self::F32; LANES]) -> [Self::F32; LANES] {
+        // SAFETY: the token.
+        unsafe {
+            // fours[4 g + e] holds in its 128-bit part p the column 4 p + e of the rows 4 g..4 g + 4.
+            let mut fours = rows;
+            for (four, rows) in fours
+                .as_chunks_mut::<4>()
+                .0
+                .iter_mut()
+                .zip(rows.as_chunks::<4>().0)
+            {
+                let double = |a, b| (_mm512_castps_pd(a), _mm512_castps_pd(b));
+                let (low, high) = double(
+                    _mm512_unpacklo_ps(rows[0], rows[1]),
+                    _mm512_unpacklo_ps(rows[2], rows[3]),
+                );
+                four[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+                four[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+                let (low, high) = double(
+                    _mm512_unpackhi_ps(rows[0], rows[1]),
+                    _mm512_unpackhi_ps(rows[2], rows[3]),
+                );
+                four[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+                four[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+            }
+            // A transposition of parts for each e. The immediates take the even or the odd parts of both operands.
+            const EVEN: i32 = 0b10_00_10_00;
+            const ODD: i32 = 0b11_01_11_01;
+            let mut columns = rows;
+            for e in 0..4 {
+                let (a, b, c, d) = (fours[e], fours[4 + e], fours[8 + e], fours[12 + e]);
+                let (even, odd) = (
+                    _mm512_shuffle_f32x4::<EVEN>(a, b),
+                    _mm512_shuffle_f32x4::<ODD>(a, b),
+                );
+                let (even_high, odd_high) = (
+                    _mm512_shuffle_f32x4::<EVEN>(c, d),
+                    _mm512_shuffle_f32x4::<ODD>(c, d),
+                );
+                columns[e] = _mm512_shuffle_f32x4::<EVEN>(even, even_high);
+                columns[4 + e] = _mm512_shuffle_f32x4::<EVEN>(odd, odd_high);
+                columns[8 + e] = _mm512_shuffle_f32x4::<ODD>(even, even_high);
+                columns[12 + e] = _mm512_shuffle_f32x4::<ODD>(odd, odd_high);
+            }
+            columns
+        }
+    }
+
+    #[inline(always)]
     fn reduce_sum(self, a: Self::F32) -> f32 {
         // SAFETY: the token.
         unsafe {
