@@ -4,6 +4,8 @@
 //! [`Int8Tile`](crate::int8_tile::Int8Tile) (either may be that of another set), a `kernel_set!` that instantiates the algorithms for
 //! them, a variant of [`Isa`](crate::Isa), and a row below. Dispatch, tests and benchmarks read the table.
 
+#[cfg(test)]
+mod agreement;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
