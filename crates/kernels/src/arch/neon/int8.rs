@@ -64,6 +64,7 @@ impl Int8Tile for Neon {
 /// # Safety
 ///
 /// As [`Int8Tile::multiply`] for `ROWS` rows.
+#[inline(never)] // One copy for all epilogues.
 #[target_feature(enable = "neon")]
 unsafe fn tile<const ROWS: usize, const REGISTERS: usize>(
     operands: Int8Operands<i8>,

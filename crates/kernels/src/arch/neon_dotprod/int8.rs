@@ -57,6 +57,7 @@ impl Int8Tile for DotProductTile {
 /// # Safety
 ///
 /// As [`Int8Tile::multiply`] for `ROWS` rows.
+#[inline(never)] // One copy for all epilogues.
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn tile<const ROWS: usize>(operands: Int8Operands<i8>, accumulators: &mut Int8Accumulators) {
     let mut sums = [[vdupq_n_s32(0); REGISTERS]; ROWS];

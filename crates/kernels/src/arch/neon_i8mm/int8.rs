@@ -57,6 +57,7 @@ impl Int8Tile for MatrixTile {
 /// # Safety
 ///
 /// As [`Int8Tile::multiply`] for `2 * PAIRS - 1` or `2 * PAIRS` rows.
+#[inline(never)] // One copy for all epilogues.
 #[target_feature(enable = "neon,i8mm")]
 unsafe fn tile<const PAIRS: usize>(
     operands: Int8Operands<u8>,
