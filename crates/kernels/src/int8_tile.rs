@@ -53,6 +53,10 @@ pub(crate) struct Int8Operands<A> {
 
 /// Cache lines to ask for.
 #[derive(Clone, Copy)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "only the tile of AVX-512 prefetches")
+)]
 pub(crate) struct Prefetch {
     pub(crate) line: *const i8,
     /// How many of 256 groups ask for a line, on average; more than 256 where a group asks for several.

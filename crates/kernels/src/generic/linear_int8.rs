@@ -243,7 +243,7 @@ fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl
                     let line = tile * share * LANES * INT8_GROUP;
                     Prefetch {
                         line: panel.as_ptr_range().end.wrapping_add(line),
-                        rate: (share * 256).div_ceil(groups),
+                        rate: (share * 256).div_ceil(groups.max(1)),
                     }
                 };
                 let operands = Int8Operands {
