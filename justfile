@@ -18,6 +18,10 @@ documentation:
 test *arguments:
     scripts/test.sh {{arguments}}
 
+# The numerics and the kernels on 64-bit ARM, cross-built and run by qemu (root; the first run fetches a toolchain).
+test-arm *arguments:
+    scripts/test-arm.sh {{arguments}}
+
 # The main job on the sample model.
 compare *arguments:
     scripts/compare-sample.sh {{arguments}}

@@ -4,12 +4,20 @@
 //! [`Int8Tile`](crate::int8_tile::Int8Tile) (either may be that of another set), a `kernel_set!` that instantiates the algorithms for
 //! them, a variant of [`Isa`](crate::Isa), and a row below. Dispatch, tests and benchmarks read the table.
 
+#[cfg(test)]
+mod agreement;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx_vnni;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon_i8mm;
 pub(crate) mod scalar;
 
 use crate::kernels::Kernels;
@@ -23,6 +31,12 @@ pub(crate) static TABLE: &[&Kernels] = &[
     &avx_vnni::KERNELS,
     #[cfg(target_arch = "x86_64")]
     &avx512_vnni::KERNELS,
+    #[cfg(target_arch = "aarch64")]
+    &neon::KERNELS,
+    #[cfg(target_arch = "aarch64")]
+    &neon_dotprod::KERNELS,
+    #[cfg(target_arch = "aarch64")]
+    &neon_i8mm::KERNELS,
 ];
 
 /// Instantiates every algorithm for one instruction set and collects the routines in `KERNELS`.

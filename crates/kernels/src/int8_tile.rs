@@ -25,6 +25,13 @@ impl Int8Accumulators {
 
 /// Operands of one tile. Pointers, because the slices would be checked in the innermost loops.
 #[derive(Clone, Copy)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(
+        dead_code,
+        reason = "only the tile of AVX-512 takes several vectors and prefetches"
+    )
+)]
 pub(crate) struct Int8Operands<A> {
     /// First row of activations: `rows` rows of `groups * INT8_GROUP` elements.
     pub(crate) activations: *const A,
@@ -46,6 +53,10 @@ pub(crate) struct Int8Operands<A> {
 
 /// Cache lines to ask for.
 #[derive(Clone, Copy)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "only the tile of AVX-512 prefetches")
+)]
 pub(crate) struct Prefetch {
     pub(crate) line: *const i8,
     /// How many of 256 groups ask for a line, on average; more than 256 where a group asks for several.
@@ -69,6 +80,9 @@ pub(crate) trait Int8Tile: Copy {
 
     /// The most vectors of outputs that one call computes: a divisor of [`INT8_PANEL_VECTORS`].
     const VECTORS: usize;
+
+    /// What the activations are lowered by: the tile multiplies `code - ACTIVATION_OFFSET`, and the caller lowers the zero point as much.
+    const ACTIVATION_OFFSET: i32 = 0;
 
     /// The token.
     ///

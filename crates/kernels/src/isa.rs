@@ -1,11 +1,13 @@
 //! Instruction sets, found at run time.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::fmt;
 
 /// The environment variable that forces an instruction set.
 pub const ISA_VARIABLE: &str = "FEWBIT_ISA";
 
-/// An instruction set that kernels are written for; the order is from plain to fast.
+/// An instruction set that kernels are written for; the order is from plain to fast within a processor architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Isa {
@@ -17,19 +19,36 @@ pub enum Isa {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
+    /// 64-bit ARM with NEON.
+    Neon,
+    /// NEON and dot products of bytes (FEAT_DotProd).
+    NeonDotprod,
+    /// NEON and products of matrices of bytes (FEAT_I8MM).
+    NeonI8mm,
 }
 
 impl Isa {
     /// Every instruction set, also those of other processors, from plain to fast.
-    pub const ALL: &'static [Isa] = &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni];
+    pub const ALL: &'static [Isa] = &[
+        Isa::Scalar,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512Vnni,
+        Isa::Neon,
+        Isa::NeonDotprod,
+        Isa::NeonI8mm,
+    ];
 
-    /// `"scalar"`, `"avx2"`, `"avxvnni"`, `"avx512vnni"`: the spelling of `FEWBIT_ISA` and the first word of a routine's name.
+    /// `"scalar"`, `"avx2"`, `"neon-dotprod"` …: the spelling of `FEWBIT_ISA` and the first word of a routine's name.
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512Vnni => "avx512vnni",
+            Isa::Neon => "neon",
+            Isa::NeonDotprod => "neon-dotprod",
+            Isa::NeonI8mm => "neon-i8mm",
         }
     }
 
@@ -61,6 +80,14 @@ impl Isa {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => false,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => Isa::Neon.is_supported() && is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => Isa::Neon.is_supported() && is_aarch64_feature_detected!("i8mm"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => false,
         }
     }
 
@@ -179,7 +206,8 @@ mod tests {
         assert_eq!(Isa::from_variable(Some("scalar")), Ok(Isa::Scalar));
         assert_eq!(
             Isa::from_variable(Some("avx9")).unwrap_err().to_string(),
-            "FEWBIT_ISA: unknown instruction set: expected `scalar` or `avx2` or `avxvnni` or `avx512vnni`, found `avx9`\n  \
+            "FEWBIT_ISA: unknown instruction set: expected `scalar` or `avx2` or `avxvnni` or `avx512vnni` or `neon` \
+             or `neon-dotprod` or `neon-i8mm`, found `avx9`\n  \
              hint: unset it to use the fastest that this CPU has"
         );
         for &isa in Isa::ALL {

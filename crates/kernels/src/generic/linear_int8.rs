@@ -270,8 +270,8 @@ fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl
                     let channel_scales = s.load(&scales[block]);
                     let sums_of_weights = s.load_i32(&row_sums[block]);
                     for (row, lines) in (row..row + rows).zip(&accumulators.0) {
-                        let zero_point = s.splat_i32(x.zero_points[row]);
-                        let correction = s.mul_i32(zero_point, sums_of_weights);
+                        let zero_point = x.zero_points[row] - T::ACTIVATION_OFFSET;
+                        let correction = s.mul_i32(s.splat_i32(zero_point), sums_of_weights);
                         let sums = s.sub_i32(s.load_i32(&lines[index]), correction);
                         let scale = s.mul(s.splat(x.scales[row]), channel_scales);
                         let value = s.fma(s.to_f32(sums), scale, bias);
