@@ -4,6 +4,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+use crate::weight_memory::WeightMemory;
+
 /// Number types for which every bit pattern, all zeros included, is a value.
 ///
 /// # Safety
@@ -51,19 +53,20 @@ impl Scratch {
     }
 }
 
-/// A fixed number of elements that start at a cache line; zeros at first.
+/// A fixed number of elements of a weight that start at a cache line; zeros at first.
 pub(crate) struct AlignedVec<T> {
-    lines: Vec<CacheLine>,
+    memory: WeightMemory,
     length: usize,
     element: PhantomData<T>,
 }
 
 impl<T: Plain> AlignedVec<T> {
     pub(crate) fn zeroed(length: usize) -> Self {
-        let mut scratch = Scratch::default();
-        scratch.slice::<T>(length);
+        let bytes = length
+            .checked_mul(size_of::<T>())
+            .expect("the size of a weight fits in the address space");
         Self {
-            lines: scratch.lines,
+            memory: WeightMemory::zeroed(bytes),
             length,
             element: PhantomData,
         }
@@ -71,22 +74,22 @@ impl<T: Plain> AlignedVec<T> {
 
     /// Bytes held.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.lines.capacity() * size_of::<CacheLine>()
+        self.memory.bytes()
     }
 }
 
 impl<T: Plain> Deref for AlignedVec<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: `zeroed` made lines for `length` elements, and every bit pattern is a `T`.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
+        // SAFETY: `zeroed` made room for `length` elements, aligned to 64 >= align_of::<T>(), and every bit pattern is a `T`.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.length) }
     }
 }
 
 impl<T: Plain> DerefMut for AlignedVec<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`, and `self` is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.length) }
     }
 }
 

@@ -18,6 +18,7 @@ mod generic;
 mod int8_tile;
 mod panels;
 mod simd;
+mod weight_memory;
 
 pub mod attention;
 pub mod isa;

@@ -107,6 +107,11 @@ pub(crate) trait Simd: Copy {
     fn to_f32(self, a: Self::I32) -> Self::F32;
     /// Toward zero. Unspecified outside of i32 and for NaN.
     fn truncate(self, a: Self::F32) -> Self::I32;
+    /// To the nearest integer, ties to even. Unspecified outside of i32 and for NaN.
+    #[inline(always)]
+    fn round_to_i32(self, a: Self::F32) -> Self::I32 {
+        self.truncate(self.round_ties_even(a))
+    }
     /// `a * 2^n` rounded once (also where the result is subnormal or overflows), for `a` in 0.5..=2 and integral `n` in
     /// -250..=250. NaN for a NaN `a`, whatever `n`.
     fn scale_by_power_of_two(self, a: Self::F32, n: Self::F32) -> Self::F32;

@@ -43,9 +43,8 @@ impl Function for Gelu {
     fn apply<S: Simd>(s: S, x: S::F32) -> S::F32 {
         const SEGMENTS: f32 = LANES as f32;
         let magnitude = s.abs(x);
-        // Just below the end, so that the last segment is the last; a NaN takes this value here and survives in `max` below.
+        // What comes of a place beyond the last segment, or of a NaN, is not selected below.
         let place = s.mul(magnitude, s.splat(SEGMENTS / GELU_END));
-        let place = s.min(place, s.splat(SEGMENTS.next_down()));
         let segment = s.truncate(place);
         let t = s.sub(place, s.to_f32(segment));
         let mut remainder = s.lookup(s.load(&GELU[GELU.len() - 1]), segment);

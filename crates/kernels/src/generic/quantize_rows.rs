@@ -104,9 +104,9 @@ impl<S: Simd> Encoder<S> {
 
     #[inline(always)]
     fn encode(&self, s: S, x: S::F32) -> S::I32 {
-        let rounded = s.round_ties_even(s.mul(x, self.inverse));
-        let clamped = s.min(s.max(rounded, self.low), self.high);
-        s.sub_i32(s.truncate(clamped), self.zero_point)
+        // Both bounds are integers: clamping before the rounding gives the code of clamping after it.
+        let clamped = s.min(s.max(s.mul(x, self.inverse), self.low), self.high);
+        s.sub_i32(s.round_to_i32(clamped), self.zero_point)
     }
 
     /// Codes of the first `codes.len()` lanes, at most sixteen.

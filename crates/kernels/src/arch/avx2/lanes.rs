@@ -278,6 +278,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn round_to_i32(self, a: Self::F32) -> Self::I32 {
+        // SAFETY: the token. Rust code runs with the rounding mode at its default, to nearest even.
+        unsafe { (_mm256_cvtps_epi32(a.0), _mm256_cvtps_epi32(a.1)) }
+    }
+
+    #[inline(always)]
     fn scale_by_power_of_two(self, a: Self::F32, n: Self::F32) -> Self::F32 {
         (scale_half(self, a.0, n.0), scale_half(self, a.1, n.1))
     }

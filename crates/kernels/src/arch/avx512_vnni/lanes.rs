@@ -211,6 +211,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn round_to_i32(self, a: Self::F32) -> Self::I32 {
+        // SAFETY: the token. Rust code runs with the rounding mode at its default, to nearest even.
+        unsafe { _mm512_cvtps_epi32(a) }
+    }
+
+    #[inline(always)]
     fn scale_by_power_of_two(self, a: Self::F32, n: Self::F32) -> Self::F32 {
         // SAFETY: the token.
         unsafe { _mm512_scalef_ps(a, n) }
