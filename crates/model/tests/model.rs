@@ -1,5 +1,7 @@
 //! The crate as its users see it, against the golden files of the real libraries (`golden/README.md`).
 
+#[path = "model/allocations.rs"]
+mod allocations;
 #[path = "model/architectures.rs"]
 mod architectures;
 #[path = "model/golden_files.rs"]

@@ -35,16 +35,20 @@ impl RelativeBias {
     pub(super) fn fill(&self, tokens: usize, out: &mut Vec<f32>) {
         out.clear();
         out.resize(self.heads * tokens * tokens, 0.0);
-        for head in 0..self.heads {
-            // The bias by distance, key - query + tokens - 1; each row of scores is a window of it.
-            let by_distance: Vec<f32> = (0..2 * tokens.max(1) - 1)
-                .map(|index| index as isize - (tokens as isize - 1))
-                .map(|distance| self.table[bucket(distance, self.relative) * self.heads + head])
-                .collect();
-            let rows =
-                out[head * tokens * tokens..(head + 1) * tokens * tokens].chunks_exact_mut(tokens);
-            for (query, row) in rows.enumerate() {
-                row.copy_from_slice(&by_distance[tokens - 1 - query..2 * tokens - 1 - query]);
+        if tokens == 0 {
+            return;
+        }
+        for (head, scores) in out.chunks_exact_mut(tokens * tokens).enumerate() {
+            let bias =
+                |distance: isize| self.table[bucket(distance, self.relative) * self.heads + head];
+            for (key, score) in scores[..tokens].iter_mut().enumerate() {
+                *score = bias(key as isize);
+            }
+            // One query on, every distance is one less: the row before, moved by one key.
+            for query in 1..tokens {
+                let row = query * tokens;
+                scores.copy_within(row - tokens..row - 1, row + 1);
+                scores[row] = bias(-(query as isize));
             }
         }
     }

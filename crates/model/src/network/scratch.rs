@@ -45,7 +45,7 @@ impl BlockScratch {
         let next = &self.next_keys_and_values;
         [&self.query, keys, values, &next.keys, &next.values]
             .into_iter()
-            .map(|buffer| size_of_val(buffer.as_slice()))
+            .map(|buffer| buffer.capacity() * size_of::<f32>())
             .sum()
     }
 }
@@ -98,7 +98,7 @@ impl RowScratch {
         ];
         floats
             .into_iter()
-            .map(|buffer| size_of_val(buffer.as_slice()))
+            .map(|buffer| buffer.capacity() * size_of::<f32>())
             .sum::<usize>()
             + self.quantized.memory_bytes()
             + self.linear.workspace.memory_bytes()
