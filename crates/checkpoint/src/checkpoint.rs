@@ -1,4 +1,5 @@
 //! A checkpoint directory, opened.
+use crate::memory_map::MappedTensor;
 use crate::quantization_config::QuantizationConfig;
 use crate::shards::{INDEX_FILE, SINGLE_FILE, Shards, read_json};
 use crate::{
@@ -102,6 +103,12 @@ impl Checkpoint {
         if let Some(&(file, at)) = self.shards.places.get(name) {
             self.shards.files[file].release(at);
         }
+    }
+
+    /// The bytes of the tensor of this name, if there is one, to be kept while the checkpoint need not be.
+    pub fn mapped(&self, name: &str) -> Option<MappedTensor> {
+        let &(file, at) = self.shards.places.get(name)?;
+        Some(self.shards.files[file].mapped(at))
     }
 
     /// `get`, or an error that names the directory's files and near names.

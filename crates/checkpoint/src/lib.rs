@@ -35,6 +35,7 @@ pub mod writer;
 
 pub use checkpoint::Checkpoint;
 pub use error::{CheckpointError, CheckpointErrorKind};
+pub use memory_map::MappedTensor;
 pub use quantization_config::QuantizationConfig;
 pub use stored_weight::StoredWeight;
 pub use tensor::{TensorInfo, TensorView};

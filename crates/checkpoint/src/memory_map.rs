@@ -3,6 +3,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A whole file, mapped read-only. Pages are read from disk when first touched, so opening is cheap at any size.
 #[derive(Debug)]
@@ -46,5 +47,35 @@ impl MappedFile {
         }
         #[cfg(not(unix))]
         let _ = range;
+    }
+}
+
+/// The bytes of one tensor in its mapped file, which stays mapped as long as this is kept: the file must not be changed in place, as
+/// for [`Checkpoint`](crate::Checkpoint).
+#[derive(Debug, Clone)]
+pub struct MappedTensor {
+    file: Arc<MappedFile>,
+    /// Within the file.
+    range: Range<usize>,
+}
+
+impl MappedTensor {
+    pub(crate) fn new(file: Arc<MappedFile>, range: Range<usize>) -> Self {
+        Self { file, range }
+    }
+
+    /// Little-endian, as stored; not aligned to anything.
+    pub fn bytes(&self) -> &[u8] {
+        &self.file.bytes()[self.range.clone()]
+    }
+
+    /// Says that the bytes `part` of the tensor need not stay in memory. Reading them again is right, only slower.
+    ///
+    /// # Panics
+    /// If `part` is not within the tensor.
+    pub fn release(&self, part: Range<usize>) {
+        assert!(part.start <= part.end && part.end <= self.range.len());
+        let start = self.range.start;
+        self.file.release(start + part.start..start + part.end);
     }
 }

@@ -4,7 +4,7 @@
 //! tensor, and the data. The checks are those of the `safetensors` crate (the tests compare the two on damaged files), with
 //! messages that name the tensor, what was expected and what was found, and a refusal of duplicate names, which that
 //! crate resolves silently.
-use crate::memory_map::MappedFile;
+use crate::memory_map::{MappedFile, MappedTensor};
 use crate::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorView};
 use fewbit_numerics::dtype::DType;
 use serde::de::{MapAccess, Visitor};
@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Longest header that readers accept.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -21,7 +22,7 @@ const LENGTH_BYTES: usize = 8;
 /// A mapped and validated file.
 #[derive(Debug)]
 pub(crate) struct SafetensorsFile {
-    map: MappedFile,
+    map: Arc<MappedFile>,
     /// In the order of their data.
     tensors: Vec<TensorInfo>,
     /// Byte range in the file of each tensor.
@@ -32,6 +33,7 @@ impl SafetensorsFile {
     /// Maps and validates the file at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
         let map = MappedFile::open(path)
+            .map(Arc::new)
             .map_err(|error| CheckpointError::io("cannot open", path, error))?;
         let entries = parse_header(map.bytes()).map_err(|error| error.in_file(path))?;
         let mut tensors = Vec::with_capacity(entries.len());
@@ -63,6 +65,11 @@ impl SafetensorsFile {
     /// The tensors, in the order of their data.
     pub(crate) fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
+    }
+
+    /// The bytes of a tensor, for longer than this value lives.
+    pub(crate) fn mapped(&self, index: usize) -> MappedTensor {
+        MappedTensor::new(Arc::clone(&self.map), self.ranges[index].clone())
     }
 
     /// Lets the pages of tensor number `index` go.

@@ -1,6 +1,6 @@
 //! Embedding tables, kept as stored and widened row by row.
 
-use fewbit_checkpoint::{CheckpointError, StoredWeight};
+use fewbit_checkpoint::{CheckpointError, MappedTensor, StoredWeight};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f16_bytes_to_f32};
 
@@ -13,10 +13,8 @@ pub(crate) struct EmbeddingTable {
 enum Storage {
     /// (rows, columns)
     F32(Vec<f32>),
-    /// (rows, columns) little-endian
-    F16(Vec<u8>),
-    /// (rows, columns) little-endian
-    BF16(Vec<u8>),
+    /// (rows, columns) of floats, where the checkpoint has them: only rows that are looked up come into memory.
+    Mapped { dtype: DType, table: MappedTensor },
     /// `codes` (rows, columns), `scales` (rows, columns / group_size)
     Int8 {
         codes: Vec<i8>,
@@ -26,36 +24,41 @@ enum Storage {
 }
 
 impl EmbeddingTable {
-    /// Takes a stored matrix of `shape` (rows, columns), whose parts the checkpoint has checked.
+    /// Takes a stored matrix of `shape` (rows, columns), whose parts the checkpoint has checked; `mapped` is its float tensor,
+    /// if it is one.
     pub(crate) fn new(
         stored: StoredWeight<'_>,
+        mapped: Option<MappedTensor>,
         shape: [usize; 2],
     ) -> Result<Self, CheckpointError> {
         let columns = shape[1];
-        let storage = match stored {
-            StoredWeight::Float(view) if view.info.dtype == DType::F16 => {
-                Storage::F16(view.bytes.to_vec())
-            }
-            StoredWeight::Float(view) if view.info.dtype == DType::BF16 => {
-                Storage::BF16(view.bytes.to_vec())
-            }
-            StoredWeight::Float(view) => Storage::F32(view.to_f32()?),
-            StoredWeight::Int8 { codes, scales, .. } => Storage::Int8 {
+        let storage = match (stored, mapped) {
+            (StoredWeight::Float(view), Some(table)) => Storage::Mapped {
+                dtype: view.info.dtype,
+                table,
+            },
+            (StoredWeight::Float(view), None) => Storage::F32(view.to_f32()?),
+            (StoredWeight::Int8 { codes, scales, .. }, _) => Storage::Int8 {
                 codes: codes.into_owned(),
                 scales,
                 group_size: columns,
             },
-            StoredWeight::WeightOnly {
-                codes,
-                scales,
-                group_size,
-                ..
-            } => Storage::Int8 {
+            (
+                StoredWeight::WeightOnly {
+                    codes,
+                    scales,
+                    group_size,
+                    ..
+                },
+                _,
+            ) => Storage::Int8 {
                 codes: codes.into_owned(),
                 scales,
                 group_size,
             },
-            four_bit @ StoredWeight::FourBit { .. } => Storage::F32(four_bit.dequantize(shape)?),
+            (four_bit @ StoredWeight::FourBit { .. }, _) => {
+                Storage::F32(four_bit.dequantize(shape)?)
+            }
         };
         Ok(Self { columns, storage })
     }
@@ -63,11 +66,21 @@ impl EmbeddingTable {
     /// Writes row `row` to `out` (columns).
     pub(crate) fn read(&self, row: usize, out: &mut [f32]) {
         let range = row * self.columns..(row + 1) * self.columns;
-        let bytes = 2 * range.start..2 * range.end;
         match &self.storage {
             Storage::F32(values) => out.copy_from_slice(&values[range]),
-            Storage::F16(values) => f16_bytes_to_f32(&values[bytes], out),
-            Storage::BF16(values) => bf16_bytes_to_f32(&values[bytes], out),
+            Storage::Mapped { dtype, table } => {
+                let width = dtype.bytes();
+                let bytes = &table.bytes()[range.start * width..range.end * width];
+                match dtype {
+                    DType::F16 => f16_bytes_to_f32(bytes, out),
+                    DType::BF16 => bf16_bytes_to_f32(bytes, out),
+                    _ => {
+                        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                            *out = f32::from_le_bytes(*bytes);
+                        }
+                    }
+                }
+            }
             Storage::Int8 {
                 codes,
                 scales,
@@ -87,11 +100,11 @@ impl EmbeddingTable {
         }
     }
 
-    /// Bytes held in memory.
+    /// Bytes of the table, in memory or in the mapped file.
     pub(crate) fn memory_bytes(&self) -> usize {
         match &self.storage {
             Storage::F32(values) => size_of_val(values.as_slice()),
-            Storage::F16(bytes) | Storage::BF16(bytes) => bytes.len(),
+            Storage::Mapped { table, .. } => table.bytes().len(),
             Storage::Int8 { codes, scales, .. } => codes.len() + size_of_val(scales.as_slice()),
         }
     }

@@ -1,19 +1,30 @@
 //! NaN and infinity are errors wherever they enter or come up.
 
 use crate::ModelError;
-use fewbit_checkpoint::{CheckpointError, TensorView};
+use fewbit_checkpoint::{CheckpointError, MappedTensor, TensorView};
 use fewbit_numerics::finite::first_non_finite;
 
 /// Elements of a stored tensor that are widened at a time: 64 KiB of f32, which stay in the cache.
 const SLICE_ELEMENTS: usize = 1 << 14;
 
-/// Errors at the first NaN or infinity of a stored float tensor that is packed as it is stored.
-pub(crate) fn check_tensor(view: &TensorView<'_>) -> Result<(), CheckpointError> {
+/// A tensor of more elements is let go slice by slice while it is checked, as it might be the largest part of the model.
+const LARGE_TENSOR_ELEMENTS: usize = 1 << 22;
+
+/// Errors at the first NaN or infinity of a stored float tensor that is kept as it is stored; `mapped` is the same tensor.
+pub(crate) fn check_tensor(
+    view: &TensorView<'_>,
+    mapped: Option<&MappedTensor>,
+) -> Result<(), CheckpointError> {
     let elements = view.element_count();
+    let large = mapped.filter(|_| elements > LARGE_TENSOR_ELEMENTS);
+    let width = view.info.dtype.bytes();
     let mut buffer = vec![0.0; elements.min(SLICE_ELEMENTS)];
     for start in (0..elements).step_by(SLICE_ELEMENTS) {
         let values = &mut buffer[..SLICE_ELEMENTS.min(elements - start)];
         view.read_finite_range(start, values)?;
+        if let Some(mapped) = large {
+            mapped.release(start * width..(start + values.len()) * width);
+        }
     }
     Ok(())
 }

@@ -141,7 +141,11 @@ impl<'c> Loader<'c> {
 
     fn table(&mut self, module: &LinearModule) -> Result<EmbeddingTable, ModelError> {
         let stored = self.stored_table(module)?;
-        let table = EmbeddingTable::new(stored, module.shape)?;
+        let mapped = match &stored {
+            StoredWeight::Float(view) => self.checkpoint.mapped(&view.info.name),
+            _ => None,
+        };
+        let table = EmbeddingTable::new(stored, mapped, module.shape)?;
         self.release(&module.name);
         Ok(table)
     }
@@ -192,7 +196,7 @@ impl<'c> Loader<'c> {
     fn take_weight(&mut self, module: &str, stored: &StoredWeight<'_>) -> Result<(), ModelError> {
         if let StoredWeight::Float(view) = stored {
             self.applied.insert(view.info.name.clone());
-            check_tensor(view)?;
+            check_tensor(view, self.checkpoint.mapped(&view.info.name).as_ref())?;
         } else {
             self.applied
                 .extend(self.checkpoint.weight_tensor_names(module));
