@@ -206,6 +206,8 @@ impl<S: Simd> Agreement<S> {
         for start in 0..numbers.len() {
             let x = cycle(&numbers, start, 1);
             self.integers("truncate", s.truncate(s.load(&x)), Scalar.truncate(x));
+            let rounded = x.map(|x| x.round_ties_even() as i32);
+            self.integers("round_to_i32", s.round_to_i32(s.load(&x)), rounded);
         }
     }
 
@@ -239,6 +241,15 @@ impl<S: Simd> Agreement<S> {
         let nothing = [f32::NAN; LANES];
         let found = s.scale_by_power_of_two(s.load(&nothing), s.load(&nothing));
         self.floats("scale_by_power_of_two", found, nothing);
+    }
+
+    fn transpose(&self) {
+        let element = |row: usize, column: usize| (row * LANES + column) as f32;
+        let rows = from_fn(|row| self.s.load(&from_fn(|column| element(row, column))));
+        for (column, found) in self.s.transpose(rows).into_iter().enumerate() {
+            let expected = from_fn(|row| element(row, column));
+            self.floats(&format!("transpose, vector {column}"), found, expected);
+        }
     }
 
     fn reductions(&self) {
@@ -275,6 +286,7 @@ fn check<S: Simd>(isa: crate::Isa) {
         agreement.arithmetic();
         agreement.integer_arithmetic();
         agreement.powers();
+        agreement.transpose();
         agreement.reductions();
     }
 }
