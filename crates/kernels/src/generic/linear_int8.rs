@@ -207,7 +207,10 @@ impl<S: Simd, F: Function> Finish<S> for Encoded<'_, S, F> {
     }
 }
 
-/// Panels outside, row tiles inside: a panel is read once and stays in the cache for all rows. While they run, the next panel is asked
+/// How many bytes ahead of a panel memory is asked for, at least: enough for a long panel at the start of the next weight.
+const PREFETCH_DISTANCE: usize = 96 << 10;
+
+/// Panels outside, row tiles inside: a panel is read once and stays in the cache for all rows. While they run, later panels are asked
 /// for, so that few rows do not wait for memory.
 #[inline(always)]
 fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl Finish<S>) {
@@ -230,7 +233,11 @@ fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl
         let panel_vectors = PANEL_OUTPUTS.min(weight.row_sums.len() - first) / LANES;
         let group_stride = panel_vectors * LANES * INT8_GROUP;
         let panel = &weight.codes[panel_start..][..groups * group_stride];
-        // Of the next panel, each of the row tiles asks for its share.
+        // Each of the row tiles asks for its share of what comes later. Past the end of this weight that is most likely the next one
+        // to be used: weights lie in memory in the order in which they were packed.
+        let later = panel
+            .as_ptr()
+            .wrapping_add(panel.len().max(PREFETCH_DISTANCE));
         let tiles = row_tiles(x.rows).count();
         let share = (groups * panel_vectors).div_ceil(tiles);
         for vector in (0..panel_vectors).step_by(T::VECTORS) {
@@ -242,7 +249,7 @@ fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl
                 } else {
                     let line = tile * share * LANES * INT8_GROUP;
                     Prefetch {
-                        line: panel.as_ptr_range().end.wrapping_add(line),
+                        line: later.wrapping_add(line),
                         rate: (share * 256).div_ceil(groups.max(1)),
                     }
                 };
