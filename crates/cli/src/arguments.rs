@@ -106,6 +106,8 @@ pub(crate) struct QuantizeArguments {
 pub(crate) enum MethodArgument {
     /// int8 weights (one scale per output channel), activations quantized per token at run time
     Dynamic,
+    /// int8 weights (one scale per output channel), activation scales chosen by calibration
+    Static,
     /// int8 weights (one scale per output channel), float activations
     WeightOnly,
     /// Weights stored as IEEE half precision, computed in f32

@@ -101,7 +101,7 @@ pub enum QuantizeError {
     },
     /// The weight of a linear layer has too many columns for exact products of 8-bit integers.
     #[error(
-        "{file}: tensor `{tensor}`: columns: expected at most {limit} with the method `dynamic`, found {found}\n  hint: sums of more products of 8-bit integers can overflow 32 bits: use the method `weight-only`, or skip the layer"
+        "{file}: tensor `{tensor}`: columns: expected at most {limit} where activations are quantized, found {found}\n  hint: sums of more products of 8-bit integers can overflow 32 bits: use the method `weight-only`, or skip the layer"
     )]
     TooManyColumns {
         /// File that holds the tensor.

@@ -32,6 +32,7 @@ pub mod qconfig;
 pub mod recipe;
 pub mod report;
 pub mod selection;
+mod static_input;
 
 pub use convert::quantize_model;
 pub use error::QuantizeError;
@@ -42,3 +43,4 @@ pub use qconfig::{Backend, ObserverKind, ObserverSettings, QConfig};
 pub use recipe::Recipe;
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};
+pub use static_input::StaticInput;

@@ -252,6 +252,7 @@ fn contradictions(
 fn method(argument: MethodArgument) -> Method {
     match argument {
         MethodArgument::Dynamic => Method::Dynamic,
+        MethodArgument::Static => Method::Static,
         MethodArgument::WeightOnly => Method::WeightOnly,
         MethodArgument::Fp16 => Method::Fp16,
         MethodArgument::Bf16 => Method::Bf16,

@@ -8,4 +8,5 @@ mod methods;
 mod plans;
 mod recipes;
 mod selection;
+mod static_inputs;
 mod tiny_bert;
