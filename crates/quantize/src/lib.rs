@@ -17,6 +17,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod calibration;
 mod carry_over;
 mod config_file;
 mod conversion;
@@ -34,6 +35,7 @@ pub mod report;
 pub mod selection;
 mod static_input;
 
+pub use calibration::{CalibrationStatistics, Calibrator};
 pub use convert::quantize_model;
 pub use error::QuantizeError;
 pub use method::Method;

@@ -181,7 +181,7 @@ impl QuantizePlan {
     }
 }
 
-fn require_float_source(checkpoint: &Checkpoint) -> Result<(), QuantizeError> {
+pub(crate) fn require_float_source(checkpoint: &Checkpoint) -> Result<(), QuantizeError> {
     let quantization = checkpoint.quantization();
     if !quantization.is_quantized() {
         return Ok(());
