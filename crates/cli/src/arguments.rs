@@ -114,7 +114,12 @@ pub(crate) struct CalibrationArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) stats: Vec<PathBuf>,
     /// static: inputs whose signal to noise ratio with one range is lower become dynamic per token, in dB [default: 30]
-    #[arg(long, value_name = "DB", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "DB",
+        allow_hyphen_values = true,
+        requires = "calibration"
+    )]
     pub(crate) min_sqnr: Option<f64>,
     #[command(flatten)]
     pub(crate) texts: CalibrationTexts,
@@ -124,13 +129,23 @@ pub(crate) struct CalibrationArguments {
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationTexts {
     /// static: texts to draw from the calibration file
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        requires = "calibration"
+    )]
     pub(crate) samples: usize,
     /// static: another seed draws other texts
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "SEED",
+        default_value_t = 0,
+        requires = "calibration"
+    )]
     pub(crate) seed: u64,
     /// static: JSONL field that holds a text (may be repeated: each is a text of its own) [default: text]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "calibration")]
     pub(crate) field: Vec<String>,
     /// static: how ranges are chosen [default: that of the backend, mse for native]
     #[arg(long, value_enum)]

@@ -65,15 +65,22 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
     let CalibrationArguments {
         calibration, stats, ..
     } = &arguments.calibration;
-    let given = calibration.is_some() || !stats.is_empty();
-    if given && arguments.recipe.is_some() {
+    if arguments.calibration.min_sqnr.is_some_and(f64::is_nan) {
         return Err(UsageError(
-            "--calibration and --stats do not go with --recipe, which holds the scales that calibration chose\n  hint: give --method static instead of the recipe to calibrate again".to_owned(),
+            "--min-sqnr: expected a number of decibels, found NaN\n  hint: 30 is the default"
+                .to_owned(),
         ));
     }
-    if given && recipe.method != Method::Static {
+    let given = calibration.is_some() || !stats.is_empty();
+    let named = given || !arguments.calibration.texts.is_default();
+    if named && arguments.recipe.is_some() {
+        return Err(UsageError(
+            "flags of calibration do not go with --recipe, which holds the scales that calibration chose\n  hint: give --method static instead of the recipe to calibrate again".to_owned(),
+        ));
+    }
+    if named && recipe.method != Method::Static {
         return Err(UsageError(format!(
-            "--calibration and --stats do not go with the method `{}`\n  hint: `static` is calibrated",
+            "flags of calibration do not go with the method `{}`\n  hint: `static` is calibrated",
             recipe.method
         )));
     }
