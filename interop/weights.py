@@ -35,7 +35,7 @@ def widened(tensor):
 
 def same_rest(stored, originals, modules):
     """What is not quantized is the source's, name by name and bit by bit."""
-    belongs = tuple(f"{module}.weight" for module in modules)
+    belongs = tuple(f"{module}.{part}" for module in modules for part in ("weight", "input_scale", "input_zero_point"))
     rest = {name for name in stored if not name.startswith(belongs)}
     expected = {name for name in originals if not name.startswith(belongs)}
     if rest != expected:

@@ -34,6 +34,14 @@ pub struct TensorPart {
 pub enum CompressedScheme {
     /// int-quantized: int8 weights per channel, per-token dynamic int8 activations.
     DynamicInt8,
+    /// int-quantized: int8 weights per channel, int8 activations with one stored scale and zero point:
+    /// `x ~ (code - zero_point) * scale`, codes -128..=127.
+    StaticInt8 {
+        /// Finite and at least the least positive normal float.
+        scale: f32,
+        /// The code of 0.
+        zero_point: i8,
+    },
     /// pack-quantized: int8 weights per channel, float activations.
     WeightOnlyInt8,
 }
@@ -49,6 +57,12 @@ impl CompressedScheme {
             CompressedScheme::DynamicInt8 => {
                 vec![TensorPlan::new(name("weight"), DType::I8, shape), scale]
             }
+            CompressedScheme::StaticInt8 { .. } => vec![
+                TensorPlan::new(name("weight"), DType::I8, shape),
+                scale,
+                TensorPlan::new(name("input_scale"), DType::F32, [1]),
+                TensorPlan::new(name("input_zero_point"), DType::I8, [1]),
+            ],
             CompressedScheme::WeightOnlyInt8 => vec![
                 TensorPlan::new(
                     name("weight_packed"),
@@ -71,7 +85,8 @@ impl CompressedScheme {
     }
 
     /// What `rows`, the rows from `first_row` on of a weight of `shape`, contribute to the planned tensors, in the same order.
-    /// The parts of all rows together are what [`encode`](Self::encode) gives; `weight_shape` comes with row 0.
+    /// The parts of all rows together are what [`encode`](Self::encode) gives; `weight_shape`, `input_scale` and
+    /// `input_zero_point` come with row 0.
     pub fn encode_rows(
         &self,
         module: &str,
@@ -87,9 +102,20 @@ impl CompressedScheme {
         let scales = rows.scales.iter().flat_map(|scale| scale.to_le_bytes());
         let scale = part("weight_scale", DType::F32.bytes(), scales.collect());
         match self {
-            CompressedScheme::DynamicInt8 => {
+            CompressedScheme::DynamicInt8 | CompressedScheme::StaticInt8 { .. } => {
                 let codes = rows.codes.iter().map(|code| code.cast_unsigned());
-                vec![part("weight", rows.columns, codes.collect()), scale]
+                let mut parts = vec![part("weight", rows.columns, codes.collect()), scale];
+                if let CompressedScheme::StaticInt8 { scale, zero_point } = self
+                    && first_row == 0
+                {
+                    parts.push(part("input_scale", 0, scale.to_le_bytes().to_vec()));
+                    parts.push(part(
+                        "input_zero_point",
+                        0,
+                        zero_point.to_le_bytes().to_vec(),
+                    ));
+                }
+                parts
             }
             CompressedScheme::WeightOnlyInt8 => {
                 let words = pack_rows(&rows.codes, rows.rows, rows.columns, 8);
@@ -121,6 +147,10 @@ mod tests {
         };
         for scheme in [
             CompressedScheme::DynamicInt8,
+            CompressedScheme::StaticInt8 {
+                scale: 0.5,
+                zero_point: -7,
+            },
             CompressedScheme::WeightOnlyInt8,
         ] {
             let plans = scheme.plan("m", shape);

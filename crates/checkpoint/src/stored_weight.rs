@@ -60,7 +60,7 @@ pub enum Int8Activations {
     Dynamic(ActivationScheme),
     /// One stored scale and zero point (signed int8 convention of compressed-tensors).
     Static {
-        /// Scale, finite.
+        /// Scale, finite and at least the least positive normal float.
         scale: f32,
         /// Zero point in -128..=127.
         zero_point: i32,

@@ -127,6 +127,10 @@ fn written_weights_are_read() {
     );
     for scheme in [
         CompressedScheme::DynamicInt8,
+        CompressedScheme::StaticInt8 {
+            scale: 0.25,
+            zero_point: -7,
+        },
         CompressedScheme::WeightOnlyInt8,
     ] {
         let directory = tempfile::tempdir().unwrap();
@@ -143,8 +147,7 @@ fn written_weights_are_read() {
         }
         let modules = names(&["encoder.layer.0.output.dense"]);
         let config = config(
-            scheme,
-            &modules,
+            &[(scheme, &modules)],
             &names(&["embeddings.word_embeddings"]),
             &names(&["pooler.dense"]),
         );
@@ -172,6 +175,16 @@ fn written_weights_are_read() {
                     activations,
                     Int8Activations::Dynamic(ActivationScheme::Affine)
                 );
+            }
+            (
+                CompressedScheme::StaticInt8 { scale, zero_point },
+                StoredWeight::Int8 {
+                    codes, activations, ..
+                },
+            ) => {
+                assert_eq!(&codes[..], &quantized.codes[..]);
+                let zero_point = i32::from(zero_point);
+                assert_eq!(activations, Int8Activations::Static { scale, zero_point });
             }
             (
                 CompressedScheme::WeightOnlyInt8,

@@ -291,6 +291,15 @@ fn int_quantized_details() {
     let (kind, text) = read(&static_inputs(false), &inputs(0)[..3]).unwrap_err();
     assert_eq!(kind, CheckpointErrorKind::MissingTensor);
     assert!(text.contains("`m.input_zero_point`: missing"), "{text}");
+    for scale in [0.0, -0.5, 1e-40] {
+        let scale = with(vec![f32_tensor("m.input_scale", &[1], &[scale])]);
+        let (kind, text) = read(&static_inputs(true), &scale).unwrap_err();
+        assert_eq!(kind, CheckpointErrorKind::Malformed);
+        assert!(
+            text.contains("scale: expected a positive number, found"),
+            "{text}"
+        );
+    }
     let (_, text) = read(&static_inputs(true), &int8_tensors(&[1.0, 1.0])).unwrap_err();
     assert!(text.contains("`m.input_scale`: missing"), "{text}");
 }

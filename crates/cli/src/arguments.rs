@@ -39,6 +39,7 @@ pub(crate) struct GlobalArguments {
 pub(crate) enum Command {
     Inspect(InspectArguments),
     Quantize(QuantizeArguments),
+    Calibrate(CalibrateArguments),
     Embed(EmbedArguments),
     Compare(CompareArguments),
     Bench(BenchArguments),
@@ -93,6 +94,8 @@ pub(crate) struct QuantizeArguments {
     /// Leave modules whose name matches this glob in float (may be repeated; adds to the defaults)
     #[arg(long, value_name = "GLOB")]
     pub(crate) skip: Vec<String>,
+    #[command(flatten)]
+    pub(crate) calibration: CalibrationArguments,
     /// Show what would be done to every module and the size it gives; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -101,11 +104,118 @@ pub(crate) struct QuantizeArguments {
     pub(crate) force: bool,
 }
 
+/// static: where the scales of activations come from.
+#[derive(Debug, Args)]
+pub(crate) struct CalibrationArguments {
+    /// static: texts like those that the model will see, one a line or JSONL
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// static: statistics that `fewbit calibrate` wrote (may be repeated: they are merged)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stats: Vec<PathBuf>,
+    /// static: inputs whose signal to noise ratio with one range is lower become dynamic per token, in dB [default: 30]
+    #[arg(
+        long,
+        value_name = "DB",
+        allow_hyphen_values = true,
+        requires = "calibration"
+    )]
+    pub(crate) min_sqnr: Option<f64>,
+    #[command(flatten)]
+    pub(crate) texts: CalibrationTexts,
+}
+
+/// Which texts are observed, and how.
+#[derive(Debug, Args)]
+pub(crate) struct CalibrationTexts {
+    /// static: texts to draw from the calibration file
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        requires = "calibration"
+    )]
+    pub(crate) samples: usize,
+    /// static: another seed draws other texts
+    #[arg(
+        long,
+        value_name = "SEED",
+        default_value_t = 0,
+        requires = "calibration"
+    )]
+    pub(crate) seed: u64,
+    /// static: JSONL field that holds a text (may be repeated: each is a text of its own) [default: text]
+    #[arg(long, value_name = "NAME", requires = "calibration")]
+    pub(crate) field: Vec<String>,
+    /// static: how ranges are chosen [default: that of the backend, mse for native]
+    #[arg(long, value_enum)]
+    pub(crate) observer: Option<ObserverArgument>,
+    /// static: whose defaults; those of PyTorch's backends give PyTorch's scales
+    #[arg(long, value_enum, default_value_t = BackendArgument::Native)]
+    pub(crate) backend: BackendArgument,
+}
+
+impl CalibrationTexts {
+    /// Whether no flag says how to observe.
+    pub(crate) fn is_default(&self) -> bool {
+        self.observer.is_none() && self.backend == BackendArgument::Native
+    }
+}
+
+/// Observers of activations, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ObserverArgument {
+    /// Least and greatest value
+    MinMax,
+    /// Moving averages of both
+    MovingAverage,
+    /// PyTorch's histogram
+    Histogram,
+    /// All but one in 10000 values
+    Percentile,
+    /// Least squared error
+    Mse,
+    /// Least Kullback-Leibler divergence
+    Entropy,
+}
+
+/// Backends, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendArgument {
+    /// fewbit's own
+    Native,
+    /// PyTorch on servers, the older name
+    Fbgemm,
+    /// PyTorch on servers
+    X86,
+    /// PyTorch on ARM
+    Qnnpack,
+    /// PyTorch with oneDNN
+    Onednn,
+}
+
+/// Observe a float model's activations on texts and save the statistics for `quantize --method static`
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateArguments {
+    /// Model directory or Hub id
+    pub(crate) model: String,
+    /// Texts like those that the model will see, one a line or JSONL
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: PathBuf,
+    /// File to write the statistics to; must not exist
+    #[arg(long, value_name = "OUT")]
+    pub(crate) stats: PathBuf,
+    #[command(flatten)]
+    pub(crate) texts: CalibrationTexts,
+}
+
 /// Methods of `quantize`, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MethodArgument {
     /// int8 weights (one scale per output channel), activations quantized per token at run time
     Dynamic,
+    /// int8 weights (one scale per output channel), activation scales chosen by calibration
+    Static,
     /// int8 weights (one scale per output channel), float activations
     WeightOnly,
     /// Weights stored as IEEE half precision, computed in f32

@@ -1,6 +1,7 @@
 //! One module a command: resolves what was typed, does the work, hands the result to `render`.
 
 mod bench;
+mod calibrate;
 mod compare;
 mod doctor;
 mod embed;
@@ -24,6 +25,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     start_log(global);
     match &arguments.command {
         Command::Inspect(arguments) => inspect::run(arguments, global),
+        Command::Calibrate(arguments) => calibrate::run(arguments, global),
         Command::Quantize(arguments) => quantize::run(arguments, global),
         Command::Embed(arguments) => embed::run(arguments, global),
         Command::Compare(arguments) => compare::run(arguments, global),

@@ -3,7 +3,10 @@
 use crate::Error;
 use crate::size::ModelSize;
 use fewbit_checkpoint::Checkpoint;
-use fewbit_quantize::{Method, QuantizeReport, Recipe, method_sizes, quantize_model};
+use fewbit_quantize::calibration::{LEAST_SQNR_DB, Sensitivity, SiteSensitivity};
+use fewbit_quantize::{
+    Backend, Calibrator, Method, QuantizeReport, Recipe, method_sizes, quantize_model,
+};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +43,9 @@ struct Applied {
     recipe: Recipe,
     directory: PathBuf,
 }
+
+/// Texts that run through a model together while it is calibrated.
+const CALIBRATION_BATCH: usize = 32;
 
 /// One row of [`QuantizationManager::compare_sizes`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -157,6 +163,44 @@ impl QuantizationManager {
         self.apply(&Recipe::new(Method::WeightOnly), out)
     }
 
+    /// Loads the model with observers at the inputs of its linear layers: the first of three steps, in an order that the types keep.
+    /// `backend` names the observer; weights have one scale an output channel with every backend.
+    ///
+    /// ```no_run
+    /// use fewbit::QuantizationManager;
+    /// use fewbit::quantize::Backend;
+    ///
+    /// let mut manager = QuantizationManager::new("models/all-MiniLM-L6-v2")?;
+    /// let prepared = manager.prepare_static_quantization(Backend::Native)?;
+    /// let calibrated = prepared.calibrate(&["Texts like those that", "the model will see."])?;
+    /// manager.convert_static_quantization(&calibrated, "models/minilm-static")?;
+    /// # Ok::<(), fewbit::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The source cannot be run on texts, or is quantized already.
+    pub fn prepare_static_quantization(
+        &self,
+        backend: Backend,
+    ) -> Result<PreparedStaticQuantization, Error> {
+        let settings = backend.qconfig().activation();
+        let calibrator = Calibrator::prepare(&self.source, settings)?;
+        Ok(PreparedStaticQuantization { calibrator })
+    }
+
+    /// int8 weights, one scale an output channel; activations with the scales that calibration chose, or per token where it found
+    /// that one scale costs too much.
+    ///
+    /// # Errors
+    /// As for [`apply`](Self::apply).
+    pub fn convert_static_quantization(
+        &mut self,
+        calibrated: &CalibratedStaticQuantization,
+        out: impl AsRef<Path>,
+    ) -> Result<QuantizeReport, Error> {
+        self.apply(&calibrated.recipe, out)
+    }
+
     /// IEEE half precision as storage; computed in f32.
     ///
     /// # Errors
@@ -189,5 +233,54 @@ impl QuantizationManager {
         out: impl AsRef<Path>,
     ) -> Result<QuantizeReport, Error> {
         self.apply(&Recipe::new(Method::Nf4), out)
+    }
+}
+
+/// A model with observers: the result of [`QuantizationManager::prepare_static_quantization`].
+#[derive(Debug)]
+pub struct PreparedStaticQuantization {
+    calibrator: Calibrator,
+}
+
+impl PreparedStaticQuantization {
+    /// Observes the model on texts, and measures on the same texts which inputs tolerate one scale.
+    ///
+    /// # Errors
+    /// No text, an empty one, or one that the model cannot be run on.
+    pub fn calibrate<S: AsRef<str> + Sync>(
+        mut self,
+        texts: &[S],
+    ) -> Result<CalibratedStaticQuantization, Error> {
+        for batch in texts.chunks(CALIBRATION_BATCH) {
+            self.calibrator.observe(batch)?;
+        }
+        let mut sensitivity = Sensitivity::new(self.calibrator.statistics())?;
+        for batch in texts.chunks(CALIBRATION_BATCH) {
+            sensitivity.observe(self.calibrator.encoder(), batch)?;
+        }
+        let statistics = self.calibrator.finish()?;
+        Ok(CalibratedStaticQuantization {
+            recipe: sensitivity.recipe(&statistics, LEAST_SQNR_DB)?,
+            sites: sensitivity.sites(),
+        })
+    }
+}
+
+/// What calibration decided: the result of [`PreparedStaticQuantization::calibrate`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct CalibratedStaticQuantization {
+    recipe: Recipe,
+    sites: Vec<SiteSensitivity>,
+}
+
+impl CalibratedStaticQuantization {
+    /// The decision, with the scale of every static input.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// What a static range costs at each input, in execution order.
+    pub fn sites(&self) -> &[SiteSensitivity] {
+        &self.sites
     }
 }

@@ -7,7 +7,8 @@ use fewbit::compare::{
 };
 use fewbit::evaluate::{Latency, MeasuredModel, SentencePair, Throughput};
 use fewbit::measure::{InProcess, Measure, MeasureRequest, Speed};
-use fewbit::{Error, Method, QuantizationManager, Recipe};
+use fewbit::quantize::Backend;
+use fewbit::{Encoder, Error, Method, QuantizationManager, Recipe};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -351,4 +352,38 @@ fn a_model_that_finds_all_pairs_equally_similar_has_no_correlation_and_misses_th
     let missed = comparison.missed_gates(1e9);
     assert_eq!(missed.len(), 1);
     assert!(missed[0].drop.is_nan());
+}
+
+/// Prepare, calibrate, convert: any other order does not compile.
+#[test]
+fn a_static_model_has_the_scales_that_calibration_chose() {
+    let (directory, model) = workspace();
+    let mut manager = QuantizationManager::new(&model).unwrap();
+    let prepare = || {
+        manager
+            .prepare_static_quantization(Backend::Native)
+            .unwrap()
+    };
+    let none: [&str; 0] = [];
+    let error = prepare().calibrate(&none).unwrap_err().to_string();
+    assert!(
+        error.contains("calibrate() must run before convert()"),
+        "{error}"
+    );
+    let calibrated = prepare()
+        .calibrate(&["a small dog", "the sea", "red"])
+        .unwrap();
+    assert_eq!(calibrated.sites().len(), 4 * 2);
+    assert!(!calibrated.recipe().static_inputs.is_empty());
+    let out = directory.path().join("static");
+    let report = manager
+        .convert_static_quantization(&calibrated, &out)
+        .unwrap();
+    assert_eq!(&report.recipe, calibrated.recipe());
+    assert!(Encoder::open(&out).is_ok());
+    let rows = manager.compare_sizes().unwrap();
+    assert!(
+        rows.iter()
+            .any(|row| row.label == "static" && row.directory.as_deref() == Some(&*out))
+    );
 }

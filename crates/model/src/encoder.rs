@@ -189,17 +189,9 @@ impl Encoder {
             let mut tokenized: Vec<(usize, TokenizedText)> =
                 self.tokenize(texts, indices, options.threads)?;
             tokenized.sort_by_key(|(_, text)| text.token_ids.len());
-            let mut batch = RaggedBatch::new();
-            let has_types = self.network.spec().token_types > 1;
-            for (index, text) in &tokenized {
-                batch.push(
-                    &text.token_ids,
-                    if has_types { &text.token_type_ids } else { &[] },
-                );
-                if text.truncated {
-                    embeddings.truncated.push(*index);
-                }
-            }
+            let batch = self.batch_of(&tokenized);
+            let cut = tokenized.iter().filter(|(_, text)| text.truncated);
+            embeddings.truncated.extend(cut.map(|(index, _)| *index));
             embeddings.tokens += batch.tokens();
             let states = self.network.hidden_states(&batch, options.threads)?;
             let hidden_size = self.network.spec().hidden_size;
@@ -219,6 +211,25 @@ impl Encoder {
         }
         embeddings.truncated.sort_unstable();
         Ok(embeddings)
+    }
+
+    /// The tokens of texts as [`Encoder::encode`] runs them (prompt, special tokens, cut at the limit), in the order given.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if the tokenizer fails on a text, [`ModelError::Tokenizer`] if it breaks down.
+    pub fn batch<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<RaggedBatch, ModelError> {
+        let indices: Vec<usize> = (0..texts.len()).collect();
+        Ok(self.batch_of(&self.tokenize(texts, &indices, 1)?))
+    }
+
+    fn batch_of(&self, texts: &[(usize, TokenizedText)]) -> RaggedBatch {
+        let has_types = self.network.spec().token_types > 1;
+        let mut batch = RaggedBatch::new();
+        for (_, text) in texts {
+            let types: &[u32] = if has_types { &text.token_type_ids } else { &[] };
+            batch.push(&text.token_ids, types);
+        }
+        batch
     }
 
     /// Tokenizes `texts[index]` for each of `indices`, on `threads` threads.

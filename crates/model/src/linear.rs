@@ -8,6 +8,7 @@ use fewbit_kernels::{
     Activation, Arithmetic, Epilogue, Kernels, PackedFloat, PackedFourBit, PackedInt8,
     PackedWeightOnlyInt8, QuantizedRows, RowScale, Workspace,
 };
+use fewbit_numerics::affine::AffineParameters;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::half_precision::{f32_to_bf16_bytes, f32_to_f16_bytes};
 
@@ -29,6 +30,8 @@ enum Packed {
         scale: RowScale,
         /// |y - b| of a row is at most this times the row's activation scale.
         largest_gain: f32,
+        /// The largest |b|.
+        largest_bias: f32,
     },
     WeightOnlyInt8(PackedWeightOnlyInt8),
     FourBit(PackedFourBit),
@@ -45,9 +48,13 @@ pub(crate) enum Then {
     Activate(Activation),
 }
 
-/// Rows that one or several linear layers read; quantized at most once.
+/// Codes of compressed-tensors are signed, those of the kernels are not: both codes and zero points are shifted by this.
+const UNSIGNED_OFFSET: i32 = 128;
+
+/// Rows that one or several linear layers read; quantized at most once for each scale.
 pub(crate) struct LinearInput<'a> {
-    /// (rows, columns)
+    rows: usize,
+    /// (rows, columns), or empty if the rows exist as codes only.
     values: &'a [f32],
     quantized: &'a mut QuantizedRows,
     /// How `quantized` holds `values`, if it does.
@@ -57,15 +64,22 @@ pub(crate) struct LinearInput<'a> {
 impl<'a> LinearInput<'a> {
     /// `values` is (rows, columns); `quantized` holds them as `scale` says, or is a buffer to reuse.
     pub(crate) fn new(
+        rows: usize,
         values: &'a [f32],
         quantized: &'a mut QuantizedRows,
         scale: Option<RowScale>,
     ) -> Self {
         Self {
+            rows,
             values,
             quantized,
             scale,
         }
+    }
+
+    /// Rows that exist as codes only, for a layer whose [`Linear::input_scale`] is `scale`.
+    pub(crate) fn of_codes(quantized: &'a mut QuantizedRows, scale: RowScale) -> Self {
+        Self::new(quantized.rows(), &[], quantized, Some(scale))
     }
 
     pub(crate) fn values(&self) -> &'a [f32] {
@@ -80,8 +94,7 @@ impl<'a> LinearInput<'a> {
         kernels: &Kernels,
     ) -> Result<&QuantizedRows, ModelError> {
         if self.scale != Some(scale) {
-            let columns = linear.in_features();
-            let rows = self.values.len() / columns;
+            let (rows, columns) = (self.rows, linear.in_features());
             // A quantized row cannot hold NaN or infinity: they would become codes that look like any other.
             if !kernels.quantize_rows(self.values, rows, columns, scale, self.quantized) {
                 check_values(self.values, columns, 0, &linear.site, "input")?;
@@ -108,10 +121,7 @@ impl Linear {
                 DType::BF16 => PackedFloat::from_bf16_bytes(view.bytes, out, inside),
                 _ => PackedFloat::from_f32(&view.to_f32()?, out, inside),
             }),
-            StoredWeight::Int8 {
-                activations: Int8Activations::Dynamic(_),
-                ..
-            } if inside > PackedInt8::MAX_IN_FEATURES => {
+            StoredWeight::Int8 { .. } if inside > PackedInt8::MAX_IN_FEATURES => {
                 return Err(CheckpointError::new(
                     CheckpointErrorKind::UnsupportedQuantization,
                     format!(
@@ -125,27 +135,21 @@ impl Linear {
             StoredWeight::Int8 {
                 codes,
                 scales,
-                activations: Int8Activations::Dynamic(scheme),
+                activations,
             } => Packed::Int8 {
                 packed: PackedInt8::new(&codes, &scales, out, inside),
-                scale: RowScale::PerToken(scheme),
-                largest_gain: scales
-                    .iter()
-                    .fold(0.0f32, |largest, scale| largest.max(scale.abs()))
-                    * (255.0 * 128.0)
-                    * inside as f32,
+                scale: match activations {
+                    Int8Activations::Dynamic(scheme) => RowScale::PerToken(scheme),
+                    Int8Activations::Static { scale, zero_point } => {
+                        RowScale::Static(AffineParameters {
+                            scale,
+                            zero_point: zero_point + UNSIGNED_OFFSET,
+                        })
+                    }
+                },
+                largest_gain: largest_magnitude(&scales) * (255.0 * 128.0) * inside as f32,
+                largest_bias: largest_magnitude(&bias),
             },
-            StoredWeight::Int8 {
-                activations: Int8Activations::Static { .. },
-                ..
-            } => {
-                return Err(CheckpointError::new(
-                    CheckpointErrorKind::UnsupportedQuantization,
-                    "expected int8 activations quantized per token at run time, found a stored (static) activation scale",
-                )
-                .at_tensor(format!("{name}.input_scale"))
-                .hint("static int8 models can be read but not run yet; quantize the float model with `--method dynamic`"));
-            }
             StoredWeight::WeightOnly {
                 codes,
                 scales,
@@ -232,7 +236,7 @@ impl Linear {
         kernels: &Kernels,
         workspace: &mut Workspace,
     ) -> Result<(), ModelError> {
-        let rows = input.values.len() / self.in_features();
+        let rows = input.rows;
         let bias = Some(self.bias.as_slice());
         let epilogue = match then {
             Then::Store => Epilogue::store(bias),
@@ -250,22 +254,59 @@ impl Linear {
             Packed::FourBit(weight) => {
                 kernels.linear_four_bit(input.values, rows, weight, epilogue, out, workspace);
             }
-            Packed::Int8 {
-                packed,
-                scale,
-                largest_gain,
-            } => {
+            Packed::Int8 { packed, scale, .. } => {
                 let quantized = input.quantize(*scale, self, kernels)?;
                 kernels.linear_int8(quantized, packed, epilogue, out, workspace);
-                // Finite codes and small scales cannot overflow; only otherwise is the output worth a look.
-                let scales = quantized.scales().iter();
-                let largest = scales.fold(0.0f32, |largest, &scale| largest.max(scale));
-                if largest * largest_gain < f32::MAX / 4.0 {
+                // Only what can overflow is worth a look.
+                if self.is_finite_for(quantized) {
                     return Ok(());
                 }
             }
         }
         check_values(out, self.out_features(), 0, &self.site, "output")
+    }
+
+    /// The codes that a layer with static activations reads of activation(y), without y in floats: the same codes. Returns
+    /// whether `codes` now holds them; where not, for want of int8 products or because y could overflow, nothing is done.
+    ///
+    /// # Errors
+    /// [`ModelError::NonFinite`] if the input holds NaN or infinity.
+    pub(crate) fn forward_to_codes(
+        &self,
+        input: &mut LinearInput<'_>,
+        activation: Activation,
+        parameters: AffineParameters,
+        codes: &mut QuantizedRows,
+        kernels: &Kernels,
+        workspace: &mut Workspace,
+    ) -> Result<bool, ModelError> {
+        let Packed::Int8 { packed, scale, .. } = &self.weight else {
+            return Ok(false);
+        };
+        let quantized = input.quantize(*scale, self, kernels)?;
+        if !self.is_finite_for(quantized) {
+            return Ok(false);
+        }
+        let bias = Some(self.bias.as_slice());
+        kernels.linear_requantize(
+            quantized, packed, bias, activation, parameters, codes, workspace,
+        );
+        Ok(true)
+    }
+
+    /// Whether no output of an int8 layer can overflow for these rows: finite codes and small scales cannot.
+    fn is_finite_for(&self, quantized: &QuantizedRows) -> bool {
+        match &self.weight {
+            Packed::Int8 {
+                largest_gain,
+                largest_bias,
+                ..
+            } => {
+                let largest = largest_magnitude(quantized.scales()) * largest_gain;
+                largest < f32::MAX / 4.0 && *largest_bias < f32::MAX / 4.0
+            }
+            _ => false,
+        }
     }
 
     /// Bytes held in memory.
@@ -278,4 +319,9 @@ impl Linear {
         };
         weight + size_of_val(self.bias.as_slice())
     }
+}
+
+fn largest_magnitude(values: &[f32]) -> f32 {
+    let magnitudes = values.iter().map(|value| value.abs());
+    magnitudes.fold(0.0, f32::max)
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use fewbit_checkpoint::CheckpointError;
 use fewbit_model::ModelError;
 
+use crate::observers::ObserverError;
+
 /// An error of planning or converting. The text names where, what was expected and what was found,
 /// and gives a hint on a line of its own.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,21 @@ pub enum QuantizeError {
     /// config.json does not describe an encoder that fewbit knows.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// What an observer refuses: settings that do not fit, values that are not finite, damaged statistics.
+    #[error(transparent)]
+    Observer(#[from] ObserverError),
+    /// Texts or statistics that a model cannot be calibrated with.
+    #[error("{place}: expected {expected}, found {found}\n  hint: {hint}")]
+    Calibration {
+        /// File and line, or what is calibrated.
+        place: String,
+        /// What there should be.
+        expected: String,
+        /// What there is.
+        found: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// A field of the recipe has a value that does not fit the others.
     #[error("{origin}: `{field}`: expected {expected}, found {found}\n  hint: {hint}")]
     Recipe {
@@ -101,7 +118,7 @@ pub enum QuantizeError {
     },
     /// The weight of a linear layer has too many columns for exact products of 8-bit integers.
     #[error(
-        "{file}: tensor `{tensor}`: columns: expected at most {limit} with the method `dynamic`, found {found}\n  hint: sums of more products of 8-bit integers can overflow 32 bits: use the method `weight-only`, or skip the layer"
+        "{file}: tensor `{tensor}`: columns: expected at most {limit} where activations are quantized, found {found}\n  hint: sums of more products of 8-bit integers can overflow 32 bits: use the method `weight-only`, or skip the layer"
     )]
     TooManyColumns {
         /// File that holds the tensor.

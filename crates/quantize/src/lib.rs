@@ -17,6 +17,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod calibration;
 mod carry_over;
 mod config_file;
 mod conversion;
@@ -32,7 +33,9 @@ pub mod qconfig;
 pub mod recipe;
 pub mod report;
 pub mod selection;
+mod static_input;
 
+pub use calibration::{CalibrationStatistics, Calibrator};
 pub use convert::quantize_model;
 pub use error::QuantizeError;
 pub use method::Method;
@@ -42,3 +45,4 @@ pub use qconfig::{Backend, ObserverKind, ObserverSettings, QConfig};
 pub use recipe::Recipe;
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};
+pub use static_input::StaticInput;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// What becomes of the weights.
 ///
-/// Spelled `fp16`, `bf16`, `dynamic`, `weight-only`, `nf4` and `fp4` in recipes and on the command
+/// Spelled `fp16`, `bf16`, `dynamic`, `static`, `weight-only`, `nf4` and `fp4` in recipes and on the command
 /// line; `int4` is read as `nf4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -23,6 +23,9 @@ pub enum Method {
     /// int8 weights with one scale an output channel; activations are quantized to 8 bits per token
     /// at run time (compressed-tensors `int-quantized`).
     Dynamic,
+    /// int8 weights with one scale an output channel; activations are quantized with scales that calibration chose, or per
+    /// token where no such scale is good enough (compressed-tensors `int-quantized`).
+    Static,
     /// int8 weights with one scale an output channel; float activations (compressed-tensors
     /// `pack-quantized`).
     WeightOnly,
@@ -35,10 +38,11 @@ pub enum Method {
 
 impl Method {
     /// Every method, from the most to the fewest bits.
-    pub const ALL: [Method; 6] = [
+    pub const ALL: [Method; 7] = [
         Method::Fp16,
         Method::Bf16,
         Method::Dynamic,
+        Method::Static,
         Method::WeightOnly,
         Method::Nf4,
         Method::Fp4,
@@ -50,6 +54,7 @@ impl Method {
             Method::Fp16 => "fp16",
             Method::Bf16 => "bf16",
             Method::Dynamic => "dynamic",
+            Method::Static => "static",
             Method::WeightOnly => "weight-only",
             Method::Nf4 => "nf4",
             Method::Fp4 => "fp4",
@@ -74,13 +79,19 @@ impl Method {
         }
     }
 
-    /// How the int8 methods store a linear layer.
+    /// How the int8 methods store a linear layer whose input has no scale of its own.
     pub(crate) fn int8_scheme(self) -> Option<CompressedScheme> {
         match self {
-            Method::Dynamic => Some(CompressedScheme::DynamicInt8),
+            // Without a scale of their own, inputs are quantized per token.
+            Method::Dynamic | Method::Static => Some(CompressedScheme::DynamicInt8),
             Method::WeightOnly => Some(CompressedScheme::WeightOnlyInt8),
             _ => None,
         }
+    }
+
+    /// Whether the method needs what calibration finds out about the model's activations.
+    pub fn needs_calibration(self) -> bool {
+        self == Method::Static
     }
 
     /// Whether the method stores int8 codes in a compressed-tensors layout.
@@ -98,7 +109,7 @@ impl fmt::Display for Method {
 /// The text is no method's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown method `{0}`: expected one of fp16, bf16, dynamic, weight-only, nf4, fp4, int4 (the same as nf4)"
+    "unknown method `{0}`: expected one of fp16, bf16, dynamic, static, weight-only, nf4, fp4, int4 (the same as nf4)"
 )]
 pub struct UnknownMethod(pub String);
 
@@ -143,7 +154,7 @@ mod tests {
     fn an_unknown_name_lists_the_methods() {
         assert_eq!(
             "int3".parse::<Method>().unwrap_err().to_string(),
-            "unknown method `int3`: expected one of fp16, bf16, dynamic, weight-only, nf4, fp4, int4 (the same as nf4)"
+            "unknown method `int3`: expected one of fp16, bf16, dynamic, static, weight-only, nf4, fp4, int4 (the same as nf4)"
         );
     }
 }

@@ -62,6 +62,7 @@ impl QuantizePlan {
         recipe.validate()?;
         require_float_source(checkpoint)?;
         let selection = Selection::new(checkpoint, spec, recipe)?;
+        refuse_unknown_inputs(recipe, spec, &selection)?;
         let planner = RowPlanner::new(spec, recipe, &selection);
         let rows = checkpoint
             .tensors()
@@ -180,7 +181,7 @@ impl QuantizePlan {
     }
 }
 
-fn require_float_source(checkpoint: &Checkpoint) -> Result<(), QuantizeError> {
+pub(crate) fn require_float_source(checkpoint: &Checkpoint) -> Result<(), QuantizeError> {
     let quantization = checkpoint.quantization();
     if !quantization.is_quantized() {
         return Ok(());
@@ -189,6 +190,30 @@ fn require_float_source(checkpoint: &Checkpoint) -> Result<(), QuantizeError> {
         file: checkpoint.directory().join("config.json"),
         method: quantization.to_string(),
     })
+}
+
+/// Every static scale must be that of a layer that is quantized.
+fn refuse_unknown_inputs(
+    recipe: &Recipe,
+    spec: &EncoderSpec,
+    selection: &Selection,
+) -> Result<(), QuantizeError> {
+    let known = |module: &str| {
+        selection.quantized.iter().any(|selected| {
+            selected.kind == ModuleKind::Linear
+                && without_prefix(&selected.module.name, &spec.prefix) == module
+        })
+    };
+    match recipe.static_inputs.keys().find(|module| !known(module)) {
+        None => Ok(()),
+        Some(module) => Err(QuantizeError::Recipe {
+            origin: "recipe".to_owned(),
+            field: "static_inputs",
+            expected: "layers of this model that the recipe quantizes".to_owned(),
+            found: format!("`{module}`"),
+            hint: "the recipe was made for another model, or the layer is skipped: names are those that `fewbit quantize --dry-run` shows, without the model's prefix".to_owned(),
+        }),
+    }
 }
 
 /// The `quantization_config` for config.json; `None` for the float methods. Names go in without the
@@ -209,9 +234,20 @@ fn quantization_config(
             .collect()
     };
     if let Some(scheme) = recipe.method.int8_scheme() {
+        let (fixed, others): (Vec<String>, Vec<String>) = modules(ModuleKind::Linear)
+            .into_iter()
+            .partition(|module| recipe.static_inputs.contains_key(module));
+        let static_group = recipe
+            .static_inputs
+            .values()
+            .next()
+            .map(|input| (input.scheme(), fixed.as_slice()));
+        let linear: Vec<_> = static_group
+            .into_iter()
+            .chain([(scheme, others.as_slice())])
+            .collect();
         return Some(compressed_tensors::config(
-            scheme,
-            &modules(ModuleKind::Linear),
+            &linear,
             &modules(ModuleKind::Embedding),
             &stays_float.of_this_checkpoint(),
         ));

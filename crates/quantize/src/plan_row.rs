@@ -12,7 +12,7 @@ use fewbit_numerics::dtype::DType;
 use serde::{Serialize, Serializer};
 
 use crate::config_file::transformers_name;
-use crate::selection::ModuleKind;
+use crate::selection::{ModuleKind, without_prefix};
 use crate::{QuantizeError, Recipe, SelectedModule, Selection};
 
 /// The scheme whose tensors an int8 embedding table has: `weight` I8 and `weight_scale`. Loaders have
@@ -47,7 +47,12 @@ impl fmt::Display for TensorAction {
             TensorAction::Int8Linear(CompressedScheme::DynamicInt8) => {
                 f.write_str("quantize to int8 per channel, activations per token")
             }
-            TensorAction::Int8Linear(_) => f.write_str("quantize to int8 per channel"),
+            TensorAction::Int8Linear(CompressedScheme::StaticInt8 { .. }) => {
+                f.write_str("quantize to int8 per channel, static activations")
+            }
+            TensorAction::Int8Linear(CompressedScheme::WeightOnlyInt8) => {
+                f.write_str("quantize to int8 per channel")
+            }
             TensorAction::Int8Embedding => f.write_str("quantize to int8 per row"),
             TensorAction::FourBitBlocks(layout) => {
                 write!(
@@ -188,7 +193,12 @@ impl<'a> RowPlanner<'a> {
                 EMBEDDING_SCHEME.plan(name, *shape),
             ),
             (None, Some(scheme)) => {
-                if scheme == CompressedScheme::DynamicInt8 && shape[1] > MAX_INT8_COLUMNS {
+                let input = without_prefix(name, &self.spec.prefix);
+                let scheme = match self.recipe.static_inputs.get(input) {
+                    Some(input) => input.scheme(),
+                    None => scheme,
+                };
+                if scheme != CompressedScheme::WeightOnlyInt8 && shape[1] > MAX_INT8_COLUMNS {
                     return Err(QuantizeError::TooManyColumns {
                         file: info.file.clone(),
                         tensor: info.name.clone(),

@@ -1,10 +1,11 @@
 //! The whole decision as data.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, QuantizeError};
+use crate::{Method, QuantizeError, StaticInput};
 
 /// The recipe format that this version reads and writes.
 pub const RECIPE_VERSION: u32 = 1;
@@ -49,6 +50,10 @@ pub struct Recipe {
     /// (see [`selection`](crate::selection)).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skip: Vec<String>,
+    /// Scale and zero point of the inputs of linear layers, by module path without the model's prefix; `static` only. The input of a
+    /// layer that is not named here is quantized per token at run time.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub static_inputs: BTreeMap<String, StaticInput>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -66,6 +71,7 @@ impl Recipe {
             double_quantization: false,
             quantize_embeddings: false,
             skip: Vec::new(),
+            static_inputs: BTreeMap::new(),
         }
     }
 
@@ -103,11 +109,21 @@ impl Recipe {
         self
     }
 
-    /// Every method with its defaults and, where there is one, its variant: int8 embeddings for the
+    /// Sets [`static_inputs`](Self::static_inputs).
+    #[must_use]
+    pub fn with_static_inputs(self, static_inputs: BTreeMap<String, StaticInput>) -> Self {
+        Self {
+            static_inputs,
+            ..self
+        }
+    }
+
+    /// Every method that needs no calibration with its defaults and, where there is one, its variant: int8 embeddings for the
     /// int8 methods, double quantization for the 4-bit ones. What `inspect` and `compare` go through.
     pub fn standard() -> Vec<Self> {
         Method::ALL
             .into_iter()
+            .filter(|method| !method.needs_calibration())
             .flat_map(|method| {
                 let plain = Self::new(method);
                 let variant = if method.is_int8() {
@@ -208,6 +224,7 @@ impl Recipe {
                 hint,
             );
         }
+        self.validate_static_inputs()?;
         if !self.skip.is_empty() && method.float_dtype().is_some() {
             return error(
                 "skip",
@@ -217,6 +234,54 @@ impl Recipe {
                 format!("{:?}", self.skip),
                 "a checkpoint of mixed dtypes is loaded as one dtype: leave the patterns out",
             );
+        }
+        Ok(())
+    }
+
+    fn validate_static_inputs(&self) -> Result<(), QuantizeError> {
+        let method = self.method;
+        let error = |expected: String, found: String, hint: &str| {
+            Err(QuantizeError::Recipe {
+                origin: "recipe".to_owned(),
+                field: "static_inputs",
+                expected,
+                found,
+                hint: hint.to_owned(),
+            })
+        };
+        if !method.needs_calibration() {
+            return match self.static_inputs.keys().next() {
+                None => Ok(()),
+                Some(module) => error(
+                    format!("none with the method `{method}`"),
+                    format!("`{module}`"),
+                    "`static` has scales of inputs",
+                ),
+            };
+        }
+        if self.static_inputs.is_empty() {
+            return error(
+                "the scale of at least one layer's input with the method `static`".to_owned(),
+                "none".to_owned(),
+                "calibrate() must run before convert(): give calibration texts, or a recipe that was calibrated; `dynamic` needs neither",
+            );
+        }
+        for (
+            module,
+            StaticInput {
+                scale,
+                zero_point: _,
+            },
+        ) in &self.static_inputs
+        {
+            // Of a denormal scale the reciprocal, by which inputs are multiplied, can be infinite.
+            if !(f32::MIN_POSITIVE..=f32::MAX).contains(scale) {
+                return error(
+                    format!("a finite positive scale of `{module}`"),
+                    scale.to_string(),
+                    "calibrate again, or leave the module out, so that its input is quantized per token",
+                );
+            }
         }
         Ok(())
     }

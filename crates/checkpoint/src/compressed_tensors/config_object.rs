@@ -6,29 +6,26 @@ use std::collections::BTreeMap;
 /// The release of compressed-tensors whose layout is written.
 const LAYOUT_VERSION: &str = "0.20.0";
 
-/// The quantization_config object: Linear modules under `linear`, embeddings (int8 per row) in a group of their own if given;
-/// `ignore` lists what stays float.
+/// The quantization_config object: a group for each of the `linear` schemes with its modules, embeddings (int8 per row) in a
+/// group of their own if given; `ignore` lists what stays float. What a scheme has for a single module, a scale, is of no
+/// account here.
 ///
 /// Names are given without the model's prefix (`encoder.layer.0.output.dense`, not `bert.encoder…`). They are written as
 /// expressions that accept any prefix, so that `AutoModel` and a class with a head find the same modules, and name every
 /// quantized module, so that a head that transformers adds to the model is never taken for a quantized one. An entry that
 /// starts with `re:` is written as it is. A list without modules makes no group.
 pub fn config(
-    linear: CompressedScheme,
-    quantized_modules: &[String],
+    linear: &[(CompressedScheme, &[String])],
     embedding_modules: &[String],
     ignore: &[String],
 ) -> Value {
     // An embedding table looks rows up: there is no input to quantize. transformers reads int8 tables in the
     // int-quantized layout only.
-    let groups = [
-        (
-            linear.format(),
-            linear.input_activations(),
-            quantized_modules,
-        ),
-        ("int-quantized", Value::Null, embedding_modules),
-    ];
+    let embeddings = ("int-quantized", Value::Null, embedding_modules);
+    let groups = linear
+        .iter()
+        .map(|(scheme, modules)| (scheme.format(), scheme.input_activations(), *modules))
+        .chain([embeddings]);
     let mut config_groups = Map::new();
     let mut formats: Vec<&str> = Vec::new();
     for (format, input_activations, modules) in groups {
@@ -79,12 +76,12 @@ pub fn config(
 impl CompressedScheme {
     fn format(self) -> &'static str {
         match self {
-            CompressedScheme::DynamicInt8 => "int-quantized",
+            CompressedScheme::DynamicInt8 | CompressedScheme::StaticInt8 { .. } => "int-quantized",
             CompressedScheme::WeightOnlyInt8 => "pack-quantized",
         }
     }
 
-    /// Affine per token at run time, or none. compressed-tensors forbids keys that it does not know here.
+    /// Affine, per token at run time or with stored parameters; or none. compressed-tensors forbids keys that it does not know here.
     fn input_activations(self) -> Value {
         match self {
             CompressedScheme::DynamicInt8 => json!({
@@ -93,6 +90,14 @@ impl CompressedScheme {
                 "symmetric": false,
                 "strategy": "token",
                 "dynamic": true,
+                "group_size": null,
+            }),
+            CompressedScheme::StaticInt8 { .. } => json!({
+                "num_bits": 8,
+                "type": "int",
+                "symmetric": false,
+                "strategy": "tensor",
+                "dynamic": false,
                 "group_size": null,
             }),
             CompressedScheme::WeightOnlyInt8 => Value::Null,
@@ -177,13 +182,13 @@ mod tests {
     fn groups_and_formats() {
         let (linear, embeddings) = (names(&["l.0.d"]), names(&["embeddings.word_embeddings"]));
         let format = |scheme, linear: &[String], embeddings: &[String]| {
-            let config = config(scheme, linear, embeddings, &[]);
+            let config = config(&[(scheme, linear)], embeddings, &[]);
             (
                 config["format"].as_str().unwrap().to_owned(),
                 config["config_groups"].as_object().unwrap().len(),
             )
         };
-        use CompressedScheme::{DynamicInt8, WeightOnlyInt8};
+        use CompressedScheme::{DynamicInt8, StaticInt8, WeightOnlyInt8};
         assert_eq!(
             format(DynamicInt8, &linear, &[]),
             ("int-quantized".to_owned(), 1)
@@ -200,6 +205,20 @@ mod tests {
             format(WeightOnlyInt8, &linear, &embeddings),
             ("mixed-precision".to_owned(), 2)
         );
+        let fixed = StaticInt8 {
+            scale: 1.0,
+            zero_point: 0,
+        };
+        let mixed = config(
+            &[(fixed, &linear), (DynamicInt8, &linear)],
+            &embeddings,
+            &[],
+        );
+        assert_eq!(mixed["format"], "int-quantized");
+        let dynamic =
+            |group: &str| mixed["config_groups"][group]["input_activations"]["dynamic"].as_bool();
+        let groups = ["group_0", "group_1", "group_2"].map(dynamic);
+        assert_eq!(groups, [Some(false), Some(true), None]);
         assert_eq!(
             format(WeightOnlyInt8, &[], &embeddings),
             ("int-quantized".to_owned(), 1)

@@ -180,6 +180,15 @@ fn read_static(
     let view = checkpoint.require(&format!("{module}.input_scale"))?;
     expect_scalar(&view)?;
     let scale = read_finite(&view)?[0];
+    // Of a denormal scale the reciprocal, by which inputs are multiplied, can be infinite.
+    if scale < f32::MIN_POSITIVE {
+        return Err(view
+            .error(
+                CheckpointErrorKind::Malformed,
+                format!("scale: expected a positive number, found {scale}"),
+            )
+            .hint("the layer was calibrated on no data, or on zeros only: calibrate it again"));
+    }
     let name = format!("{module}.input_zero_point");
     let zero_point = match checkpoint.get(&name) {
         None if symmetric => 0,

@@ -1,5 +1,6 @@
 //! `fewbit quantize`
 
+use super::calibrate;
 use crate::arguments::{GlobalArguments, MethodArgument, QuantizeArguments};
 use crate::failure::UsageError;
 use crate::render::progress::{Progress, Unit};
@@ -23,8 +24,17 @@ struct DryRun<'a> {
 }
 
 pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Result<()> {
-    let recipe = recipe(arguments)?;
+    let mut recipe = recipe(arguments)?;
     let source = super::resolve(&arguments.model)?;
+    if recipe.method == Method::Static && arguments.recipe.is_none() {
+        recipe =
+            calibrate::calibrated(&source, &recipe, &arguments.calibration).map_err(|error| {
+                match error.downcast() {
+                    Ok(error) => in_words_of_flags(error, arguments),
+                    Err(error) => error,
+                }
+            })?;
+    }
     if arguments.method == Some(MethodArgument::Int4) {
         streams::note("int4 is nf4: 4-bit NormalFloat codes\n");
     }
@@ -205,9 +215,13 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
         .cloned()
         .collect::<Vec<_>>();
     recipe = recipe.with_skip(more);
-    recipe
-        .validate()
-        .map_err(|error| in_words_of_flags(error, arguments))?;
+    calibrate::check(arguments, &recipe)?;
+    // Without scales a static recipe is not yet one.
+    if recipe.method != Method::Static || arguments.recipe.is_some() {
+        recipe
+            .validate()
+            .map_err(|error| in_words_of_flags(error, arguments))?;
+    }
     Ok(recipe)
 }
 
@@ -252,6 +266,7 @@ fn contradictions(
 fn method(argument: MethodArgument) -> Method {
     match argument {
         MethodArgument::Dynamic => Method::Dynamic,
+        MethodArgument::Static => Method::Static,
         MethodArgument::WeightOnly => Method::WeightOnly,
         MethodArgument::Fp16 => Method::Fp16,
         MethodArgument::Bf16 => Method::Bf16,

@@ -18,7 +18,9 @@ pub(crate) fn plan(plan: &QuantizePlan) -> String {
         .partition(|row| row.action == TensorAction::Keep);
     let mut groups: Vec<(&TensorAction, Vec<&PlanRow>)> = Vec::new();
     for &row in &changed {
-        match groups.iter_mut().find(|(action, _)| **action == row.action) {
+        // Static scales differ from layer to layer; what is done is the same.
+        let same = |action: &TensorAction| action.to_string() == row.action.to_string();
+        match groups.iter_mut().find(|(action, _)| same(action)) {
             Some((_, rows)) => rows.push(row),
             None => groups.push((&row.action, vec![row])),
         }

@@ -113,7 +113,7 @@ fn hidden_commands_are_not_named_where_one_is_missing() {
     let text = workspace.misuse(&["--json"]);
     assert!(
         text.contains(
-            "[subcommands: inspect, quantize, embed, compare, bench, kernels, doctor, help]"
+            "[subcommands: inspect, quantize, calibrate, embed, compare, bench, kernels, doctor, help]"
         ),
         "{text}"
     );
@@ -130,7 +130,6 @@ fn names_of_methods_that_other_tools_have_get_a_hint() {
             .unwrap_or_default()
     };
     insta::assert_snapshot!(tip("int8"), @"`dynamic` computes in int8, `weight-only` only stores int8");
-    insta::assert_snapshot!(tip("static"), @"not there yet; `dynamic` needs neither calibration nor training");
     insta::assert_snapshot!(tip("qat"), @"not there yet; `dynamic` needs neither calibration nor training");
     insta::assert_snapshot!(tip("dynamc"), @"a similar value exists: 'dynamic'");
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_refusals;
+mod calibrate;
 mod compare;
 mod embed;
 mod help;

@@ -30,7 +30,10 @@ pub fn method_name(recipe: &Recipe) -> String {
 pub fn method_hint(name: &str) -> Option<&'static str> {
     match name {
         "int8" => Some("`dynamic` computes in int8, `weight-only` only stores int8"),
-        "static" | "qat" => Some("not there yet; `dynamic` needs neither calibration nor training"),
+        "static" => {
+            Some("`static` needs calibration: `fewbit quantize --method static --calibration FILE`")
+        }
+        "qat" => Some("not there yet; `dynamic` needs neither calibration nor training"),
         _ => None,
     }
 }

@@ -209,7 +209,7 @@ impl Network {
                 self.sum_embeddings(block, rows, table_row, embeddings);
                 let scale =
                     self.normalize(norm, embeddings, Some(projection), quantized, viewer)?;
-                let mut input = LinearInput::new(embeddings, quantized, scale);
+                let mut input = LinearInput::new(chunk.rows.len(), embeddings, quantized, scale);
                 self.run_linear(
                     projection,
                     &mut input,
@@ -258,7 +258,8 @@ impl Network {
     ) -> Result<(), ModelError> {
         let Some(layer) = layer else { return Ok(()) };
         viewer.enter(Stage::QueryKeyValue);
-        let mut input = LinearInput::new(chunk.hidden, &mut scratch.quantized, scale);
+        let rows = chunk.rows.len();
+        let mut input = LinearInput::new(rows, chunk.hidden, &mut scratch.quantized, scale);
         for (linear, out) in [
             (&layer.query, &mut *chunk.query),
             (&layer.key, &mut *chunk.next_keys),
@@ -320,7 +321,7 @@ impl Network {
                 .attention(&input, &mut context[in_chunk], workspace);
         }
         viewer.enter(Stage::AttentionOutput);
-        let mut input = LinearInput::new(context, quantized, None);
+        let mut input = LinearInput::new(chunk.rows.len(), context, quantized, None);
         let projection = &layer.attention_output;
         self.run_linear(
             projection,
@@ -343,30 +344,56 @@ impl Network {
     ) -> Result<(), ModelError> {
         let RowScratch {
             intermediate,
+            intermediate_codes,
             quantized,
             linear,
             ..
         } = scratch;
+        let rows = chunk.rows.len();
         let hidden = &mut *chunk.hidden;
         viewer.enter(Stage::AttentionNorm);
         let reader = Some(&layer.intermediate);
         let scale = self.normalize(&layer.attention_norm, hidden, reader, quantized, viewer)?;
 
         viewer.enter(Stage::Intermediate);
-        let intermediate = &mut intermediate[..chunk.rows.len() * self.spec.intermediate_size];
-        let mut input = LinearInput::new(hidden, quantized, scale);
-        let then = Then::Activate(self.spec.activation);
-        self.run_linear(
-            &layer.intermediate,
-            &mut input,
-            then,
-            intermediate,
-            linear,
-            viewer,
-        )?;
+        let mut input = LinearInput::new(rows, hidden, quantized, scale);
+        let activation = self.spec.activation;
+        let codes_scale = match layer.output.input_scale() {
+            Some(scale @ RowScale::Static(parameters)) if !viewer.looks() => {
+                let workspace = &mut linear.workspace;
+                let codes = &mut *intermediate_codes;
+                layer
+                    .intermediate
+                    .forward_to_codes(
+                        &mut input,
+                        activation,
+                        parameters,
+                        codes,
+                        self.kernels,
+                        workspace,
+                    )?
+                    .then_some(scale)
+            }
+            _ => None,
+        };
+        let mut input = match codes_scale {
+            Some(scale) => LinearInput::of_codes(intermediate_codes, scale),
+            None => {
+                let intermediate = &mut intermediate[..rows * self.spec.intermediate_size];
+                let then = Then::Activate(activation);
+                self.run_linear(
+                    &layer.intermediate,
+                    &mut input,
+                    then,
+                    intermediate,
+                    linear,
+                    viewer,
+                )?;
+                LinearInput::new(rows, intermediate, quantized, None)
+            }
+        };
 
         viewer.enter(Stage::Output);
-        let mut input = LinearInput::new(intermediate, quantized, None);
         self.run_linear(&layer.output, &mut input, Then::Add, hidden, linear, viewer)?;
 
         viewer.enter(Stage::OutputNorm);

@@ -61,6 +61,8 @@ pub(super) struct RowScratch {
     pub(super) context: Vec<f32>,
     /// (rows, intermediate_size)
     pub(super) intermediate: Vec<f32>,
+    /// (rows, intermediate_size): what `intermediate` would hold, where only a layer with static activations reads it.
+    pub(super) intermediate_codes: QuantizedRows,
     /// (heads, length, length) for sequences of `attention_bias_length` tokens.
     pub(super) attention_bias: Vec<f32>,
     pub(super) attention_bias_length: usize,
@@ -101,6 +103,7 @@ impl RowScratch {
             .map(|buffer| buffer.capacity() * size_of::<f32>())
             .sum::<usize>()
             + self.quantized.memory_bytes()
+            + self.intermediate_codes.memory_bytes()
             + self.linear.workspace.memory_bytes()
     }
 }

@@ -4,7 +4,7 @@ use crate::golden_files::largest_difference;
 use crate::tiny_checkpoint::{Tensor, TinyCheckpoint};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::{Isa, Kernels};
-use fewbit_model::{Network, RaggedBatch};
+use fewbit_model::{Network, RaggedBatch, Tap};
 use fewbit_numerics::rows::quantize_rows_int8;
 use proptest::prelude::*;
 use safetensors::Dtype;
@@ -195,31 +195,77 @@ fn int8_embeddings_are_codes_times_the_row_scale() {
     assert_eq!(bits(&run(&quantized)), bits(&run(&dequantized)));
 }
 
-#[test]
-fn static_activations_are_refused_with_a_way_out() {
-    let mut checkpoint = TinyCheckpoint::of("bert").with_dynamic_int8(false);
-    for module in checkpoint.spec().linear_modules() {
-        checkpoint.tensors.insert(
-            format!("{}.input_scale", module.name),
-            Tensor::f32(&[1], &[0.05]),
-        );
-        let zero_point = Tensor {
-            dtype: Dtype::I8,
-            shape: vec![1],
-            bytes: vec![3],
-        };
-        checkpoint
-            .tensors
-            .insert(format!("{}.input_zero_point", module.name), zero_point);
+/// Looks at every site and remembers nothing.
+struct Onlooker {
+    seen: usize,
+}
+
+impl Tap for Onlooker {
+    fn wants(&self, _site: &str) -> bool {
+        true
     }
-    let activations = &mut checkpoint.config["quantization_config"]["config_groups"]["group_0"]["input_activations"];
-    activations["dynamic"] = false.into();
-    activations["strategy"] = "tensor".into();
-    let directory = checkpoint.write();
-    let error =
-        Network::load(&Checkpoint::open(directory.path()).expect("opens")).expect_err("refused");
-    insta::assert_snapshot!(error.to_string().replace(&directory.path().display().to_string(), "DIR"), @r"
-    DIR/model.safetensors: tensor `encoder.layer.0.attention.self.query.input_scale`: expected int8 activations quantized per token at run time, found a stored (static) activation scale
-      hint: static int8 models can be read but not run yet; quantize the float model with `--method dynamic`
-    ");
+
+    fn see(&mut self, _site: &str, _rows: usize, _columns: usize, values: &[f32]) {
+        self.seen += values.len();
+    }
+}
+
+/// While somebody looks, every operation is done apart and the middle of the feed-forward exists in floats.
+#[test]
+fn fused_static_layers_give_the_bits_of_separate_operations() {
+    let everything: fn(&str) -> bool = |_| true;
+    let output: fn(&str) -> bool =
+        |module| module.ends_with("output.dense") && !module.ends_with("attention.output.dense");
+    let all_but_output: fn(&str) -> bool = |module| !module.contains("output.dense");
+    let sequences: [&[u32]; 3] = [&[2, 7, 9, 11, 3], &[2], &[2, 30, 31, 32, 33, 34, 35, 3]];
+    let batch = RaggedBatch::from_sequences(&sequences);
+    for case in [
+        "bert",
+        "bert-relu",
+        "bert-quick-gelu",
+        "bert-silu",
+        "bert-gelu-new",
+        "bert-heads-of-12",
+    ] {
+        let mut results = Vec::new();
+        for is_static in [everything, output, all_but_output] {
+            let checkpoint = TinyCheckpoint::of(case).with_static_int8(0.03, is_static);
+            let networks: Vec<Network> = Isa::ALL
+                .iter()
+                .filter_map(|&isa| load(&checkpoint, isa))
+                .collect();
+            let mut onlooker = Onlooker { seen: 0 };
+            let separate = networks[0].hidden_states_tapped(&batch, &mut onlooker);
+            let separate = bits(&separate.expect("runs"));
+            assert!(onlooker.seen > 0);
+            for network in &networks {
+                for threads in [1, 2] {
+                    let fused = network.hidden_states(&batch, threads).expect("runs");
+                    assert_eq!(
+                        bits(&fused),
+                        separate,
+                        "{case} on {:?}",
+                        network.kernels().isa()
+                    );
+                }
+            }
+            results.push(separate);
+        }
+        // The scales take part in what comes out.
+        assert!(results[0] != results[1] && results[0] != results[2]);
+    }
+}
+
+#[test]
+fn a_static_scale_of_zero_is_refused() {
+    for scale in [0.0, -1.0, 1e-40, f32::NAN, f32::INFINITY] {
+        let directory = TinyCheckpoint::of("bert")
+            .with_static_int8(scale, |_| true)
+            .write();
+        let checkpoint = Checkpoint::open(directory.path()).expect("opens");
+        let error = Network::load(&checkpoint).expect_err("refused").to_string();
+        let start =
+            "model.safetensors: tensor `encoder.layer.0.attention.self.query.input_scale`: ";
+        assert!(error.contains(start) && error.contains("hint"), "{error}");
+    }
 }

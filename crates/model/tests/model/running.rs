@@ -100,6 +100,7 @@ fn overflow_is_an_error_that_names_the_site() {
     for checkpoint in [
         checkpoint,
         TinyCheckpoint::of("bert").with_dynamic_int8(false),
+        TinyCheckpoint::of("bert").with_static_int8(0.03, |_| true),
     ] {
         let mut checkpoint = checkpoint;
         if checkpoint.config.get("quantization_config").is_some() {
@@ -151,13 +152,19 @@ fn run_error(checkpoint: &TinyCheckpoint) -> String {
 /// The largest f32 as gamma overflows where a normalized value is beyond 1 in magnitude.
 #[test]
 fn infinity_never_becomes_an_int8_code() {
-    let checkpoint = TinyCheckpoint::of("bert").with_dynamic_int8(false);
-    let error = run_error(&with_element(
-        checkpoint,
-        "embeddings.LayerNorm.weight",
-        3,
-        f32::MAX,
-    ));
+    let [error, with_static_scales] = [
+        TinyCheckpoint::of("bert").with_dynamic_int8(false),
+        TinyCheckpoint::of("bert").with_static_int8(0.03, |_| true),
+    ]
+    .map(|checkpoint| {
+        run_error(&with_element(
+            checkpoint,
+            "embeddings.LayerNorm.weight",
+            3,
+            f32::MAX,
+        ))
+    });
+    assert_eq!(error, with_static_scales);
     insta::assert_snapshot!(error, @r"
     `encoder.layer.0.attention.self.query.input`: value -inf at row 0, column 3: expected finite numbers
       hint: a weight of this layer or of one before it is damaged or overflows; `fewbit inspect` shows the dtypes, and a checkpoint in float32 tells an overflow from damage

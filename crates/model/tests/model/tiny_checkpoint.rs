@@ -118,6 +118,37 @@ impl TinyCheckpoint {
         self
     }
 
+    /// [`TinyCheckpoint::with_dynamic_int8`] in which the inputs of the layers that `is_static` takes have one stored scale, and the
+    /// zero point -3 of signed codes.
+    pub(crate) fn with_static_int8(self, scale: f32, is_static: impl Fn(&str) -> bool) -> Self {
+        let mut checkpoint = self.with_dynamic_int8(false);
+        let modules = checkpoint.spec().linear_modules();
+        let modules: Vec<String> = modules.into_iter().map(|module| module.name).collect();
+        let (fixed, dynamic): (Vec<&String>, Vec<&String>) =
+            modules.iter().partition(|module| is_static(module));
+        for module in &fixed {
+            checkpoint
+                .tensors
+                .insert(format!("{module}.input_scale"), Tensor::f32(&[1], &[scale]));
+            let zero_point = Tensor {
+                dtype: Dtype::I8,
+                shape: vec![1],
+                bytes: vec![(-3i8).cast_unsigned()],
+            };
+            checkpoint
+                .tensors
+                .insert(format!("{module}.input_zero_point"), zero_point);
+        }
+        let groups = &mut checkpoint.config["quantization_config"]["config_groups"];
+        let mut group = groups["group_0"].clone();
+        groups["group_0"]["targets"] = json!(dynamic);
+        group["targets"] = json!(fixed);
+        group["input_activations"]["dynamic"] = false.into();
+        group["input_activations"]["strategy"] = "tensor".into();
+        groups["group_1"] = group;
+        checkpoint
+    }
+
     pub(crate) fn write(&self) -> TempDir {
         let directory = tempfile::tempdir().expect("a temporary directory");
         self.write_into(directory.path());

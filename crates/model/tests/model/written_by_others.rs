@@ -101,16 +101,15 @@ fn symmetric_activations_and_bf16_libraries_agree_in_direction() {
     );
 }
 
+/// A stored scale has no ties that a library's rounding could decide otherwise, unlike the largest element of a row.
 #[test]
-fn static_activations_are_refused() {
-    for case in cases("written_by_others")
-        .iter()
-        .filter(|case| case.contains("-static"))
-    {
-        let error = load(&golden("written_by_others").join(case))
-            .expect_err("refused")
-            .to_string();
-        let tensor = "model.safetensors: tensor `encoder.layer.0.attention.self.query.input_scale`: expected int8 activations";
-        assert!(error.contains(tensor), "{case}: {error}");
-    }
+fn static_activations_give_what_the_library_gives() {
+    compare(
+        |case| case.contains("-static"),
+        "library",
+        |name, found, expected| {
+            let difference = largest_difference(found, expected);
+            assert!(difference <= TOLERANCE, "{name}: {difference}");
+        },
+    );
 }

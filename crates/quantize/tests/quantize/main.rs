@@ -1,6 +1,7 @@
 //! Whole conversions of small checkpoints.
 
 mod architectures;
+mod calibration;
 mod config_file;
 mod directory;
 mod errors;
@@ -8,4 +9,5 @@ mod methods;
 mod plans;
 mod recipes;
 mod selection;
+mod static_inputs;
 mod tiny_bert;

@@ -1,0 +1,145 @@
+//! What the activations of a float model look like, collected from texts: prepare, calibrate, convert.
+//!
+//! [`Calibrator::prepare`] loads a float model and gives every site an observer, [`Calibrator::observe`] runs texts through it, and
+//! [`Calibrator::finish`] gives [`CalibrationStatistics`], the only thing that a static [`Recipe`] can be made of: the order is kept by the
+//! types.
+//! Only statistics are kept, never activations, so that memory does not grow with the texts.
+//!
+//! ```no_run
+//! use fewbit_quantize::calibration::Calibrator;
+//! use fewbit_quantize::{Backend, quantize_model};
+//!
+//! let mut calibrator = Calibrator::prepare("models/minilm", Backend::Native.qconfig().activation())?;
+//! calibrator.observe(&["A text like those that the model will see."])?;
+//! let statistics = calibrator.finish()?;
+//! let recipe = statistics.recipe()?;
+//! quantize_model("models/minilm", &recipe, "models/minilm-static", false, &mut |_, _, _| {})?;
+//! # Ok::<(), fewbit_quantize::QuantizeError>(())
+//! ```
+
+mod collector;
+mod fingerprint;
+mod sensitivity;
+mod sites;
+mod statistics;
+pub mod texts;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use fewbit_checkpoint::Checkpoint;
+use fewbit_model::{Encoder, EncoderSpec};
+
+use crate::selection::without_prefix;
+use crate::{ObserverSettings, QuantizeError, Recipe, Selection};
+use collector::Collector;
+pub use sensitivity::{LEAST_SQNR_DB, Sensitivity, SiteSensitivity};
+pub use sites::{CalibrationSite, calibration_sites};
+pub use statistics::{CalibrationStatistics, STATISTICS_VERSION};
+
+/// A float model whose layers' inputs are observed.
+#[derive(Debug)]
+pub struct Calibrator {
+    encoder: Encoder,
+    statistics: CalibrationStatistics,
+}
+
+impl Calibrator {
+    /// Loads the float model in `source`, with an observer as `settings` say for the input of each linear layer.
+    ///
+    /// # Errors
+    /// The source is no model that can be run on texts; it is quantized already.
+    pub fn prepare(
+        source: impl AsRef<Path>,
+        settings: ObserverSettings,
+    ) -> Result<Self, QuantizeError> {
+        let encoder = Encoder::open(source)?;
+        let checkpoint = Checkpoint::open(encoder.checkpoint_directory())?;
+        crate::plan::require_float_source(&checkpoint)?;
+        let spec = encoder.network().spec();
+        let statistics = CalibrationStatistics::new(
+            fingerprint::fingerprint(&checkpoint, spec)?,
+            settings,
+            calibration_sites(spec),
+        )?;
+        Ok(Self {
+            encoder,
+            statistics,
+        })
+    }
+
+    /// Takes in what an earlier calibration of the same model has seen, after what was collected so far.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] if the statistics are of another model or of another observer.
+    pub fn merge(&mut self, statistics: &CalibrationStatistics) -> Result<(), QuantizeError> {
+        self.statistics.merge(statistics)
+    }
+
+    /// Runs texts through the model and observes. How texts are cut into calls has an effect on moving averages only.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] for an empty text; those of [`Encoder::encode`]; after an error what was collected is of no use.
+    pub fn observe<S: AsRef<str> + Sync>(&mut self, texts: &[S]) -> Result<(), QuantizeError> {
+        if let Some(index) = texts
+            .iter()
+            .position(|text| text.as_ref().trim().is_empty())
+        {
+            return Err(QuantizeError::Calibration {
+                place: format!("calibration text {index}"),
+                expected: "a text".to_owned(),
+                found: "an empty one".to_owned(),
+                hint: "an empty text says nothing about a model's activations: leave it out"
+                    .to_owned(),
+            });
+        }
+        let batch = self.encoder.batch(texts)?;
+        let mut collector = Collector::new(&mut self.statistics);
+        self.encoder
+            .network()
+            .hidden_states_tapped(&batch, &mut collector)?;
+        collector.finish()?;
+        self.statistics.count(texts.len(), batch.tokens());
+        Ok(())
+    }
+
+    /// The float model.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// What has been collected so far.
+    pub fn statistics(&self) -> &CalibrationStatistics {
+        &self.statistics
+    }
+
+    /// What was collected.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] if no text was observed.
+    pub fn finish(self) -> Result<CalibrationStatistics, QuantizeError> {
+        self.statistics.expect_samples()?;
+        Ok(self.statistics)
+    }
+}
+
+/// `recipe` with the scales of `calibrated` for those layers of `checkpoint` that it quantizes.
+///
+/// # Errors
+/// A glob of the recipe that matches nothing, and others of [`Selection::new`].
+pub fn static_recipe(
+    checkpoint: &Checkpoint,
+    recipe: &Recipe,
+    calibrated: &Recipe,
+) -> Result<Recipe, QuantizeError> {
+    let spec = EncoderSpec::from_checkpoint(checkpoint)?;
+    let selection = Selection::new(checkpoint, &spec, recipe)?;
+    let quantized: HashSet<&str> = selection
+        .quantized
+        .iter()
+        .map(|selected| without_prefix(&selected.module.name, &spec.prefix))
+        .collect();
+    let mut static_inputs = calibrated.static_inputs.clone();
+    static_inputs.retain(|module, _| quantized.contains(module.as_str()));
+    Ok(recipe.clone().with_static_inputs(static_inputs))
+}

@@ -1,0 +1,32 @@
+//! Which model statistics belong to.
+
+use fewbit_checkpoint::Checkpoint;
+use fewbit_model::EncoderSpec;
+use sha2::{Digest, Sha256};
+
+use crate::QuantizeError;
+
+/// SHA-256, in hexadecimal digits, of the names, shapes, dtypes and bytes of the weights of the linear layers: models that differ in one
+/// of them have other activations.
+pub(super) fn fingerprint(
+    checkpoint: &Checkpoint,
+    spec: &EncoderSpec,
+) -> Result<String, QuantizeError> {
+    let mut hash = Sha256::new();
+    for module in spec.linear_modules() {
+        let view = checkpoint.require(&format!("{}.weight", module.name))?;
+        hash.update(format!(
+            "{} {:?} {}\n",
+            module.name,
+            view.info.shape,
+            view.info.dtype.name()
+        ));
+        hash.update(view.bytes);
+    }
+    let digits = hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(digits)
+}

@@ -1,0 +1,259 @@
+//! What calibration keeps.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::CalibrationSite;
+use crate::observers::{QuantizedDType, Statistics};
+use crate::{Method, ObserverSettings, QuantizeError, Recipe, StaticInput};
+
+/// Version of the file that [`CalibrationStatistics::write`] writes.
+pub const STATISTICS_VERSION: u32 = 1;
+
+/// u8 codes are the signed ones of compressed-tensors plus this.
+const UNSIGNED_OFFSET: i32 = 128;
+
+/// The statistics of every site of one model: saved as JSON, merged, and made into a [`Recipe`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CalibrationStatistics {
+    version: u32,
+    /// SHA-256 of the weights of the linear layers.
+    model: String,
+    /// Texts observed.
+    samples: u64,
+    /// Tokens observed, special tokens included.
+    tokens: u64,
+    settings: ObserverSettings,
+    /// In execution order.
+    sites: Vec<SiteStatistics>,
+}
+
+/// What one site has shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SiteStatistics {
+    site: String,
+    modules: Vec<String>,
+    statistics: Statistics,
+}
+
+impl CalibrationStatistics {
+    pub(super) fn new(
+        model: String,
+        settings: ObserverSettings,
+        sites: Vec<CalibrationSite>,
+    ) -> Result<Self, QuantizeError> {
+        let sites = sites
+            .into_iter()
+            .map(|site| {
+                Ok(SiteStatistics {
+                    site: site.name,
+                    modules: site.modules,
+                    statistics: settings.statistics(0)?,
+                })
+            })
+            .collect::<Result<_, QuantizeError>>()?;
+        Ok(Self {
+            version: STATISTICS_VERSION,
+            model,
+            samples: 0,
+            tokens: 0,
+            settings,
+            sites,
+        })
+    }
+
+    /// Texts observed.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// Tokens observed, special tokens included.
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// The observer of every site and its rule.
+    pub fn settings(&self) -> ObserverSettings {
+        self.settings
+    }
+
+    pub(super) fn has(&self, site: &str) -> bool {
+        self.sites.iter().any(|known| known.site == site)
+    }
+
+    pub(super) fn update(&mut self, site: &str, values: &[f32]) -> Result<(), QuantizeError> {
+        match self.sites.iter_mut().find(|known| known.site == site) {
+            Some(known) => Ok(known.statistics.update(values)?),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn count(&mut self, samples: usize, tokens: usize) {
+        self.samples += samples as u64;
+        self.tokens += tokens as u64;
+    }
+
+    pub(super) fn expect_samples(&self) -> Result<(), QuantizeError> {
+        if self.samples > 0 {
+            return Ok(());
+        }
+        Err(QuantizeError::Calibration {
+            place: "calibration".to_owned(),
+            expected: "at least one text".to_owned(),
+            found: "none".to_owned(),
+            hint: "calibrate() must run before convert()".to_owned(),
+        })
+    }
+
+    /// Errors unless `other` is of the same model, observed in the same way.
+    pub(super) fn expect_like(&self, other: &Self) -> Result<(), QuantizeError> {
+        let differs = |field: &str, expected: String, found: String, hint: &str| {
+            Err(QuantizeError::Calibration {
+                place: format!("statistics: {field}"),
+                expected,
+                found,
+                hint: hint.to_owned(),
+            })
+        };
+        if self.version != other.version {
+            let versions = (self.version.to_string(), other.version.to_string());
+            let hint = "the file was written by another version of fewbit: collect it again";
+            return differs("version", versions.0, versions.1, hint);
+        }
+        let names = |statistics: &Self| -> Vec<String> {
+            statistics
+                .sites
+                .iter()
+                .map(|site| site.site.clone())
+                .collect()
+        };
+        if self.model != other.model || names(self) != names(other) {
+            let hint = "statistics are those of one model's weights: calibrate this model";
+            return differs("model", self.model.clone(), other.model.clone(), hint);
+        }
+        if self.settings != other.settings {
+            let text = |settings: ObserverSettings| {
+                serde_json::to_string(&settings).expect("names and numbers are valid JSON")
+            };
+            let hint = "statistics of different observers cannot be merged: collect them with the same --observer and --backend";
+            return differs("settings", text(self.settings), text(other.settings), hint);
+        }
+        Ok(())
+    }
+
+    /// Takes in what another calibration of the same model has seen, after what this one has.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] if the other is of another model or of another observer; these statistics are then what they were.
+    pub fn merge(&mut self, other: &Self) -> Result<(), QuantizeError> {
+        self.expect_like(other)?;
+        let mut merged = self.sites.clone();
+        for (here, there) in merged.iter_mut().zip(&other.sites) {
+            here.statistics.merge(&there.statistics)?;
+        }
+        self.sites = merged;
+        self.samples += other.samples;
+        self.tokens += other.tokens;
+        Ok(())
+    }
+
+    /// Scale and zero point (signed codes) of every site.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] before any text; [`QuantizeError::Observer`] for damaged statistics.
+    pub(super) fn inputs(&self) -> Result<Vec<(CalibrationSite, StaticInput)>, QuantizeError> {
+        self.expect_samples()?;
+        let rule = self.settings.rule();
+        let offset = match rule.dtype() {
+            QuantizedDType::Quint8 => UNSIGNED_OFFSET,
+            QuantizedDType::Qint8 => 0,
+        };
+        self.sites
+            .iter()
+            .map(|site| {
+                let parameters = site.statistics.parameters(rule)?;
+                let [parameters] = parameters[..] else {
+                    return Err(QuantizeError::Calibration {
+                        place: site.site.clone(),
+                        expected: "one range".to_owned(),
+                        found: format!("{}", parameters.len()),
+                        hint: "inputs have a scale for the whole tensor".to_owned(),
+                    });
+                };
+                let input = StaticInput {
+                    scale: parameters.scale,
+                    zero_point: i8::try_from(parameters.zero_point - offset)
+                        .expect("the zero point is one of 256 codes"),
+                };
+                let name = site.site.clone();
+                let modules = site.modules.clone();
+                Ok((CalibrationSite { name, modules }, input))
+            })
+            .collect()
+    }
+
+    /// The recipe in which every site is static.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] before any text.
+    pub fn recipe(&self) -> Result<Recipe, QuantizeError> {
+        self.recipe_without(|_| false)
+    }
+
+    /// The recipe in which every site but those that `is_dynamic` names is static.
+    pub(super) fn recipe_without(
+        &self,
+        is_dynamic: impl Fn(&str) -> bool,
+    ) -> Result<Recipe, QuantizeError> {
+        let inputs = self.inputs()?;
+        let fixed: BTreeMap<String, StaticInput> = inputs
+            .into_iter()
+            .filter(|(site, _)| !is_dynamic(&site.name))
+            .flat_map(|(site, input)| site.modules.into_iter().map(move |module| (module, input)))
+            .collect();
+        Ok(Recipe::new(Method::Static).with_static_inputs(fixed))
+    }
+
+    /// Reads a file that [`write`](Self::write) wrote.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Io`], or [`QuantizeError::Calibration`] for what is no statistics of calibration.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, QuantizeError> {
+        let path = path.as_ref();
+        let text = std::fs::read(path).map_err(|source| QuantizeError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        serde_json::from_slice(&text).map_err(|error| QuantizeError::Calibration {
+            place: path.display().to_string(),
+            expected: "statistics that `fewbit calibrate` wrote".to_owned(),
+            found: error.to_string(),
+            hint: "the file is damaged or was edited: collect the statistics again".to_owned(),
+        })
+    }
+
+    /// Writes the statistics as JSON, to a file beside it first, so that an interruption leaves the old one.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Io`]
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<(), QuantizeError> {
+        let path = path.as_ref();
+        let io = |source| QuantizeError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let text = serde_json::to_vec(self).expect("finite numbers and names are valid JSON");
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+        std::io::Write::write_all(&mut file, &text).map_err(io)?;
+        file.persist(path).map_err(|error| io(error.error))?;
+        Ok(())
+    }
+}
