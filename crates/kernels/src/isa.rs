@@ -17,19 +17,28 @@ pub enum Isa {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
+    /// AVX-512 VNNI and BF16: products with bf16 weights and attention round their operands to bf16. Only where it is asked for by name.
+    Avx512Bf16,
 }
 
 impl Isa {
     /// Every instruction set, also those of other processors, from plain to fast.
-    pub const ALL: &'static [Isa] = &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni];
+    pub const ALL: &'static [Isa] = &[
+        Isa::Scalar,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512Vnni,
+        Isa::Avx512Bf16,
+    ];
 
-    /// `"scalar"`, `"avx2"`, `"avxvnni"`, `"avx512vnni"`: the spelling of `FEWBIT_ISA` and the first word of a routine's name.
+    /// `"scalar"`, `"avx2"`, `"avxvnni"`, `"avx512vnni"`, `"avx512bf16"`: the spelling of `FEWBIT_ISA` and the first word of a routine's name.
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512Vnni => "avx512vnni",
+            Isa::Avx512Bf16 => "avx512bf16",
         }
     }
 
@@ -59,17 +68,36 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => {
+                Isa::Avx512Vnni.is_supported() && is_x86_feature_detected!("avx512bf16")
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => false,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni | Isa::Avx512Bf16 => false,
         }
     }
 
-    /// The fastest supported instruction set.
+    /// Whether all its routines give the bits of [`Isa::Scalar`]. A set that does not is never chosen by itself.
+    ///
+    /// ```
+    /// use fewbit_kernels::{Exactness, Isa, Routine};
+    /// assert!(Isa::fastest().keeps_same_bits());
+    /// assert!(
+    ///     Routine::all()
+    ///         .filter(|routine| routine.isa.keeps_same_bits())
+    ///         .all(|routine| routine.exactness == Exactness::SameBits)
+    /// );
+    /// ```
+    pub const fn keeps_same_bits(self) -> bool {
+        !matches!(self, Isa::Avx512Bf16)
+    }
+
+    /// The fastest supported instruction set among those that keep the same bits.
     pub fn fastest() -> Isa {
         Isa::ALL
             .iter()
             .copied()
-            .rfind(|isa| isa.is_supported())
+            .rfind(|isa| isa.keeps_same_bits() && isa.is_supported())
             .unwrap_or(Isa::Scalar)
     }
 
@@ -179,7 +207,8 @@ mod tests {
         assert_eq!(Isa::from_variable(Some("scalar")), Ok(Isa::Scalar));
         assert_eq!(
             Isa::from_variable(Some("avx9")).unwrap_err().to_string(),
-            "FEWBIT_ISA: unknown instruction set: expected `scalar` or `avx2` or `avxvnni` or `avx512vnni`, found `avx9`\n  \
+            "FEWBIT_ISA: unknown instruction set: expected `scalar` or `avx2` or `avxvnni` or `avx512vnni` \
+             or `avx512bf16`, found `avx9`\n  \
              hint: unset it to use the fastest that this CPU has"
         );
         for &isa in Isa::ALL {
@@ -190,6 +219,16 @@ mod tests {
             };
             assert_eq!(Isa::from_variable(Some(isa.name())), expected);
         }
+    }
+
+    #[test]
+    fn a_set_that_rounds_is_never_chosen_by_itself() {
+        assert!(Isa::fastest().keeps_same_bits());
+        let rounding: Vec<_> = Isa::ALL
+            .iter()
+            .filter(|isa| !isa.keeps_same_bits())
+            .collect();
+        assert_eq!(rounding, [&Isa::Avx512Bf16]);
     }
 
     #[test]

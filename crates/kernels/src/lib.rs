@@ -2,11 +2,12 @@
 //!
 //! [`Kernels`] is the table of routines of one instruction set, chosen at run time. All instruction sets give the
 //! same bits: every float operation has one fixed order and explicit fused multiply-add, integers accumulate in i32
-//! without saturation, and no result depends on how many rows were passed together.
+//! without saturation, and no result depends on how many rows were passed together. The one exception,
+//! [`Isa::Avx512Bf16`], must be asked for.
 //!
 //! # How it is built
 //!
-//! - `simd` and `int8_tile` say what an instruction set must offer: vectors of sixteen lanes, and a tile of exact int8 products.
+//! - `simd` and `int8_tile` say what an instruction set must offer: vectors of sixteen lanes, and a tile of exact int8 products; `float_tile` what products of floats need.
 //! - `generic` holds the algorithms, each written once.
 //! - `arch` has one folder for each instruction set: its intrinsics, and the routines instantiated for it.
 //! - The `packed_*` modules hold weights in panels of outputs. Packing does not depend on the instruction set.
@@ -14,6 +15,7 @@
 
 mod aligned;
 mod arch;
+mod float_tile;
 mod generic;
 mod int8_tile;
 mod panels;
@@ -33,7 +35,7 @@ pub mod workspace;
 
 pub use attention::AttentionInput;
 pub use isa::{Isa, IsaError};
-pub use kernels::{Kernels, Operation, Routine};
+pub use kernels::{Exactness, Kernels, Operation, Routine};
 pub use packed_float::PackedFloat;
 pub use packed_four_bit::PackedFourBit;
 pub use packed_int8::PackedInt8;

@@ -3,8 +3,8 @@
 mod int8;
 mod lanes;
 
-use int8::Avx512VnniTile;
-use lanes::Avx512;
+pub(crate) use int8::Avx512VnniTile;
+pub(crate) use lanes::Avx512;
 
 crate::arch::kernel_set! {
     isa: crate::Isa::Avx512Vnni,
