@@ -7,7 +7,8 @@
 //!
 //! # How it is built
 //!
-//! - `simd` and `int8_tile` say what an instruction set must offer: vectors of sixteen lanes, and a tile of exact int8 products; `float_tile` what products of floats need.
+//! - `simd`, `int8_tile` and `float_tile` say what an instruction set must or may offer: vectors of sixteen lanes, a tile of exact int8
+//!   products, and a float tile that rounds its operands.
 //! - `generic` holds the algorithms, each written once.
 //! - `arch` has one folder for each instruction set: its intrinsics, and the routines instantiated for it.
 //! - The `packed_*` modules hold weights in panels of outputs. Packing does not depend on the instruction set.
