@@ -43,7 +43,7 @@ pub(crate) enum Command {
     Embed(EmbedArguments),
     Compare(CompareArguments),
     Bench(BenchArguments),
-    /// List the instruction sets that kernels are written for, and which one is used
+    /// List the instruction sets and routines of the kernels, and which set is used
     Kernels,
     /// Show what fewbit finds on this machine: CPU, instruction set, threads, cache
     Doctor(ThreadsArgument),

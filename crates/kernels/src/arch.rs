@@ -9,6 +9,8 @@ mod agreement;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx_vnni;
@@ -31,6 +33,8 @@ pub(crate) static TABLE: &[&Kernels] = &[
     &avx_vnni::KERNELS,
     #[cfg(target_arch = "x86_64")]
     &avx512_vnni::KERNELS,
+    #[cfg(target_arch = "x86_64")]
+    &avx512_bf16::KERNELS,
     #[cfg(target_arch = "aarch64")]
     &neon::KERNELS,
     #[cfg(target_arch = "aarch64")]
@@ -44,6 +48,8 @@ pub(crate) static TABLE: &[&Kernels] = &[
 /// `attribute` goes on each routine and enables the CPU features; `token` and `int8_tile` are the types that implement the traits, and
 /// the tile names say how many rows and columns their tiles have. The list below is the one place where operation, name, arguments and
 /// algorithm of a routine meet.
+///
+/// A set that rounds operands gives the float tile for products with bf16 weights and for attention, and the types of these products.
 macro_rules! kernel_set {
     (
         isa: $isa:expr,
@@ -54,45 +60,69 @@ macro_rules! kernel_set {
         int8_tile_name: $int8_name:literal,
         float_tile_name: $float_name:literal $(,)?
     ) => {
+        use $crate::generic::f32_tile::F32Tile;
+        $crate::arch::kernel_set! { @list ($isa) $name $attribute ($token) ($int8, $int8_name)
+            ($float_name) (F32Tile, SameBits, "f32bf16f32", "f32") }
+    };
+    (
+        isa: $isa:expr,
+        name: $name:literal,
+        attribute: $attribute:tt,
+        token: $token:ident,
+        int8_tile: $int8:ident,
+        int8_tile_name: $int8_name:literal,
+        float_tile_name: $float_name:literal,
+        bf16_tile: $bf16:ident,
+        bf16_types: $bf16_types:literal $(,)?
+    ) => {
+        use $crate::generic::f32_tile::F32Tile;
+        $crate::arch::kernel_set! { @list ($isa) $name $attribute ($token) ($int8, $int8_name)
+            ($float_name) ($bf16, RoundedToBf16, $bf16_types, $bf16_types) }
+    };
+    (@list ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident, $int8_name:literal)
+        ($float_name:literal)
+        ($bf16:ident, $exactness:ident, $bf16_types:literal, $attention_types:literal)) => {
         $crate::arch::kernel_set! { @emit ($isa) $name $attribute ($token) ($int8)
-            LinearF32, "linear_f32f32f32", $float_name:
-                linear_f32(call: Linear<'_>, source: Stored<'_, f32>) = linear::linear<>;
-            LinearF16, "linear_f32f16f32", $float_name:
-                linear_f16(call: Linear<'_>, source: Stored<'_, F16>) = linear::linear<>;
-            LinearBf16, "linear_f32bf16f32", $float_name:
-                linear_bf16(call: Linear<'_>, source: Stored<'_, Bf16>) = linear::linear<>;
-            LinearWeightOnlyInt8, "linear_f32s8f32", $float_name:
+            LinearF32, "linear" "f32f32f32" $float_name SameBits:
+                linear_f32(call: Linear<'_>, source: Stored<'_, f32>) = linear::linear<float F32Tile>;
+            LinearF16, "linear" "f32f16f32" $float_name SameBits:
+                linear_f16(call: Linear<'_>, source: Stored<'_, F16>) = linear::linear<float F32Tile>;
+            LinearBf16, "linear" $bf16_types $float_name $exactness:
+                linear_bf16(call: Linear<'_>, source: Stored<'_, Bf16>) = linear::linear<float $bf16>;
+            LinearWeightOnlyInt8, "linear" "f32s8f32" $float_name SameBits:
                 linear_weight_only_int8(call: Linear<'_>, source: DecodedInt8<'_>)
-                    = linear::linear<>;
-            LinearFourBit, "linear_f32u4f32", $float_name:
-                linear_four_bit(call: Linear<'_>, source: DecodedFourBit<'_>) = linear::linear<>;
-            LinearInt8, "linear_u8s8i32", $int8_name:
+                    = linear::linear<float F32Tile>;
+            LinearFourBit, "linear" "f32u4f32" $float_name SameBits:
+                linear_four_bit(call: Linear<'_>, source: DecodedFourBit<'_>)
+                    = linear::linear<float F32Tile>;
+            LinearInt8, "linear" "u8s8i32" $int8_name SameBits:
                 linear_int8(call: LinearInt8<'_>, output: Output<'_>)
-                    = linear_int8::linear_int8<tile>;
-            LinearRequantize, "linear_requantize_u8s8u8", $int8_name:
+                    = linear_int8::linear_int8<int8 $int8>;
+            LinearRequantize, "linear_requantize" "u8s8u8" $int8_name SameBits:
                 linear_requantize(call: LinearInt8<'_>, output: Requantize<'_>)
-                    = linear_int8::linear_requantize<tile>;
-            QuantizeRows, "quantize_rows_f32u8", "1x16":
+                    = linear_int8::linear_requantize<int8 $int8>;
+            QuantizeRows, "quantize_rows" "f32u8" "1x16" SameBits:
                 quantize_rows(x: &[f32], scale: RowScale, out: &mut QuantizedRows) -> bool
                     = quantize_rows::quantize_rows<>;
-            LayerNorm, "layer_norm_f32", "1x16":
+            LayerNorm, "layer_norm" "f32" "1x16" SameBits:
                 layer_norm(call: LayerNorm<'_>) = layer_norm::layer_norm<>;
-            LayerNormQuantize, "layer_norm_quantize_f32u8", "1x16":
+            LayerNormQuantize, "layer_norm_quantize" "f32u8" "1x16" SameBits:
                 layer_norm_quantize(call: LayerNorm<'_>, scale: RowScale, out: &mut QuantizedRows) -> bool
                     = layer_norm::layer_norm_quantize<>;
-            Activation, "activation_f32", "1x16":
+            Activation, "activation" "f32" "1x16" SameBits:
                 activation(kind: Activation, x: &mut [f32]) = activation::activation<>;
-            Add, "add_f32", "1x16": add(x: &mut [f32], y: &[f32]) = vector::add<>;
-            Normalize, "normalize_f32", "1x16": normalize(x: &mut [f32]) = vector::normalize<>;
-            Attention, "attention_f32", $float_name:
+            Add, "add" "f32" "1x16" SameBits: add(x: &mut [f32], y: &[f32]) = vector::add<>;
+            Normalize, "normalize" "f32" "1x16" SameBits:
+                normalize(x: &mut [f32]) = vector::normalize<>;
+            Attention, "attention" $attention_types $float_name $exactness:
                 attention(input: &AttentionInput<'_>, out: &mut [f32], workspace: &mut Workspace)
-                    = attention::attention<>;
+                    = attention::attention<float $bf16>;
         }
     };
     (@emit ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident) $(
-        $operation:ident, $prefix:literal, $tile:literal:
+        $operation:ident, $operation_name:literal $types:literal $tile:literal $exactness:ident:
             $routine:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?
-                = $module:ident::$algorithm:ident<$($with:ident)?>;
+                = $module:ident::$algorithm:ident<$($kind:ident $tile_type:ident)?>;
     )*) => {
         mod routines {
             use $crate::attention::AttentionInput;
@@ -119,7 +149,7 @@ macro_rules! kernel_set {
                         s,
                         $(
                             // SAFETY: this function's contract.
-                            $crate::arch::kernel_set!(@$with super::$int8),
+                            $crate::arch::kernel_set!(@$kind super::$tile_type),
                         )?
                         $($argument),*
                     )
@@ -143,7 +173,8 @@ macro_rules! kernel_set {
             pub(super) unsafe fn int8_peak(rounds: usize) -> usize {
                 // SAFETY: this function's contract.
                 let s = unsafe { <super::$token as Simd>::assume_supported() };
-                let t = $crate::arch::kernel_set!(@tile super::$int8);
+                // SAFETY: as above.
+                let t = unsafe { <super::$int8 as Int8Tile>::assume_supported() };
                 $crate::generic::peak::int8_peak(s, t, rounds)
             }
         }
@@ -153,9 +184,13 @@ macro_rules! kernel_set {
             isa: $isa,
             routines: &[$(
                 $crate::kernels::Routine {
-                    name: concat!($name, "_", $prefix, "_", $tile),
+                    name: concat!($name, "_", $operation_name, "_", $types, "_", $tile),
                     isa: $isa,
                     operation: $crate::kernels::Operation::$operation,
+                    operation_name: $operation_name,
+                    types: $types,
+                    tile: $tile,
+                    exactness: $crate::kernels::Exactness::$exactness,
                 },
             )*],
             $($routine: routines::$routine,)*
@@ -163,9 +198,13 @@ macro_rules! kernel_set {
             int8_peak: routines::int8_peak,
         };
     };
-    (@tile $int8:ty) => {
+    (@int8 $tile:ty) => {
         // SAFETY: expanded in routines whose contract is that the CPU has the instruction set.
-        unsafe { <$int8 as Int8Tile>::assume_supported() }
+        unsafe { <$tile as Int8Tile>::assume_supported() }
+    };
+    (@float $tile:ty) => {
+        // SAFETY: as above.
+        unsafe { <$tile>::assume_supported() }
     };
 }
 pub(crate) use kernel_set;

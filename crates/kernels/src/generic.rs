@@ -7,7 +7,7 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod coefficients;
 pub(crate) mod exponential;
-pub(crate) mod float_tile;
+pub(crate) mod f32_tile;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod linear_int8;

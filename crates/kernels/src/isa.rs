@@ -19,6 +19,8 @@ pub enum Isa {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
+    /// AVX-512 VNNI and BF16: products with bf16 weights and attention round their operands to bf16. Only where it is asked for by name.
+    Avx512Bf16,
     /// 64-bit ARM with NEON.
     Neon,
     /// NEON and dot products of bytes (FEAT_DotProd).
@@ -34,6 +36,7 @@ impl Isa {
         Isa::Avx2,
         Isa::AvxVnni,
         Isa::Avx512Vnni,
+        Isa::Avx512Bf16,
         Isa::Neon,
         Isa::NeonDotprod,
         Isa::NeonI8mm,
@@ -46,6 +49,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512Vnni => "avx512vnni",
+            Isa::Avx512Bf16 => "avx512bf16",
             Isa::Neon => "neon",
             Isa::NeonDotprod => "neon-dotprod",
             Isa::NeonI8mm => "neon-i8mm",
@@ -78,8 +82,12 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => {
+                Isa::Avx512Vnni.is_supported() && is_x86_feature_detected!("avx512bf16")
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => false,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni | Isa::Avx512Bf16 => false,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => is_aarch64_feature_detected!("neon"),
             #[cfg(target_arch = "aarch64")]
@@ -91,12 +99,27 @@ impl Isa {
         }
     }
 
-    /// The fastest supported instruction set.
+    /// Whether all its routines give the bits of [`Isa::Scalar`]. A set that does not is never chosen by itself.
+    ///
+    /// ```
+    /// use fewbit_kernels::{Exactness, Isa, Routine};
+    /// assert!(Isa::fastest().keeps_same_bits());
+    /// assert!(
+    ///     Routine::all()
+    ///         .filter(|routine| routine.isa.keeps_same_bits())
+    ///         .all(|routine| routine.exactness == Exactness::SameBits)
+    /// );
+    /// ```
+    pub const fn keeps_same_bits(self) -> bool {
+        !matches!(self, Isa::Avx512Bf16)
+    }
+
+    /// The fastest supported instruction set among those that keep the same bits.
     pub fn fastest() -> Isa {
         Isa::ALL
             .iter()
             .copied()
-            .rfind(|isa| isa.is_supported())
+            .rfind(|isa| isa.keeps_same_bits() && isa.is_supported())
             .unwrap_or(Isa::Scalar)
     }
 
@@ -206,7 +229,7 @@ mod tests {
         assert_eq!(Isa::from_variable(Some("scalar")), Ok(Isa::Scalar));
         assert_eq!(
             Isa::from_variable(Some("avx9")).unwrap_err().to_string(),
-            "FEWBIT_ISA: unknown instruction set: expected `scalar` or `avx2` or `avxvnni` or `avx512vnni` or `neon` \
+            "FEWBIT_ISA: unknown instruction set: expected `scalar` or `avx2` or `avxvnni` or `avx512vnni` or `avx512bf16` or `neon` \
              or `neon-dotprod` or `neon-i8mm`, found `avx9`\n  \
              hint: unset it to use the fastest that this CPU has"
         );
@@ -218,6 +241,16 @@ mod tests {
             };
             assert_eq!(Isa::from_variable(Some(isa.name())), expected);
         }
+    }
+
+    #[test]
+    fn a_set_that_rounds_is_never_chosen_by_itself() {
+        assert!(Isa::fastest().keeps_same_bits());
+        let rounding: Vec<_> = Isa::ALL
+            .iter()
+            .filter(|isa| !isa.keeps_same_bits())
+            .collect();
+        assert_eq!(rounding, [&Isa::Avx512Bf16]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use fewbit_numerics::affine::AffineParameters;
 
+use crate::aligned::Scratch;
 use crate::arch::TABLE;
 use crate::attention::AttentionInput;
 use crate::generic::layer_norm::LayerNorm;
@@ -52,9 +53,18 @@ pub enum Operation {
     Attention,
 }
 
+/// What a routine's result may depend on besides its arguments. It never depends on the other rows of the call, and integer sums never
+/// saturate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Exactness {
+    /// Nothing: the bits of [`Isa::Scalar`].
+    SameBits,
+    /// The instruction set: operands are rounded to bfloat16 (nearest, ties to even) and products summed in f32 in that set's order, with
+    /// subnormal operands, products and sums taken as zeros. Numbers that round beyond the range of bfloat16 become infinite.
+    RoundedToBf16,
+}
+
 /// One row of the kernel table.
-///
-/// Every routine gives the same bits on every instruction set, and integer sums never saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Routine {
     /// `{isa}_{operation}_{types}_{tile}`: the types of activations, weights and accumulators (one type where they are the same); the tile
@@ -64,6 +74,14 @@ pub struct Routine {
     pub isa: Isa,
     /// What it computes.
     pub operation: Operation,
+    /// The word of the name that stands for the operation.
+    pub operation_name: &'static str,
+    /// The types in the name.
+    pub types: &'static str,
+    /// The tile in the name.
+    pub tile: &'static str,
+    /// Whether it gives the same bits as other sets.
+    pub exactness: Exactness,
 }
 
 impl Routine {
@@ -88,7 +106,8 @@ impl Routine {
 
 /// Routines of one instruction set. A `Kernels` that you hold is one that this CPU can run.
 ///
-/// All instruction sets give the same bits, and no row's result depends on the other rows of the call.
+/// All instruction sets give the same bits but for routines that say otherwise ([`Routine::exactness`]; none of a set that is chosen by
+/// itself), and no row's result depends on the other rows of the call.
 ///
 /// ```
 /// use fewbit_kernels::{Epilogue, Kernels, PackedFloat, Workspace};
@@ -157,7 +176,8 @@ impl Kernels {
     }
 
     /// The epilogue of x (rows, in_features) * W^T, written to out (rows, out_features). Each product is one chain of fused
-    /// multiply-adds over k ascending that starts from 0; then comes one addition of the bias, if any.
+    /// multiply-adds over k ascending that starts from 0; then comes one addition of the bias, if any. Where bf16 weights are
+    /// [`Exactness::RoundedToBf16`], so are the activations, and the chain is one of `vdpbf16ps`, which adds two products at a time.
     ///
     /// # Panics
     ///
@@ -169,10 +189,12 @@ impl Kernels {
         weight: &PackedFloat,
         epilogue: Epilogue<'_>,
         out: &mut [f32],
-        _workspace: &mut Workspace,
+        workspace: &mut Workspace,
     ) {
         let depth = weight.in_features;
-        let call = checked_linear(x, rows, [weight.out_features, depth], epilogue, out);
+        let shape = [weight.out_features, depth];
+        let scratch = &mut workspace.activations;
+        let call = checked_linear(x, rows, shape, epilogue, out, scratch);
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe {
             match &weight.panels {
@@ -198,7 +220,7 @@ impl Kernels {
         workspace: &mut Workspace,
     ) {
         let shape = [weight.out_features, weight.in_features];
-        let call = checked_linear(x, rows, shape, epilogue, out);
+        let call = checked_linear(x, rows, shape, epilogue, out, &mut workspace.activations);
         let scratch = &mut workspace.panels;
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.linear_weight_only_int8)(call, DecodedInt8 { weight, scratch }) }
@@ -219,7 +241,7 @@ impl Kernels {
         workspace: &mut Workspace,
     ) {
         let shape = [weight.out_features, weight.in_features];
-        let call = checked_linear(x, rows, shape, epilogue, out);
+        let call = checked_linear(x, rows, shape, epilogue, out, &mut workspace.activations);
         let scratch = &mut workspace.panels;
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.linear_four_bit)(call, DecodedFourBit { weight, scratch }) }
@@ -369,7 +391,8 @@ impl Kernels {
     ///
     /// A score is one chain of fused multiply-adds over the features of a head, ascending; then the scale times log2(e) (with a bias: one
     /// fused multiply-add); softmax subtracts the greatest score and takes powers of two; an output is one chain over the tokens,
-    /// ascending, multiplied by the inverse of the sum of the powers.
+    /// ascending, multiplied by the inverse of the sum of the powers. Where attention is [`Exactness::RoundedToBf16`], that concerns queries,
+    /// keys, values and the undivided powers; their sum is that of the unrounded ones.
     ///
     /// # Panics
     ///
@@ -400,6 +423,7 @@ fn checked_linear<'a>(
     shape: [usize; 2],
     epilogue: Epilogue<'a>,
     out: &'a mut [f32],
+    scratch: &'a mut Scratch,
 ) -> Linear<'a> {
     let [out_features, in_features] = shape;
     assert_shape("x", x.len(), rows, in_features);
@@ -412,6 +436,7 @@ fn checked_linear<'a>(
         out_features,
         out,
         epilogue,
+        scratch,
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! [`Kernels`] is the table of routines of one instruction set, chosen at run time. All instruction sets give the
 //! same bits: every float operation has one fixed order and explicit fused multiply-add, integers accumulate in i32
-//! without saturation, and no result depends on how many rows were passed together.
+//! without saturation, and no result depends on how many rows were passed together. The one exception,
+//! [`Isa::Avx512Bf16`], must be asked for.
 //!
 //! # How it is built
 //!
-//! - `simd` and `int8_tile` say what an instruction set must offer: vectors of sixteen lanes, and a tile of exact int8 products.
+//! - `simd`, `int8_tile` and `float_tile` say what an instruction set must or may offer: vectors of sixteen lanes, a tile of exact int8
+//!   products, and a float tile that rounds its operands.
 //! - `generic` holds the algorithms, each written once.
 //! - `arch` has one folder for each instruction set: its intrinsics, and the routines instantiated for it.
 //! - The `packed_*` modules hold weights in panels of outputs. Packing does not depend on the instruction set.
@@ -14,6 +16,7 @@
 
 mod aligned;
 mod arch;
+mod float_tile;
 mod generic;
 mod int8_tile;
 mod panels;
@@ -34,7 +37,7 @@ pub mod workspace;
 
 pub use attention::AttentionInput;
 pub use isa::{Isa, IsaError};
-pub use kernels::{Kernels, Operation, Routine};
+pub use kernels::{Exactness, Kernels, Operation, Routine};
 pub use packed_float::PackedFloat;
 pub use packed_four_bit::PackedFourBit;
 pub use packed_int8::PackedInt8;

@@ -10,7 +10,7 @@ use crate::aligned::Scratch;
 pub struct Workspace {
     /// Weight panels decoded to f32, or none.
     pub(crate) panels: Scratch,
-    /// Quantized activations in the form that the int8 tile reads.
+    /// Activations in the form that a tile reads, where that is not the one they have.
     pub(crate) activations: Scratch,
     /// Keys of one head, in panels.
     pub(crate) keys: Scratch,

@@ -12,6 +12,8 @@ mod loading;
 mod quantized;
 #[path = "model/refused_configs.rs"]
 mod refused_configs;
+#[path = "model/rounding_set.rs"]
+mod rounding_set;
 #[path = "model/running.rs"]
 mod running;
 #[path = "model/sentences.rs"]

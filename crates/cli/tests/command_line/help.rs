@@ -213,17 +213,53 @@ fn verbose_says_something_in_every_command() {
 }
 
 #[test]
-fn kernels_lists_the_instruction_sets_and_follows_the_variable() {
+fn kernels_lists_the_table_and_follows_the_variable() {
     let workspace = Workspace::new();
-    let outcome = Outcome::of(
-        workspace
-            .command(&["kernels", "--json"])
-            .env("FEWBIT_ISA", "scalar"),
+    let run =
+        |arguments: &[&str]| Outcome::of(workspace.command(arguments).env("FEWBIT_ISA", "scalar"));
+    let report = run(&["kernels", "--json"]).json();
+    assert_eq!(
+        report["instruction_sets"][0],
+        serde_json::json!({"isa": "scalar", "supported": true, "used": true, "same_bits": true})
     );
     assert_eq!(
-        outcome.json()[0],
-        serde_json::json!({"isa": "scalar", "supported": true, "used": true})
+        report["routines"][0],
+        serde_json::json!({
+            "name": "scalar_linear_f32f32f32_6x16",
+            "isa": "scalar",
+            "operation": "linear",
+            "types": "f32f32f32",
+            "tile": "6x16",
+            "same_bits": true,
+        })
     );
+    let sets = report["instruction_sets"].as_array().expect("a list");
+    let rounding: Vec<_> = sets
+        .iter()
+        .filter(|set| set["same_bits"] == false)
+        .collect();
+    assert_eq!(rounding.len(), 1);
+    assert_eq!(
+        (&rounding[0]["isa"], &rounding[0]["used"]),
+        (&"avx512bf16".into(), &false.into())
+    );
+    let text = run(&["kernels"]).stdout;
+    for routine in report["routines"].as_array().expect("a list") {
+        let name = routine["name"].as_str().expect("a name");
+        let line = text.lines().find(|line| line.starts_with(name));
+        let cells: Vec<&str> = line.expect("a line").split_whitespace().collect();
+        let same_bits = if routine["same_bits"] == true {
+            "yes"
+        } else {
+            "no"
+        };
+        let words = ["name", "isa", "operation", "types", "tile"];
+        let mut expected = words
+            .map(|key| routine[key].as_str().expect("text"))
+            .to_vec();
+        expected.push(same_bits);
+        assert_eq!(cells, expected);
+    }
     let unknown = Outcome::of(workspace.command(&["kernels"]).env("FEWBIT_ISA", "mmx"));
     assert_eq!(unknown.code, Some(1));
     assert!(

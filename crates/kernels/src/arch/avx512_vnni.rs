@@ -3,7 +3,7 @@
 mod int8;
 mod lanes;
 
-use int8::Avx512VnniTile;
+pub(crate) use int8::Avx512VnniTile;
 pub(crate) use lanes::Avx512;
 
 crate::arch::kernel_set! {

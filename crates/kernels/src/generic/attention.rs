@@ -1,7 +1,8 @@
 //! Attention of one sequence.
 
 use crate::attention::AttentionInput;
-use crate::generic::float_tile::{Columns, Rows, TILE_ROWS, multiply, panels_at_once};
+use crate::float_tile::{AttentionTile, Columns, Rows};
+use crate::generic::f32_tile::{TILE_ROWS, panels_at_once};
 use crate::generic::softmax::exponentials;
 use crate::generic::vector;
 use crate::panels::panel_count;
@@ -11,14 +12,15 @@ use crate::workspace::Workspace;
 /// Queries that are handled together: whole tiles, few enough that the scores of long sequences stay in the cache.
 const QUERY_BLOCK: usize = 2 * TILE_ROWS;
 
-/// Both products are those of the float microkernel: the keys of a head are a weight of `tokens` output features, the transposed values
-/// one of `head_size`. A score is one chain of fused multiply-adds over the features of a head, an output element one over the
-/// tokens, both ascending; the exponentials stay undivided until then, and each output is multiplied by the inverse of their sum.
+/// Both products are those of the tile: the keys of a head are a weight of `tokens` output features, the transposed values one of
+/// `head_size`. A score is one chain of multiply-adds over the features of a head, an output element one over the tokens, both
+/// ascending; the exponentials stay undivided until then, and each output is multiplied by the inverse of their sum.
 ///
 /// `out` is (queries, heads * head_size).
 #[inline(always)]
-pub(crate) fn attention<S: Simd>(
+pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
     s: S,
+    t: T,
     input: &AttentionInput<'_>,
     out: &mut [f32],
     workspace: &mut Workspace,
@@ -38,18 +40,29 @@ pub(crate) fn attention<S: Simd>(
     }
     let key_panels = panel_count(tokens);
     let padded_tokens = key_panels * LANES;
-    let keys = workspace.keys.slice::<f32>(padded_tokens * head_size);
+    // Elements of a panel's depth.
+    let (key_depth, value_depth) = (head_size.div_ceil(T::NUMBERS), tokens.div_ceil(T::NUMBERS));
+    let keys = workspace.keys.slice(padded_tokens * key_depth);
     let value_panels = panel_count(head_size);
-    let values = workspace.values.slice::<f32>(value_panels * LANES * tokens);
+    let values = workspace.values.slice(value_panels * LANES * value_depth);
     let scores = workspace
         .scores
         .slice::<f32>(QUERY_BLOCK.min(query_count) * padded_tokens);
 
     for head in 0..heads {
         let first = head * head_size;
-        pack_keys(s, &input.keys[first..], row_stride, tokens, head_size, keys);
+        pack_keys(
+            s,
+            t,
+            &input.keys[first..],
+            row_stride,
+            tokens,
+            head_size,
+            keys,
+        );
         pack_values(
             s,
+            t,
             &input.values[first..],
             row_stride,
             tokens,
@@ -63,6 +76,7 @@ pub(crate) fn attention<S: Simd>(
                 stride: row_stride,
                 count,
             };
+            let rows = t.activations(s, rows, head_size, &mut workspace.activations);
             let mut panel = 0;
             while panel < key_panels {
                 let at_once = panels_at_once::<S>(count, key_panels - panel);
@@ -73,8 +87,8 @@ pub(crate) fn attention<S: Simd>(
                     bias: None,
                     add: false,
                 };
-                let keys = &keys[panel * head_size * LANES..];
-                multiply(s, rows, keys, at_once, head_size, &mut columns);
+                let keys = &keys[panel * key_depth * LANES..];
+                t.multiply(s, rows, keys, at_once, head_size, &mut columns);
                 panel += at_once;
             }
 
@@ -93,6 +107,7 @@ pub(crate) fn attention<S: Simd>(
                 stride: padded_tokens,
                 count,
             };
+            let rows = t.activations(s, rows, tokens, &mut workspace.activations);
             let mut panel = 0;
             while panel < value_panels {
                 let at_once = panels_at_once::<S>(count, value_panels - panel);
@@ -104,8 +119,8 @@ pub(crate) fn attention<S: Simd>(
                     bias: None,
                     add: false,
                 };
-                let values = &values[panel * tokens * LANES..];
-                multiply(s, rows, values, at_once, tokens, &mut columns);
+                let values = &values[panel * value_depth * LANES..];
+                t.multiply(s, rows, values, at_once, tokens, &mut columns);
                 panel += at_once;
             }
             for (index, &sum) in sums[..count].iter().enumerate() {
@@ -116,50 +131,62 @@ pub(crate) fn attention<S: Simd>(
     }
 }
 
-/// Panels `[tokens / 16][head_size][16]` of one head's keys; tokens that the last panel lacks are zeros.
+/// Panels `[tokens / 16][elements of head_size][16]` of one head's keys; tokens that the last panel lacks are zeros.
 #[inline(always)]
-fn pack_keys<S: Simd>(
+fn pack_keys<S: Simd, T: AttentionTile<S>>(
     s: S,
+    t: T,
     keys: &[f32],
     stride: usize,
     tokens: usize,
     head_size: usize,
-    packed: &mut [f32],
+    packed: &mut [T::Element],
 ) {
-    for (index, panel) in packed.chunks_exact_mut(head_size * LANES).enumerate() {
+    let depth = head_size.div_ceil(T::NUMBERS);
+    for (index, panel) in packed.chunks_exact_mut(depth * LANES).enumerate() {
         let first = index * LANES;
         for (block, lines) in panel.chunks_mut(LANES * LANES).enumerate() {
-            let features = lines.len() / LANES;
+            let feature = block * LANES * T::NUMBERS;
+            let features = (LANES * T::NUMBERS).min(head_size - feature);
             let mut rows = [s.splat(0.0); LANES];
             for (row, token) in rows.iter_mut().zip(first..tokens) {
-                let start = token * stride + block * LANES;
-                *row = s.load_up_to(&keys[start..start + features], 0.0);
+                let start = token * stride + feature;
+                *row = t.elements(s, &keys[start..start + features]);
             }
             let columns = s.transpose(rows);
             for (line, column) in lines.as_chunks_mut::<LANES>().0.iter_mut().zip(columns) {
-                s.store(column, line);
+                t.store(s, column, line);
             }
         }
     }
 }
 
-/// Panels `[head_size / 16][tokens][16]` of one head's values; features that the last panel lacks are zeros.
+/// Panels `[head_size / 16][elements of tokens][16]` of one head's values; features that the last panel lacks are zeros.
 #[inline(always)]
-fn pack_values<S: Simd>(
+fn pack_values<S: Simd, T: AttentionTile<S>>(
     s: S,
+    t: T,
     values: &[f32],
     stride: usize,
     tokens: usize,
     head_size: usize,
-    packed: &mut [f32],
+    packed: &mut [T::Element],
 ) {
-    for (index, panel) in packed.chunks_exact_mut(tokens * LANES).enumerate() {
+    let depth = tokens.div_ceil(T::NUMBERS);
+    for (index, panel) in packed.chunks_exact_mut(depth * LANES).enumerate() {
         let first = index * LANES;
         let count = LANES.min(head_size - first);
         let lines = panel.as_chunks_mut::<LANES>().0;
-        for (token, line) in lines.iter_mut().enumerate() {
+        for (element, line) in lines.iter_mut().enumerate() {
+            let token = element * T::NUMBERS;
             let start = token * stride + first;
-            s.store(s.load_up_to(&values[start..start + count], 0.0), line);
+            let vector = s.load_up_to(&values[start..start + count], 0.0);
+            let mut second = s.splat(0.0);
+            if T::NUMBERS == 2 && token + 1 < tokens {
+                let start = start + stride;
+                second = s.load_up_to(&values[start..start + count], 0.0);
+            }
+            t.store(s, t.combine(s, vector, second), line);
         }
     }
 }

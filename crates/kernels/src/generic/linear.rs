@@ -1,7 +1,9 @@
 //! Products with float weights.
 
+use crate::aligned::Scratch;
+use crate::float_tile::{Columns, FloatTile, Rows};
 use crate::generic::activation::activation;
-use crate::generic::float_tile::{Columns, Rows, multiply, panels_at_once};
+use crate::generic::f32_tile::panels_at_once;
 use crate::generic::panel_source::PanelSource;
 use crate::panels::panel_count;
 use crate::row_operations::{Epilogue, EpilogueKind};
@@ -17,11 +19,18 @@ pub(crate) struct Linear<'a> {
     /// (rows, out_features)
     pub(crate) out: &'a mut [f32],
     pub(crate) epilogue: Epilogue<'a>,
+    /// For the activations, see [`FloatTile::activations`].
+    pub(crate) scratch: &'a mut Scratch,
 }
 
 /// Panels outside, row tiles inside: a panel is read (or decoded) once and stays in the cache for all rows.
 #[inline(always)]
-pub(crate) fn linear<S: Simd>(s: S, call: Linear<'_>, mut source: impl PanelSource) {
+pub(crate) fn linear<S: Simd, P: PanelSource, T: FloatTile<S, P::Element>>(
+    s: S,
+    t: T,
+    call: Linear<'_>,
+    mut source: P,
+) {
     let Linear {
         x,
         rows,
@@ -29,15 +38,17 @@ pub(crate) fn linear<S: Simd>(s: S, call: Linear<'_>, mut source: impl PanelSour
         out_features,
         out,
         epilogue: Epilogue { bias, kind },
+        scratch,
     } = call;
+    if rows == 0 {
+        return;
+    }
     let x = Rows {
         values: x,
         stride: in_features,
         count: rows,
     };
-    if rows == 0 {
-        return;
-    }
+    let x = t.activations(s, x, in_features, scratch);
     let total = panel_count(out_features);
     let mut panel = 0;
     while panel < total {
@@ -52,7 +63,7 @@ pub(crate) fn linear<S: Simd>(s: S, call: Linear<'_>, mut source: impl PanelSour
             add: kind == EpilogueKind::Add,
         };
         let panels = source.panels(s, panel, at_once);
-        multiply(s, x, panels, at_once, in_features, &mut columns);
+        t.multiply(s, x, panels, at_once, in_features, &mut columns);
         if let EpilogueKind::Activation(kind) = kind {
             for row in out.chunks_exact_mut(out_features) {
                 activation(s, kind, &mut row[first..first + count]);

@@ -4,7 +4,7 @@ use fewbit_numerics::affine::AffineParameters;
 
 use crate::aligned::Scratch;
 use crate::generic::activation::{Function, Gelu, GeluTanh, Identity, QuickGelu, Relu, Silu, Tanh};
-use crate::generic::float_tile::row_tiles;
+use crate::generic::f32_tile::row_tiles;
 use crate::generic::quantize_rows::Encoder;
 use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile, Prefetch};
 use crate::packed_int8::{PANEL_OUTPUTS, PackedInt8};

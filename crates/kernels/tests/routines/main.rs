@@ -1,17 +1,18 @@
 //! Every routine of every instruction set that this CPU has, against slow and obvious references.
 //!
-//! The kernel table drives the test: a routine whose operation has no check here does not compile. Instruction sets must agree bit for
-//! bit, so each is also compared with portable code.
+//! The kernel table drives the test: a routine whose operation has no check here does not compile. Routines that the table calls the same
+//! everywhere must agree bit for bit, so each is also compared with portable code; those that round have bounds.
 
 mod activations;
 mod attention;
 mod int8;
 mod products;
 mod quantization;
+mod rounded;
 mod rows;
 mod support;
 
-use fewbit_kernels::{Isa, Kernels, Operation, Routine};
+use fewbit_kernels::{Exactness, Isa, Kernels, Operation, Routine};
 use support::Failures;
 
 /// The check of an operation: compares the routines of one instruction set with the reference.
@@ -66,6 +67,26 @@ fn census() {
 }
 
 #[test]
+fn only_the_set_that_is_asked_for_rounds() {
+    let rounding: Vec<&str> = Routine::all()
+        .filter(|routine| routine.exactness != Exactness::SameBits)
+        .map(|routine| routine.name)
+        .collect();
+    let expected = [
+        "avx512bf16_linear_bf16bf16f32_6x64",
+        "avx512bf16_attention_bf16bf16f32_6x64",
+    ];
+    assert_eq!(
+        rounding,
+        if cfg!(target_arch = "x86_64") {
+            &expected[..]
+        } else {
+            &[]
+        }
+    );
+}
+
+#[test]
 fn names_follow_the_grammar() {
     let mut names = Vec::new();
     for routine in Routine::all() {
@@ -79,11 +100,23 @@ fn names_follow_the_grammar() {
         assert!(rows.parse::<usize>().unwrap() >= 1 && columns.parse::<usize>().unwrap() >= 1);
         let types = parts.next().unwrap();
         assert!(
-            types.starts_with(['f', 'u']) && types.ends_with(|c: char| c.is_ascii_digit()),
+            types.starts_with(['f', 'u', 'b']) && types.ends_with(|c: char| c.is_ascii_digit()),
             "{}: types before the tile",
             routine.name
         );
         assert!(parts.next().is_some(), "{}: an operation", routine.name);
+        assert_eq!(
+            format!(
+                "{}_{}_{}_{}",
+                routine.isa, routine.operation_name, routine.types, routine.tile
+            ),
+            routine.name
+        );
+        assert!(
+            routine.exactness == Exactness::SameBits || !routine.isa.keeps_same_bits(),
+            "{}: in a set that keeps the same bits",
+            routine.name
+        );
         names.push(routine.name);
     }
     let count = names.len();

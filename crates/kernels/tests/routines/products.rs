@@ -1,12 +1,14 @@
 //! Products with float activations: one chain of fused multiply-adds for each output, bit for bit.
 
 use fewbit_kernels::{
-    Activation, Epilogue, Isa, Kernels, PackedFloat, PackedFourBit, PackedWeightOnlyInt8, Workspace,
+    Activation, Epilogue, Exactness, Isa, Kernels, Operation, PackedFloat, PackedFourBit,
+    PackedWeightOnlyInt8, Workspace,
 };
 use fewbit_numerics::four_bit::{FourBitType, dequantize_range};
 use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f16_bytes_to_f32};
 
-use crate::support::{Failures, Numbers, ROUNDOFF};
+use crate::rounded;
+use crate::support::{Failures, Numbers, ROUNDOFF, exactness};
 
 /// (rows, out_features, in_features): nothing, one, and both sides of the tiles of 6 x 16 and 6 x 64 and of the panels taken at once.
 pub(crate) fn shapes() -> Vec<(usize, usize, usize)> {
@@ -23,16 +25,16 @@ pub(crate) fn shapes() -> Vec<(usize, usize, usize)> {
 }
 
 /// A matrix and its product as the routine computes it.
-struct Product {
-    rows: usize,
-    out_features: usize,
-    in_features: usize,
-    x: Vec<f32>,
-    bias: Option<Vec<f32>>,
+pub(crate) struct Product {
+    pub(crate) rows: usize,
+    pub(crate) out_features: usize,
+    pub(crate) in_features: usize,
+    pub(crate) x: Vec<f32>,
+    pub(crate) bias: Option<Vec<f32>>,
 }
 
 impl Product {
-    fn new(shape: (usize, usize, usize), numbers: &mut Numbers) -> Self {
+    pub(crate) fn new(shape: (usize, usize, usize), numbers: &mut Numbers) -> Self {
         let (rows, out_features, in_features) = shape;
         let rough = numbers.below(2) == 0;
         let elements = rows * in_features;
@@ -72,29 +74,43 @@ impl Product {
         out
     }
 
-    /// Runs `multiply(x, rows, epilogue, out)` on all rows at once and on each row alone.
+    /// [`Product::run`], and the product is the expected one.
     fn check(
         &self,
         weight: &[f32],
         failures: &mut Failures,
         mut multiply: impl FnMut(&[f32], usize, Epilogue<'_>, &mut [f32]),
     ) {
-        let shape = format!("{}x{}x{}", self.rows, self.out_features, self.in_features);
-        let expected = self.expected(weight);
+        let out = self.run(failures, &mut multiply);
+        failures.same_bits(self.shape(), &out, &self.expected(weight));
+    }
+
+    pub(crate) fn shape(&self) -> String {
+        format!("{}x{}x{}", self.rows, self.out_features, self.in_features)
+    }
+
+    /// Runs `multiply(x, rows, epilogue, out)` on all rows at once and returns what it stores; each row alone must give the same, and so
+    /// must the other epilogues.
+    pub(crate) fn run(
+        &self,
+        failures: &mut Failures,
+        mut multiply: impl FnMut(&[f32], usize, Epilogue<'_>, &mut [f32]),
+    ) -> Vec<f32> {
+        let shape = self.shape();
         let store = Epilogue::store(self.bias());
-        let mut out = vec![f32::NAN; expected.len()];
-        multiply(&self.x, self.rows, store, &mut out);
-        failures.same_bits(&shape, &out, &expected);
-        let mut alone = vec![f32::NAN; expected.len()];
+        let mut together = vec![f32::NAN; self.rows * self.out_features];
+        multiply(&self.x, self.rows, store, &mut together);
+        let mut alone = vec![f32::NAN; together.len()];
         for row in 0..self.rows {
             let x = &self.x[row * self.in_features..][..self.in_features];
             let out = &mut alone[row * self.out_features..][..self.out_features];
             multiply(x, 1, store, out);
         }
-        failures.same_bits(format!("{shape}, row by row"), &alone, &expected);
-        check_epilogues(&shape, &expected, self.bias(), failures, |epilogue, out| {
+        failures.same_bits(format!("{shape}, row by row"), &alone, &together);
+        check_epilogues(&shape, &together, self.bias(), failures, |epilogue, out| {
             multiply(&self.x, self.rows, epilogue, out);
         });
+        together
     }
 }
 
@@ -146,6 +162,9 @@ pub(crate) fn linear_f16(kernels: &Kernels, failures: &mut Failures) {
 }
 
 pub(crate) fn linear_bf16(kernels: &Kernels, failures: &mut Failures) {
+    if exactness(kernels, Operation::LinearBf16) == Exactness::RoundedToBf16 {
+        return rounded::linear_bf16(kernels, failures);
+    }
     half_precision(
         kernels,
         failures,
@@ -175,8 +194,12 @@ fn half_precision(
         let bytes = numbers.bytes(2 * product.out_features * product.in_features);
         check(&product, &bytes);
     }
-    // Every bit pattern.
-    let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let (product, bytes) = every_bit_pattern();
+    check(&product, &bytes);
+}
+
+/// One times each number of two bytes.
+pub(crate) fn every_bit_pattern() -> (Product, Vec<u8>) {
     let product = Product {
         rows: 1,
         out_features: 1 << 16,
@@ -184,7 +207,8 @@ fn half_precision(
         x: vec![1.0],
         bias: None,
     };
-    check(&product, &bytes);
+    let bytes = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    (product, bytes)
 }
 
 pub(crate) fn linear_weight_only_int8(kernels: &Kernels, failures: &mut Failures) {

@@ -1,9 +1,17 @@
 //! Numbers to test with, and failures collected before they are reported.
 
+use fewbit_kernels::{Exactness, Kernels, Operation};
 use std::fmt::Display;
 
 /// Unit roundoff of f32: the relative error of one rounding.
 pub(crate) const ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
+
+/// What the kernel table says of the routine of that operation.
+pub(crate) fn exactness(kernels: &Kernels, operation: Operation) -> Exactness {
+    let mut routines = kernels.routines().iter();
+    let routine = routines.find(|routine| routine.operation == operation);
+    routine.expect("a routine for each operation").exactness
+}
 
 /// Failed comparisons; all are found before the test fails.
 #[derive(Default)]

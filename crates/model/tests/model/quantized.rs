@@ -20,13 +20,14 @@ fn load(checkpoint: &TinyCheckpoint, isa: Isa) -> Option<Network> {
     )
 }
 
-/// The same int8 models on every instruction set of this CPU: BERT, and MPNet with its attention bias.
+/// The same int8 models on every instruction set of this CPU that keeps the same bits: BERT, and MPNet with its attention bias.
 static INT8: LazyLock<Vec<Vec<Network>>> = LazyLock::new(|| {
     let models =
         ["bert-long", "mpnet"].map(|case| TinyCheckpoint::of(case).with_dynamic_int8(false));
     let on_every_isa = |model| {
         Isa::ALL
             .iter()
+            .filter(|isa| isa.keeps_same_bits())
             .filter_map(|&isa| load(model, isa))
             .collect()
     };
@@ -232,6 +233,7 @@ fn fused_static_layers_give_the_bits_of_separate_operations() {
             let checkpoint = TinyCheckpoint::of(case).with_static_int8(0.03, is_static);
             let networks: Vec<Network> = Isa::ALL
                 .iter()
+                .filter(|isa| isa.keeps_same_bits())
                 .filter_map(|&isa| load(&checkpoint, isa))
                 .collect();
             let mut onlooker = Onlooker { seen: 0 };

@@ -1,30 +1,74 @@
 //! The float microkernel: rows of activations times panels of weights.
 
+use crate::aligned::Scratch;
+use crate::float_tile::{AttentionTile, Columns, FloatTile, Rows};
 use crate::generic::panel_element::PanelElement;
 use crate::simd::{LANES, Simd};
 
 /// Rows of a full tile: six rows of sixteen outputs are twelve of the sixteen AVX2 registers, six of 64 are 24 of the 32 of AVX-512.
 pub(crate) const TILE_ROWS: usize = 6;
 
-/// Rows of a row-major matrix.
+/// Every set has it: the numbers as they are.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
-    pub(crate) values: &'a [f32],
-    /// Elements from one row to the next.
-    pub(crate) stride: usize,
-    pub(crate) count: usize,
+pub(crate) struct F32Tile(());
+
+impl F32Tile {
+    /// # Safety
+    ///
+    /// None needed: it is unsafe because that of a set with its own instructions is.
+    #[inline(always)]
+    pub(crate) unsafe fn assume_supported() -> Self {
+        F32Tile(())
+    }
 }
 
-/// Columns of a row-major output, from its first row on.
-pub(crate) struct Columns<'a> {
-    pub(crate) values: &'a mut [f32],
-    /// Elements from one row to the next.
-    pub(crate) stride: usize,
-    pub(crate) count: usize,
-    /// Added to each row, if any: one for each column.
-    pub(crate) bias: Option<&'a [f32]>,
-    /// Whether the product is added to what the output holds.
-    pub(crate) add: bool,
+impl<S: Simd, E: PanelElement> FloatTile<S, E> for F32Tile {
+    type Activation = f32;
+
+    #[inline(always)]
+    fn activations<'a>(
+        self,
+        _s: S,
+        x: Rows<'a, f32>,
+        _depth: usize,
+        _scratch: &'a mut Scratch,
+    ) -> Rows<'a, f32> {
+        x
+    }
+
+    #[inline(always)]
+    fn multiply(
+        self,
+        s: S,
+        x: Rows<'_, f32>,
+        panels: &[E],
+        panel_count: usize,
+        depth: usize,
+        out: &mut Columns<'_>,
+    ) {
+        multiply(s, x, panels, panel_count, depth, out);
+    }
+}
+
+impl<S: Simd> AttentionTile<S> for F32Tile {
+    type Element = f32;
+
+    const NUMBERS: usize = 1;
+
+    #[inline(always)]
+    fn elements(self, s: S, numbers: &[f32]) -> S::F32 {
+        s.load_up_to(numbers, 0.0)
+    }
+
+    #[inline(always)]
+    fn combine(self, _s: S, first: S::F32, _second: S::F32) -> S::F32 {
+        first
+    }
+
+    #[inline(always)]
+    fn store(self, s: S, elements: S::F32, line: &mut [f32; LANES]) {
+        s.store(elements, line);
+    }
 }
 
 /// `y(r, o) = (0 + sum over k ascending of x(r, k) * panel(k, o)) + bias(o)`: for each output one chain of fused multiply-adds and at
@@ -33,9 +77,9 @@ pub(crate) struct Columns<'a> {
 /// `panels` are `panel_count` consecutive panels of `depth` lines; `out` has the columns of these panels. How many panels go with how many
 /// rows is for [`panels_at_once`] to say.
 #[inline(always)]
-pub(crate) fn multiply<S: Simd, E: PanelElement>(
+fn multiply<S: Simd, E: PanelElement>(
     s: S,
-    x: Rows<'_>,
+    x: Rows<'_, f32>,
     panels: &[E],
     panel_count: usize,
     depth: usize,
@@ -72,7 +116,7 @@ pub(crate) fn multiply<S: Simd, E: PanelElement>(
 #[inline(always)]
 unsafe fn rows<S: Simd, E: PanelElement, const PANELS: usize>(
     s: S,
-    x: Rows<'_>,
+    x: Rows<'_, f32>,
     panels: *const E,
     depth: usize,
     out: &mut Columns<'_>,
@@ -129,7 +173,7 @@ pub(crate) fn row_tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> {
 #[inline(always)]
 unsafe fn tile<S: Simd, E: PanelElement, const ROWS: usize, const PANELS: usize>(
     s: S,
-    x: Rows<'_>,
+    x: Rows<'_, f32>,
     row: usize,
     panels: *const E,
     depth: usize,
@@ -153,7 +197,18 @@ unsafe fn tile<S: Simd, E: PanelElement, const ROWS: usize, const PANELS: usize>
             }
         }
     }
-    // Loops of constant length: any other use of the sums would put them on the stack, and the loop above with them.
+    finish_tile(s, &sums, row, out);
+}
+
+/// What follows the products of a tile: its first row is `row`, its columns are those of `out`.
+#[inline(always)]
+pub(crate) fn finish_tile<S: Simd, const ROWS: usize, const PANELS: usize>(
+    s: S,
+    sums: &[[S::F32; PANELS]; ROWS],
+    row: usize,
+    out: &mut Columns<'_>,
+) {
+    // Loops of constant length: any other use of the sums would put them on the stack, and the products' loop with them.
     if out.count == PANELS * LANES {
         for (r, sums) in sums.iter().enumerate() {
             for (panel, &sum) in sums.iter().enumerate() {
@@ -162,7 +217,7 @@ unsafe fn tile<S: Simd, E: PanelElement, const ROWS: usize, const PANELS: usize>
         }
     } else {
         let mut lines = [[[0.0; LANES]; PANELS]; ROWS];
-        for (lines, sums) in lines.iter_mut().zip(&sums) {
+        for (lines, sums) in lines.iter_mut().zip(sums) {
             for (line, &sum) in lines.iter_mut().zip(sums) {
                 s.store(sum, line);
             }
