@@ -48,16 +48,15 @@ impl Network {
         hidden: &mut [f32],
     ) -> Result<(), ModelError> {
         let tokens = block.tokens();
-        let chunk_rows = if viewer.looks() {
-            tokens
-        } else {
-            let shared = tokens.div_ceil(members).max(LEAST_SHARED_ROWS);
-            if members > 1 {
-                shared.min(CHUNK_ROWS)
-            } else {
-                CHUNK_ROWS
-            }
+        let most_rows = match (viewer.looks(), members) {
+            (true, _) => tokens,
+            (false, 1) => CHUNK_ROWS,
+            _ => tokens
+                .div_ceil(members)
+                .clamp(LEAST_SHARED_ROWS, CHUNK_ROWS),
         };
+        // Equal chunks: a short one at the end would read all weights for a few rows.
+        let chunk_rows = tokens.div_ceil(tokens.div_ceil(most_rows));
         let mut scratch = self.block_scratch.take();
         scratch.fit(&self.spec, tokens.max(BLOCK_TOKENS));
         let mut result = Ok(());
