@@ -8,14 +8,27 @@ use crate::simd::{LANES, Simd};
 /// Applies `kind` to every element.
 #[inline(always)]
 pub(crate) fn activation<S: Simd>(s: S, kind: Activation, x: &mut [f32]) {
+    if kind != Activation::Identity {
+        with_function(kind, Map { s, x });
+    }
+}
+
+/// What is to be done with the function of an activation.
+pub(crate) trait WithFunction {
+    fn with<F: Function>(self);
+}
+
+/// Does `task` with the function of `kind`: the one place where the two meet.
+#[inline(always)]
+pub(crate) fn with_function(kind: Activation, task: impl WithFunction) {
     match kind {
-        Activation::Gelu => map::<S, Gelu>(s, x),
-        Activation::GeluTanh => map::<S, GeluTanh>(s, x),
-        Activation::QuickGelu => map::<S, QuickGelu>(s, x),
-        Activation::Relu => map::<S, Relu>(s, x),
-        Activation::Silu => map::<S, Silu>(s, x),
-        Activation::Tanh => map::<S, Tanh>(s, x),
-        Activation::Identity => {}
+        Activation::Gelu => task.with::<Gelu>(),
+        Activation::GeluTanh => task.with::<GeluTanh>(),
+        Activation::QuickGelu => task.with::<QuickGelu>(),
+        Activation::Relu => task.with::<Relu>(),
+        Activation::Silu => task.with::<Silu>(),
+        Activation::Tanh => task.with::<Tanh>(),
+        Activation::Identity => task.with::<Identity>(),
     }
 }
 
@@ -24,14 +37,22 @@ pub(crate) trait Function {
     fn apply<S: Simd>(s: S, x: S::F32) -> S::F32;
 }
 
-#[inline(always)]
-fn map<S: Simd, F: Function>(s: S, x: &mut [f32]) {
-    let (vectors, tail) = x.as_chunks_mut::<LANES>();
-    for vector in vectors {
-        s.store(F::apply(s, s.load(vector)), vector);
-    }
-    if !tail.is_empty() {
-        s.store_partial(F::apply(s, s.load_partial(tail, 0.0)), tail);
+struct Map<'a, S> {
+    s: S,
+    x: &'a mut [f32],
+}
+
+impl<S: Simd> WithFunction for Map<'_, S> {
+    #[inline(always)]
+    fn with<F: Function>(self) {
+        let s = self.s;
+        let (vectors, tail) = self.x.as_chunks_mut::<LANES>();
+        for vector in vectors {
+            s.store(F::apply(s, s.load(vector)), vector);
+        }
+        if !tail.is_empty() {
+            s.store_partial(F::apply(s, s.load_partial(tail, 0.0)), tail);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use fewbit_numerics::affine::AffineParameters;
 
 use crate::aligned::Scratch;
-use crate::generic::activation::{Function, Gelu, GeluTanh, Identity, QuickGelu, Relu, Silu, Tanh};
+use crate::generic::activation::{Function, WithFunction, with_function};
 use crate::generic::f32_tile::row_tiles;
 use crate::generic::quantize_rows::Encoder;
 use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile, Prefetch};
@@ -48,18 +48,35 @@ pub(crate) fn linear_int8<S: Simd, T: Int8Tile>(
 ) {
     let stride = call.weight.out_features;
     let Output { values, kind } = output;
-    match kind {
-        EpilogueKind::Store => run(s, t, call, &mut Stored::<Identity>::new(values, stride)),
-        EpilogueKind::Add => run(s, t, call, &mut Added { values, stride }),
-        EpilogueKind::Activation(kind) => match kind {
-            Activation::Gelu => run(s, t, call, &mut Stored::<Gelu>::new(values, stride)),
-            Activation::GeluTanh => run(s, t, call, &mut Stored::<GeluTanh>::new(values, stride)),
-            Activation::QuickGelu => run(s, t, call, &mut Stored::<QuickGelu>::new(values, stride)),
-            Activation::Relu => run(s, t, call, &mut Stored::<Relu>::new(values, stride)),
-            Activation::Silu => run(s, t, call, &mut Stored::<Silu>::new(values, stride)),
-            Activation::Tanh => run(s, t, call, &mut Stored::<Tanh>::new(values, stride)),
-            Activation::Identity => run(s, t, call, &mut Stored::<Identity>::new(values, stride)),
-        },
+    let activation = match kind {
+        EpilogueKind::Add => return run(s, t, call, &mut Added { values, stride }),
+        EpilogueKind::Store => Activation::Identity,
+        EpilogueKind::Activation(activation) => activation,
+    };
+    let task = RunStored {
+        s,
+        t,
+        call,
+        values,
+        stride,
+    };
+    with_function(activation, task);
+}
+
+/// [`run`] into floats, through a function.
+struct RunStored<'a, S, T> {
+    s: S,
+    t: T,
+    call: LinearInt8<'a>,
+    values: &'a mut [f32],
+    stride: usize,
+}
+
+impl<S: Simd, T: Int8Tile> WithFunction for RunStored<'_, S, T> {
+    #[inline(always)]
+    fn with<F: Function>(self) {
+        let mut finish = Stored::<F>::new(self.values, self.stride);
+        run(self.s, self.t, self.call, &mut finish);
     }
 }
 
@@ -75,58 +92,32 @@ pub(crate) fn linear_requantize<S: Simd, T: Int8Tile>(
         parameters,
         codes,
     } = output;
-    let stride = codes.stride;
-    let codes = codes.codes.as_mut_slice();
-    let encoder = Encoder::new(s, parameters);
-    match activation {
-        Activation::Gelu => run(
-            s,
-            t,
-            call,
-            &mut Encoded::<S, Gelu>::new(encoder, codes, stride),
-        ),
-        Activation::GeluTanh => {
-            run(
-                s,
-                t,
-                call,
-                &mut Encoded::<S, GeluTanh>::new(encoder, codes, stride),
-            );
-        }
-        Activation::QuickGelu => {
-            run(
-                s,
-                t,
-                call,
-                &mut Encoded::<S, QuickGelu>::new(encoder, codes, stride),
-            );
-        }
-        Activation::Relu => run(
-            s,
-            t,
-            call,
-            &mut Encoded::<S, Relu>::new(encoder, codes, stride),
-        ),
-        Activation::Silu => run(
-            s,
-            t,
-            call,
-            &mut Encoded::<S, Silu>::new(encoder, codes, stride),
-        ),
-        Activation::Tanh => run(
-            s,
-            t,
-            call,
-            &mut Encoded::<S, Tanh>::new(encoder, codes, stride),
-        ),
-        Activation::Identity => {
-            run(
-                s,
-                t,
-                call,
-                &mut Encoded::<S, Identity>::new(encoder, codes, stride),
-            );
-        }
+    let task = RunEncoded {
+        s,
+        t,
+        call,
+        encoder: Encoder::new(s, parameters),
+        codes,
+    };
+    with_function(activation, task);
+}
+
+/// [`run`] into codes, through a function.
+struct RunEncoded<'a, S: Simd, T> {
+    s: S,
+    t: T,
+    call: LinearInt8<'a>,
+    encoder: Encoder<S>,
+    codes: &'a mut QuantizedRows,
+}
+
+impl<S: Simd, T: Int8Tile> WithFunction for RunEncoded<'_, S, T> {
+    #[inline(always)]
+    fn with<F: Function>(self) {
+        let stride = self.codes.stride;
+        let codes = self.codes.codes.as_mut_slice();
+        let mut finish = Encoded::<S, F>::new(self.encoder, codes, stride);
+        run(self.s, self.t, self.call, &mut finish);
     }
 }
 
