@@ -56,6 +56,10 @@ def main():
     exp2, error = fit(lambda f: mpmath.power(2, f), -0.5, 0.5, range(1, 6), lambda f: mpmath.mpf(1))
     array("EXP2", f"2^f = 1 + f * sum of `EXP2[i] * f^i` for |f| <= 1 / 2, within {error:.1e}.", exp2)
 
+    # The same, coarsely.
+    coarse, error = fit(lambda f: mpmath.power(2, f), -0.5, 0.5, range(0, 4), lambda f: mpmath.mpf(0))
+    array("EXP2_OF_CODES", f"2^f = sum of `EXP2_OF_CODES[i] * f^i` for |f| <= 1 / 2, within {error:.1e}.", coarse)
+
     # tanh(x) = x + x^3 (c0 + c1 z + ...), z = x^2, for |x| <= 0.625.
     def tanh_part(z):
         x = mpmath.sqrt(z)

@@ -23,6 +23,8 @@ unsafe impl Plain for i8 {}
 unsafe impl Plain for u8 {}
 // SAFETY: as above.
 unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for i32 {}
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]

@@ -117,6 +117,9 @@ macro_rules! kernel_set {
             Attention, "attention" $attention_types $float_name $exactness:
                 attention(input: &AttentionInput<'_>, out: &mut [f32], workspace: &mut Workspace)
                     = attention::attention<float $bf16>;
+            AttentionInt8, "attention" "u8s8f32" $int8_name SameBits:
+                attention_int8(input: &AttentionInput<'_>, out: &mut [f32], workspace: &mut Workspace)
+                    = attention_int8::attention_int8<int8 $int8>;
         }
     };
     (@emit ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident) $(

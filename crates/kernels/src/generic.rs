@@ -5,9 +5,12 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod attention_codes;
+pub(crate) mod attention_int8;
 pub(crate) mod coefficients;
 pub(crate) mod exponential;
 pub(crate) mod f32_tile;
+pub(crate) mod int8_panels;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod linear_int8;

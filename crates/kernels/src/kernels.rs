@@ -51,6 +51,8 @@ pub enum Operation {
     Normalize,
     /// [`Kernels::attention`]
     Attention,
+    /// [`Kernels::attention_int8`]
+    AttentionInt8,
 }
 
 /// What a routine's result may depend on besides its arguments. It never depends on the other rows of the call, and integer sums never
@@ -137,6 +139,7 @@ pub struct Kernels {
     pub(crate) add: unsafe fn(&mut [f32], &[f32]),
     pub(crate) normalize: unsafe fn(&mut [f32]),
     pub(crate) attention: unsafe fn(&AttentionInput<'_>, &mut [f32], &mut Workspace),
+    pub(crate) attention_int8: unsafe fn(&AttentionInput<'_>, &mut [f32], &mut Workspace),
     pub(crate) float_peak: unsafe fn(usize) -> usize,
     pub(crate) int8_peak: unsafe fn(usize) -> usize,
 }
@@ -407,6 +410,39 @@ impl Kernels {
         assert_shape("out", out.len(), input.query_tokens.len(), width);
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.attention)(input, out, workspace) }
+    }
+
+    /// [`Kernels::attention`] with both products in integers, which are exact. Queries, keys and values must be finite, which is not checked:
+    /// else the output means nothing.
+    ///
+    /// - Queries and keys have a scale for each token and head, values one for each feature over the sequence; all symmetric with codes
+    ///   -127..=127 ([`AffineParameters::symmetric`]).
+    /// - `score = f32(sum of products of codes) * scale of the key`; times the factor `scale of the query * (scale * log2(e))` it is an exponent
+    ///   of two. With a bias the exponent is `fma(score, factor, bias * log2(e))`.
+    /// - The powers `p = 2^fma(score - greatest, factor, log2(65000))` have a polynomial of degree 3 and are rounded to integers: the values are
+    ///   multiplied by their high and by their low bytes. The output is `(256 * f32(high) + f32(low)) * (scale of the feature * (1 / sum of p))`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Kernels::attention`], if the scale is negative, or if there are more tokens or features of a head than
+    /// [`PackedInt8::MAX_IN_FEATURES`].
+    pub fn attention_int8(
+        &self,
+        input: &AttentionInput<'_>,
+        out: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        let width = input.assert_valid();
+        assert_shape("out", out.len(), input.query_tokens.len(), width);
+        assert!(input.scale >= 0.0, "attention: the scale is not negative");
+        assert!(
+            input.tokens.max(input.head_size) <= PackedInt8::MAX_IN_FEATURES,
+            "attention: at most {} tokens, found {}: sums of products must fit in i32",
+            PackedInt8::MAX_IN_FEATURES,
+            input.tokens
+        );
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.attention_int8)(input, out, workspace) }
     }
 
     /// L2-normalizes one vector in place; the norm is clamped below at 1e-12 (torch.nn.functional.normalize).

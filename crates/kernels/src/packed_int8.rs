@@ -1,12 +1,9 @@
 //! int8 weights for products with quantized activations.
 
 use crate::aligned::AlignedVec;
-use crate::int8_tile::{INT8_GROUP, INT8_PANEL_VECTORS};
+use crate::generic::int8_panels::{Int8Panels, PANEL_OUTPUTS};
+use crate::int8_tile::INT8_GROUP;
 use crate::panels::{assert_shape, padded_elements};
-use crate::simd::LANES;
-
-/// Outputs of a whole panel.
-pub(crate) const PANEL_OUTPUTS: usize = INT8_PANEL_VECTORS * LANES;
 
 /// int8 codes (out_features, in_features), one scale a row, for products with u8 activations.
 #[derive(Debug)]
@@ -66,6 +63,16 @@ impl PackedInt8 {
             codes: packed,
             scales: padded_scales,
             row_sums,
+        }
+    }
+
+    /// The codes as a product reads them.
+    pub(crate) fn panels(&self) -> Int8Panels<'_> {
+        Int8Panels {
+            codes: &self.codes,
+            outputs: self.row_sums.len(),
+            groups: self.groups,
+            prefetch: true,
         }
     }
 

@@ -71,6 +71,14 @@ pub(crate) trait Simd: Copy {
     fn load_i32(self, from: &[i32; LANES]) -> Self::I32;
     /// Stores lanes of 0..=255 as bytes.
     fn store_u8(self, value: Self::I32, to: &mut [u8; LANES]);
+    /// Stores lanes as bytes, those below 0 as 0 and those above 255 as 255.
+    fn store_u8_saturated(self, vectors: [Self::I32; 4], to: &mut [u8; 4 * LANES]);
+    /// Stores the low byte of each lane.
+    fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]);
+    /// Stores lanes of 0..=65535 as their low and their high bytes.
+    fn store_u16_planes(self, value: Self::I32, low: &mut [u8; LANES], high: &mut [u8; LANES]);
+    /// Byte `4 * lane + i` becomes that lane of vector i, all lanes being in -128..=127.
+    fn store_i8_groups(self, vectors: [Self::I32; 4], to: &mut [i8; 4 * LANES]);
 
     /// a + b
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -99,10 +107,27 @@ pub(crate) trait Simd: Copy {
 
     /// All lanes equal.
     fn splat_i32(self, value: i32) -> Self::I32;
+    /// a + b, wrapping.
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// a - b, wrapping.
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// a * b, wrapping.
     fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// A number in -2^22..2^22 as [`Simd::sub_product`] takes it.
+    #[inline(always)]
+    fn long_factor(self, a: Self::I32) -> Self::I32 {
+        a
+    }
+    /// A number in -255..=255 as [`Simd::sub_product`] takes it, in all lanes.
+    #[inline(always)]
+    fn short_factor(self, a: i32) -> Self::I32 {
+        self.splat_i32(a)
+    }
+    /// `a - long * short`, exact unless the result leaves i32.
+    #[inline(always)]
+    fn sub_product(self, a: Self::I32, long: Self::I32, short: Self::I32) -> Self::I32 {
+        self.sub_i32(a, self.mul_i32(long, short))
+    }
     /// To f32, rounded to nearest even.
     fn to_f32(self, a: Self::I32) -> Self::F32;
     /// Toward zero. Unspecified outside of i32 and for NaN.
@@ -115,6 +140,11 @@ pub(crate) trait Simd: Copy {
     /// `a * 2^n` rounded once (also where the result is subnormal or overflows), for `a` in 0.5..=2 and integral `n` in
     /// -250..=250. NaN for a NaN `a`, whatever `n`.
     fn scale_by_power_of_two(self, a: Self::F32, n: Self::F32) -> Self::F32;
+    /// `a - round_ties_even(a)`, which is exact, for |a| below 2^22; the sign of a zero is unspecified.
+    #[inline(always)]
+    fn fraction(self, a: Self::F32) -> Self::F32 {
+        self.sub(a, self.round_ties_even(a))
+    }
     /// Lane i of the result is lane `index[i] % 16` of `table`.
     fn lookup(self, table: Self::F32, index: Self::I32) -> Self::F32;
 

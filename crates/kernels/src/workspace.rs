@@ -1,6 +1,7 @@
 //! Scratch memory that kernels reuse.
 
 use crate::aligned::Scratch;
+use crate::quantized_rows::QuantizedRows;
 
 /// Scratch memory of the kernels. Each buffer grows to what the largest call needed and is then reused, so the steady
 /// state allocates nothing. One for each thread.
@@ -14,10 +15,34 @@ pub struct Workspace {
     pub(crate) activations: Scratch,
     /// Keys of one head, in panels.
     pub(crate) keys: Scratch,
-    /// Values of one head, in panels.
+    /// Values of one head, in panels; as codes, of all heads.
     pub(crate) values: Scratch,
     /// Scores of one block of queries.
     pub(crate) scores: Scratch,
+    /// Queries, or values, whose heads have been padded to whole vectors.
+    pub(crate) padded_queries: Scratch,
+    /// The same for keys.
+    pub(crate) padded_keys: Scratch,
+    /// Codes of the queries, all heads, and of one more that is zero.
+    pub(crate) query_codes: QuantizedRows,
+    /// (queries, heads)
+    pub(crate) query_scales: Scratch,
+    /// Codes of the keys, all heads.
+    pub(crate) key_codes: Scratch,
+    /// (tokens, heads)
+    pub(crate) key_scales_of_rows: Scratch,
+    /// One for each key of a head.
+    pub(crate) key_scales: Scratch,
+    /// What a query of zeros gives with each key of a head.
+    pub(crate) key_surplus: Scratch,
+    /// One for each feature of the values, all heads.
+    pub(crate) value_scales: Scratch,
+    /// What powers of zero give with each feature of a head's values.
+    pub(crate) value_surplus: Scratch,
+    /// Powers of the softmax of one block of queries, as codes.
+    pub(crate) powers: QuantizedRows,
+    /// `powers` in the form that a tile reads.
+    pub(crate) power_activations: Scratch,
 }
 
 impl Workspace {
@@ -34,9 +59,21 @@ impl Workspace {
             &self.keys,
             &self.values,
             &self.scores,
+            &self.padded_queries,
+            &self.padded_keys,
+            &self.query_scales,
+            &self.key_codes,
+            &self.key_scales_of_rows,
+            &self.key_scales,
+            &self.key_surplus,
+            &self.value_scales,
+            &self.value_surplus,
+            &self.power_activations,
         ]
         .iter()
         .map(|scratch| scratch.memory_bytes())
-        .sum()
+        .sum::<usize>()
+            + self.query_codes.memory_bytes()
+            + self.powers.memory_bytes()
     }
 }

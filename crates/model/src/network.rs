@@ -14,10 +14,11 @@ use crate::tap::Viewer;
 use crate::{EncoderSpec, LoadLedger, ModelError, RaggedBatch, Tap};
 use block::{Block, blocks};
 use fewbit_checkpoint::Checkpoint;
-use fewbit_kernels::{Arithmetic, Kernels};
+use fewbit_kernels::{Arithmetic, Kernels, PackedInt8};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use relative_bias::RelativeBias;
 use scratch::{BlockScratch, Pool, RowScratch};
+use std::ops::RangeInclusive;
 use thread_pools::ThreadPools;
 
 /// Tokens of a block. Also what the buffers are sized for at first, so that they grow only for a longer sequence.
@@ -50,6 +51,9 @@ pub struct Network {
     row_scratch: Pool<RowScratch>,
     thread_pools: ThreadPools,
 }
+
+/// Tokens of a sequence. For shorter ones making the codes costs more time than integer products gain; for longer ones sums could leave i32.
+const INTEGER_ATTENTION_TOKENS: RangeInclusive<usize> = 64..=PackedInt8::MAX_IN_FEATURES;
 
 struct EncoderLayer {
     query: Linear,
@@ -303,6 +307,15 @@ impl Network {
 }
 
 impl EncoderLayer {
+    /// Whether attention over so many tokens takes the integers of the int8 products that give queries, keys and values.
+    fn attends_in_integers(&self, tokens: usize) -> bool {
+        let projections = [&self.query, &self.key, &self.value];
+        INTEGER_ATTENTION_TOKENS.contains(&tokens)
+            && projections
+                .iter()
+                .all(|linear| linear.input_scale().is_some())
+    }
+
     fn linears(&self) -> [&Linear; 6] {
         [
             &self.query,

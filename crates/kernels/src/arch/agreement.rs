@@ -188,6 +188,7 @@ impl<S: Simd> Agreement<S> {
             for other in 0..INTEGERS.len() {
                 let y = cycle(&INTEGERS, start + other, 2);
                 let b = s.load_i32(&y);
+                self.integers("add_i32", s.add_i32(a, b), Scalar.add_i32(x, y));
                 self.integers("sub_i32", s.sub_i32(a, b), Scalar.sub_i32(x, y));
                 self.integers("mul_i32", s.mul_i32(a, b), Scalar.mul_i32(x, y));
             }
@@ -208,6 +209,76 @@ impl<S: Simd> Agreement<S> {
             self.integers("truncate", s.truncate(s.load(&x)), Scalar.truncate(x));
             let rounded = x.map(|x| x.round_ties_even() as i32);
             self.integers("round_to_i32", s.round_to_i32(s.load(&x)), rounded);
+        }
+    }
+
+    /// Lanes stored as bytes.
+    fn narrowing(&self) {
+        let s = self.s;
+        for start in 0..INTEGERS.len() {
+            let x: [[i32; LANES]; 4] = from_fn(|vector| cycle(&INTEGERS, start + vector, 1));
+            let vectors = x.map(|x| s.load_i32(&x));
+            let (mut found, mut expected) = ([0; 4 * LANES], [0; 4 * LANES]);
+            s.store_u8_saturated(vectors, &mut found);
+            Scalar.store_u8_saturated(x, &mut expected);
+            assert_eq!(found, expected, "{}: store_u8_saturated", self.isa);
+        }
+        for start in 0..=u8::MAX {
+            let code = |lane: usize| i32::from((start as i8).wrapping_add(lane as i8));
+            let x: [[i32; LANES]; 4] = from_fn(|vector| from_fn(|lane| code(4 * lane + vector)));
+            let mut found = [0; 4 * LANES];
+            s.store_i8_groups(x.map(|x| s.load_i32(&x)), &mut found);
+            assert_eq!(
+                found,
+                from_fn(|byte| code(byte) as i8),
+                "{}: store_i8_groups",
+                self.isa
+            );
+            let mut found = [0; LANES];
+            s.store_low_bytes(s.load_i32(&x[0]), &mut found);
+            assert_eq!(
+                found,
+                x[0].map(|lane| lane as u8),
+                "{}: store_low_bytes",
+                self.isa
+            );
+        }
+        for start in (0..=i32::from(u16::MAX)).step_by(LANES) {
+            let x: [i32; LANES] = from_fn(|lane| start + lane as i32);
+            let (mut low, mut high) = ([0; LANES], [0; LANES]);
+            s.store_u16_planes(s.load_i32(&x), &mut low, &mut high);
+            let joined = from_fn(|lane| i32::from(low[lane]) + 256 * i32::from(high[lane]));
+            assert_eq!(joined, x, "{}: store_u16_planes", self.isa);
+        }
+    }
+
+    /// All short factors with long ones of every magnitude.
+    fn products(&self) {
+        let s = self.s;
+        let long: [i32; LANES] = [
+            0,
+            1,
+            -1,
+            127,
+            -127,
+            128,
+            -128,
+            129,
+            65_535,
+            -65_537,
+            1_000_003,
+            -3_333_333,
+            (1 << 22) - 1,
+            (1 << 22) - 128,
+            -(1 << 22),
+            1 - (1 << 22),
+        ];
+        for short in -255..=255 {
+            for first in [0, 77, -1_000_000] {
+                let (a, factor) = (s.splat_i32(first), s.long_factor(s.load_i32(&long)));
+                let found = s.sub_product(a, factor, s.short_factor(short));
+                self.integers("sub_product", found, long.map(|long| first - long * short));
+            }
         }
     }
 
@@ -237,6 +308,12 @@ impl<S: Simd> Agreement<S> {
             // In f64 the product is exact, and the conversion rounds once.
             let exact = from_fn(|lane| (f64::from(x[lane]) * f64::from(n[lane]).exp2()) as f32);
             self.floats("scale_by_power_of_two", found, exact);
+        }
+        for step in -4000..=400 {
+            let x = [step as f32 / 40.0; LANES];
+            // Either zero becomes the positive one.
+            let fraction = s.add(s.fraction(s.load(&x)), s.splat(0.0));
+            self.floats("fraction", fraction, Scalar.fraction(x));
         }
         let nothing = [f32::NAN; LANES];
         let found = s.scale_by_power_of_two(s.load(&nothing), s.load(&nothing));
@@ -285,6 +362,8 @@ fn check<S: Simd>(isa: crate::Isa) {
         agreement.widening();
         agreement.arithmetic();
         agreement.integer_arithmetic();
+        agreement.narrowing();
+        agreement.products();
         agreement.powers();
         agreement.transpose();
         agreement.reductions();

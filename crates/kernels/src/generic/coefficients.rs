@@ -12,6 +12,9 @@ pub(crate) const EXP2: [f32; 5] = [
     1.3407259e-3,
 ];
 
+/// 2^f = sum of `EXP2_OF_CODES[i] * f^i` for |f| <= 1 / 2, within 7.6e-05.
+pub(crate) const EXP2_OF_CODES: [f32; 4] = [9.999245e-1, 6.9310534e-1, 2.4263996e-1, 5.6005854e-2];
+
 /// (tanh(x) / x - 1) / x^2 = sum of `TANH[i] * x^(2 i)` for |x| <= 0.625, within 1.3e-08.
 pub(crate) const TANH: [f32; 6] = [
     -3.3333334e-1,

@@ -121,7 +121,7 @@ unsafe fn rows<S: Simd, E: PanelElement, const PANELS: usize>(
     depth: usize,
     out: &mut Columns<'_>,
 ) {
-    for (row, rows) in row_tiles(x.count) {
+    for (row, rows) in row_tiles(x.count, TILE_ROWS) {
         // SAFETY: this function's contract.
         unsafe {
             match rows {
@@ -152,10 +152,10 @@ pub(crate) fn panels_at_once<S: Simd>(rows: usize, left: usize) -> usize {
     }
 }
 
-/// Cuts rows into the fewest tiles of at most [`TILE_ROWS`], their heights differing by at most one: (first row, rows).
+/// Cuts rows into the fewest tiles of at most `most`, their heights differing by at most one: (first row, rows).
 #[inline(always)]
-pub(crate) fn row_tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> {
-    let tiles = rows.div_ceil(TILE_ROWS);
+pub(crate) fn row_tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tiles = rows.div_ceil(most);
     let mut row = 0;
     (0..tiles).map(move |tile| {
         let height = (rows - row).div_ceil(tiles - tile);

@@ -1,6 +1,8 @@
 //! Layer normalization.
 
-use crate::generic::quantize_rows::quantize_row;
+use std::ops::Range;
+
+use crate::generic::quantize_rows::{BLOCK_ROWS, quantize_block, rows_at_once};
 use crate::generic::vector::{SquaredDistance, Value, add, sum};
 use crate::quantized_rows::{QuantizedRows, RowScale};
 use crate::simd::{LANES, Simd};
@@ -22,8 +24,10 @@ pub(crate) struct LayerNorm<'a> {
 
 #[inline(always)]
 pub(crate) fn layer_norm<S: Simd>(s: S, mut call: LayerNorm<'_>) {
-    for row in 0..call.rows() {
-        call.normalize(s, row);
+    let at_once = rows_at_once(call.gamma.len());
+    for first in (0..call.rows()).step_by(at_once) {
+        let rows = at_once.min(call.rows() - first);
+        call.normalize(s, first..first + rows);
     }
 }
 
@@ -35,9 +39,12 @@ pub(crate) fn layer_norm_quantize<S: Simd>(
     scale: RowScale,
     out: &mut QuantizedRows,
 ) -> bool {
+    let at_once = rows_at_once(call.gamma.len());
     let mut finite = true;
-    for row in 0..call.rows() {
-        finite &= quantize_row(s, call.normalize(s, row), scale, out, row);
+    for first in (0..call.rows()).step_by(at_once) {
+        let rows = at_once.min(call.rows() - first);
+        let x = call.normalize(s, first..first + rows);
+        finite &= quantize_block(s, x, scale, out, first, rows);
     }
     finite
 }
@@ -50,19 +57,28 @@ impl LayerNorm<'_> {
         }
     }
 
-    /// Normalizes a row and returns it.
+    /// Normalizes some rows, at most [`BLOCK_ROWS`], and returns them.
     #[inline(always)]
-    fn normalize<S: Simd>(&mut self, s: S, row: usize) -> &[f32] {
+    fn normalize<S: Simd>(&mut self, s: S, rows: Range<usize>) -> &[f32] {
         let columns = self.gamma.len();
-        let place = row * columns..(row + 1) * columns;
+        let place = rows.start * columns..rows.end * columns;
         let x = &mut self.x[place.clone()];
         if let Some(residual) = self.residual {
             add(s, x, &residual[place]);
         }
-        let mean = sum(s, Value, x) / columns as f32;
-        let variance = sum(s, SquaredDistance { center: mean }, x) / columns as f32;
-        let inverse = 1.0 / (variance + self.epsilon).sqrt();
-        scale_and_shift(s, x, mean, inverse, self.gamma, self.beta);
+        let (mut means, mut inverses) = ([0.0; BLOCK_ROWS], [0.0; BLOCK_ROWS]);
+        for (mean, row) in means.iter_mut().zip(x.chunks_exact(columns)) {
+            *mean = sum(s, Value, row) / columns as f32;
+        }
+        let statistics = inverses.iter_mut().zip(&means);
+        for ((inverse, &center), row) in statistics.zip(x.chunks_exact(columns)) {
+            let variance = sum(s, SquaredDistance { center }, row) / columns as f32;
+            *inverse = 1.0 / (variance + self.epsilon).sqrt();
+        }
+        let statistics = means.iter().zip(&inverses);
+        for ((&mean, &inverse), row) in statistics.zip(x.chunks_exact_mut(columns)) {
+            scale_and_shift(s, row, mean, inverse, self.gamma, self.beta);
+        }
         x
     }
 }

@@ -4,10 +4,10 @@ use fewbit_numerics::affine::AffineParameters;
 
 use crate::aligned::Scratch;
 use crate::generic::activation::{Function, WithFunction, with_function};
-use crate::generic::f32_tile::row_tiles;
+use crate::generic::int8_panels::{FinishTile, FinishedTile, Int8Rows, multiply_panels};
 use crate::generic::quantize_rows::Encoder;
-use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile, Prefetch};
-use crate::packed_int8::{PANEL_OUTPUTS, PackedInt8};
+use crate::int8_tile::{Int8Accumulators, Int8Tile};
+use crate::packed_int8::PackedInt8;
 use crate::quantized_rows::QuantizedRows;
 use crate::row_operations::{Activation, EpilogueKind};
 use crate::simd::{LANES, Simd};
@@ -198,11 +198,6 @@ impl<S: Simd, F: Function> Finish<S> for Encoded<'_, S, F> {
     }
 }
 
-/// How many bytes ahead of a panel memory is asked for, at least: enough for a long panel at the start of the next weight.
-const PREFETCH_DISTANCE: usize = 96 << 10;
-
-/// Panels outside, row tiles inside: a panel is read once and stays in the cache for all rows. While they run, later panels are asked
-/// for, so that few rows do not wait for memory.
 #[inline(always)]
 fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl Finish<S>) {
     let LinearInt8 {
@@ -211,71 +206,83 @@ fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl
         bias,
         scratch,
     } = call;
-    if x.rows == 0 {
-        return;
-    }
-    let groups = weight.groups;
-    let (activations, stride) = t.activations(x, scratch);
-    let scales = weight.scales.as_chunks::<LANES>().0;
-    let row_sums = weight.row_sums.as_chunks::<LANES>().0;
-    let mut accumulators = Int8Accumulators::new();
-    for first in (0..weight.out_features).step_by(PANEL_OUTPUTS) {
-        let panel_start = first * groups * INT8_GROUP;
-        let panel_vectors = PANEL_OUTPUTS.min(weight.row_sums.len() - first) / LANES;
-        let group_stride = panel_vectors * LANES * INT8_GROUP;
-        let panel = &weight.codes[panel_start..][..groups * group_stride];
-        // Each of the row tiles asks for its share of what comes later. Past the end of this weight that is most likely the next one
-        // to be used: weights lie in memory in the order in which they were packed.
-        let later = panel
-            .as_ptr()
-            .wrapping_add(panel.len().max(PREFETCH_DISTANCE));
-        let tiles = row_tiles(x.rows).count();
-        let share = (groups * panel_vectors).div_ceil(tiles);
-        for vector in (0..panel_vectors).step_by(T::VECTORS) {
-            let vectors = T::VECTORS.min(panel_vectors - vector);
-            for (tile, (row, rows)) in row_tiles(x.rows).enumerate() {
-                // A panel that is read once is a stream that the CPU follows by itself.
-                let prefetch = if tiles == 1 || vector > 0 {
-                    Prefetch::NONE
+    let (codes, stride) = t.activations(x, scratch);
+    let rows = Int8Rows {
+        codes,
+        stride,
+        rows: x.rows,
+        unit: 1,
+    };
+    let mut dequantize = Dequantize {
+        x,
+        activation_offset: T::ACTIVATION_OFFSET,
+        weight,
+        bias,
+        finish,
+    };
+    let panels = weight.panels();
+    multiply_panels(
+        s,
+        t,
+        rows,
+        panels,
+        &mut Int8Accumulators::new(),
+        &mut dequantize,
+    );
+}
+
+/// From the sums of a tile to y.
+struct Dequantize<'a, F> {
+    x: &'a QuantizedRows,
+    /// That of the tile.
+    activation_offset: i32,
+    weight: &'a PackedInt8,
+    bias: Option<&'a [f32]>,
+    finish: &'a mut F,
+}
+
+impl<S: Simd, F: Finish<S>> FinishTile<S> for Dequantize<'_, F> {
+    #[inline(always)]
+    fn finish<const VECTORS: usize>(&mut self, s: S, tile: FinishedTile<'_>) {
+        let (x, weight) = (self.x, self.weight);
+        let first = tile.first_vector * LANES;
+        // Sums of so many weights are at most 2^22 in magnitude.
+        let short = weight.in_features <= 1 << 15;
+        let mut scales = [s.splat(0.0); VECTORS];
+        let mut biases = [s.splat(0.0); VECTORS];
+        let mut sums_of_weights = [s.splat_i32(0); VECTORS];
+        for vector in 0..VECTORS {
+            let column = first + vector * LANES;
+            scales[vector] = s.load(&weight.scales.as_chunks().0[column / LANES]);
+            let sums = s.load_i32(&weight.row_sums.as_chunks().0[column / LANES]);
+            sums_of_weights[vector] = if short { s.long_factor(sums) } else { sums };
+            if let Some(bias) = self.bias {
+                let end = weight.out_features.min(column + LANES);
+                biases[vector] = s.load_up_to(&bias[column..end], 0.0);
+            }
+        }
+        for index in 0..tile.rows {
+            let row = tile.first_row + index;
+            let zero_point = x.zero_points[row] - self.activation_offset;
+            let zero_point = if short {
+                s.short_factor(zero_point)
+            } else {
+                s.splat_i32(zero_point)
+            };
+            let row_scale = s.splat(x.scales[row]);
+            let sums = tile.row::<VECTORS>(index);
+            for vector in 0..VECTORS {
+                let (sums, of_weights) = (s.load_i32(&sums[vector]), sums_of_weights[vector]);
+                let sums = if short {
+                    s.sub_product(sums, of_weights, zero_point)
                 } else {
-                    let line = tile * share * LANES * INT8_GROUP;
-                    Prefetch {
-                        line: later.wrapping_add(line),
-                        rate: (share * 256).div_ceil(groups.max(1)),
-                    }
+                    s.sub_i32(sums, s.mul_i32(of_weights, zero_point))
                 };
-                let operands = Int8Operands {
-                    activations: activations[row * stride..][..rows * stride].as_ptr(),
-                    stride,
-                    rows,
-                    weights: panel.as_ptr().wrapping_add(vector * LANES * INT8_GROUP),
-                    group_stride,
-                    groups,
-                    vectors,
-                    prefetch,
-                };
-                // SAFETY: activations and panel were cut to the sizes that the tile reads, rows are padded to whole groups, panels
-                // are whole cache lines, and there are as many vectors as the panel has from this one on.
-                unsafe { t.multiply(operands, &mut accumulators) };
-                for index in 0..vectors {
-                    let block = first / LANES + vector + index;
-                    let column = block * LANES;
-                    let count = LANES.min(weight.out_features - column);
-                    let bias = match bias {
-                        Some(bias) => s.load_up_to(&bias[column..column + count], 0.0),
-                        None => s.splat(0.0),
-                    };
-                    let channel_scales = s.load(&scales[block]);
-                    let sums_of_weights = s.load_i32(&row_sums[block]);
-                    for (row, lines) in (row..row + rows).zip(&accumulators.0) {
-                        let zero_point = x.zero_points[row] - T::ACTIVATION_OFFSET;
-                        let correction = s.mul_i32(s.splat_i32(zero_point), sums_of_weights);
-                        let sums = s.sub_i32(s.load_i32(&lines[index]), correction);
-                        let scale = s.mul(s.splat(x.scales[row]), channel_scales);
-                        let value = s.fma(s.to_f32(sums), scale, bias);
-                        finish.finish(s, value, row, column, count);
-                    }
-                }
+                let scale = s.mul(row_scale, scales[vector]);
+                let value = s.fma(s.to_f32(sums), scale, biases[vector]);
+                let column = first + vector * LANES;
+                let count = LANES.min(weight.out_features - column);
+                self.finish.finish(s, value, row, column, count);
             }
         }
     }

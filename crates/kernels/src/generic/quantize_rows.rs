@@ -3,8 +3,22 @@
 use fewbit_numerics::activation::row_parameters;
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
+use crate::generic::vector::{Term, sum};
 use crate::quantized_rows::{QuantizedRows, RowScale};
 use crate::simd::{LANES, Simd};
+
+/// Bytes of the rows that go through a pass together: they stay in the first-level cache until the next one.
+const BLOCK_BYTES: usize = 24 << 10;
+
+/// The most rows that go through a pass together.
+pub(crate) const BLOCK_ROWS: usize = 8;
+
+/// How many rows of `columns` go through a pass together: the reductions at the end of a row are chains of operations that wait for one another,
+/// and those of several rows do so at the same time.
+#[inline(always)]
+pub(crate) fn rows_at_once(columns: usize) -> usize {
+    (BLOCK_BYTES / size_of::<f32>() / columns.max(1)).clamp(1, BLOCK_ROWS)
+}
 
 /// Quantizes every row of `x`, by the order of operations that [`fewbit_numerics::activation`] sets: the range and the codes are computed
 /// here, the parameters there. Returns whether all elements are finite.
@@ -17,32 +31,75 @@ pub(crate) fn quantize_rows<S: Simd>(
 ) -> bool {
     let columns = out.columns;
     let mut finite = true;
-    for row in 0..out.rows {
-        finite &= quantize_row(s, &x[row * columns..][..columns], scale, out, row);
+    for first in (0..out.rows).step_by(rows_at_once(columns)) {
+        let rows = rows_at_once(columns).min(out.rows - first);
+        let x = &x[first * columns..][..rows * columns];
+        finite &= quantize_block(s, x, scale, out, first, rows);
     }
     finite
 }
 
-/// Quantizes `x` into row `row` of `out`. Returns whether all elements are finite.
+/// Quantizes `x` (rows, columns), at most [`BLOCK_ROWS`] rows, into the rows of `out` from `first` on. Returns whether all elements are finite.
 #[inline(always)]
-pub(crate) fn quantize_row<S: Simd>(
+pub(crate) fn quantize_block<S: Simd>(
     s: S,
     x: &[f32],
     scale: RowScale,
     out: &mut QuantizedRows,
-    row: usize,
+    first: usize,
+    rows: usize,
 ) -> bool {
-    let Range { min, max, finite } = range(s, x);
-    let parameters = match scale {
-        RowScale::PerToken(scheme) => row_parameters(min, max, scheme),
-        RowScale::Static(parameters) => parameters,
-    };
-    out.scales[row] = parameters.scale;
-    out.zero_points[row] = parameters.zero_point;
-    Encoder::new(s, parameters).encode_row(s, x, out.row_mut(row));
+    let columns = out.columns;
+    let row = |index: usize| &x[index * columns..][..columns];
+    let mut finite = true;
+    let mut parameters = [AffineParameters {
+        scale: 1.0,
+        zero_point: 0,
+    }; BLOCK_ROWS];
+    match scale {
+        RowScale::Static(known) => {
+            parameters = [known; BLOCK_ROWS];
+            finite = sum(s, TimesZero, x) == 0.0;
+        }
+        RowScale::PerToken(scheme) => {
+            let mut ranges = [Range::default(); BLOCK_ROWS];
+            for (index, range) in ranges.iter_mut().enumerate().take(rows) {
+                *range = range_of(s, row(index));
+            }
+            for (parameters, range) in parameters.iter_mut().zip(&ranges).take(rows) {
+                *parameters = row_parameters(range.min, range.max, scheme);
+                finite &= range.finite;
+            }
+        }
+    }
+    for (index, &parameters) in parameters.iter().enumerate().take(rows) {
+        out.scales[first + index] = parameters.scale;
+        out.zero_points[first + index] = parameters.zero_point;
+        let codes = out.row_mut(first + index);
+        let encoder = Encoder::new(s, parameters);
+        match scale {
+            RowScale::PerToken(_) => encoder.encode_row_in_range(s, row(index), codes),
+            RowScale::Static(_) => encoder.encode_row(s, row(index), codes),
+        }
+    }
     finite
 }
 
+/// Zero for every finite x: infinity and NaN times zero are NaN.
+#[derive(Clone, Copy)]
+struct TimesZero;
+impl<S: Simd> Term<S> for TimesZero {
+    #[inline(always)]
+    fn accumulate(self, s: S, sum: S::F32, x: S::F32) -> S::F32 {
+        s.fma(x, s.splat(0.0), sum)
+    }
+    #[inline(always)]
+    fn neutral(self) -> f32 {
+        0.0
+    }
+}
+
+#[derive(Clone, Copy, Default)]
 struct Range {
     min: f32,
     max: f32,
@@ -51,7 +108,7 @@ struct Range {
 
 /// Least and greatest element, zero included; NaN takes no part.
 #[inline(always)]
-fn range<S: Simd>(s: S, x: &[f32]) -> Range {
+fn range_of<S: Simd>(s: S, x: &[f32]) -> Range {
     let zero = s.splat(0.0);
     let mut least = [zero; 2];
     let mut greatest = [zero; 2];
@@ -120,6 +177,23 @@ impl<S: Simd> Encoder<S> {
                 codes.copy_from_slice(&last[..codes.len()]);
             }
         }
+    }
+
+    /// [`Encoder::encode_row`] for numbers whose products with the inverse scale are far from the ends of i32: clamping after the rounding then
+    /// comes with the packing into bytes.
+    #[inline(always)]
+    fn encode_row_in_range(&self, s: S, x: &[f32], codes: &mut [u8]) {
+        let (fours, rest) = x.as_chunks::<{ 4 * LANES }>();
+        let (code_fours, code_rest) = codes.as_chunks_mut::<{ 4 * LANES }>();
+        for (x, codes) in fours.iter().zip(code_fours) {
+            let mut vectors = [self.zero_point; 4];
+            for (vector, x) in vectors.iter_mut().zip(x.as_chunks::<LANES>().0) {
+                let rounded = s.round_to_i32(s.mul(s.load(x), self.inverse));
+                *vector = s.sub_i32(rounded, self.zero_point);
+            }
+            s.store_u8_saturated(vectors, codes);
+        }
+        self.encode_row(s, rest, code_rest);
     }
 
     #[inline(always)]

@@ -114,3 +114,25 @@ pub(crate) fn normalize<S: Simd>(s: S, x: &mut [f32]) {
     let norm = if norm < 1e-12 { 1e-12 } else { norm };
     divide(s, x, norm);
 }
+
+/// The greatest lane of vector i in lane i.
+#[inline(always)]
+pub(crate) fn lane_maxima<S: Simd>(s: S, vectors: [S::F32; LANES]) -> S::F32 {
+    let columns = s.transpose(vectors);
+    let mut greatest = columns[0];
+    for column in &columns[1..] {
+        greatest = s.max(*column, greatest);
+    }
+    greatest
+}
+
+/// The sum of the lanes of vector i, added in ascending order, in lane i.
+#[inline(always)]
+pub(crate) fn lane_sums<S: Simd>(s: S, vectors: [S::F32; LANES]) -> S::F32 {
+    let columns = s.transpose(vectors);
+    let mut sum = columns[0];
+    for column in &columns[1..] {
+        sum = s.add(sum, *column);
+    }
+    sum
+}

@@ -5,18 +5,29 @@ use fewbit_kernels::{AttentionInput, Exactness, Isa, Kernels, Operation, Workspa
 use crate::rounded::{BF16_ROUNDOFF, to_bf16};
 use crate::support::{Failures, Numbers, ROUNDOFF, exactness};
 
-struct Case {
-    tokens: usize,
-    heads: usize,
-    head_size: usize,
-    stride: usize,
-    scale: f32,
-    values: Vec<f32>,
-    bias: Option<Vec<f32>>,
+/// A random sequence.
+pub(crate) struct Case {
+    pub(crate) tokens: usize,
+    pub(crate) heads: usize,
+    pub(crate) head_size: usize,
+    pub(crate) stride: usize,
+    pub(crate) scale: f32,
+    /// (tokens, stride): queries, keys and values next to one another.
+    pub(crate) values: Vec<f32>,
+    /// (heads, tokens, tokens)
+    pub(crate) bias: Option<Vec<f32>>,
 }
 
+/// One of the two kinds of attention.
+pub(crate) type Routine = fn(&Kernels, &AttentionInput<'_>, &mut [f32], &mut Workspace);
+
 impl Case {
-    fn new(tokens: usize, heads: usize, head_size: usize, numbers: &mut Numbers) -> Self {
+    pub(crate) fn new(
+        tokens: usize,
+        heads: usize,
+        head_size: usize,
+        numbers: &mut Numbers,
+    ) -> Self {
         let width = heads * head_size;
         // Rows with something between them that must not be read as a head.
         let stride = 3 * width + numbers.below(5);
@@ -31,7 +42,7 @@ impl Case {
         }
     }
 
-    fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.heads * self.head_size
     }
 
@@ -51,16 +62,40 @@ impl Case {
         }
     }
 
-    fn run(&self, kernels: &Kernels, workspace: &mut Workspace) -> Vec<f32> {
+    /// Element d of a head of the queries (part 0), keys (1) or values (2).
+    pub(crate) fn element(&self, part: usize, token: usize, head: usize, d: usize) -> f32 {
+        let column = part * self.width() + head * self.head_size + d;
+        self.values[token * self.stride + column]
+    }
+
+    /// What is added to a score.
+    pub(crate) fn bias_of(&self, head: usize, i: usize, j: usize) -> f64 {
+        let place = (head * self.tokens + i) * self.tokens + j;
+        self.bias
+            .as_ref()
+            .map_or(0.0, |bias| f64::from(bias[place]))
+    }
+
+    pub(crate) fn run_with(
+        &self,
+        routine: Routine,
+        kernels: &Kernels,
+        workspace: &mut Workspace,
+    ) -> Vec<f32> {
         let mut out = vec![f32::NAN; self.tokens * self.width()];
-        kernels.attention(&self.input(), &mut out, workspace);
+        routine(kernels, &self.input(), &mut out, workspace);
         out
     }
 
+    fn run(&self, kernels: &Kernels, workspace: &mut Workspace) -> Vec<f32> {
+        self.run_with(Kernels::attention, kernels, workspace)
+    }
+
     /// The tokens `query_tokens` alone.
-    fn run_part(
+    pub(crate) fn run_part(
         &self,
         query_tokens: std::ops::Range<usize>,
+        routine: Routine,
         kernels: &Kernels,
         workspace: &mut Workspace,
     ) -> Vec<f32> {
@@ -71,16 +106,38 @@ impl Case {
             query_tokens,
             ..whole
         };
-        kernels.attention(&input, &mut out, workspace);
+        routine(kernels, &input, &mut out, workspace);
         out
+    }
+
+    /// Bits that do not depend on the instruction set, nor on which queries are asked for.
+    pub(crate) fn check_sameness(
+        &self,
+        routine: Routine,
+        kernels: &Kernels,
+        out: &[f32],
+        failures: &mut Failures,
+    ) {
+        let what = format!(
+            "{} tokens, {} heads of {}",
+            self.tokens, self.heads, self.head_size
+        );
+        let middle = self.tokens / 3..self.tokens - self.tokens / 4;
+        let rows = middle.start * self.width()..middle.end * self.width();
+        let part = self.run_part(middle, routine, kernels, &mut Workspace::new());
+        failures.same_bits(format!("{what}, some queries"), &part, &out[rows]);
+        if kernels.isa().keeps_same_bits() {
+            let portable = Kernels::for_isa(Isa::Scalar).unwrap();
+            let portable = self.run_with(routine, portable, &mut Workspace::new());
+            failures.same_bits(&what, out, &portable);
+        }
     }
 
     /// Each output and its error bound.
     fn expected(&self, exactness: Exactness) -> Vec<(f64, f64)> {
         let rounded = exactness == Exactness::RoundedToBf16;
         let element = |part: usize, token: usize, head: usize, d: usize| {
-            let column = part * self.width() + head * self.head_size + d;
-            let element = self.values[token * self.stride + column];
+            let element = self.element(part, token, head, d);
             f64::from(if rounded { to_bf16(element) } else { element })
         };
         // Two roundings for each pair, also for one that has one product, and what is below the normal numbers may become zero; the powers
@@ -98,9 +155,7 @@ impl Case {
                 for j in 0..tokens {
                     let terms =
                         (0..head_size).map(|d| element(0, i, head, d) * element(1, j, head, d));
-                    let bias = self.bias.as_ref().map_or(0.0, |bias| {
-                        f64::from(bias[(head * tokens + i) * tokens + j])
-                    });
+                    let bias = self.bias_of(head, i, j);
                     let scale = f64::from(self.scale);
                     let score = terms.clone().sum::<f64>() * scale + bias;
                     let magnitude = terms.map(f64::abs).sum::<f64>() * scale + bias.abs();
@@ -162,15 +217,7 @@ pub(crate) fn attention(kernels: &Kernels, failures: &mut Failures) {
                 format!("{what}: element {index}: expected {expected}, found {found}, error {error:e} > {bound:e}")
             });
         }
-        if exactness == Exactness::SameBits {
-            let portable = Kernels::for_isa(Isa::Scalar).unwrap();
-            let portable = case.run(portable, &mut Workspace::new());
-            failures.same_bits(&what, &out, &portable);
-        }
-        let middle = tokens / 3..tokens - tokens / 4;
-        let rows = middle.start * case.width()..middle.end * case.width();
-        let part = case.run_part(middle, kernels, &mut workspace);
-        failures.same_bits(format!("{what}, some queries"), &part, &out[rows]);
+        case.check_sameness(Kernels::attention, kernels, &out, failures);
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod activations;
 mod attention;
+mod attention_int8;
 mod int8;
 mod products;
 mod quantization;
@@ -32,6 +33,7 @@ fn check_of(operation: Operation) -> fn(&Kernels, &mut Failures) {
         Operation::Normalize => rows::normalize,
         Operation::Activation => activations::activation,
         Operation::Attention => attention::attention,
+        Operation::AttentionInt8 => attention_int8::attention_int8,
     }
 }
 

@@ -315,9 +315,12 @@ impl Network {
                 scale: 1.0 / (self.spec.head_size() as f32).sqrt(),
                 bias,
             };
-            let workspace = &mut linear.workspace;
-            self.kernels
-                .attention(&input, &mut context[in_chunk], workspace);
+            let (out, workspace) = (&mut context[in_chunk], &mut linear.workspace);
+            if layer.attends_in_integers(sequence.len()) {
+                self.kernels.attention_int8(&input, out, workspace);
+            } else {
+                self.kernels.attention(&input, out, workspace);
+            }
         }
         viewer.enter(Stage::AttentionOutput);
         let mut input = LinearInput::new(chunk.rows.len(), context, quantized, None);

@@ -147,6 +147,64 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn store_u8_saturated(self, vectors: [Self::I32; 4], to: &mut [u8; 4 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            // The packs work within 128-bit halves: there they leave groups of four in the order of the registers.
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            for (pair, to) in vectors
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .zip(to.as_chunks_mut::<32>().0)
+            {
+                let low = _mm256_packs_epi32(pair[0].0, pair[0].1);
+                let high = _mm256_packs_epi32(pair[1].0, pair[1].1);
+                let bytes = _mm256_packus_epi16(low, high);
+                let bytes = _mm256_permutevar8x32_epi32(bytes, order);
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            let mask = _mm256_set1_epi32(255);
+            let (low, high) = value;
+            self.store_u8(
+                (_mm256_and_si256(low, mask), _mm256_and_si256(high, mask)),
+                to,
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn store_u16_planes(self, value: Self::I32, low: &mut [u8; LANES], high: &mut [u8; LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            self.store_low_bytes(value, low);
+            let shifted = (
+                _mm256_srli_epi32::<8>(value.0),
+                _mm256_srli_epi32::<8>(value.1),
+            );
+            self.store_u8(shifted, high);
+        }
+    }
+
+    #[inline(always)]
+    fn store_i8_groups(self, vectors: [Self::I32; 4], to: &mut [i8; 4 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            let [a, b, c, d] = vectors;
+            let to = to.as_mut_ptr().cast::<__m256i>();
+            _mm256_storeu_si256(to, group_half(self, [a.0, b.0, c.0, d.0]));
+            _mm256_storeu_si256(to.add(1), group_half(self, [a.1, b.1, c.1, d.1]));
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         // SAFETY: the token.
         unsafe { (_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1)) }
@@ -251,6 +309,12 @@ impl Simd for Avx2 {
             let half = _mm256_set1_epi32(value);
             (half, half)
         }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { (_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)) }
     }
 
     #[inline(always)]
@@ -365,5 +429,20 @@ fn lookup_half(_: Avx2, table: Pair<__m256>, index: __m256i) -> __m256 {
         let high = _mm256_permutevar8x32_ps(table.1, index);
         let choice = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index));
         _mm256_blendv_ps(low, high, choice)
+    }
+}
+
+/// The low bytes of four vectors, those of one lane next to one another.
+#[inline(always)]
+fn group_half(_: Avx2, [a, b, c, d]: [__m256i; 4]) -> __m256i {
+    // SAFETY: the token.
+    unsafe {
+        let byte = _mm256_set1_epi32(255);
+        let low = _mm256_or_si256(
+            _mm256_and_si256(a, byte),
+            _mm256_slli_epi32::<8>(_mm256_and_si256(b, byte)),
+        );
+        let high = _mm256_or_si256(_mm256_and_si256(c, byte), _mm256_slli_epi32::<8>(d));
+        _mm256_blend_epi16::<0b1010_1010>(low, _mm256_slli_epi32::<16>(high))
     }
 }

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use crate::aligned::{Plain, Scratch};
 use crate::arch::avx512_vnni::Avx512;
 use crate::float_tile::{AttentionTile, Columns, FloatTile, Rows};
-use crate::generic::f32_tile::{finish_tile, row_tiles};
+use crate::generic::f32_tile::{TILE_ROWS, finish_tile, row_tiles};
 use crate::generic::panel_element::Bf16;
 use crate::simd::{LANES, Simd};
 
@@ -230,7 +230,7 @@ impl Bf16Tile {
         depth: usize,
         out: &mut Columns<'_>,
     ) {
-        for (row, rows) in row_tiles(x.count) {
+        for (row, rows) in row_tiles(x.count, TILE_ROWS) {
             // SAFETY: this function's contract.
             unsafe {
                 match rows {

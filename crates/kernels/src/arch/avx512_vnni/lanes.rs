@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use crate::simd::{LANES, Simd};
 
-/// The token of AVX-512 F, BW, DQ and VL: one exists only where [`Simd::assume_supported`] was promised them. That is what makes every
+/// The token of AVX-512 F, BW, DQ, VL and VNNI: one exists only where [`Simd::assume_supported`] was promised them. That is what makes every
 /// intrinsic below sound to execute; pointers come from references of the full length.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
@@ -110,6 +110,57 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn store_u8_saturated(self, vectors: [Self::I32; 4], to: &mut [u8; 4 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            // The packs work within 128-bit parts: there they leave groups of four in the order of the vectors.
+            let low = _mm512_packs_epi32(vectors[0], vectors[1]);
+            let high = _mm512_packs_epi32(vectors[2], vectors[3]);
+            let bytes = _mm512_packus_epi16(low, high);
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let bytes = _mm512_permutexvar_epi32(order, bytes);
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]) {
+        self.store_u8(value, to);
+    }
+
+    #[inline(always)]
+    fn store_u16_planes(self, value: Self::I32, low: &mut [u8; LANES], high: &mut [u8; LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            // In each 128-bit part the low bytes, then the high bytes; then the parts together.
+            let order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, -1, -1, -1, -1, -1, -1, -1, -1);
+            let bytes = _mm512_shuffle_epi8(value, _mm512_broadcast_i32x4(order));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+            let bytes = _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, bytes));
+            _mm_storeu_si128(low.as_mut_ptr().cast(), _mm256_castsi256_si128(bytes));
+            let bytes = _mm256_extracti128_si256::<1>(bytes);
+            _mm_storeu_si128(high.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn store_i8_groups(self, vectors: [Self::I32; 4], to: &mut [i8; 4 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            let [a, b, c, d] = vectors;
+            // Bytes 0 and 2 of the first pair, 1 and 3 of the second, each from its low bytes; the masks take one byte of two.
+            let low = _mm512_mask_blend_epi8(0x2222_2222_2222_2222, a, _mm512_slli_epi32::<8>(b));
+            let high = _mm512_mask_blend_epi8(
+                0x8888_8888_8888_8888,
+                _mm512_slli_epi32::<16>(c),
+                _mm512_slli_epi32::<24>(d),
+            );
+            let all = _mm512_mask_blend_epi16(0xaaaa_aaaa, low, high);
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), all);
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         // SAFETY: the token.
         unsafe { _mm512_add_ps(a, b) }
@@ -187,6 +238,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         // SAFETY: the token.
         unsafe { _mm512_sub_epi32(a, b) }
@@ -196,6 +253,29 @@ impl Simd for Avx512 {
     fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         // SAFETY: the token.
         unsafe { _mm512_mullo_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn long_factor(self, a: Self::I32) -> Self::I32 {
+        // a = 128 * high + low, both of them i16.
+        // SAFETY: the token.
+        unsafe {
+            let low = _mm512_and_si512(a, _mm512_set1_epi32(127));
+            let high = _mm512_slli_epi32::<16>(_mm512_srai_epi32::<7>(a));
+            _mm512_or_si512(high, low)
+        }
+    }
+
+    #[inline(always)]
+    fn short_factor(self, a: i32) -> Self::I32 {
+        // Negated: the product is added.
+        self.splat_i32((-128 * a) << 16 | (-a & 0xffff))
+    }
+
+    #[inline(always)]
+    fn sub_product(self, a: Self::I32, long: Self::I32, short: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { _mm512_dpwssd_epi32(a, long, short) }
     }
 
     #[inline(always)]
@@ -220,6 +300,12 @@ impl Simd for Avx512 {
     fn scale_by_power_of_two(self, a: Self::F32, n: Self::F32) -> Self::F32 {
         // SAFETY: the token.
         unsafe { _mm512_scalef_ps(a, n) }
+    }
+
+    #[inline(always)]
+    fn fraction(self, a: Self::F32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe { _mm512_reduce_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
 
     #[inline(always)]

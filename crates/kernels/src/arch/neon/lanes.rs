@@ -156,6 +156,51 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn store_u8_saturated(self, vectors: [Self::I32; 4], to: &mut [u8; 4 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            for (vector, to) in vectors.into_iter().zip(to.as_chunks_mut::<LANES>().0) {
+                let low = vqmovn_high_s32(vqmovn_s32(vector[0]), vector[1]);
+                let high = vqmovn_high_s32(vqmovn_s32(vector[2]), vector[3]);
+                vst1q_u8(to.as_mut_ptr(), vqmovun_high_s16(vqmovun_s16(low), high));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]) {
+        self.store_u8(value, to);
+    }
+
+    #[inline(always)]
+    fn store_u16_planes(self, value: Self::I32, low: &mut [u8; LANES], high: &mut [u8; LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            let [a, b, c, d] = quarters!(quarter => vreinterpretq_u32_s32(value[quarter]));
+            let first = vmovn_high_u32(vmovn_u32(a), b);
+            let second = vmovn_high_u32(vmovn_u32(c), d);
+            vst1q_u8(low.as_mut_ptr(), vmovn_high_u16(vmovn_u16(first), second));
+            let bytes = vshrn_high_n_u16::<8>(vshrn_n_u16::<8>(first), second);
+            vst1q_u8(high.as_mut_ptr(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn store_i8_groups(self, vectors: [Self::I32; 4], to: &mut [i8; 4 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            let bytes = quarters!(vector => {
+                let [a, b, c, d] = vectors[vector];
+                let low = vmovn_high_s32(vmovn_s32(a), b);
+                let high = vmovn_high_s32(vmovn_s32(c), d);
+                vmovn_high_s16(vmovn_s16(low), high)
+            });
+            let [a, b, c, d] = bytes;
+            vst4q_s8(to.as_mut_ptr(), int8x16x4_t(a, b, c, d));
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         // SAFETY: the token.
         unsafe { quarters!(quarter => vaddq_f32(a[quarter], b[quarter])) }
@@ -234,6 +279,12 @@ impl Simd for Neon {
     fn splat_i32(self, value: i32) -> Self::I32 {
         // SAFETY: the token.
         unsafe { [vdupq_n_s32(value); 4] }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { quarters!(quarter => vaddq_s32(a[quarter], b[quarter])) }
     }
 
     #[inline(always)]

@@ -94,6 +94,27 @@ impl Simd for Scalar {
     fn store_u8(self, value: Self::I32, to: &mut [u8; LANES]) {
         *to = value.map(|lane| lane as u8);
     }
+    #[inline(always)]
+    fn store_u8_saturated(self, vectors: [Self::I32; 4], to: &mut [u8; 4 * LANES]) {
+        for (vector, to) in vectors.into_iter().zip(to.as_chunks_mut::<LANES>().0) {
+            *to = vector.map(|lane| lane.clamp(0, 255) as u8);
+        }
+    }
+    #[inline(always)]
+    fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]) {
+        *to = value.map(|lane| lane as u8);
+    }
+    #[inline(always)]
+    fn store_u16_planes(self, value: Self::I32, low: &mut [u8; LANES], high: &mut [u8; LANES]) {
+        *low = value.map(|lane| lane as u8);
+        *high = value.map(|lane| (lane >> 8) as u8);
+    }
+    #[inline(always)]
+    fn store_i8_groups(self, vectors: [Self::I32; 4], to: &mut [i8; 4 * LANES]) {
+        for (lane, group) in to.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *group = vectors.map(|vector| vector[lane] as i8);
+        }
+    }
 
     #[inline(always)]
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
@@ -147,6 +168,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn splat_i32(self, value: i32) -> Self::I32 {
         [value; LANES]
+    }
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        from_fn(|lane| a[lane].wrapping_add(b[lane]))
     }
     #[inline(always)]
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
