@@ -48,7 +48,8 @@ impl Network {
         hidden: &mut [f32],
     ) -> Result<(), ModelError> {
         let tokens = block.tokens();
-        let most_rows = match (viewer.looks(), members) {
+        let whole = viewer.looks() || self.reads_whole_texts;
+        let most_rows = match (whole, members) {
             (true, _) => tokens,
             (false, 1) => CHUNK_ROWS,
             _ => tokens
