@@ -72,6 +72,8 @@ METHODS = [
     Method("dynamic, int8 embeddings", ["--method", "dynamic", "--quantize-embeddings"], "int8 activations", weights.int8),
     Method("static", ["--method", "static"], "static int8 activations", weights.int8, calibrated=True),
     Method("static, every input", ["--method", "static", "--min-sqnr", "0"], "static int8 activations", weights.int8, calibrated=True),
+    Method("static, 7-bit codes", ["--method", "static", "--backend", "x86"], "static int8 activations", weights.int8, calibrated=True),
+    Method("static, weights per tensor", ["--method", "static", "--backend", "qnnpack"], "static int8 activations", weights.int8, calibrated=True),
     Method("weight-only", ["--method", "weight-only"], "same weights", weights.int8),
     Method("weight-only, int8 embeddings", ["--method", "weight-only", "--quantize-embeddings"], "same weights", weights.int8),
     Method("nf4", ["--method", "nf4"], "same weights", check_four_bit("nf4", False), 0.9),

@@ -134,7 +134,7 @@ def int8(source, directory, loaded):
     for module in modules:
         original = originals[f"{module}.weight"]
         scale = stored[f"{module}.weight_scale"]
-        if scale.shape != (original.shape[0], 1):
+        if scale.shape not in ((original.shape[0], 1), (1,)):
             raise Difference(f"{module}: scale shape {tuple(scale.shape)}")
         if f"{module}.weight_packed" in stored:
             if stored[f"{module}.weight_shape"].tolist() != list(original.shape):

@@ -4,7 +4,7 @@
 //!
 //! | format | tensors |
 //! |---|---|
-//! | int-quantized | `weight` I8 \[out, in\]; `weight_scale` \[out, 1\]; with static activations `input_scale` and `input_zero_point` \[1\] |
+//! | int-quantized | `weight` I8 \[out, in\]; `weight_scale` \[out, 1\], or \[1\] for the whole weight; with static activations `input_scale` and `input_zero_point` \[1\] |
 //! | pack-quantized | `weight_packed` I32 \[out, ceil(in * bits / 32)\]; `weight_scale` \[out, in / group\]; `weight_shape` I64 \[2\] |
 mod config_object;
 mod read;
@@ -16,6 +16,7 @@ use fewbit_numerics::dtype::DType;
 use fewbit_numerics::int_packing::{pack_rows, packed_words};
 use fewbit_numerics::rows::Int8Rows;
 pub(crate) use read::read;
+use serde::{Deserialize, Serialize};
 pub use settings::CompressedTensorsConfig;
 
 /// Some of the bytes of a planned tensor.
@@ -29,32 +30,71 @@ pub struct TensorPart {
     pub bytes: Vec<u8>,
 }
 
+/// Which elements of a weight share a scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightScales {
+    /// Those of an output channel.
+    #[default]
+    PerChannel,
+    /// All.
+    PerTensor,
+}
+
 /// One scheme that fewbit writes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CompressedScheme {
     /// int-quantized: int8 weights per channel, per-token dynamic int8 activations.
     DynamicInt8,
-    /// int-quantized: int8 weights per channel, int8 activations with one stored scale and zero point:
-    /// `x ~ (code - zero_point) * scale`, codes -128..=127.
+    /// int-quantized: int8 weights, 8-bit activations with one scale for a whole input at run time. `observer_kwargs`, which
+    /// compressed-tensors keeps for PyTorch's observers, says that the scale is PyTorch's; other readers choose it by their own rule.
+    PerTensorDynamicInt8 {
+        /// Which elements of the weight share a scale.
+        weights: WeightScales,
+        /// Whether the scale of an input is that of 7 bits.
+        reduce_range: bool,
+    },
+    /// int-quantized: int8 weights, int8 activations with one stored scale and zero point: `x ~ (code - zero_point) * scale`, codes
+    /// -128..=127.
     StaticInt8 {
         /// Finite and at least the least positive normal float.
         scale: f32,
-        /// The code of 0.
+        /// The code of 0, one of the codes.
         zero_point: i8,
+        /// Which elements of the weight share a scale.
+        weights: WeightScales,
+        /// Whether the codes are the -64..=63 of 7 bits.
+        reduce_range: bool,
     },
     /// pack-quantized: int8 weights per channel, float activations.
     WeightOnlyInt8,
 }
 
 impl CompressedScheme {
+    /// Which elements of a weight share a scale.
+    pub fn weight_scales(&self) -> WeightScales {
+        match self {
+            CompressedScheme::DynamicInt8 | CompressedScheme::WeightOnlyInt8 => {
+                WeightScales::PerChannel
+            }
+            CompressedScheme::PerTensorDynamicInt8 { weights, .. }
+            | CompressedScheme::StaticInt8 { weights, .. } => *weights,
+        }
+    }
+
     /// Tensors of `module`, whose weight has shape (out, in). Embedding tables, of shape (vocabulary, hidden), are always
     /// stored as `DynamicInt8` plans it (see [`config`]).
     pub fn plan(&self, module: &str, shape: [usize; 2]) -> Vec<TensorPlan> {
         let [rows, columns] = shape;
         let name = |part: &str| format!("{module}.{part}");
-        let scale = TensorPlan::new(name("weight_scale"), DType::F32, [rows, 1]);
+        let scale = match self.weight_scales() {
+            WeightScales::PerChannel => {
+                TensorPlan::new(name("weight_scale"), DType::F32, [rows, 1])
+            }
+            WeightScales::PerTensor => TensorPlan::new(name("weight_scale"), DType::F32, [1]),
+        };
         match self {
-            CompressedScheme::DynamicInt8 => {
+            CompressedScheme::DynamicInt8 | CompressedScheme::PerTensorDynamicInt8 { .. } => {
                 vec![TensorPlan::new(name("weight"), DType::I8, shape), scale]
             }
             CompressedScheme::StaticInt8 { .. } => vec![
@@ -85,8 +125,8 @@ impl CompressedScheme {
     }
 
     /// What `rows`, the rows from `first_row` on of a weight of `shape`, contribute to the planned tensors, in the same order.
-    /// The parts of all rows together are what [`encode`](Self::encode) gives; `weight_shape`, `input_scale` and
-    /// `input_zero_point` come with row 0.
+    /// The parts of all rows together are what [`encode`](Self::encode) gives; `weight_shape`, `input_scale`,
+    /// `input_zero_point` and the only scale of a weight come with row 0.
     pub fn encode_rows(
         &self,
         module: &str,
@@ -100,12 +140,23 @@ impl CompressedScheme {
             bytes,
         };
         let scales = rows.scales.iter().flat_map(|scale| scale.to_le_bytes());
-        let scale = part("weight_scale", DType::F32.bytes(), scales.collect());
+        let scale = match self.weight_scales() {
+            WeightScales::PerChannel => {
+                Some(part("weight_scale", DType::F32.bytes(), scales.collect()))
+            }
+            WeightScales::PerTensor => (first_row == 0)
+                .then(|| part("weight_scale", 0, scales.take(DType::F32.bytes()).collect())),
+        };
         match self {
-            CompressedScheme::DynamicInt8 | CompressedScheme::StaticInt8 { .. } => {
+            CompressedScheme::DynamicInt8
+            | CompressedScheme::PerTensorDynamicInt8 { .. }
+            | CompressedScheme::StaticInt8 { .. } => {
                 let codes = rows.codes.iter().map(|code| code.cast_unsigned());
-                let mut parts = vec![part("weight", rows.columns, codes.collect()), scale];
-                if let CompressedScheme::StaticInt8 { scale, zero_point } = self
+                let mut parts = vec![part("weight", rows.columns, codes.collect())];
+                parts.extend(scale);
+                if let CompressedScheme::StaticInt8 {
+                    scale, zero_point, ..
+                } = self
                     && first_row == 0
                 {
                     parts.push(part("input_scale", 0, scale.to_le_bytes().to_vec()));
@@ -121,7 +172,8 @@ impl CompressedScheme {
                 let words = pack_rows(&rows.codes, rows.rows, rows.columns, 8);
                 let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
                 let bytes_per_row = DType::I32.bytes() * packed_words(rows.columns, 8);
-                let mut parts = vec![part("weight_packed", bytes_per_row, bytes), scale];
+                let mut parts = vec![part("weight_packed", bytes_per_row, bytes)];
+                parts.extend(scale);
                 if first_row == 0 {
                     let shape = shape.iter().flat_map(|&size| (size as u64).to_le_bytes());
                     parts.push(part("weight_shape", 0, shape.collect()));
@@ -150,6 +202,12 @@ mod tests {
             CompressedScheme::StaticInt8 {
                 scale: 0.5,
                 zero_point: -7,
+                weights: WeightScales::PerChannel,
+                reduce_range: false,
+            },
+            CompressedScheme::PerTensorDynamicInt8 {
+                weights: WeightScales::PerTensor,
+                reduce_range: true,
             },
             CompressedScheme::WeightOnlyInt8,
         ] {

@@ -4,6 +4,7 @@ use crate::{
     Checkpoint, CheckpointError, CheckpointErrorKind, TensorView, bitsandbytes, compressed_tensors,
 };
 use fewbit_numerics::activation::ActivationScheme;
+use fewbit_numerics::affine::CodeRange;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::four_bit::{FourBitType, dequantize_range};
@@ -58,12 +59,20 @@ pub enum StoredWeight<'a> {
 pub enum Int8Activations {
     /// Per token, at run time.
     Dynamic(ActivationScheme),
+    /// One scale for a whole input, at run time, chosen as PyTorch's dynamic layers do
+    /// ([`fewbit_numerics::dynamic_linear::per_tensor_parameters`]).
+    DynamicPerTensor {
+        /// Whether the scale is that of 7 bits.
+        reduce_range: bool,
+    },
     /// One stored scale and zero point (signed int8 convention of compressed-tensors).
     Static {
         /// Scale, finite and at least the least positive normal float.
         scale: f32,
-        /// Zero point in -128..=127.
+        /// Zero point, one of `codes`.
         zero_point: i32,
+        /// The codes that inputs are clamped to: -128..=127, or -64..=63 of 7 bits.
+        codes: CodeRange,
     },
 }
 

@@ -2,11 +2,12 @@
 mod checkpoint_builder;
 
 use checkpoint_builder::golden;
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, config};
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales, config};
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, StoredWeight};
 use fewbit_numerics::activation::ActivationScheme;
-use fewbit_numerics::rows::quantize_rows_int8;
+use fewbit_numerics::affine::CodeRange;
+use fewbit_numerics::rows::{quantize_int8_with_scale, quantize_rows_int8};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 use std::fs;
@@ -73,14 +74,16 @@ fn weights_of_the_library() {
         activations("static"),
         Int8Activations::Static {
             scale: 0.03,
-            zero_point: 0
+            zero_point: 0,
+            codes: CodeRange::INT8
         }
     );
     assert_eq!(
         activations("static_affine"),
         Int8Activations::Static {
             scale: 0.04,
-            zero_point: -5
+            zero_point: -5,
+            codes: CodeRange::INT8
         }
     );
     for (module, shape, group, expected_bits) in [
@@ -120,7 +123,8 @@ fn written_weights_are_read() {
     let values: Vec<f32> = (0..rows * columns)
         .map(|index| ((index * 37 % 101) as f32 - 50.0) / 64.0)
         .collect();
-    let quantized = quantize_rows_int8(&values, rows, columns);
+    let per_channel = quantize_rows_int8(&values, rows, columns);
+    let per_tensor = quantize_int8_with_scale(&values, rows, columns, 0.0625);
     let (linear, table) = (
         "bert.encoder.layer.0.output.dense",
         "bert.embeddings.word_embeddings",
@@ -130,17 +134,37 @@ fn written_weights_are_read() {
         CompressedScheme::StaticInt8 {
             scale: 0.25,
             zero_point: -7,
+            weights: WeightScales::PerChannel,
+            reduce_range: false,
+        },
+        CompressedScheme::StaticInt8 {
+            scale: 0.25,
+            zero_point: 63,
+            weights: WeightScales::PerTensor,
+            reduce_range: true,
+        },
+        CompressedScheme::PerTensorDynamicInt8 {
+            weights: WeightScales::PerTensor,
+            reduce_range: true,
+        },
+        CompressedScheme::PerTensorDynamicInt8 {
+            weights: WeightScales::PerChannel,
+            reduce_range: false,
         },
         CompressedScheme::WeightOnlyInt8,
     ] {
+        let quantized = match scheme.weight_scales() {
+            WeightScales::PerChannel => &per_channel,
+            WeightScales::PerTensor => &per_tensor,
+        };
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("out");
         let mut writer = CheckpointWriter::create(&out, false).unwrap();
         let mut plans = scheme.plan(linear, [rows, columns]);
         plans.extend(CompressedScheme::DynamicInt8.plan(table, [rows, columns]));
         writer.plan_tensors(plans.clone()).unwrap();
-        let mut tensors = scheme.encode(linear, &quantized);
-        tensors.extend(CompressedScheme::DynamicInt8.encode(table, &quantized));
+        let mut tensors = scheme.encode(linear, quantized);
+        tensors.extend(CompressedScheme::DynamicInt8.encode(table, &per_channel));
         for (plan, (name, bytes)) in plans.iter().zip(&tensors) {
             assert_eq!((&plan.name, plan.byte_len()), (name, bytes.len()));
             writer.write_tensor(name, bytes).unwrap();
@@ -177,14 +201,48 @@ fn written_weights_are_read() {
                 );
             }
             (
-                CompressedScheme::StaticInt8 { scale, zero_point },
+                CompressedScheme::StaticInt8 {
+                    scale,
+                    zero_point,
+                    reduce_range,
+                    ..
+                },
                 StoredWeight::Int8 {
-                    codes, activations, ..
+                    codes,
+                    scales,
+                    activations,
                 },
             ) => {
-                assert_eq!(&codes[..], &quantized.codes[..]);
-                let zero_point = i32::from(zero_point);
-                assert_eq!(activations, Int8Activations::Static { scale, zero_point });
+                assert_eq!(
+                    (&codes[..], &scales),
+                    (&quantized.codes[..], &quantized.scales)
+                );
+                let expected = Int8Activations::Static {
+                    scale,
+                    zero_point: i32::from(zero_point),
+                    codes: match reduce_range {
+                        true => CodeRange { min: -64, max: 63 },
+                        false => CodeRange::INT8,
+                    },
+                };
+                assert_eq!(activations, expected);
+            }
+            (
+                CompressedScheme::PerTensorDynamicInt8 { reduce_range, .. },
+                StoredWeight::Int8 {
+                    codes,
+                    scales,
+                    activations,
+                },
+            ) => {
+                assert_eq!(
+                    (&codes[..], &scales),
+                    (&quantized.codes[..], &quantized.scales)
+                );
+                assert_eq!(
+                    activations,
+                    Int8Activations::DynamicPerTensor { reduce_range }
+                );
             }
             (
                 CompressedScheme::WeightOnlyInt8,
@@ -208,6 +266,6 @@ fn written_weights_are_read() {
         else {
             panic!()
         };
-        assert_eq!(codes, quantized.codes);
+        assert_eq!(codes, per_channel.codes);
     }
 }

@@ -87,6 +87,17 @@ fn schemes_that_are_not_read() {
             group(&json!({"input_activations": {"num_bits": 4}})),
             "compressed-tensors input activations with 4 bits, strategy `token`, dynamic true (config_groups.group_0.input_activations)",
         ),
+        // Without PyTorch's keyword nothing says how the scale is chosen.
+        (
+            group(&json!({"input_activations": {"strategy": "tensor", "symmetric": false}})),
+            "compressed-tensors input activations with 8 bits, strategy `tensor`, dynamic true (config_groups.group_0.input_activations)",
+        ),
+        (
+            group(
+                &json!({"input_activations": {"num_bits": 6, "strategy": "tensor", "dynamic": false}}),
+            ),
+            "compressed-tensors input activations with 6 bits, strategy `tensor`, dynamic false (config_groups.group_0.input_activations)",
+        ),
         (
             group(&json!({"input_activations": {"dynamic": "local"}})),
             "compressed-tensors dynamic `local` (config_groups.group_0.input_activations)",
@@ -153,6 +164,12 @@ fn malformed_configs() {
         (
             group(&json!({"weights": {"num_bits": "8"}})),
             "quantization_config.config_groups.group_0.weights.num_bits: expected a positive integer, found \"8\"",
+        ),
+        (
+            group(
+                &json!({"input_activations": {"strategy": "tensor", "symmetric": false, "observer_kwargs": {"reduce_range": 1}}}),
+            ),
+            "quantization_config.config_groups.group_0.input_activations.observer_kwargs.reduce_range: expected true or false, found 1",
         ),
         (
             group(&json!({"weights": {"strategy": "group", "group_size": 0}})),
@@ -288,6 +305,11 @@ fn int_quantized_details() {
     assert!(read(&static_inputs(false), &inputs(251)).is_ok());
     let (_, text) = read(&static_inputs(true), &inputs(251)).unwrap_err();
     assert_snapshot!(text, @"DIR/model.safetensors: tensor `m.input_zero_point`: zero point: expected 0, as the config says symmetric, found -5");
+    let mut seven_bits = static_inputs(false);
+    seven_bits["config_groups"]["group_0"]["input_activations"]["num_bits"] = 7.into();
+    assert!(read(&seven_bits, &inputs(63)).is_ok());
+    let (_, text) = read(&seven_bits, &inputs(64)).unwrap_err();
+    assert_snapshot!(text, @"DIR/model.safetensors: tensor `m.input_zero_point`: zero point: expected a number in -64..=63, found 64");
     let (kind, text) = read(&static_inputs(false), &inputs(0)[..3]).unwrap_err();
     assert_eq!(kind, CheckpointErrorKind::MissingTensor);
     assert!(text.contains("`m.input_zero_point`: missing"), "{text}");

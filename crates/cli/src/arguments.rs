@@ -94,6 +94,9 @@ pub(crate) struct QuantizeArguments {
     /// Leave modules whose name matches this glob in float (may be repeated; adds to the defaults)
     #[arg(long, value_name = "GLOB")]
     pub(crate) skip: Vec<String>,
+    /// dynamic: what one scale of an input is for; per-tensor needs a --backend of PyTorch [default: per-token]
+    #[arg(long, value_enum, value_name = "SCALES")]
+    pub(crate) activations: Option<ActivationsArgument>,
     #[command(flatten)]
     pub(crate) calibration: CalibrationArguments,
     /// Show what would be done to every module and the size it gives; write nothing
@@ -150,7 +153,7 @@ pub(crate) struct CalibrationTexts {
     /// static: how ranges are chosen [default: that of the backend, mse for native]
     #[arg(long, value_enum)]
     pub(crate) observer: Option<ObserverArgument>,
-    /// static: whose defaults; those of PyTorch's backends give PyTorch's scales
+    /// static, and dynamic with --activations per-tensor: whose defaults; those of PyTorch's backends give PyTorch's scales
     #[arg(long, value_enum, default_value_t = BackendArgument::Native)]
     pub(crate) backend: BackendArgument,
 }
@@ -177,6 +180,15 @@ pub(crate) enum ObserverArgument {
     Mse,
     /// Least Kullback-Leibler divergence
     Entropy,
+}
+
+/// Scales of activations at run time, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ActivationsArgument {
+    /// A scale for each token
+    PerToken,
+    /// A scale for a whole text, by the rule of PyTorch's quantize_dynamic
+    PerTensor,
 }
 
 /// Backends, as typed.

@@ -1,7 +1,7 @@
 //! Activations quantized token by token.
 
 use fewbit_numerics::activation::ActivationScheme;
-use fewbit_numerics::affine::AffineParameters;
+use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
 use crate::int8_tile::INT8_GROUP;
 use crate::panels::assert_shape;
@@ -82,6 +82,18 @@ impl QuantizedRows {
         self.codes.resize(elements, 0);
         self.scales.resize(rows, 0.0);
         self.zero_points.resize(rows, 0);
+    }
+
+    /// Clamps the codes to a range within 0..=255: what quantizing to that range would have given.
+    pub fn clamp_codes(&mut self, codes: CodeRange) {
+        // As a code is in 0..=255, bounds beyond that are as good as its ends.
+        let bound = |code: i32| code.clamp(0, 255) as u8;
+        let (least, greatest) = (bound(codes.min), bound(codes.max));
+        for row in 0..self.rows {
+            for code in self.row_mut(row) {
+                *code = (*code).clamp(least, greatest);
+            }
+        }
     }
 
     /// Codes of one row (columns).

@@ -8,8 +8,9 @@ use fewbit_kernels::{
     Activation, Arithmetic, Epilogue, Kernels, PackedFloat, PackedFourBit, PackedInt8,
     PackedWeightOnlyInt8, QuantizedRows, RowScale, Workspace,
 };
-use fewbit_numerics::affine::AffineParameters;
+use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::dtype::DType;
+use fewbit_numerics::dynamic_linear::per_tensor_parameters;
 use fewbit_numerics::half_precision::{f32_to_bf16_bytes, f32_to_f16_bytes};
 
 /// `y = x W^T + b`, with W in whatever form the checkpoint holds it.
@@ -27,7 +28,7 @@ enum Packed {
     Float(PackedFloat),
     Int8 {
         packed: PackedInt8,
-        scale: RowScale,
+        scale: InputScale,
         /// |y - b| of a row is at most this times the row's activation scale.
         largest_gain: f32,
         /// The largest |b|.
@@ -35,6 +36,43 @@ enum Packed {
     },
     WeightOnlyInt8(PackedWeightOnlyInt8),
     FourBit(PackedFourBit),
+}
+
+/// Where the scale and the zero point of an int8 layer's input come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum InputScale {
+    /// What a kernel does, also in passing.
+    Rows(RowScale),
+    /// One for all rows, known beforehand, and codes (unsigned) that end before those of 8 bits.
+    Clamped(AffineParameters, CodeRange),
+    /// The range of all rows of a text, at run time, as in PyTorch's dynamic layers.
+    Text { reduce_range: bool },
+}
+
+impl InputScale {
+    fn of(activations: Int8Activations) -> Self {
+        match activations {
+            Int8Activations::Dynamic(scheme) => Self::Rows(RowScale::PerToken(scheme)),
+            Int8Activations::DynamicPerTensor { reduce_range } => Self::Text { reduce_range },
+            Int8Activations::Static {
+                scale,
+                zero_point,
+                codes,
+            } => {
+                let parameters = AffineParameters {
+                    scale,
+                    zero_point: zero_point + UNSIGNED_OFFSET,
+                };
+                match codes {
+                    CodeRange::INT8 => Self::Rows(RowScale::Static(parameters)),
+                    CodeRange { min, max } => {
+                        let (min, max) = (min + UNSIGNED_OFFSET, max + UNSIGNED_OFFSET);
+                        Self::Clamped(parameters, CodeRange { min, max })
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// What becomes of a layer's output y.
@@ -58,7 +96,7 @@ pub(crate) struct LinearInput<'a> {
     values: &'a [f32],
     quantized: &'a mut QuantizedRows,
     /// How `quantized` holds `values`, if it does.
-    scale: Option<RowScale>,
+    scale: Option<InputScale>,
 }
 
 impl<'a> LinearInput<'a> {
@@ -73,7 +111,7 @@ impl<'a> LinearInput<'a> {
             rows,
             values,
             quantized,
-            scale,
+            scale: scale.map(InputScale::Rows),
         }
     }
 
@@ -89,15 +127,25 @@ impl<'a> LinearInput<'a> {
     /// The rows of `linear`'s input as it wants them.
     fn quantize(
         &mut self,
-        scale: RowScale,
+        scale: InputScale,
         linear: &Linear,
         kernels: &Kernels,
     ) -> Result<&QuantizedRows, ModelError> {
         if self.scale != Some(scale) {
             let (rows, columns) = (self.rows, linear.in_features());
+            let by_row = match scale {
+                InputScale::Rows(by_row) => by_row,
+                InputScale::Clamped(parameters, _) => RowScale::Static(parameters),
+                InputScale::Text { reduce_range } => {
+                    RowScale::Static(per_tensor_parameters(self.values, reduce_range))
+                }
+            };
             // A quantized row cannot hold NaN or infinity: they would become codes that look like any other.
-            if !kernels.quantize_rows(self.values, rows, columns, scale, self.quantized) {
+            if !kernels.quantize_rows(self.values, rows, columns, by_row, self.quantized) {
                 check_values(self.values, columns, 0, &linear.site, "input")?;
+            }
+            if let InputScale::Clamped(_, codes) = scale {
+                self.quantized.clamp_codes(codes);
             }
             self.scale = Some(scale);
         }
@@ -138,15 +186,7 @@ impl Linear {
                 activations,
             } => Packed::Int8 {
                 packed: PackedInt8::new(&codes, &scales, out, inside),
-                scale: match activations {
-                    Int8Activations::Dynamic(scheme) => RowScale::PerToken(scheme),
-                    Int8Activations::Static { scale, zero_point } => {
-                        RowScale::Static(AffineParameters {
-                            scale,
-                            zero_point: zero_point + UNSIGNED_OFFSET,
-                        })
-                    }
-                },
+                scale: InputScale::of(activations),
                 largest_gain: largest_magnitude(&scales) * (255.0 * 128.0) * inside as f32,
                 largest_bias: largest_magnitude(&bias),
             },
@@ -215,12 +255,24 @@ impl Linear {
         }
     }
 
-    /// How this layer quantizes its input, if it does.
+    /// How this layer's input can be quantized while it is written, if it can.
     pub(crate) fn input_scale(&self) -> Option<RowScale> {
         match &self.weight {
-            Packed::Int8 { scale, .. } => Some(*scale),
+            Packed::Int8 {
+                scale: InputScale::Rows(scale),
+                ..
+            } => Some(*scale),
             _ => None,
         }
+    }
+
+    /// Whether its input must be all rows of one text.
+    pub(crate) fn reads_whole_texts(&self) -> bool {
+        let scale = match &self.weight {
+            Packed::Int8 { scale, .. } => scale,
+            _ => return false,
+        };
+        matches!(scale, InputScale::Text { .. })
     }
 
     /// Runs into `out` (rows, out_features).

@@ -46,6 +46,8 @@ pub struct Network {
     embeddings_projection: Option<Linear>,
     relative_bias: Option<RelativeBias>,
     layers: Vec<EncoderLayer>,
+    /// Whether a layer quantizes all rows of a text together, so that they must come together.
+    reads_whole_texts: bool,
     /// Buffers of earlier calls.
     block_scratch: Pool<BlockScratch>,
     row_scratch: Pool<RowScratch>,
@@ -235,6 +237,12 @@ impl Network {
         mut states: &'b mut [f32],
     ) -> impl Iterator<Item = (Block<'b>, &'b mut [f32])> {
         let columns = self.spec.hidden_size;
+        // Of at most one token: every text is a block of its own.
+        let block_tokens = if self.reads_whole_texts {
+            1
+        } else {
+            block_tokens
+        };
         blocks(batch, block_tokens).map(move |sequences| {
             let block = Block::new(batch, sequences);
             let (out, rest) = std::mem::take(&mut states).split_at_mut(block.tokens() * columns);

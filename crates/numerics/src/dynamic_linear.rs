@@ -2,7 +2,7 @@
 //!
 //! What `torch.ao.quantization.quantize_dynamic` makes of `torch.nn.Linear`, on the engines `x86` and `fbgemm`, bit for bit:
 //!
-//! 1. The weight has one symmetric scale, absmax / 127.5, at least 2^-23 ([`AffineParameters::symmetric`]), and codes by
+//! 1. The weight has one symmetric scale, absmax / 127.5, at least 2^-23 ([`per_tensor_scale`]), and codes by
 //!    the rounding rule.
 //! 2. Each call finds the minimum and maximum of the **whole** input, rows of all texts together, and makes one scale and zero
 //!    point of them ([`choose_parameters`]). With `reduce_range`, which is what both engines do, that scale is for 0..=127;
@@ -17,6 +17,7 @@
 use crate::absmax::absmax;
 use crate::affine::{AffineParameters, CodeRange};
 use crate::choose_parameters::choose_parameters;
+use crate::rows::{per_tensor_scale, quantize_int8_with_scale};
 
 /// A weight with one scale: `weight ~ code * scale`.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,12 +38,10 @@ pub struct PerTensorInt8 {
 /// assert_eq!(weight.codes, [127, -128, 2, 0]);
 /// ```
 pub fn quantize_per_tensor_int8(weight: &[f32]) -> PerTensorInt8 {
-    let parameters = AffineParameters::symmetric(absmax(weight), CodeRange::INT8);
-    let codes = parameters.quantize_each(weight, CodeRange::INT8);
+    let scale = per_tensor_scale(absmax(weight));
     PerTensorInt8 {
-        // In -128..=127 by the clamp of the rule.
-        codes: codes.map(|code| code as i8).collect(),
-        scale: parameters.scale,
+        codes: quantize_int8_with_scale(weight, 1, weight.len(), scale).codes,
+        scale,
     }
 }
 

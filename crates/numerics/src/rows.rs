@@ -74,6 +74,51 @@ fn row_scale(absmax: f32) -> f32 {
     }
 }
 
+/// Quantizes `weights` (rows, columns; row-major, finite) with one scale for all rows, as [`quantize_rows_int8`] does with one each:
+/// `scales` holds it for every row. [`per_tensor_scale`] is the scale of PyTorch's observers.
+///
+/// ```
+/// use fewbit_numerics::rows::{per_tensor_scale, quantize_int8_with_scale};
+/// let scale = per_tensor_scale(255.0);
+/// let quantized = quantize_int8_with_scale(&[255.0, -255.0, 3.0, 0.0], 2, 2, scale);
+/// assert_eq!(quantized.scales, [2.0, 2.0]);
+/// assert_eq!(quantized.codes, [127, -128, 2, 0]);
+/// ```
+///
+/// # Panics
+///
+/// If `weights.len()` is not `rows * columns`.
+pub fn quantize_int8_with_scale(
+    weights: &[f32],
+    rows: usize,
+    columns: usize,
+    scale: f32,
+) -> Int8Rows {
+    assert_eq!(
+        Some(weights.len()),
+        rows.checked_mul(columns),
+        "a matrix of {rows} x {columns}"
+    );
+    let parameters = AffineParameters {
+        scale,
+        zero_point: 0,
+    };
+    // In -128..=127 by the clamp of the rule.
+    let codes = parameters.quantize_each(weights, CodeRange::INT8);
+    Int8Rows {
+        rows,
+        columns,
+        codes: codes.map(|code| code as i8).collect(),
+        scales: vec![scale; rows],
+    }
+}
+
+/// The scale of a weight with this largest magnitude, where all of it has one: absmax / 127.5, at least 2^-23 (PyTorch's
+/// `default_weight_observer`).
+pub fn per_tensor_scale(absmax: f32) -> f32 {
+    AffineParameters::symmetric(absmax, CodeRange::INT8).scale
+}
+
 /// `code * scale`, one rounding, with a scale for each `group_size` neighbouring codes: for [`Int8Rows`] that is its number of
 /// columns. The codes of the last group may be fewer.
 ///

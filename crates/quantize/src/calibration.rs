@@ -141,5 +141,8 @@ pub fn static_recipe(
         .collect();
     let mut static_inputs = calibrated.static_inputs.clone();
     static_inputs.retain(|module, _| quantized.contains(module.as_str()));
-    Ok(recipe.clone().with_static_inputs(static_inputs))
+    Ok(recipe
+        .clone()
+        .with_static_inputs(static_inputs)
+        .with_reduce_range(calibrated.reduce_range))
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use fewbit_checkpoint::compressed_tensors::CompressedScheme;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::four_bit::FourBitType;
 use serde::{Deserialize, Serialize};
@@ -79,16 +78,6 @@ impl Method {
         }
     }
 
-    /// How the int8 methods store a linear layer whose input has no scale of its own.
-    pub(crate) fn int8_scheme(self) -> Option<CompressedScheme> {
-        match self {
-            // Without a scale of their own, inputs are quantized per token.
-            Method::Dynamic | Method::Static => Some(CompressedScheme::DynamicInt8),
-            Method::WeightOnly => Some(CompressedScheme::WeightOnlyInt8),
-            _ => None,
-        }
-    }
-
     /// Whether the method needs what calibration finds out about the model's activations.
     pub fn needs_calibration(self) -> bool {
         self == Method::Static
@@ -96,7 +85,7 @@ impl Method {
 
     /// Whether the method stores int8 codes in a compressed-tensors layout.
     pub fn is_int8(self) -> bool {
-        self.int8_scheme().is_some()
+        matches!(self, Method::Dynamic | Method::Static | Method::WeightOnly)
     }
 }
 

@@ -233,18 +233,14 @@ fn quantization_config(
             .map(|selected| without_prefix(&selected.module.name, &spec.prefix).to_owned())
             .collect()
     };
-    if let Some(scheme) = recipe.method.int8_scheme() {
+    if recipe.method.is_int8() {
         let (fixed, others): (Vec<String>, Vec<String>) = modules(ModuleKind::Linear)
             .into_iter()
             .partition(|module| recipe.static_inputs.contains_key(module));
-        let static_group = recipe
-            .static_inputs
-            .values()
-            .next()
-            .map(|input| (input.scheme(), fixed.as_slice()));
-        let linear: Vec<_> = static_group
+        // All modules of a group have the scheme of the first, but for scale and zero point.
+        let linear: Vec<_> = [&fixed, &others]
             .into_iter()
-            .chain([(scheme, others.as_slice())])
+            .filter_map(|modules| Some((recipe.int8_scheme(modules.first()?)?, modules.as_slice())))
             .collect();
         return Some(compressed_tensors::config(
             &linear,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
-use fewbit_checkpoint::compressed_tensors::CompressedScheme;
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan};
 use fewbit_model::{EncoderSpec, LinearModule};
 use fewbit_numerics::activation::MAX_INT8_COLUMNS;
@@ -27,7 +27,7 @@ pub enum TensorAction {
     Keep,
     /// Rounded to another float dtype.
     ConvertFloat(DType),
-    /// Weight of a linear layer: int8 codes with one scale an output channel, in a compressed-tensors
+    /// Weight of a linear layer: int8 codes with one scale an output channel, or one at all, in a compressed-tensors
     /// layout.
     Int8Linear(CompressedScheme),
     /// Embedding table: int8 codes with one scale a row, in the compressed-tensors layout
@@ -44,14 +44,17 @@ impl fmt::Display for TensorAction {
             TensorAction::ConvertFloat(dtype) => {
                 write!(f, "convert to {}", transformers_name(*dtype))
             }
-            TensorAction::Int8Linear(CompressedScheme::DynamicInt8) => {
-                f.write_str("quantize to int8 per channel, activations per token")
-            }
-            TensorAction::Int8Linear(CompressedScheme::StaticInt8 { .. }) => {
-                f.write_str("quantize to int8 per channel, static activations")
-            }
-            TensorAction::Int8Linear(CompressedScheme::WeightOnlyInt8) => {
-                f.write_str("quantize to int8 per channel")
+            TensorAction::Int8Linear(scheme) => {
+                f.write_str(match scheme.weight_scales() {
+                    WeightScales::PerChannel => "quantize to int8 per channel",
+                    WeightScales::PerTensor => "quantize to int8 per tensor",
+                })?;
+                f.write_str(match scheme {
+                    CompressedScheme::DynamicInt8 => ", activations per token",
+                    CompressedScheme::PerTensorDynamicInt8 { .. } => ", activations per text",
+                    CompressedScheme::StaticInt8 { .. } => ", static activations",
+                    CompressedScheme::WeightOnlyInt8 => "",
+                })
             }
             TensorAction::Int8Embedding => f.write_str("quantize to int8 per row"),
             TensorAction::FourBitBlocks(layout) => {
@@ -177,40 +180,38 @@ impl<'a> RowPlanner<'a> {
         expect_readable_float(info)?;
         let LinearModule { name, shape } = &selected.module;
         let method = self.recipe.method;
-        Ok(match (method.four_bit_type(), method.int8_scheme()) {
-            (Some(kind), _) => {
-                let layout = FourBitLayout {
-                    kind,
-                    block_size: self.recipe.effective_block_size(),
-                    double_quantization: self.recipe.double_quantization,
-                    dtype: transformers_name(info.dtype).to_owned(),
-                };
-                let outputs = layout.plan(name, *shape);
-                (TensorAction::FourBitBlocks(layout), outputs)
-            }
-            (None, Some(_)) if selected.kind == ModuleKind::Embedding => (
-                TensorAction::Int8Embedding,
-                EMBEDDING_SCHEME.plan(name, *shape),
-            ),
-            (None, Some(scheme)) => {
-                let input = without_prefix(name, &self.spec.prefix);
-                let scheme = match self.recipe.static_inputs.get(input) {
-                    Some(input) => input.scheme(),
-                    None => scheme,
-                };
-                if scheme != CompressedScheme::WeightOnlyInt8 && shape[1] > MAX_INT8_COLUMNS {
-                    return Err(QuantizeError::TooManyColumns {
-                        file: info.file.clone(),
-                        tensor: info.name.clone(),
-                        limit: MAX_INT8_COLUMNS,
-                        found: shape[1],
-                    });
+        let input = without_prefix(name, &self.spec.prefix);
+        Ok(
+            match (method.four_bit_type(), self.recipe.int8_scheme(input)) {
+                (Some(kind), _) => {
+                    let layout = FourBitLayout {
+                        kind,
+                        block_size: self.recipe.effective_block_size(),
+                        double_quantization: self.recipe.double_quantization,
+                        dtype: transformers_name(info.dtype).to_owned(),
+                    };
+                    let outputs = layout.plan(name, *shape);
+                    (TensorAction::FourBitBlocks(layout), outputs)
                 }
-                (TensorAction::Int8Linear(scheme), scheme.plan(name, *shape))
-            }
-            // The float methods select no module.
-            (None, None) => self.float_tensor(info)?,
-        })
+                (None, Some(_)) if selected.kind == ModuleKind::Embedding => (
+                    TensorAction::Int8Embedding,
+                    EMBEDDING_SCHEME.plan(name, *shape),
+                ),
+                (None, Some(scheme)) => {
+                    if scheme != CompressedScheme::WeightOnlyInt8 && shape[1] > MAX_INT8_COLUMNS {
+                        return Err(QuantizeError::TooManyColumns {
+                            file: info.file.clone(),
+                            tensor: info.name.clone(),
+                            limit: MAX_INT8_COLUMNS,
+                            found: shape[1],
+                        });
+                    }
+                    (TensorAction::Int8Linear(scheme), scheme.plan(name, *shape))
+                }
+                // The float methods select no module.
+                (None, None) => self.float_tensor(info)?,
+            },
+        )
     }
 
     fn float_tensor(

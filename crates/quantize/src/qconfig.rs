@@ -1,5 +1,6 @@
 //! Which observers see activations and weights: the data of a static quantization.
 
+use fewbit_checkpoint::compressed_tensors::WeightScales;
 use serde::{Deserialize, Serialize};
 
 use crate::observers::ObserverError;
@@ -84,5 +85,13 @@ impl QConfig {
     /// What observes a weight (out_features, in_features).
     pub fn weight(&self) -> ObserverSettings {
         self.weight
+    }
+
+    /// Which elements of a weight share a scale.
+    pub fn weight_scales(&self) -> WeightScales {
+        match self.weight.rule().qscheme().is_per_channel() {
+            true => WeightScales::PerChannel,
+            false => WeightScales::PerTensor,
+        }
     }
 }

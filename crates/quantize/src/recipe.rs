@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, QuantizeError, StaticInput};
+use crate::{Backend, Method, QuantizeError, StaticInput};
 
 /// The recipe format that this version reads and writes.
 pub const RECIPE_VERSION: u32 = 1;
@@ -46,6 +47,17 @@ pub struct Recipe {
     /// `weight-only` only.
     #[serde(default, skip_serializing_if = "is_false")]
     pub quantize_embeddings: bool,
+    /// What one scale of a linear layer's input at run time is for; `per-tensor` with `dynamic` only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub activations: ActivationScales,
+    /// Which elements of a linear layer's weight share a scale. `per-tensor` concerns the layers whose input has one scale: those of
+    /// [`static_inputs`](Self::static_inputs), or all of them with `activations = "per-tensor"`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub weight_scales: WeightScales,
+    /// Whether inputs with one scale are quantized to 7 bits, as PyTorch does on its backends `fbgemm` and `x86`. Never needed: the
+    /// products of fewbit do not saturate.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reduce_range: bool,
     /// Globs on module names that stay float, added to the defaults
     /// (see [`selection`](crate::selection)).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -60,6 +72,23 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Which elements of an input share a scale that is chosen at run time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActivationScales {
+    /// Those of a token. A result then depends on nothing but its text, and no token pays for the range of another.
+    #[default]
+    PerToken,
+    /// All of a text, chosen by the rule of PyTorch's `quantize_dynamic`
+    /// ([`fewbit_numerics::dynamic_linear`]). PyTorch takes the range of a whole batch, padding included; a text is what it sees
+    /// where it runs one text at a time.
+    PerTensor,
+}
+
 impl Recipe {
     /// The method with its defaults: blocks of 64 for the 4-bit methods, no double quantization,
     /// float embeddings, nothing skipped beyond the defaults.
@@ -70,6 +99,9 @@ impl Recipe {
             block_size: method.four_bit_type().map(|_| DEFAULT_BLOCK_SIZE),
             double_quantization: false,
             quantize_embeddings: false,
+            activations: ActivationScales::PerToken,
+            weight_scales: WeightScales::PerChannel,
+            reduce_range: false,
             skip: Vec::new(),
             static_inputs: BTreeMap::new(),
         }
@@ -98,6 +130,51 @@ impl Recipe {
     pub fn with_quantize_embeddings(self, quantize_embeddings: bool) -> Self {
         Self {
             quantize_embeddings,
+            ..self
+        }
+    }
+
+    /// `dynamic` as PyTorch's `quantize_dynamic` does it by default on a backend: one scale for a weight, one for an input.
+    ///
+    /// The products of a layer are PyTorch's bit for bit on `fbgemm` and `x86`. `qnnpack` rounds a product before it adds the bias, and
+    /// oneDNN adds in an order of its own, so that an output can differ in its last bits from what they give; scales, zero points and
+    /// codes are theirs. `native` is `dynamic` as it is.
+    ///
+    /// ```
+    /// use fewbit_quantize::{Backend, Recipe};
+    /// assert_eq!(
+    ///     Recipe::quantize_dynamic(Backend::X86).to_toml(),
+    ///     "version = 1\nmethod = \"dynamic\"\nactivations = \"per-tensor\"\nweight_scales = \"per-tensor\"\nreduce_range = true\n"
+    /// );
+    /// ```
+    pub fn quantize_dynamic(backend: Backend) -> Self {
+        let recipe = Self::new(Method::Dynamic);
+        if backend == Backend::Native {
+            return recipe;
+        }
+        Self {
+            activations: ActivationScales::PerTensor,
+            weight_scales: WeightScales::PerTensor,
+            // `_choose_qparams_per_tensor` ignores the wish on qnnpack only.
+            reduce_range: backend != Backend::Qnnpack,
+            ..recipe
+        }
+    }
+
+    /// Sets [`weight_scales`](Self::weight_scales).
+    #[must_use]
+    pub fn with_weight_scales(self, weight_scales: WeightScales) -> Self {
+        Self {
+            weight_scales,
+            ..self
+        }
+    }
+
+    /// Sets [`reduce_range`](Self::reduce_range).
+    #[must_use]
+    pub fn with_reduce_range(self, reduce_range: bool) -> Self {
+        Self {
+            reduce_range,
             ..self
         }
     }
@@ -150,10 +227,40 @@ impl Recipe {
         if self.double_quantization {
             label += " + double quantization";
         }
+        if self.activations == ActivationScales::PerTensor {
+            label += ", activations per text";
+        }
+        if self.weight_scales == WeightScales::PerTensor {
+            label += ", weights per tensor";
+        }
+        if self.reduce_range {
+            label += ", reduced range";
+        }
         if self.quantize_embeddings {
             label += " + int8 embeddings";
         }
         label
+    }
+
+    /// How the int8 methods store the linear layer `module` (a path without the model's prefix).
+    pub(crate) fn int8_scheme(&self, module: &str) -> Option<CompressedScheme> {
+        let (weights, reduce_range) = (self.weight_scales, self.reduce_range);
+        match (self.method, self.activations) {
+            (Method::Dynamic, ActivationScales::PerTensor) => {
+                Some(CompressedScheme::PerTensorDynamicInt8 {
+                    weights,
+                    reduce_range,
+                })
+            }
+            (Method::Dynamic, ActivationScales::PerToken) => Some(CompressedScheme::DynamicInt8),
+            // Without a scale of their own, inputs are quantized per token.
+            (Method::Static, _) => Some(match self.static_inputs.get(module) {
+                Some(input) => input.scheme(weights, reduce_range),
+                None => CompressedScheme::DynamicInt8,
+            }),
+            (Method::WeightOnly, _) => Some(CompressedScheme::WeightOnlyInt8),
+            _ => None,
+        }
     }
 
     /// The block size of a 4-bit method.
@@ -224,6 +331,34 @@ impl Recipe {
                 hint,
             );
         }
+        if self.activations == ActivationScales::PerTensor && method != Method::Dynamic {
+            return error(
+                "activations",
+                format!("`per-token` with the method `{method}`"),
+                "`per-tensor`".to_owned(),
+                "`dynamic` has scales per tensor at run time, to give PyTorch's; `static` has stored ones",
+            );
+        }
+        let one_scale = match method {
+            Method::Dynamic => self.activations == ActivationScales::PerTensor,
+            _ => method == Method::Static,
+        };
+        if self.weight_scales == WeightScales::PerTensor && !one_scale {
+            return error(
+                "weight_scales",
+                format!("`per-channel` with the method `{method}`"),
+                "`per-tensor`".to_owned(),
+                "`static`, and `dynamic` with activations per tensor, have such weights, to give PyTorch's",
+            );
+        }
+        if self.reduce_range && !one_scale {
+            return error(
+                "reduce_range",
+                format!("false with the method `{method}`"),
+                "true".to_owned(),
+                "`static`, and `dynamic` with activations per tensor, have a reduced range, to give PyTorch's; no product here needs it",
+            );
+        }
         self.validate_static_inputs()?;
         if !self.skip.is_empty() && method.float_dtype().is_some() {
             return error(
@@ -266,14 +401,14 @@ impl Recipe {
                 "calibrate() must run before convert(): give calibration texts, or a recipe that was calibrated; `dynamic` needs neither",
             );
         }
-        for (
-            module,
-            StaticInput {
-                scale,
-                zero_point: _,
-            },
-        ) in &self.static_inputs
-        {
+        for (module, StaticInput { scale, zero_point }) in &self.static_inputs {
+            if self.reduce_range && !(-64..=63).contains(zero_point) {
+                return error(
+                    format!("a zero point of `{module}` in -64..=63, the codes of a reduced range"),
+                    zero_point.to_string(),
+                    "the scales were calibrated for 8 bits: leave out `reduce_range`, or calibrate again with --backend x86",
+                );
+            }
             // Of a denormal scale the reciprocal, by which inputs are multiplied, can be infinite.
             if !(f32::MIN_POSITIVE..=f32::MAX).contains(scale) {
                 return error(

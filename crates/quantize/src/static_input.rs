@@ -1,9 +1,10 @@
 //! Scale and zero point of a layer's input.
 
-use fewbit_checkpoint::compressed_tensors::CompressedScheme;
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
 use serde::{Deserialize, Serialize};
 
-/// How the input of a linear layer is quantized statically: `x ~ (code - zero_point) * scale`, codes -128..=127.
+/// How the input of a linear layer is quantized statically: `x ~ (code - zero_point) * scale`, codes -128..=127, or -64..=63 where
+/// the recipe says `reduce_range`.
 ///
 /// ```
 /// use fewbit_quantize::StaticInput;
@@ -21,10 +22,12 @@ pub struct StaticInput {
 
 impl StaticInput {
     /// How a layer with this input is stored.
-    pub(crate) fn scheme(self) -> CompressedScheme {
+    pub(crate) fn scheme(self, weights: WeightScales, reduce_range: bool) -> CompressedScheme {
         CompressedScheme::StaticInt8 {
             scale: self.scale,
             zero_point: self.zero_point,
+            weights,
+            reduce_range,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The `quantization_config` object that fewbit writes.
-use super::CompressedScheme;
+use super::{CompressedScheme, WeightScales};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -21,14 +21,25 @@ pub fn config(
 ) -> Value {
     // An embedding table looks rows up: there is no input to quantize. transformers reads int8 tables in the
     // int-quantized layout only.
-    let embeddings = ("int-quantized", Value::Null, embedding_modules);
+    let embeddings = ("int-quantized", "channel", Value::Null, embedding_modules);
     let groups = linear
         .iter()
-        .map(|(scheme, modules)| (scheme.format(), scheme.input_activations(), *modules))
+        .map(|(scheme, modules)| {
+            let strategy = match scheme.weight_scales() {
+                WeightScales::PerChannel => "channel",
+                WeightScales::PerTensor => "tensor",
+            };
+            (
+                scheme.format(),
+                strategy,
+                scheme.input_activations(),
+                *modules,
+            )
+        })
         .chain([embeddings]);
     let mut config_groups = Map::new();
     let mut formats: Vec<&str> = Vec::new();
-    for (format, input_activations, modules) in groups {
+    for (format, strategy, input_activations, modules) in groups {
         if modules.is_empty() {
             continue;
         }
@@ -39,7 +50,7 @@ pub fn config(
                 "num_bits": 8,
                 "type": "int",
                 "symmetric": true,
-                "strategy": "channel",
+                "strategy": strategy,
                 "group_size": null,
                 "dynamic": false,
                 "block_structure": null,
@@ -76,12 +87,14 @@ pub fn config(
 impl CompressedScheme {
     fn format(self) -> &'static str {
         match self {
-            CompressedScheme::DynamicInt8 | CompressedScheme::StaticInt8 { .. } => "int-quantized",
+            CompressedScheme::DynamicInt8
+            | CompressedScheme::PerTensorDynamicInt8 { .. }
+            | CompressedScheme::StaticInt8 { .. } => "int-quantized",
             CompressedScheme::WeightOnlyInt8 => "pack-quantized",
         }
     }
 
-    /// Affine, per token at run time or with stored parameters; or none. compressed-tensors forbids keys that it does not know here.
+    /// Affine, per token or for the whole input at run time or with stored parameters; or none. compressed-tensors forbids keys that it does not know here.
     fn input_activations(self) -> Value {
         match self {
             CompressedScheme::DynamicInt8 => json!({
@@ -92,8 +105,17 @@ impl CompressedScheme {
                 "dynamic": true,
                 "group_size": null,
             }),
-            CompressedScheme::StaticInt8 { .. } => json!({
+            CompressedScheme::PerTensorDynamicInt8 { reduce_range, .. } => json!({
                 "num_bits": 8,
+                "type": "int",
+                "symmetric": false,
+                "strategy": "tensor",
+                "dynamic": true,
+                "group_size": null,
+                "observer_kwargs": {"reduce_range": reduce_range},
+            }),
+            CompressedScheme::StaticInt8 { reduce_range, .. } => json!({
+                "num_bits": if reduce_range { 7 } else { 8 },
                 "type": "int",
                 "symmetric": false,
                 "strategy": "tensor",
@@ -208,6 +230,8 @@ mod tests {
         let fixed = StaticInt8 {
             scale: 1.0,
             zero_point: 0,
+            weights: WeightScales::PerChannel,
+            reduce_range: false,
         };
         let mixed = config(
             &[(fixed, &linear), (DynamicInt8, &linear)],

@@ -5,6 +5,7 @@ use super::settings::{
 use crate::quantization_config::unsupported;
 use crate::stored_weight::{Int8Activations, inconsistent, read_codes, read_finite, read_float};
 use crate::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight, TensorView};
+use fewbit_numerics::affine::CodeRange;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::int_packing::{packed_words, unpack_rows};
 use std::borrow::Cow;
@@ -89,8 +90,11 @@ fn read_int_quantized<'a>(
             });
         }
         Some(ActivationSettings::PerToken(scheme)) => Int8Activations::Dynamic(scheme),
-        Some(ActivationSettings::StaticPerTensor { symmetric }) => {
-            read_static(checkpoint, module, symmetric)?
+        Some(ActivationSettings::DynamicPerTensor { reduce_range }) => {
+            Int8Activations::DynamicPerTensor { reduce_range }
+        }
+        Some(ActivationSettings::StaticPerTensor { symmetric, codes }) => {
+            read_static(checkpoint, module, symmetric, codes)?
         }
     };
     debug_assert_eq!(scales.len(), rows);
@@ -176,6 +180,7 @@ fn read_static(
     checkpoint: &Checkpoint,
     module: &str,
     symmetric: bool,
+    codes: CodeRange,
 ) -> Result<Int8Activations, CheckpointError> {
     let view = checkpoint.require(&format!("{module}.input_scale"))?;
     expect_scalar(&view)?;
@@ -198,15 +203,19 @@ fn read_static(
         Some(view) => {
             expect_scalar(&view)?;
             let found = read_integers(&view)?[0];
-            let zero_point = i8::try_from(found).map(i32::from);
+            let allowed = if symmetric {
+                0..=0
+            } else {
+                codes.min..=codes.max
+            };
+            let zero_point = i32::try_from(found).ok();
             zero_point
-                .ok()
-                .filter(|&zero_point| !symmetric || zero_point == 0)
+                .filter(|zero_point| allowed.contains(zero_point))
                 .ok_or_else(|| {
                     let expected = if symmetric {
-                        "0, as the config says symmetric"
+                        "0, as the config says symmetric".to_owned()
                     } else {
-                        "a number in -128..=127"
+                        format!("a number in {}..={}", codes.min, codes.max)
                     };
                     view.error(
                         CheckpointErrorKind::Malformed,
@@ -215,7 +224,11 @@ fn read_static(
                 })?
         }
     };
-    Ok(Int8Activations::Static { scale, zero_point })
+    Ok(Int8Activations::Static {
+        scale,
+        zero_point,
+        codes,
+    })
 }
 
 /// Symmetric weights have no zero points; older writers stored zeros.

@@ -3,6 +3,7 @@ use crate::CheckpointError;
 use crate::module_pattern::{ModulePattern, class_of};
 use crate::quantization_config::{malformed, unsupported};
 use fewbit_numerics::activation::ActivationScheme;
+use fewbit_numerics::affine::CodeRange;
 use serde_json::Value;
 use std::fmt;
 
@@ -55,7 +56,14 @@ pub(super) enum Granularity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ActivationSettings {
     PerToken(ActivationScheme),
-    StaticPerTensor { symmetric: bool },
+    /// By PyTorch's rule.
+    DynamicPerTensor {
+        reduce_range: bool,
+    },
+    StaticPerTensor {
+        symmetric: bool,
+        codes: CodeRange,
+    },
 }
 
 impl fmt::Display for CompressedTensorsConfig {
@@ -278,7 +286,18 @@ fn activation_settings(inputs: &Args<'_>) -> Result<ActivationSettings, Checkpoi
             };
             Ok(ActivationSettings::PerToken(scheme))
         }
-        (8, Some("tensor") | None, false) => Ok(ActivationSettings::StaticPerTensor { symmetric }),
+        (8, Some("tensor") | None, false) => Ok(ActivationSettings::StaticPerTensor {
+            symmetric,
+            codes: CodeRange::INT8,
+        }),
+        (7, Some("tensor") | None, false) => Ok(ActivationSettings::StaticPerTensor {
+            symmetric,
+            codes: CodeRange::INT8.reduced(),
+        }),
+        (8, Some("tensor"), true) if !symmetric && inputs.reduce_range()?.is_some() => {
+            let reduce_range = inputs.reduce_range()? == Some(true);
+            Ok(ActivationSettings::DynamicPerTensor { reduce_range })
+        }
         (bits, strategy, dynamic) => Err(unsupported(format!(
             "compressed-tensors input activations with {bits} bits, strategy `{}`, dynamic {dynamic} ({})",
             strategy.unwrap_or("unnamed"),
@@ -317,6 +336,22 @@ impl Args<'_> {
                 self.1
             ))
         })
+    }
+
+    /// A keyword of PyTorch's observers; where it is given, dynamic parameters are PyTorch's.
+    fn reduce_range(&self) -> Result<Option<bool>, CheckpointError> {
+        match self
+            .0
+            .get("observer_kwargs")
+            .and_then(|keywords| keywords.get("reduce_range"))
+        {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(malformed(format!(
+                "quantization_config.{}.observer_kwargs.reduce_range: expected true or false, found {other}",
+                self.1
+            ))),
+        }
     }
 
     fn flag(&self, field: &str, default: bool) -> Result<bool, CheckpointError> {

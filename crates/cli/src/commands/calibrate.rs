@@ -12,7 +12,7 @@ use fewbit::quantize::calibration::texts::CalibrationFile;
 use fewbit::quantize::calibration::{LEAST_SQNR_DB, Sensitivity, SiteSensitivity, static_recipe};
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
-    Backend, CalibrationStatistics, Calibrator, ObserverKind, ObserverSettings,
+    ActivationScales, Backend, CalibrationStatistics, Calibrator, ObserverKind, ObserverSettings,
 };
 use fewbit::{Checkpoint, Method, Recipe};
 use serde::Serialize;
@@ -72,7 +72,12 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
         ));
     }
     let given = calibration.is_some() || !stats.is_empty();
-    let named = given || !arguments.calibration.texts.is_default();
+    // Scales per tensor at run time have a backend, too, but nothing to observe.
+    let of_run_time =
+        recipe.activations == ActivationScales::PerTensor && arguments.recipe.is_none();
+    let named = given
+        || arguments.calibration.texts.observer.is_some()
+        || !(of_run_time || arguments.calibration.texts.is_default());
     if named && arguments.recipe.is_some() {
         return Err(UsageError(
             "flags of calibration do not go with --recipe, which holds the scales that calibration chose\n  hint: give --method static instead of the recipe to calibrate again".to_owned(),
@@ -191,16 +196,19 @@ fn observe(
     result
 }
 
-/// The observer of activations that the flags name.
-fn settings(arguments: &CalibrationTexts) -> Result<ObserverSettings> {
-    let backend = match arguments.backend {
+pub(super) fn backend(argument: BackendArgument) -> Backend {
+    match argument {
         BackendArgument::Native => Backend::Native,
         BackendArgument::Fbgemm => Backend::Fbgemm,
         BackendArgument::X86 => Backend::X86,
         BackendArgument::Qnnpack => Backend::Qnnpack,
         BackendArgument::Onednn => Backend::Onednn,
-    };
-    let defaults = backend.qconfig().activation();
+    }
+}
+
+/// The observer of activations that the flags name.
+fn settings(arguments: &CalibrationTexts) -> Result<ObserverSettings> {
+    let defaults = backend(arguments.backend).qconfig().activation();
     let kind = match arguments.observer {
         None => return Ok(defaults),
         Some(ObserverArgument::MinMax) => ObserverKind::MinMax,

@@ -1,5 +1,7 @@
 //! `fewbit quantize`
 
+mod backend;
+
 use super::calibrate;
 use crate::arguments::{GlobalArguments, MethodArgument, QuantizeArguments};
 use crate::failure::UsageError;
@@ -8,6 +10,7 @@ use crate::{render, streams};
 use anyhow::Result;
 use fewbit::checkpoint::CheckpointWriter;
 use fewbit::inspect::stored_layers;
+use fewbit::quantize::ActivationScales;
 use fewbit::{
     Checkpoint, EncoderSpec, Method, QuantizeError, QuantizePlan, Recipe, TensorAction,
     quantize_model,
@@ -204,7 +207,7 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
             if let Some(block_size) = arguments.block_size {
                 recipe = recipe.with_block_size(block_size);
             }
-            recipe
+            backend::apply(recipe, arguments)?
         }
         (None, None) => return Err(UsageError("expected --method or --recipe".to_owned()).into()),
     };
@@ -240,6 +243,16 @@ fn contradictions(
         && method != recipe.method
     {
         return refuse("--method", method.to_string(), recipe.method.to_string());
+    }
+    if let Some(activations) = arguments.activations {
+        let typed = backend::activation_scales(activations);
+        if typed != recipe.activations {
+            let name = |scales| match scales {
+                ActivationScales::PerToken => "per-token".to_owned(),
+                ActivationScales::PerTensor => "per-tensor".to_owned(),
+            };
+            return refuse("--activations", name(typed), name(recipe.activations));
+        }
     }
     if let Some(block_size) = arguments.block_size
         && (recipe.method.four_bit_type().is_none() || block_size != recipe.effective_block_size())

@@ -1,5 +1,6 @@
 //! The `fewbit` program as its users meet it: arguments in, streams, files and exit codes out.
 
+mod backends;
 mod bench;
 mod bench_refusals;
 mod calibrate;

@@ -297,7 +297,7 @@ fn recipe_files() {
       |
     3 | blocksize = 64
       | ^^^^^^^^^
-    unknown field `blocksize`, expected one of `version`, `method`, `block_size`, `double_quantization`, `quantize_embeddings`, `skip`, `static_inputs`
+    unknown field `blocksize`, expected one of `version`, `method`, `block_size`, `double_quantization`, `quantize_embeddings`, `activations`, `weight_scales`, `reduce_range`, `skip`, `static_inputs`
       hint: a recipe.toml stands beside every model that fewbit quantized
     ");
     workspace.write("future.toml", "version = 2\nmethod = \"nf4\"\n");

@@ -54,7 +54,8 @@ impl Network {
     ) -> Result<(), ModelError> {
         let tokens = block.tokens();
         let chunk_rows = chunk_rows(self.arithmetic());
-        let most_rows = match (viewer.looks(), members) {
+        let whole = viewer.looks() || self.reads_whole_texts;
+        let most_rows = match (whole, members) {
             (true, _) => tokens,
             (false, 1) => chunk_rows,
             _ => tokens

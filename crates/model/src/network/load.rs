@@ -69,6 +69,10 @@ pub(super) fn load(
         .map(|layer| loader.layer(layer))
         .collect::<Result<Vec<_>, _>>()?;
     let ledger = loader.ledger();
+    let linears = layers.iter().flat_map(EncoderLayer::linears);
+    let reads_whole_texts = linears
+        .chain(embeddings_projection.as_ref())
+        .any(Linear::reads_whole_texts);
     let network = Network {
         kernels,
         word_embeddings,
@@ -78,6 +82,7 @@ pub(super) fn load(
         embeddings_projection,
         relative_bias,
         layers,
+        reads_whole_texts,
         block_scratch: Pool::default(),
         row_scratch: Pool::default(),
         thread_pools: ThreadPools::default(),

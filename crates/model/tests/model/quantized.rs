@@ -100,6 +100,57 @@ fn integer_attention_is_near_float_attention() {
     assert!(difference > 0.0 && difference < 0.5, "{difference}");
 }
 
+/// With one scale for a text its rows stay together, however many they are and whoever shares them: what a tap sees, which is
+/// shown whole texts in any case, is what everyone gets. Each text counts for itself.
+#[test]
+fn a_scale_for_a_text_is_that_of_all_its_rows() {
+    let mut checkpoint = TinyCheckpoint::of("bert-long").with_dynamic_int8(false);
+    let group = &mut checkpoint.config["quantization_config"]["config_groups"]["group_0"];
+    group["input_activations"]["strategy"] = "tensor".into();
+    group["input_activations"]["observer_kwargs"] = serde_json::json!({"reduce_range": true});
+    let network = load(&checkpoint, Isa::Scalar).expect("scalar");
+    let vocabulary = u32::try_from(network.spec().vocab_size).expect("small");
+    let lengths = [network.spec().positions.max_tokens(), 1, 7, 1, 130, 40];
+    assert!(
+        lengths[0] > 128,
+        "more rows than go through a layer at a time: {}",
+        lengths[0]
+    );
+    let texts: Vec<Vec<u32>> = (1u32..)
+        .zip(lengths)
+        .map(|(seed, length)| {
+            (1u32..)
+                .map(|i| i * i * seed % vocabulary)
+                .take(length)
+                .collect()
+        })
+        .collect();
+    let batch = RaggedBatch::from_sequences(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let tapped = network
+        .hidden_states_tapped(&batch, &mut Everything)
+        .expect("runs");
+    for threads in [1, 3] {
+        let states = network.hidden_states(&batch, threads).expect("runs");
+        assert_eq!(bits(&states), bits(&tapped), "{threads} threads");
+    }
+    let alone = texts.iter().flat_map(|text| {
+        let alone = RaggedBatch::from_sequences(&[text]);
+        network.hidden_states(&alone, 3).expect("runs")
+    });
+    assert_eq!(bits(&alone.collect::<Vec<_>>()), bits(&tapped));
+}
+
+/// Looks at everything.
+struct Everything;
+
+impl Tap for Everything {
+    fn wants(&self, _site: &str) -> bool {
+        true
+    }
+
+    fn see(&mut self, _site: &str, _rows: usize, _columns: usize, _values: &[f32]) {}
+}
+
 /// The int8 layers give what the dequantized weights give in float, but for the rounding of activations.
 #[test]
 fn dynamic_int8_is_near_the_float_model_of_the_same_weights() {

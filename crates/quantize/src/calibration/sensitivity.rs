@@ -54,6 +54,7 @@ pub struct Sensitivity {
 struct Measured {
     site: CalibrationSite,
     input: StaticInput,
+    codes: CodeRange,
     fixed: ErrorSums,
     dynamic: ErrorSums,
     approximation: Vec<f32>,
@@ -65,9 +66,11 @@ impl Sensitivity {
     /// # Errors
     /// [`QuantizeError::Calibration`] for statistics of no text.
     pub fn new(statistics: &CalibrationStatistics) -> Result<Self, QuantizeError> {
+        let codes = statistics.signed_codes();
         let measured = |(site, input)| Measured {
             site,
             input,
+            codes,
             fixed: ErrorSums::default(),
             dynamic: ErrorSums::default(),
             approximation: Vec::new(),
@@ -140,9 +143,7 @@ impl Measured {
         };
         let rounded = |x: &f32, by: &AffineParameters, codes| by.dequantize(by.quantize(*x, codes));
         self.approximation.clear();
-        let fixed = values
-            .iter()
-            .map(|x| rounded(x, &parameters, CodeRange::INT8));
+        let fixed = values.iter().map(|x| rounded(x, &parameters, self.codes));
         self.approximation.extend(fixed);
         self.fixed.add(values, &self.approximation);
         self.approximation.clear();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use fewbit_numerics::affine::CodeRange;
 use serde::{Deserialize, Serialize};
 
 use super::CalibrationSite;
@@ -11,9 +12,6 @@ use crate::{Method, ObserverSettings, QuantizeError, Recipe, StaticInput};
 
 /// Version of the file that [`CalibrationStatistics::write`] writes.
 pub const STATISTICS_VERSION: u32 = 1;
-
-/// u8 codes are the signed ones of compressed-tensors plus this.
-const UNSIGNED_OFFSET: i32 = 128;
 
 /// The statistics of every site of one model: saved as JSON, merged, and made into a [`Recipe`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -168,8 +166,9 @@ impl CalibrationStatistics {
     pub(super) fn inputs(&self) -> Result<Vec<(CalibrationSite, StaticInput)>, QuantizeError> {
         self.expect_samples()?;
         let rule = self.settings.rule();
+        // The signed codes of compressed-tensors are the unsigned ones less half of their number: 128, or 64 of a reduced range.
         let offset = match rule.dtype() {
-            QuantizedDType::Quint8 => UNSIGNED_OFFSET,
+            QuantizedDType::Quint8 => -self.signed_codes().min,
             QuantizedDType::Qint8 => 0,
         };
         self.sites
@@ -196,6 +195,14 @@ impl CalibrationStatistics {
             .collect()
     }
 
+    /// The signed codes of an input.
+    pub(super) fn signed_codes(&self) -> CodeRange {
+        match self.settings.rule().reduce_range() {
+            true => CodeRange::INT8.reduced(),
+            false => CodeRange::INT8,
+        }
+    }
+
     /// The recipe in which every site is static.
     ///
     /// # Errors
@@ -215,7 +222,9 @@ impl CalibrationStatistics {
             .filter(|(site, _)| !is_dynamic(&site.name))
             .flat_map(|(site, input)| site.modules.into_iter().map(move |module| (module, input)))
             .collect();
-        Ok(Recipe::new(Method::Static).with_static_inputs(fixed))
+        Ok(Recipe::new(Method::Static)
+            .with_static_inputs(fixed)
+            .with_reduce_range(self.settings.rule().reduce_range()))
     }
 
     /// Reads a file that [`write`](Self::write) wrote.

@@ -1,6 +1,7 @@
 //! Whole conversions of small checkpoints.
 
 mod architectures;
+mod backends;
 mod calibration;
 mod config_file;
 mod directory;

@@ -90,7 +90,7 @@ fn what_is_no_recipe_is_told_with_its_place() {
       |
     3 | blok_size = 64
       | ^^^^^^^^^
-    unknown field `blok_size`, expected one of `version`, `method`, `block_size`, `double_quantization`, `quantize_embeddings`, `skip`, `static_inputs`
+    unknown field `blok_size`, expected one of `version`, `method`, `block_size`, `double_quantization`, `quantize_embeddings`, `activations`, `weight_scales`, `reduce_range`, `skip`, `static_inputs`
       hint: a recipe.toml stands beside every model that fewbit quantized
     ");
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"int3\"")), @r#"

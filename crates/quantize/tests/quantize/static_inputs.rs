@@ -37,7 +37,10 @@ fn layers_with_a_scale_are_static_and_the_others_dynamic() {
     for module in spec.linear_modules() {
         match module.stored_weight(&checkpoint).unwrap() {
             StoredWeight::Int8 {
-                activations: Int8Activations::Static { scale, zero_point },
+                activations:
+                    Int8Activations::Static {
+                        scale, zero_point, ..
+                    },
                 ..
             } => {
                 assert_eq!((scale, zero_point), (0.0625, -9));
