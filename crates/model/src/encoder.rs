@@ -1,12 +1,14 @@
 //! Text in, embeddings out.
 
 use crate::finite::check_values;
+use crate::linear::static_scale;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
 use crate::{LoadLedger, ModelError, Network, RaggedBatch};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::Kernels;
+use fewbit_numerics::affine::AffineParameters;
 use std::path::{Path, PathBuf};
 
 /// Tokenizer, network and pooling of one model directory.
@@ -115,6 +117,24 @@ impl Encoder {
     /// The encoder proper.
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// What `run` gives while the int8 layers that read the rows of `site` (an input, see [`crate::tap`]) quantize them with one scale
+    /// and zero point of signed codes, -128..=127; afterwards all is as before. None if no int8 layer reads them.
+    pub fn with_static_input<R>(
+        &mut self,
+        site: &str,
+        parameters: AffineParameters,
+        run: impl FnOnce(&Self) -> R,
+    ) -> Option<R> {
+        let scales = std::iter::repeat(static_scale(parameters));
+        let before = self.network.replace_input_scales(site, scales);
+        if before.is_empty() {
+            return None;
+        }
+        let result = run(self);
+        self.network.replace_input_scales(site, before.into_iter());
+        Some(result)
     }
 
     /// Where config.json and the weights lie: the model directory, or the folder that its modules.json names.

@@ -51,6 +51,14 @@ pub(crate) enum Then {
 /// Codes of compressed-tensors are signed, those of the kernels are not: both codes and zero points are shifted by this.
 const UNSIGNED_OFFSET: i32 = 128;
 
+/// One scale for all rows, with the zero point of signed codes.
+pub(crate) fn static_scale(parameters: AffineParameters) -> RowScale {
+    RowScale::Static(AffineParameters {
+        scale: parameters.scale,
+        zero_point: parameters.zero_point + UNSIGNED_OFFSET,
+    })
+}
+
 /// Rows that one or several linear layers read; quantized at most once for each scale.
 pub(crate) struct LinearInput<'a> {
     rows: usize,
@@ -141,10 +149,7 @@ impl Linear {
                 scale: match activations {
                     Int8Activations::Dynamic(scheme) => RowScale::PerToken(scheme),
                     Int8Activations::Static { scale, zero_point } => {
-                        RowScale::Static(AffineParameters {
-                            scale,
-                            zero_point: zero_point + UNSIGNED_OFFSET,
-                        })
+                        static_scale(AffineParameters { scale, zero_point })
                     }
                 },
                 largest_gain: largest_magnitude(&scales) * (255.0 * 128.0) * inside as f32,
@@ -219,6 +224,14 @@ impl Linear {
     pub(crate) fn input_scale(&self) -> Option<RowScale> {
         match &self.weight {
             Packed::Int8 { scale, .. } => Some(*scale),
+            _ => None,
+        }
+    }
+
+    /// [`input_scale`](Self::input_scale), to be changed.
+    pub(crate) fn input_scale_mut(&mut self) -> Option<&mut RowScale> {
+        match &mut self.weight {
+            Packed::Int8 { scale, .. } => Some(scale),
             _ => None,
         }
     }
