@@ -19,6 +19,8 @@
 
 mod collector;
 mod fingerprint;
+mod output_effect;
+mod quantization_noise;
 mod sensitivity;
 mod sites;
 mod statistics;
@@ -33,6 +35,7 @@ use fewbit_model::{Encoder, EncoderSpec};
 use crate::selection::without_prefix;
 use crate::{ObserverSettings, QuantizeError, Recipe, Selection};
 use collector::Collector;
+pub use output_effect::{OUTPUT_TEXTS, measure_output_effect};
 pub use sensitivity::{LEAST_SQNR_DB, Sensitivity, SiteSensitivity};
 pub use sites::{CalibrationSite, calibration_sites};
 pub use statistics::{CalibrationStatistics, STATISTICS_VERSION};
@@ -111,6 +114,16 @@ impl Calibrator {
     /// What has been collected so far.
     pub fn statistics(&self) -> &CalibrationStatistics {
         &self.statistics
+    }
+
+    /// What was collected; the model stays loaded and is observed anew.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] if no text was observed.
+    pub fn restart(&mut self) -> Result<CalibrationStatistics, QuantizeError> {
+        self.statistics.expect_samples()?;
+        let nothing = self.statistics.emptied()?;
+        Ok(std::mem::replace(&mut self.statistics, nothing))
     }
 
     /// What was collected.
