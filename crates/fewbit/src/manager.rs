@@ -45,7 +45,7 @@ struct Applied {
 }
 
 /// Texts that run through a model together while it is calibrated.
-const CALIBRATION_BATCH: usize = 32;
+pub(crate) const CALIBRATION_BATCH: usize = 32;
 
 /// One row of [`QuantizationManager::compare_sizes`].
 #[derive(Debug, Clone, PartialEq, Serialize)]

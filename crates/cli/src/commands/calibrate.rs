@@ -10,7 +10,7 @@ use crate::{render, streams};
 use anyhow::{Result, anyhow};
 use fewbit::quantize::calibration::texts::CalibrationFile;
 use fewbit::quantize::calibration::{
-    LEAST_SQNR_DB, OUTPUT_TEXTS, Sensitivity, SiteSensitivity, measure_output_effect, static_recipe,
+    LEAST_SQNR_DB, OUTPUT_TEXTS, Sensitivity, SiteSensitivity, static_recipe,
 };
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
         });
     }
     streams::print(&format!(
-        "{} texts, {} tokens observed; statistics in {}\n{}",
+        "{} texts, {} tokens observed; statistics in {}\n\n{}",
         statistics.samples(),
         statistics.tokens(),
         out.display(),
@@ -123,22 +123,17 @@ impl Calibrated {
         static_recipe(&Checkpoint::open(source)?, recipe, &self.recipe)
     }
 
-    /// Measures on some of the texts what the ranges do to the embeddings of what `recipe` makes of the model in `source`.
-    pub(super) fn measure_output_effect(&mut self, source: &Path, recipe: &Recipe) -> Result<()> {
+    /// Measures on some of the texts what the ranges do to the embeddings of the model that `recipe` makes.
+    pub(super) fn measure_output_effect(&mut self, recipe: &Recipe) -> Result<()> {
         let count = self.texts.len().min(OUTPUT_TEXTS);
         // Evenly spread: files are often sorted.
         let texts: Vec<&String> = (0..count)
             .map(|index| &self.texts[index * self.texts.len() / count])
             .collect();
         let mut progress = Progress::start("sensitivity", 0, Unit::Passes);
-        let result = measure_output_effect(
-            &mut self.sites,
-            self.calibrator.statistics(),
-            (source, self.calibrator.encoder()),
-            recipe,
-            &texts,
-            &mut |done, total| progress.set(done as u64, total as u64, ""),
-        );
+        let mut show = |done, total| progress.set(done as u64, total as u64, "");
+        let calibrator = &self.calibrator;
+        let result = calibrator.measure_output_effect(&mut self.sites, recipe, &texts, &mut show);
         progress.finish();
         Ok(result?)
     }

@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
             .recipe(&source, &recipe)
             .map_err(|error| in_words_of_flags(error, arguments))?;
         if arguments.sensitivity == Some(SensitivityArgument::Output) {
-            calibrated.measure_output_effect(&source, &recipe)?;
+            calibrated.measure_output_effect(&recipe)?;
         }
         sensitivity = calibrated.sites;
     }
@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
     let least = calibrate::least_sqnr_db(&arguments.calibration);
     let costs = match &sensitivity[..] {
         [] => String::new(),
-        sites => render::sensitivity::table(sites, least),
+        sites => render::sensitivity::table(sites, least) + "\n",
     };
     let output = match &arguments.output {
         Some(output) if !arguments.dry_run => output,

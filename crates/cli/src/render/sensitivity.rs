@@ -14,7 +14,7 @@ pub(crate) fn table(sites: &[SiteSensitivity], least_sqnr_db: f64) -> String {
     if measured {
         columns.push(number("effect on\noutput"));
     }
-    columns.push(word("so it is"));
+    columns.push(word("range"));
     let rows = sites.iter().map(|site| {
         let mut cells = vec![
             site.site
@@ -38,7 +38,7 @@ pub(crate) fn table(sites: &[SiteSensitivity], least_sqnr_db: f64) -> String {
         ""
     };
     format!(
-        "what one range costs at each input (less than {least_sqnr_db} dB: dynamic per token):\n{}{legend}\n",
+        "what one range costs at each input (less than {least_sqnr_db} dB: dynamic per token):\n{}{legend}",
         table::render(&columns, rows)
     )
 }

@@ -3,11 +3,12 @@
 use super::kept_models::OutputRoot;
 use super::{CompareTexts, similarity};
 use crate::Error;
+use crate::manager::CALIBRATION_BATCH;
 use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{EmbeddingAgreement, SentenceSimilarity};
 use fewbit_model::{Embeddings, EncodeOptions, Encoder};
 use fewbit_quantize::calibration::texts::{CalibrationFile, DEFAULT_SEED};
-use fewbit_quantize::calibration::{LEAST_SQNR_DB, Sensitivity, static_recipe};
+use fewbit_quantize::calibration::{LEAST_SQNR_DB, Sensitivity, calibration_sites, static_recipe};
 use fewbit_quantize::{
     Backend, Calibrator, Method, ObserverSettings, QuantizePlan, Recipe, quantize_model,
 };
@@ -16,9 +17,6 @@ use std::path::{Path, PathBuf};
 
 /// Draws of each number of texts.
 pub const SEEDS: u64 = 3;
-
-/// Texts that run through the model together while it is calibrated.
-const CALIBRATION_BATCH: usize = 32;
 
 /// What to calibrate with, and what to judge by.
 #[derive(Debug, Clone)]
@@ -206,7 +204,6 @@ pub fn calibration_sweep(
     step(SweepStep::Dynamic);
     let dynamic = make(&Recipe::new(Method::Dynamic))?;
     let checkpoint = Checkpoint::open(source)?;
-    let mut inputs = 0;
     let mut rows = Vec::new();
     for &samples in &options.samples {
         let mut runs = Vec::new();
@@ -222,7 +219,6 @@ pub fn calibration_sweep(
             let calibrated = sensitivity.recipe(&statistics, least)?;
             let recipe = static_recipe(&checkpoint, &Recipe::new(Method::Static), &calibrated)?;
             let sites = sensitivity.sites();
-            inputs = sites.len();
             runs.push(SweepRun {
                 seed,
                 tokens: statistics.tokens(),
@@ -238,7 +234,7 @@ pub fn calibration_sweep(
         seeds: options.seeds().collect(),
         texts: judge.texts.len(),
         texts_kind: options.texts.kind(),
-        inputs,
+        inputs: calibration_sites(calibrator.encoder().network().spec()).len(),
         threads: options.threads,
         isa: crate::isa()?,
         original: judge.similarity(&judge.reference)?,

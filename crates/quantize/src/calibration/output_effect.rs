@@ -22,60 +22,64 @@ use fewbit_numerics::error_statistics::cosine;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{CalibrationStatistics, SiteSensitivity};
+use super::{Calibrator, SiteSensitivity};
 use crate::{Method, QuantizeError, Recipe, quantize_model};
 
 /// Texts that the effect is measured on, at most.
 pub const OUTPUT_TEXTS: usize = 32;
 
-/// Sets [`SiteSensitivity::output_effect`] of every site that a quantized layer reads.
-///
-/// `source` is the directory of the float model `float`, `recipe` says which of its layers are quantized, and the scales are those of
-/// `statistics`. `progress(done, total)` counts passes over the texts.
-///
-/// # Errors
-/// Those of [`quantize_model`] and [`Encoder::encode`]; [`QuantizeError::Calibration`] for no text.
-pub fn measure_output_effect<S: AsRef<str> + Sync>(
-    sites: &mut [SiteSensitivity],
-    statistics: &CalibrationStatistics,
-    (source, float): (&Path, &Encoder),
-    recipe: &Recipe,
-    texts: &[S],
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<(), QuantizeError> {
-    if texts.is_empty() {
-        return Err(QuantizeError::Calibration {
-            place: "effect on the output".to_owned(),
-            expected: "at least one text".to_owned(),
-            found: "none".to_owned(),
-            hint: "saved statistics hold no texts: give some with --calibration".to_owned(),
-        });
-    }
-    let inputs = statistics.inputs()?;
-    let total = inputs.len() + 2;
-    let mut done = 0;
-    let mut pass = |encoder: &Encoder| -> Result<Embeddings, ModelError> {
-        let embeddings = encoder.encode(texts, &EncodeOptions::default())?;
-        done += 1;
-        progress(done, total);
-        Ok(embeddings)
-    };
-    let reference = pass(float)?;
-    let mut dynamic = DynamicModel::write(source, recipe)?;
-    let loss_of_dynamic = loss(&reference, &pass(&dynamic.encoder)?);
-    for ((site, input), sensitivity) in inputs.iter().zip(sites) {
-        let parameters = AffineParameters {
-            scale: input.scale,
-            zero_point: input.zero_point.into(),
+impl Calibrator {
+    /// Sets [`SiteSensitivity::output_effect`] of each of `sites`, those of [`Sensitivity`](super::Sensitivity) of what was collected so
+    /// far, that a quantized layer reads: `recipe` says which layers are quantized, and whether the embeddings are.
+    /// `progress(done, total)` counts passes over the texts.
+    ///
+    /// # Errors
+    /// Those of [`quantize_model`] and [`Encoder::encode`]; [`QuantizeError::Calibration`] for no text.
+    pub fn measure_output_effect<S: AsRef<str> + Sync>(
+        &self,
+        sites: &mut [SiteSensitivity],
+        recipe: &Recipe,
+        texts: &[S],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), QuantizeError> {
+        if texts.is_empty() {
+            return Err(QuantizeError::Calibration {
+                place: "effect on the output".to_owned(),
+                expected: "at least one text".to_owned(),
+                found: "none".to_owned(),
+                hint: "saved statistics hold no texts: give some with --calibration".to_owned(),
+            });
+        }
+        let inputs = self.statistics.inputs()?;
+        let total = inputs.len() + 2;
+        let mut done = 0;
+        let mut pass = |encoder: &Encoder| -> Result<Embeddings, ModelError> {
+            let embeddings = encoder.encode(texts, &EncodeOptions::default())?;
+            done += 1;
+            progress(done, total);
+            Ok(embeddings)
         };
-        let embeddings = dynamic
-            .encoder
-            .with_static_input(&site.name, parameters, &mut pass);
-        let embeddings = embeddings.transpose()?;
-        sensitivity.output_effect =
-            embeddings.map(|embeddings| loss(&reference, &embeddings) - loss_of_dynamic);
+        let reference = pass(&self.encoder)?;
+        let mut dynamic = DynamicModel::write(&self.source, recipe)?;
+        let loss_of_dynamic = loss(&reference, &pass(&dynamic.encoder)?);
+        for sensitivity in sites {
+            let found = inputs
+                .iter()
+                .find(|(site, _)| site.name == sensitivity.site);
+            let Some((site, input)) = found else { continue };
+            let parameters = AffineParameters {
+                scale: input.scale,
+                zero_point: input.zero_point.into(),
+            };
+            let embeddings = dynamic
+                .encoder
+                .with_static_input(&site.name, parameters, &mut pass);
+            sensitivity.output_effect = embeddings
+                .transpose()?
+                .map(|embeddings| loss(&reference, &embeddings) - loss_of_dynamic);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The model of the method `dynamic` in a temporary directory.

@@ -35,7 +35,7 @@ pub struct SiteSensitivity {
     /// Signal to noise ratio with a range for each token, in dB.
     pub dynamic_sqnr_db: f64,
     /// What a static range adds to 1 - mean cosine of the embeddings to those of the float model, if that was measured:
-    /// [`measure_output_effect`](super::measure_output_effect).
+    /// [`Calibrator::measure_output_effect`](super::Calibrator::measure_output_effect).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_effect: Option<f64>,
 }

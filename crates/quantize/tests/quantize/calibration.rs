@@ -8,8 +8,7 @@ use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::error_statistics::{ErrorSums, cosine};
 use fewbit_quantize::calibration::texts::CalibrationFile;
 use fewbit_quantize::calibration::{
-    CalibrationStatistics, Calibrator, Sensitivity, calibration_sites, measure_output_effect,
-    static_recipe,
+    CalibrationStatistics, Calibrator, Sensitivity, calibration_sites, static_recipe,
 };
 use fewbit_quantize::{Backend, ObserverKind, ObserverSettings, QuantizeError, Recipe};
 use fewbit_quantize::{Method, quantize_model};
@@ -220,7 +219,9 @@ fn statistics_tell_the_noise_that_quantizing_makes() {
 #[test]
 fn one_site_alone_is_static_as_in_a_model_that_was_written_so() {
     let source = source(TinyBert::f32());
-    let statistics = calibrate(&source, min_max(), &TEXTS);
+    let mut calibrator = Calibrator::prepare(&source.directory, min_max()).unwrap();
+    calibrator.observe(&TEXTS).unwrap();
+    let statistics = calibrator.statistics();
     let all = statistics.recipe().unwrap();
     let open = |recipe: &Recipe, name: &str| {
         let out = source.out(name);
@@ -239,17 +240,13 @@ fn one_site_alone_is_static_as_in_a_model_that_was_written_so() {
         let cosines = rows.zip(expected.chunks(32)).map(|(a, b)| cosine(a, b));
         1.0 - cosines.sum::<f64>() / TEXTS.len() as f64
     };
-    let mut sensitivity = Sensitivity::new(&statistics).unwrap().sites().to_vec();
+    let mut sensitivity = Sensitivity::new(statistics).unwrap().sites().to_vec();
     let mut passes = Vec::new();
-    measure_output_effect(
-        &mut sensitivity,
-        &statistics,
-        (&source.directory, &float),
-        &Recipe::new(Method::Static),
-        &TEXTS,
-        &mut |done, total| passes.push((done, total)),
-    )
-    .unwrap();
+    let recipe = Recipe::new(Method::Static);
+    let progress = &mut |done, total| passes.push((done, total));
+    calibrator
+        .measure_output_effect(&mut sensitivity, &recipe, &TEXTS, progress)
+        .unwrap();
     assert_eq!(passes, (1..=10).map(|done| (done, 10)).collect::<Vec<_>>());
     for (index, site) in sensitivity.iter().enumerate() {
         let mut inputs = all.static_inputs.clone();
@@ -269,14 +266,7 @@ fn one_site_alone_is_static_as_in_a_model_that_was_written_so() {
         assert_eq!(site.output_effect, Some(effect), "{}", site.site);
     }
     let none: [&str; 0] = [];
-    let error = measure_output_effect(
-        &mut sensitivity,
-        &statistics,
-        (&source.directory, &float),
-        &Recipe::new(Method::Static),
-        &none,
-        &mut |_, _| {},
-    );
+    let error = calibrator.measure_output_effect(&mut sensitivity, &recipe, &none, &mut |_, _| {});
     let error = error.unwrap_err().to_string();
     assert!(error.contains("expected at least one text"), "{error}");
 }
