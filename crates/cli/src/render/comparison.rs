@@ -167,15 +167,16 @@ fn notes(comparison: &Comparison) -> Vec<String> {
     if has(&[Fp16, Bf16]) {
         notes.push("fp16 and bf16 are storage: the arithmetic is f32, so they halve the size, not the time.".to_owned());
     }
-    match (has(&[Dynamic]), has(&[Static])) {
-        (true, true) => notes.push("dynamic and static compute in int8.".to_owned()),
-        (true, false) => {
-            notes.push("dynamic is the one method here that computes in int8.".to_owned())
-        }
-        (false, true) => {
-            notes.push("static is the one method here that computes in int8.".to_owned())
-        }
-        (false, false) => {}
+    let integer: Vec<fewbit::Method> = [Dynamic, Static]
+        .into_iter()
+        .filter(|&method| has(&[method]))
+        .collect();
+    match integer[..] {
+        [] => {}
+        [method] => notes.push(format!(
+            "{method} is the one method here that computes in int8."
+        )),
+        _ => notes.push("dynamic and static compute in int8.".to_owned()),
     }
     if has(&[WeightOnly, Nf4, Fp4]) {
         notes.push("weight-only, nf4 and fp4 are small, not fast: their weights become floats again to compute with.".to_owned());
