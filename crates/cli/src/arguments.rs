@@ -99,6 +99,9 @@ pub(crate) struct QuantizeArguments {
     pub(crate) activations: Option<ActivationsArgument>,
     #[command(flatten)]
     pub(crate) calibration: CalibrationArguments,
+    /// static: what the table of inputs shows of a range's cost; which inputs are dynamic is decided by sqnr [default: sqnr]
+    #[arg(long, value_enum, value_name = "MEASURE", requires = "calibration")]
+    pub(crate) sensitivity: Option<SensitivityArgument>,
     /// Show what would be done to every module and the size it gives; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -117,12 +120,7 @@ pub(crate) struct CalibrationArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) stats: Vec<PathBuf>,
     /// static: inputs whose signal to noise ratio with one range is lower become dynamic per token, in dB [default: 30]
-    #[arg(
-        long,
-        value_name = "DB",
-        allow_hyphen_values = true,
-        requires = "calibration"
-    )]
+    #[arg(long, value_name = "DB", allow_hyphen_values = true)]
     pub(crate) min_sqnr: Option<f64>,
     #[command(flatten)]
     pub(crate) texts: CalibrationTexts,
@@ -189,6 +187,15 @@ pub(crate) enum ActivationsArgument {
     PerToken,
     /// A scale for a whole text, by the rule of PyTorch's quantize_dynamic
     PerTensor,
+}
+
+/// Measures of what one range costs, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SensitivityArgument {
+    /// Signal to noise ratio of the input
+    Sqnr,
+    /// And what each input alone does to the embeddings (a pass over 32 texts for each)
+    Output,
 }
 
 /// Backends, as typed.
@@ -296,15 +303,17 @@ pub(crate) enum TextFormat {
 /// visit every model in turn, so that a drifting machine disturbs all alike.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Methods: fp16, bf16, dynamic, weight-only, nf4, fp4 (int4 is read as nf4).
-  dynamic+embeddings, weight-only+embeddings   int8 codes for the word embeddings, too
+Methods: fp16, bf16, dynamic, static, weight-only, nf4, fp4 (int4 is read as nf4).
+  dynamic+embeddings, static+embeddings, weight-only+embeddings
+                                               int8 codes for the word embeddings, too
   nf4+double, fp4+double                       double quantization
-The names that tables print (`nf4 + double quantization`) are read, too.")]
+The names that tables print (`nf4 + double quantization`) are read, too.
+static needs --calibration FILE (or --stats FILE), and takes part by itself where one is given.")]
 pub(crate) struct CompareArguments {
     /// Model directory or Hub id
     pub(crate) model: String,
     /// Methods to compare, separated by commas [default: fp16, bf16, dynamic, dynamic+embeddings, weight-only, nf4,
-    /// nf4+double, fp4]
+    /// nf4+double, fp4] and static, where there is something to calibrate with
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
     pub(crate) methods: Vec<String>,
     /// Sentence pairs with scores (JSONL: sentence1, sentence2, score): adds the Spearman correlation
@@ -313,6 +322,20 @@ pub(crate) struct CompareArguments {
     /// Texts to compare embeddings on (lines, or JSONL with a field `text`)
     #[arg(long, value_name = "FILE")]
     pub(crate) texts: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) calibration: CalibrationArguments,
+    /// Instead of methods, compare `static` calibrated on so many texts, for instance 1,4,16,64,256,1024: each number is drawn
+    /// with three seeds, from --seed on
+    #[arg(
+        long,
+        value_name = "N,N",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        value_parser = number_of_samples,
+        requires = "calibration",
+        conflicts_with_all = ["methods", "stats", "samples", "keep", "max_drop"]
+    )]
+    pub(crate) calibration_sweep: Vec<usize>,
     /// Keep the quantized models in this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
@@ -374,6 +397,11 @@ pub(crate) struct ThreadsArgument {
 
 fn number_of_threads(text: &str) -> Result<usize, String> {
     number_in(text, 1..=threads::MAXIMUM)
+}
+
+fn number_of_samples(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse().ok().filter(|&number| number > 0);
+    number.ok_or_else(|| "expected a number of texts, 1 or more".to_owned())
 }
 
 fn batch_size(text: &str) -> Result<usize, String> {

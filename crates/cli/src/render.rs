@@ -1,9 +1,11 @@
 //! Results as text for people.
 
 pub(crate) mod benchmark;
+pub(crate) mod calibration_sweep;
 pub(crate) mod comparison;
 pub(crate) mod inspection;
 pub(crate) mod numbers;
 pub(crate) mod progress;
 pub(crate) mod quantization;
+pub(crate) mod sensitivity;
 pub(crate) mod table;

@@ -1,5 +1,6 @@
 //! One model under several methods, measured side by side.
 
+pub mod calibration_sweep;
 mod kept_models;
 mod methods;
 mod sample_texts;
@@ -14,9 +15,9 @@ use crate::measure::{LATENCY_TEXTS, Measure, MeasureRequest, Speed, spread};
 use crate::size::ModelSize;
 use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{
-    ComparisonRow, EvaluateError, MeasuredModel, MetricError, ReferenceFacts, SentenceSimilarity,
+    ComparisonRow, EvaluateError, MetricError, ReferenceFacts, SentenceSimilarity,
 };
-use fewbit_model::Encoder;
+use fewbit_model::{Embeddings, Encoder};
 use fewbit_quantize::{QuantizePlan, Recipe, quantize_model};
 use kept_models::{OutputRoot, directory_name};
 use methods::refuse_duplicates;
@@ -189,18 +190,16 @@ fn check(source: &Path, options: &CompareOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// The correlation of each model with the scores; none for a model that finds all pairs equally similar.
-fn similarities(
-    models: &[MeasuredModel],
+/// The correlation of a model's embeddings with the scores; none for a model that finds all pairs equally similar.
+fn similarity(
+    embeddings: &Embeddings,
     scores: &[f64],
-) -> Result<Vec<Option<SentenceSimilarity>>, Error> {
-    let one = |model: &MeasuredModel| match SentenceSimilarity::evaluate(&model.embeddings, scores)
-    {
+) -> Result<Option<SentenceSimilarity>, Error> {
+    match SentenceSimilarity::evaluate(embeddings, scores) {
         Ok(similarity) => Ok(Some(similarity)),
         Err(EvaluateError::Metric(MetricError::Constant { .. })) => Ok(None),
         Err(error) => Err(error.into()),
-    };
-    models.iter().map(one).collect()
+    }
 }
 
 /// Makes a model of every recipe, measures each and the original, and puts the figures side by side.
@@ -311,8 +310,8 @@ pub fn compare(
     };
     let mut compared = fewbit_evaluate::compare(&models[0], &models[1..], &facts)?;
     if let Some(scores) = &scores {
-        for (row, similarity) in compared.rows.iter_mut().zip(similarities(&models, scores)?) {
-            row.similarity = similarity;
+        for (row, model) in compared.rows.iter_mut().zip(&models) {
+            row.similarity = similarity(&model.embeddings, scores)?;
         }
     }
     let rows = compared

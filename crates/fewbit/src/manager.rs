@@ -45,7 +45,7 @@ struct Applied {
 }
 
 /// Texts that run through a model together while it is calibrated.
-const CALIBRATION_BATCH: usize = 32;
+pub(crate) const CALIBRATION_BATCH: usize = 32;
 
 /// One row of [`QuantizationManager::compare_sizes`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -243,7 +243,7 @@ pub struct PreparedStaticQuantization {
 }
 
 impl PreparedStaticQuantization {
-    /// Observes the model on texts, and measures on the same texts which inputs tolerate one scale.
+    /// Observes the model on texts, and finds out which inputs tolerate one scale.
     ///
     /// # Errors
     /// No text, an empty one, or one that the model cannot be run on.
@@ -254,14 +254,11 @@ impl PreparedStaticQuantization {
         for batch in texts.chunks(CALIBRATION_BATCH) {
             self.calibrator.observe(batch)?;
         }
-        let mut sensitivity = Sensitivity::new(self.calibrator.statistics())?;
-        for batch in texts.chunks(CALIBRATION_BATCH) {
-            sensitivity.observe(self.calibrator.encoder(), batch)?;
-        }
         let statistics = self.calibrator.finish()?;
+        let sensitivity = Sensitivity::new(&statistics)?;
         Ok(CalibratedStaticQuantization {
             recipe: sensitivity.recipe(&statistics, LEAST_SQNR_DB)?,
-            sites: sensitivity.sites(),
+            sites: sensitivity.sites().to_vec(),
         })
     }
 }

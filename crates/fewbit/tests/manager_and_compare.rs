@@ -272,7 +272,7 @@ fn methods_read_as_they_are_typed() {
         label("nf4 + double quant."),
         Ok("nf4 + double quantization".to_owned())
     );
-    let expected = "expected one of fp16, bf16, dynamic, dynamic+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4)";
+    let expected = "expected one of fp16, bf16, dynamic, dynamic+embeddings, static, static+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4)";
     for wrong in ["", "nf4+", "dynamic+double", "int3"] {
         assert_eq!(
             label(wrong).unwrap_err(),

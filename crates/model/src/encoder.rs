@@ -1,11 +1,13 @@
 //! Text in, embeddings out.
 
 use crate::finite::check_values;
+use crate::linear::InputScale;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
 use crate::{LoadLedger, ModelError, Network, RaggedBatch};
 use fewbit_checkpoint::Checkpoint;
+use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_kernels::Kernels;
 use std::path::{Path, PathBuf};
 
@@ -115,6 +117,26 @@ impl Encoder {
     /// The encoder proper.
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// What `run` gives while the int8 layers that read the rows of `site` (an input, see [`crate::tap`]) quantize them as `activations` says;
+    /// afterwards all is as before. None if no int8 layer reads them.
+    ///
+    /// [`Int8Activations::DynamicPerTensor`] needs layers that were loaded for it: whole texts must come together.
+    pub fn with_input_quantization<R>(
+        &mut self,
+        site: &str,
+        activations: Int8Activations,
+        run: impl FnOnce(&Self) -> R,
+    ) -> Option<R> {
+        let scales = std::iter::repeat(InputScale::of(activations));
+        let before = self.network.replace_input_scales(site, scales);
+        if before.is_empty() {
+            return None;
+        }
+        let result = run(self);
+        self.network.replace_input_scales(site, before.into_iter());
+        Some(result)
     }
 
     /// Where config.json and the weights lie: the model directory, or the folder that its modules.json names.

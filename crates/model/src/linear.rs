@@ -50,7 +50,7 @@ pub(crate) enum InputScale {
 }
 
 impl InputScale {
-    fn of(activations: Int8Activations) -> Self {
+    pub(crate) fn of(activations: Int8Activations) -> Self {
         match activations {
             Int8Activations::Dynamic(scheme) => Self::Rows(RowScale::PerToken(scheme)),
             Int8Activations::DynamicPerTensor { reduce_range } => Self::Text { reduce_range },
@@ -273,6 +273,14 @@ impl Linear {
             _ => return false,
         };
         matches!(scale, InputScale::Text { .. })
+    }
+
+    /// How this layer quantizes its input, to be changed, if it does.
+    pub(crate) fn input_scale_mut(&mut self) -> Option<&mut InputScale> {
+        match &mut self.weight {
+            Packed::Int8 { scale, .. } => Some(scale),
+            _ => None,
+        }
     }
 
     /// Runs into `out` (rows, out_features).

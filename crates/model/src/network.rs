@@ -2,6 +2,7 @@
 
 mod block;
 mod forward;
+mod input_scales;
 mod load;
 pub(crate) mod relative_bias;
 mod scratch;

@@ -90,16 +90,22 @@ impl ErrorSums {
     pub fn statistics(&self) -> ErrorStatistics {
         let n = self.elements.max(1) as f64;
         ErrorStatistics {
-            sqnr_db: if self.noise == 0.0 {
-                f64::INFINITY
-            } else {
-                10.0 * (self.angle.squares_a / self.noise).log10()
-            },
+            sqnr_db: sqnr_db(self.angle.squares_a, self.noise),
             cosine: self.angle.cosine(),
             mean_absolute: self.absolute / n,
             max_absolute: self.max_absolute,
             rmse: (self.noise / n).sqrt(),
         }
+    }
+}
+
+/// Signal to noise ratio in decibels, `10 log10(signal / noise)`, of a sum of squares and a sum of squared errors; see
+/// [`ErrorStatistics::sqnr_db`] for its limits.
+pub fn sqnr_db(signal: f64, noise: f64) -> f64 {
+    if noise == 0.0 {
+        f64::INFINITY
+    } else {
+        10.0 * (signal / noise).log10()
     }
 }
 

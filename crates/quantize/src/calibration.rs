@@ -19,13 +19,15 @@
 
 mod collector;
 mod fingerprint;
+mod output_effect;
+mod quantization_noise;
 mod sensitivity;
 mod sites;
 mod statistics;
 pub mod texts;
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{Encoder, EncoderSpec};
@@ -33,6 +35,7 @@ use fewbit_model::{Encoder, EncoderSpec};
 use crate::selection::without_prefix;
 use crate::{ObserverSettings, QuantizeError, Recipe, Selection};
 use collector::Collector;
+pub use output_effect::OUTPUT_TEXTS;
 pub use sensitivity::{LEAST_SQNR_DB, Sensitivity, SiteSensitivity};
 pub use sites::{CalibrationSite, calibration_sites};
 pub use statistics::{CalibrationStatistics, STATISTICS_VERSION};
@@ -40,6 +43,8 @@ pub use statistics::{CalibrationStatistics, STATISTICS_VERSION};
 /// A float model whose layers' inputs are observed.
 #[derive(Debug)]
 pub struct Calibrator {
+    /// The directory that was named: that of the model, its modules and all.
+    source: PathBuf,
     encoder: Encoder,
     statistics: CalibrationStatistics,
 }
@@ -53,7 +58,8 @@ impl Calibrator {
         source: impl AsRef<Path>,
         settings: ObserverSettings,
     ) -> Result<Self, QuantizeError> {
-        let encoder = Encoder::open(source)?;
+        let source = source.as_ref().to_owned();
+        let encoder = Encoder::open(&source)?;
         let checkpoint = Checkpoint::open(encoder.checkpoint_directory())?;
         crate::plan::require_float_source(&checkpoint)?;
         let spec = encoder.network().spec();
@@ -63,6 +69,7 @@ impl Calibrator {
             calibration_sites(spec),
         )?;
         Ok(Self {
+            source,
             encoder,
             statistics,
         })
@@ -111,6 +118,16 @@ impl Calibrator {
     /// What has been collected so far.
     pub fn statistics(&self) -> &CalibrationStatistics {
         &self.statistics
+    }
+
+    /// What was collected; the model stays loaded and is observed anew.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] if no text was observed.
+    pub fn restart(&mut self) -> Result<CalibrationStatistics, QuantizeError> {
+        self.statistics.expect_samples()?;
+        let nothing = self.statistics.emptied()?;
+        Ok(std::mem::replace(&mut self.statistics, nothing))
     }
 
     /// What was collected.

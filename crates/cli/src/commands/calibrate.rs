@@ -6,15 +6,17 @@ use crate::arguments::{
 };
 use crate::failure::UsageError;
 use crate::render::progress::{Progress, Unit};
-use crate::streams;
+use crate::{render, streams};
 use anyhow::{Result, anyhow};
 use fewbit::quantize::calibration::texts::CalibrationFile;
-use fewbit::quantize::calibration::{LEAST_SQNR_DB, Sensitivity, SiteSensitivity, static_recipe};
+use fewbit::quantize::calibration::{
+    LEAST_SQNR_DB, OUTPUT_TEXTS, Sensitivity, SiteSensitivity, static_recipe,
+};
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
     ActivationScales, Backend, CalibrationStatistics, Calibrator, ObserverKind, ObserverSettings,
 };
-use fewbit::{Checkpoint, Method, Recipe};
+use fewbit::{Checkpoint, Method, QuantizeError, Recipe};
 use serde::Serialize;
 use std::path::Path;
 
@@ -28,6 +30,7 @@ struct Summary<'a> {
     samples: u64,
     tokens: u64,
     settings: ObserverSettings,
+    sensitivity: &'a [SiteSensitivity],
 }
 
 pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Result<()> {
@@ -44,40 +47,32 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
     observe(&texts, "calibrate", |batch| Ok(calibrator.observe(batch)?))?;
     let statistics = calibrator.finish()?;
     statistics.write(out)?;
+    let sensitivity = Sensitivity::new(&statistics)?;
     if global.json {
         return streams::print_json(&Summary {
             stats: out,
             samples: statistics.samples(),
             tokens: statistics.tokens(),
             settings: statistics.settings(),
+            sensitivity: sensitivity.sites(),
         });
     }
     streams::print(&format!(
-        "{} texts, {} tokens observed; statistics in {}\n",
+        "{} texts, {} tokens observed; statistics in {}\n\n{}",
         statistics.samples(),
         statistics.tokens(),
-        out.display()
+        out.display(),
+        render::sensitivity::table(sensitivity.sites(), LEAST_SQNR_DB)
     ))
 }
 
 /// Refuses calibration flags that would have no effect, and `static` without anything to calibrate with.
 pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<(), UsageError> {
-    let CalibrationArguments {
-        calibration, stats, ..
-    } = &arguments.calibration;
-    if arguments.calibration.min_sqnr.is_some_and(f64::is_nan) {
-        return Err(UsageError(
-            "--min-sqnr: expected a number of decibels, found NaN\n  hint: 30 is the default"
-                .to_owned(),
-        ));
-    }
-    let given = calibration.is_some() || !stats.is_empty();
+    let calibration = &arguments.calibration;
     // Scales per tensor at run time have a backend, too, but nothing to observe.
     let of_run_time =
         recipe.activations == ActivationScales::PerTensor && arguments.recipe.is_none();
-    let named = given
-        || arguments.calibration.texts.observer.is_some()
-        || !(of_run_time || arguments.calibration.texts.is_default());
+    let named = is_named(calibration, of_run_time)?;
     if named && arguments.recipe.is_some() {
         return Err(UsageError(
             "flags of calibration do not go with --recipe, which holds the scales that calibration chose\n  hint: give --method static instead of the recipe to calibrate again".to_owned(),
@@ -89,20 +84,73 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
             recipe.method
         )));
     }
-    if !given && arguments.recipe.is_none() && recipe.method == Method::Static {
-        return Err(UsageError(
-            "--method static: expected --calibration FILE or --stats FILE\n  hint: a few hundred texts like those that the model will see, one a line; `dynamic` needs none".to_owned(),
-        ));
+    if !is_given(calibration) && arguments.recipe.is_none() && recipe.method == Method::Static {
+        return Err(UsageError(format!("--method static: {EXPECTED_TEXTS}")));
     }
     Ok(())
 }
 
-/// `recipe` with the scales that calibration chooses for the model in `source`.
-pub(super) fn calibrated(
-    source: &Path,
-    recipe: &Recipe,
+/// What `static` needs.
+pub(super) const EXPECTED_TEXTS: &str = "expected --calibration FILE or --stats FILE\n  hint: a few hundred texts like those that the model will see, one a line; `dynamic` needs none";
+
+/// Whether there is anything to calibrate with.
+pub(super) fn is_given(arguments: &CalibrationArguments) -> bool {
+    arguments.calibration.is_some() || !arguments.stats.is_empty()
+}
+
+/// Whether any flag of calibration was typed; where a backend alone does not mean one, `backend_apart`.
+pub(super) fn is_named(
     arguments: &CalibrationArguments,
-) -> Result<Recipe> {
+    backend_apart: bool,
+) -> Result<bool, UsageError> {
+    if arguments.min_sqnr.is_some_and(f64::is_nan) {
+        return Err(UsageError(
+            "--min-sqnr: expected a number of decibels, found NaN\n  hint: 30 is the default"
+                .to_owned(),
+        ));
+    }
+    let texts = &arguments.texts;
+    Ok(is_given(arguments)
+        || arguments.min_sqnr.is_some()
+        || texts.observer.is_some()
+        || !(backend_apart || texts.is_default()))
+}
+
+/// What calibration found out about a model.
+pub(super) struct Calibrated {
+    calibrator: Calibrator,
+    /// None where statistics took their place.
+    texts: Vec<String>,
+    /// With the scale of every input that tolerates one.
+    recipe: Recipe,
+    /// What one range costs, input by input.
+    pub(super) sites: Vec<SiteSensitivity>,
+}
+
+impl Calibrated {
+    /// `recipe` with the scales of the layers in `source` that it quantizes.
+    pub(super) fn recipe(&self, source: &Path, recipe: &Recipe) -> Result<Recipe, QuantizeError> {
+        static_recipe(&Checkpoint::open(source)?, recipe, &self.recipe)
+    }
+
+    /// Measures on some of the texts what the ranges do to the embeddings of the model that `recipe` makes.
+    pub(super) fn measure_output_effect(&mut self, recipe: &Recipe) -> Result<()> {
+        let count = self.texts.len().min(OUTPUT_TEXTS);
+        // Evenly spread: files are often sorted.
+        let texts: Vec<&String> = (0..count)
+            .map(|index| &self.texts[index * self.texts.len() / count])
+            .collect();
+        let mut progress = Progress::start("sensitivity", 0, Unit::Passes);
+        let mut show = |done, total| progress.set(done as u64, total as u64, "");
+        let calibrator = &self.calibrator;
+        let result = calibrator.measure_output_effect(&mut self.sites, recipe, &texts, &mut show);
+        progress.finish();
+        Ok(result?)
+    }
+}
+
+/// Calibrates the model in `source` as the flags say.
+pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Result<Calibrated> {
     let texts = match &arguments.calibration {
         Some(file) => texts(file, &arguments.texts)?,
         None => Vec::new(),
@@ -119,30 +167,8 @@ pub(super) fn calibrated(
         calibrator.merge(statistics)?;
     }
     observe(&texts, "calibrate", |batch| Ok(calibrator.observe(batch)?))?;
-    let mut sensitivity = Sensitivity::new(calibrator.statistics())?;
-    observe(&texts, "sensitivity", |batch| {
-        Ok(sensitivity.observe(calibrator.encoder(), batch)?)
-    })?;
-    let calibrated = if texts.is_empty() {
-        streams::note(
-            "without --calibration FILE nothing tells which inputs tolerate one range: all of them are static\n",
-        );
-        calibrator.finish()?.recipe()?
-    } else {
-        let least = arguments.min_sqnr.unwrap_or(LEAST_SQNR_DB);
-        tell(&sensitivity.sites(), least);
-        sensitivity.recipe(calibrator.statistics(), least)?
-    };
-    Ok(static_recipe(
-        &Checkpoint::open(source)?,
-        recipe,
-        &calibrated,
-    )?)
-}
-
-/// Says which sites are not static, and why.
-fn tell(sites: &[SiteSensitivity], least: f64) {
-    for site in sites {
+    let sensitivity = Sensitivity::new(calibrator.statistics())?;
+    for site in sensitivity.sites() {
         let SiteSensitivity {
             site: name,
             static_sqnr_db,
@@ -151,23 +177,17 @@ fn tell(sites: &[SiteSensitivity], least: f64) {
         } = site;
         tracing::info!(site = name, static_sqnr_db, dynamic_sqnr_db, "sensitivity");
     }
-    let dynamic: Vec<&SiteSensitivity> =
-        sites.iter().filter(|site| site.is_dynamic(least)).collect();
-    if dynamic.is_empty() {
-        return;
-    }
-    let mut text = format!(
-        "dynamic per token, as one range would cost too much there ({} of {} inputs):\n",
-        dynamic.len(),
-        sites.len()
-    );
-    for site in dynamic {
-        text.push_str(&format!(
-            "  {}: SQNR {:.1} dB static, {:.1} dB per token\n",
-            site.site, site.static_sqnr_db, site.dynamic_sqnr_db
-        ));
-    }
-    streams::note(&text);
+    Ok(Calibrated {
+        recipe: sensitivity.recipe(calibrator.statistics(), least_sqnr_db(arguments))?,
+        sites: sensitivity.sites().to_vec(),
+        calibrator,
+        texts,
+    })
+}
+
+/// The signal to noise ratio below which an input becomes dynamic.
+pub(super) fn least_sqnr_db(arguments: &CalibrationArguments) -> f64 {
+    arguments.min_sqnr.unwrap_or(LEAST_SQNR_DB)
 }
 
 fn texts(file: &Path, arguments: &CalibrationTexts) -> Result<Vec<String>> {
@@ -207,7 +227,7 @@ pub(super) fn backend(argument: BackendArgument) -> Backend {
 }
 
 /// The observer of activations that the flags name.
-fn settings(arguments: &CalibrationTexts) -> Result<ObserverSettings> {
+pub(super) fn settings(arguments: &CalibrationTexts) -> Result<ObserverSettings> {
     let defaults = backend(arguments.backend).qconfig().activation();
     let kind = match arguments.observer {
         None => return Ok(defaults),

@@ -1,7 +1,9 @@
 //! `fewbit compare`
 
+mod calibration_sweep;
 mod child_process;
 
+use super::calibrate;
 use crate::arguments::{CompareArguments, GlobalArguments};
 use crate::failure::{GateMissed, UsageError};
 use crate::render::progress::Steps;
@@ -9,10 +11,10 @@ use crate::{render, streams};
 use anyhow::{Result, anyhow};
 use child_process::ChildProcess;
 use fewbit::compare::{
-    CompareOptions, CompareStep, CompareTexts, compare, default_recipes, parse_methods,
+    CompareOptions, CompareStep, CompareTexts, compare, default_recipes, method_name, parse_methods,
 };
 use fewbit::evaluate::{read_sentence_pairs, read_texts};
-use fewbit::threads;
+use fewbit::{Method, Recipe, threads};
 
 pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Result<()> {
     if let Some(max_drop) = arguments.max_drop
@@ -23,20 +25,40 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
         ))
         .into());
     }
-    let recipes = if arguments.methods.is_empty() {
-        default_recipes()
-    } else {
-        parse_methods(&arguments.methods)
-            .map_err(|error| UsageError(format!("--methods: {error}")))?
-    };
+    if let Some(calibration) = &arguments.calibration.calibration
+        && !arguments.calibration_sweep.is_empty()
+    {
+        return calibration_sweep::run(arguments, calibration, global);
+    }
+    let mut recipes = recipes(arguments)?;
+    let texts = compare_texts(arguments)?;
+    let threads = threads::resolve(arguments.threads.threads)?.count;
+    let source = super::resolve(&arguments.model)?;
+    if recipes
+        .iter()
+        .any(|recipe| recipe.method.needs_calibration())
+    {
+        let calibrated = calibrate::calibrate(&source, &arguments.calibration)?;
+        let least = calibrate::least_sqnr_db(&arguments.calibration);
+        let sites = &calibrated.sites;
+        let dynamic = sites.iter().filter(|site| site.is_dynamic(least)).count();
+        streams::note(&format!(
+            "static: {dynamic} of {} inputs are dynamic per token, as one range would cost too much there\n",
+            sites.len()
+        ));
+        for recipe in &mut recipes {
+            if recipe.method.needs_calibration() {
+                *recipe = calibrated.recipe(&source, recipe)?;
+            }
+        }
+    }
     let options = CompareOptions {
         recipes,
-        texts: compare_texts(arguments)?,
+        texts,
         keep: arguments.keep.clone(),
-        threads: threads::resolve(arguments.threads.threads)?.count,
+        threads,
         ..CompareOptions::default()
     };
-    let source = super::resolve(&arguments.model)?;
     let mut steps = Steps::start(options.steps(), global.verbose > 0);
     let comparison = compare(source, &options, &mut ChildProcess::new()?, &mut |step| {
         steps.next(&what(step));
@@ -49,6 +71,32 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
         streams::print(&render::comparison::text(&comparison))?;
     }
     gate(&comparison, arguments.max_drop)
+}
+
+/// The methods that the flags name; those of `static` have no scales yet.
+fn recipes(arguments: &CompareArguments) -> Result<Vec<Recipe>, UsageError> {
+    let refused = |what: String| UsageError(format!("--methods: {what}"));
+    let named = calibrate::is_named(&arguments.calibration, false)?;
+    let given = calibrate::is_given(&arguments.calibration);
+    let recipes = if arguments.methods.is_empty() {
+        let fixed = given.then(|| Recipe::new(Method::Static));
+        default_recipes().into_iter().chain(fixed).collect()
+    } else {
+        parse_methods(&arguments.methods).map_err(|error| refused(error.to_string()))?
+    };
+    let mut calibrated = recipes
+        .iter()
+        .filter(|recipe| recipe.method.needs_calibration());
+    match calibrated.next() {
+        Some(recipe) if !given => {
+            let method = method_name(recipe);
+            Err(refused(format!("{method}: {}", calibrate::EXPECTED_TEXTS)))
+        }
+        None if named => Err(refused(
+            "flags of calibration go with `static`, which is not among the methods\n  hint: add it, or leave out the flags".to_owned(),
+        )),
+        _ => Ok(recipes),
+    }
 }
 
 fn compare_texts(arguments: &CompareArguments) -> Result<CompareTexts> {

@@ -3,7 +3,7 @@
 mod backend;
 
 use super::calibrate;
-use crate::arguments::{GlobalArguments, MethodArgument, QuantizeArguments};
+use crate::arguments::{GlobalArguments, MethodArgument, QuantizeArguments, SensitivityArgument};
 use crate::failure::UsageError;
 use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
@@ -11,9 +11,10 @@ use anyhow::Result;
 use fewbit::checkpoint::CheckpointWriter;
 use fewbit::inspect::stored_layers;
 use fewbit::quantize::ActivationScales;
+use fewbit::quantize::calibration::SiteSensitivity;
 use fewbit::{
-    Checkpoint, EncoderSpec, Method, QuantizeError, QuantizePlan, Recipe, TensorAction,
-    quantize_model,
+    Checkpoint, EncoderSpec, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
+    TensorAction, quantize_model,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -24,19 +25,33 @@ struct DryRun<'a> {
     dry_run: bool,
     #[serde(flatten)]
     plan: &'a QuantizePlan,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    sensitivity: &'a [SiteSensitivity],
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    report: &'a QuantizeReport,
+    /// What one range costs at each input; of a calibrated model.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    sensitivity: &'a [SiteSensitivity],
 }
 
 pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Result<()> {
     let mut recipe = recipe(arguments)?;
     let source = super::resolve(&arguments.model)?;
+    let mut sensitivity = Vec::new();
     if recipe.method == Method::Static && arguments.recipe.is_none() {
-        recipe =
-            calibrate::calibrated(&source, &recipe, &arguments.calibration).map_err(|error| {
-                match error.downcast() {
-                    Ok(error) => in_words_of_flags(error, arguments),
-                    Err(error) => error,
-                }
-            })?;
+        let mut calibrated = calibrate::calibrate(&source, &arguments.calibration)?;
+        recipe = calibrated
+            .recipe(&source, &recipe)
+            .map_err(|error| in_words_of_flags(error, arguments))?;
+        if arguments.sensitivity == Some(SensitivityArgument::Output) {
+            calibrated.measure_output_effect(&recipe)?;
+        }
+        sensitivity = calibrated.sites;
     }
     if arguments.method == Some(MethodArgument::Int4) {
         streams::note("int4 is nf4: 4-bit NormalFloat codes\n");
@@ -45,6 +60,11 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
         Ok(error) => in_words_of_flags(error, arguments),
         Err(error) => error,
     })?;
+    let least = calibrate::least_sqnr_db(&arguments.calibration);
+    let costs = match &sensitivity[..] {
+        [] => String::new(),
+        sites => render::sensitivity::table(sites, least) + "\n",
+    };
     let output = match &arguments.output {
         Some(output) if !arguments.dry_run => output,
         output => {
@@ -55,9 +75,10 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
                 streams::print_json(&DryRun {
                     dry_run: true,
                     plan: &plan,
+                    sensitivity: &sensitivity,
                 })
             } else {
-                streams::print(&render::quantization::plan(&plan))
+                streams::print(&(costs + &render::quantization::plan(&plan)))
             };
         }
     };
@@ -75,9 +96,12 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
     let report = report?;
     tracing::info!(output = %report.output.display(), seconds = report.elapsed_seconds, "written");
     if global.json {
-        streams::print_json(&report)
+        streams::print_json(&Report {
+            report: &report,
+            sensitivity: &sensitivity,
+        })
     } else {
-        streams::print(&render::quantization::report(&report, output))
+        streams::print(&(costs + &render::quantization::report(&report, output)))
     }
 }
 

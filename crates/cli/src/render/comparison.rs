@@ -155,7 +155,7 @@ fn timed_texts(comparison: &Comparison) -> String {
 
 /// What the figures do not say by themselves, for the methods that are in the table.
 fn notes(comparison: &Comparison) -> Vec<String> {
-    use fewbit::Method::{Bf16, Dynamic, Fp4, Fp16, Nf4, WeightOnly};
+    use fewbit::Method::{Bf16, Dynamic, Fp4, Fp16, Nf4, Static, WeightOnly};
     let has = |methods: &[fewbit::Method]| {
         comparison.rows.iter().any(|row| {
             row.recipe
@@ -167,8 +167,16 @@ fn notes(comparison: &Comparison) -> Vec<String> {
     if has(&[Fp16, Bf16]) {
         notes.push("fp16 and bf16 are storage: the arithmetic is f32, so they halve the size, not the time.".to_owned());
     }
-    if has(&[Dynamic]) {
-        notes.push("dynamic is the one method here that computes in int8.".to_owned());
+    let integer: Vec<fewbit::Method> = [Dynamic, Static]
+        .into_iter()
+        .filter(|&method| has(&[method]))
+        .collect();
+    match integer[..] {
+        [] => {}
+        [method] => notes.push(format!(
+            "{method} is the one method here that computes in int8."
+        )),
+        _ => notes.push("dynamic and static compute in int8.".to_owned()),
     }
     if has(&[WeightOnly, Nf4, Fp4]) {
         notes.push("weight-only, nf4 and fp4 are small, not fast: their weights become floats again to compute with.".to_owned());

@@ -28,6 +28,8 @@ enum Display {
 pub(crate) enum Unit {
     Bytes,
     Texts,
+    /// Over the same texts.
+    Passes,
 }
 
 impl Progress {
@@ -37,6 +39,7 @@ impl Progress {
             let count = match unit {
                 Unit::Bytes => "{decimal_bytes}/{decimal_total_bytes}",
                 Unit::Texts => "{human_pos}/{human_len} texts",
+                Unit::Passes => "{human_pos}/{human_len} passes",
             };
             let colour = if crate::style::no_color() {
                 ""

@@ -75,6 +75,7 @@ fn saved_statistics_take_the_place_of_texts() {
             .succeed(&[&arguments[..], &["--json"]].concat())
             .json();
         assert_eq!(summary["samples"], 2);
+        assert_eq!(summary["sensitivity"].as_array().unwrap().len(), 8);
         let again = workspace.fail(&arguments);
         assert!(
             again.contains(&format!("{stats}: expected no file, found one")),
@@ -85,26 +86,34 @@ fn saved_statistics_take_the_place_of_texts() {
         "quantize", "model", "-o", "stats", "--method", "static", "--stats", "a.json", "--stats",
         "b.json",
     ];
-    let told = workspace.succeed(&of_stats).stderr;
-    assert!(told.contains("all of them are static"), "{told}");
+    // A bound in the middle, so that some inputs are dynamic and some are not.
+    let json = workspace.succeed(&[&of_stats[..], &["--dry-run", "--json"]].concat());
+    let json = json.json();
+    let mut ratios: Vec<f64> = json["sensitivity"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|site| site["static_sqnr_db"].as_f64().unwrap())
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    assert_eq!(ratios.len(), 8);
+    let middle = ((ratios[3] + ratios[4]) / 2.0).to_string();
+    let bound = ["--min-sqnr", &middle];
+    let told = workspace.succeed(&[&of_stats[..], &bound[..]].concat());
+    assert!(told.stdout.contains(" dynamic\n"), "{}", told.stdout);
+    assert!(told.stdout.contains(" static\n"), "{}", told.stdout);
     workspace.succeed(
         &[
             &QUANTIZE[..],
-            &[
-                "--calibration",
-                "texts.txt",
-                "--observer",
-                "min-max",
-                "--min-sqnr",
-                "-100",
-            ],
+            &["--calibration", "texts.txt", "--observer", "min-max"],
+            &bound[..],
         ]
         .concat(),
     );
-    assert_eq!(
-        workspace.read("stats/model.safetensors"),
-        workspace.read("out/model.safetensors")
-    );
+    for file in ["model.safetensors", "recipe.toml", "config.json"] {
+        let of_texts = workspace.read(&format!("out/{file}"));
+        assert_eq!(workspace.read(&format!("stats/{file}")), of_texts, "{file}");
+    }
     let mixed = workspace.fail(
         &[
             &of_stats[..3],
@@ -115,6 +124,36 @@ fn saved_statistics_take_the_place_of_texts() {
         .concat(),
     );
     assert!(mixed.contains("statistics: settings: expected "), "{mixed}");
+}
+
+/// Of every input, with the layers that read it, and in the table.
+#[test]
+fn the_effect_of_each_input_on_the_embeddings_is_measured_where_it_is_asked_for() {
+    let workspace = workspace();
+    let calibrated = [&QUANTIZE[..], &["--calibration", "texts.txt", "--dry-run"]].concat();
+    let effects = |more: &[&str]| -> Vec<Option<f64>> {
+        let outcome = workspace.succeed(&[&calibrated[..], more, &["--json"]].concat());
+        let json = outcome.json();
+        let sites = json["sensitivity"].as_array().unwrap().iter();
+        sites.map(|site| site["output_effect"].as_f64()).collect()
+    };
+    assert_eq!(effects(&[]), [None; 8]);
+    let measured = effects(&["--sensitivity", "output", "--skip", "*.layer.0.*"]);
+    // A float layer reads floats.
+    assert_eq!(measured[..4], [None; 4]);
+    // A range for all tokens is another than that of each, and the error of 8 bits is small.
+    for effect in &measured[4..] {
+        let effect = effect.unwrap();
+        assert!(effect != 0.0 && effect.abs() < 0.01, "{measured:?}");
+    }
+    let table = workspace.succeed(&[&calibrated[..], &["--sensitivity", "output"]].concat());
+    let lines = table.stdout.lines();
+    let of_table = lines.filter(|line| line.starts_with("encoder.layer."));
+    // The first tables are those of the plan, of another layout.
+    assert!(of_table.filter(|line| line.contains("e-")).count() >= 8);
+    assert!(table.stdout.contains("effect on output: "));
+    let texts = workspace.misuse(&[&QUANTIZE[..6], &["--sensitivity", "output"]].concat());
+    assert!(texts.contains("--calibration <FILE>"), "{texts}");
 }
 
 #[test]

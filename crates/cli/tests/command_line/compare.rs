@@ -301,3 +301,66 @@ fn without_a_correlation_the_table_has_a_dash_and_the_gate_is_missed() {
         missed.stderr
     );
 }
+
+#[test]
+fn static_is_calibrated_with_what_the_flags_name_and_nothing_else() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a small dog\nthe sea\nred\na red dog\n");
+    workspace.write("pairs.jsonl", scored_pairs());
+    let compare = |more: &[&'static str]| {
+        let mut arguments = vec!["compare", "model", "--data", "pairs.jsonl"];
+        arguments.extend(more);
+        arguments
+    };
+    let calibration = ["--calibration", "texts.txt", "--samples", "3"];
+    let methods = ["--methods", "dynamic,static,static+embeddings"];
+    let outcome = workspace.succeed(&compare(
+        &[&methods[..], &calibration[..], &["--keep", "kept"]].concat(),
+    ));
+    assert!(
+        outcome
+            .stderr
+            .contains(" of 8 inputs are dynamic per token"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(
+        outcome
+            .stdout
+            .contains("dynamic and static compute in int8."),
+        "{}",
+        outcome.stdout
+    );
+    workspace.succeed(
+        &[
+            &["quantize", "model", "-o", "out", "--method", "static"][..],
+            &calibration[..],
+        ]
+        .concat(),
+    );
+    for file in ["recipe.toml", "model.safetensors"] {
+        let kept = workspace.read(&format!("kept/static/{file}"));
+        assert_eq!(kept, workspace.read(&format!("out/{file}")), "{file}");
+    }
+    assert!(workspace.path("kept/static-int8-embeddings").exists());
+
+    let all = workspace
+        .succeed(&compare(&[&calibration[..], &["--json"]].concat()))
+        .json();
+    assert_eq!(names(&all).last(), Some(&"static"));
+    assert_eq!(names(&all).len(), 10);
+
+    insta::assert_snapshot!(workspace.misuse(&compare(&["--methods", "nf4,static+embeddings"])), @"
+    error: --methods: static+embeddings: expected --calibration FILE or --stats FILE
+      hint: a few hundred texts like those that the model will see, one a line; `dynamic` needs none
+    ");
+    insta::assert_snapshot!(workspace.misuse(&compare(&[&calibration[..], &["--methods", "nf4"]].concat())), @"
+    error: --methods: flags of calibration go with `static`, which is not among the methods
+      hint: add it, or leave out the flags
+    ");
+    let few = compare(&["--methods", "static", "--calibration", "texts.txt"]);
+    insta::assert_snapshot!(workspace.fail(&few), @"
+    error: texts.txt: expected at least 256 texts, found 4
+      hint: give a file of more texts, or ask for fewer samples
+    ");
+}

@@ -14,7 +14,20 @@ pub fn default_recipes() -> Vec<Recipe> {
     Recipe::standard().into_iter().filter(wanted).collect()
 }
 
-/// One of [`Recipe::standard`] as it is typed in a list: `nf4`, `nf4+double`, `dynamic+embeddings`.
+/// Every method as it may be named in a list: [`Recipe::standard`], and `static` with its variant, which have no scales yet.
+fn known_recipes() -> Vec<Recipe> {
+    let fixed = Recipe::new(Method::Static);
+    let with_embeddings = fixed.clone().with_quantize_embeddings(true);
+    let mut known = Recipe::standard();
+    let after_dynamic = known
+        .iter()
+        .rposition(|recipe| recipe.method == Method::Dynamic);
+    let place = after_dynamic.map_or(known.len(), |last| last + 1);
+    known.splice(place..place, [fixed, with_embeddings]);
+    known
+}
+
+/// A method as it is typed in a list: `nf4`, `nf4+double`, `dynamic+embeddings`.
 pub fn method_name(recipe: &Recipe) -> String {
     let mut name = recipe.method.name().to_owned();
     if recipe.quantize_embeddings {
@@ -30,16 +43,14 @@ pub fn method_name(recipe: &Recipe) -> String {
 pub fn method_hint(name: &str) -> Option<&'static str> {
     match name {
         "int8" => Some("`dynamic` computes in int8, `weight-only` only stores int8"),
-        "static" => {
-            Some("`static` needs calibration: `fewbit quantize --method static --calibration FILE`")
-        }
         "qat" => Some("not there yet; `dynamic` needs neither calibration nor training"),
         _ => None,
     }
 }
 
 /// Reads a method as it is typed in a list: a method's name, after it `+embeddings` (int8 word embeddings) or `+double`
-/// (double quantization); or a recipe's label, as tables show it.
+/// (double quantization); or a recipe's label, as tables show it. A recipe of `static` has no scales yet:
+/// [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
 ///
 /// # Errors
 /// An unknown method, or an addition that the method does not have; the text lists all names.
@@ -64,7 +75,7 @@ pub fn parse_method(text: &str) -> Result<Recipe, Error> {
         })
         .collect();
     let wanted = words.join("+");
-    let known = Recipe::standard();
+    let known = known_recipes();
     let names: Vec<String> = known.iter().map(method_name).collect();
     let found = known
         .into_iter()

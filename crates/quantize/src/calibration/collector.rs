@@ -30,8 +30,8 @@ impl Tap for Collector<'_> {
         self.error.is_none() && self.statistics.has(site)
     }
 
-    fn see(&mut self, site: &str, _rows: usize, _columns: usize, values: &[f32]) {
-        if let Err(error) = self.statistics.update(site, values) {
+    fn see(&mut self, site: &str, _rows: usize, columns: usize, values: &[f32]) {
+        if let Err(error) = self.statistics.update(site, columns, values) {
             self.error = Some(error);
         }
     }

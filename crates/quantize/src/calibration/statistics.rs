@@ -7,6 +7,8 @@ use fewbit_numerics::affine::CodeRange;
 use serde::{Deserialize, Serialize};
 
 use super::CalibrationSite;
+use super::quantization_noise::QuantizationNoise;
+use super::sensitivity::SiteSensitivity;
 use crate::observers::{QuantizedDType, Statistics};
 use crate::{Method, ObserverSettings, QuantizeError, Recipe, StaticInput};
 
@@ -36,6 +38,8 @@ struct SiteStatistics {
     site: String,
     modules: Vec<String>,
     statistics: Statistics,
+    /// What quantizing costs.
+    noise: QuantizationNoise,
 }
 
 impl CalibrationStatistics {
@@ -47,10 +51,12 @@ impl CalibrationStatistics {
         let sites = sites
             .into_iter()
             .map(|site| {
+                let statistics = settings.statistics(0)?;
                 Ok(SiteStatistics {
                     site: site.name,
                     modules: site.modules,
-                    statistics: settings.statistics(0)?,
+                    noise: QuantizationNoise::beside(&statistics),
+                    statistics,
                 })
             })
             .collect::<Result<_, QuantizeError>>()?;
@@ -62,6 +68,15 @@ impl CalibrationStatistics {
             settings,
             sites,
         })
+    }
+
+    /// Statistics of no text, of the same model and observer.
+    pub(super) fn emptied(&self) -> Result<Self, QuantizeError> {
+        let sites = self.sites.iter().map(|site| CalibrationSite {
+            name: site.site.clone(),
+            modules: site.modules.clone(),
+        });
+        Self::new(self.model.clone(), self.settings, sites.collect())
     }
 
     /// Texts observed.
@@ -83,11 +98,18 @@ impl CalibrationStatistics {
         self.sites.iter().any(|known| known.site == site)
     }
 
-    pub(super) fn update(&mut self, site: &str, values: &[f32]) -> Result<(), QuantizeError> {
-        match self.sites.iter_mut().find(|known| known.site == site) {
-            Some(known) => Ok(known.statistics.update(values)?),
-            None => Ok(()),
+    /// Takes in rows of `columns` values, one a token.
+    pub(super) fn update(
+        &mut self,
+        site: &str,
+        columns: usize,
+        values: &[f32],
+    ) -> Result<(), QuantizeError> {
+        if let Some(known) = self.sites.iter_mut().find(|known| known.site == site) {
+            known.statistics.update(values)?;
+            known.noise.update(columns, values)?;
         }
+        Ok(())
     }
 
     pub(super) fn count(&mut self, samples: usize, tokens: usize) {
@@ -152,6 +174,7 @@ impl CalibrationStatistics {
         let mut merged = self.sites.clone();
         for (here, there) in merged.iter_mut().zip(&other.sites) {
             here.statistics.merge(&there.statistics)?;
+            here.noise.merge(&there.noise);
         }
         self.sites = merged;
         self.samples += other.samples;
@@ -201,6 +224,30 @@ impl CalibrationStatistics {
             true => CodeRange::INT8.reduced(),
             false => CodeRange::INT8,
         }
+    }
+
+    /// What one range costs at every site, in execution order.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] before any text; [`QuantizeError::Observer`] for damaged statistics.
+    pub(super) fn site_sensitivities(&self) -> Result<Vec<SiteSensitivity>, QuantizeError> {
+        self.expect_samples()?;
+        let rule = self.settings.rule();
+        self.sites
+            .iter()
+            .map(|site| {
+                // An input has one range; `inputs` refuses what has another number.
+                let range = site.statistics.ranges(rule)?[0];
+                let noise = &site.noise;
+                Ok(SiteSensitivity {
+                    site: site.site.clone(),
+                    modules: site.modules.clone(),
+                    static_sqnr_db: noise.static_sqnr_db(range, rule, &site.statistics)?,
+                    dynamic_sqnr_db: noise.per_token_sqnr_db(),
+                    output_effect: None,
+                })
+            })
+            .collect()
     }
 
     /// The recipe in which every site is static.

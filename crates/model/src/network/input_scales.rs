@@ -1,0 +1,45 @@
+//! Other scales at one site, for those who measure what they cost.
+
+use super::Network;
+use crate::linear::{InputScale, Linear};
+use fewbit_kernels::Arithmetic;
+
+impl Network {
+    /// Gives the int8 layers that read the rows of `site` the next of `scales` each, and returns those that they had. Queries, keys and
+    /// values read the same rows, which are quantized once: the site of one of them is that of all three.
+    pub(crate) fn replace_input_scales(
+        &mut self,
+        site: &str,
+        mut scales: impl Iterator<Item = InputScale>,
+    ) -> Vec<InputScale> {
+        let replaced = self.readers(site).into_iter().map_while(|linear| {
+            let scale = linear.input_scale_mut()?;
+            Some(std::mem::replace(scale, scales.next()?))
+        });
+        replaced.collect()
+    }
+
+    /// The int8 layers that read the rows of `site`.
+    fn readers(&mut self, site: &str) -> Vec<&mut Linear> {
+        let module = site.strip_suffix(".input");
+        let reads = |linears: &[&mut Linear]| {
+            let mut sites = linears.iter().map(|linear| linear.site());
+            sites.any(|known| Some(known) == module)
+        };
+        let projection = self.embeddings_projection.iter_mut();
+        let layers = self.layers.iter_mut().flat_map(|layer| {
+            [
+                vec![&mut layer.query, &mut layer.key, &mut layer.value],
+                vec![&mut layer.attention_output],
+                vec![&mut layer.intermediate],
+                vec![&mut layer.output],
+            ]
+        });
+        let together = projection.map(|linear| vec![linear]).chain(layers);
+        together
+            .filter(|linears| reads(linears))
+            .flatten()
+            .filter(|linear| linear.arithmetic() == Arithmetic::Int8)
+            .collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! What a static range does to the embeddings.
+//!
+//! # The measure
+//!
+//! The model of the method `dynamic` embeds texts, first as it is and then once for each site, with that site alone static. With e_t
+//! the float model's embedding of text t and e'_t the other's,
+//!
+//! ```text
+//! loss = 1 - mean over t of cosine(e_t, e'_t)
+//! ```
+//!
+//! and the effect of a site is the loss with it static less the loss without. It is what the user sees of the site, and it can be below
+//! zero where an error cancels another. The small errors of several sites add up, nearly.
+//!
+//! The model is written to a temporary directory and runs as any other: what is measured is what the executor computes, skipped layers
+//! and int8 embeddings included. It costs one pass over the texts for each site, on int8 weights.
+
+use fewbit_checkpoint::stored_weight::Int8Activations;
+use fewbit_checkpoint::unfinished::Unfinished;
+use fewbit_model::{Embeddings, EncodeOptions, Encoder, ModelError};
+use fewbit_numerics::error_statistics::cosine;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{Calibrator, SiteSensitivity};
+use crate::{Method, QuantizeError, Recipe, quantize_model};
+
+/// Texts that the effect is measured on, at most.
+pub const OUTPUT_TEXTS: usize = 32;
+
+impl Calibrator {
+    /// Sets [`SiteSensitivity::output_effect`] of each of `sites`, those of [`Sensitivity`](super::Sensitivity) of what was collected so
+    /// far, that a quantized layer reads: `recipe` says which layers are quantized, and whether the embeddings are.
+    /// `progress(done, total)` counts passes over the texts.
+    ///
+    /// # Errors
+    /// Those of [`quantize_model`] and [`Encoder::encode`]; [`QuantizeError::Calibration`] for no text.
+    pub fn measure_output_effect<S: AsRef<str> + Sync>(
+        &self,
+        sites: &mut [SiteSensitivity],
+        recipe: &Recipe,
+        texts: &[S],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), QuantizeError> {
+        if texts.is_empty() {
+            return Err(QuantizeError::Calibration {
+                place: "effect on the output".to_owned(),
+                expected: "at least one text".to_owned(),
+                found: "none".to_owned(),
+                hint: "saved statistics hold no texts: give some with --calibration".to_owned(),
+            });
+        }
+        let inputs = self.statistics.inputs()?;
+        let codes = self.statistics.signed_codes();
+        let total = inputs.len() + 2;
+        let mut done = 0;
+        let mut pass = |encoder: &Encoder| -> Result<Embeddings, ModelError> {
+            let embeddings = encoder.encode(texts, &EncodeOptions::default())?;
+            done += 1;
+            progress(done, total);
+            Ok(embeddings)
+        };
+        let reference = pass(&self.encoder)?;
+        let mut dynamic = DynamicModel::write(&self.source, recipe)?;
+        let loss_of_dynamic = loss(&reference, &pass(&dynamic.encoder)?);
+        for sensitivity in sites {
+            let found = inputs
+                .iter()
+                .find(|(site, _)| site.name == sensitivity.site);
+            let Some((site, input)) = found else { continue };
+            let activations = Int8Activations::Static {
+                scale: input.scale,
+                zero_point: input.zero_point.into(),
+                codes,
+            };
+            let embeddings =
+                dynamic
+                    .encoder
+                    .with_input_quantization(&site.name, activations, &mut pass);
+            sensitivity.output_effect = embeddings
+                .transpose()?
+                .map(|embeddings| loss(&reference, &embeddings) - loss_of_dynamic);
+        }
+        Ok(())
+    }
+}
+
+/// The model of the method `dynamic` in a temporary directory.
+struct DynamicModel {
+    /// Goes first, as it may have mapped files of the directory.
+    encoder: Encoder,
+    _unfinished: Unfinished,
+    _directory: tempfile::TempDir,
+}
+
+impl DynamicModel {
+    /// With what else `recipe` says.
+    fn write(source: &Path, recipe: &Recipe) -> Result<Self, QuantizeError> {
+        let recipe = Recipe {
+            method: Method::Dynamic,
+            static_inputs: BTreeMap::new(),
+            ..recipe.clone()
+        };
+        let directory = tempfile::Builder::new()
+            .prefix("fewbit-sensitivity-")
+            .tempdir()
+            .map_err(|source| QuantizeError::Io {
+                path: std::env::temp_dir(),
+                source,
+            })?;
+        let unfinished = Unfinished::register(directory.path());
+        let model = directory.path().join("model");
+        quantize_model(source, &recipe, &model, false, &mut |_, _, _| {})?;
+        Ok(DynamicModel {
+            encoder: Encoder::open(&model)?,
+            _unfinished: unfinished,
+            _directory: directory,
+        })
+    }
+}
+
+/// 1 - mean cosine.
+fn loss(reference: &Embeddings, embeddings: &Embeddings) -> f64 {
+    let cosines = (0..reference.rows).map(|row| cosine(reference.row(row), embeddings.row(row)));
+    1.0 - cosines.sum::<f64>() / reference.rows as f64
+}
