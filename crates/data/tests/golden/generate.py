@@ -17,7 +17,7 @@ def rows(count):
     for index in range(count):
         tokens = index % 5 + 1
         padding = (index // 5) % 3
-        ids = [101 + (index * 7 + token * 13) % 900 for token in range(tokens)]
+        ids = [5 + (index * 7 + token * 13) % 45 for token in range(tokens)]
         before, after = (padding, 0) if index % 2 else (0, padding)
         yield {
             "text": "ভাষা-" * (index % 4) + f"row {index}",

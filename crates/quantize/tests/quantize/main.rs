@@ -2,6 +2,7 @@
 
 mod architectures;
 mod calibration;
+mod calibration_inputs;
 mod config_file;
 mod directory;
 mod errors;
