@@ -28,6 +28,8 @@ enum Display {
 pub(crate) enum Unit {
     Bytes,
     Texts,
+    /// Rows of token ids.
+    Rows,
 }
 
 impl Progress {
@@ -37,6 +39,7 @@ impl Progress {
             let count = match unit {
                 Unit::Bytes => "{decimal_bytes}/{decimal_total_bytes}",
                 Unit::Texts => "{human_pos}/{human_len} texts",
+                Unit::Rows => "{human_pos}/{human_len} rows",
             };
             let colour = if crate::style::no_color() {
                 ""
@@ -58,6 +61,14 @@ impl Progress {
             }
         };
         Progress { display }
+    }
+
+    /// `done` were done before this work began: they say nothing about the time left.
+    pub(crate) fn begin_after(&mut self, done: u64) {
+        if let Display::Bar(bar) = &self.display {
+            bar.set_position(done);
+            bar.reset_eta();
+        }
     }
 
     /// `done` of `total` are done; `what` is worked on.

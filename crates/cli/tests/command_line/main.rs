@@ -3,6 +3,7 @@
 mod bench;
 mod bench_refusals;
 mod calibrate;
+mod calibration_inputs;
 mod compare;
 mod embed;
 mod help;
