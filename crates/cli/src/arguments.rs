@@ -139,7 +139,7 @@ pub(crate) struct CalibrationTexts {
     /// static: the same, in batches of --batch-size
     #[arg(long, value_name = "N", requires = "calibration", conflicts_with = "samples", allow_negative_numbers = true, value_parser = number_of_batches)]
     pub(crate) batches: Option<usize>,
-    /// static: samples run together; changes the ranges of moving averages only
+    /// static: samples run together; the ranges of moving-average and histogram depend on it
     #[arg(long, value_name = "N", default_value_t = 32, requires = "calibration", allow_negative_numbers = true, value_parser = batch_size)]
     pub(crate) batch_size: usize,
     /// static: another seed draws other texts

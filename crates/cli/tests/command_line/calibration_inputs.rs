@@ -146,29 +146,53 @@ fn tokenized_rows_take_the_place_of_texts() {
 fn what_cannot_be_read_is_refused_by_name() {
     let workspace = Workspace::new();
     workspace.write("t.csv", "score,sentence\n1,a\n2,\n");
-    insta::assert_snapshot!(refused(&workspace, "t.csv", &["--samples", "2"]), @"");
-    insta::assert_snapshot!(refused(&workspace, "t.csv", &["--samples", "1", "--field", "sentence"]), @"");
-    insta::assert_snapshot!(refused(&workspace, "t.csv", &["--input-ids-column", "score"]), @"");
+    insta::assert_snapshot!(refused(&workspace, "t.csv", &["--samples", "2"]), @r"
+    error: t.csv: line 1: expected a column `text`, found `score`, `sentence`
+      hint: name the column that holds the text with --field
+    ");
+    insta::assert_snapshot!(refused(&workspace, "t.csv", &["--samples", "1", "--field", "sentence"]), @r"
+    error: t.csv: line 3: column `sentence`: expected a text, found an empty one
+      hint: an empty text says nothing about a model's activations: remove it
+    ");
+    insta::assert_snapshot!(refused(&workspace, "t.csv", &["--input-ids-column", "score"]), @r"
+    error: t.csv: line 1: column `score`: expected a list of integers, found a CSV file, whose cells hold one value each
+      hint: write tokenized rows as JSONL or Parquet
+    ");
     workspace.write("t.parquet", "score,sentence\n1,a\n2,\n");
-    insta::assert_snapshot!(refused(&workspace, "t.parquet", &[]), @"");
+    insta::assert_snapshot!(refused(&workspace, "t.parquet", &[]), @r"
+    error: t.parquet: expected Parquet, uncompressed or compressed with snappy, gzip or zstd, found Invalid Parquet file. Corrupt footer
+      hint: the file is damaged or written as something else: write it again
+    ");
     workspace.write(
         "ids.jsonl",
         "{\"input_ids\": [2, 3]}\n{\"input_ids\": [2, 900, 3]}\n",
     );
-    insta::assert_snapshot!(refused(&workspace, "ids.jsonl", &["--samples", "1"]), @"");
+    insta::assert_snapshot!(refused(&workspace, "ids.jsonl", &["--samples", "1"]), @r"
+    ids.jsonl: no column `text`: calibrating with the token ids of `input_ids`
+    error: ids.jsonl: line 2: field `input_ids`: expected numbers from 0 to 79, found 900 at position 2
+      hint: the ids are those of another model's tokenizer, or damaged
+    ");
     workspace.write("long.jsonl", format!("{{\"input_ids\": {:?}}}\n", [5; 200]));
-    insta::assert_snapshot!(refused(&workspace, "long.jsonl", &["--samples", "1"]), @"");
+    insta::assert_snapshot!(refused(&workspace, "long.jsonl", &["--samples", "1"]), @r"
+    long.jsonl: no column `text`: calibrating with the token ids of `input_ids`
+    error: long.jsonl: line 1: field `input_ids`: expected at most 36 tokens, found 200
+      hint: the model has no positions beyond that: tokenize with truncation
+    ");
     workspace.write("few.jsonl", "{\"input_ids\": [2, 3]}\n");
-    insta::assert_snapshot!(refused(&workspace, "few.jsonl", &["--batches", "2"]), @"");
+    insta::assert_snapshot!(refused(&workspace, "few.jsonl", &["--batches", "2"]), @r"
+    few.jsonl: no column `text`: calibrating with the token ids of `input_ids`
+    error: few.jsonl: expected at least 64 rows, found 1
+      hint: give a file of more rows, or ask for fewer samples
+    ");
     assert!(!workspace.path("none.json").exists());
     let misuse = |flags: &[&str]| {
         let files = ["--calibration", "t.csv", "--stats", "none.json"];
         let text = workspace.misuse(&[&CALIBRATE[..], &files, flags].concat());
         text.lines().next().unwrap_or_default().to_owned()
     };
-    insta::assert_snapshot!(misuse(&["--samples", "2", "--batches", "2"]), @"");
-    insta::assert_snapshot!(misuse(&["--batches", "0"]), @"");
-    insta::assert_snapshot!(misuse(&["--field", "a", "--input-ids-column", "b"]), @"");
+    insta::assert_snapshot!(misuse(&["--samples", "2", "--batches", "2"]), @"error: the argument '--samples <N>' cannot be used with '--batches <N>'");
+    insta::assert_snapshot!(misuse(&["--batches", "0"]), @"error: invalid value '0' for '--batches <N>': expected 1 to 1000000000");
+    insta::assert_snapshot!(misuse(&["--field", "a", "--input-ids-column", "b"]), @"error: the argument '--field <NAME>' cannot be used with '--input-ids-column <NAME>'");
 }
 
 #[test]
@@ -187,8 +211,14 @@ fn partial_statistics_are_not_passed_over() {
     );
     assert_eq!(workspace.entries("."), ["model", "s.json", "texts.txt"]);
     workspace.write("none.json.partial", "{\"run\": ");
-    insta::assert_snapshot!(refused(&workspace, "texts.txt", &["--samples", "2"]), @"");
-    insta::assert_snapshot!(refused(&workspace, "texts.txt", &["--samples", "2", "--resume"]), @"");
+    insta::assert_snapshot!(refused(&workspace, "texts.txt", &["--samples", "2"]), @r"
+    error: none.json.partial: expected no file, found the statistics of a calibration that was interrupted
+      hint: go on with --resume, or remove the file to start again
+    ");
+    insta::assert_snapshot!(refused(&workspace, "texts.txt", &["--samples", "2", "--resume"]), @r"
+    error: none.json.partial: expected partial statistics that `fewbit calibrate` wrote, found EOF while parsing a value at line 1 column 8
+      hint: the file is damaged or was edited: remove it and calibrate again without --resume
+    ");
     assert_eq!(workspace.read("none.json.partial"), b"{\"run\": ");
 }
 
