@@ -5,7 +5,7 @@ use std::io::Read;
 use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord};
 
 use crate::data_file::DataFile;
-use crate::row::column_place;
+use crate::row::{Place, column_place};
 use crate::{Cell, Column, ColumnKind, DataError, Row};
 
 /// What CSV calls a column.
@@ -29,13 +29,17 @@ pub(crate) fn for_each_row(
         .read_record(&mut record)
         .map_err(|error| damaged(file, error))?
     {
-        let line = record.position().map_or(0, csv::Position::line);
+        let number = record.position().map_or(0, csv::Position::line);
         let text = |index: &Option<usize>| match index.and_then(|index| record.get(index)) {
             Some(text) => Cell::Text(text.to_owned()),
             None => Cell::Absent,
         };
         take(&Row {
-            place: format!("{}: line {line}", file.name()),
+            place: Place {
+                file: file.name(),
+                unit: "line",
+                number,
+            },
             word: Some(WORD),
             columns,
             cells: indices.iter().map(text).collect(),
@@ -84,13 +88,13 @@ fn index(
         (None, _) if column.optional => Ok(None),
         (None, _) => Err(column.missing(place(), WORD, &names)),
         (Some(_), Some(_)) => Err(DataError::content(
-            column_place(&place(), WORD, &column.name),
+            column_place(place(), WORD, &column.name),
             "one of that name",
             "several",
             "give the columns different names",
         )),
         (Some(_), None) if column.kind == ColumnKind::Integers => Err(DataError::content(
-            column_place(&place(), WORD, &column.name),
+            column_place(place(), WORD, &column.name),
             column.kind.value(),
             "a CSV file, whose cells hold one value each",
             "write tokenized rows as JSONL or Parquet",

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use crate::lines::for_each_line;
+use crate::row::Place;
 use crate::{Cell, Column, DataError, Row, csv_rows, json_rows, parquet_rows};
 
 /// How rows are written.
@@ -117,8 +118,12 @@ impl DataFile {
                         return Ok(Vec::new());
                     }
                 }
-                let place = format!("{}: line {number}", self.name);
-                json_rows::names(&place, line.trim_start_matches('\u{feff}'))
+                let place = Place {
+                    file: &self.name,
+                    unit: "line",
+                    number,
+                };
+                json_rows::names(place, line.trim_start_matches('\u{feff}'))
             }
             FileFormat::Csv => csv_rows::names(self, &mut self.open()?),
             FileFormat::Parquet => parquet_rows::names(self),
@@ -142,7 +147,7 @@ impl DataFile {
             FileFormat::Lines => for_each_line(self, &mut self.open()?, &mut |place, line| {
                 self.check_blank(place, line)?;
                 take(&Row {
-                    place: place.to_owned(),
+                    place,
                     word: None,
                     columns,
                     cells: vec![Cell::Text(line.to_owned())],
@@ -153,7 +158,7 @@ impl DataFile {
                     return Ok(());
                 }
                 take(&Row {
-                    place: place.to_owned(),
+                    place,
                     word: Some(json_rows::WORD),
                     columns,
                     cells: json_rows::cells(place, line, columns)?,
@@ -163,11 +168,11 @@ impl DataFile {
     }
 
     /// Whether the line is blank, where that is allowed.
-    fn check_blank(&self, place: &str, line: &str) -> Result<bool, DataError> {
+    fn check_blank(&self, place: Place<'_>, line: &str) -> Result<bool, DataError> {
         let blank = line.trim().is_empty();
         if blank && self.refuses_blank_lines {
             return Err(DataError::content(
-                place,
+                place.to_string(),
                 "a text",
                 "a line without one",
                 "there is nothing to use in it: remove the line",

@@ -2,14 +2,18 @@
 
 use serde_json::Value;
 
-use crate::row::column_place;
+use crate::row::{Place, column_place};
 use crate::{Cell, Column, ColumnKind, DataError};
 
 /// What JSONL calls a column.
 pub(crate) const WORD: &str = "field";
 
 /// The cells of a line.
-pub(crate) fn cells(place: &str, line: &str, columns: &[Column]) -> Result<Vec<Cell>, DataError> {
+pub(crate) fn cells(
+    place: Place<'_>,
+    line: &str,
+    columns: &[Column],
+) -> Result<Vec<Cell>, DataError> {
     let value: Value = serde_json::from_str(line).map_err(|error| not_json(place, &error, line))?;
     match (value, columns) {
         (Value::String(text), [column]) if column.kind == ColumnKind::Text => {
@@ -22,14 +26,14 @@ pub(crate) fn cells(place: &str, line: &str, columns: &[Column]) -> Result<Vec<C
                 None if column.optional => Ok(Cell::Absent),
                 None => {
                     let names: Vec<&String> = object.keys().collect();
-                    Err(column.missing(place.to_owned(), WORD, &names))
+                    Err(column.missing(place.to_string(), WORD, &names))
                 }
             })
             .collect(),
         (other, columns) => {
             let texts = columns.len() == 1 && columns[0].kind == ColumnKind::Text;
             Err(DataError::content(
-                place,
+                place.to_string(),
                 if texts {
                     "a JSON string or object"
                 } else {
@@ -43,14 +47,14 @@ pub(crate) fn cells(place: &str, line: &str, columns: &[Column]) -> Result<Vec<C
 }
 
 /// The names in a line.
-pub(crate) fn names(place: &str, line: &str) -> Result<Vec<String>, DataError> {
+pub(crate) fn names(place: Place<'_>, line: &str) -> Result<Vec<String>, DataError> {
     match serde_json::from_str(line).map_err(|error| not_json(place, &error, line))? {
         Value::Object(object) => Ok(object.into_iter().map(|(name, _)| name).collect()),
         _ => Ok(Vec::new()),
     }
 }
 
-fn cell(place: &str, value: Value, column: &Column) -> Result<Cell, DataError> {
+fn cell(place: Place<'_>, value: Value, column: &Column) -> Result<Cell, DataError> {
     let refused = |found: String| {
         Err(DataError::content(
             column_place(place, WORD, &column.name),
@@ -90,13 +94,13 @@ fn brief(value: &Value) -> String {
 }
 
 /// The parser's message with the column only: the line of the file is in `place`.
-fn not_json(place: &str, error: &serde_json::Error, line: &str) -> DataError {
+fn not_json(place: Place<'_>, error: &serde_json::Error, line: &str) -> DataError {
     let whole = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
     let what = whole.strip_suffix(&position).unwrap_or(&whole);
     let plain_text = !line.trim_start().starts_with(['{', '[', '"']);
     DataError::content(
-        place,
+        place.to_string(),
         "one JSON string or object a line",
         format!("{what} at column {}", error.column()),
         if plain_text {

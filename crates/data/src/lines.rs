@@ -4,13 +4,14 @@ use std::io::BufRead;
 
 use crate::DataError;
 use crate::data_file::DataFile;
+use crate::row::Place;
 
 /// Calls `take` with the place and the text of each line. Lines end with LF or CRLF; a line end at the very end starts no further line; a
 /// byte order mark at the start is dropped.
 pub(crate) fn for_each_line(
     file: &DataFile,
     reader: &mut dyn BufRead,
-    take: &mut dyn FnMut(&str, &str) -> Result<(), DataError>,
+    take: &mut dyn FnMut(Place<'_>, &str) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     let mut bytes = Vec::new();
     for number in 1.. {
@@ -31,10 +32,14 @@ pub(crate) fn for_each_line(
         }
         line = line.strip_suffix(b"\n").unwrap_or(line);
         line = line.strip_suffix(b"\r").unwrap_or(line);
-        let place = format!("{}: line {number}", file.name());
+        let place = Place {
+            file: file.name(),
+            unit: "line",
+            number,
+        };
         let text = std::str::from_utf8(line).map_err(|error| {
             DataError::content(
-                &place,
+                place.to_string(),
                 "UTF-8",
                 format!(
                     "the byte 0x{:02x} at byte {} of the line",
@@ -44,7 +49,7 @@ pub(crate) fn for_each_line(
                 "convert the file to UTF-8, for instance with iconv",
             )
         })?;
-        take(&place, text)?;
+        take(place, text)?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
 use crate::data_file::DataFile;
-use crate::row::column_place;
+use crate::row::{Place, column_place};
 use crate::{Cell, Column, ColumnKind, DataError, Row};
 
 /// What Parquet calls a column.
@@ -62,13 +62,17 @@ pub(crate) fn for_each_row(
             }
             for _ in 0..rows {
                 number += 1;
-                let place = format!("{}: row {number}", file.name());
+                let place = Place {
+                    file: file.name(),
+                    unit: "row",
+                    number,
+                };
                 let row = columns
                     .iter()
                     .zip(&mut cells)
                     .map(|(column, cells)| match cells {
                         None => Ok(Cell::Absent),
-                        Some(cells) => cell(&place, column, cells.next()),
+                        Some(cells) => cell(place, column, cells.next()),
                     })
                     .collect::<Result<_, _>>()?;
                 take(&Row {
@@ -187,7 +191,7 @@ enum Stored {
     NullAt(usize),
 }
 
-fn cell(place: &str, column: &Column, stored: Option<Stored>) -> Result<Cell, DataError> {
+fn cell(place: Place<'_>, column: &Column, stored: Option<Stored>) -> Result<Cell, DataError> {
     let found = match stored {
         Some(Stored::Null) | None if column.optional => return Ok(Cell::Absent),
         Some(Stored::Integers(values)) => return Ok(Cell::Integers(values)),

@@ -1,6 +1,24 @@
 //! One row of a file.
 
+use std::fmt;
+
 use crate::{Column, DataError};
+
+/// Where a row stands; put into words only where something is wrong with it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'p> {
+    pub(crate) file: &'p str,
+    /// `line` or `row`.
+    pub(crate) unit: &'static str,
+    /// From 1.
+    pub(crate) number: u64,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {} {}", self.file, self.unit, self.number)
+    }
+}
 
 /// What one row has in one column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +34,7 @@ pub enum Cell {
 /// The cells of a row, in the order of the columns that were asked for.
 #[derive(Debug)]
 pub struct Row<'r> {
-    /// File, and line or row.
-    pub(crate) place: String,
+    pub(crate) place: Place<'r>,
     /// What the format calls a column; none for lines, which have no columns.
     pub(crate) word: Option<&'static str>,
     pub(crate) columns: &'r [Column],
@@ -62,14 +79,14 @@ impl Row<'_> {
         hint: impl Into<String>,
     ) -> DataError {
         let place = match self.word {
-            Some(word) => column_place(&self.place, word, &self.columns[index].name),
-            None => self.place.clone(),
+            Some(word) => column_place(self.place, word, &self.columns[index].name),
+            None => self.place.to_string(),
         };
         DataError::content(place, expected, found, hint)
     }
 }
 
 /// A row's place and the name of the column.
-pub(crate) fn column_place(place: &str, word: &str, name: &str) -> String {
+pub(crate) fn column_place(place: impl fmt::Display, word: &str, name: &str) -> String {
     format!("{place}: {word} `{name}`")
 }
