@@ -113,7 +113,7 @@ pub(crate) struct QuantizeArguments {
 /// static: where the scales of activations come from.
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationArguments {
-    /// static: texts like those that the model will see, one a line or JSONL
+    /// static: texts like those that the model will see: one a line, *.jsonl, *.csv or *.parquet; or token ids
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// static: statistics that `fewbit calibrate` wrote (may be repeated: they are merged)
@@ -129,7 +129,7 @@ pub(crate) struct CalibrationArguments {
 /// Which texts are observed, and how.
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationTexts {
-    /// static: texts to draw from the calibration file
+    /// static: texts, or rows of token ids, to draw from the calibration file
     #[arg(
         long,
         value_name = "N",
@@ -137,6 +137,12 @@ pub(crate) struct CalibrationTexts {
         requires = "calibration"
     )]
     pub(crate) samples: usize,
+    /// static: the same, in batches of --batch-size
+    #[arg(long, value_name = "N", requires = "calibration", conflicts_with = "samples", allow_negative_numbers = true, value_parser = number_of_batches)]
+    pub(crate) batches: Option<usize>,
+    /// static: samples run together; the ranges of moving-average and histogram depend on it
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "calibration", allow_negative_numbers = true, value_parser = batch_size)]
+    pub(crate) batch_size: usize,
     /// static: another seed draws other texts
     #[arg(
         long,
@@ -145,9 +151,27 @@ pub(crate) struct CalibrationTexts {
         requires = "calibration"
     )]
     pub(crate) seed: u64,
-    /// static: JSONL field that holds a text (may be repeated: each is a text of its own) [default: text]
+    /// static: column (JSONL: field) that holds a text (may be repeated: each is a text of its own) [default: text]
     #[arg(long, value_name = "NAME", requires = "calibration")]
     pub(crate) field: Vec<String>,
+    /// static: column of token ids, of JSONL or Parquet rows that are tokenized already [default: input_ids in a file with this
+    /// column and none named text]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "calibration",
+        conflicts_with = "field"
+    )]
+    pub(crate) input_ids_column: Option<String>,
+    /// static: column with 1 for each token and 0 for padding [default: named as the ids with attention_mask for input_ids,
+    /// where the file has it]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "calibration",
+        conflicts_with = "field"
+    )]
+    pub(crate) attention_mask_column: Option<String>,
     /// static: how ranges are chosen [default: that of the backend, mse for native]
     #[arg(long, value_enum)]
     pub(crate) observer: Option<ObserverArgument>,
@@ -157,6 +181,14 @@ pub(crate) struct CalibrationTexts {
 }
 
 impl CalibrationTexts {
+    /// Texts or rows to draw.
+    pub(crate) fn number_of_samples(&self) -> usize {
+        match self.batches {
+            Some(batches) => batches.saturating_mul(self.batch_size),
+            None => self.samples,
+        }
+    }
+
     /// Whether no flag says how to observe.
     pub(crate) fn is_default(&self) -> bool {
         self.observer.is_none() && self.backend == BackendArgument::Native
@@ -214,16 +246,21 @@ pub(crate) enum BackendArgument {
 }
 
 /// Observe a float model's activations on texts and save the statistics for `quantize --method static`
+///
+/// What has been observed is saved every ten seconds beside OUT, as OUT.partial, until OUT is there.
 #[derive(Debug, Args)]
 pub(crate) struct CalibrateArguments {
     /// Model directory or Hub id
     pub(crate) model: String,
-    /// Texts like those that the model will see, one a line or JSONL
+    /// Texts like those that the model will see: one a line, *.jsonl, *.csv or *.parquet; or token ids
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: PathBuf,
     /// File to write the statistics to; must not exist
     #[arg(long, value_name = "OUT")]
     pub(crate) stats: PathBuf,
+    /// Go on where the same command was interrupted; the result is that of one run
+    #[arg(long)]
+    pub(crate) resume: bool,
     #[command(flatten)]
     pub(crate) texts: CalibrationTexts,
 }
@@ -253,8 +290,9 @@ pub(crate) enum MethodArgument {
 
 /// Turn texts into embeddings
 ///
-/// Texts come one a line (an empty line is an empty text) or as JSONL: one JSON string or object a line. Line ends
-/// may be LF or CRLF, the encoding is UTF-8. Standard input is read to its end.
+/// Texts come one a line (an empty line is an empty text), as JSONL (one JSON string or object a line), as CSV with a
+/// header, or from a column of a Parquet file. Line ends may be LF or CRLF, the encoding is UTF-8. Standard input is
+/// read to its end.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Output, chosen by the extension of -o:
@@ -275,10 +313,11 @@ pub(crate) struct EmbedArguments {
     /// Replace the output file if it exists
     #[arg(long, requires = "output")]
     pub(crate) force: bool,
-    /// How the texts are written [default: jsonl for *.jsonl and *.ndjson and when --field is given, else lines]
+    /// How the texts are written [default: jsonl for *.jsonl and *.ndjson, csv for *.csv and *.tsv, parquet for *.parquet;
+    /// else jsonl when --field is given, or lines]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) input_format: Option<TextFormat>,
-    /// Field of a JSONL object that holds the text [default: text]
+    /// Field of a JSONL object, or column, that holds the text [default: text]
     #[arg(long, value_name = "NAME")]
     pub(crate) field: Option<String>,
     /// Texts run together; bounds memory, never changes a result
@@ -295,6 +334,10 @@ pub(crate) enum TextFormat {
     Lines,
     /// One JSON string or object a line
     Jsonl,
+    /// Comma-separated values with a header
+    Csv,
+    /// Apache Parquet
+    Parquet,
 }
 
 /// Run a model under several methods and print one table of what each costs
@@ -333,7 +376,7 @@ pub(crate) struct CompareArguments {
         allow_negative_numbers = true,
         value_parser = number_of_samples,
         requires = "calibration",
-        conflicts_with_all = ["methods", "stats", "samples", "keep", "max_drop"]
+        conflicts_with_all = ["methods", "stats", "samples", "batches", "keep", "max_drop"]
     )]
     pub(crate) calibration_sweep: Vec<usize>,
     /// Keep the quantized models in this directory
@@ -406,6 +449,10 @@ fn number_of_samples(text: &str) -> Result<usize, String> {
 
 fn batch_size(text: &str) -> Result<usize, String> {
     number_in(text, 1..=65536)
+}
+
+fn number_of_batches(text: &str) -> Result<usize, String> {
+    number_in(text, 1..=1_000_000_000)
 }
 
 fn sequence_length(text: &str) -> Result<usize, String> {

@@ -34,6 +34,7 @@ pub use compare::{ComparedModel, Comparison};
 pub use error::Error;
 pub use fewbit_checkpoint as checkpoint;
 pub use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind};
+pub use fewbit_data as data;
 pub use fewbit_evaluate as evaluate;
 pub use fewbit_kernels as kernels;
 pub use fewbit_model as model;

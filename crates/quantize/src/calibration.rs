@@ -19,23 +19,30 @@
 
 mod collector;
 mod fingerprint;
+pub mod input;
+mod json_file;
 mod output_effect;
+mod partial;
 mod quantization_noise;
+mod reservoir;
 mod sensitivity;
 mod sites;
 mod statistics;
 pub mod texts;
+pub mod tokens;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::{Encoder, EncoderSpec};
+use fewbit_model::{Encoder, EncoderSpec, RaggedBatch};
 
 use crate::selection::without_prefix;
 use crate::{ObserverSettings, QuantizeError, Recipe, Selection};
 use collector::Collector;
+pub use input::{CalibrationInput, CalibrationSamples};
 pub use output_effect::OUTPUT_TEXTS;
+pub use partial::{CalibrationRun, PartialCalibration};
 pub use sensitivity::{LEAST_SQNR_DB, Sensitivity, SiteSensitivity};
 pub use sites::{CalibrationSite, calibration_sites};
 pub use statistics::{CalibrationStatistics, STATISTICS_VERSION};
@@ -83,6 +90,17 @@ impl Calibrator {
         self.statistics.merge(statistics)
     }
 
+    /// Goes on from what an interrupted calibration of the same model had seen, in the place of what was collected so far: what follows gives
+    /// the same bits as without the interruption.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] if the statistics are of another model or of another observer.
+    pub fn resume(&mut self, statistics: CalibrationStatistics) -> Result<(), QuantizeError> {
+        self.statistics.expect_like(&statistics)?;
+        self.statistics = statistics;
+        Ok(())
+    }
+
     /// Runs texts through the model and observes. How texts are cut into calls has an effect on moving averages only.
     ///
     /// # Errors
@@ -101,12 +119,20 @@ impl Calibrator {
             });
         }
         let batch = self.encoder.batch(texts)?;
+        self.observe_batch(&batch)
+    }
+
+    /// Runs sequences of token ids through the model and observes.
+    ///
+    /// # Errors
+    /// Those of [`Network::hidden_states`](fewbit_model::Network::hidden_states); after an error what was collected is of no use.
+    pub fn observe_batch(&mut self, batch: &RaggedBatch) -> Result<(), QuantizeError> {
         let mut collector = Collector::new(&mut self.statistics);
         self.encoder
             .network()
-            .hidden_states_tapped(&batch, &mut collector)?;
+            .hidden_states_tapped(batch, &mut collector)?;
         collector.finish()?;
-        self.statistics.count(texts.len(), batch.tokens());
+        self.statistics.count(batch.sequences(), batch.tokens());
         Ok(())
     }
 

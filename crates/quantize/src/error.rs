@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use fewbit_checkpoint::CheckpointError;
+use fewbit_data::DataError;
 use fewbit_model::ModelError;
 
 use crate::observers::ObserverError;
@@ -19,6 +20,9 @@ pub enum QuantizeError {
     /// config.json does not describe an encoder that fewbit knows.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// What cannot be read from a file of texts or token ids.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// What an observer refuses: settings that do not fit, values that are not finite, damaged statistics.
     #[error(transparent)]
     Observer(#[from] ObserverError),

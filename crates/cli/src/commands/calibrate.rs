@@ -8,9 +8,13 @@ use crate::failure::UsageError;
 use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
 use anyhow::{Result, anyhow};
+use fewbit::data::TokenColumns;
+use fewbit::data::tokens::INPUT_IDS;
 use fewbit::quantize::calibration::texts::CalibrationFile;
+use fewbit::quantize::calibration::tokens::TokenizedFile;
 use fewbit::quantize::calibration::{
-    LEAST_SQNR_DB, OUTPUT_TEXTS, Sensitivity, SiteSensitivity, static_recipe,
+    CalibrationInput, CalibrationRun, CalibrationSamples, LEAST_SQNR_DB, OUTPUT_TEXTS,
+    PartialCalibration, Sensitivity, SiteSensitivity, static_recipe,
 };
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
@@ -18,10 +22,13 @@ use fewbit::quantize::{
 };
 use fewbit::{Checkpoint, Method, QuantizeError, Recipe};
 use serde::Serialize;
+use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// Texts that run through the model together: what is shown of the progress is as fine as this.
-const BATCH: usize = 32;
+/// An interruption costs no more work than this and one batch.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -29,6 +36,8 @@ struct Summary<'a> {
     stats: &'a Path,
     samples: u64,
     tokens: u64,
+    /// Samples that the interrupted run had observed.
+    resumed_after: u64,
     settings: ObserverSettings,
     sensitivity: &'a [SiteSensitivity],
 }
@@ -42,24 +51,75 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
             out.display()
         ));
     }
-    let texts = texts(&arguments.calibration, &arguments.texts)?;
-    let mut calibrator = Calibrator::prepare(&source, settings(&arguments.texts)?)?;
-    observe(&texts, "calibrate", |batch| Ok(calibrator.observe(batch)?))?;
+    let partial = PartialCalibration::path_beside(out);
+    let interrupted = match (partial.exists(), arguments.resume) {
+        (true, true) => Some(PartialCalibration::read(&partial)?),
+        (true, false) => {
+            return Err(anyhow!(
+                "{}: expected no file, found the statistics of a calibration that was interrupted\n  hint: go on with --resume, or remove the file to start again",
+                partial.display()
+            ));
+        }
+        (false, true) => {
+            streams::note(&format!(
+                "{} is not there: nothing to resume, calibrating from the start\n",
+                partial.display()
+            ));
+            None
+        }
+        (false, false) => None,
+    };
+    let flags = &arguments.texts;
+    let mut calibrator = Calibrator::prepare(&source, settings(flags)?)?;
+    let input = input(&arguments.calibration, flags)?;
+    let samples = sample(&input, flags, &calibrator)?;
+    let run = CalibrationRun::new(&input, &samples, flags.seed, flags.batch_size)?;
+    if let Some(interrupted) = interrupted {
+        calibrator.resume(interrupted.statistics_of(&partial, &run)?)?;
+    }
+    let resumed_after = calibrator.statistics().samples();
+    let first = usize::try_from(resumed_after)?;
+    // The first batch is saved at once: that the folder cannot be written to should not come out at the end.
+    let mut saved: Option<Instant> = None;
+    each_batch(&samples, first, flags.batch_size, "calibrate", |range| {
+        let end = range.end;
+        calibrator.observe_batch(&samples.batch(calibrator.encoder(), range)?)?;
+        if end < samples.len() && saved.is_none_or(|time| time.elapsed() >= SAVE_EVERY) {
+            PartialCalibration::write(&partial, &run, calibrator.statistics())?;
+            tracing::info!(samples = end, file = %partial.display(), "saved");
+            saved = Some(Instant::now());
+        }
+        Ok(())
+    })?;
     let statistics = calibrator.finish()?;
     statistics.write(out)?;
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            streams::warn(&format!(
+                "{}: cannot be removed: {error}",
+                partial.display()
+            ));
+        }
+        _ => {}
+    }
     let sensitivity = Sensitivity::new(&statistics)?;
     if global.json {
         return streams::print_json(&Summary {
             stats: out,
             samples: statistics.samples(),
             tokens: statistics.tokens(),
+            resumed_after,
             settings: statistics.settings(),
             sensitivity: sensitivity.sites(),
         });
     }
     streams::print(&format!(
-        "{} texts, {} tokens observed; statistics in {}\n\n{}",
+        "{} {}, {} tokens observed; statistics in {}\n\n{}",
         statistics.samples(),
+        match samples {
+            CalibrationSamples::Texts(_) => "texts",
+            CalibrationSamples::Tokens(_) => "rows",
+        },
         statistics.tokens(),
         out.display(),
         render::sensitivity::table(sensitivity.sites(), LEAST_SQNR_DB)
@@ -120,7 +180,7 @@ pub(super) fn is_named(
 pub(super) struct Calibrated {
     calibrator: Calibrator,
     /// None where statistics took their place.
-    texts: Vec<String>,
+    samples: CalibrationSamples,
     /// With the scale of every input that tolerates one.
     recipe: Recipe,
     /// What one range costs, input by input.
@@ -135,10 +195,17 @@ impl Calibrated {
 
     /// Measures on some of the texts what the ranges do to the embeddings of the model that `recipe` makes.
     pub(super) fn measure_output_effect(&mut self, recipe: &Recipe) -> Result<()> {
-        let count = self.texts.len().min(OUTPUT_TEXTS);
+        let CalibrationSamples::Texts(texts) = &self.samples else {
+            return Err(UsageError(
+                "--sensitivity output: expected texts to embed, found rows of token ids\n  hint: calibrate with a file of texts, or leave the flag out: which inputs are dynamic does not depend on it"
+                    .to_owned(),
+            )
+            .into());
+        };
+        let count = texts.len().min(OUTPUT_TEXTS);
         // Evenly spread: files are often sorted.
         let texts: Vec<&String> = (0..count)
-            .map(|index| &self.texts[index * self.texts.len() / count])
+            .map(|index| &texts[index * texts.len() / count])
             .collect();
         let mut progress = Progress::start("sensitivity", 0, Unit::Passes);
         let mut show = |done, total| progress.set(done as u64, total as u64, "");
@@ -151,22 +218,26 @@ impl Calibrated {
 
 /// Calibrates the model in `source` as the flags say.
 pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Result<Calibrated> {
-    let texts = match &arguments.calibration {
-        Some(file) => texts(file, &arguments.texts)?,
-        None => Vec::new(),
-    };
+    let flags = &arguments.texts;
     let saved = arguments.stats.iter().map(CalibrationStatistics::read);
     let saved = saved.collect::<Result<Vec<_>, _>>()?;
     // Saved statistics say themselves how they were observed.
     let settings = match saved.first() {
-        Some(statistics) if arguments.texts.is_default() => statistics.settings(),
-        _ => settings(&arguments.texts)?,
+        Some(statistics) if flags.is_default() => statistics.settings(),
+        _ => settings(flags)?,
     };
     let mut calibrator = Calibrator::prepare(source, settings)?;
     for statistics in &saved {
         calibrator.merge(statistics)?;
     }
-    observe(&texts, "calibrate", |batch| Ok(calibrator.observe(batch)?))?;
+    let samples = match &arguments.calibration {
+        Some(file) => sample(&input(file, flags)?, flags, &calibrator)?,
+        None => CalibrationSamples::Texts(Vec::new()),
+    };
+    each_batch(&samples, 0, flags.batch_size, "calibrate", |range| {
+        let batch = samples.batch(calibrator.encoder(), range)?;
+        Ok(calibrator.observe_batch(&batch)?)
+    })?;
     let sensitivity = Sensitivity::new(calibrator.statistics())?;
     for site in sensitivity.sites() {
         let SiteSensitivity {
@@ -181,7 +252,7 @@ pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Resu
         recipe: sensitivity.recipe(calibrator.statistics(), least_sqnr_db(arguments))?,
         sites: sensitivity.sites().to_vec(),
         calibrator,
-        texts,
+        samples,
     })
 }
 
@@ -190,26 +261,60 @@ pub(super) fn least_sqnr_db(arguments: &CalibrationArguments) -> f64 {
     arguments.min_sqnr.unwrap_or(LEAST_SQNR_DB)
 }
 
-fn texts(file: &Path, arguments: &CalibrationTexts) -> Result<Vec<String>> {
-    let file = CalibrationFile::new(file, &arguments.field);
-    Ok(file.sample(arguments.samples, arguments.seed)?)
+/// The file to calibrate with, and which of its columns the flags name.
+pub(super) fn input(file: &Path, flags: &CalibrationTexts) -> Result<CalibrationInput> {
+    let (ids, mask) = (&flags.input_ids_column, &flags.attention_mask_column);
+    if ids.is_some() || mask.is_some() {
+        let columns = TokenColumns::new(ids.as_deref().unwrap_or(INPUT_IDS), mask.clone());
+        return Ok(CalibrationInput::Tokens(TokenizedFile::new(file, columns)));
+    }
+    if !flags.field.is_empty() {
+        return Ok(CalibrationInput::Texts(CalibrationFile::new(
+            file,
+            &flags.field,
+        )));
+    }
+    let input = CalibrationInput::detect(file)?;
+    if matches!(input, CalibrationInput::Tokens(_)) {
+        streams::note(&format!(
+            "{}: no column `text`: calibrating with the token ids of `{INPUT_IDS}`\n",
+            file.display()
+        ));
+    }
+    Ok(input)
 }
 
-fn observe(
-    texts: &[String],
+fn sample(
+    input: &CalibrationInput,
+    flags: &CalibrationTexts,
+    calibrator: &Calibrator,
+) -> Result<CalibrationSamples> {
+    let spec = calibrator.encoder().network().spec();
+    Ok(input.sample(flags.number_of_samples(), flags.seed, spec)?)
+}
+
+/// Calls `work` with the numbers of the samples of each batch from the sample `first` on.
+fn each_batch(
+    samples: &CalibrationSamples,
+    first: usize,
+    batch_size: usize,
     title: &str,
-    mut batch: impl FnMut(&[String]) -> Result<()>,
+    mut work: impl FnMut(Range<usize>) -> Result<()>,
 ) -> Result<()> {
-    if texts.is_empty() {
+    if samples.is_empty() {
         return Ok(());
     }
-    let total = texts.len() as u64;
-    let mut progress = Progress::start(title, total, Unit::Texts);
-    let mut done = 0;
-    let result = texts.chunks(BATCH).try_for_each(|texts| {
-        batch(texts)?;
-        done += texts.len() as u64;
-        progress.set(done, total, "");
+    let unit = match samples {
+        CalibrationSamples::Texts(_) => Unit::Texts,
+        CalibrationSamples::Tokens(_) => Unit::Rows,
+    };
+    let total = samples.len();
+    let mut progress = Progress::start(title, total as u64, unit);
+    progress.begin_after(first as u64);
+    let result = (first..total).step_by(batch_size).try_for_each(|start| {
+        let end = total.min(start + batch_size);
+        work(start..end)?;
+        progress.set(end as u64, total as u64, "");
         Ok(())
     });
     progress.finish();

@@ -30,6 +30,8 @@ pub(crate) enum Unit {
     Texts,
     /// Over the same texts.
     Passes,
+    /// Rows of token ids.
+    Rows,
 }
 
 impl Progress {
@@ -40,6 +42,7 @@ impl Progress {
                 Unit::Bytes => "{decimal_bytes}/{decimal_total_bytes}",
                 Unit::Texts => "{human_pos}/{human_len} texts",
                 Unit::Passes => "{human_pos}/{human_len} passes",
+                Unit::Rows => "{human_pos}/{human_len} rows",
             };
             let colour = if crate::style::no_color() {
                 ""
@@ -61,6 +64,14 @@ impl Progress {
             }
         };
         Progress { display }
+    }
+
+    /// `done` were done before this work began: they say nothing about the time left.
+    pub(crate) fn begin_after(&mut self, done: u64) {
+        if let Display::Bar(bar) = &self.display {
+            bar.set_position(done);
+            bar.reset_eta();
+        }
     }
 
     /// `done` of `total` are done; `what` is worked on.

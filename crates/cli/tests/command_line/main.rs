@@ -4,6 +4,7 @@ mod backends;
 mod bench;
 mod bench_refusals;
 mod calibrate;
+mod calibration_inputs;
 mod calibration_sweep;
 mod compare;
 mod embed;

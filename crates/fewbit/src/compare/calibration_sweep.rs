@@ -6,9 +6,11 @@ use crate::Error;
 use crate::manager::CALIBRATION_BATCH;
 use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{EmbeddingAgreement, SentenceSimilarity};
-use fewbit_model::{Embeddings, EncodeOptions, Encoder};
-use fewbit_quantize::calibration::texts::{CalibrationFile, DEFAULT_SEED};
-use fewbit_quantize::calibration::{LEAST_SQNR_DB, Sensitivity, calibration_sites, static_recipe};
+use fewbit_model::{Embeddings, EncodeOptions, Encoder, EncoderSpec};
+use fewbit_quantize::calibration::texts::DEFAULT_SEED;
+use fewbit_quantize::calibration::{
+    CalibrationInput, LEAST_SQNR_DB, Sensitivity, calibration_sites, static_recipe,
+};
 use fewbit_quantize::{
     Backend, Calibrator, Method, ObserverSettings, QuantizePlan, Recipe, quantize_model,
 };
@@ -25,8 +27,10 @@ pub struct CalibrationSweepOptions {
     pub samples: Vec<usize>,
     /// The first of [`SEEDS`] seeds in a row, with each of which every number is drawn.
     pub seed: u64,
-    /// Where texts are drawn from.
-    pub calibration: CalibrationFile,
+    /// Where texts, or rows of token ids, are drawn from.
+    pub calibration: CalibrationInput,
+    /// How many of them are observed together.
+    pub calibration_batch: usize,
     /// How they are observed.
     pub observer: ObserverSettings,
     /// Inputs whose signal to noise ratio with one range is lower are dynamic, in dB.
@@ -42,11 +46,12 @@ pub struct CalibrationSweepOptions {
 impl CalibrationSweepOptions {
     /// 1, 4, 16, 64, 256 and 1024 texts of a file, observed as `quantize --method static` does by default, judged by the built-in
     /// sentences on one thread.
-    pub fn new(calibration: CalibrationFile) -> Self {
+    pub fn new(calibration: CalibrationInput) -> Self {
         CalibrationSweepOptions {
             samples: vec![1, 4, 16, 64, 256, 1024],
             seed: DEFAULT_SEED,
             calibration,
+            calibration_batch: CALIBRATION_BATCH,
             observer: Backend::Native.qconfig().activation(),
             least_sqnr_db: LEAST_SQNR_DB,
             texts: CompareTexts::BuiltIn,
@@ -176,9 +181,9 @@ pub enum SweepStep {
 ///
 /// ```no_run
 /// use fewbit::compare::calibration_sweep::{CalibrationSweepOptions, calibration_sweep};
-/// use fewbit::quantize::calibration::texts::CalibrationFile;
+/// use fewbit::quantize::calibration::CalibrationInput;
 ///
-/// let options = CalibrationSweepOptions::new(CalibrationFile::new("texts.txt", &[]));
+/// let options = CalibrationSweepOptions::new(CalibrationInput::detect("texts.txt".as_ref())?);
 /// for row in calibration_sweep("models/all-MiniLM-L6-v2", &options, &mut |_| {})?.rows {
 ///     println!("{:5} texts: mean cosine {:.5}", row.samples, row.mean_cosine.mean);
 /// }
@@ -209,9 +214,12 @@ pub fn calibration_sweep(
         let mut runs = Vec::new();
         for seed in options.seeds() {
             step(SweepStep::Static { samples, seed });
-            let texts = options.calibration.sample(samples, seed)?;
-            for batch in texts.chunks(CALIBRATION_BATCH) {
-                calibrator.observe(batch)?;
+            let spec = calibrator.encoder().network().spec();
+            let drawn = options.calibration.sample(samples, seed, spec)?;
+            for first in (0..drawn.len()).step_by(options.calibration_batch) {
+                let end = drawn.len().min(first + options.calibration_batch);
+                let batch = drawn.batch(calibrator.encoder(), first..end)?;
+                calibrator.observe_batch(&batch)?;
             }
             let statistics = calibrator.restart()?;
             let sensitivity = Sensitivity::new(&statistics)?;
@@ -262,8 +270,10 @@ fn check(source: &Path, options: &CalibrationSweepOptions) -> Result<(), Error> 
         );
     };
     options.texts.check()?;
-    options.calibration.sample(most, options.seed)?;
-    QuantizePlan::new(&Checkpoint::open(source)?, &Recipe::new(Method::Dynamic))?;
+    let checkpoint = Checkpoint::open(source)?;
+    QuantizePlan::new(&checkpoint, &Recipe::new(Method::Dynamic))?;
+    let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
+    options.calibration.sample(most, options.seed, &spec)?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use fewbit_numerics::affine::CodeRange;
 use serde::{Deserialize, Serialize};
 
 use super::CalibrationSite;
+use super::json_file;
 use super::quantization_noise::QuantizationNoise;
 use super::sensitivity::SiteSensitivity;
 use crate::observers::{QuantizedDType, Statistics};
@@ -279,17 +280,11 @@ impl CalibrationStatistics {
     /// # Errors
     /// [`QuantizeError::Io`], or [`QuantizeError::Calibration`] for what is no statistics of calibration.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, QuantizeError> {
-        let path = path.as_ref();
-        let text = std::fs::read(path).map_err(|source| QuantizeError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        serde_json::from_slice(&text).map_err(|error| QuantizeError::Calibration {
-            place: path.display().to_string(),
-            expected: "statistics that `fewbit calibrate` wrote".to_owned(),
-            found: error.to_string(),
-            hint: "the file is damaged or was edited: collect the statistics again".to_owned(),
-        })
+        json_file::read(
+            path.as_ref(),
+            "statistics that `fewbit calibrate` wrote",
+            "the file is damaged or was edited: collect the statistics again",
+        )
     }
 
     /// Writes the statistics as JSON, to a file beside it first, so that an interruption leaves the old one.
@@ -297,19 +292,6 @@ impl CalibrationStatistics {
     /// # Errors
     /// [`QuantizeError::Io`]
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), QuantizeError> {
-        let path = path.as_ref();
-        let io = |source| QuantizeError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let text = serde_json::to_vec(self).expect("finite numbers and names are valid JSON");
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-        std::io::Write::write_all(&mut file, &text).map_err(io)?;
-        file.persist(path).map_err(|error| io(error.error))?;
-        Ok(())
+        json_file::write(path.as_ref(), self)
     }
 }

@@ -1,13 +1,10 @@
 //! Prepare, calibrate, convert.
 
-use std::path::PathBuf;
-
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_model::{EncodeOptions, Encoder, Tap};
 use fewbit_numerics::activation::{ActivationScheme, quantize_row};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::error_statistics::{ErrorSums, cosine};
-use fewbit_quantize::calibration::texts::CalibrationFile;
 use fewbit_quantize::calibration::{
     CalibrationStatistics, Calibrator, Sensitivity, calibration_sites, static_recipe,
 };
@@ -19,7 +16,7 @@ use crate::tiny_bert::{Source, TinyBert};
 const TEXTS: [&str; 4] = ["a b c", "d e", "f g h i", "a i"];
 
 /// A model that reads texts of the letters a to z.
-fn source(mut model: TinyBert) -> Source {
+pub(crate) fn source(mut model: TinyBert) -> Source {
     model.config["pad_token_id"] = 0.into();
     let source = model.write();
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
@@ -339,88 +336,5 @@ fn what_cannot_be_calibrated_with_is_refused() {
     assert!(
         text.contains("histogram: expected one beside the observer min_max, found none"),
         "{text}"
-    );
-}
-
-fn file(content: &[u8], name: &str, fields: &[&str]) -> (tempfile::TempDir, CalibrationFile) {
-    let directory = tempfile::tempdir().unwrap();
-    let path: PathBuf = directory.path().join(name);
-    std::fs::write(&path, content).unwrap();
-    let fields: Vec<String> = fields.iter().map(|&field| field.to_owned()).collect();
-    (directory, CalibrationFile::new(path, &fields))
-}
-
-#[test]
-fn samples_are_drawn_from_lines_and_from_fields() {
-    let lines: String = (0..1000).map(|index| format!("text {index}\r\n")).collect();
-    let (_directory, lines) = file(format!("\u{feff}{lines}").as_bytes(), "texts.txt", &[]);
-    let all = lines.sample(1000, 3).unwrap();
-    assert_eq!((all[0].as_str(), all[999].as_str()), ("text 0", "text 999"));
-    let some = lines.sample(100, 3).unwrap();
-    assert_eq!(some, lines.sample(100, 3).unwrap());
-    assert_ne!(some, lines.sample(100, 4).unwrap());
-    let positions: Vec<usize> = some
-        .iter()
-        .map(|text| all.iter().position(|known| known == text).unwrap())
-        .collect();
-    assert!(positions.is_sorted());
-    // The mean of 100 of 0..1000 is 499.5 with a deviation of 27: a draw of the first or of the last texts is far away.
-    let mean = positions.iter().sum::<usize>() / 100;
-    assert!((365..635).contains(&mean), "{mean}");
-
-    let json = br#"{"a": "one", "b": "two"}
-{"b": "four", "a": "three", "score": 1}"#;
-    let (_directory, pairs) = file(json, "pairs.jsonl", &["a", "b"]);
-    assert_eq!(pairs.sample(4, 0).unwrap(), ["one", "two", "three", "four"]);
-}
-
-#[test]
-fn files_that_hold_less_than_they_should_are_refused() {
-    let refused = |content: &[u8], name: &str, fields: &[&str]| {
-        let (directory, file) = file(content, name, fields);
-        let text = file.sample(2, 0).unwrap_err().to_string();
-        text.replace(&directory.path().display().to_string(), "DIR")
-    };
-    insta::assert_snapshot!(refused(b"one\n", "t.txt", &[]), @r"
-    DIR/t.txt: expected at least 2 texts, found 1
-      hint: give a file of more texts, or ask for fewer samples
-    ");
-    insta::assert_snapshot!(refused(b"one\n\ntwo\n", "t.txt", &[]), @r"
-    DIR/t.txt: line 2: expected a text, found a line without one
-      hint: an empty text says nothing about a model's activations: remove the line
-    ");
-    insta::assert_snapshot!(refused(b"{\"a\": \"x\"}\n", "t.jsonl", &[]), @r"
-    DIR/t.jsonl: line 1: expected an object with a text `text`, found only a
-      hint: name the fields that hold texts
-    ");
-    for (content, expected) in [
-        (&b"\xff\xfe\n"[..], "line 1: expected UTF-8"),
-        (
-            b"{\"text\": 3}\n",
-            "expected an object with a text `text`, found 3",
-        ),
-        (b"{\"text\": \"\"}\n", "the field `text` without one"),
-        (b"[1]\n", "found no object"),
-        (b"{\"text\": \n", "line 1: expected JSON"),
-        (b"", "expected at least 2 texts, found 0"),
-    ] {
-        let text = refused(content, "t.jsonl", &[]);
-        assert!(text.contains(expected), "{text}");
-    }
-    let (_directory, lines) = file(b"one\n", "t.txt", &[]);
-    assert!(
-        lines
-            .sample(0, 0)
-            .unwrap_err()
-            .to_string()
-            .contains("found 0 samples")
-    );
-    let absent = CalibrationFile::new("absent/texts.txt", &[]);
-    assert!(
-        absent
-            .sample(1, 0)
-            .unwrap_err()
-            .to_string()
-            .starts_with("absent/texts.txt: ")
     );
 }

@@ -3,6 +3,7 @@
 mod architectures;
 mod backends;
 mod calibration;
+mod calibration_inputs;
 mod config_file;
 mod directory;
 mod errors;

@@ -10,7 +10,6 @@ use anyhow::Result;
 use fewbit::compare::calibration_sweep::{
     CalibrationSweepOptions, SEEDS, SweepStep, calibration_sweep,
 };
-use fewbit::quantize::calibration::texts::CalibrationFile;
 use fewbit::threads;
 use std::path::Path;
 
@@ -36,9 +35,10 @@ pub(super) fn run(
         seed: flags.texts.seed,
         observer: calibrate::settings(&flags.texts)?,
         least_sqnr_db: calibrate::least_sqnr_db(flags),
+        calibration_batch: flags.texts.batch_size,
         texts: compare_texts(arguments)?,
         threads: threads::resolve(arguments.threads.threads)?.count,
-        ..CalibrationSweepOptions::new(CalibrationFile::new(calibration, &flags.texts.field))
+        ..CalibrationSweepOptions::new(calibrate::input(calibration, &flags.texts)?)
     };
     let source = crate::commands::resolve(&arguments.model)?;
     let mut steps = Steps::start(options.steps(), global.verbose > 0);

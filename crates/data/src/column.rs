@@ -1,0 +1,87 @@
+//! Which columns of a file are read.
+
+use crate::DataError;
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// A text in each row.
+    Text,
+    /// A list of integers in each row.
+    Integers,
+}
+
+impl ColumnKind {
+    /// A value of it, in words.
+    pub(crate) fn value(self) -> &'static str {
+        match self {
+            Self::Text => "a string",
+            Self::Integers => "a list of integers",
+        }
+    }
+}
+
+/// A column of a file, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name, as the file spells it.
+    pub name: String,
+    /// What it holds.
+    pub kind: ColumnKind,
+    /// Whether a file or a row may be without it, or have null there.
+    pub optional: bool,
+}
+
+impl Column {
+    /// A column of texts that every row has.
+    pub fn text(name: impl Into<String>) -> Self {
+        Self::new(name, ColumnKind::Text)
+    }
+
+    /// A column of lists of integers that every row has.
+    pub fn integers(name: impl Into<String>) -> Self {
+        Self::new(name, ColumnKind::Integers)
+    }
+
+    fn new(name: impl Into<String>, kind: ColumnKind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            optional: false,
+        }
+    }
+
+    /// The same, which a row may be without.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    /// The error of a place without this column; `word` is what the format calls one, `found` are the names there are.
+    pub(crate) fn missing<S: AsRef<str>>(
+        &self,
+        place: String,
+        word: &str,
+        found: &[S],
+    ) -> DataError {
+        let names: Vec<String> = found
+            .iter()
+            .map(|name| format!("`{}`", name.as_ref()))
+            .collect();
+        let found = if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        };
+        let hint = match self.kind {
+            ColumnKind::Text => format!("name the {word} that holds the text with --field"),
+            ColumnKind::Integers => {
+                format!(
+                    "name the {word} with --input-ids-column, that of the mask with --attention-mask-column"
+                )
+            }
+        };
+        DataError::content(place, format!("a {word} `{}`", self.name), found, hint)
+    }
+}

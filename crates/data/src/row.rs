@@ -1,0 +1,92 @@
+//! One row of a file.
+
+use std::fmt;
+
+use crate::{Column, DataError};
+
+/// Where a row stands; put into words only where something is wrong with it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'p> {
+    pub(crate) file: &'p str,
+    /// `line` or `row`.
+    pub(crate) unit: &'static str,
+    /// From 1.
+    pub(crate) number: u64,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {} {}", self.file, self.unit, self.number)
+    }
+}
+
+/// What one row has in one column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cell {
+    /// Of a column of texts.
+    Text(String),
+    /// Of a column of lists.
+    Integers(Vec<i64>),
+    /// The row is without the column, which is optional.
+    Absent,
+}
+
+/// The cells of a row, in the order of the columns that were asked for.
+#[derive(Debug)]
+pub struct Row<'r> {
+    pub(crate) place: Place<'r>,
+    /// What the format calls a column; none for lines, which have no columns.
+    pub(crate) word: Option<&'static str>,
+    pub(crate) columns: &'r [Column],
+    pub(crate) cells: Vec<Cell>,
+}
+
+impl Row<'_> {
+    /// The cells.
+    pub fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
+    /// The text in column `index`, a required column of texts.
+    ///
+    /// # Panics
+    /// The column is not one.
+    pub fn text(&self, index: usize) -> &str {
+        match &self.cells[index] {
+            Cell::Text(text) => text,
+            other => panic!("column {index} is no required column of texts: {other:?}"),
+        }
+    }
+
+    /// The list in column `index`, a column of lists; none where it is absent.
+    ///
+    /// # Panics
+    /// The column is one of texts.
+    pub fn integers(&self, index: usize) -> Option<&[i64]> {
+        match &self.cells[index] {
+            Cell::Integers(values) => Some(values),
+            Cell::Absent => None,
+            Cell::Text(_) => panic!("column {index} is one of texts"),
+        }
+    }
+
+    /// An error about column `index` of this row.
+    pub fn error(
+        &self,
+        index: usize,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> DataError {
+        let place = match self.word {
+            Some(word) => column_place(self.place, word, &self.columns[index].name),
+            None => self.place.to_string(),
+        };
+        DataError::content(place, expected, found, hint)
+    }
+}
+
+/// A row's place and the name of the column.
+pub(crate) fn column_place(place: impl fmt::Display, word: &str, name: &str) -> String {
+    format!("{place}: {word} `{name}`")
+}
