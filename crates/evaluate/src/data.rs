@@ -1,12 +1,9 @@
-//! Texts and sentence pairs from files.
-//!
-//! Files whose name ends in `.jsonl` or `.ndjson` hold one JSON object a line; blank lines are skipped.
-//! Any other file of texts is plain text: every line is a text, the empty ones too, so that line and
-//! row numbers agree. All files are UTF-8.
+//! Texts and sentence pairs from files in UTF-8.
 
 use std::fs;
 use std::path::Path;
 
+use fewbit_data::{Column, DEFAULT_TEXT_COLUMN, DataFile};
 use serde_json::Value;
 
 use crate::EvaluateError;
@@ -23,7 +20,6 @@ pub struct SentencePair {
 }
 
 const PAIR_HINT: &str = r#"a line looks like {"sentence1": "A man sings.", "sentence2": "A man is singing.", "score": 4.8}"#;
-const TEXT_HINT: &str = r#"a line looks like {"text": "A man sings."}"#;
 
 /// Reads JSONL with the fields `sentence1`, `sentence2` and `score` (a number); other fields are
 /// ignored.
@@ -51,32 +47,26 @@ pub fn read_sentence_pairs(path: impl AsRef<Path>) -> Result<Vec<SentencePair>, 
     Ok(pairs)
 }
 
-/// Reads texts: plain text, one a line, or JSONL with the field `text`.
+/// Reads texts as [`DataFile`] has them: the field or column `text` of JSONL, CSV and Parquet, every line of any other file, the empty ones
+/// too, so that line and row numbers agree.
 ///
 /// # Errors
-/// Naming file, line and field. A file without any text is an error.
+/// Naming file, line or row, and column. A file without any text is an error.
 pub fn read_texts(path: impl AsRef<Path>) -> Result<Vec<String>, EvaluateError> {
-    let path = path.as_ref();
-    let is_json = path
-        .extension()
-        .is_some_and(|extension| extension == "jsonl" || extension == "ndjson");
-    let texts = if is_json {
-        json_lines(path, TEXT_HINT, |object| string(object, "text"))?
-    } else {
-        let lines = lines(path)?;
-        numbered_utf8(path, &lines)
-            .map(|line| line.map(|(_, text)| text.to_owned()))
-            .collect::<Result<_, _>>()?
-    };
+    let file = DataFile::new(path.as_ref(), None);
+    let mut texts = Vec::new();
+    file.for_each_row(&[Column::text(DEFAULT_TEXT_COLUMN)], &mut |row| {
+        texts.push(row.text(0).to_owned());
+        Ok(())
+    })?;
     if texts.is_empty() {
         return Err(EvaluateError::TooLittleData {
-            origin: path.display().to_string(),
+            origin: file.name().to_owned(),
             expected: "one text",
             found: 0,
-            hint: if is_json {
-                TEXT_HINT
-            } else {
-                "every line is a text"
+            hint: match file.format().has_columns() {
+                true => "a row has a text in its column `text`",
+                false => "every line is a text",
             },
         });
     }
@@ -286,19 +276,33 @@ mod tests {
     }
 
     #[test]
+    fn csv_texts() {
+        let file = file("x.csv", "label,text\n0,\"a, b\"\n1,c\n");
+        assert_eq!(read_texts(&file.path).unwrap(), ["a, b", "c"]);
+    }
+
+    #[test]
     fn errors_of_texts() {
         let text = |name: &str, content: &[u8]| {
             let file = file(name, content);
             error_text(&file, read_texts(&file.path))
         };
-        assert_eq!(
-            text("x.jsonl", b"{\"txt\":\"a\"}"),
-            format!("x.jsonl: line 1: field `text`: expected one, found none\n  hint: {TEXT_HINT}")
-        );
-        assert_eq!(
-            text("x.txt", b"ok\nab\xffc\n"),
-            "x.txt: line 2: expected UTF-8, found another byte at position 2\n  hint: convert the file to UTF-8 first"
-        );
+        for (name, content, expected) in [
+            (
+                "x.jsonl",
+                &b"{\"txt\":\"a\"}"[..],
+                "x.jsonl: line 1: expected a field `text`, found `txt`",
+            ),
+            (
+                "x.csv",
+                b"txt,label\na,1\n",
+                "x.csv: expected a column `text`, found `txt`, `label`",
+            ),
+            ("x.txt", b"ok\nab\xffc\n", "x.txt: line 2: expected UTF-8"),
+        ] {
+            let found = text(name, content);
+            assert!(found.starts_with(expected), "{found}");
+        }
         assert_eq!(
             text("x.txt", b""),
             "x.txt: expected at least one text, found 0\n  hint: every line is a text"

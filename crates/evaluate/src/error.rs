@@ -16,6 +16,9 @@ pub enum EvaluateError {
     /// A metric that is not defined for its input.
     #[error(transparent)]
     Metric(#[from] MetricError),
+    /// A file of texts could not be read, or is not what it should be.
+    #[error(transparent)]
+    Rows(#[from] fewbit_data::DataError),
     /// A file could not be read.
     #[error("{path}: {source}\n  hint: check the path, and that you may read it")]
     Io {

@@ -15,7 +15,7 @@ use crate::tap::Viewer;
 use crate::{EncoderSpec, LoadLedger, ModelError, RaggedBatch, Tap};
 use block::{Block, blocks};
 use fewbit_checkpoint::Checkpoint;
-use fewbit_kernels::{Arithmetic, Kernels, PackedInt8};
+use fewbit_kernels::{Arithmetic, Isa, Kernels, PackedInt8};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use relative_bias::RelativeBias;
 use scratch::{BlockScratch, Pool, RowScratch};
@@ -250,6 +250,11 @@ impl Network {
             states = rest;
             (block, out)
         })
+    }
+
+    /// The instruction set that it runs on.
+    pub fn isa(&self) -> Isa {
+        self.kernels.isa()
     }
 
     /// What most multiply-adds of its linear layers are.

@@ -28,6 +28,8 @@ struct Summary {
     normalized: bool,
     /// Indices of the texts that were cut.
     truncated: Vec<usize>,
+    /// What the kernels ran on; one of them rounds.
+    instruction_set: &'static str,
     seconds: f64,
 }
 
@@ -119,6 +121,7 @@ pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result
         pooling: pooling_names(&encoder),
         normalized: encoder.normalizes(),
         truncated,
+        instruction_set: encoder.network().isa().name(),
         seconds: start.elapsed().as_secs_f64(),
     };
     match &arguments.output {
@@ -128,9 +131,9 @@ pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result
                 count(summary.texts, "text", "texts"),
                 count(tokens, "token", "tokens"),
             );
-            let seconds = summary.seconds;
+            let (seconds, isa) = (summary.seconds, summary.instruction_set);
             streams::note(&format!(
-                "wrote {} ({texts} x {columns}; {tokens} in {seconds:.2} s)\n",
+                "wrote {} ({texts} x {columns}; {tokens} in {seconds:.2} s on {isa})\n",
                 path.display()
             ));
             Ok(())

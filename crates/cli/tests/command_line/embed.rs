@@ -153,6 +153,8 @@ fn a_cut_text_is_said_on_standard_error_and_in_the_output() {
     assert_eq!(summary["max_tokens"], MAX_TOKENS);
     assert_eq!(summary["pooling"], serde_json::json!(["mean"]));
     assert_eq!(summary["normalized"], false);
+    let isa = summary["instruction_set"].as_str().unwrap();
+    assert!(fewbit::kernels::Isa::parse(isa).is_some(), "{isa}");
     assert_eq!(
         (summary["texts"].as_u64(), summary["dimension"].as_u64()),
         (Some(2), Some(32))

@@ -401,7 +401,8 @@ impl Network {
                     linear,
                     viewer,
                 )?;
-                LinearInput::new(rows, intermediate, quantized, None)
+                // Not in `quantized`, whose rows would become longer and shorter again with every layer.
+                LinearInput::new(rows, intermediate, intermediate_codes, None)
             }
         };
 

@@ -61,7 +61,7 @@ pub(super) struct RowScratch {
     pub(super) context: Vec<f32>,
     /// (rows, intermediate_size)
     pub(super) intermediate: Vec<f32>,
-    /// (rows, intermediate_size): what `intermediate` would hold, where only a layer with static activations reads it.
+    /// (rows, intermediate_size): the codes of `intermediate`, or what it would hold, where only a layer with static activations reads it.
     pub(super) intermediate_codes: QuantizedRows,
     /// (heads, length, length) for sequences of `attention_bias_length` tokens.
     pub(super) attention_bias: Vec<f32>,
