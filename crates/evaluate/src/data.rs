@@ -296,7 +296,7 @@ mod tests {
             (
                 "x.csv",
                 b"txt,label\na,1\n",
-                "x.csv: expected a column `text`, found `txt`, `label`",
+                "x.csv: line 1: expected a column `text`, found `txt`, `label`",
             ),
             ("x.txt", b"ok\nab\xffc\n", "x.txt: line 2: expected UTF-8"),
         ] {

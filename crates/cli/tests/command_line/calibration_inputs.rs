@@ -148,7 +148,7 @@ fn what_cannot_be_read_is_refused_by_name() {
     workspace.write("t.csv", "score,sentence\n1,a\n2,\n");
     insta::assert_snapshot!(refused(&workspace, "t.csv", &["--samples", "2"]), @r"
     error: t.csv: line 1: expected a column `text`, found `score`, `sentence`
-      hint: name the column that holds the text with --field
+      hint: call the column that holds the text `text`, or name it where the command takes --field
     ");
     insta::assert_snapshot!(refused(&workspace, "t.csv", &["--samples", "1", "--field", "sentence"]), @r"
     error: t.csv: line 3: column `sentence`: expected a text, found an empty one

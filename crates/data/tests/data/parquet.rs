@@ -56,7 +56,7 @@ fn what_holds_no_texts_or_ids_is_refused() {
     let odd = |column: Column| refusal("odd.parquet", column);
     insta::assert_snapshot!(odd(Column::text("body")), @r"
     odd.parquet: expected a column `body`, found `text`, `bytes`, `number`, `null_list`, `null_element`, `empty`, `floats`, `nested`, `structures`, `large`
-      hint: name the column that holds the text with --field
+      hint: call the column that holds the text `text`, or name it where the command takes --field
     ");
     insta::assert_snapshot!(odd(Column::text("text")), @r"
     odd.parquet: row 2: column `text`: expected a string, found null

@@ -70,11 +70,11 @@ fn every_refusal_names_its_line() {
     ");
     insta::assert_snapshot!(text("t.jsonl", b"{\"sentence\": \"a\", \"id\": 3}"), @r"
     t.jsonl: line 1: expected a field `text`, found `sentence`, `id`
-      hint: name the field that holds the text with --field
+      hint: call the field that holds the text `text`, or name it where the command takes --field
     ");
     insta::assert_snapshot!(text("t.jsonl", b"{}"), @r"
     t.jsonl: line 1: expected a field `text`, found none
-      hint: name the field that holds the text with --field
+      hint: call the field that holds the text `text`, or name it where the command takes --field
     ");
     insta::assert_snapshot!(text("t.jsonl", b"\"a\"\n{\"text\": 3}"), @r"
     t.jsonl: line 2: field `text`: expected a string, found a number
@@ -94,7 +94,7 @@ fn every_refusal_names_its_line() {
     ");
     insta::assert_snapshot!(text("t.csv", b"a,b\n1,2\n"), @r"
     t.csv: line 1: expected a column `text`, found `a`, `b`
-      hint: name the column that holds the text with --field
+      hint: call the column that holds the text `text`, or name it where the command takes --field
     ");
     insta::assert_snapshot!(text("t.csv", b""), @r"
     t.csv: expected a header that names the columns, found an empty file

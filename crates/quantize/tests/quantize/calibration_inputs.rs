@@ -63,7 +63,7 @@ fn files_that_hold_less_than_they_should_are_refused() {
     ");
     insta::assert_snapshot!(refused(b"{\"a\": \"x\"}\n", "t.jsonl", &[]), @r"
     DIR/t.jsonl: line 1: expected a field `text`, found `a`
-      hint: name the field that holds the text with --field
+      hint: call the field that holds the text `text`, or name it where the command takes --field
     ");
     for (content, expected) in [
         (&b"\xff\xfe\n"[..], "line 1: expected UTF-8"),
