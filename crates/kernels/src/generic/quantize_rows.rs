@@ -3,7 +3,6 @@
 use fewbit_numerics::activation::row_parameters;
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
-use crate::generic::vector::{Term, sum};
 use crate::quantized_rows::{QuantizedRows, RowScale};
 use crate::simd::{LANES, Simd};
 
@@ -51,51 +50,31 @@ pub(crate) fn quantize_block<S: Simd>(
 ) -> bool {
     let columns = out.columns;
     let row = |index: usize| &x[index * columns..][..columns];
-    let mut finite = true;
-    let mut parameters = [AffineParameters {
-        scale: 1.0,
-        zero_point: 0,
-    }; BLOCK_ROWS];
     match scale {
-        RowScale::Static(known) => {
-            parameters = [known; BLOCK_ROWS];
-            finite = sum(s, TimesZero, x) == 0.0;
+        RowScale::Static(parameters) => {
+            out.scales[first..first + rows].fill(parameters.scale);
+            out.zero_points[first..first + rows].fill(parameters.zero_point);
+            let encoder = Encoder::new(s, parameters);
+            let mut zeros = s.splat(0.0);
+            for index in 0..rows {
+                zeros = encoder.encode_any_row(s, row(index), out.row_mut(first + index), zeros);
+            }
+            s.reduce_sum(zeros) == 0.0
         }
         RowScale::PerToken(scheme) => {
             let mut ranges = [Range::default(); BLOCK_ROWS];
             for (index, range) in ranges.iter_mut().enumerate().take(rows) {
                 *range = range_of(s, row(index));
             }
-            for (parameters, range) in parameters.iter_mut().zip(&ranges).take(rows) {
-                *parameters = row_parameters(range.min, range.max, scheme);
-                finite &= range.finite;
+            for (index, range) in ranges.iter().enumerate().take(rows) {
+                let parameters = row_parameters(range.min, range.max, scheme);
+                out.scales[first + index] = parameters.scale;
+                out.zero_points[first + index] = parameters.zero_point;
+                let codes = out.row_mut(first + index);
+                Encoder::new(s, parameters).encode_row_in_range(s, row(index), codes);
             }
+            ranges.iter().take(rows).all(|range| range.finite)
         }
-    }
-    for (index, &parameters) in parameters.iter().enumerate().take(rows) {
-        out.scales[first + index] = parameters.scale;
-        out.zero_points[first + index] = parameters.zero_point;
-        let codes = out.row_mut(first + index);
-        let encoder = Encoder::new(s, parameters);
-        match scale {
-            RowScale::PerToken(_) => encoder.encode_row_in_range(s, row(index), codes),
-            RowScale::Static(_) => encoder.encode_row(s, row(index), codes),
-        }
-    }
-    finite
-}
-
-/// Zero for every finite x: infinity and NaN times zero are NaN.
-#[derive(Clone, Copy)]
-struct TimesZero;
-impl<S: Simd> Term<S> for TimesZero {
-    #[inline(always)]
-    fn accumulate(self, s: S, sum: S::F32, x: S::F32) -> S::F32 {
-        s.fma(x, s.splat(0.0), sum)
-    }
-    #[inline(always)]
-    fn neutral(self) -> f32 {
-        0.0
     }
 }
 
@@ -179,8 +158,8 @@ impl<S: Simd> Encoder<S> {
         }
     }
 
-    /// [`Encoder::encode_row`] for numbers whose products with the inverse scale are far from the ends of i32: clamping after the rounding then
-    /// comes with the packing into bytes.
+    /// The codes of numbers whose products with the inverse scale are far from the ends of i32: clamping after the rounding then comes with the
+    /// packing into bytes.
     #[inline(always)]
     fn encode_row_in_range(&self, s: S, x: &[f32], codes: &mut [u8]) {
         let (fours, rest) = x.as_chunks::<{ 4 * LANES }>();
@@ -193,18 +172,31 @@ impl<S: Simd> Encoder<S> {
             }
             s.store_u8_saturated(vectors, codes);
         }
-        self.encode_row(s, rest, code_rest);
+        for (x, codes) in rest.chunks(LANES).zip(code_rest.chunks_mut(LANES)) {
+            self.encode_up_to(s, s.load_up_to(x, 0.0), codes);
+        }
     }
 
+    /// The codes of any numbers. Adds x * 0 to `zeros`, which stays zero as long as every x is finite.
     #[inline(always)]
-    fn encode_row(&self, s: S, x: &[f32], codes: &mut [u8]) {
-        let (vectors, tail) = x.as_chunks::<LANES>();
-        let (code_vectors, code_tail) = codes.as_chunks_mut::<LANES>();
-        for (x, codes) in vectors.iter().zip(code_vectors) {
-            s.store_u8(self.encode(s, s.load(x)), codes);
+    fn encode_any_row(&self, s: S, x: &[f32], codes: &mut [u8], mut zeros: S::F32) -> S::F32 {
+        let zero = s.splat(0.0);
+        let (fours, rest) = x.as_chunks::<{ 4 * LANES }>();
+        let (code_fours, code_rest) = codes.as_chunks_mut::<{ 4 * LANES }>();
+        for (x, codes) in fours.iter().zip(code_fours) {
+            let mut vectors = [self.zero_point; 4];
+            for (vector, x) in vectors.iter_mut().zip(x.as_chunks::<LANES>().0) {
+                let x = s.load(x);
+                zeros = s.fma(x, zero, zeros);
+                *vector = self.encode(s, x);
+            }
+            s.store_u8_saturated(vectors, codes);
         }
-        if !tail.is_empty() {
-            self.encode_up_to(s, s.load_partial(tail, 0.0), code_tail);
+        for (x, codes) in rest.chunks(LANES).zip(code_rest.chunks_mut(LANES)) {
+            let x = s.load_up_to(x, 0.0);
+            zeros = s.fma(x, zero, zeros);
+            self.encode_up_to(s, x, codes);
         }
+        zeros
     }
 }
