@@ -75,7 +75,9 @@ impl Column {
             names.join(", ")
         };
         let hint = match self.kind {
-            ColumnKind::Text => format!("call the {word} that holds the text `text`, or name it where the command takes --field"),
+            ColumnKind::Text => format!(
+                "call the {word} that holds the text `text`, or name it where the command takes --field"
+            ),
             ColumnKind::Integers => {
                 format!(
                     "name the {word} with --input-ids-column, that of the mask with --attention-mask-column"
