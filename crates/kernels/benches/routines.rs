@@ -188,6 +188,9 @@ fn row_operations(report: &Report<'_>) {
     });
 }
 
+/// Either kind of attention.
+type AttentionRoutine = fn(&Kernels, &AttentionInput<'_>, &mut [f32], &mut Workspace);
+
 fn attention(report: &Report<'_>) {
     let (heads, head_size) = (12, 32);
     let width = heads * head_size;
@@ -211,15 +214,15 @@ fn attention(report: &Report<'_>) {
             bias: None,
         };
         let macs = 2 * tokens * tokens * width;
-        report.measure(
-            &format!("attention {tokens} tokens 12x32"),
-            macs,
-            "GMAC/s",
-            || {
-                report
-                    .kernels
-                    .attention(&input, black_box(&mut out), &mut workspace);
-            },
-        );
+        let kinds: [(&str, AttentionRoutine); 2] = [
+            ("attention", Kernels::attention),
+            ("attention_int8", Kernels::attention_int8),
+        ];
+        for (name, attention) in kinds {
+            let what = format!("{name} {tokens} tokens 12x32");
+            report.measure(&what, macs, "GMAC/s", || {
+                attention(report.kernels, &input, black_box(&mut out), &mut workspace);
+            });
+        }
     }
 }
