@@ -1,9 +1,8 @@
 //! Texts and sentence pairs from files in UTF-8.
 
-use std::fs;
 use std::path::Path;
 
-use fewbit_data::{Column, DEFAULT_TEXT_COLUMN, DataFile};
+use fewbit_data::{Column, DEFAULT_TEXT_COLUMN, DataFile, FileFormat};
 use serde_json::Value;
 
 use crate::EvaluateError;
@@ -80,10 +79,13 @@ fn json_lines<T>(
     hint: &str,
     read: impl Fn(&Value) -> Result<T, String>,
 ) -> Result<Vec<T>, EvaluateError> {
-    let lines = lines(path)?;
+    let mut lines = Vec::new();
+    DataFile::new(path, Some(FileFormat::Lines)).for_each_row(&[], &mut |row| {
+        lines.push(row.text(0).to_owned());
+        Ok(())
+    })?;
     let mut rows = Vec::new();
-    for line in numbered_utf8(path, &lines) {
-        let (number, text) = line?;
+    for (number, text) in (1..).zip(&lines) {
         if text.trim().is_empty() {
             continue;
         }
@@ -103,43 +105,6 @@ fn json_lines<T>(
         rows.push(row);
     }
     Ok(rows)
-}
-
-/// The lines of a file without their ends (`\n` or `\r\n`) and without a byte order mark.
-fn lines(path: &Path) -> Result<Vec<Vec<u8>>, EvaluateError> {
-    let bytes = fs::read(path).map_err(|source| EvaluateError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let mut lines: Vec<Vec<u8>> = text
-        .split(|&byte| byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec())
-        .collect();
-    // What follows the last line end is a line only if it is not empty.
-    if lines.last().is_some_and(Vec::is_empty) {
-        lines.pop();
-    }
-    Ok(lines)
-}
-
-/// (line number from 1, text) of each line.
-fn numbered_utf8<'a>(
-    path: &'a Path,
-    lines: &'a [Vec<u8>],
-) -> impl Iterator<Item = Result<(usize, &'a str), EvaluateError>> + 'a {
-    lines.iter().zip(1..).map(move |(line, number)| {
-        let text = std::str::from_utf8(line).map_err(|error| EvaluateError::Data {
-            file: path.to_owned(),
-            line: number,
-            message: format!(
-                "expected UTF-8, found another byte at position {}",
-                error.valid_up_to()
-            ),
-            hint: "convert the file to UTF-8 first".to_owned(),
-        })?;
-        Ok((number, text))
-    })
 }
 
 fn string(object: &Value, field: &str) -> Result<String, String> {
@@ -178,6 +143,7 @@ fn kind(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::path::PathBuf;
 
     struct File {

@@ -1,7 +1,7 @@
 //! int8 weights for products with quantized activations.
 
 use crate::aligned::AlignedVec;
-use crate::generic::int8_panels::{Int8Panels, PANEL_OUTPUTS};
+use crate::generic::int8_panels::{Int8Panels, place_of_group};
 use crate::int8_tile::INT8_GROUP;
 use crate::panels::{assert_shape, padded_elements};
 
@@ -48,11 +48,8 @@ impl PackedInt8 {
         for row in 0..out_features {
             let codes = &codes[row * in_features..][..in_features];
             row_sums[row] = codes.iter().map(|&code| i32::from(code)).sum();
-            let first = row - row % PANEL_OUTPUTS;
-            let panel = first * groups * INT8_GROUP;
-            let width = PANEL_OUTPUTS.min(row_sums.len() - first);
             for (group, codes) in codes.chunks(INT8_GROUP).enumerate() {
-                let start = panel + (group * width + row - first) * INT8_GROUP;
+                let start = place_of_group(row_sums.len(), groups, row, group) * INT8_GROUP;
                 packed[start..start + codes.len()].copy_from_slice(codes);
             }
         }

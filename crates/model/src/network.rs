@@ -49,10 +49,38 @@ pub struct Network {
     layers: Vec<EncoderLayer>,
     /// Whether a layer quantizes all rows of a text together, so that they must come together.
     reads_whole_texts: bool,
+    /// Rows that go through a layer at a time.
+    chunk_rows: usize,
     /// Buffers of earlier calls.
     block_scratch: Pool<BlockScratch>,
     row_scratch: Pool<RowScratch>,
     thread_pools: ThreadPools,
+}
+
+fn arithmetic(layers: &[EncoderLayer]) -> Arithmetic {
+    let linears = layers.iter().flat_map(EncoderLayer::linears);
+    let mut balance = 0i128;
+    for linear in linears {
+        let size = (linear.in_features() * linear.out_features()) as i128;
+        balance += match linear.arithmetic() {
+            Arithmetic::Int8 => size,
+            Arithmetic::F32 => -size,
+        };
+    }
+    if balance > 0 {
+        Arithmetic::Int8
+    } else {
+        Arithmetic::F32
+    }
+}
+
+/// Rows that go through a layer at a time: many enough to pay for reading the weights, which are longer as floats, few enough that their
+/// intermediate activations stay in the second-level cache.
+fn chunk_rows(arithmetic: Arithmetic) -> usize {
+    match arithmetic {
+        Arithmetic::Int8 => 128,
+        Arithmetic::F32 => 256,
+    }
 }
 
 /// Tokens of a sequence. For shorter ones making the codes costs more time than integer products gain; for longer ones sums could leave i32.
@@ -259,20 +287,7 @@ impl Network {
 
     /// What most multiply-adds of its linear layers are.
     pub fn arithmetic(&self) -> Arithmetic {
-        let linears = self.layers.iter().flat_map(EncoderLayer::linears);
-        let mut balance = 0i128;
-        for linear in linears {
-            let size = (linear.in_features() * linear.out_features()) as i128;
-            balance += match linear.arithmetic() {
-                Arithmetic::Int8 => size,
-                Arithmetic::F32 => -size,
-            };
-        }
-        if balance > 0 {
-            Arithmetic::Int8
-        } else {
-            Arithmetic::F32
-        }
+        arithmetic(&self.layers)
     }
 
     /// Bytes of parameters held in memory.

@@ -311,9 +311,9 @@ fn each_batch(
     let total = samples.len();
     let mut progress = Progress::start(title, total as u64, unit);
     progress.begin_after(first as u64);
-    let result = (first..total).step_by(batch_size).try_for_each(|start| {
-        let end = total.min(start + batch_size);
-        work(start..end)?;
+    let result = samples.batches(first, batch_size).try_for_each(|range| {
+        let end = range.end;
+        work(range)?;
         progress.set(end as u64, total as u64, "");
         Ok(())
     });

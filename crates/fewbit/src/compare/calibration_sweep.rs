@@ -216,9 +216,8 @@ pub fn calibration_sweep(
             step(SweepStep::Static { samples, seed });
             let spec = calibrator.encoder().network().spec();
             let drawn = options.calibration.sample(samples, seed, spec)?;
-            for first in (0..drawn.len()).step_by(options.calibration_batch) {
-                let end = drawn.len().min(first + options.calibration_batch);
-                let batch = drawn.batch(calibrator.encoder(), first..end)?;
+            for range in drawn.batches(0, options.calibration_batch) {
+                let batch = drawn.batch(calibrator.encoder(), range)?;
                 calibrator.observe_batch(&batch)?;
             }
             let statistics = calibrator.restart()?;

@@ -6,7 +6,7 @@
 use fewbit_numerics::affine::MINIMUM_SCALE;
 
 use crate::aligned::Scratch;
-use crate::generic::int8_panels::PANEL_OUTPUTS;
+use crate::generic::int8_panels::place_of_group;
 use crate::generic::vector::lane_maxima;
 use crate::int8_tile::INT8_GROUP;
 use crate::simd::{LANES, Simd};
@@ -145,15 +145,6 @@ fn quantize_parts<S: Simd>(
     }
 }
 
-/// Where the line of group `group` and outputs first..first + 16 starts in [`Int8Panels`](crate::generic::int8_panels::Int8Panels) of
-/// `outputs` outputs, in groups of bytes.
-#[inline(always)]
-fn line(outputs: usize, groups: usize, first: usize, group: usize) -> usize {
-    let panel = first - first % PANEL_OUTPUTS;
-    let width = PANEL_OUTPUTS.min(outputs - panel);
-    panel * groups + group * width + first - panel
-}
-
 /// Panels of the keys of one head. A group of four bytes is moved as if it were a number: of `codes` (tokens, heads * groups), those of the
 /// head start at `start`, and `panels` has room for (tokens padded to sixteen) * groups. Keys beyond the last are zeros.
 #[inline(always)]
@@ -176,7 +167,7 @@ pub(crate) fn pack_keys<S: Simd>(
                 *row = s.load_up_to(&codes[start..start + count], 0.0);
             }
             for (group, column) in (group..groups).zip(s.transpose(rows)) {
-                let line = line(outputs, groups, first, group);
+                let line = place_of_group(outputs, groups, first, group);
                 s.store_up_to(column, &mut panels[line..line + LANES]);
             }
         }
@@ -226,7 +217,8 @@ pub(crate) fn pack_values<S: Simd>(
                 }
             }
             let (head, part) = (index / x.parts, index % x.parts);
-            let line = line(outputs, groups, part * LANES, group) + head * outputs * groups;
+            let place = place_of_group(outputs, groups, part * LANES, group);
+            let line = head * outputs * groups + place;
             let line = &mut panels[line * INT8_GROUP..][..LANES * INT8_GROUP];
             s.store_i8_groups(codes, line.try_into().expect("a line of sixteen outputs"));
         }

@@ -1,6 +1,5 @@
 //! The loops over the tiles of a product of u8 activations and panels of i8 codes.
 
-use crate::aligned::Plain;
 use crate::generic::f32_tile::row_tiles;
 use crate::int8_tile::{
     INT8_GROUP, INT8_PANEL_VECTORS, INT8_TILE_ROWS, Int8Accumulators, Int8Operands, Int8Tile,
@@ -25,6 +24,14 @@ pub(crate) struct Int8Panels<'a> {
     pub(crate) groups: usize,
     /// Whether what follows the panels in memory is worth asking for: weights lie there in the order of their use.
     pub(crate) prefetch: bool,
+}
+
+/// Where the inputs of group `group` of an output lie in [`Int8Panels`] of `outputs` outputs and `groups` groups, in groups.
+#[inline(always)]
+pub(crate) fn place_of_group(outputs: usize, groups: usize, output: usize, group: usize) -> usize {
+    let panel = output - output % PANEL_OUTPUTS;
+    let width = PANEL_OUTPUTS.min(outputs - panel);
+    panel * groups + group * width + output - panel
 }
 
 /// Activations in the form that a tile reads, each row padded to whole groups.
@@ -74,9 +81,7 @@ pub(crate) fn multiply_panels<S: Simd, T: Int8Tile>(
     panels: Int8Panels<'_>,
     accumulators: &mut Int8Accumulators,
     finish: &mut impl FinishTile<S>,
-) where
-    T::Activation: Plain,
-{
+) {
     let Int8Panels {
         codes,
         outputs,

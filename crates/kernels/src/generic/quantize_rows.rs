@@ -57,7 +57,8 @@ pub(crate) fn quantize_block<S: Simd>(
             let encoder = Encoder::new(s, parameters);
             let mut zeros = s.splat(0.0);
             for index in 0..rows {
-                zeros = encoder.encode_any_row(s, row(index), out.row_mut(first + index), zeros);
+                let codes = out.row_mut(first + index);
+                zeros = encoder.encode_row::<true>(s, row(index), codes, zeros);
             }
             s.reduce_sum(zeros) == 0.0
         }
@@ -70,8 +71,8 @@ pub(crate) fn quantize_block<S: Simd>(
                 let parameters = row_parameters(range.min, range.max, scheme);
                 out.scales[first + index] = parameters.scale;
                 out.zero_points[first + index] = parameters.zero_point;
-                let codes = out.row_mut(first + index);
-                Encoder::new(s, parameters).encode_row_in_range(s, row(index), codes);
+                let (codes, zeros) = (out.row_mut(first + index), s.splat(0.0));
+                Encoder::new(s, parameters).encode_row::<false>(s, row(index), codes, zeros);
             }
             ranges.iter().take(rows).all(|range| range.finite)
         }
@@ -158,28 +159,16 @@ impl<S: Simd> Encoder<S> {
         }
     }
 
-    /// The codes of numbers whose products with the inverse scale are far from the ends of i32: clamping after the rounding then comes with the
-    /// packing into bytes.
+    /// The codes of a row. `ANY`: of any numbers, and x * 0 is added to `zeros`, which stays zero as long as every x is finite. Otherwise of
+    /// numbers whose products with the inverse scale are far from the ends of i32: clamping then comes with the packing into bytes.
     #[inline(always)]
-    fn encode_row_in_range(&self, s: S, x: &[f32], codes: &mut [u8]) {
-        let (fours, rest) = x.as_chunks::<{ 4 * LANES }>();
-        let (code_fours, code_rest) = codes.as_chunks_mut::<{ 4 * LANES }>();
-        for (x, codes) in fours.iter().zip(code_fours) {
-            let mut vectors = [self.zero_point; 4];
-            for (vector, x) in vectors.iter_mut().zip(x.as_chunks::<LANES>().0) {
-                let rounded = s.round_to_i32(s.mul(s.load(x), self.inverse));
-                *vector = s.sub_i32(rounded, self.zero_point);
-            }
-            s.store_u8_saturated(vectors, codes);
-        }
-        for (x, codes) in rest.chunks(LANES).zip(code_rest.chunks_mut(LANES)) {
-            self.encode_up_to(s, s.load_up_to(x, 0.0), codes);
-        }
-    }
-
-    /// The codes of any numbers. Adds x * 0 to `zeros`, which stays zero as long as every x is finite.
-    #[inline(always)]
-    fn encode_any_row(&self, s: S, x: &[f32], codes: &mut [u8], mut zeros: S::F32) -> S::F32 {
+    fn encode_row<const ANY: bool>(
+        &self,
+        s: S,
+        x: &[f32],
+        codes: &mut [u8],
+        mut zeros: S::F32,
+    ) -> S::F32 {
         let zero = s.splat(0.0);
         let (fours, rest) = x.as_chunks::<{ 4 * LANES }>();
         let (code_fours, code_rest) = codes.as_chunks_mut::<{ 4 * LANES }>();
@@ -187,14 +176,21 @@ impl<S: Simd> Encoder<S> {
             let mut vectors = [self.zero_point; 4];
             for (vector, x) in vectors.iter_mut().zip(x.as_chunks::<LANES>().0) {
                 let x = s.load(x);
-                zeros = s.fma(x, zero, zeros);
-                *vector = self.encode(s, x);
+                *vector = if ANY {
+                    zeros = s.fma(x, zero, zeros);
+                    self.encode(s, x)
+                } else {
+                    let rounded = s.round_to_i32(s.mul(x, self.inverse));
+                    s.sub_i32(rounded, self.zero_point)
+                };
             }
             s.store_u8_saturated(vectors, codes);
         }
         for (x, codes) in rest.chunks(LANES).zip(code_rest.chunks_mut(LANES)) {
             let x = s.load_up_to(x, 0.0);
-            zeros = s.fma(x, zero, zeros);
+            if ANY {
+                zeros = s.fma(x, zero, zeros);
+            }
             self.encode_up_to(s, x, codes);
         }
         zeros

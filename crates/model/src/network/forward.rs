@@ -12,19 +12,10 @@ use crate::finite::check_values;
 use crate::linear::{Linear, LinearInput, Then};
 use crate::profile::Stage;
 use crate::tap::Viewer;
-use fewbit_kernels::{Arithmetic, AttentionInput, QuantizedRows, RowScale};
+use fewbit_kernels::{AttentionInput, QuantizedRows, RowScale};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 use std::ops::Range;
-
-/// Rows that go through a layer at a time: many enough to pay for reading the weights, which are longer as floats, few enough that their
-/// intermediate activations stay in the second-level cache.
-fn chunk_rows(arithmetic: Arithmetic) -> usize {
-    match arithmetic {
-        Arithmetic::Int8 => 128,
-        Arithmetic::F32 => 256,
-    }
-}
 
 /// Several threads share the rows of a block in chunks of at least so many.
 const LEAST_SHARED_ROWS: usize = 32;
@@ -53,14 +44,13 @@ impl Network {
         hidden: &mut [f32],
     ) -> Result<(), ModelError> {
         let tokens = block.tokens();
-        let chunk_rows = chunk_rows(self.arithmetic());
         let whole = viewer.looks() || self.reads_whole_texts;
         let most_rows = match (whole, members) {
             (true, _) => tokens,
-            (false, 1) => chunk_rows,
+            (false, 1) => self.chunk_rows,
             _ => tokens
                 .div_ceil(members)
-                .clamp(LEAST_SHARED_ROWS, chunk_rows),
+                .clamp(LEAST_SHARED_ROWS, self.chunk_rows),
         };
         // Equal chunks: a short one at the end would read all weights for a few rows.
         let chunk_rows = tokens.div_ceil(tokens.div_ceil(most_rows));
@@ -165,10 +155,7 @@ impl Network {
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
         let mut scratch = self.row_scratch.take();
-        scratch.fit(
-            &self.spec,
-            chunk.rows.len().max(chunk_rows(self.arithmetic())),
-        );
+        scratch.fit(&self.spec, chunk.rows.len().max(self.chunk_rows));
         let next = self.layers.get(step);
         let result = match step.checked_sub(1) {
             None => self.embed(block, next, &mut chunk, &mut scratch, viewer),

@@ -3,7 +3,9 @@
 use crate::embeddings::EmbeddingTable;
 use crate::finite::check_tensor;
 use crate::linear::Linear;
-use crate::network::{EncoderLayer, LayerNorm, Network, Pool, RelativeBias, ThreadPools};
+use crate::network::{
+    EncoderLayer, LayerNorm, Network, Pool, RelativeBias, ThreadPools, arithmetic, chunk_rows,
+};
 use crate::spec::{LayerLinear, LinearModule, about_sizes};
 use crate::{EncoderSpec, LoadLedger, ModelError, tap};
 use fewbit_checkpoint::{Checkpoint, StoredWeight};
@@ -73,6 +75,7 @@ pub(super) fn load(
     let reads_whole_texts = linears
         .chain(embeddings_projection.as_ref())
         .any(Linear::reads_whole_texts);
+    let chunk_rows = chunk_rows(arithmetic(&layers));
     let network = Network {
         kernels,
         word_embeddings,
@@ -83,6 +86,7 @@ pub(super) fn load(
         relative_bias,
         layers,
         reads_whole_texts,
+        chunk_rows,
         block_scratch: Pool::default(),
         row_scratch: Pool::default(),
         thread_pools: ThreadPools::default(),

@@ -103,6 +103,20 @@ impl CalibrationSamples {
         self.len() == 0
     }
 
+    /// The samples from `first` on, in batches of `batch_size`: their numbers.
+    ///
+    /// # Panics
+    /// `batch_size` is 0.
+    pub fn batches(
+        &self,
+        first: usize,
+        batch_size: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let end = self.len();
+        let starts = (first..end).step_by(batch_size);
+        starts.map(move |start| start..end.min(start.saturating_add(batch_size)))
+    }
+
     /// The tokens of the samples in `range`, which must be below [`len`](Self::len), as the model runs them.
     ///
     /// # Errors
