@@ -42,7 +42,7 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Method:
     """One way to run `fewbit quantize`, and what is expected of it."""
 
@@ -66,20 +66,20 @@ def check_four_bit(kind, double):
 
 
 METHODS = [
-    Method("fp16", ["--method", "fp16"], "float16", check_rounded(torch.float16)),
-    Method("bf16", ["--method", "bf16"], "bfloat16", check_rounded(torch.bfloat16)),
-    Method("dynamic", ["--method", "dynamic"], "int8 activations", weights.int8),
-    Method("dynamic, int8 embeddings", ["--method", "dynamic", "--quantize-embeddings"], "int8 activations", weights.int8),
-    Method("static", ["--method", "static"], "static int8 activations", weights.int8, calibrated=True),
-    Method("static, every input", ["--method", "static", "--min-sqnr", "0"], "static int8 activations", weights.int8, calibrated=True),
-    Method("static, 7-bit codes", ["--method", "static", "--backend", "x86"], "static int8 activations", weights.int8, calibrated=True),
-    Method("static, weights per tensor", ["--method", "static", "--backend", "qnnpack"], "static int8 activations", weights.int8, calibrated=True),
-    Method("weight-only", ["--method", "weight-only"], "same weights", weights.int8),
-    Method("weight-only, int8 embeddings", ["--method", "weight-only", "--quantize-embeddings"], "same weights", weights.int8),
-    Method("nf4", ["--method", "nf4"], "same weights", check_four_bit("nf4", False), 0.9),
-    Method("nf4, double quantization", ["--method", "nf4", "--double-quant"], "same weights", check_four_bit("nf4", True), 0.9),
-    Method("fp4", ["--method", "fp4"], "same weights", check_four_bit("fp4", False), 0.85),
-    Method("fp4, double quantization", ["--method", "fp4", "--double-quant"], "same weights", check_four_bit("fp4", True), 0.85),
+    Method(name="fp16", arguments=["--method", "fp16"], agreement="float16", check=check_rounded(torch.float16)),
+    Method(name="bf16", arguments=["--method", "bf16"], agreement="bfloat16", check=check_rounded(torch.bfloat16)),
+    Method(name="dynamic", arguments=["--method", "dynamic"], agreement="int8 activations", check=weights.int8),
+    Method(name="dynamic, int8 embeddings", arguments=["--method", "dynamic", "--quantize-embeddings"], agreement="int8 activations", check=weights.int8),
+    Method(name="static", arguments=["--method", "static"], agreement="static int8 activations", check=weights.int8, calibrated=True),
+    Method(name="static, every input", arguments=["--method", "static", "--min-sqnr", "0"], agreement="static int8 activations", check=weights.int8, calibrated=True),
+    Method(name="static, 7-bit codes", arguments=["--method", "static", "--backend", "x86"], agreement="static int8 activations", check=weights.int8, calibrated=True),
+    Method(name="static, weights per tensor", arguments=["--method", "static", "--backend", "qnnpack"], agreement="static int8 activations", check=weights.int8, calibrated=True),
+    Method(name="weight-only", arguments=["--method", "weight-only"], agreement="same weights", check=weights.int8),
+    Method(name="weight-only, int8 embeddings", arguments=["--method", "weight-only", "--quantize-embeddings"], agreement="same weights", check=weights.int8),
+    Method(name="nf4", arguments=["--method", "nf4"], agreement="same weights", check=check_four_bit("nf4", False), family_cosine=0.9),
+    Method(name="nf4, double quantization", arguments=["--method", "nf4", "--double-quant"], agreement="same weights", check=check_four_bit("nf4", True), family_cosine=0.9),
+    Method(name="fp4", arguments=["--method", "fp4"], agreement="same weights", check=check_four_bit("fp4", False), family_cosine=0.85),
+    Method(name="fp4, double quantization", arguments=["--method", "fp4", "--double-quant"], agreement="same weights", check=check_four_bit("fp4", True), family_cosine=0.85),
 ]
 # One family each, with and without a tensor name prefix; the names of quantization_config must work for all.
 FAMILIES = [

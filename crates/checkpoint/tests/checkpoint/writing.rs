@@ -1,5 +1,4 @@
 //! Writing checkpoint directories: what is there afterwards, and that nothing is there after a failure.
-mod checkpoint_builder;
 
 use fewbit_checkpoint::{
     Checkpoint, CheckpointError, CheckpointErrorKind, CheckpointWriter, TensorPlan,

@@ -1,15 +1,13 @@
 //! Measuring a whole model directory: a tiny BERT with a vocabulary of its own.
 
-mod tiny_model;
-
 use std::fs;
 
+use crate::tiny_model::tiny_model;
 use fewbit_evaluate::{
     EvaluateError, Latency, MeasureOptions, ReferenceFacts, SentencePair, compare, measure,
     pair_texts,
 };
 use fewbit_model::{EncodeOptions, Encoder};
-use tiny_model::tiny_model;
 
 fn options() -> MeasureOptions {
     MeasureOptions {

@@ -1,9 +1,7 @@
 //! NF4 and FP4 blocks against bitsandbytes on a CPU, bit for bit.
 
-mod golden_input;
-
+use crate::golden_input::{bits, bytes, cases, floats, input, number, sha256_of_floats};
 use fewbit_numerics::four_bit::{FourBitType, dequantize_range, quantize_blocks};
-use golden_input::{bits, bytes, cases, floats, input, number, sha256_of_floats};
 
 #[test]
 fn codes_absmax_and_dequantized_values_are_those_of_bitsandbytes() {

@@ -1,7 +1,6 @@
 //! Opening checkpoint directories: single file, shards, and every way in which that can fail.
-mod checkpoint_builder;
 
-use checkpoint_builder::{CheckpointDirectory, f32_tensor, safetensors_bytes, tensor};
+use crate::checkpoint_builder::{CheckpointDirectory, f32_tensor, safetensors_bytes, tensor};
 use fewbit_checkpoint::{Checkpoint, CheckpointErrorKind, QuantizationConfig, StoredWeight};
 use insta::assert_snapshot;
 use safetensors::Dtype;

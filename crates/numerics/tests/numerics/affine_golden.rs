@@ -1,11 +1,9 @@
 //! Scales, zero points and codes against PyTorch's eager quantization and compressed-tensors, bit for bit.
 
-mod golden_input;
-
+use crate::golden_input::{bits, bytes, cases, floats, number, sha256_of_floats};
 use fewbit_numerics::activation::{ActivationScheme, quantize_row};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::rows::quantize_rows_int8;
-use golden_input::{bits, bytes, cases, floats, number, sha256_of_floats};
 
 #[test]
 fn parameters_and_codes_are_those_of_torch_observers() {

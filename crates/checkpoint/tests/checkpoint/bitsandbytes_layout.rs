@@ -1,7 +1,6 @@
 //! bitsandbytes checkpoints: golden files of the real library, what fewbit writes, and what it refuses.
-mod checkpoint_builder;
 
-use checkpoint_builder::{CheckpointDirectory, Tensor, f32_tensor, golden, tensor};
+use crate::checkpoint_builder::{CheckpointDirectory, Tensor, f32_tensor, golden, tensor};
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
 use fewbit_checkpoint::{
     Checkpoint, CheckpointError, CheckpointErrorKind, CheckpointWriter, QuantizationConfig,

@@ -1,10 +1,9 @@
 //! Hub ids, against a server on this machine.
-mod local_hub;
 
+use crate::local_hub::LocalHub;
 use fewbit_checkpoint::hub::{HubSettings, resolve_with};
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind};
 use insta::assert_snapshot;
-use local_hub::LocalHub;
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;

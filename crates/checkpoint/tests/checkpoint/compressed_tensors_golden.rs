@@ -1,7 +1,6 @@
 //! compressed-tensors checkpoints: golden files of the real library, and what fewbit writes.
-mod checkpoint_builder;
 
-use checkpoint_builder::golden;
+use crate::checkpoint_builder::golden;
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales, config};
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, StoredWeight};

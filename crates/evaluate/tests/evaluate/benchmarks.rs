@@ -1,13 +1,11 @@
 //! Measuring speed at fixed shapes, stage by stage, on texts, and until the first embedding, on a tiny BERT.
 
-mod tiny_model;
-
+use crate::tiny_model::tiny_model;
 use fewbit_evaluate::{
     BatchShape, EvaluateError, StageProfile, Startup, TextOrder, TextPass, time_shape,
 };
 use fewbit_model::profile::Stage;
 use fewbit_model::{EncodeOptions, Encoder};
-use tiny_model::tiny_model;
 
 fn shape(batch: usize, tokens: usize) -> BatchShape {
     BatchShape { batch, tokens }

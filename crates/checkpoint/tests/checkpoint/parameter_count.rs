@@ -1,7 +1,6 @@
 //! Parameters are counted by what tensors encode: in files of the real libraries, by the shapes that these dequantize to.
-mod checkpoint_builder;
 
-use checkpoint_builder::golden;
+use crate::checkpoint_builder::golden;
 use fewbit_checkpoint::Checkpoint;
 use safetensors::SafeTensors;
 use std::fs;

@@ -1,10 +1,8 @@
 //! The dynamic map and double quantization against bitsandbytes on a CPU, bit for bit.
 
-mod golden_input;
-
+use crate::golden_input::{bits, bytes, cases, floats, input, sha256, sha256_of_floats};
 use fewbit_numerics::double_quantization::{NESTED_BLOCK_SIZE, dequantize, quantize_with_offset};
 use fewbit_numerics::dynamic_map::dynamic_map;
-use golden_input::{bits, bytes, cases, floats, input, sha256, sha256_of_floats};
 
 #[test]
 fn the_dynamic_map_is_that_of_bitsandbytes() {

@@ -1,7 +1,6 @@
 //! compressed-tensors checkpoints made by hand: configs and tensors that are refused, and the variants that are read.
-mod checkpoint_builder;
 
-use checkpoint_builder::{CheckpointDirectory, Tensor, f32_tensor, tensor};
+use crate::checkpoint_builder::{CheckpointDirectory, Tensor, f32_tensor, tensor};
 use fewbit_checkpoint::{Checkpoint, CheckpointErrorKind};
 use insta::assert_snapshot;
 use safetensors::Dtype;

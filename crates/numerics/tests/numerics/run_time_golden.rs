@@ -1,11 +1,9 @@
 //! Parameters chosen at run time, and dynamic linear layers, against PyTorch, bit for bit.
 
-mod golden_input;
-
+use crate::golden_input::{bits, bytes, cases, floats, input, number};
 use fewbit_numerics::affine::CodeRange;
 use fewbit_numerics::choose_parameters::choose_parameters;
 use fewbit_numerics::dynamic_linear::{dynamic_linear, quantize_per_tensor_int8};
-use golden_input::{bits, bytes, cases, floats, input, number};
 
 #[test]
 fn parameters_are_those_of_torch_choose_qparams_per_tensor() {

@@ -1,12 +1,10 @@
 //! fp16 and bf16 conversion against PyTorch, int32 packing against compressed-tensors.
 
-mod golden_input;
-
+use crate::golden_input::{bytes, cases, floats, number};
 use fewbit_numerics::half_precision::{
     ConversionLosses, bf16_bytes_to_f32, f16_bytes_to_f32, f32_to_bf16_bytes, f32_to_f16_bytes,
 };
 use fewbit_numerics::int_packing::{pack_rows, packed_words, unpack_rows};
-use golden_input::{bytes, cases, floats, number};
 
 #[test]
 fn half_precision_is_that_of_torch() {

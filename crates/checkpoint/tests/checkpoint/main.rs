@@ -1,0 +1,11 @@
+//! Checkpoints as their users see them: opened, read in every layout, written, and fetched from a Hub.
+
+mod bitsandbytes_layout;
+mod checkpoint_builder;
+mod compressed_tensors_golden;
+mod compressed_tensors_variants;
+mod hub_download;
+mod local_hub;
+mod opening;
+mod parameter_count;
+mod writing;

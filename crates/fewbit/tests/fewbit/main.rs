@@ -1,0 +1,5 @@
+//! The public crate as its users see it.
+
+mod architecture;
+mod bench;
+mod manager_and_compare;

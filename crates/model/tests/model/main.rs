@@ -1,0 +1,14 @@
+//! The crate as its users see it, against the golden files of the real libraries (`golden/README.md`).
+
+mod allocations;
+mod architectures;
+mod golden_files;
+mod loading;
+mod quantized;
+mod refused_configs;
+mod rounding_set;
+mod running;
+mod sentences;
+mod tiny_checkpoint;
+mod tokenization;
+mod written_by_others;
