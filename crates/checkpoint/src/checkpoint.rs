@@ -1,4 +1,6 @@
 //! A checkpoint directory, opened.
+use crate::adapter::{self, Adapter, AdapterTensor};
+use crate::location::transformer_directory;
 use crate::memory_map::MappedTensor;
 use crate::quantization_config::QuantizationConfig;
 use crate::shards::{INDEX_FILE, SINGLE_FILE, Shards, read_json};
@@ -6,6 +8,7 @@ use crate::{
     CheckpointError, CheckpointErrorKind, StoredWeight, TensorInfo, TensorView, stored_weight,
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Name of the file that describes the model.
@@ -30,34 +33,77 @@ pub(crate) const CONFIG_FILE: &str = "config.json";
 #[derive(Debug)]
 pub struct Checkpoint {
     directory: PathBuf,
+    /// The encoder's folder in `directory`, where modules.json names one.
+    folder: Option<String>,
+    /// Where config.json and the weights are: the encoder's folder, or another directory where that holds an adapter alone.
+    base_directory: PathBuf,
     config: Value,
     quantization: QuantizationConfig,
     shards: Shards,
+    adapter: Option<Adapter>,
+    /// Tensors that the adapter changes or adds, by name.
+    adapter_tensors: BTreeMap<String, AdapterTensor>,
 }
 
 impl Checkpoint {
     /// Opens `directory`: reads config.json, maps `model.safetensors` or the shards of `model.safetensors.index.json`, and
-    /// validates every header.
+    /// validates every header. Where a sentence-transformers modules.json gives the encoder a folder of its own (`0_Transformer`),
+    /// that is where they are. A PEFT adapter beside them is merged, see [`adapter`]; the base of one that lies there alone is a
+    /// directory or a model in the Hub cache.
     ///
-    /// Errors if a file is missing or damaged, or if the quantization is of a kind that fewbit does not read.
+    /// Errors if a file is missing or damaged, if the quantization is of a kind that fewbit does not read, or the adapter of a
+    /// kind that it does not merge.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let directory = directory.as_ref();
         check_directory(directory)?;
-        let config = read_config(directory)?;
+        let (inside, folder) = transformer_directory(directory);
+        let base = adapter::base_directory(&inside, CONFIG_FILE)?;
+        let base_directory = base.as_deref().unwrap_or(&inside);
+        let config = read_config(base_directory)?;
         let quantization = QuantizationConfig::from_config(&config)
-            .map_err(|error| error.in_file(directory.join(CONFIG_FILE)))?;
-        let shards = Shards::open(directory)?;
+            .map_err(|error| error.in_file(base_directory.join(CONFIG_FILE)))?;
+        let shards = Shards::open(base_directory)?;
+        let merged = adapter::read(
+            &inside,
+            base.as_deref(),
+            &shards,
+            quantization.is_quantized(),
+        )?;
+        let (adapter, adapter_tensors) = merged.map_or_else(
+            || (None, BTreeMap::new()),
+            |(adapter, tensors)| (Some(adapter), tensors),
+        );
         Ok(Checkpoint {
             directory: directory.to_owned(),
+            folder,
+            base_directory: base_directory.to_owned(),
             config,
             quantization,
             shards,
+            adapter,
+            adapter_tensors,
         })
     }
 
     /// The directory, as it was given to [`Checkpoint::open`].
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The folder in [`Checkpoint::directory`] that holds the encoder, where it is not the directory itself; without a slash at its
+    /// end.
+    pub fn folder(&self) -> Option<&str> {
+        self.folder.as_deref()
+    }
+
+    /// The config.json that was read: in the directory, or in that of an adapter's base.
+    pub fn config_file(&self) -> PathBuf {
+        self.base_directory.join(CONFIG_FILE)
+    }
+
+    /// The adapter that the tensors are merged with, if there is one.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
     }
 
     /// The parsed config.json.
@@ -70,8 +116,24 @@ impl Checkpoint {
         &self.quantization
     }
 
-    /// All tensors in file order.
+    /// All tensors in file order; those that an adapter adds come last.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        let added = self
+            .adapter_tensors
+            .values()
+            .map(|tensor| &tensor.info)
+            .filter(|info| !self.shards.places.contains_key(&info.name));
+        self.stored_tensors()
+            .map(|info| {
+                self.adapter_tensors
+                    .get(&info.name)
+                    .map_or(info, |changed| &changed.info)
+            })
+            .chain(added)
+    }
+
+    /// The tensors of the weight files, as they are there.
+    fn stored_tensors(&self) -> impl Iterator<Item = &TensorInfo> {
         self.shards
             .files
             .iter()
@@ -88,11 +150,14 @@ impl Checkpoint {
 
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.shards.places.contains_key(name)
+        self.shards.places.contains_key(name) || self.adapter_tensors.contains_key(name)
     }
 
     /// The tensor of this name, if there is one.
     pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
+        if let Some(changed) = self.adapter_tensors.get(name) {
+            return Some(changed.view());
+        }
         let &(file, at) = self.shards.places.get(name)?;
         Some(self.shards.files[file].view(at))
     }
@@ -100,13 +165,19 @@ impl Checkpoint {
     /// Says that the tensor of this name has been read, if there is one: its pages need not stay in memory. Reading it again is
     /// right, only slower. This bounds the memory of a pass over a checkpoint by its largest tensor.
     pub fn release(&self, name: &str) {
-        if let Some(&(file, at)) = self.shards.places.get(name) {
+        if let Some(changed) = self.adapter_tensors.get(name) {
+            changed.release();
+        } else if let Some(&(file, at)) = self.shards.places.get(name) {
             self.shards.files[file].release(at);
         }
     }
 
-    /// The bytes of the tensor of this name, if there is one, to be kept while the checkpoint need not be.
+    /// The bytes of the tensor of this name, if there is one and it lies in a file as it is, to be kept while the checkpoint need
+    /// not be. (The sum of a weight and an adapter's update lies nowhere.)
     pub fn mapped(&self, name: &str) -> Option<MappedTensor> {
+        if let Some(changed) = self.adapter_tensors.get(name) {
+            return changed.mapped();
+        }
         let &(file, at) = self.shards.places.get(name)?;
         Some(self.shards.files[file].mapped(at))
     }
@@ -139,11 +210,11 @@ impl Checkpoint {
 
     /// The file that a message about the whole of the weights should name.
     pub(crate) fn weights_file(&self) -> PathBuf {
-        let single = self.directory.join(SINGLE_FILE);
+        let single = self.base_directory.join(SINGLE_FILE);
         if single.exists() {
             single
         } else {
-            self.directory.join(INDEX_FILE)
+            self.base_directory.join(INDEX_FILE)
         }
     }
 

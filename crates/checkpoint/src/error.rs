@@ -16,6 +16,7 @@ pub enum CheckpointErrorKind {
     WrongDType,
     NonFinite,
     UnsupportedQuantization,
+    UnsupportedAdapter,
     OutputExists,
     Hub,
 }

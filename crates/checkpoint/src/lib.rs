@@ -3,36 +3,47 @@
 //! - [`Checkpoint`] opens a directory (`config.json`, `model.safetensors` or its shards), validates every header before it
 //!   touches data, and reads weights in the form in which they are stored ([`StoredWeight`]): float, the bitsandbytes
 //!   layouts, the compressed-tensors layouts.
-//! - [`CheckpointWriter`] writes a directory beside its destination, tensor by tensor, and renames it when it is whole.
+//! - [`adapter`] merges a PEFT adapter that lies beside the weights, or whose base is found, into the tensors that are read.
+//! - [`CheckpointWriter`] writes a directory beside its destination, tensor by tensor, and renames it when it is whole; [`OutputFile`](output_file::OutputFile)
+//!   does the same for one file.
+//! - [`unfinished`] and [`leftovers`] see to it that nothing stays behind when a process is stopped or killed.
 //! - [`bitsandbytes`] and [`compressed_tensors`] say which tensors and which `quantization_config` a scheme is stored as.
 //! - [`hub`] turns a Hub id into a local directory.
 //!
 //! Every error is a [`CheckpointError`]: file, tensor, expected, found, hint.
 #![deny(unsafe_code)]
 
+pub mod adapter;
 pub mod bitsandbytes;
 pub mod checkpoint;
 pub mod compressed_tensors;
 mod disk_space;
 pub mod error;
 pub mod hub;
+pub mod leftovers;
+mod location;
 #[allow(
     unsafe_code,
     reason = "mapping a file is the one unsafe operation of this crate"
 )]
 mod memory_map;
 mod module_pattern;
+pub mod output_file;
+mod output_path;
+mod ownership;
 mod parameter_count;
 pub mod quantization_config;
 mod safetensors_file;
 mod shards;
 mod staging;
 pub mod stored_weight;
+pub mod temporary_directory;
 pub mod tensor;
 mod tensor_file;
 pub mod unfinished;
 pub mod writer;
 
+pub use adapter::Adapter;
 pub use checkpoint::Checkpoint;
 pub use error::{CheckpointError, CheckpointErrorKind};
 pub use memory_map::MappedTensor;

@@ -7,7 +7,7 @@ use regex::Regex;
 #[derive(Debug, Clone)]
 pub(crate) struct ModulePattern {
     text: String,
-    /// For `re:…`, anchored at the start as Python's `re.match` is.
+    /// For `re:…`; fits where a match starts at the start, as with Python's `re.match`.
     regex: Option<Regex>,
 }
 
@@ -29,7 +29,7 @@ impl ModulePattern {
     pub(crate) fn parse(text: &str) -> Result<Self, CheckpointError> {
         let regex = match text.strip_prefix("re:") {
             None => None,
-            Some(pattern) => Some(Regex::new(&format!("^(?:{pattern})")).map_err(|error| {
+            Some(pattern) => Some(Regex::new(pattern).map_err(|error| {
                 unsupported(format!(
                     "regular expression `{text}` in quantization_config: {error}"
                 ))
@@ -50,9 +50,10 @@ impl ModulePattern {
         match &self.regex {
             Some(regex) => {
                 let without_prefix = module.split_once('.').map_or("", |(_, rest)| rest);
-                (regex.is_match(module)
-                    || (!without_prefix.is_empty() && regex.is_match(without_prefix)))
-                .then_some(Fit::Regex)
+                // A search finds the leftmost match: the one at the start, if there is one.
+                let fits = |name: &str| regex.find(name).is_some_and(|found| found.start() == 0);
+                (fits(module) || (!without_prefix.is_empty() && fits(without_prefix)))
+                    .then_some(Fit::Regex)
             }
             None if ends_at_dot(module, &self.text) || ends_at_dot(&self.text, module) => {
                 Some(Fit::Name)
@@ -118,6 +119,20 @@ mod tests {
         assert_eq!(fit("re:encoder|nothing", "nothing"), Some(Fit::Regex));
         // Anchored: every alternative at the start.
         assert_eq!(fit("re:a|dense", "x.y.dense"), None);
+    }
+
+    #[test]
+    fn an_expression_stands_for_itself() {
+        // Neither parenthesis nor comment has an effect on how the expression is anchored.
+        let unbalanced = ModulePattern::parse("re:nothing)|(dense").unwrap_err();
+        assert!(
+            unbalanced.to_string().contains("unopened group"),
+            "{unbalanced}"
+        );
+        assert_eq!(
+            fit("re:(?x) encoder # all of it", "bert.encoder.layer"),
+            Some(Fit::Regex)
+        );
     }
 
     #[test]

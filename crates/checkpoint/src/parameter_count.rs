@@ -24,7 +24,7 @@ impl Checkpoint {
             "weight_packed" => {
                 let shape = self.require(&format!("{module}.weight_shape"))?;
                 shape.expect_dtype(&[DType::I64])?;
-                let dimensions = shape.bytes.as_chunks::<8>().0;
+                let dimensions = shape.stored_bytes()?.as_chunks::<8>().0;
                 let dimensions: Vec<usize> = dimensions
                     .iter()
                     .map(|bytes| usize::try_from(i64::from_le_bytes(*bytes)).unwrap_or(usize::MAX))

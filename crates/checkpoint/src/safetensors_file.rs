@@ -5,11 +5,13 @@
 //! messages that name the tensor, what was expected and what was found, and a refusal of duplicate names, which that
 //! crate resolves silently.
 use crate::memory_map::{MappedFile, MappedTensor};
+use crate::tensor::TensorData;
 use crate::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorView};
 use fewbit_numerics::dtype::DType;
 use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 use std::collections::HashSet;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,10 +81,8 @@ impl SafetensorsFile {
 
     /// Tensor number `index` of [`Self::tensors`].
     pub(crate) fn view(&self, index: usize) -> TensorView<'_> {
-        TensorView {
-            info: &self.tensors[index],
-            bytes: &self.map.bytes()[self.ranges[index].clone()],
-        }
+        let bytes = &self.map.bytes()[self.ranges[index].clone()];
+        TensorView::new(&self.tensors[index], TensorData::Stored(bytes))
     }
 }
 
@@ -130,27 +130,31 @@ fn parse_header(file: &[u8]) -> Result<Vec<Entry>, CheckpointError> {
         ))
         .hint(DOWNLOAD_AGAIN));
     };
-    let Header(fields) = serde_json::from_slice(header).map_err(|error| {
+    let Fields(tensors): Header = serde_json::from_slice(header).map_err(|error| {
         malformed(format!("safetensors header is not valid: {error}")).caused_by(error)
     })?;
 
-    let mut names = HashSet::with_capacity(fields.len());
-    let mut entries = Vec::with_capacity(fields.len());
-    for (name, value) in &fields {
+    let mut names = HashSet::with_capacity(tensors.len());
+    let mut entries = Vec::with_capacity(tensors.len());
+    for (name, fields) in &tensors {
         if !names.insert(name) {
             return Err(malformed("the header lists this name twice").at_tensor(name));
         }
+        let fields = fields.as_ref().map(|Fields(fields)| &fields[..]);
         if name == "__metadata__" {
-            let strings = value
-                .as_object()
-                .is_some_and(|map| map.values().all(Value::is_string));
-            if !strings {
+            // Null is no metadata.
+            if !fields
+                .unwrap_or_default()
+                .iter()
+                .all(|(_, value)| value.is_string())
+            {
                 return Err(malformed(
-                    "header field `__metadata__`: expected an object of strings, found something else",
+                    "header field `__metadata__`: expected an object of strings or null, found something else",
                 ));
             }
         } else {
-            entries.push(parse_entry(name, value).map_err(|error| error.at_tensor(name))?);
+            let entry = parse_entry(name, fields.unwrap_or_default());
+            entries.push(entry.map_err(|error| error.at_tensor(name))?);
         }
     }
     entries.sort_by_key(|entry| (entry.range.start, entry.range.end));
@@ -205,9 +209,8 @@ fn parse_header(file: &[u8]) -> Result<Vec<Entry>, CheckpointError> {
 }
 
 /// One tensor's description; the range is relative to the start of the data.
-fn parse_entry(name: &str, value: &Value) -> Result<Entry, CheckpointError> {
-    let dtype_name = value
-        .get("dtype")
+fn parse_entry(name: &str, fields: &[(String, Value)]) -> Result<Entry, CheckpointError> {
+    let dtype_name = only(fields, "dtype")?
         .and_then(Value::as_str)
         .ok_or_else(|| malformed("header field `dtype`: expected a string, found none"))?;
     let dtype = DType::parse(dtype_name).ok_or_else(|| {
@@ -216,8 +219,8 @@ fn parse_entry(name: &str, value: &Value) -> Result<Entry, CheckpointError> {
             format!("dtype: expected one of the types up to 64 bits that fewbit reads, found `{dtype_name}`"),
         )
     })?;
-    let shape = unsigned_list(value, "shape")?;
-    let offsets = unsigned_list(value, "data_offsets")?;
+    let shape = unsigned_list(fields, "shape")?;
+    let offsets = unsigned_list(fields, "data_offsets")?;
     let [start, end] = offsets[..] else {
         return Err(malformed(format!(
             "header field `data_offsets`: expected 2 numbers, found {}",
@@ -253,9 +256,22 @@ fn parse_entry(name: &str, value: &Value) -> Result<Entry, CheckpointError> {
     })
 }
 
-fn unsigned_list(entry: &Value, field: &str) -> Result<Vec<usize>, CheckpointError> {
-    entry
-        .get(field)
+/// The value of a field, if it is there; twice is once too often.
+fn only<'f>(
+    fields: &'f [(String, Value)],
+    name: &str,
+) -> Result<Option<&'f Value>, CheckpointError> {
+    let mut values = fields.iter().filter(|(field, _)| field == name);
+    match (values.next(), values.next()) {
+        (Some(_), Some(_)) => Err(malformed(format!(
+            "header field `{name}`: expected it once, found it twice"
+        ))),
+        (first, _) => Ok(first.map(|(_, value)| value)),
+    }
+}
+
+fn unsigned_list(fields: &[(String, Value)], name: &str) -> Result<Vec<usize>, CheckpointError> {
+    only(fields, name)?
         .and_then(Value::as_array)
         .and_then(|items| {
             items
@@ -265,31 +281,34 @@ fn unsigned_list(entry: &Value, field: &str) -> Result<Vec<usize>, CheckpointErr
         })
         .ok_or_else(|| {
             malformed(format!(
-                "header field `{field}`: expected a list of unsigned integers, found something else"
+                "header field `{name}`: expected a list of unsigned integers, found something else"
             ))
         })
 }
 
-/// The fields of the header object in order, duplicates kept.
-struct Header(Vec<(String, Value)>);
+/// A tensor's fields, or the metadata, by name.
+type Header = Fields<Option<Fields<Value>>>;
 
-impl<'de> serde::Deserialize<'de> for Header {
+/// The fields of a JSON object in order, duplicates kept.
+struct Fields<T>(Vec<(String, T)>);
+
+impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Fields<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Header;
+        struct Collect<T>(PhantomData<T>);
+        impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for Collect<T> {
+            type Value = Fields<T>;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a JSON object of tensors")
+                f.write_str("a JSON object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<T>, A::Error> {
                 let mut fields = Vec::new();
                 while let Some(field) = map.next_entry()? {
                     fields.push(field);
                 }
-                Ok(Header(fields))
+                Ok(Fields(fields))
             }
         }
-        deserializer.deserialize_map(Fields)
+        deserializer.deserialize_map(Collect(PhantomData))
     }
 }
 

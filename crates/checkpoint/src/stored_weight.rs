@@ -17,7 +17,7 @@ use std::borrow::Cow;
 /// A (out, in) weight. Codes and packed bytes are row-major over that shape; all scales are finite.
 #[derive(Debug, Clone)]
 pub enum StoredWeight<'a> {
-    /// F32, F16 or BF16.
+    /// F32, F16, BF16 or F64.
     Float(TensorView<'a>),
     /// int8 weight with one scale a row and 8-bit activations (compressed-tensors int-quantized W8A8).
     Int8 {
@@ -219,10 +219,11 @@ pub(crate) fn read_float<'a>(
             )),
         };
     };
-    if !matches!(view.info.dtype, DType::F32 | DType::F16 | DType::BF16) {
+    if !view.info.is_readable_float() {
         let found = view.info.dtype.name();
         return Err(
-            inconsistent(checkpoint, &name, "F32, F16 or BF16", found).in_file(&view.info.file)
+            inconsistent(checkpoint, &name, "F32, F16, BF16 or F64", found)
+                .in_file(&view.info.file),
         );
     }
     view.expect_shape(&shape)?;
@@ -267,6 +268,7 @@ pub(crate) fn read_finite(view: &TensorView<'_>) -> Result<Vec<f32>, CheckpointE
 }
 
 /// The bytes of an I8 tensor as codes.
-pub(crate) fn read_codes(view: &TensorView<'_>) -> Vec<i8> {
-    view.bytes.iter().map(|&byte| byte.cast_signed()).collect()
+pub(crate) fn read_codes(view: &TensorView<'_>) -> Result<Vec<i8>, CheckpointError> {
+    let bytes = view.stored_bytes()?;
+    Ok(bytes.iter().map(|&byte| byte.cast_signed()).collect())
 }

@@ -1,8 +1,12 @@
 //! A tensor in a file.
+use crate::adapter::LowRankUpdate;
 use crate::{CheckpointError, CheckpointErrorKind};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::finite::first_non_finite;
-use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f16_bytes_to_f32, f32_bytes_to_f32};
+use fewbit_numerics::half_precision::{
+    bf16_bytes_to_f32, f16_bytes_to_f32, f32_bytes_to_f32, f64_bytes_to_f32,
+};
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// Name, type and shape of a stored tensor, and the file that holds it.
@@ -20,22 +24,77 @@ pub struct TensorInfo {
     pub byte_len: usize,
 }
 
-/// Bytes of a stored tensor, straight from the mapped file (possibly misaligned).
+impl TensorInfo {
+    /// Number of elements.
+    pub fn element_count(&self) -> usize {
+        self.byte_len / self.dtype.bytes()
+    }
+
+    /// Whether the elements are floats that are read as f32: F32, F16, BF16, and F64, which is rounded.
+    pub fn is_readable_float(&self) -> bool {
+        READABLE_FLOATS.contains(&self.dtype)
+    }
+}
+
+/// Floats that are read as f32.
+const READABLE_FLOATS: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F64];
+
+/// A tensor of a checkpoint: bytes straight from the mapped file (possibly misaligned), or a weight that is put together from base
+/// and adapter as it is read.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorView<'a> {
     /// What the tensor is.
     pub info: &'a TensorInfo,
-    /// Its little-endian elements, row-major.
-    pub bytes: &'a [u8],
+    data: TensorData<'a>,
 }
 
-impl TensorView<'_> {
-    /// Number of elements.
-    pub fn element_count(&self) -> usize {
-        self.bytes.len() / self.info.dtype.bytes()
+/// Where the elements come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum TensorData<'a> {
+    /// Little-endian elements, row-major.
+    Stored(&'a [u8]),
+    /// The sum of a weight and its update, F32.
+    Updated(&'a LowRankUpdate),
+}
+
+impl<'a> TensorView<'a> {
+    pub(crate) fn new(info: &'a TensorInfo, data: TensorData<'a>) -> Self {
+        Self { info, data }
     }
 
-    /// Widens F32, F16 and BF16 to f32; other dtypes are an error.
+    /// Little-endian elements, row-major: those of the file, or made for this call where base and adapter are merged.
+    ///
+    /// # Errors
+    /// Of a merged tensor: those of reading its parts.
+    pub fn bytes(&self) -> Result<Cow<'a, [u8]>, CheckpointError> {
+        match self.data {
+            TensorData::Stored(bytes) => Ok(Cow::Borrowed(bytes)),
+            TensorData::Updated(_) => {
+                let values = self.to_f32()?;
+                Ok(Cow::Owned(
+                    values.into_iter().flat_map(f32::to_le_bytes).collect(),
+                ))
+            }
+        }
+    }
+
+    /// [`TensorView::bytes`] of a tensor that no adapter changes, which is any that does not hold floats.
+    pub(crate) fn stored_bytes(&self) -> Result<&'a [u8], CheckpointError> {
+        match self.data {
+            TensorData::Stored(bytes) => Ok(bytes),
+            TensorData::Updated(_) => Err(self.error(
+                CheckpointErrorKind::UnsupportedAdapter,
+                "expected stored bytes, found a weight that an adapter updates",
+            )),
+        }
+    }
+
+    /// Number of elements.
+    pub fn element_count(&self) -> usize {
+        self.info.element_count()
+    }
+
+    /// F32, F16, BF16 and F64 elements as f32; other dtypes are an error. F64 is rounded to the nearest f32.
     ///
     /// NaN and infinity are passed on as they are.
     pub fn to_f32(&self) -> Result<Vec<f32>, CheckpointError> {
@@ -47,7 +106,7 @@ impl TensorView<'_> {
 
     /// Elements `start..start + out.len()` of the flattened tensor, widened.
     ///
-    /// Errors if the dtype is not F32, F16 or BF16 or the range leaves the tensor.
+    /// Errors if the dtype is not F32, F16, BF16 or F64 or the range leaves the tensor.
     pub fn read_f32_range(&self, start: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
         self.expect_float()?;
         let width = self.info.dtype.bytes();
@@ -65,10 +124,14 @@ impl TensorView<'_> {
                 ),
             ));
         };
-        let bytes = &self.bytes[range];
+        let bytes = match self.data {
+            TensorData::Stored(bytes) => &bytes[range],
+            TensorData::Updated(update) => return update.read_range(start, out),
+        };
         match self.info.dtype {
             DType::F16 => f16_bytes_to_f32(bytes, out),
             DType::BF16 => bf16_bytes_to_f32(bytes, out),
+            DType::F64 => f64_bytes_to_f32(bytes, out),
             _ => f32_bytes_to_f32(bytes, out),
         }
         Ok(())
@@ -87,7 +150,11 @@ impl TensorView<'_> {
                         self.index_of(start + offset)
                     ),
                 )
-                .hint("the checkpoint is damaged or its training diverged")),
+                .hint(match (self.data, self.info.dtype) {
+                    (TensorData::Updated(_), _) => "base and adapter are merged: one of them is damaged, or they do not belong together",
+                    (_, DType::F64) => "fewbit computes in f32, whose largest value is 3.4e38; or the checkpoint is damaged",
+                    _ => "the checkpoint is damaged or its training diverged",
+                })),
         }
     }
 
@@ -148,8 +215,8 @@ impl TensorView<'_> {
             .at_tensor(&self.info.name)
     }
 
-    fn expect_float(&self) -> Result<(), CheckpointError> {
-        self.expect_dtype(&[DType::F32, DType::F16, DType::BF16])
+    pub(crate) fn expect_float(&self) -> Result<(), CheckpointError> {
+        self.expect_dtype(&READABLE_FLOATS)
     }
 }
 

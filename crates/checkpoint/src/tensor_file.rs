@@ -102,7 +102,7 @@ impl TensorFile {
         layout: TensorLayout,
     ) -> Result<Self, CheckpointError> {
         let mut file = File::create_new(directory.join(name))
-            .map_err(|error| CheckpointError::io("cannot create", &path, error))?;
+            .map_err(|error| CheckpointError::io("cannot write", &path, error))?;
         let written =
             reserve(&file, layout.total_bytes).and_then(|()| file.write_all(&layout.header));
         written.map_err(|error| write_error(&path, directory, layout.total_bytes, error))?;

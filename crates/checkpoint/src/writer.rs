@@ -1,9 +1,11 @@
 //! Writing a checkpoint directory: planned, streamed, renamed when whole.
 use crate::checkpoint::CONFIG_FILE;
 use crate::disk_space::{available_bytes, disk_full, write_error};
+use crate::output_path::cannot_create;
 use crate::shards::SINGLE_FILE;
 use crate::staging::{Staging, sync_directory};
 use crate::tensor_file::{TensorFile, TensorLayout};
+use crate::unfinished::critical_section;
 use crate::{CheckpointError, CheckpointErrorKind};
 use fewbit_numerics::dtype::DType;
 use std::fs::{self, File};
@@ -47,8 +49,7 @@ impl TensorPlan {
 
 /// Writes into a sibling temporary directory; `finish` renames it. Dropped unfinished, it removes everything.
 ///
-/// The temporary directory is hidden, `.NAME.fewbit-partial-XXXXXX`, and has no config.json until `finish`, so that even one
-/// left by a killed process is not taken for a checkpoint.
+/// The temporary directory is hidden, `.NAME.fewbit-partial-XXXXXX`; if the process is killed, a later one that writes there removes it.
 ///
 /// ```
 /// use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan};
@@ -163,6 +164,7 @@ impl CheckpointWriter {
         {
             return Err(disk_full(self.staging.out(), needed, Some(available)));
         }
+        let _section = critical_section();
         self.tensors = Some(TensorFile::create(
             self.staging.path(),
             SINGLE_FILE,
@@ -235,7 +237,9 @@ impl CheckpointWriter {
             self.staging.path().join(relative),
             self.staging.out().join(relative),
         );
-        let create = |error| CheckpointError::io("cannot create", &shown, error);
+        let create = |error| cannot_create(&shown, self.staging.out(), error);
+        // Nothing is made in a directory that is being removed.
+        let _section = critical_section();
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(create)?;
         }

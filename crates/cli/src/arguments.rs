@@ -2,6 +2,7 @@
 
 use crate::method_parser::MethodParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fewbit::quantize::calibration::texts::SampleSize;
 use fewbit::threads;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,7 +13,15 @@ MODEL is a directory with config.json and safetensors files, or a Hugging Face H
 HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
 
 Data goes to standard output, everything else to standard error.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a quality gate (--max-drop) was missed.";
+Exit codes:
+  0    done
+  1    failed; of `compare` also: a method did, and its row says so
+  2    wrong usage
+  3    a quality gate (--max-drop) was missed
+  130  ended by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP";
+
+/// Where calibration is one of several things, its flags stand apart.
+const CALIBRATION: &str = "Calibration (for the method static)";
 
 /// Quantize Hugging Face encoders to few bits, and run them fast on a CPU.
 #[derive(Debug, Parser)]
@@ -33,6 +42,15 @@ pub(crate) struct GlobalArguments {
     /// Log what is being done to standard error (-v steps, -vv details); RUST_LOG takes precedence
     #[arg(short, long, global = true, display_order = 901, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+    /// No progress and no notes on standard error; warnings and errors stay
+    #[arg(
+        short,
+        long,
+        global = true,
+        display_order = 902,
+        conflicts_with = "verbose"
+    )]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -43,13 +61,41 @@ pub(crate) enum Command {
     Embed(EmbedArguments),
     Compare(CompareArguments),
     Bench(BenchArguments),
-    /// List the instruction sets and routines of the kernels, and which set is used
-    Kernels,
+    Kernels(KernelsArguments),
     /// Show what fewbit finds on this machine: CPU, instruction set, threads, cache
     Doctor(ThreadsArgument),
-    /// Measures one model for `compare` and `bench`: requests on standard input, answers on standard output
-    #[command(name = "measure-one-model", hide = true)]
-    Measure,
+    Completions(CompletionsArguments),
+    Man(ManArguments),
+}
+
+/// Show which instruction sets the kernels have and this CPU supports, and which is used
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct KernelsArguments {
+    /// List every routine, too
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// Print a script that completes commands and flags in a shell
+#[derive(Debug, Clone, Copy, Args)]
+#[command(after_help = "\
+bash        fewbit completions bash > ~/.local/share/bash-completion/completions/fewbit
+zsh         fewbit completions zsh > DIR/_fewbit, where DIR is in $fpath
+fish        fewbit completions fish > ~/.config/fish/completions/fewbit.fish
+powershell  fewbit completions powershell >> $PROFILE
+elvish      fewbit completions elvish >> ~/.config/elvish/rc.elv")]
+pub(crate) struct CompletionsArguments {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Print the manual page, or write one for every command
+#[derive(Debug, Args)]
+pub(crate) struct ManArguments {
+    /// Directory to write fewbit.1, fewbit-quantize.1 and so on to, for instance ~/.local/share/man/man1
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// Show parameters, bytes and dtypes of a model, and the size that each method would give
@@ -76,10 +122,11 @@ pub(crate) struct QuantizeArguments {
     /// Directory to write; must be absent or empty, unless --force is given
     #[arg(short, long, value_name = "OUT", required_unless_present = "dry_run")]
     pub(crate) output: Option<PathBuf>,
-    /// What becomes of the weights
+    /// What becomes of the weights; start with dynamic, which needs no calibration
     #[arg(long, value_parser = MethodParser, required_unless_present = "recipe")]
     pub(crate) method: Option<MethodArgument>,
-    /// Recipe file (TOML or JSON) instead of --method; flags given beside it must not contradict it
+    /// Recipe file (TOML or JSON, as recipe.toml beside every model that fewbit wrote) instead of --method; flags beside it must
+    /// not contradict it
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<PathBuf>,
     /// nf4 and fp4: quantize the scales, too (about 0.37 bits a weight less on large models)
@@ -88,62 +135,69 @@ pub(crate) struct QuantizeArguments {
     /// nf4 and fp4: weights that share one scale [default: 64]
     #[arg(long, value_name = "N")]
     pub(crate) block_size: Option<usize>,
-    /// dynamic and weight-only: int8 codes for the word embedding table, too, one scale a row
+    /// dynamic, static and weight-only: int8 codes for the word embedding table, too, one scale a row
     #[arg(long)]
     pub(crate) quantize_embeddings: bool,
     /// Leave modules whose name matches this glob in float (may be repeated; adds to the defaults)
     #[arg(long, value_name = "GLOB")]
     pub(crate) skip: Vec<String>,
-    /// dynamic: what one scale of an input is for; per-tensor needs a --backend of PyTorch [default: per-token]
+    /// dynamic: what shares one scale of an input; per-tensor is PyTorch's quantize_dynamic, and needs a --backend of PyTorch
+    /// [default: per-token]
     #[arg(long, value_enum, value_name = "SCALES")]
     pub(crate) activations: Option<ActivationsArgument>,
-    #[command(flatten)]
-    pub(crate) calibration: CalibrationArguments,
-    /// static: what the table of inputs shows of a range's cost; which inputs are dynamic is decided by sqnr [default: sqnr]
-    #[arg(long, value_enum, value_name = "MEASURE", requires = "calibration")]
-    pub(crate) sensitivity: Option<SensitivityArgument>,
     /// Show what would be done to every module and the size it gives; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Replace OUT if it exists
     #[arg(long)]
     pub(crate) force: bool,
+    #[command(flatten, next_help_heading = CALIBRATION)]
+    pub(crate) calibration: CalibrationArguments,
+    /// What the table of inputs shows of a range's cost; which inputs are dynamic is decided by sqnr [default: sqnr]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "MEASURE",
+        requires = "calibration",
+        help_heading = CALIBRATION
+    )]
+    pub(crate) sensitivity: Option<SensitivityArgument>,
 }
 
-/// static: where the scales of activations come from.
+/// Where the scales of activations come from.
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationArguments {
-    /// static: texts like those that the model will see: one a line, *.jsonl, *.csv or *.parquet; or token ids
+    /// Texts like those that the model will see: one a line, *.jsonl, *.csv, *.tsv or *.parquet; or token ids
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
-    /// static: statistics that `fewbit calibrate` wrote (may be repeated: they are merged)
+    /// Statistics that `fewbit calibrate` wrote (may be repeated: they are merged)
     #[arg(long, value_name = "FILE")]
     pub(crate) stats: Vec<PathBuf>,
-    /// static: inputs whose signal to noise ratio with one range is lower become dynamic per token, in dB [default: 30]
+    /// Inputs whose signal to noise ratio with one range is lower become dynamic per token, in dB [default: 30 with the backend
+    /// native; with PyTorch's every input is static]
     #[arg(long, value_name = "DB", allow_hyphen_values = true)]
     pub(crate) min_sqnr: Option<f64>,
     #[command(flatten)]
     pub(crate) texts: CalibrationTexts,
 }
 
+/// Texts or rows that are drawn unless another number is asked for.
+const DEFAULT_SAMPLES: usize = 256;
+
 /// Which texts are observed, and how.
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationTexts {
-    /// static: texts, or rows of token ids, to draw from the calibration file
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 256,
-        requires = "calibration"
-    )]
-    pub(crate) samples: usize,
-    /// static: the same, in batches of --batch-size
+    /// Texts, or rows of token ids, to draw from the calibration file
+    /// [default: 256, or all of a file that has fewer]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number_of_samples)]
+    pub(crate) samples: Option<usize>,
+    /// As many batches of --batch-size, in place of --samples
     #[arg(long, value_name = "N", requires = "calibration", conflicts_with = "samples", allow_negative_numbers = true, value_parser = number_of_batches)]
     pub(crate) batches: Option<usize>,
-    /// static: samples run together; the ranges of moving-average and histogram depend on it
+    /// Samples run together; the ranges of moving-average and histogram depend on it
     #[arg(long, value_name = "N", default_value_t = 32, requires = "calibration", allow_negative_numbers = true, value_parser = batch_size)]
     pub(crate) batch_size: usize,
-    /// static: another seed draws other texts
+    /// Seed of the random draw of texts
     #[arg(
         long,
         value_name = "SEED",
@@ -151,10 +205,10 @@ pub(crate) struct CalibrationTexts {
         requires = "calibration"
     )]
     pub(crate) seed: u64,
-    /// static: column (JSONL: field) that holds a text (may be repeated: each is a text of its own) [default: text]
-    #[arg(long, value_name = "NAME", requires = "calibration")]
+    /// Column (JSON: field) that holds a text, of every file of texts (may be repeated: each is a text of its own) [default: text]
+    #[arg(long, value_name = "NAME")]
     pub(crate) field: Vec<String>,
-    /// static: column of token ids, of JSONL or Parquet rows that are tokenized already [default: input_ids in a file with this
+    /// Column of token ids, of JSONL or Parquet rows that are tokenized already [default: input_ids in a file with this
     /// column and none named text]
     #[arg(
         long,
@@ -163,7 +217,7 @@ pub(crate) struct CalibrationTexts {
         conflicts_with = "field"
     )]
     pub(crate) input_ids_column: Option<String>,
-    /// static: column with 1 for each token and 0 for padding [default: named as the ids with attention_mask for input_ids,
+    /// Column with 1 for each token and 0 for padding [default: named as the ids with attention_mask for input_ids,
     /// where the file has it]
     #[arg(
         long,
@@ -172,26 +226,27 @@ pub(crate) struct CalibrationTexts {
         conflicts_with = "field"
     )]
     pub(crate) attention_mask_column: Option<String>,
-    /// static: how ranges are chosen [default: that of the backend, mse for native]
+    /// How ranges are chosen [default: that of the backend, mse for native]
     #[arg(long, value_enum)]
     pub(crate) observer: Option<ObserverArgument>,
-    /// static, and dynamic with --activations per-tensor: whose defaults; those of PyTorch's backends give PyTorch's scales
-    #[arg(long, value_enum, default_value_t = BackendArgument::Native)]
-    pub(crate) backend: BackendArgument,
+    /// Whose defaults to start from: fewbit's own, or those of a PyTorch backend, which give PyTorch's scales [default: native]
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<BackendArgument>,
 }
 
 impl CalibrationTexts {
-    /// Texts or rows to draw.
-    pub(crate) fn number_of_samples(&self) -> usize {
-        match self.batches {
-            Some(batches) => batches.saturating_mul(self.batch_size),
-            None => self.samples,
+    /// Texts or rows to draw. A number that nobody asked for is no demand.
+    pub(crate) fn sample_size(&self) -> SampleSize {
+        match (self.batches, self.samples) {
+            (Some(batches), _) => SampleSize::Exactly(batches.saturating_mul(self.batch_size)),
+            (None, Some(samples)) => SampleSize::Exactly(samples),
+            (None, None) => SampleSize::UpTo(DEFAULT_SAMPLES),
         }
     }
 
     /// Whether no flag says how to observe.
     pub(crate) fn is_default(&self) -> bool {
-        self.observer.is_none() && self.backend == BackendArgument::Native
+        self.observer.is_none() && self.backend.is_none()
     }
 }
 
@@ -233,13 +288,13 @@ pub(crate) enum SensitivityArgument {
 /// Backends, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackendArgument {
-    /// fewbit's own
+    /// fewbit's own, the most accurate
     Native,
-    /// PyTorch on servers, the older name
+    /// PyTorch on servers, the older name of x86
     Fbgemm,
-    /// PyTorch on servers
+    /// PyTorch on servers: activations in 7 bits
     X86,
-    /// PyTorch on ARM
+    /// PyTorch on ARM: one scale for a whole weight
     Qnnpack,
     /// PyTorch with oneDNN
     Onednn,
@@ -252,7 +307,7 @@ pub(crate) enum BackendArgument {
 pub(crate) struct CalibrateArguments {
     /// Model directory or Hub id
     pub(crate) model: String,
-    /// Texts like those that the model will see: one a line, *.jsonl, *.csv or *.parquet; or token ids
+    /// Texts like those that the model will see: one a line, *.jsonl, *.csv, *.tsv or *.parquet; or token ids
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: PathBuf,
     /// File to write the statistics to; must not exist
@@ -307,24 +362,60 @@ pub(crate) struct EmbedArguments {
     /// File of texts, or - for standard input
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub(crate) input: PathBuf,
-    /// File of embeddings to write [default: JSONL on standard output]
+    /// File of embeddings to write, *.npy, *.safetensors or *.jsonl; - for JSONL on standard output [default: -]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Replace the output file if it exists
     #[arg(long, requires = "output")]
     pub(crate) force: bool,
-    /// How the texts are written [default: jsonl for *.jsonl and *.ndjson, csv for *.csv and *.tsv, parquet for *.parquet;
-    /// else jsonl when --field is given, or lines]
+    /// How the texts are written [default: what the name says: *.jsonl, *.ndjson, *.json, *.csv, *.tsv, *.parquet; else jsonl
+    /// when --field is given, or lines]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) input_format: Option<TextFormat>,
-    /// Field of a JSONL object, or column, that holds the text [default: text]
+    /// Field of a JSON object, or column, that holds the text (may be repeated: each is a text of its own) [default: text]
     #[arg(long, value_name = "NAME")]
-    pub(crate) field: Option<String>,
+    pub(crate) field: Vec<String>,
+    /// How the hidden states of a text become one vector [default: what the model's files say, else mean]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) pooling: Option<PoolingArgument>,
+    /// Give every embedding length 1 [default: what the model's files say]
+    #[arg(long, conflicts_with = "no_normalize")]
+    pub(crate) normalize: bool,
+    /// Leave embeddings at the length that they have
+    #[arg(long)]
+    pub(crate) no_normalize: bool,
+    /// Cut texts at so many tokens, special tokens included [default: the model's limit]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = sequence_length)]
+    pub(crate) max_tokens: Option<usize>,
+    /// Put this before every text, in place of the model's default prompt
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        conflicts_with = "prompt_name"
+    )]
+    pub(crate) prompt: Option<String>,
+    /// Put the model's prompt of this name before every text (of config_sentence_transformers.json)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) prompt_name: Option<String>,
     /// Texts run together; bounds memory, never changes a result
     #[arg(long, value_name = "N", default_value_t = 32, allow_negative_numbers = true, value_parser = batch_size)]
     pub(crate) batch_size: usize,
     #[command(flatten)]
     pub(crate) threads: ThreadsArgument,
+}
+
+/// Ways to pool, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PoolingArgument {
+    /// The mean of all tokens
+    Mean,
+    /// The first token
+    Cls,
+    /// The largest value of each column
+    Max,
+    /// The last token
+    Last,
 }
 
 /// How a file of texts is written.
@@ -334,8 +425,12 @@ pub(crate) enum TextFormat {
     Lines,
     /// One JSON string or object a line
     Jsonl,
+    /// One JSON array of strings or objects
+    Json,
     /// Comma-separated values with a header
     Csv,
+    /// Values separated by tabs, with a header; quotation marks are part of the text
+    Tsv,
     /// Apache Parquet
     Parquet,
 }
@@ -351,7 +446,9 @@ Methods: fp16, bf16, dynamic, static, weight-only, nf4, fp4 (int4 is read as nf4
                                                int8 codes for the word embeddings, too
   nf4+double, fp4+double                       double quantization
 The names that tables print (`nf4 + double quantization`) are read, too.
-static needs --calibration FILE (or --stats FILE), and takes part by itself where one is given.")]
+static needs --calibration FILE (or --stats FILE), and takes part by itself where one is given.
+A method that fails has a row that says so, and the others are measured. The exit code is 1 then, whatever
+--max-drop finds.")]
 pub(crate) struct CompareArguments {
     /// Model directory or Hub id
     pub(crate) model: String,
@@ -359,13 +456,31 @@ pub(crate) struct CompareArguments {
     /// nf4+double, fp4] and static, where there is something to calibrate with
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
     pub(crate) methods: Vec<String>,
-    /// Sentence pairs with scores (JSONL: sentence1, sentence2, score): adds the Spearman correlation
+    /// Sentence pairs with scores (fields or columns sentence1, sentence2, score of *.jsonl, *.json, *.csv, *.tsv or *.parquet): adds
+    /// the Spearman correlation
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     pub(crate) data: Option<PathBuf>,
-    /// Texts to compare embeddings on (lines, or JSONL with a field `text`)
+    /// The fields or columns of --data, if they have other names: of the first and the second sentence and of the score
+    #[arg(
+        long,
+        value_name = "FIRST,SECOND,SCORE",
+        value_delimiter = ',',
+        requires = "data"
+    )]
+    pub(crate) data_fields: Vec<String>,
+    /// Texts to compare embeddings on: one a line, or the field or column `text` (or --field) of *.jsonl, *.json, *.csv, *.tsv
+    /// or *.parquet
     #[arg(long, value_name = "FILE")]
     pub(crate) texts: Option<PathBuf>,
+    /// Keep the quantized models in this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Exit with 3 if a method loses more than X: points of Spearman x 100 with --data, else 100 x (1 - mean cosine)
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) max_drop: Option<f64>,
     #[command(flatten)]
+    pub(crate) threads: ThreadsArgument,
+    #[command(flatten, next_help_heading = CALIBRATION)]
     pub(crate) calibration: CalibrationArguments,
     /// Instead of methods, compare `static` calibrated on so many texts, for instance 1,4,16,64,256,1024: each number is drawn
     /// with three seeds, from --seed on
@@ -375,18 +490,11 @@ pub(crate) struct CompareArguments {
         value_delimiter = ',',
         allow_negative_numbers = true,
         value_parser = number_of_samples,
+        help_heading = CALIBRATION,
         requires = "calibration",
         conflicts_with_all = ["methods", "stats", "samples", "batches", "keep", "max_drop"]
     )]
     pub(crate) calibration_sweep: Vec<usize>,
-    /// Keep the quantized models in this directory
-    #[arg(long, value_name = "DIR")]
-    pub(crate) keep: Option<PathBuf>,
-    /// Exit with 3 if a method loses more than X: points of Spearman x 100 with --data, else 100 x (1 - mean cosine)
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub(crate) max_drop: Option<f64>,
-    #[command(flatten)]
-    pub(crate) threads: ThreadsArgument,
 }
 
 /// Measure how fast models are, at fixed shapes and on texts
@@ -415,10 +523,13 @@ pub(crate) struct BenchArguments {
     /// CPUs available]
     #[arg(long, value_name = "N,N", value_delimiter = ',', allow_negative_numbers = true, value_parser = number_of_threads)]
     pub(crate) threads: Vec<usize>,
-    /// Embed these texts, too (lines, or JSONL with a field `text`), tokenization included, in batches of --batch: as they
-    /// come in the file, and sorted by length
+    /// Embed these texts, too (one a line, or the field or column `text` of *.jsonl, *.json, *.csv, *.tsv or *.parquet),
+    /// tokenization included, in batches of --batch: as they come in the file, and sorted by length
     #[arg(long, value_name = "FILE")]
     pub(crate) texts: Option<PathBuf>,
+    /// Field or column of --texts that holds a text (may be repeated: each is a text of its own) [default: text]
+    #[arg(long, value_name = "NAME", requires = "texts")]
+    pub(crate) field: Vec<String>,
     /// Measure the stages of the network, too: a table for each model and shape, on one thread
     #[arg(long)]
     pub(crate) profile: bool,

@@ -3,18 +3,21 @@
 mod bench;
 mod calibrate;
 mod compare;
+mod completions;
 mod doctor;
 mod embed;
 mod inspect;
 mod kernels;
+mod man;
 mod measure;
 mod measuring_process;
 mod quantize;
 
-use crate::arguments::{Arguments, Command, GlobalArguments};
+use crate::arguments::{Arguments, Command};
 use crate::failure::UsageError;
 use anyhow::Result;
-use fewbit::checkpoint::hub;
+use fewbit::checkpoint::hub::{self, HubSettings};
+use fewbit::checkpoint::leftovers;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
@@ -22,7 +25,26 @@ use tracing_subscriber::EnvFilter;
 /// Does what the arguments say.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let global = arguments.global;
-    start_log(global);
+    if global.quiet && global.verbose > 0 {
+        // clap sees this only where both stand on the same side of the command.
+        return Err(UsageError(
+            "the argument '--quiet' cannot be used with '--verbose'".to_owned(),
+        )
+        .into());
+    }
+    if global.quiet {
+        crate::streams::be_quiet();
+    }
+    start_log(global.verbose);
+    if let Command::Calibrate(_)
+    | Command::Quantize(_)
+    | Command::Embed(_)
+    | Command::Compare(_)
+    | Command::Bench(_) = arguments.command
+    {
+        // Whole models of killed processes may lie there; whoever makes room next need not know which command made them.
+        leftovers::remove_from(&std::env::temp_dir());
+    }
     match &arguments.command {
         Command::Inspect(arguments) => inspect::run(arguments, global),
         Command::Calibrate(arguments) => calibrate::run(arguments, global),
@@ -30,10 +52,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Command::Embed(arguments) => embed::run(arguments, global),
         Command::Compare(arguments) => compare::run(arguments, global),
         Command::Bench(arguments) => bench::run(arguments, global),
-        Command::Kernels => kernels::run(global),
+        Command::Kernels(arguments) => kernels::run(*arguments, global),
         Command::Doctor(arguments) => doctor::run(*arguments, global),
-        Command::Measure => measure::run(),
+        Command::Completions(arguments) => completions::run(*arguments),
+        Command::Man(arguments) => man::run(arguments),
     }
+}
+
+/// The command that `compare` and `bench` start this program with to measure one model: requests on standard input, answers on standard
+/// output. It is no part of the command line that help, completions and manual pages describe.
+pub(crate) const MEASURE_ONE_MODEL: &str = "measure-one-model";
+
+/// Does what [`MEASURE_ONE_MODEL`] is for.
+pub(crate) fn measure_one_model() -> Result<()> {
+    start_log(0);
+    measure::run()
 }
 
 /// The directory of a model, downloaded first where it is a Hub id.
@@ -44,7 +77,9 @@ fn resolve(model: &str) -> Result<PathBuf> {
         )
         .into());
     }
-    let directory = hub::resolve(model)?;
+    let mut settings = HubSettings::from_environment();
+    settings.progress &= !crate::streams::is_quiet();
+    let directory = hub::resolve_with(model, &settings)?;
     tracing::info!(model, directory = %directory.display(), "model found");
     Ok(directory)
 }
@@ -58,8 +93,8 @@ fn warn_of_unused_layers(layers: usize, stored: usize) {
     }
 }
 
-fn start_log(global: GlobalArguments) {
-    let level = match global.verbose {
+fn start_log(verbose: u8) {
+    let level = match verbose {
         0 => "warn",
         1 => "info",
         _ => "debug",

@@ -3,10 +3,9 @@
 use crate::failure::UsageError;
 use crate::streams;
 use anyhow::{Context, Result, bail};
-use fewbit::checkpoint::unfinished::Unfinished;
-use std::io::{self, BufWriter, StdoutLock, Write};
-use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use fewbit::checkpoint::output_file::OutputFile;
+use std::io::{self, BufWriter, Seek, SeekFrom, StdoutLock, Write};
+use std::path::Path;
 
 /// How embeddings are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,17 +42,20 @@ impl EmbeddingFormat {
             ))),
         }
     }
+
+    /// What stands before `rows` by `columns` values. As long for any number of rows, so that it can be written again when all are there.
+    fn header(self, rows: usize, columns: usize) -> Vec<u8> {
+        match self {
+            EmbeddingFormat::Npy => npy_header(rows, columns),
+            EmbeddingFormat::Safetensors => safetensors_header(rows, columns),
+            EmbeddingFormat::JsonLines => Vec::new(),
+        }
+    }
 }
 
 /// Errors unless the folder that `path` lies in exists and `path` is no folder, not the file `input`, and, without `force`,
 /// not there at all.
 pub(crate) fn check_place(path: &Path, input: &Path, force: bool) -> Result<()> {
-    if path.is_dir() {
-        bail!(
-            "{}: expected a file to write, found a directory\n  hint: name a file in it",
-            path.display()
-        );
-    }
     if let (Ok(output), Ok(input)) = (path.canonicalize(), input.canonicalize())
         && output == input
     {
@@ -62,42 +64,20 @@ pub(crate) fn check_place(path: &Path, input: &Path, force: bool) -> Result<()> 
             path.display()
         );
     }
-    if path.exists() && !force {
-        bail!(
-            "{}: output exists: expected no such path, found a file\n  hint: name another output file, or replace this one with --force",
-            path.display()
-        );
-    }
-    let folder = folder(path);
-    if !folder.is_dir() {
-        bail!(
-            "{}: expected an existing directory {}, found none\n  hint: create the directory first",
-            path.display(),
-            folder.display()
-        );
-    }
-    Ok(())
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    Ok(OutputFile::check(path, force)?)
 }
 
 enum Target {
     Stdout(BufWriter<StdoutLock<'static>>),
-    File {
-        temporary: BufWriter<NamedTempFile>,
-        _unfinished: Unfinished,
-        path: PathBuf,
-    },
+    File(OutputFile),
 }
 
 /// Takes rows in order; nothing is at the output path until [`EmbeddingWriter::finish`].
 pub(crate) struct EmbeddingWriter {
     format: EmbeddingFormat,
     target: Target,
+    rows: usize,
+    columns: usize,
 }
 
 impl EmbeddingWriter {
@@ -106,49 +86,29 @@ impl EmbeddingWriter {
         EmbeddingWriter {
             format: EmbeddingFormat::JsonLines,
             target: Target::Stdout(BufWriter::new(io::stdout().lock())),
+            rows: 0,
+            columns: 0,
         }
     }
 
-    /// A writer for the file `path` that will hold `rows` by `columns` values.
+    /// A writer for the file `path` that will hold rows of `columns` values; with `force` it replaces one that is there.
     ///
     /// # Errors
     /// The directory of `path` cannot be written to.
     pub(crate) fn to_file(
         path: &Path,
         format: EmbeddingFormat,
-        rows: usize,
         columns: usize,
+        force: bool,
     ) -> Result<Self> {
-        let directory = folder(path);
-        // A temporary file is private to its owner; the finished one is as readable as any other new file.
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".fewbit-").suffix(".partial");
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let temporary = builder.tempfile_in(directory).with_context(|| {
-            format!(
-                "{}: cannot create a file in {}",
-                path.display(),
-                directory.display()
-            )
-        })?;
-        let unfinished = Unfinished::register(temporary.path());
-        let mut temporary = BufWriter::new(temporary);
-        let header = match format {
-            EmbeddingFormat::Npy => npy_header(rows, columns),
-            EmbeddingFormat::Safetensors => safetensors_header(rows, columns),
-            EmbeddingFormat::JsonLines => Vec::new(),
-        };
-        temporary
-            .write_all(&header)
-            .with_context(|| format!("{}: cannot write", path.display()))?;
+        let mut file = OutputFile::create(path, force)?;
+        // Holds the place of the header, which says how many rows there are.
+        file.append(&format.header(0, columns))?;
         Ok(EmbeddingWriter {
             format,
-            target: Target::File {
-                temporary,
-                _unfinished: unfinished,
-                path: path.to_owned(),
-            },
+            target: Target::File(file),
+            rows: 0,
+            columns,
         })
     }
 
@@ -163,13 +123,21 @@ impl EmbeddingWriter {
                 row.iter().flat_map(|value| value.to_le_bytes()).collect()
             }
         };
+        self.rows += 1;
         match &mut self.target {
             Target::Stdout(stdout) => streams::written(stdout.write_all(&bytes)),
-            Target::File {
-                temporary, path, ..
-            } => temporary
-                .write_all(&bytes)
-                .with_context(|| format!("{}: cannot write", path.display())),
+            Target::File(file) => Ok(file.append(&bytes)?),
+        }
+    }
+
+    /// Sends on what a reader of standard output waits for.
+    ///
+    /// # Errors
+    /// Writing failed (pipe closed).
+    pub(crate) fn flush_to_reader(&mut self) -> Result<()> {
+        match &mut self.target {
+            Target::Stdout(stdout) => streams::written(stdout.flush()),
+            Target::File(_) => Ok(()),
         }
     }
 
@@ -180,35 +148,28 @@ impl EmbeddingWriter {
     pub(crate) fn finish(self) -> Result<()> {
         match self.target {
             Target::Stdout(mut stdout) => streams::written(stdout.flush()),
-            Target::File {
-                temporary, path, ..
-            } => {
-                let temporary = temporary
-                    .into_inner()
-                    .map_err(io::IntoInnerError::into_error)
-                    .with_context(|| format!("{}: cannot write", path.display()))?;
-                temporary
-                    .as_file()
-                    .sync_all()
-                    .with_context(|| format!("{}: cannot write", path.display()))?;
-                temporary
-                    .persist(&path)
-                    .map_err(|error| error.error)
-                    .with_context(|| {
-                        format!("{}: cannot rename the finished file", path.display())
-                    })?;
-                Ok(())
+            Target::File(mut file) => {
+                let header = self.format.header(self.rows, self.columns);
+                file.seek(SeekFrom::Start(0))
+                    .context("cannot go back to the header")?;
+                file.append(&header)?;
+                Ok(file.commit()?)
             }
         }
     }
 }
 
-/// Version 1.0 header: magic, length, a Python dictionary padded with spaces so that the data starts at a multiple of 64.
+/// Digits of the largest number of rows or bytes.
+const DIGITS: usize = 20;
+
+/// Version 1.0 header: magic, length, a Python dictionary padded with spaces so that the data starts at a multiple of 64, wherever
+/// numbers end.
 fn npy_header(rows: usize, columns: usize) -> Vec<u8> {
-    let dictionary =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+    let shape = format!("({rows}, {columns}), }}");
+    let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}");
+    let longest = dictionary.len() - shape.len() + 2 * DIGITS + "(, ), }".len();
     let preamble = 10;
-    let whole = (preamble + dictionary.len() + 1).next_multiple_of(64);
+    let whole = (preamble + longest + 1).next_multiple_of(64);
     let length = whole - preamble;
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     // Two numbers of at most 20 digits keep the dictionary far below the format's limit of 65535 bytes.
@@ -219,11 +180,25 @@ fn npy_header(rows: usize, columns: usize) -> Vec<u8> {
     header
 }
 
-/// Length of the JSON header (u64, little-endian), then the header, padded with spaces to a multiple of 8.
+/// Length of the JSON header (u64, little-endian), then the header, padded with spaces to a multiple of 8 and to the length that the
+/// largest numbers need.
 fn safetensors_header(rows: usize, columns: usize) -> Vec<u8> {
+    let json = |numbers: [&str; 3]| {
+        let [rows, columns, bytes] = numbers;
+        format!(
+            r#"{{"embeddings":{{"dtype":"F32","shape":[{rows},{columns}],"data_offsets":[0,{bytes}]}}}}"#
+        )
+    };
+    let longest = json([""; 3]).len() + 3 * DIGITS;
     let bytes = rows * columns * size_of::<f32>();
-    let mut json = format!(r#"{{"embeddings":{{"dtype":"F32","shape":[{rows},{columns}],"data_offsets":[0,{bytes}]}}}}"#).into_bytes();
-    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut json = json(
+        [rows, columns, bytes]
+            .map(|number| number.to_string())
+            .each_ref()
+            .map(String::as_str),
+    )
+    .into_bytes();
+    json.resize(longest.next_multiple_of(8), b' ');
     let mut header = (json.len() as u64).to_le_bytes().to_vec();
     header.extend_from_slice(&json);
     header
@@ -254,6 +229,7 @@ mod tests {
         for (rows, columns) in [(0, 384), (1, 1), (123_456_789, 768)] {
             let header = npy_header(rows, columns);
             assert_eq!(header.len() % 64, 0);
+            assert_eq!(header.len(), npy_header(0, columns).len());
             assert_eq!(
                 usize::from(u16::from_le_bytes([header[8], header[9]])) + 10,
                 header.len()
@@ -271,6 +247,7 @@ mod tests {
         let header = safetensors_header(3, 5);
         let length = u64::from_le_bytes(header[..8].try_into().unwrap()) as usize;
         assert_eq!(length + 8, header.len());
+        assert_eq!(header.len(), safetensors_header(0, 5).len());
         let json: serde_json::Value = serde_json::from_slice(&header[8..]).unwrap();
         assert_eq!(
             json["embeddings"]["data_offsets"],

@@ -49,7 +49,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<StdoutClosed>().is_some() {
         return ExitCode::SUCCESS;
     }
-    crate::streams::note(&format!("{}\n", text(error, Style::for_stderr())));
+    crate::streams::complain(&format!("{}\n", text(error, Style::for_stderr())));
     ExitCode::from(if error.downcast_ref::<UsageError>().is_some() {
         USAGE
     } else if error.downcast_ref::<GateMissed>().is_some() {

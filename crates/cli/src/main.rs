@@ -14,32 +14,25 @@ mod style;
 mod texts;
 
 use arguments::Arguments;
-use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => without_hidden_commands(error).exit(),
+    let mut typed = std::env::args_os().skip(1);
+    let measures = typed
+        .next()
+        .is_some_and(|word| word == commands::MEASURE_ONE_MODEL);
+    let arguments = (!measures).then(Arguments::parse);
+    let signals = match &arguments {
+        Some(_) => interruption::clean_up_on_signals(),
+        None => interruption::end_with_parent(),
     };
-    match interruption::clean_up_on_signals().and_then(|()| commands::run(&arguments)) {
+    let outcome = signals.and_then(|()| match &arguments {
+        Some(arguments) => commands::run(arguments),
+        None => commands::measure_one_model(),
+    });
+    interruption::leave(|| match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
-    }
-}
-
-/// clap lists every command where one is missing, those that are hidden from the help too.
-fn without_hidden_commands(mut error: clap::Error) -> clap::Error {
-    let command = Arguments::command();
-    let hidden = |name: &String| {
-        command
-            .get_subcommands()
-            .any(|known| known.is_hide_set() && known.get_name() == name)
-    };
-    if let Some(ContextValue::Strings(names)) = error.get(ContextKind::ValidSubcommand) {
-        let shown = names.iter().filter(|name| !hidden(name)).cloned().collect();
-        error.insert(ContextKind::ValidSubcommand, ContextValue::Strings(shown));
-    }
-    error
+    })
 }

@@ -1,13 +1,29 @@
 //! The two streams: data on standard output, everything else on standard error.
 
 use crate::failure::StdoutClosed;
+use crate::interruption::hold_if_interrupted;
 use crate::style::Style;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::io::{self, ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether `--quiet` was given. Said once, before anything else is.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Leaves out notes and progress from now on.
+pub(crate) fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Whether notes and progress are left out.
+pub(crate) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
 
 /// Writes data to standard output. A reader that went away is [`StdoutClosed`], any other failure an error.
 pub(crate) fn print(text: &str) -> Result<()> {
+    hold_if_interrupted();
     let mut stdout = io::stdout().lock();
     written(
         stdout
@@ -33,14 +49,22 @@ pub(crate) fn written(result: io::Result<()>) -> Result<()> {
     }
 }
 
-/// Writes to standard error. If even that fails there is nobody to tell.
+/// Writes what is good to know to standard error, unless `--quiet` was given.
 pub(crate) fn note(text: &str) {
+    if !is_quiet() {
+        complain(text);
+    }
+}
+
+/// Writes what must be known to standard error. If even that fails there is nobody to tell.
+pub(crate) fn complain(text: &str) {
+    hold_if_interrupted();
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Writes `warning: …` to standard error.
 pub(crate) fn warn(text: &str) {
-    note(&format!(
+    complain(&format!(
         "{} {text}\n",
         Style::for_stderr().warning("warning:")
     ));

@@ -1,54 +1,140 @@
-//! Reading texts from a file or standard input.
+//! Texts from a file or standard input, one after the other as they come.
 
 use crate::arguments::TextFormat;
+use crate::streams;
 use anyhow::{Context, Result};
 use fewbit::data::{Column, DEFAULT_TEXT_COLUMN, DataError, DataFile, FileFormat};
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
-/// What `-i` names, read to its end.
-///
-/// # Errors
-/// The file cannot be read, or is not what the format says. Each error names the file and the line or row.
-pub(crate) fn read(
-    path: &Path,
-    format: Option<TextFormat>,
-    field: Option<&str>,
-) -> Result<Vec<String>> {
-    let format = format
-        .map(|format| match format {
-            TextFormat::Lines => FileFormat::Lines,
-            TextFormat::Jsonl => FileFormat::Jsonl,
-            TextFormat::Csv => FileFormat::Csv,
-            TextFormat::Parquet => FileFormat::Parquet,
-        })
-        .or_else(|| FileFormat::of(path))
-        .unwrap_or(if field.is_some() {
-            FileFormat::Jsonl
+/// Texts that are read ahead; few, as each may be long.
+const READ_AHEAD: usize = 16;
+/// Bytes of texts that one window holds at most, but for its last text.
+const WINDOW_BYTES: usize = 4 << 20;
+/// Whoever writes to standard input waits for an answer if nothing more comes for so long.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The texts of a file or of standard input. A thread reads ahead of whoever takes them, by a bounded number.
+pub(crate) struct Texts {
+    read: Receiver<Result<String, DataError>>,
+    name: String,
+    from_standard_input: bool,
+}
+
+/// Some texts in the order of the input.
+pub(crate) struct Window {
+    pub(crate) texts: Vec<String>,
+    /// Whether the input ends behind them, and if it does, how.
+    pub(crate) end: Option<Result<()>>,
+}
+
+impl Texts {
+    /// What `-i` names. Of every row, the columns `fields` are each a text of its own; the column `text` if none is named.
+    pub(crate) fn open(path: &Path, format: Option<TextFormat>, fields: &[String]) -> Result<Self> {
+        // Whoever says what the file is needs no remark on what it looks like.
+        let remarks = format.is_none();
+        let format = format.map_or_else(
+            || FileFormat::of_rows(path, !fields.is_empty()),
+            |format| match format {
+                TextFormat::Lines => FileFormat::Lines,
+                TextFormat::Jsonl => FileFormat::Jsonl,
+                TextFormat::Json => FileFormat::Json,
+                TextFormat::Csv => FileFormat::Csv,
+                TextFormat::Tsv => FileFormat::Tsv,
+                TextFormat::Parquet => FileFormat::Parquet,
+            },
+        );
+        let from_standard_input = path == Path::new("-");
+        let file = if from_standard_input {
+            if std::io::stdin().is_terminal() {
+                streams::note("reading texts from standard input, one a line; end with Ctrl-D\n");
+            }
+            DataFile::standard_input(format)
         } else {
-            FileFormat::Lines
-        });
-    let file = if path == Path::new("-") {
-        if std::io::stdin().is_terminal() {
-            crate::streams::note(
-                "reading texts from standard input, one a line; end with Ctrl-D\n",
-            );
+            DataFile::new(path, Some(format))
+        };
+        let columns = match fields {
+            [] => vec![Column::text(DEFAULT_TEXT_COLUMN)],
+            fields => fields.iter().map(Column::text).collect(),
+        };
+        let name = file.name().to_owned();
+        let (sender, read) = sync_channel(READ_AHEAD);
+        std::thread::Builder::new()
+            .name("texts".to_owned())
+            .spawn(move || read_all(&file, &columns, remarks, &sender))
+            .context("cannot start a thread that reads the texts")?;
+        Ok(Texts {
+            read,
+            name,
+            from_standard_input,
+        })
+    }
+
+    pub(crate) fn are_from_standard_input(&self) -> bool {
+        self.from_standard_input
+    }
+
+    /// The next texts, at most `most`: as many as there are, but of standard input only those that come without a pause.
+    pub(crate) fn next_window(&mut self, most: usize) -> Window {
+        let (mut texts, mut bytes) = (Vec::new(), 0);
+        while texts.len() < most && bytes < WINDOW_BYTES {
+            let received = if self.from_standard_input && !texts.is_empty() {
+                self.read.recv_timeout(PAUSE)
+            } else {
+                self.read.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            let end = match received {
+                Ok(Ok(text)) => {
+                    bytes += text.len();
+                    texts.push(text);
+                    continue;
+                }
+                Ok(Err(error)) => Some(Err(self.cannot_read(error))),
+                Err(RecvTimeoutError::Disconnected) => Some(Ok(())),
+                Err(RecvTimeoutError::Timeout) => None,
+            };
+            return Window { texts, end };
         }
-        DataFile::standard_input(format)
-    } else {
-        DataFile::new(path, Some(format))
-    };
-    let column = Column::text(field.unwrap_or(DEFAULT_TEXT_COLUMN));
-    let mut texts = Vec::new();
-    let result = file.for_each_row(&[column], &mut |row| {
-        texts.push(row.text(0).to_owned());
+        Window { texts, end: None }
+    }
+
+    fn cannot_read(&self, error: DataError) -> anyhow::Error {
+        match error {
+            DataError::Io { source, .. } => anyhow::Error::new(source).context(format!(
+                "{}: cannot read the texts\n  hint: -i names a file of texts, or is - for standard input",
+                self.name
+            )),
+            error => error.into(),
+        }
+    }
+}
+
+/// Sends every text, then what went wrong, if something did. Ends early if nobody takes them any more.
+fn read_all(
+    file: &DataFile,
+    columns: &[Column],
+    remarks: bool,
+    sender: &SyncSender<Result<String, DataError>>,
+) {
+    let mut abandoned = false;
+    let result = file.for_each_row(columns, &mut |row| {
+        if let Some(remark) = row.remark().filter(|_| remarks) {
+            streams::warn(remark);
+        }
+        for index in 0..row.cells().len() {
+            if sender.send(Ok(row.text(index).to_owned())).is_err() {
+                abandoned = true;
+                return Err(row.error(index, "a reader", "none", ""));
+            }
+        }
         Ok(())
     });
-    match result {
-        Ok(()) => Ok(texts),
-        Err(DataError::Io { source, .. }) => Err(source).with_context(|| {
-            format!("{}: cannot read the texts\n  hint: -i names a file of texts, or is - for standard input", file.name())
-        }),
-        Err(error) => Err(error.into()),
+    if let Err(error) = result
+        && !abandoned
+    {
+        // The receiver may be gone by now: then nobody wants to know.
+        let _ = sender.send(Err(error));
     }
 }

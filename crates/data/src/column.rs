@@ -7,6 +7,8 @@ use crate::DataError;
 pub enum ColumnKind {
     /// A text in each row.
     Text,
+    /// A finite number in each row.
+    Number,
     /// A list of integers in each row.
     Integers,
 }
@@ -16,6 +18,7 @@ impl ColumnKind {
     pub(crate) fn value(self) -> &'static str {
         match self {
             Self::Text => "a string",
+            Self::Number => "a number",
             Self::Integers => "a list of integers",
         }
     }
@@ -30,12 +33,19 @@ pub struct Column {
     pub kind: ColumnKind,
     /// Whether a file or a row may be without it, or have null there.
     pub optional: bool,
+    /// The flag that names it, for hints.
+    flag: &'static str,
 }
 
 impl Column {
     /// A column of texts that every row has.
     pub fn text(name: impl Into<String>) -> Self {
         Self::new(name, ColumnKind::Text)
+    }
+
+    /// A column of finite numbers that every row has.
+    pub fn number(name: impl Into<String>) -> Self {
+        Self::new(name, ColumnKind::Number)
     }
 
     /// A column of lists of integers that every row has.
@@ -48,6 +58,7 @@ impl Column {
             name: name.into(),
             kind,
             optional: false,
+            flag: "--field",
         }
     }
 
@@ -55,6 +66,13 @@ impl Column {
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.optional = true;
+        self
+    }
+
+    /// The same, which another flag than `--field` names.
+    #[must_use]
+    pub fn named_by(mut self, flag: &'static str) -> Self {
+        self.flag = flag;
         self
     }
 
@@ -75,9 +93,12 @@ impl Column {
             names.join(", ")
         };
         let hint = match self.kind {
-            ColumnKind::Text => format!(
-                "call the {word} that holds the text `text`, or name it where the command takes --field"
-            ),
+            ColumnKind::Text => {
+                format!("name the {word} that holds the text with {}", self.flag)
+            }
+            ColumnKind::Number => {
+                format!("name the {word} that holds the number with {}", self.flag)
+            }
             ColumnKind::Integers => {
                 format!(
                     "name the {word} with --input-ids-column, that of the mask with --attention-mask-column"

@@ -1,132 +1,115 @@
-//! The rows of a CSV file with a header (RFC 4180; tabs in a `.tsv` file).
+//! The rows of a CSV file with a header (RFC 4180).
+
+mod guard;
 
 use std::io::Read;
 
-use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord};
+use csv::{ErrorKind, Reader, StringRecord};
 
 use crate::data_file::DataFile;
-use crate::row::{Place, column_place};
-use crate::{Cell, Column, ColumnKind, DataError, Row};
-
-/// What CSV calls a column.
-const WORD: &str = "column";
+use crate::header;
+use crate::lines::not_read;
+use crate::row::Place;
+use crate::{Column, DataError, Row};
+use guard::{Guard, Watch};
 
 /// Calls `take` with each record after the header.
 pub(crate) fn for_each_row(
     file: &DataFile,
     input: &mut dyn Read,
     columns: &[Column],
-    take: &mut dyn FnMut(&Row<'_>) -> Result<(), DataError>,
+    take: &mut dyn FnMut(Row<'_>) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let mut reader = reader(file, input);
+    let watch = Watch::default();
+    let mut reader = Reader::from_reader(Guard::new(input, &watch));
     let header = header(file, &mut reader)?;
+    let names: Vec<&str> = header.iter().collect();
     let indices: Vec<Option<usize>> = columns
         .iter()
-        .map(|column| index(file, &header, column))
+        .map(|column| header::index(file, &names, column))
         .collect::<Result<_, _>>()?;
     let mut record = StringRecord::new();
-    while reader
-        .read_record(&mut record)
-        .map_err(|error| damaged(file, error))?
-    {
-        let number = record.position().map_or(0, csv::Position::line);
-        let text = |index: &Option<usize>| match index.and_then(|index| record.get(index)) {
-            Some(text) => Cell::Text(text.to_owned()),
-            None => Cell::Absent,
+    loop {
+        watch.begin_record();
+        let line = reader.position().line();
+        let is_record = reader
+            .read_record(&mut record)
+            .map_err(|error| damaged(file, error, line))?;
+        if reader.is_done()
+            && let Some(line) = watch.open_quote()
+        {
+            return Err(DataError::content(
+                format!("{}: line {line}", file.name()),
+                "a quotation mark that closes the cell",
+                "the end of the file",
+                "a cell that begins with a quotation mark ends with one, and holds it twice: a file of texts without quoting is a .tsv or .txt file",
+            ));
+        }
+        if !is_record {
+            return Ok(());
+        }
+        let place = Place {
+            file: file.name(),
+            unit: "line",
+            number: record.position().map_or(0, csv::Position::line),
         };
-        take(&Row {
-            place: Place {
-                file: file.name(),
-                unit: "line",
-                number,
-            },
-            word: Some(WORD),
+        take(Row {
+            place,
+            word: Some(header::WORD),
             columns,
-            cells: indices.iter().map(text).collect(),
+            cells: columns
+                .iter()
+                .zip(&indices)
+                .map(|(column, index)| {
+                    header::cell(place, column, index.and_then(|index| record.get(index)))
+                })
+                .collect::<Result<_, _>>()?,
+            remark: None,
         })?;
     }
-    Ok(())
 }
 
 /// The names in the header.
 pub(crate) fn names(file: &DataFile, input: &mut dyn Read) -> Result<Vec<String>, DataError> {
-    let header = header(file, &mut reader(file, input))?;
+    let watch = Watch::default();
+    let header = header(file, &mut Reader::from_reader(Guard::new(input, &watch)))?;
     Ok(header.iter().map(str::to_owned).collect())
 }
 
-fn reader<'i>(file: &DataFile, input: &'i mut dyn Read) -> Reader<&'i mut dyn Read> {
-    let delimiter = if file.has_extension("tsv") {
-        b'\t'
-    } else {
-        b','
-    };
-    ReaderBuilder::new().delimiter(delimiter).from_reader(input)
-}
-
-fn header(file: &DataFile, reader: &mut Reader<&mut dyn Read>) -> Result<StringRecord, DataError> {
-    let header = reader.headers().map_err(|error| damaged(file, error))?;
+fn header<R: Read>(file: &DataFile, reader: &mut Reader<R>) -> Result<StringRecord, DataError> {
+    let header = reader.headers().map_err(|error| damaged(file, error, 1))?;
     if header.is_empty() {
-        return Err(DataError::content(
-            file.name(),
-            "a header that names the columns",
-            "an empty file",
-            "the first line of a CSV file holds the names",
-        ));
+        return Err(header::missing(file));
     }
     Ok(header.clone())
 }
 
-fn index(
-    file: &DataFile,
-    header: &StringRecord,
-    column: &Column,
-) -> Result<Option<usize>, DataError> {
-    let names: Vec<&str> = header.iter().collect();
-    let mut found = (0..names.len()).filter(|&index| names[index] == column.name);
-    let place = || format!("{}: line 1", file.name());
-    match (found.next(), found.next()) {
-        (None, _) if column.optional => Ok(None),
-        (None, _) => Err(column.missing(place(), WORD, &names)),
-        (Some(_), Some(_)) => Err(DataError::content(
-            column_place(place(), WORD, &column.name),
-            "one of that name",
-            "several",
-            "give the columns different names",
-        )),
-        (Some(_), None) if column.kind == ColumnKind::Integers => Err(DataError::content(
-            column_place(place(), WORD, &column.name),
-            column.kind.value(),
-            "a CSV file, whose cells hold one value each",
-            "write tokenized rows as JSONL or Parquet",
-        )),
-        (Some(index), None) => Ok(Some(index)),
-    }
-}
-
-fn damaged(file: &DataFile, error: csv::Error) -> DataError {
-    let line = error.position().map(csv::Position::line);
-    let place = match line {
-        Some(line) => format!("{}: line {line}", file.name()),
-        None => file.name().to_owned(),
+/// `line` is where the record begins, which errors of reading do not know.
+fn damaged(file: &DataFile, error: csv::Error, line: u64) -> DataError {
+    let number = error.position().map_or(line, csv::Position::line);
+    let place = Place {
+        file: file.name(),
+        unit: "line",
+        number,
     };
     match error.into_kind() {
-        ErrorKind::Io(error) => file.io(error),
+        ErrorKind::Io(error) => not_read(file, place, error),
         ErrorKind::UnequalLengths {
             expected_len, len, ..
         } => DataError::content(
-            place,
+            place.to_string(),
             format!("{expected_len} cells, as many as the header has"),
             len.to_string(),
             "put a cell that holds the delimiter between double quotes",
         ),
         ErrorKind::Utf8 { err, .. } => DataError::content(
-            place,
+            place.to_string(),
             "UTF-8",
             format!("another byte in cell {}", err.field() + 1),
             "convert the file to UTF-8, for instance with iconv",
         ),
         other => DataError::content(
-            place,
+            place.to_string(),
             "CSV",
             format!("{other:?}"),
             "write the file with a CSV library",

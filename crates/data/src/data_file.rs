@@ -4,9 +4,13 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use crate::json_array::for_each_element;
 use crate::lines::for_each_line;
 use crate::row::Place;
-use crate::{Cell, Column, DataError, Row, csv_rows, json_rows, parquet_rows};
+use crate::{Cell, Column, DataError, Row, csv_rows, json_rows, parquet_rows, tsv_rows};
+
+/// Bytes that are read from a file at once.
+const BUFFER: usize = 1 << 16;
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +19,12 @@ pub enum FileFormat {
     Lines,
     /// One JSON string or object a line.
     Jsonl,
-    /// Comma-separated values with a header; separated by tabs in `.tsv` files.
+    /// One JSON array of strings or objects; or one string or object a line.
+    Json,
+    /// Comma-separated values with a header.
     Csv,
+    /// Values separated by tabs, with a header and without quoting.
+    Tsv,
     /// Apache Parquet.
     Parquet,
 }
@@ -27,15 +35,37 @@ impl FileFormat {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         match extension.as_str() {
             "jsonl" | "ndjson" => Some(Self::Jsonl),
-            "csv" | "tsv" => Some(Self::Csv),
+            "json" => Some(Self::Json),
+            "csv" => Some(Self::Csv),
+            "tsv" => Some(Self::Tsv),
             "parquet" => Some(Self::Parquet),
             _ => None,
         }
     }
 
+    /// The format that the name of a file tells; for a name that tells none JSONL where columns are named, and else lines.
+    pub fn of_rows(path: &Path, names_columns: bool) -> Self {
+        Self::of(path).unwrap_or(match names_columns {
+            true => Self::Jsonl,
+            false => Self::Lines,
+        })
+    }
+
     /// Whether rows have columns that can be named.
     pub fn has_columns(self) -> bool {
         self != Self::Lines
+    }
+
+    /// What messages call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lines => "text",
+            Self::Jsonl => "JSONL",
+            Self::Json => "JSON",
+            Self::Csv => "CSV",
+            Self::Tsv => "TSV",
+            Self::Parquet => "Parquet",
+        }
     }
 }
 
@@ -46,8 +76,6 @@ pub struct DataFile {
     path: Option<PathBuf>,
     name: String,
     format: FileFormat,
-    /// Whether a line without text is an error.
-    refuses_blank_lines: bool,
 }
 
 impl DataFile {
@@ -56,11 +84,8 @@ impl DataFile {
         let path = path.into();
         Self {
             name: path.display().to_string(),
-            format: format
-                .or_else(|| FileFormat::of(&path))
-                .unwrap_or(FileFormat::Lines),
+            format: format.unwrap_or_else(|| FileFormat::of_rows(&path, false)),
             path: Some(path),
-            refuses_blank_lines: false,
         }
     }
 
@@ -70,15 +95,7 @@ impl DataFile {
             path: None,
             name: "standard input".to_owned(),
             format,
-            refuses_blank_lines: false,
         }
-    }
-
-    /// The same, where a line without text is an error. Otherwise it is an empty text among lines, and nothing in JSONL.
-    #[must_use]
-    pub fn refuse_blank_lines(mut self) -> Self {
-        self.refuses_blank_lines = true;
-        self
     }
 
     /// Where it lies; none for standard input.
@@ -103,98 +120,117 @@ impl DataFile {
     pub fn column_names(&self) -> Result<Vec<String>, DataError> {
         match self.format {
             FileFormat::Lines => Ok(Vec::new()),
-            FileFormat::Jsonl => {
-                let mut line = String::new();
-                let mut reader = self.open()?;
-                let mut number = 0;
-                while line.trim_start_matches('\u{feff}').trim().is_empty() {
-                    line.clear();
-                    number += 1;
-                    if reader
-                        .read_line(&mut line)
-                        .map_err(|error| self.io(error))?
-                        == 0
-                    {
-                        return Ok(Vec::new());
-                    }
+            FileFormat::Jsonl | FileFormat::Json => {
+                let mut names = None;
+                let result = self.for_each_json(&mut *self.open()?, &mut |place, text| {
+                    names = Some(json_rows::names(place, text)?);
+                    // Ends the reading: one row is enough.
+                    Err(self.io(io::ErrorKind::Interrupted.into()))
+                });
+                match names {
+                    Some(names) => Ok(names),
+                    None => result.map(|()| Vec::new()),
                 }
-                let place = Place {
-                    file: &self.name,
-                    unit: "line",
-                    number,
-                };
-                json_rows::names(place, line.trim_start_matches('\u{feff}'))
             }
             FileFormat::Csv => csv_rows::names(self, &mut self.open()?),
+            FileFormat::Tsv => tsv_rows::names(self, &mut *self.open()?),
             FileFormat::Parquet => parquet_rows::names(self),
         }
     }
 
     /// Calls `take` with every row, in order, until it fails. A row has a cell for each of `columns`; in a file of lines, whose rows have
-    /// no columns, it has one text.
+    /// no columns, it has one text. Memory is bounded by the longest row, and that by 16 MiB.
     ///
     /// # Errors
-    /// Those of `take`; [`DataError::Io`]; [`DataError::Content`] for what is no such file, no UTF-8, or lacks a column that is not optional
-    /// or has something else in it.
+    /// Those of `take`; [`DataError::Io`]; [`DataError::Content`] for what is no such file, no UTF-8, too long, or lacks a column that is
+    /// not optional or has something else in it.
     pub fn for_each_row(
         &self,
         columns: &[Column],
         take: &mut dyn FnMut(&Row<'_>) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
+        if self.format == FileFormat::Parquet {
+            return parquet_rows::for_each_row(self, columns, take);
+        }
+        self.for_each_row_of(&mut *self.open()?, columns, take)
+    }
+
+    /// [`DataFile::for_each_row`] of what `input` holds instead of the file.
+    ///
+    /// # Errors
+    /// As [`DataFile::for_each_row`]; and for Parquet, which cannot be read from its start to its end.
+    pub fn for_each_row_of(
+        &self,
+        mut input: &mut dyn BufRead,
+        columns: &[Column],
+        take: &mut dyn FnMut(&Row<'_>) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        let mut remarked = false;
+        let mut once = |mut row: Row<'_>| {
+            if remarked {
+                row.remark = None;
+            }
+            remarked |= row.remark.is_some();
+            take(&row)
+        };
         match self.format {
-            FileFormat::Csv => csv_rows::for_each_row(self, &mut self.open()?, columns, take),
-            FileFormat::Parquet => parquet_rows::for_each_row(self, columns, take),
-            FileFormat::Lines => for_each_line(self, &mut self.open()?, &mut |place, line| {
-                self.check_blank(place, line)?;
-                take(&Row {
+            FileFormat::Lines => for_each_line(self, input, &mut |place, line| {
+                once(Row {
                     place,
                     word: None,
                     columns,
                     cells: vec![Cell::Text(line.to_owned())],
+                    remark: json_in_lines(place, line),
                 })
             }),
-            FileFormat::Jsonl => for_each_line(self, &mut self.open()?, &mut |place, line| {
-                if self.check_blank(place, line)? {
-                    return Ok(());
-                }
-                take(&Row {
-                    place,
-                    word: Some(json_rows::WORD),
-                    columns,
-                    cells: json_rows::cells(place, line, columns)?,
+            FileFormat::Jsonl | FileFormat::Json => {
+                self.for_each_json(input, &mut |place, text| {
+                    once(Row {
+                        place,
+                        word: Some(json_rows::WORD),
+                        columns,
+                        cells: json_rows::cells(place, text, columns)?,
+                        remark: None,
+                    })
                 })
-            }),
+            }
+            FileFormat::Csv => csv_rows::for_each_row(self, &mut input, columns, &mut once),
+            FileFormat::Tsv => tsv_rows::for_each_row(self, input, columns, &mut once),
+            FileFormat::Parquet => Err(parquet_rows::not_a_file(self)),
         }
     }
 
-    /// Whether the line is blank, where that is allowed.
-    fn check_blank(&self, place: Place<'_>, line: &str) -> Result<bool, DataError> {
-        let blank = line.trim().is_empty();
-        if blank && self.refuses_blank_lines {
-            return Err(DataError::content(
-                place.to_string(),
-                "a text",
-                "a line without one",
-                "there is nothing to use in it: remove the line",
-            ));
+    /// The place and the text of every JSON value; blank lines are none.
+    fn for_each_json(
+        &self,
+        input: &mut dyn BufRead,
+        take: &mut dyn FnMut(Place<'_>, &str) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        if self.format == FileFormat::Json {
+            let start = input.fill_buf().map_err(|error| self.io(error))?;
+            let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+            if start.trim_ascii_start().starts_with(b"[") {
+                return for_each_element(self, input, take);
+            }
         }
-        Ok(blank)
+        for_each_line(
+            self,
+            input,
+            &mut |place, line| match line.trim().is_empty() {
+                true => Ok(()),
+                false => take(place, line),
+            },
+        )
     }
 
     fn open(&self) -> Result<Box<dyn BufRead>, DataError> {
         Ok(match &self.path {
-            Some(path) => Box::new(BufReader::new(
+            Some(path) => Box::new(BufReader::with_capacity(
+                BUFFER,
                 File::open(path).map_err(|error| self.io(error))?,
             )),
             None => Box::new(io::stdin().lock()),
         })
-    }
-
-    pub(crate) fn has_extension(&self, extension: &str) -> bool {
-        self.path
-            .as_ref()
-            .and_then(|path| path.extension())
-            .is_some_and(|found| found.eq_ignore_ascii_case(extension))
     }
 
     pub(crate) fn io(&self, source: io::Error) -> DataError {
@@ -206,4 +242,14 @@ impl DataFile {
             source,
         }
     }
+}
+
+/// A remark on a line of text that looks like JSON.
+fn json_in_lines(place: Place<'_>, line: &str) -> Option<String> {
+    let start = ["{\"", "["]
+        .into_iter()
+        .find(|start| line.starts_with(start))?;
+    Some(format!(
+        "{place}: the line begins with `{start}`, as JSON does, and is read as plain text\n  hint: rows of JSON are read from a file named *.jsonl or *.json"
+    ))
 }

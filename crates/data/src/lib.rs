@@ -4,8 +4,10 @@
 //! |---|---|---|---|
 //! | lines | any other | a line | none: the line is the text |
 //! | JSONL | `.jsonl`, `.ndjson` | a line | the fields of its object; a string is a text |
-//! | CSV | `.csv`, `.tsv` | a record | those of the header |
-//! | Parquet | `.parquet` | a row | those of the schema: strings, lists of integers |
+//! | JSON | `.json` | an element of the array, or a line where there is no array | as JSONL |
+//! | CSV | `.csv` | a record | those of the header |
+//! | TSV | `.tsv` | a line | those of the header; quotation marks are part of the text |
+//! | Parquet | `.parquet` | a row | those of the schema: strings, numbers, lists of integers |
 //!
 //! Only what a reader looks at is in memory: a line, a record, or the pages of a Parquet column that hold the rows at hand.
 //!
@@ -29,11 +31,14 @@ mod column;
 mod csv_rows;
 mod data_file;
 mod error;
+mod header;
+mod json_array;
 mod json_rows;
 mod lines;
 mod parquet_rows;
 mod row;
 pub mod tokens;
+mod tsv_rows;
 
 pub use column::{Column, ColumnKind};
 pub use data_file::{DataFile, FileFormat};

@@ -1,4 +1,4 @@
-//! The rows of a Parquet file: strings, and lists of integers.
+//! The rows of a Parquet file: strings, numbers, and lists of integers.
 //!
 //! A column is read in chunks of [`CHUNK`] rows, page by page, so that neither the file nor a row group is ever in memory as a whole.
 //! Lists are put together from repetition and definition levels (Melnik et al., "Dremel", 2010): a repetition level of 0 starts a row, and a
@@ -7,14 +7,15 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use parquet::basic::{LogicalType, Type as PhysicalType};
+use parquet::basic::{Compression, LogicalType, Type as PhysicalType};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::{ByteArrayType, DataType, Int32Type, Int64Type};
+use parquet::data_type::{ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
 use crate::data_file::DataFile;
+use crate::lines::{LONGEST, not_read, too_long};
 use crate::row::{Place, column_place};
 use crate::{Cell, Column, ColumnKind, DataError, Row};
 
@@ -46,6 +47,8 @@ pub(crate) fn for_each_row(
                 None => None,
                 Some(leaf) => {
                     let place = column_place(&group_place, WORD, &column.name);
+                    let codec = row_group.metadata().column(leaf).compression();
+                    check_codec(&place, codec)?;
                     let reader = contained(&place, || row_group.get_column_reader(leaf))?;
                     Some(Chunks::new(reader, &schema.column(leaf), place))
                 }
@@ -72,7 +75,7 @@ pub(crate) fn for_each_row(
                     .zip(&mut cells)
                     .map(|(column, cells)| match cells {
                         None => Ok(Cell::Absent),
-                        Some(cells) => cell(place, column, cells.next()),
+                        Some(cells) => cell(file, place, column, cells.next()),
                     })
                     .collect::<Result<_, _>>()?;
                 take(&Row {
@@ -80,12 +83,35 @@ pub(crate) fn for_each_row(
                     word: Some(WORD),
                     columns,
                     cells: row,
+                    remark: None,
                 })?;
             }
             left -= rows;
         }
     }
     Ok(())
+}
+
+/// Compressions that this build of the parquet crate has.
+const CODECS: &str = "none, snappy, gzip and zstd";
+
+fn check_codec(place: &str, codec: Compression) -> Result<(), DataError> {
+    let name = match codec {
+        Compression::UNCOMPRESSED
+        | Compression::SNAPPY
+        | Compression::GZIP(_)
+        | Compression::ZSTD(_) => return Ok(()),
+        Compression::BROTLI(_) => "brotli",
+        Compression::LZ4 => "lz4",
+        Compression::LZ4_RAW => "lz4_raw",
+        Compression::LZO => "lzo",
+    };
+    Err(DataError::content(
+        format!("{place}: compression"),
+        format!("one that is supported ({CODECS})"),
+        format!("{name}, which is not supported"),
+        "write the file again with another, for instance compression=\"zstd\" of pyarrow",
+    ))
 }
 
 /// The names of the schema.
@@ -99,14 +125,19 @@ fn names_of(schema: &SchemaDescriptor) -> Vec<String> {
     fields.iter().map(|field| field.name().to_owned()).collect()
 }
 
+/// The error of what comes through a pipe.
+pub(crate) fn not_a_file(file: &DataFile) -> DataError {
+    DataError::content(
+        file.name(),
+        "lines, JSON, CSV or TSV",
+        "Parquet, whose table of contents stands at its end",
+        "name the file instead of piping it",
+    )
+}
+
 fn open(file: &DataFile) -> Result<SerializedFileReader<File>, DataError> {
     let Some(path) = file.path() else {
-        return Err(DataError::content(
-            file.name(),
-            "lines, JSONL or CSV",
-            "Parquet, whose table of contents stands at its end",
-            "name the file instead of piping it",
-        ));
+        return Err(not_a_file(file));
     };
     let bytes = File::open(path).map_err(|error| file.io(error))?;
     if bytes.metadata().map_err(|error| file.io(error))?.is_dir() {
@@ -144,6 +175,17 @@ fn leaf(
                     && found.max_rep_level() == 0
                     && found.path().parts().len() == 1
             }
+            ColumnKind::Number => {
+                matches!(
+                    found.physical_type(),
+                    PhysicalType::FLOAT
+                        | PhysicalType::DOUBLE
+                        | PhysicalType::INT32
+                        | PhysicalType::INT64
+                ) && !matches!(found.logical_type_ref(), Some(LogicalType::Decimal(_)))
+                    && found.max_rep_level() == 0
+                    && found.path().parts().len() == 1
+            }
             ColumnKind::Integers => {
                 matches!(
                     found.physical_type(),
@@ -156,6 +198,7 @@ fn leaf(
     }
     let kind = match column.kind {
         ColumnKind::Text => "strings",
+        ColumnKind::Number => "numbers",
         ColumnKind::Integers => "lists of integers",
     };
     Err(DataError::content(
@@ -186,15 +229,26 @@ fn described(column: &ColumnDescriptor, leaves: usize) -> String {
 enum Stored {
     Null,
     Text(Vec<u8>),
+    Number(f64),
     Integers(Vec<i64>),
     /// A list with null at this position, from 1.
     NullAt(usize),
 }
 
-fn cell(place: Place<'_>, column: &Column, stored: Option<Stored>) -> Result<Cell, DataError> {
+fn cell(
+    file: &DataFile,
+    place: Place<'_>,
+    column: &Column,
+    stored: Option<Stored>,
+) -> Result<Cell, DataError> {
     let found = match stored {
         Some(Stored::Null) | None if column.optional => return Ok(Cell::Absent),
         Some(Stored::Integers(values)) => return Ok(Cell::Integers(values)),
+        Some(Stored::Number(number)) if number.is_finite() => return Ok(Cell::Number(number)),
+        Some(Stored::Number(number)) => number.to_string(),
+        Some(Stored::Text(bytes)) if bytes.len() > LONGEST => {
+            return Err(not_read(file, place, too_long()));
+        }
         Some(Stored::Text(bytes)) => match String::from_utf8(bytes) {
             Ok(text) => return Ok(Cell::Text(text)),
             Err(error) => format!(
@@ -216,6 +270,8 @@ fn cell(place: Place<'_>, column: &Column, stored: Option<Stored>) -> Result<Cel
 /// One column of a row group, in chunks of rows.
 struct Chunks {
     values: Values,
+    /// Whether a row holds a list, and not one value.
+    has_lists: bool,
     /// Definition level of a value that is there.
     full: i16,
     /// Definition level from which on a list has an element.
@@ -231,6 +287,8 @@ enum Values {
     /// Unsigned numbers are stored as the signed ones of the same bits.
     Unsigned32(ColumnReaderImpl<Int32Type>),
     Integers64(ColumnReaderImpl<Int64Type>),
+    Floats32(ColumnReaderImpl<FloatType>),
+    Floats64(ColumnReaderImpl<DoubleType>),
     /// Refused by [`leaf`] before.
     Other,
 }
@@ -246,10 +304,13 @@ impl Chunks {
             ColumnReader::Int32ColumnReader(reader) if unsigned => Values::Unsigned32(reader),
             ColumnReader::Int32ColumnReader(reader) => Values::Signed32(reader),
             ColumnReader::Int64ColumnReader(reader) => Values::Integers64(reader),
+            ColumnReader::FloatColumnReader(reader) => Values::Floats32(reader),
+            ColumnReader::DoubleColumnReader(reader) => Values::Floats64(reader),
             _ => Values::Other,
         };
         Self {
             values,
+            has_lists: column.max_rep_level() > 0,
             full: column.max_def_level(),
             element: column.repeated_ancestor_def_level(),
             definition: Vec::new(),
@@ -278,33 +339,52 @@ impl Chunks {
         Ok(match &mut self.values {
             Values::Texts(reader) => {
                 let texts = values(reader, rows, definition, repetition)?;
-                self.texts(rows, texts.into_iter().map(|text| text.data().to_vec()))
+                let stored = texts.iter().map(|text| Stored::Text(text.data().to_vec()));
+                self.single(rows, stored)
+            }
+            Values::Floats32(reader) => {
+                let numbers = values(reader, rows, definition, repetition)?;
+                let stored = numbers
+                    .into_iter()
+                    .map(|number| Stored::Number(number.into()));
+                self.single(rows, stored)
+            }
+            Values::Floats64(reader) => {
+                let numbers = values(reader, rows, definition, repetition)?;
+                self.single(rows, numbers.into_iter().map(Stored::Number))
             }
             Values::Signed32(reader) => {
                 let integers = values(reader, rows, definition, repetition)?;
-                self.lists(integers.into_iter().map(i64::from))
+                self.integers(rows, integers.into_iter().map(i64::from))
             }
             Values::Unsigned32(reader) => {
                 let integers = values(reader, rows, definition, repetition)?;
                 let unsigned = |bits: i32| i64::from(bits.cast_unsigned());
-                self.lists(integers.into_iter().map(unsigned))
+                self.integers(rows, integers.into_iter().map(unsigned))
             }
             Values::Integers64(reader) => {
                 let integers = values(reader, rows, definition, repetition)?;
-                self.lists(integers.into_iter())
+                self.integers(rows, integers.into_iter())
             }
             Values::Other => Vec::new(),
         })
     }
 
-    /// One text a level; columns that are never null have no levels.
-    fn texts(&self, rows: usize, mut texts: impl Iterator<Item = Vec<u8>>) -> Vec<Stored> {
+    fn integers(&self, rows: usize, integers: impl Iterator<Item = i64>) -> Vec<Stored> {
+        match self.has_lists {
+            true => self.lists(integers),
+            false => self.single(rows, integers.map(|number| Stored::Number(number as f64))),
+        }
+    }
+
+    /// One value a level; columns that are never null have no levels.
+    fn single(&self, rows: usize, mut values: impl Iterator<Item = Stored>) -> Vec<Stored> {
         if self.full == 0 {
-            return texts.map(Stored::Text).collect();
+            return values.collect();
         }
         let stored = |&level: &i16| {
             if level == self.full {
-                texts.next().map_or(Stored::Null, Stored::Text)
+                values.next().unwrap_or(Stored::Null)
             } else {
                 Stored::Null
             }

@@ -8,7 +8,7 @@ use crate::{Column, DataError};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'p> {
     pub(crate) file: &'p str,
-    /// `line` or `row`.
+    /// `line`, `row`, or `element` of a JSON array.
     pub(crate) unit: &'static str,
     /// From 1.
     pub(crate) number: u64,
@@ -21,10 +21,12 @@ impl fmt::Display for Place<'_> {
 }
 
 /// What one row has in one column.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
     /// Of a column of texts.
     Text(String),
+    /// Of a column of numbers; finite.
+    Number(f64),
     /// Of a column of lists.
     Integers(Vec<i64>),
     /// The row is without the column, which is optional.
@@ -39,12 +41,19 @@ pub struct Row<'r> {
     pub(crate) word: Option<&'static str>,
     pub(crate) columns: &'r [Column],
     pub(crate) cells: Vec<Cell>,
+    pub(crate) remark: Option<String>,
 }
 
 impl Row<'_> {
     /// The cells.
     pub fn cells(&self) -> &[Cell] {
         &self.cells
+    }
+
+    /// What is odd about the row though it can be read: the file may be another kind than its name says. Only the first such row of a
+    /// reading has one.
+    pub fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 
     /// The text in column `index`, a required column of texts.
@@ -58,15 +67,26 @@ impl Row<'_> {
         }
     }
 
+    /// The number in column `index`, a required column of numbers.
+    ///
+    /// # Panics
+    /// The column is not one.
+    pub fn number(&self, index: usize) -> f64 {
+        match &self.cells[index] {
+            Cell::Number(number) => *number,
+            other => panic!("column {index} is no required column of numbers: {other:?}"),
+        }
+    }
+
     /// The list in column `index`, a column of lists; none where it is absent.
     ///
     /// # Panics
-    /// The column is one of texts.
+    /// The column is of another kind.
     pub fn integers(&self, index: usize) -> Option<&[i64]> {
         match &self.cells[index] {
             Cell::Integers(values) => Some(values),
             Cell::Absent => None,
-            Cell::Text(_) => panic!("column {index} is one of texts"),
+            other => panic!("column {index} is no column of lists: {other:?}"),
         }
     }
 

@@ -116,7 +116,7 @@ pub fn for_each_token_row(
             file.name(),
             "JSONL or Parquet, where tokenized rows are",
             "a file of lines",
-            "name the file *.jsonl or *.parquet",
+            "name the file *.jsonl, *.json or *.parquet",
         ));
     }
     file.for_each_row(&columns.columns(), &mut |row| take(token_row(row, limits)?))

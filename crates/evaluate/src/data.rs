@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use fewbit_data::{Column, DEFAULT_TEXT_COLUMN, DataFile, FileFormat};
-use serde_json::Value;
 
 use crate::EvaluateError;
 
@@ -18,26 +17,57 @@ pub struct SentencePair {
     pub score: f64,
 }
 
-const PAIR_HINT: &str = r#"a line looks like {"sentence1": "A man sings.", "sentence2": "A man is singing.", "score": 4.8}"#;
+/// The columns (JSON: fields) of a file of sentence pairs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairColumns {
+    /// Of the first sentences.
+    pub sentence1: String,
+    /// Of the second sentences.
+    pub sentence2: String,
+    /// Of the scores.
+    pub score: String,
+}
 
-/// Reads JSONL with the fields `sentence1`, `sentence2` and `score` (a number); other fields are
-/// ignored.
+impl Default for PairColumns {
+    fn default() -> Self {
+        Self {
+            sentence1: "sentence1".to_owned(),
+            sentence2: "sentence2".to_owned(),
+            score: "score".to_owned(),
+        }
+    }
+}
+
+const PAIR_HINT: &str = r#"a line of JSONL looks like {"sentence1": "A man sings.", "sentence2": "A man is singing.", "score": 4.8}"#;
+
+/// Reads pairs from the named columns of JSONL, JSON, CSV, TSV or Parquet (a file of another name is JSONL); other columns are ignored.
 ///
 /// # Errors
-/// Naming file, line and field. A file with fewer than two pairs is an error, as no correlation is
-/// defined on it.
-pub fn read_sentence_pairs(path: impl AsRef<Path>) -> Result<Vec<SentencePair>, EvaluateError> {
+/// Naming file, line or row, and column. A file with fewer than two pairs is an error, as no correlation is defined on it.
+pub fn read_sentence_pairs(
+    path: impl AsRef<Path>,
+    columns: &PairColumns,
+) -> Result<Vec<SentencePair>, EvaluateError> {
     let path = path.as_ref();
-    let pairs = json_lines(path, PAIR_HINT, |object| {
-        Ok(SentencePair {
-            sentence1: string(object, "sentence1")?,
-            sentence2: string(object, "sentence2")?,
-            score: number(object, "score")?,
-        })
+    let file = DataFile::new(path, Some(FileFormat::of_rows(path, true)));
+    let columns = [
+        Column::text(&columns.sentence1),
+        Column::text(&columns.sentence2),
+        Column::number(&columns.score),
+    ]
+    .map(|column| column.named_by("--data-fields"));
+    let mut pairs = Vec::new();
+    file.for_each_row(&columns, &mut |row| {
+        pairs.push(SentencePair {
+            sentence1: row.text(0).to_owned(),
+            sentence2: row.text(1).to_owned(),
+            score: row.number(2),
+        });
+        Ok(())
     })?;
     if pairs.len() < 2 {
         return Err(EvaluateError::TooLittleData {
-            origin: path.display().to_string(),
+            origin: file.name().to_owned(),
             expected: "two sentence pairs",
             found: pairs.len(),
             hint: PAIR_HINT,
@@ -46,16 +76,24 @@ pub fn read_sentence_pairs(path: impl AsRef<Path>) -> Result<Vec<SentencePair>, 
     Ok(pairs)
 }
 
-/// Reads texts as [`DataFile`] has them: the field or column `text` of JSONL, CSV and Parquet, every line of any other file, the empty ones
-/// too, so that line and row numbers agree.
+/// Reads the texts of the named columns, each a text of its own, of JSONL, JSON, CSV, TSV and Parquet; without names those of the column
+/// `text`, and every line of any other file, the empty ones too, so that line and row numbers agree.
 ///
 /// # Errors
 /// Naming file, line or row, and column. A file without any text is an error.
-pub fn read_texts(path: impl AsRef<Path>) -> Result<Vec<String>, EvaluateError> {
-    let file = DataFile::new(path.as_ref(), None);
+pub fn read_texts(path: impl AsRef<Path>, fields: &[String]) -> Result<Vec<String>, EvaluateError> {
+    let path = path.as_ref();
+    let file = DataFile::new(path, Some(FileFormat::of_rows(path, !fields.is_empty())));
+    let columns = match fields {
+        [] => vec![Column::text(DEFAULT_TEXT_COLUMN)],
+        fields => fields.iter().map(Column::text).collect(),
+    };
     let mut texts = Vec::new();
-    file.for_each_row(&[Column::text(DEFAULT_TEXT_COLUMN)], &mut |row| {
-        texts.push(row.text(0).to_owned());
+    file.for_each_row(&columns, &mut |row| {
+        if let Some(remark) = row.remark() {
+            tracing::warn!("{remark}");
+        }
+        texts.extend((0..row.cells().len()).map(|index| row.text(index).to_owned()));
         Ok(())
     })?;
     if texts.is_empty() {
@@ -64,80 +102,12 @@ pub fn read_texts(path: impl AsRef<Path>) -> Result<Vec<String>, EvaluateError> 
             expected: "one text",
             found: 0,
             hint: match file.format().has_columns() {
-                true => "a row has a text in its column `text`",
+                true => "a row has a text in its column `text`, or in those that --field names",
                 false => "every line is a text",
             },
         });
     }
     Ok(texts)
-}
-
-/// Parses every line that is not blank as an object and reads it with `read`, whose errors are
-/// messages about a field.
-fn json_lines<T>(
-    path: &Path,
-    hint: &str,
-    read: impl Fn(&Value) -> Result<T, String>,
-) -> Result<Vec<T>, EvaluateError> {
-    let mut lines = Vec::new();
-    DataFile::new(path, Some(FileFormat::Lines)).for_each_row(&[], &mut |row| {
-        lines.push(row.text(0).to_owned());
-        Ok(())
-    })?;
-    let mut rows = Vec::new();
-    for (number, text) in (1..).zip(&lines) {
-        if text.trim().is_empty() {
-            continue;
-        }
-        let row = serde_json::from_str::<Value>(text)
-            .map_err(|error| format!("not JSON: {error}"))
-            .and_then(|value| match value {
-                Value::Object(_) => Ok(value),
-                other => Err(format!("expected an object, found {}", kind(&other))),
-            })
-            .and_then(|object| read(&object))
-            .map_err(|message| EvaluateError::Data {
-                file: path.to_owned(),
-                line: number,
-                message,
-                hint: hint.to_owned(),
-            })?;
-        rows.push(row);
-    }
-    Ok(rows)
-}
-
-fn string(object: &Value, field: &str) -> Result<String, String> {
-    match object.get(field) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => Err(format!(
-            "field `{field}`: expected a string, found {}",
-            kind(other)
-        )),
-        None => Err(missing(field)),
-    }
-}
-
-fn number(object: &Value, field: &str) -> Result<f64, String> {
-    let value = object.get(field).ok_or_else(|| missing(field))?;
-    value
-        .as_f64()
-        .ok_or_else(|| format!("field `{field}`: expected a number, found {}", kind(value)))
-}
-
-fn missing(field: &str) -> String {
-    format!("field `{field}`: expected one, found none")
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
 }
 
 #[cfg(test)]
@@ -173,7 +143,7 @@ mod tests {
             "x.jsonl",
             "{\"sentence1\":\"a\",\"sentence2\":\"b\",\"score\":4.75,\"year\":\"2012\"}\r\n\n{\"sentence1\":\"\",\"sentence2\":\"\\u0995\",\"score\":0}",
         );
-        let pairs = read_sentence_pairs(&file.path).unwrap();
+        let pairs = read_sentence_pairs(&file.path, &PairColumns::default()).unwrap();
         assert_eq!(pairs.len(), 2);
         assert_eq!(pairs[0].score, 4.75);
         assert_eq!(
@@ -188,7 +158,7 @@ mod tests {
         let cases = [
             (
                 r#"{"sentence1":"a","score":1}"#,
-                "field `sentence2`: expected one, found none",
+                "expected a field `sentence2`, found `sentence1`, `score`",
             ),
             (
                 r#"{"sentence1":7,"sentence2":"b","score":1}"#,
@@ -199,20 +169,55 @@ mod tests {
                 "field `score`: expected a number, found a string",
             ),
             (
-                r#"{"sentence1":"a","sentence2":"b","score":null}"#,
-                "field `score`: expected a number, found null",
+                r#"{"sentence1":"a","sentence2":"b","score":NaN}"#,
+                "field `score`: expected a number, found null, NaN or infinity",
             ),
-            ("[1]", "expected an object, found a list"),
-            (
-                "{\"sentence1\"",
-                "not JSON: EOF while parsing an object at line 1 column 12",
-            ),
+            ("[1]", "expected a JSON object, found an array"),
+            ("{\"sentence1\"", "expected"),
         ];
         for (bad, message) in cases {
             let file = file("pairs.jsonl", format!("{good}\n\n{bad}\n"));
+            let text = error_text(
+                &file,
+                read_sentence_pairs(&file.path, &PairColumns::default()),
+            );
+            assert!(
+                text.starts_with(&format!("pairs.jsonl: line 3: {message}")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn pairs_come_from_named_columns_of_every_format() {
+        let columns = PairColumns {
+            sentence1: "a".to_owned(),
+            sentence2: "b".to_owned(),
+            score: "s".to_owned(),
+        };
+        for (name, content) in [
+            (
+                "x.jsonl",
+                "{\"a\":\"p\",\"b\":\"q\",\"s\":1.5,\"c\":NaN}\n{\"a\":\"r\",\"b\":\"t\",\"s\":2,\"c\":\"\\ud800\"}\n",
+            ),
+            (
+                "x.json",
+                "[{\"a\":\"p\",\"b\":\"q\",\"s\":1.5},\n {\"a\":\"r\",\"b\":\"t\",\"s\":2}]",
+            ),
+            ("x.csv", "s,a,b\n1.5,p,q\n2,r,t\n"),
+            ("x.tsv", "a\tb\ts\np\tq\t1.5\nr\tt\t2\n"),
+        ] {
+            let file = file(name, content);
+            let pairs = read_sentence_pairs(&file.path, &columns).unwrap();
+            let found: Vec<_> = pairs
+                .iter()
+                .map(|pair| (pair.sentence1.as_str(), pair.sentence2.as_str(), pair.score))
+                .collect();
+            assert_eq!(found, [("p", "q", 1.5), ("r", "t", 2.0)], "{name}");
             assert_eq!(
-                error_text(&file, read_sentence_pairs(&file.path)),
-                format!("pairs.jsonl: line 3: {message}\n  hint: {PAIR_HINT}")
+                read_texts(&file.path, &["b".to_owned(), "a".to_owned()]).unwrap(),
+                ["q", "p", "t", "r"],
+                "{name}"
             );
         }
     }
@@ -221,15 +226,21 @@ mod tests {
     fn one_pair_is_too_few() {
         let file = file("x.jsonl", r#"{"sentence1":"a","sentence2":"b","score":1}"#);
         assert_eq!(
-            error_text(&file, read_sentence_pairs(&file.path)),
-            "x.jsonl: expected at least two sentence pairs, found 1\n  hint: a line looks like {\"sentence1\": \"A man sings.\", \"sentence2\": \"A man is singing.\", \"score\": 4.8}"
+            error_text(
+                &file,
+                read_sentence_pairs(&file.path, &PairColumns::default())
+            ),
+            "x.jsonl: expected at least two sentence pairs, found 1\n  hint: a line of JSONL looks like {\"sentence1\": \"A man sings.\", \"sentence2\": \"A man is singing.\", \"score\": 4.8}"
         );
     }
 
     #[test]
     fn plain_text_keeps_empty_lines() {
         let file = file("x.txt", "\u{feff}first\r\n\nthird \n");
-        assert_eq!(read_texts(&file.path).unwrap(), ["first", "", "third "]);
+        assert_eq!(
+            read_texts(&file.path, &[]).unwrap(),
+            ["first", "", "third "]
+        );
     }
 
     #[test]
@@ -238,20 +249,20 @@ mod tests {
             "x.jsonl",
             "{\"label\":0,\"text\":\"a\\nb\"}\n{\"text\":\"\"}\n",
         );
-        assert_eq!(read_texts(&file.path).unwrap(), ["a\nb", ""]);
+        assert_eq!(read_texts(&file.path, &[]).unwrap(), ["a\nb", ""]);
     }
 
     #[test]
     fn csv_texts() {
         let file = file("x.csv", "label,text\n0,\"a, b\"\n1,c\n");
-        assert_eq!(read_texts(&file.path).unwrap(), ["a, b", "c"]);
+        assert_eq!(read_texts(&file.path, &[]).unwrap(), ["a, b", "c"]);
     }
 
     #[test]
     fn errors_of_texts() {
         let text = |name: &str, content: &[u8]| {
             let file = file(name, content);
-            error_text(&file, read_texts(&file.path))
+            error_text(&file, read_texts(&file.path, &[]))
         };
         for (name, content, expected) in [
             (
@@ -274,7 +285,7 @@ mod tests {
             "x.txt: expected at least one text, found 0\n  hint: every line is a text"
         );
         let missing = file("x.txt", "");
-        let result = read_texts(missing.path.with_file_name("y.txt"));
+        let result = read_texts(missing.path.with_file_name("y.txt"), &[]);
         assert_eq!(
             error_text(&missing, result),
             "y.txt: No such file or directory (os error 2)\n  hint: check the path, and that you may read it"

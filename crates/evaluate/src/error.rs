@@ -27,18 +27,6 @@ pub enum EvaluateError {
         /// Cause.
         source: std::io::Error,
     },
-    /// A line of a data file is not what it should be.
-    #[error("{file}: line {line}: {message}\n  hint: {hint}")]
-    Data {
-        /// The file.
-        file: PathBuf,
-        /// Line number, from 1.
-        line: usize,
-        /// Field, what was expected, what was found.
-        message: String,
-        /// What the file should look like.
-        hint: String,
-    },
     /// A data file, or a list of texts, holds nothing to measure with.
     #[error("{origin}: expected at least {expected}, found {found}\n  hint: {hint}")]
     TooLittleData {

@@ -26,7 +26,7 @@ pub mod startup;
 pub mod text_benchmark;
 
 pub use comparison::{Comparison, ComparisonRow, ReferenceFacts, compare};
-pub use data::{SentencePair, read_sentence_pairs, read_texts};
+pub use data::{PairColumns, SentencePair, read_sentence_pairs, read_texts};
 pub use error::EvaluateError;
 pub use latency::{Latency, Throughput};
 pub use memory::peak_resident_bytes;

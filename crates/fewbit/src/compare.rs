@@ -1,25 +1,30 @@
 //! One model under several methods, measured side by side.
 
 pub mod calibration_sweep;
+mod contender;
 mod kept_models;
 mod methods;
 mod sample_texts;
 mod texts;
 
-pub use methods::{default_recipes, method_hint, method_name, parse_method, parse_methods};
+pub use methods::{
+    default_recipes, method_hint, method_name, parse_method, parse_methods,
+    without_shared_embeddings,
+};
 pub use sample_texts::SAMPLE_TEXTS;
 pub use texts::CompareTexts;
 
 use crate::Error;
-use crate::measure::{LATENCY_TEXTS, Measure, MeasureRequest, Speed, spread};
+use crate::measure::{LATENCY_TEXTS, Measure, MeasureRequest, spread};
 use crate::size::ModelSize;
+use contender::Contender;
 use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{
-    ComparisonRow, EvaluateError, MetricError, ReferenceFacts, SentenceSimilarity,
+    ComparisonRow, EvaluateError, MeasuredModel, MetricError, ReferenceFacts, SentenceSimilarity,
 };
 use fewbit_model::{Embeddings, Encoder};
 use fewbit_quantize::{QuantizePlan, Recipe, quantize_model};
-use kept_models::{OutputRoot, directory_name};
+use kept_models::OutputRoot;
 use methods::refuse_duplicates;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -92,8 +97,35 @@ pub struct Comparison {
     pub batch_size: usize,
     /// Instruction set of the kernels.
     pub isa: &'static str,
-    /// The model as it is, then one row for each method.
+    /// The model as it is, then one row for each method that did not fail.
     pub rows: Vec<ComparedModel>,
+    /// The methods that failed, and why. Empty if all is well.
+    pub failed: Vec<FailedMethod>,
+}
+
+/// A method without a row: its model could not be made or measured. The others are measured all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailedMethod {
+    /// The recipe's label, as a row would have it.
+    pub name: String,
+    /// What went wrong, with the causes and a hint.
+    pub error: String,
+}
+
+impl FailedMethod {
+    /// The method of this label, and what it failed with.
+    pub fn new(name: String, error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !text.contains(&cause_text) {
+                text += &format!("\n  caused by: {cause_text}");
+            }
+            source = cause.source();
+        }
+        FailedMethod { name, error: text }
+    }
 }
 
 /// One model of a comparison. In JSON the fields of `figures` stand beside the others.
@@ -176,15 +208,21 @@ pub enum CompareStep<'a> {
     },
 }
 
-/// Finds what can be found without writing or measuring anything: what the methods, the texts, the source and the output
-/// directories would be refused for.
+/// Finds what can be found without writing or measuring anything: what the texts, the source and the output directories would be
+/// refused for, and a source that no method can be applied to.
 fn check(source: &Path, options: &CompareOptions) -> Result<(), Error> {
     refuse_duplicates(&options.recipes)?;
     options.texts.check()?;
     kept_models::check(options.keep.as_deref(), &options.recipes)?;
     let checkpoint = Checkpoint::open(source)?;
-    for recipe in &options.recipes {
-        QuantizePlan::new(&checkpoint, recipe)?;
+    let mut refusals = options
+        .recipes
+        .iter()
+        .map(|recipe| QuantizePlan::new(&checkpoint, recipe).err());
+    if let Some(Some(refusal)) = refusals.next()
+        && refusals.all(|refusal| refusal.is_some())
+    {
+        return Err(refusal.into());
     }
     Encoder::open(source)?;
     Ok(())
@@ -207,9 +245,11 @@ fn similarity(
 /// All models lie on disk together until the end, because speed is measured in rounds that visit every model: a machine
 /// that grows slower meanwhile disturbs all of them alike. `step` is told what is done next.
 ///
+/// A method that fails does not end the comparison: it is named in [`Comparison::failed`].
+///
 /// # Errors
-/// The source or the texts cannot be used; a method cannot be applied to this model; a model to be kept is there already.
-/// These are found before anything is written. A measurement fails.
+/// The source or the texts cannot be used; no method can be applied to this model; a model to be kept is there already.
+/// These are found before anything is written. The original cannot be measured.
 ///
 /// ```no_run
 /// use fewbit::compare::{CompareOptions, compare};
@@ -233,25 +273,18 @@ pub fn compare(
     let scores = options.texts.scores();
     let root = OutputRoot::new(options.keep.as_deref())?;
 
-    let mut contenders = vec![Contender {
-        name: "original".to_owned(),
-        recipe: None,
-        directory: source.to_owned(),
-        seconds: None,
-    }];
+    let mut contenders = vec![Contender::original(source)];
     for recipe in &options.recipes {
-        let name = recipe.label();
-        step(&CompareStep::Quantizing(&name));
-        let directory = root.path().join(directory_name(&name));
-        let start = Instant::now();
-        quantize_model(source, recipe, &directory, false, &mut |_, _, _| {})?;
-        let seconds = Some(start.elapsed().as_secs_f64());
-        contenders.push(Contender {
-            name,
-            recipe: Some(recipe.clone()),
-            directory,
-            seconds,
-        });
+        let mut contender = Contender::of(recipe, root.path());
+        step(&CompareStep::Quantizing(&contender.name));
+        contender.attempt(|contender| {
+            let start = Instant::now();
+            let out = &contender.directory;
+            quantize_model(source, recipe, out, false, &mut |_, _, _| {})?;
+            contender.quantize_seconds = Some(start.elapsed().as_secs_f64());
+            Ok(())
+        })?;
+        contenders.push(contender);
     }
 
     let request = |contender: &Contender, texts: &[String]| MeasureRequest {
@@ -261,99 +294,105 @@ pub fn compare(
         threads: options.threads,
         batch_size: options.batch_size,
     };
-    let mut models = Vec::new();
-    for contender in &contenders {
+    for contender in contenders.iter_mut().filter(|known| !known.has_failed()) {
         step(&CompareStep::Encoding(&contender.name));
-        models.push(measure.measure(&request(contender, &texts))?);
+        contender.attempt(|contender| {
+            contender.measured = Some(measure.measure(&request(contender, &texts))?);
+            Ok(())
+        })?;
     }
     let sample = spread(&texts, SPEED_TEXTS);
-    let mut speeds: Vec<Vec<Speed>> = vec![Vec::new(); contenders.len()];
     for round in 0..ROUNDS {
         let mut order: Vec<usize> = (0..contenders.len()).collect();
         if round % 2 == 1 {
             order.reverse();
         }
         for index in order {
-            let contender = &contenders[index];
+            let contender = &mut contenders[index];
+            if contender.has_failed() {
+                continue;
+            }
             step(&CompareStep::Speed {
                 name: &contender.name,
                 round: round + 1,
                 rounds: ROUNDS,
             });
-            speeds[index].push(measure.speed(&request(contender, &sample))?);
+            contender.attempt(|contender| {
+                let speed = measure.speed(&request(contender, &sample))?;
+                contender.speeds.push(speed);
+                Ok(())
+            })?;
         }
-    }
-    for (model, mut speeds) in models.iter_mut().zip(speeds) {
-        let middle = speeds.len() / 2;
-        speeds.sort_by(|a, b| {
-            a.latency
-                .median_milliseconds
-                .total_cmp(&b.latency.median_milliseconds)
-        });
-        model.measurement.latency = speeds[middle].latency;
-        speeds.sort_by(|a, b| {
-            a.throughput
-                .texts_per_second
-                .total_cmp(&b.throughput.texts_per_second)
-        });
-        model.measurement.throughput = speeds[middle].throughput;
     }
 
-    let sizes = contenders
-        .iter()
-        .map(|contender| ModelSize::of(&contender.directory))
-        .collect::<Result<Vec<_>, _>>()?;
-    let parameters = sizes[0].parameters;
-    let facts = ReferenceFacts {
-        parameters,
-        scores: None,
-    };
-    let mut compared = fewbit_evaluate::compare(&models[0], &models[1..], &facts)?;
-    if let Some(scores) = &scores {
-        for (row, model) in compared.rows.iter_mut().zip(&models) {
-            row.similarity = similarity(&model.embeddings, scores)?;
-        }
+    let parameters = ModelSize::of(source)?.parameters;
+    let original = contenders[0].take_measured()?;
+    let mut rows = Vec::new();
+    for contender in contenders.iter_mut().filter(|known| !known.has_failed()) {
+        contender.attempt(|contender| {
+            let row = row(contender, &original, parameters, scores.as_deref(), options)?;
+            rows.push(row);
+            Ok(())
+        })?;
     }
-    let rows = compared
-        .rows
-        .into_iter()
-        .zip(sizes)
-        .zip(&models)
-        .zip(contenders)
-        .map(|(((figures, size), model), contender)| ComparedModel {
-            figures,
-            directory: contender
-                .recipe
-                .as_ref()
-                .and(options.keep.as_ref())
-                .map(|_| contender.directory),
-            recipe: contender.recipe,
-            parameter_bytes: size.parameter_bytes,
-            buffer_bytes: size.buffer_bytes,
-            directory_bytes: model.measurement.directory_bytes,
-            load_seconds: model.measurement.load_seconds,
-            quantize_seconds: contender.seconds,
-        });
     Ok(Comparison {
         model: source.to_owned(),
         parameters,
         texts: texts.len(),
         texts_kind: options.texts.kind(),
-        tokens: models[0].embeddings.tokens,
-        truncated: models[0].embeddings.truncated.len(),
+        tokens: original.embeddings.tokens,
+        truncated: original.embeddings.truncated.len(),
         latency_texts: sample.len().min(LATENCY_TEXTS),
         speed_texts: sample.len(),
         rounds_of_speed: ROUNDS,
         threads: options.threads,
         batch_size: options.batch_size,
         isa: crate::isa()?,
-        rows: rows.collect(),
+        rows,
+        failed: contenders
+            .into_iter()
+            .filter_map(Contender::into_failure)
+            .collect(),
     })
 }
 
-struct Contender {
-    name: String,
-    recipe: Option<Recipe>,
-    directory: PathBuf,
-    seconds: Option<f64>,
+/// The figures of one contender beside those of the original.
+fn row(
+    contender: &mut Contender,
+    original: &MeasuredModel,
+    parameters: u64,
+    scores: Option<&[f64]>,
+    options: &CompareOptions,
+) -> Result<ComparedModel, Error> {
+    let facts = ReferenceFacts {
+        parameters,
+        scores: None,
+    };
+    let size = ModelSize::of(&contender.directory)?;
+    let (figures, model) = match contender.recipe {
+        None => {
+            let rows = fewbit_evaluate::compare(original, &[], &facts)?.rows;
+            (rows.into_iter().next(), original.clone())
+        }
+        Some(_) => {
+            let model = contender.take_measured()?;
+            let rows = fewbit_evaluate::compare(original, std::slice::from_ref(&model), &facts)?;
+            (rows.rows.into_iter().nth(1), model)
+        }
+    };
+    let mut figures = figures.expect("a row for the reference and each model");
+    if let Some(scores) = scores {
+        figures.similarity = similarity(&model.embeddings, scores)?;
+    }
+    let kept = contender.recipe.as_ref().and(options.keep.as_ref());
+    Ok(ComparedModel {
+        figures,
+        directory: kept.map(|_| contender.directory.clone()),
+        recipe: contender.recipe.clone(),
+        parameter_bytes: size.parameter_bytes,
+        buffer_bytes: size.buffer_bytes,
+        directory_bytes: model.measurement.directory_bytes,
+        load_seconds: model.measurement.load_seconds,
+        quantize_seconds: contender.quantize_seconds,
+    })
 }

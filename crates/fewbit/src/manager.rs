@@ -3,11 +3,12 @@
 use crate::Error;
 use crate::size::ModelSize;
 use fewbit_checkpoint::Checkpoint;
-use fewbit_quantize::calibration::{LEAST_SQNR_DB, Sensitivity, SiteSensitivity};
+use fewbit_quantize::calibration::{NoisyStaticSites, Sensitivity, SiteSensitivity};
 use fewbit_quantize::{
     Backend, Calibrator, Method, QuantizeReport, Recipe, method_sizes, quantize_model,
 };
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// One float checkpoint and what has been made of it.
@@ -88,8 +89,8 @@ impl QuantizationManager {
         ModelSize::of(&self.source)
     }
 
-    /// Sizes side by side: the original, everything this manager has written, and what each standard recipe that has not
-    /// been applied would give.
+    /// Sizes side by side: the original, everything this manager has written, and what each method that has not been applied
+    /// would give.
     ///
     /// # Errors
     /// The source or a written directory cannot be read.
@@ -111,11 +112,12 @@ impl QuantizationManager {
             ));
         }
         for planned in method_sizes(&Checkpoint::open(&self.source)?)? {
-            if !self
-                .applied
-                .iter()
-                .any(|applied| applied.recipe == planned.recipe)
-            {
+            let is_applied = |applied: &Applied| {
+                // Scales are not planned, they are found.
+                let found = applied.recipe.clone().with_static_inputs(BTreeMap::new());
+                found == planned.recipe
+            };
+            if !self.applied.iter().any(is_applied) {
                 rows.push(row(&planned.label, planned.output_bytes as u64, None));
             }
         }
@@ -164,7 +166,8 @@ impl QuantizationManager {
     }
 
     /// Loads the model with observers at the inputs of its linear layers: the first of three steps, in an order that the types keep.
-    /// `backend` names the observer; weights have one scale an output channel with every backend.
+    /// `backend` has the defaults of the command line: which observer, which elements of a weight share a scale, and whether inputs
+    /// that one range costs too much are dynamic (`native`) or every input is static (PyTorch's backends).
     ///
     /// ```no_run
     /// use fewbit::QuantizationManager;
@@ -185,11 +188,13 @@ impl QuantizationManager {
     ) -> Result<PreparedStaticQuantization, Error> {
         let settings = backend.qconfig().activation();
         let calibrator = Calibrator::prepare(&self.source, settings)?;
-        Ok(PreparedStaticQuantization { calibrator })
+        Ok(PreparedStaticQuantization {
+            calibrator,
+            backend,
+        })
     }
 
-    /// int8 weights, one scale an output channel; activations with the scales that calibration chose, or per token where it found
-    /// that one scale costs too much.
+    /// int8 weights; activations with the scales that calibration chose, or per token where it found that one scale costs too much.
     ///
     /// # Errors
     /// As for [`apply`](Self::apply).
@@ -240,6 +245,7 @@ impl QuantizationManager {
 #[derive(Debug)]
 pub struct PreparedStaticQuantization {
     calibrator: Calibrator,
+    backend: Backend,
 }
 
 impl PreparedStaticQuantization {
@@ -256,8 +262,10 @@ impl PreparedStaticQuantization {
         }
         let statistics = self.calibrator.finish()?;
         let sensitivity = Sensitivity::new(&statistics)?;
+        let least = self.backend.least_sqnr_db();
         Ok(CalibratedStaticQuantization {
-            recipe: sensitivity.recipe(&statistics, LEAST_SQNR_DB)?,
+            recipe: sensitivity.recipe(&statistics, self.backend, least)?,
+            noisy: NoisyStaticSites::among(sensitivity.sites(), least),
             sites: sensitivity.sites().to_vec(),
         })
     }
@@ -268,6 +276,7 @@ impl PreparedStaticQuantization {
 pub struct CalibratedStaticQuantization {
     recipe: Recipe,
     sites: Vec<SiteSensitivity>,
+    noisy: Option<NoisyStaticSites>,
 }
 
 impl CalibratedStaticQuantization {
@@ -279,5 +288,10 @@ impl CalibratedStaticQuantization {
     /// What a static range costs at each input, in execution order.
     pub fn sites(&self) -> &[SiteSensitivity] {
         &self.sites
+    }
+
+    /// Inputs that are static although one range costs much there, as a backend of PyTorch has it; none if there is none.
+    pub fn noisy_static_inputs(&self) -> Option<&NoisyStaticSites> {
+        self.noisy.as_ref()
     }
 }

@@ -49,6 +49,15 @@ pub(crate) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         Some("mpnet") => mpnet::read(fields),
         _ => return Err(fields.error("model_type", format!("{}, found {found}", known()), hint)),
     }?;
+    // These look up a type for every token: without a row for it they do not run in transformers either, and leaving the types of
+    // the checkpoint out would give other states. (The other families have no types, whatever the field says.)
+    if spec.token_types == 0 && !["distilbert", "mpnet"].contains(&spec.model_type.as_str()) {
+        return Err(fields.error(
+            "type_vocab_size",
+            "expected at least 1, found 0",
+            "set it to the number of rows of the checkpoint's token_type_embeddings",
+        ));
+    }
     refuse_other_mathematics(fields)?;
     if spec.hidden_size % spec.heads != 0 {
         let (hidden_size, heads) = width_fields(&spec.model_type);

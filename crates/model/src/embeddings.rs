@@ -2,7 +2,7 @@
 
 use fewbit_checkpoint::{CheckpointError, MappedTensor, StoredWeight};
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f16_bytes_to_f32};
+use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f16_bytes_to_f32, f64_bytes_to_f32};
 
 /// A table (rows, columns) of which single rows are read.
 pub(crate) struct EmbeddingTable {
@@ -74,6 +74,7 @@ impl EmbeddingTable {
                 match dtype {
                     DType::F16 => f16_bytes_to_f32(bytes, out),
                     DType::BF16 => bf16_bytes_to_f32(bytes, out),
+                    DType::F64 => f64_bytes_to_f32(bytes, out),
                     _ => {
                         for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
                             *out = f32::from_le_bytes(*bytes);

@@ -1,5 +1,7 @@
 //! Text in, embeddings out.
 
+mod settings;
+
 use crate::finite::check_values;
 use crate::linear::InputScale;
 use crate::pooling::Pooling;
@@ -9,6 +11,7 @@ use crate::{LoadLedger, ModelError, Network, RaggedBatch};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_kernels::Kernels;
+pub use settings::{EncoderSettings, Prompt};
 use std::path::{Path, PathBuf};
 
 /// Tokenizer, network and pooling of one model directory.
@@ -25,6 +28,8 @@ pub struct Encoder {
     normalize: bool,
     /// Put before every text.
     prompt: String,
+    /// Columns that are kept of an embedding, after everything else.
+    truncate_dim: Option<usize>,
     checkpoint_directory: PathBuf,
 }
 
@@ -75,7 +80,22 @@ impl Encoder {
     /// As [`Network::load`], and if a tokenizer or sentence-transformers file is missing, malformed, or asks for
     /// something that fewbit does not have.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, ModelError> {
-        Self::open_with(directory.as_ref(), Network::load)
+        Self::open_with(
+            directory.as_ref(),
+            &EncoderSettings::default(),
+            Network::load,
+        )
+    }
+
+    /// [`Encoder::open`], where `settings` take the place of those in the directory.
+    ///
+    /// # Errors
+    /// As [`Encoder::open`]; [`ModelError::Input`] for settings that the model cannot follow.
+    pub fn open_with_settings(
+        directory: impl AsRef<Path>,
+        settings: &EncoderSettings,
+    ) -> Result<Self, ModelError> {
+        Self::open_with(directory.as_ref(), settings, Network::load)
     }
 
     /// [`Encoder::open`] with the kernels of a certain instruction set.
@@ -86,22 +106,36 @@ impl Encoder {
         directory: impl AsRef<Path>,
         kernels: &'static Kernels,
     ) -> Result<Self, ModelError> {
-        Self::open_with(directory.as_ref(), |checkpoint| {
+        let settings = EncoderSettings::default();
+        Self::open_with(directory.as_ref(), &settings, |checkpoint| {
             Network::load_with_kernels(checkpoint, kernels)
         })
     }
 
     fn open_with(
         directory: &Path,
+        settings: &EncoderSettings,
         load: impl FnOnce(&Checkpoint) -> Result<(Network, LoadLedger), ModelError>,
     ) -> Result<Self, ModelError> {
-        let modules = SentenceModules::read(directory)?;
+        let mut modules = SentenceModules::read(directory)?;
+        settings.apply(directory, &mut modules)?;
         let checkpoint = Checkpoint::open(&modules.transformer)?;
         let (network, ledger) = load(&checkpoint)?;
+        settings.check_max_tokens(network.spec().positions.max_tokens())?;
         let settings = TextSettings {
             max_seq_length: modules.max_seq_length,
             lowercase: modules.lowercase,
         };
+        if let Some((file, width)) = &modules.pooling_width
+            && *width != network.spec().hidden_size as u64
+        {
+            // Pooling takes the states as they come.
+            tracing::warn!(
+                "{}: the width of the hidden states: expected {}, as in config.json, found {width}: it has no effect on the result, but the files may belong to different models",
+                file.display(),
+                network.spec().hidden_size
+            );
+        }
         let tokenizer = TextTokenizer::open(&modules.transformer, network.spec(), settings)?;
         Ok(Self {
             network,
@@ -110,6 +144,7 @@ impl Encoder {
             pooling: modules.pooling,
             normalize: modules.normalize,
             prompt: modules.prompt,
+            truncate_dim: modules.truncate_dim,
             checkpoint_directory: modules.transformer,
         })
     }
@@ -164,8 +199,13 @@ impl Encoder {
         &self.tokenizer
     }
 
-    /// Length of an embedding.
+    /// Length of an embedding: of the pooled vector, or what `truncate_dim` of a sentence-transformers configuration keeps of it.
     pub fn columns(&self) -> usize {
+        let pooled = self.pooled_columns();
+        self.truncate_dim.map_or(pooled, |kept| pooled.min(kept))
+    }
+
+    fn pooled_columns(&self) -> usize {
         self.pooling.columns(self.network.spec().hidden_size)
     }
 
@@ -204,6 +244,7 @@ impl Encoder {
             truncated: Vec::new(),
             tokens: 0,
         };
+        let mut pooled = vec![0.0; self.pooled_columns()];
         // Texts of like length together: blocks of a batch then cost about the same.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| texts[text].as_ref().len());
@@ -219,16 +260,18 @@ impl Encoder {
             let hidden_size = self.network.spec().hidden_size;
             for (sequence, (index, _)) in tokenized.iter().enumerate() {
                 let rows = batch.range(sequence);
-                let out = &mut embeddings.values[index * columns..(index + 1) * columns];
                 self.pooling.pool(
                     &states[rows.start * hidden_size..rows.end * hidden_size],
                     hidden_size,
-                    out,
+                    &mut pooled,
                 );
-                check_values(out, columns, *index, "pooling", "output")?;
+                check_values(&pooled, pooled.len(), *index, "pooling", "output")?;
                 if self.normalize {
-                    normalize(out, *index, self.network.kernels())?;
+                    normalize(&mut pooled, *index, self.network.kernels())?;
                 }
+                // Truncation comes last, so that what is left of a normalized vector is shorter than 1.
+                let out = &mut embeddings.values[index * columns..(index + 1) * columns];
+                out.copy_from_slice(&pooled[..columns]);
             }
         }
         embeddings.truncated.sort_unstable();

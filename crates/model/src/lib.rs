@@ -26,7 +26,7 @@ pub mod spec;
 pub mod tap;
 pub mod tokenization;
 
-pub use encoder::{Embeddings, EncodeOptions, Encoder};
+pub use encoder::{Embeddings, EncodeOptions, Encoder, EncoderSettings, Prompt};
 pub use error::ModelError;
 pub use ledger::LoadLedger;
 pub use network::Network;

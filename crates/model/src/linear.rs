@@ -165,8 +165,8 @@ impl Linear {
         let [out, inside] = shape;
         let weight = match stored {
             StoredWeight::Float(view) => Packed::Float(match view.info.dtype {
-                DType::F16 => PackedFloat::from_f16_bytes(view.bytes, out, inside),
-                DType::BF16 => PackedFloat::from_bf16_bytes(view.bytes, out, inside),
+                DType::F16 => PackedFloat::from_f16_bytes(&view.bytes()?, out, inside),
+                DType::BF16 => PackedFloat::from_bf16_bytes(&view.bytes()?, out, inside),
                 _ => PackedFloat::from_f32(&view.to_f32()?, out, inside),
             }),
             StoredWeight::Int8 { .. } if inside > PackedInt8::MAX_IN_FEATURES => {

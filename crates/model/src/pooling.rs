@@ -57,6 +57,9 @@ impl PoolingMode {
     }
 }
 
+/// Names that the width of the hidden states has had.
+const WIDTH_FIELDS: [&str; 2] = ["embedding_dimension", "word_embedding_dimension"];
+
 /// One or several modes, whose vectors are concatenated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pooling {
@@ -72,6 +75,12 @@ impl Default for Pooling {
     }
 }
 
+impl From<PoolingMode> for Pooling {
+    fn from(mode: PoolingMode) -> Self {
+        Self { modes: vec![mode] }
+    }
+}
+
 impl Pooling {
     /// The modes, in the order of concatenation; at least one.
     pub fn modes(&self) -> &[PoolingMode] {
@@ -83,8 +92,22 @@ impl Pooling {
         self.modes.len() * hidden_size
     }
 
-    /// Reads `pooling_mode` (a name or a list of names) or the older booleans; without any: mean.
+    /// Reads `pooling_mode` (a name or a list of names) or the older booleans; without any: mean. A field that is none of the
+    /// module's is an error, as it is to sentence-transformers.
     pub(crate) fn from_config(fields: &ConfigFields<'_>) -> Result<Self, ModelError> {
+        let known = |name: &str| {
+            ["include_prompt", "pooling_mode"].contains(&name)
+                || WIDTH_FIELDS.contains(&name)
+                || PoolingMode::ALL.iter().any(|mode| mode.boolean() == name)
+        };
+        if let Some((name, found)) = fields.unknown(known) {
+            return Err(fields.unsupported(
+                name,
+                "no such field",
+                found,
+                "sentence-transformers 6.2 has no such setting and does not load the file; if the field does nothing, take it out",
+            ));
+        }
         let modes = match fields.get("pooling_mode") {
             Some(Value::Array(names)) if !names.is_empty() => names
                 .iter()
@@ -106,6 +129,20 @@ impl Pooling {
             }
         };
         Ok(Self { modes })
+    }
+
+    /// The width of the hidden states that the configuration says, which pooling does not depend on.
+    pub(crate) fn width_of(fields: &ConfigFields<'_>) -> Result<Option<u64>, ModelError> {
+        let given = WIDTH_FIELDS
+            .iter()
+            .find_map(|name| Some((name, fields.get(name)?)));
+        let Some((name, value)) = given else {
+            return Ok(None);
+        };
+        match value.as_u64() {
+            Some(width) => Ok(Some(width)),
+            None => Err(fields.invalid(name, "expected a whole number", value)),
+        }
     }
 
     /// Pools `states` (tokens, hidden_size), at least one token, into `out` (modes * hidden_size).
@@ -246,6 +283,16 @@ mod tests {
         assert_eq!(
             modes(json!({"pooling_mode_mean_tokens": false})),
             [PoolingMode::Mean]
+        );
+    }
+
+    #[test]
+    fn refuses_a_field_that_it_does_not_know() {
+        let error =
+            read(&json!({"pooling_mode": "mean", "layers": [-1, -2]})).expect_err("unknown");
+        assert_eq!(
+            error.to_string(),
+            "1_Pooling/config.json: `layers`: supported is no such field, found [-1,-2]\n  hint: sentence-transformers 6.2 has no such setting and does not load the file; if the field does nothing, take it out"
         );
     }
 

@@ -1,11 +1,17 @@
 //! The files that sentence-transformers puts beside a checkpoint: modules.json and what it points to.
 
+mod model_settings;
+mod transformer_settings;
+
 use crate::ModelError;
 use crate::json_file::{read_json, read_object, type_name};
 use crate::pooling::Pooling;
 use crate::spec::config_fields::ConfigFields;
+use model_settings::ModelSettings;
+pub(crate) use model_settings::prompt_named;
 use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
+use transformer_settings::TransformerSettings;
 
 /// What happens before and after the encoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,21 +27,19 @@ pub(crate) struct SentenceModules {
     pub(crate) lowercase: bool,
     /// Put before every text.
     pub(crate) prompt: String,
+    /// Whether the prompt's tokens are pooled.
+    pub(crate) include_prompt: bool,
+    /// Columns that are kept of an embedding, after everything else.
+    pub(crate) truncate_dim: Option<usize>,
+    /// The width of the encoder that the pooling configuration names, and that file.
+    pub(crate) pooling_width: Option<(PathBuf, u64)>,
 }
-
-/// Names that the transformer module's configuration has had.
-const TRANSFORMER_CONFIGS: &[&str] = &[
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_xlm-roberta_config.json",
-];
 
 const MODULE_HINT: &str = "fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings";
 
 impl SentenceModules {
-    /// Reads `directory`. Without modules.json: the encoder is in `directory`, pooling is the mean, nothing is normalized.
+    /// Reads `directory`. Without modules.json: the encoder is in `directory`, pooling is the mean, nothing is normalized, and other
+    /// settings of sentence-transformers are not read, as it does not read them either.
     pub(crate) fn read(directory: &Path) -> Result<Self, ModelError> {
         let mut modules = Self {
             transformer: directory.to_owned(),
@@ -44,17 +48,22 @@ impl SentenceModules {
             max_seq_length: None,
             lowercase: false,
             prompt: String::new(),
+            include_prompt: true,
+            truncate_dim: None,
+            pooling_width: None,
         };
-        let mut include_prompt = true;
         let file = directory.join("modules.json");
-        if let Some(list) = read_json(&file)? {
-            include_prompt = modules.read_list(directory, &file, &list)?;
-        }
-        modules.read_transformer_config()?;
-        modules.read_prompt(directory)?;
-        if !include_prompt && !modules.prompt.is_empty() {
+        let Some(list) = read_json(&file)? else {
+            return Ok(modules);
+        };
+        let include_prompt = modules.read_list(directory, &file, &list)?;
+        let transformer = TransformerSettings::read(&modules.transformer)?;
+        modules.max_seq_length = transformer.max_seq_length;
+        modules.lowercase = transformer.lowercase;
+        let settings = ModelSettings::read(directory)?;
+        if !include_prompt && !settings.prompt.is_empty() {
             return Err(ModelError::Config {
-                file: directory.join("config_sentence_transformers.json"),
+                file: settings.file,
                 field: "default_prompt_name".to_owned(),
                 message: "expected no default prompt, because pooling leaves the prompt's tokens out (`include_prompt` is false)"
                     .to_owned(),
@@ -62,6 +71,9 @@ impl SentenceModules {
                     .to_owned(),
             });
         }
+        modules.include_prompt = include_prompt;
+        modules.prompt = settings.prompt;
+        modules.truncate_dim = settings.truncate_dim;
         Ok(modules)
     }
 
@@ -86,6 +98,16 @@ impl SentenceModules {
         };
         let (mut include_prompt, mut pooled) = (true, false);
         for (index, entry) in entries.iter().enumerate() {
+            // Modules are kept by name: of two with one name, the second would take the place of the first.
+            let label = &entry["name"];
+            if entries[..index]
+                .iter()
+                .any(|other| !label.is_null() && other["name"] == *label)
+            {
+                let message =
+                    format!("expected a name of its own for each module, found {label} before");
+                return Err(error(format!("{index}.name"), message));
+            }
             let name = entry["type"].as_str().unwrap_or_default();
             let kind = name.rsplit('.').next().unwrap_or_default();
             let ours = name.starts_with("sentence_transformers.");
@@ -109,9 +131,14 @@ impl SentenceModules {
                     let fields = ConfigFields::new(&config, &value);
                     self.pooling = Pooling::from_config(&fields)?;
                     include_prompt = fields.flag("include_prompt", true)?;
+                    let width = Pooling::width_of(&fields)?;
+                    self.pooling_width = width.map(|width| (config, width));
                     pooled = true;
                 }
-                "Normalize" if ours && pooled => self.normalize = true,
+                "Normalize" if ours && pooled => {
+                    check_normalize(&path.join("config.json"))?;
+                    self.normalize = true;
+                }
                 _ => {
                     let expected = match index {
                         0 => "Transformer",
@@ -139,67 +166,6 @@ impl SentenceModules {
         }
         Ok(include_prompt)
     }
-
-    fn read_transformer_config(&mut self) -> Result<(), ModelError> {
-        for name in TRANSFORMER_CONFIGS {
-            let file = self.transformer.join(name);
-            let Some(value) = read_object(&file)? else {
-                continue;
-            };
-            let fields = ConfigFields::new(&file, &value);
-            if fields
-                .get("max_seq_length")
-                .is_some_and(|value| !value.is_null())
-            {
-                self.max_seq_length = Some(fields.size("max_seq_length", 0, 1, 1 << 24)?);
-            }
-            self.lowercase = fields.flag("do_lower_case", false)?;
-            if fields.string("transformer_task", "feature-extraction")? != "feature-extraction" {
-                let found = fields.get("transformer_task").unwrap_or(&Value::Null);
-                let hint = "fewbit gives the last hidden states only";
-                return Err(fields.unsupported(
-                    "transformer_task",
-                    "\"feature-extraction\"",
-                    found,
-                    hint,
-                ));
-            }
-            if let Some(output) = value.pointer("/modality_config/text/method_output_name")
-                && output != "last_hidden_state"
-            {
-                let hint = "fewbit gives the last hidden states only";
-                return Err(fields.unsupported(
-                    "modality_config",
-                    "\"last_hidden_state\"",
-                    output,
-                    hint,
-                ));
-            }
-            return Ok(());
-        }
-        Ok(())
-    }
-
-    fn read_prompt(&mut self, directory: &Path) -> Result<(), ModelError> {
-        let file = directory.join("config_sentence_transformers.json");
-        let Some(value) = read_object(&file)? else {
-            return Ok(());
-        };
-        let name = &value["default_prompt_name"];
-        if name.is_null() {
-            return Ok(());
-        }
-        let prompt = name
-            .as_str()
-            .and_then(|name| value["prompts"][name].as_str());
-        self.prompt = prompt
-            .ok_or_else(|| {
-                let expected = "expected the name of one of `prompts`";
-                ConfigFields::new(&file, &value).invalid("default_prompt_name", expected, name)
-            })?
-            .to_owned();
-        Ok(())
-    }
 }
 
 /// A path that cannot leave the directory it is joined to (but through a symbolic link inside): a model directory may come
@@ -210,6 +176,22 @@ fn inner_path(value: &Value) -> Option<&Path> {
         .components()
         .all(|component| matches!(component, Component::Normal(_)));
     stays.then_some(path)
+}
+
+/// The Normalize module has no settings but, since version 6, the names of what it reads and writes.
+fn check_normalize(file: &Path) -> Result<(), ModelError> {
+    let Some(value) = read_object(file)? else {
+        return Ok(());
+    };
+    let fields = ConfigFields::new(file, &value);
+    for field in ["module_input_name", "module_output_name"] {
+        if let Some(found) = fields.get(field).filter(|found| !found.is_null())
+            && found != "sentence_embedding"
+        {
+            return Err(fields.unsupported(field, "\"sentence_embedding\"", found, MODULE_HINT));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -400,7 +382,7 @@ mod tests {
           hint: correct the value or fetch the file again
 
         DIR/sentence_bert_config.json: `transformer_task`: supported is "feature-extraction", found "fill-mask"
-          hint: fewbit gives the last hidden states only
+          hint: fewbit gives the last hidden states of texts only
         "#);
         let broken = directory(&[two(), mean(true)]);
         std::fs::write(broken.path().join("modules.json"), "[{").expect("written");

@@ -188,7 +188,7 @@ impl EncoderSpec {
     /// As [`EncoderSpec::from_config`], and if no tensor or more than one family of tensors looks like the word
     /// embedding table.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
-        let file = checkpoint.directory().join("config.json");
+        let file = checkpoint.config_file();
         let mut spec = Self::from_config(checkpoint.config(), &file)?;
         spec.prefix = find_prefix(checkpoint, &spec.names)?;
         Ok(spec)
@@ -422,7 +422,7 @@ fn find_prefix(checkpoint: &Checkpoint, names: &NameTable) -> Result<String, Mod
             .find(|preferred| several.contains(preferred))
             .map(str::to_owned)
             .ok_or_else(|| ModelError::Config {
-                file: checkpoint.directory().join("config.json"),
+                file: checkpoint.config_file(),
                 field: "model_type".to_owned(),
                 message: format!(
                     "expected one encoder in the checkpoint, found {}: prefixes {}",

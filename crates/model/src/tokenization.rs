@@ -1,25 +1,37 @@
-//! From text to token ids: tokenizer.json, or a WordPiece vocab.txt where there is none.
+//! From text to token ids, as transformers 5 gives them: its classes build a tokenizer from configuration and vocabulary, and
+//! overrule much of tokenizer.json. docs/tokenizers.md lists setting by setting what wins.
 
+mod added_tokens;
+mod assemble;
+mod build;
+mod class;
+mod limits;
 mod panics;
-mod word_piece;
+mod settings;
+mod special_tokens;
+mod stored;
+mod written_token;
 
-use crate::json_file::read_object;
-use crate::spec::config_fields::ConfigFields;
 use crate::{EncoderSpec, ModelError};
+use assemble::{Assembled, assemble};
 use panics::contain;
-use serde_json::Value;
+use settings::Settings;
 use std::path::{Path, PathBuf};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
-use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy};
 use tokenizers::{PostProcessor, Tokenizer};
 
 /// A tokenizer that belongs to a model and cuts at its limit.
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
-    /// tokenizer.json or vocab.txt.
+    /// tokenizer.json, or the file with the vocabulary.
     file: PathBuf,
     tokenizer: Tokenizer,
+    /// Whether the tokenizer's types reach the model; they are all 0 otherwise.
+    gives_token_types: bool,
     max_tokens: usize,
+    /// Rows of the model's word embedding table.
+    vocab_size: usize,
 }
 
 /// Token ids of one text, special tokens included.
@@ -43,30 +55,34 @@ pub struct TextSettings {
 }
 
 impl TextTokenizer {
-    /// Reads `tokenizer.json`, or `vocab.txt`, of `directory`, with `tokenizer_config.json` if there is one.
+    /// Reads `tokenizer.json`, or the vocabulary files of older tokenizers, of `directory`, with `tokenizer_config.json` and
+    /// the other files beside it.
     ///
     /// Padding is off. Texts are cut at [`TextTokenizer::max_tokens`], whatever tokenizer.json says itself.
     ///
     /// # Errors
-    /// [`ModelError::Tokenizer`]: neither file exists, one is malformed, it has a token whose id or type is not in the
-    /// model's tables, or the tokenizer breaks down on a trial text. [`ModelError::Config`] or [`ModelError::File`]:
-    /// another file has a wrong value or is not what it should be.
+    /// [`ModelError::Tokenizer`]: no tokenizer file exists, one is malformed, it has a token whose id or type is not in the
+    /// model's tables, it does not fit the class that is to read it, or the tokenizer breaks down on a trial text.
+    /// [`ModelError::Config`] or [`ModelError::File`]: another file has a wrong value or is not what it should be.
     pub fn open(
         directory: &Path,
         spec: &EncoderSpec,
         settings: TextSettings,
     ) -> Result<Self, ModelError> {
-        let config_file = directory.join("tokenizer_config.json");
-        let config = read_object(&config_file)?.unwrap_or(Value::Null);
-        let fields = ConfigFields::new(&config_file, &config);
-        let (file, mut tokenizer) = read_tokenizer(directory, spec, &fields)?;
-        check_vocabulary(&file, &tokenizer, spec)?;
+        let files = Settings::read(directory)?;
+        let Assembled {
+            file,
+            mut tokenizer,
+            truncation_side,
+            gives_token_types,
+        } = assemble(directory, &spec.model_type, &files)?;
+        warn_of_tokens_without_row(&file, &tokenizer, spec);
         if settings.lowercase {
             let mut normalizers = vec![NormalizerWrapper::Lowercase(Lowercase)];
             normalizers.extend(tokenizer.get_normalizer().cloned());
             tokenizer.with_normalizer(Some(Sequence::new(normalizers)));
         }
-        let model_max_length = model_max_length(&fields)?;
+        let model_max_length = limits::model_max_length(&files)?;
         let max_tokens = settings
             .max_seq_length
             .or(model_max_length)
@@ -85,18 +101,8 @@ impl TextTokenizer {
                 "expected room for text beside {special_tokens} special tokens, found a limit of {max_tokens} tokens"
             )));
         }
-        let direction = match fields.get("truncation_side") {
-            None => TruncationDirection::Right,
-            Some(side) if side == "right" => TruncationDirection::Right,
-            Some(side) if side == "left" => TruncationDirection::Left,
-            Some(side) => {
-                return Err(fields.invalid(
-                    "truncation_side",
-                    "expected \"left\" or \"right\"",
-                    side,
-                ));
-            }
-        };
+        limits::check_padding_side(&files)?;
+        let direction = limits::truncation_side(&files, truncation_side)?;
         let truncation = TruncationParams {
             direction,
             max_length: max_tokens,
@@ -107,11 +113,13 @@ impl TextTokenizer {
             .with_truncation(Some(truncation))
             .map_err(|failure| error(failure.to_string()))?;
         tokenizer.with_padding(None);
-        try_out(&file, &tokenizer, spec)?;
+        try_out(&file, &tokenizer, spec, gives_token_types)?;
         Ok(Self {
             file,
             tokenizer,
+            gives_token_types,
             max_tokens,
+            vocab_size: spec.vocab_size,
         })
     }
 
@@ -124,7 +132,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// [`ModelError::Input`] if the tokenizer fails, for instance because it has no unknown token and meets one, or if
-    /// nothing comes out of it. [`ModelError::Tokenizer`] if the tokenizer breaks down, which a damaged file can cause.
+    /// nothing comes out of it, or if it gives a token that the model has no row for. [`ModelError::Tokenizer`] if the tokenizer breaks down, which a damaged file can cause.
     pub fn tokenize(&self, text: &str) -> Result<TokenizedText, ModelError> {
         let encoding = contain(&self.file, || self.tokenizer.encode_fast(text, true))?;
         let encoding = encoding.map_err(|error| {
@@ -139,9 +147,23 @@ impl TextTokenizer {
                 quote(text)
             )));
         }
+        let ids = encoding.get_ids();
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            let token = self.tokenizer.id_to_token(id).unwrap_or_default();
+            return Err(ModelError::Input(format!(
+                "text {}: expected token ids below the model's vocabulary size {}, found {id} for token `{token}`\n  hint: the tokenizer has more tokens than the model has rows of word embeddings: leave out such texts, or use the tokenizer of the model",
+                quote(text),
+                self.vocab_size
+            )));
+        }
+        let token_ids = encoding.get_ids().to_vec();
+        let token_type_ids = match self.gives_token_types {
+            true => encoding.get_type_ids().to_vec(),
+            false => vec![0; token_ids.len()],
+        };
         Ok(TokenizedText {
-            token_ids: encoding.get_ids().to_vec(),
-            token_type_ids: encoding.get_type_ids().to_vec(),
+            token_ids,
+            token_type_ids,
             truncated: !encoding.get_overflowing().is_empty(),
         })
     }
@@ -157,94 +179,33 @@ fn quote(text: &str) -> String {
     format!("{shown:?}")
 }
 
-/// `model_max_length`; null and huge numbers, which transformers writes, mean "no limit".
-fn model_max_length(fields: &ConfigFields<'_>) -> Result<Option<usize>, ModelError> {
-    const FIELD: &str = "model_max_length";
-    const NO_LIMIT: usize = 1 << 24;
-    match fields.get(FIELD) {
-        None | Some(Value::Null) => Ok(None),
-        Some(number)
-            if number
-                .as_f64()
-                .is_some_and(|number| number >= NO_LIMIT as f64) =>
-        {
-            Ok(None)
-        }
-        Some(_) => fields.size(FIELD, 0, 1, NO_LIMIT - 1).map(Some),
+/// Says so if tokens have ids outside the model's word embedding table. Only a text that has one of them cannot be run.
+fn warn_of_tokens_without_row(file: &Path, tokenizer: &Tokenizer, spec: &EncoderSpec) {
+    let vocabulary = tokenizer.get_vocab(true);
+    let outside = vocabulary
+        .values()
+        .filter(|&&id| id as usize >= spec.vocab_size)
+        .count();
+    if outside > 0 {
+        tracing::warn!(
+            "{}: {outside} of {} tokens have no row in the model's word embeddings, which are {}: a text with one of them is an error",
+            file.display(),
+            vocabulary.len(),
+            spec.vocab_size
+        );
     }
 }
 
-fn read_tokenizer(
-    directory: &Path,
-    spec: &EncoderSpec,
-    config: &ConfigFields<'_>,
-) -> Result<(PathBuf, Tokenizer), ModelError> {
-    let file = directory.join("tokenizer.json");
-    if file.exists() {
-        let mut tokenizer = parse(&file, || {
-            std::fs::read(&file).map_err(|error| error.to_string())
-        })?;
-        word_piece::follow_config(&mut tokenizer, config)?;
-        return Ok((file, tokenizer));
-    }
-    let file = directory.join("vocab.txt");
-    if file.exists() {
-        let json = word_piece::tokenizer_json(directory, &file, spec, config)?;
-        let tokenizer = parse(&file, || Ok(json.to_string().into_bytes()))?;
-        return Ok((file, tokenizer));
-    }
-    Err(ModelError::Tokenizer {
-        file: directory.to_owned(),
-        message: "expected tokenizer.json, or a WordPiece vocab.txt, found neither".to_owned(),
-        hint: "`AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes tokenizer.json".to_owned(),
-    })
-}
-
-fn parse(
-    file: &Path,
-    bytes: impl FnOnce() -> Result<Vec<u8>, String>,
-) -> Result<Tokenizer, ModelError> {
-    let malformed = |error: String| ModelError::Tokenizer {
-        file: file.to_owned(),
-        message: format!("expected a tokenizer, found something else: {error}"),
-        hint: "fetch the file again, or write it with a recent version of transformers".to_owned(),
-    };
-    bytes()
-        .map_err(malformed)
-        .and_then(|bytes| contain(file, || Tokenizer::from_bytes(bytes)))?
-        .map_err(|error| malformed(error.to_string()))
-}
-
-/// Errors if a token's id is outside the model's word embedding table.
-fn check_vocabulary(
+/// Runs every part of the tokenizer on texts with and without words. The ids that its last step adds to every text, and the types,
+/// must be in the model's tables.
+///
+/// That a text cannot be tokenized is no error here: a tokenizer without an unknown token may not know the words.
+fn try_out(
     file: &Path,
     tokenizer: &Tokenizer,
     spec: &EncoderSpec,
+    gives_token_types: bool,
 ) -> Result<(), ModelError> {
-    let vocabulary = tokenizer.get_vocab(true);
-    let outside = vocabulary
-        .iter()
-        .filter(|&(_, &id)| id as usize >= spec.vocab_size)
-        .min_by_key(|&(_, &id)| id);
-    match outside {
-        None => Ok(()),
-        Some((token, id)) => Err(foreign(
-            file,
-            &format!(
-                "token ids below the model's vocabulary size {}",
-                spec.vocab_size
-            ),
-            *id,
-            token,
-        )),
-    }
-}
-
-/// Runs every part of the tokenizer on texts with and without words; ids and types that its last step adds are in no
-/// vocabulary and must be in the model's tables too.
-///
-/// That a text cannot be tokenized is no error here: a tokenizer without an unknown token may not know the words.
-fn try_out(file: &Path, tokenizer: &Tokenizer, spec: &EncoderSpec) -> Result<(), ModelError> {
     for text in ["", "A few words, some in হ or 中: 1 + 2!"] {
         let Ok(encoding) = contain(file, || tokenizer.encode(text, true))? else {
             continue;
@@ -252,7 +213,9 @@ fn try_out(file: &Path, tokenizer: &Tokenizer, spec: &EncoderSpec) -> Result<(),
         // A damaged file may have more ids than tokens.
         let token = |at: usize| encoding.get_tokens().get(at).map_or("", String::as_str);
         let outside = |ids: &[u32], limit: usize| ids.iter().position(|&id| id as usize >= limit);
-        if let Some(at) = outside(encoding.get_ids(), spec.vocab_size) {
+        if text.is_empty()
+            && let Some(at) = outside(encoding.get_ids(), spec.vocab_size)
+        {
             let expected = format!(
                 "token ids below the model's vocabulary size {}",
                 spec.vocab_size
@@ -260,7 +223,8 @@ fn try_out(file: &Path, tokenizer: &Tokenizer, spec: &EncoderSpec) -> Result<(),
             return Err(foreign(file, &expected, encoding.get_ids()[at], token(at)));
         }
         // A model with one type or none is run without types.
-        if spec.token_types > 1
+        if gives_token_types
+            && spec.token_types > 1
             && let Some(at) = outside(encoding.get_type_ids(), spec.token_types)
         {
             let expected = format!("token types below the model's {}", spec.token_types);

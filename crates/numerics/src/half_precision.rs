@@ -130,6 +130,15 @@ pub fn f32_bytes_to_f32(bytes: &[u8], out: &mut [f32]) {
     widen(bytes, out, f32::from_le_bytes);
 }
 
+/// Rounds little-endian f64 bytes to the nearest f32, ties to even; what is beyond its range becomes infinite.
+///
+/// # Panics
+///
+/// If `bytes.len()` is not `8 * out.len()`.
+pub fn f64_bytes_to_f32(bytes: &[u8], out: &mut [f32]) {
+    widen(bytes, out, |bytes| f64::from_le_bytes(bytes) as f32);
+}
+
 fn widen<const N: usize>(bytes: &[u8], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) {
     assert_eq!(bytes.len(), N * out.len(), "{N} bytes for each value");
     let (elements, _) = bytes.as_chunks::<N>();

@@ -43,7 +43,7 @@ use collector::Collector;
 pub use input::{CalibrationInput, CalibrationSamples};
 pub use output_effect::OUTPUT_TEXTS;
 pub use partial::{CalibrationRun, PartialCalibration};
-pub use sensitivity::{LEAST_SQNR_DB, Sensitivity, SiteSensitivity};
+pub use sensitivity::{LEAST_SQNR_DB, NoisyStaticSites, Sensitivity, SiteSensitivity};
 pub use sites::{CalibrationSite, calibration_sites};
 pub use statistics::{CalibrationStatistics, STATISTICS_VERSION};
 
@@ -166,7 +166,8 @@ impl Calibrator {
     }
 }
 
-/// `recipe` with the scales of `calibrated` for those layers of `checkpoint` that it quantizes.
+/// `recipe` with what calibration decided, `calibrated`, for those layers of `checkpoint` that it quantizes: scales and codes of their
+/// inputs, and which elements of their weights share a scale.
 ///
 /// # Errors
 /// A glob of the recipe that matches nothing, and others of [`Selection::new`].
@@ -187,5 +188,6 @@ pub fn static_recipe(
     Ok(recipe
         .clone()
         .with_static_inputs(static_inputs)
+        .with_weight_scales(calibrated.weight_scales)
         .with_reduce_range(calibrated.reduce_range))
 }

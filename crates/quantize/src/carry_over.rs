@@ -2,19 +2,26 @@
 //!
 //! Everything does, except what would be stale or wrong beside quantized weights: the weights
 //! themselves in any format, exports to other runtimes, the files that are written anew, and version
-//! control. Folders that `modules.json` names (pooling, dense layers of sentence-transformers) come
+//! control. Those of an adapter stay behind, too: it is merged into the weights. Folders that `modules.json` names (pooling, dense layers of sentence-transformers) come
 //! along whole, weights included: they are part of the model and are not quantized.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fewbit_checkpoint::Checkpoint;
 use serde_json::Value;
 
 use crate::QuantizeError;
 
 /// Written anew, never copied.
 const WRITTEN_ANEW: [&str; 2] = ["config.json", "recipe.toml"];
+
+/// Lists the modules of a sentence-transformers model.
+pub(crate) const MODULES_FILE: &str = "modules.json";
+
+/// The configuration of an adapter; its weights are left as all weights are.
+const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 
 /// Folders with exports to other runtimes, version control and download records.
 const FOLDERS_LEFT: [&str; 6] = [".cache", ".git", "coreml", "onnx", "openvino", "tflite"];
@@ -46,20 +53,60 @@ pub(crate) struct CarriedFile {
     pub(crate) name: String,
 }
 
-/// The files of `directory` that are carried over, sorted by name. Symbolic links to files are
-/// followed, as the Hub cache is made of them; one to a folder that would be carried over is an error.
-pub(crate) fn carried_files(directory: &Path) -> Result<Vec<CarriedFile>, QuantizeError> {
-    let whole_folders = module_folders(directory);
+/// The files of `directory` that are carried over, sorted by name. Those of `encoder_folder` go to the root. Symbolic links to files
+/// are followed, as the Hub cache is made of them; one to a folder that would be carried over is an error.
+pub(crate) fn carried_files(
+    directory: &Path,
+    encoder_folder: Option<&str>,
+) -> Result<Vec<CarriedFile>, QuantizeError> {
+    let mut whole_folders = module_folders(directory);
     let mut files = Vec::new();
-    collect(directory, "", &whole_folders, false, &mut files)?;
+    if let Some(folder) = encoder_folder {
+        whole_folders.remove(folder);
+        collect(
+            &directory.join(folder),
+            "",
+            &whole_folders,
+            false,
+            &mut files,
+        )?;
+    }
+    let mut others = Vec::new();
+    collect(directory, "", &whole_folders, false, &mut others)?;
+    if let Some(folder) = encoder_folder {
+        let inside = directory.join(folder);
+        others.retain(|file| {
+            !file.path.starts_with(&inside)
+                && file.name != MODULES_FILE
+                && files.iter().all(|known| known.name != file.name)
+        });
+    }
+    files.append(&mut others);
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
+}
+
+/// modules.json with the encoder at the root of the output, where it has a folder of its own in the source.
+pub(crate) fn modules_at_root(checkpoint: &Checkpoint) -> Result<Option<Value>, QuantizeError> {
+    if checkpoint.folder().is_none() {
+        return Ok(None);
+    }
+    let path = checkpoint.directory().join(MODULES_FILE);
+    let failed = |source| QuantizeError::Io {
+        path: path.clone(),
+        source,
+    };
+    let bytes = fs::read(&path).map_err(failed)?;
+    let mut modules: Value =
+        serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
+    modules[0]["path"] = Value::from("");
+    Ok(Some(modules))
 }
 
 /// The folders that modules.json names. A modules.json that cannot be parsed names none; it is
 /// carried over like any file.
 fn module_folders(directory: &Path) -> BTreeSet<String> {
-    let modules = fs::read(directory.join("modules.json"))
+    let modules = fs::read(directory.join(MODULES_FILE))
         .ok()
         .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let Some(Value::Array(modules)) = modules else {
@@ -112,6 +159,7 @@ fn collect(
 
 fn is_carried(name: &str, file_name: &str) -> bool {
     !WRITTEN_ANEW.contains(&name)
+        && file_name != ADAPTER_CONFIG_FILE
         && !WEIGHTS_LEFT
             .iter()
             .any(|ending| file_name.ends_with(ending))
@@ -128,7 +176,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        carried_files(directory.path())
+        let folder = directory.path().join("0_Transformer").is_dir();
+        carried_files(directory.path(), folder.then_some("0_Transformer"))
             .unwrap()
             .into_iter()
             .map(|file| file.name)
@@ -148,6 +197,9 @@ mod tests {
             "tf_model.h5",
             "flax_model.msgpack",
             "rust_model.ot",
+            "adapter_config.json",
+            "adapter_model.safetensors",
+            "adapter_model.bin",
             "model.onnx",
             "onnx/model.onnx",
             "onnx/config.json",
@@ -158,10 +210,13 @@ mod tests {
         let carried = [
             ".gitattributes",
             "README.md",
+            "added_tokens.json",
             "generation_config.json",
+            "merges.txt",
             "special_tokens_map.json",
             "tokenizer.json",
             "tokenizer_config.json",
+            "vocab.json",
             "vocab.txt",
         ];
         let all: Vec<(&str, &str)> = left
@@ -191,6 +246,29 @@ mod tests {
                 "2_Dense/model.safetensors",
                 "3_Other/notes.txt",
                 "modules.json",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_encoder_of_an_older_layout_goes_to_the_root() {
+        let modules = r#"[{"idx":0,"path":"0_Transformer"},{"idx":1,"path":"1_Pooling"}]"#;
+        assert_eq!(
+            names(&[
+                ("modules.json", modules),
+                ("README.md", "of the model"),
+                ("0_Transformer/README.md", "of the encoder"),
+                ("0_Transformer/config.json", "{}"),
+                ("0_Transformer/model.safetensors", "x"),
+                ("0_Transformer/sentence_bert_config.json", "{}"),
+                ("0_Transformer/vocab.txt", "x"),
+                ("1_Pooling/config.json", "{}"),
+            ]),
+            [
+                "1_Pooling/config.json",
+                "README.md",
+                "sentence_bert_config.json",
+                "vocab.txt",
             ]
         );
     }

@@ -21,9 +21,15 @@ pub(crate) fn with_dtype(config: &Value, dtype: DType) -> Value {
     Value::Object(object)
 }
 
-/// `config` with `quantization_config`.
+/// `config` with `quantization_config`, and with float32 in the place of float64, in which nothing is written beside quantized
+/// weights.
 pub(crate) fn with_quantization(config: &Value, quantization_config: Value) -> Value {
     let mut object = as_object(config);
+    for key in ["dtype", "torch_dtype"] {
+        if let Some(dtype) = object.get_mut(key).filter(|dtype| **dtype == "float64") {
+            *dtype = transformers_name(DType::F32).into();
+        }
+    }
     object.insert("quantization_config".to_owned(), quantization_config);
     Value::Object(object)
 }
@@ -72,6 +78,14 @@ mod tests {
             with_dtype(&json!({"a": 1}), DType::F16),
             json!({"a": 1, "dtype": "float16"})
         );
+    }
+
+    #[test]
+    fn beside_quantized_weights_float64_becomes_float32() {
+        let dtype =
+            |name: &str| with_quantization(&json!({"dtype": name}), json!({}))["dtype"].clone();
+        assert_eq!(dtype("float64"), "float32");
+        assert_eq!(dtype("bfloat16"), "bfloat16");
     }
 
     #[test]

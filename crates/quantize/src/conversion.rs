@@ -12,6 +12,7 @@ mod slices;
 
 use fewbit_checkpoint::{CheckpointError, CheckpointWriter, TensorView};
 use fewbit_numerics::error_statistics::ErrorStatistics;
+use fewbit_numerics::finite::first_non_finite;
 
 use crate::plan_row::EMBEDDING_SCHEME;
 use crate::{PlanRow, QuantizeError, TensorAction};
@@ -59,6 +60,20 @@ pub(crate) struct Outcome {
     pub(crate) error: Option<ErrorStatistics>,
     /// Values other than zero that became zero in a float conversion.
     pub(crate) underflowed: usize,
+    /// Where the first NaN or infinity is, in a tensor that the encoder does not use.
+    pub(crate) non_finite: Option<String>,
+}
+
+impl Outcome {
+    /// Takes down the first of `values`, which begin at element `start`, that is not finite.
+    fn note_non_finite(&mut self, view: &TensorView<'_>, start: usize, values: &[f32]) {
+        if self.non_finite.is_none()
+            && let Some((offset, value)) = first_non_finite(values)
+        {
+            let index = view.index_of(start + offset);
+            self.non_finite = Some(format!("{value} at {index:?}"));
+        }
+    }
 }
 
 /// Converts one tensor as its row says and writes the result.
@@ -71,8 +86,8 @@ pub(crate) fn convert_tensor(
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
     match &row.action {
-        TensorAction::Keep => float::keep(view, output),
-        TensorAction::ConvertFloat(dtype) => float::convert(view, *dtype, output),
+        TensorAction::Keep => float::keep(view, row, output),
+        TensorAction::ConvertFloat(dtype) => float::convert(view, row, *dtype, output),
         TensorAction::Int8Linear(scheme) => int8::quantize(view, *scheme, output),
         TensorAction::Int8Embedding => int8::quantize(view, EMBEDDING_SCHEME, output),
         TensorAction::FourBitBlocks(layout) => four_bit::quantize(view, layout, output),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter};
 use tracing::debug;
 
-use crate::carry_over::carried_files;
+use crate::carry_over::{MODULES_FILE, carried_files, modules_at_root};
 use crate::conversion::{Output, convert_tensor};
 use crate::report::ModuleReport;
 pub use crate::report::QuantizeReport;
@@ -24,7 +24,7 @@ use crate::{QuantizeError, QuantizePlan, Recipe, config_file};
 /// The same source and recipe give the same bytes.
 ///
 /// # Errors
-/// Those of [`QuantizePlan::new`]; NaN or infinity in any F32, F16 or BF16 tensor (others are kept byte for byte); a value out of the range of
+/// Those of [`QuantizePlan::new`]; NaN or infinity in a float tensor of the encoder (in others they are carried over, with a note); a value out of the range of
 /// fp16 or bf16; an output directory that is not empty (without `force`) or overlaps the source; a
 /// full disk. Nothing is left behind.
 pub fn quantize_model(
@@ -40,7 +40,7 @@ pub fn quantize_model(
     let checkpoint = Checkpoint::open(source)?;
     let plan = QuantizePlan::new(&checkpoint, recipe)?;
     refuse_overlap(source, out)?;
-    let files = carried_files(source)?;
+    let files = carried_files(source, checkpoint.folder())?;
 
     let mut writer = CheckpointWriter::create(out, force)?;
     // First, as it finds out whether the disk has room.
@@ -53,6 +53,9 @@ pub fn quantize_model(
     for file in &files {
         writer.copy_file(&file.path, &file.name)?;
     }
+    if let Some(modules) = modules_at_root(&checkpoint)? {
+        writer.write_json(MODULES_FILE, &modules)?;
+    }
     writer.write_json("config.json", &output_config(&checkpoint, &plan))?;
     writer.write_file("recipe.toml", recipe.to_toml().as_bytes())?;
 
@@ -64,6 +67,13 @@ pub fn quantize_model(
         let outcome = convert_tensor(&view, row, &mut output)?;
         checkpoint.release(&row.tensor);
         report.underflowed += outcome.underflowed;
+        if let Some(found) = outcome.non_finite {
+            report.notes.push(format!(
+                "{}: tensor `{}` was carried over with {found}: the encoder does not use it",
+                view.info.file.display(),
+                row.tensor
+            ));
+        }
         if let (Some(module), Some(error)) = (&row.module, outcome.error) {
             report.modules.push(ModuleReport::new(module, row, &error));
         }

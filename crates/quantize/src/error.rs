@@ -43,7 +43,7 @@ pub enum QuantizeError {
     Recipe {
         /// File name, or `recipe` for one that came from elsewhere.
         origin: String,
-        /// Field of [`Recipe`](crate::Recipe).
+        /// Key of a recipe file, which is a field of [`Recipe`](crate::Recipe).
         field: &'static str,
         /// What the field may hold.
         expected: String,
@@ -53,14 +53,14 @@ pub enum QuantizeError {
         hint: String,
     },
     /// The recipe is not valid TOML or JSON, or has unknown or missing fields.
-    #[error(
-        "{origin}: not a recipe: {message}\n  hint: a recipe.toml stands beside every model that fewbit quantized"
-    )]
+    #[error("{origin}: not a recipe: {message}\n  hint: {hint}")]
     RecipeSyntax {
         /// File name, or `recipe` for text that came from elsewhere.
         origin: String,
         /// The parser's message, with the position.
         message: String,
+        /// What may be meant.
+        hint: String,
     },
     /// A skip glob is malformed or matches no module that would be quantized without it.
     #[error("recipe: `skip`: pattern `{pattern}` {problem}\n  hint: {hint}")]
@@ -81,6 +81,16 @@ pub enum QuantizeError {
         file: PathBuf,
         /// Quantization method and format of the source.
         method: String,
+    },
+    /// int8 word embeddings were asked for, and a language modelling head shares their table.
+    #[error(
+        "{file}: tensor `{tensor}`: expected no head that shares the word embeddings, which are to be int8, found one\n  hint: transformers cannot run such a head on int8 codes: leave the embeddings float, or save the encoder without its head first (AutoModel.from_pretrained(MODEL).save_pretrained(OUT))"
+    )]
+    TiedEmbeddings {
+        /// File that holds the head.
+        file: PathBuf,
+        /// A tensor of the head.
+        tensor: String,
     },
     /// The skip globs leave no module to quantize.
     #[error(

@@ -4,14 +4,15 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_model::EncoderSpec;
 use serde::Serialize;
 
-use crate::{QuantizeError, QuantizePlan, Recipe};
+use crate::selection::{ModuleKind, without_prefix};
+use crate::{QuantizeError, QuantizePlan, Recipe, Selection, StaticInput};
 
 /// The size that one recipe would give.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MethodSize {
     /// [`Recipe::label`].
     pub label: String,
-    /// The recipe.
+    /// The recipe; that of `static` without scales, which calibration chooses.
     pub recipe: Recipe,
     /// Bytes of tensor data of the source.
     pub source_bytes: usize,
@@ -21,23 +22,51 @@ pub struct MethodSize {
     pub compression_ratio: f64,
 }
 
-/// The size that each of [`Recipe::standard`] would give.
+/// The size that each of [`Recipe::of_every_method`] would give: `static` with every input static, a few bytes more for each layer than
+/// where inputs are dynamic.
+/// A recipe with int8 embeddings is passed over where a head shares their table.
 ///
 /// # Errors
 /// Those of [`QuantizePlan::new`].
 pub fn method_sizes(checkpoint: &Checkpoint) -> Result<Vec<MethodSize>, QuantizeError> {
     let spec = EncoderSpec::from_checkpoint(checkpoint)?;
-    Recipe::standard()
-        .into_iter()
-        .map(|recipe| {
-            let plan = QuantizePlan::for_spec(checkpoint, &spec, &recipe)?;
-            Ok(MethodSize {
-                label: recipe.label(),
-                recipe,
-                source_bytes: plan.source_bytes(),
-                output_bytes: plan.output_bytes(),
-                compression_ratio: plan.compression_ratio(),
-            })
-        })
-        .collect()
+    let mut sizes = Vec::new();
+    for recipe in Recipe::of_every_method() {
+        let planned = with_scales(checkpoint, &spec, &recipe)?;
+        let plan = match QuantizePlan::for_spec(checkpoint, &spec, &planned) {
+            Err(QuantizeError::TiedEmbeddings { .. }) => continue,
+            plan => plan?,
+        };
+        sizes.push(MethodSize {
+            label: recipe.label(),
+            recipe,
+            source_bytes: plan.source_bytes(),
+            output_bytes: plan.output_bytes(),
+            compression_ratio: plan.compression_ratio(),
+        });
+    }
+    Ok(sizes)
+}
+
+/// A recipe of `static` with some scale for every input, as what is written takes as many bytes with any; others as they are.
+fn with_scales(
+    checkpoint: &Checkpoint,
+    spec: &EncoderSpec,
+    recipe: &Recipe,
+) -> Result<Recipe, QuantizeError> {
+    if !recipe.method.needs_calibration() {
+        return Ok(recipe.clone());
+    }
+    let some = StaticInput {
+        scale: 1.0,
+        zero_point: 0,
+    };
+    let selection = Selection::new(checkpoint, spec, recipe)?;
+    let modules = selection.quantized.iter();
+    let linear = modules.filter(|selected| selected.kind == ModuleKind::Linear);
+    let inputs =
+        linear.map(|selected| without_prefix(&selected.module.name, &spec.prefix).to_owned());
+    Ok(recipe
+        .clone()
+        .with_static_inputs(inputs.map(|module| (module, some)).collect()))
 }

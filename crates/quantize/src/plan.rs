@@ -2,6 +2,7 @@
 
 use fewbit_checkpoint::{Checkpoint, compressed_tensors};
 use fewbit_model::EncoderSpec;
+use fewbit_numerics::dtype::DType;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -45,7 +46,8 @@ impl QuantizePlan {
     ///
     /// # Errors
     /// An invalid recipe, a source that is quantized already or is no encoder that fewbit knows, a
-    /// weight that is missing or of the wrong shape or dtype, a skip glob that matches nothing.
+    /// weight that is missing or of the wrong shape or dtype, a skip glob that matches nothing, int8 word embeddings that a head
+    /// shares.
     pub fn new(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Self, QuantizeError> {
         recipe.validate()?;
         require_float_source(checkpoint)?;
@@ -61,6 +63,7 @@ impl QuantizePlan {
     ) -> Result<Self, QuantizeError> {
         recipe.validate()?;
         require_float_source(checkpoint)?;
+        refuse_tied_embeddings(checkpoint, recipe)?;
         let selection = Selection::new(checkpoint, spec, recipe)?;
         refuse_unknown_inputs(recipe, spec, &selection)?;
         let planner = RowPlanner::new(spec, recipe, &selection);
@@ -74,7 +77,7 @@ impl QuantizePlan {
         }
         spec.word_embeddings().stored_weight(checkpoint)?;
         let quantization_config = quantization_config(recipe, spec, &selection, &rows);
-        let notes = notes(recipe, &rows);
+        let notes = notes(checkpoint, &rows);
         Ok(Self::from_rows(
             recipe.clone(),
             rows,
@@ -187,7 +190,7 @@ pub(crate) fn require_float_source(checkpoint: &Checkpoint) -> Result<(), Quanti
         return Ok(());
     }
     Err(QuantizeError::AlreadyQuantized {
-        file: checkpoint.directory().join("config.json"),
+        file: checkpoint.config_file(),
         method: quantization.to_string(),
     })
 }
@@ -264,19 +267,43 @@ const LANGUAGE_MODELLING_HEADS: [&str; 6] = [
     "vocab_transform.",
 ];
 
-/// Limits of what the result can be used for.
-fn notes(recipe: &Recipe, rows: &[PlanRow]) -> Vec<String> {
-    let predicts_words = rows.iter().any(|row| {
+/// Errors if a head shares the word embedding table that is to be int8: transformers leaves the shared matrix in codes and cannot
+/// multiply with it. `tie_word_embeddings` is true unless config.json says otherwise.
+fn refuse_tied_embeddings(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(), QuantizeError> {
+    let tied = checkpoint.config()["tie_word_embeddings"] != false;
+    let head = checkpoint.tensors().find(|info| {
         LANGUAGE_MODELLING_HEADS
             .iter()
-            .any(|head| row.tensor.starts_with(head))
+            .any(|head| info.name.starts_with(head))
     });
-    if recipe.quantize_embeddings && predicts_words {
-        vec![
-            "a language modelling head that shares the word embedding table cannot run on int8 embeddings in transformers: load the encoder without it"
-                .to_owned(),
-        ]
-    } else {
-        Vec::new()
+    match head {
+        Some(head) if recipe.quantize_embeddings && tied => Err(QuantizeError::TiedEmbeddings {
+            file: head.file.clone(),
+            tensor: head.name.clone(),
+        }),
+        _ => Ok(()),
     }
+}
+
+/// What a user should know about the source: what was merged into it, and what is narrowed.
+fn notes(checkpoint: &Checkpoint, rows: &[PlanRow]) -> Vec<String> {
+    let merged = checkpoint.adapter().map(|adapter| {
+        let replaced = match adapter.replaced.len() {
+            0 => String::new(),
+            number => format!(", {number} tensors replaced"),
+        };
+        format!(
+            "merged with the adapter of {}: {} weights updated{replaced}; the adapter's own files are not carried over",
+            adapter.file.display(),
+            adapter.updated.len()
+        )
+    });
+    let wide = rows
+        .iter()
+        .filter(|row| row.dtype == DType::F64.name())
+        .count();
+    let narrowed = (wide > 0).then(|| {
+        format!("{wide} F64 tensors are read as F32: what they hold beyond its digits is lost")
+    });
+    merged.into_iter().chain(narrowed).collect()
 }

@@ -105,6 +105,11 @@ pub struct PlanRow {
 }
 
 impl PlanRow {
+    /// Whether the encoder computes with the tensor. Poolers, heads and what the architecture does not name are carried along.
+    pub(crate) fn is_of_the_encoder(&self) -> bool {
+        !["pooler", "head", "other"].contains(&self.part)
+    }
+
     /// Whether the tensor is stored with fewer bits than a float dtype.
     pub fn is_quantized(&self) -> bool {
         !matches!(
@@ -188,7 +193,8 @@ impl<'a> RowPlanner<'a> {
                         kind,
                         block_size: self.recipe.effective_block_size(),
                         double_quantization: self.recipe.double_quantization,
-                        dtype: transformers_name(info.dtype).to_owned(),
+                        // What weights dequantize to; no loader makes F64 of them.
+                        dtype: transformers_name(narrowed(info.dtype)).to_owned(),
                     };
                     let outputs = layout.plan(name, *shape);
                     (TensorAction::FourBitBlocks(layout), outputs)
@@ -223,7 +229,9 @@ impl<'a> RowPlanner<'a> {
                 expect_readable_float(info)?;
                 dtype
             }
-            _ => info.dtype,
+            // Beside quantized weights a loader has no use for F64, and fewbit computes in f32.
+            None => narrowed(info.dtype),
+            Some(_) => info.dtype,
         };
         let action = if dtype == info.dtype {
             TensorAction::Keep
@@ -235,14 +243,23 @@ impl<'a> RowPlanner<'a> {
     }
 }
 
+/// F32 for F64, the same for every other dtype.
+fn narrowed(dtype: DType) -> DType {
+    if dtype == DType::F64 {
+        DType::F32
+    } else {
+        dtype
+    }
+}
+
 fn expect_readable_float(info: &TensorInfo) -> Result<(), CheckpointError> {
-    if matches!(info.dtype, DType::F32 | DType::F16 | DType::BF16) {
+    if info.is_readable_float() {
         return Ok(());
     }
     Err(CheckpointError::new(
         CheckpointErrorKind::WrongDType,
         format!(
-            "expected F32, F16 or BF16 elements, found {}",
+            "expected F32, F16, BF16 or F64 elements, found {}",
             info.dtype.name()
         ),
     )

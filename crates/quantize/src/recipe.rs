@@ -1,9 +1,11 @@
 //! The whole decision as data.
 
+mod file;
+
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
+pub use file::RECIPE_KEYS;
 use serde::{Deserialize, Serialize};
 
 use crate::{Backend, Method, QuantizeError, StaticInput};
@@ -16,7 +18,8 @@ pub const DEFAULT_BLOCK_SIZE: usize = 64;
 
 /// What to do to a checkpoint: the same data from the command line, from a file and from code.
 ///
-/// A recipe is written beside the model that it made, as `recipe.toml`, and can be replayed.
+/// A recipe is written beside the model that it made, as `recipe.toml`, and can be replayed. `docs/recipe.md` describes the file: a key
+/// has the name of the flag that sets it, if there is one.
 ///
 /// ```
 /// use fewbit_quantize::{Method, Recipe};
@@ -24,7 +27,7 @@ pub const DEFAULT_BLOCK_SIZE: usize = 64;
 /// let recipe = Recipe::new(Method::Nf4).with_double_quantization(true).with_skip(["*.output.dense"]);
 /// assert_eq!(
 ///     recipe.to_toml(),
-///     "version = 1\nmethod = \"nf4\"\nblock_size = 64\ndouble_quantization = true\nskip = [\"*.output.dense\"]\n"
+///     "version = 1\nmethod = \"nf4\"\nblock_size = 64\ndouble_quant = true\nskip = [\"*.output.dense\"]\n"
 /// );
 /// assert_eq!(Recipe::from_toml(&recipe.to_toml())?, recipe);
 /// # Ok::<(), fewbit_quantize::QuantizeError>(())
@@ -41,9 +44,14 @@ pub struct Recipe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<usize>,
     /// Whether the absmax values are themselves quantized to 8 bits; `nf4` and `fp4` only.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(
+        rename = "double_quant",
+        alias = "double_quantization",
+        default,
+        skip_serializing_if = "is_false"
+    )]
     pub double_quantization: bool,
-    /// Whether the word embedding table is stored as int8 with one scale a row; `dynamic` and
+    /// Whether the word embedding table is stored as int8 with one scale a row; `dynamic`, `static` and
     /// `weight-only` only.
     #[serde(default, skip_serializing_if = "is_false")]
     pub quantize_embeddings: bool,
@@ -195,12 +203,18 @@ impl Recipe {
         }
     }
 
-    /// Every method that needs no calibration with its defaults and, where there is one, its variant: int8 embeddings for the
-    /// int8 methods, double quantization for the 4-bit ones. What `inspect` and `compare` go through.
+    /// Those of [`of_every_method`](Self::of_every_method) that need no calibration.
     pub fn standard() -> Vec<Self> {
+        let mut recipes = Self::of_every_method();
+        recipes.retain(|recipe| !recipe.method.needs_calibration());
+        recipes
+    }
+
+    /// Every method with its defaults and, where there is one, its variant: int8 embeddings for the int8 methods, double quantization
+    /// for the 4-bit ones. Those of `static` have no scales yet.
+    pub fn of_every_method() -> Vec<Self> {
         Method::ALL
             .into_iter()
-            .filter(|method| !method.needs_calibration())
             .flat_map(|method| {
                 let plain = Self::new(method);
                 let variant = if method.is_int8() {
@@ -312,7 +326,7 @@ impl Recipe {
         }
         if self.double_quantization && !four_bit {
             return error(
-                "double_quantization",
+                "double_quant",
                 format!("false with the method `{method}`"),
                 "true".to_owned(),
                 "`nf4` and `fp4` have double quantization",
@@ -320,9 +334,9 @@ impl Recipe {
         }
         if self.quantize_embeddings && !method.is_int8() {
             let hint = if four_bit {
-                "the bitsandbytes layout has no int8 embeddings: use the method `dynamic` or `weight-only`"
+                "the bitsandbytes layout has no int8 embeddings: use the method `dynamic`, `static` or `weight-only`"
             } else {
-                "`dynamic` and `weight-only` have int8 embeddings"
+                "`dynamic`, `static` and `weight-only` have int8 embeddings"
             };
             return error(
                 "quantize_embeddings",
@@ -419,87 +433,5 @@ impl Recipe {
             }
         }
         Ok(())
-    }
-
-    /// Parses and validates TOML.
-    ///
-    /// # Errors
-    /// [`QuantizeError::RecipeSyntax`] or [`QuantizeError::Recipe`].
-    pub fn from_toml(text: &str) -> Result<Self, QuantizeError> {
-        Self::parse_toml(text, "recipe")
-    }
-
-    /// Parses and validates JSON.
-    ///
-    /// # Errors
-    /// [`QuantizeError::RecipeSyntax`] or [`QuantizeError::Recipe`].
-    pub fn from_json(text: &str) -> Result<Self, QuantizeError> {
-        Self::parse_json(text, "recipe")
-    }
-
-    /// Reads a recipe file: JSON where the name ends in `.json`, TOML otherwise.
-    ///
-    /// # Errors
-    /// [`QuantizeError::Io`], and those of [`from_toml`](Self::from_toml).
-    pub fn read(path: impl AsRef<Path>) -> Result<Self, QuantizeError> {
-        let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| QuantizeError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        let origin = path.display().to_string();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
-            Self::parse_json(&text, &origin)
-        } else {
-            Self::parse_toml(&text, &origin)
-        }
-    }
-
-    /// The recipe as TOML; fields that hold their default are left out.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a struct of numbers, strings and lists is valid TOML")
-    }
-
-    /// The recipe as JSON; fields that hold their default are left out.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a struct with string keys is valid JSON")
-    }
-
-    fn parse_toml(text: &str, origin: &str) -> Result<Self, QuantizeError> {
-        let parsed = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned());
-        Self::validated(parsed, origin)
-    }
-
-    fn parse_json(text: &str, origin: &str) -> Result<Self, QuantizeError> {
-        Self::validated(
-            serde_json::from_str(text).map_err(|error| error.to_string()),
-            origin,
-        )
-    }
-
-    fn validated(parsed: Result<Self, String>, origin: &str) -> Result<Self, QuantizeError> {
-        let recipe = parsed.map_err(|message| QuantizeError::RecipeSyntax {
-            origin: origin.to_owned(),
-            message,
-        })?;
-        match recipe.validate() {
-            Err(QuantizeError::Recipe {
-                field,
-                expected,
-                found,
-                hint,
-                ..
-            }) => Err(QuantizeError::Recipe {
-                origin: origin.to_owned(),
-                field,
-                expected,
-                found,
-                hint,
-            }),
-            result => result.map(|()| recipe),
-        }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn four_bit_shape(
     let Some((_, view)) = quant_state_tensor(checkpoint, module) else {
         return Ok(None);
     };
-    let state = QuantState::parse(view.bytes)
+    let state = QuantState::parse(view.stored_bytes()?)
         .map_err(|message| view.error(CheckpointErrorKind::Malformed, message))?;
     Ok(Some(state.shape))
 }
@@ -67,7 +67,7 @@ fn read_four_bit<'a>(
     state_view.expect_dtype(&[DType::U8])?;
     let malformed_state =
         |message: String| state_view.error(CheckpointErrorKind::Malformed, message);
-    let state = QuantState::parse(state_view.bytes).map_err(malformed_state)?;
+    let state = QuantState::parse(state_view.stored_bytes()?).map_err(malformed_state)?;
     if state.kind != kind {
         return Err(malformed_state(format!(
             "quant_type: expected {}, as in the tensor's name, found {}",
@@ -82,17 +82,18 @@ fn read_four_bit<'a>(
         ));
     }
     let packed = require("")?;
+    let packed_bytes = packed.stored_bytes()?;
     // quant_storage may be any dtype: the bytes are the same.
     let elements = shape[0].checked_mul(shape[1]).ok_or_else(|| {
         malformed_state(format!("shape {shape:?}: the number of elements overflows"))
     })?;
-    if packed.bytes.len() != elements.div_ceil(2) {
+    if packed_bytes.len() != elements.div_ceil(2) {
         return Err(packed.error(
             CheckpointErrorKind::WrongShape,
             format!(
                 "4-bit data of shape {shape:?}: expected {} bytes, found {}",
                 elements.div_ceil(2),
-                packed.bytes.len()
+                packed_bytes.len()
             ),
         ));
     }
@@ -121,7 +122,7 @@ fn read_four_bit<'a>(
                 nested_map.error(CheckpointErrorKind::WrongShape, "shape: expected [256]")
             })?;
             let absmax = double_quantization::dequantize(
-                absmax_view.bytes,
+                absmax_view.stored_bytes()?,
                 map,
                 &read_finite(&nested_absmax)?,
                 nested.block_size,
@@ -139,7 +140,7 @@ fn read_four_bit<'a>(
     };
     let dtype = state.dtype().unwrap_or(DType::F32);
     Ok(StoredWeight::FourBit {
-        packed: Cow::Borrowed(packed.bytes),
+        packed: Cow::Borrowed(packed_bytes),
         absmax,
         block_size: state.block_size,
         kind,
@@ -160,10 +161,10 @@ fn read_eight_bit<'a>(
     row_absmax.expect_shape(&[shape[0]])?;
     if let Some(format) = checkpoint.get(&format!("{module}.weight_format")) {
         format.expect_dtype(&[DType::U8])?;
-        if format.bytes != [0] {
+        let bytes = format.stored_bytes()?;
+        if bytes != [0] {
             return Err(unsupported(format!(
-                "bitsandbytes weight_format: expected 0 (row-major), found {:?}",
-                format.bytes
+                "bitsandbytes weight_format: expected 0 (row-major), found {bytes:?}"
             ))
             .in_file(&format.info.file)
             .at_tensor(&format.info.name));
@@ -174,7 +175,7 @@ fn read_eight_bit<'a>(
         .map(llm_int8_scale)
         .collect();
     Ok(StoredWeight::WeightOnly {
-        codes: Cow::Owned(read_codes(&weight)),
+        codes: Cow::Owned(read_codes(&weight)?),
         scales,
         group_size: shape[1],
         bits: 8,

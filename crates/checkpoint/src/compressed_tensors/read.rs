@@ -79,7 +79,7 @@ fn read_int_quantized<'a>(
     weight.expect_shape(&shape)?;
     expect_no_zero_points(checkpoint, module)?;
     let scales = read_scales(checkpoint, group, module, shape)?;
-    let codes = Cow::Owned(read_codes(&weight));
+    let codes = Cow::Owned(read_codes(&weight)?);
     let activations = match group.activations {
         None => {
             return Ok(StoredWeight::WeightOnly {
@@ -130,7 +130,7 @@ fn read_pack_quantized<'a>(
         Granularity::Group(size) => size,
         Granularity::Channel | Granularity::Tensor => columns,
     };
-    let (words, _) = packed.bytes.as_chunks::<4>();
+    let (words, _) = packed.stored_bytes()?.as_chunks::<4>();
     let words: Vec<i32> = words.iter().map(|word| i32::from_le_bytes(*word)).collect();
     let codes = Cow::Owned(unpack_rows(&words, rows, columns, group.bits));
     Ok(StoredWeight::WeightOnly {
@@ -236,7 +236,7 @@ fn expect_no_zero_points(checkpoint: &Checkpoint, module: &str) -> Result<(), Ch
     let Some(view) = checkpoint.get(&format!("{module}.weight_zero_point")) else {
         return Ok(());
     };
-    if view.bytes.iter().all(|&byte| byte == 0) {
+    if view.stored_bytes()?.iter().all(|&byte| byte == 0) {
         return Ok(());
     }
     Err(
@@ -269,5 +269,9 @@ fn read_integers(view: &TensorView<'_>) -> Result<Vec<i64>, CheckpointError> {
         wide[..width].copy_from_slice(bytes);
         i64::from_le_bytes(wide)
     };
-    Ok(view.bytes.chunks_exact(width).map(widen).collect())
+    Ok(view
+        .stored_bytes()?
+        .chunks_exact(width)
+        .map(widen)
+        .collect())
 }

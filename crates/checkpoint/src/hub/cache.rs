@@ -1,36 +1,41 @@
 //! Models that are in the cache already.
 use super::files::{is_inside, shards};
 use super::id::HubId;
-use super::settings::HubSettings;
+use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
 use crate::checkpoint::CONFIG_FILE;
+use crate::location::{MODULES_FILE, transformer_directory};
 use crate::shards::{INDEX_FILE, SINGLE_FILE, read_json};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use std::path::{Path, PathBuf};
 
 /// The cache's entry for a repository at `revision`.
-pub(super) fn entry(settings: &HubSettings, id: &HubId, revision: &str) -> CacheRepo {
-    Cache::new(settings.cache_directory.clone()).repo(Repo::with_revision(
+pub(super) fn entry(cache: &Path, id: &HubId, revision: &str) -> CacheRepo {
+    Cache::new(cache.to_owned()).repo(Repo::with_revision(
         id.repository.clone(),
         RepoType::Model,
         revision.to_owned(),
     ))
 }
 
-/// The snapshot directory of `id`, if config.json and all weights are there.
-pub(super) fn find(settings: &HubSettings, id: &HubId) -> Option<PathBuf> {
-    let entry = entry(settings, id, &id.revision);
+/// The snapshot directory of `id`, if config.json and all weights are there, or an adapter.
+pub(super) fn find(cache: &Path, id: &HubId) -> Option<PathBuf> {
+    let entry = entry(cache, id, &id.revision);
     // A branch or tag is looked up; a commit names its snapshot itself.
-    let by_reference = entry
-        .get(CONFIG_FILE)
-        .and_then(|config| config.parent().map(Path::to_owned));
+    let by_reference = [CONFIG_FILE, ADAPTER_CONFIG_FILE, MODULES_FILE]
+        .into_iter()
+        .find_map(|name| entry.get(name)?.parent().map(Path::to_owned));
     let directory = by_reference.unwrap_or_else(|| entry.pointer_path(&id.revision));
     is_complete(&directory).then_some(directory)
 }
 
 fn is_complete(directory: &Path) -> bool {
+    let (directory, _) = transformer_directory(directory);
     let has = |name: &str| directory.join(name).is_file();
-    if !has(CONFIG_FILE) {
+    if has(ADAPTER_CONFIG_FILE) && !has(ADAPTER_WEIGHTS_FILE) {
         return false;
+    }
+    if !has(CONFIG_FILE) {
+        return has(ADAPTER_CONFIG_FILE);
     }
     if has(SINGLE_FILE) {
         return true;

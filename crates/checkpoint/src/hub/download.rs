@@ -1,9 +1,11 @@
 //! Downloading a repository's files into the cache.
 use super::cache;
-use super::files::{first_files, is_inside, module_files, shards};
+use super::files::{first_files, inside, is_inside, module_files, shards};
 use super::id::HubId;
 use super::settings::HubSettings;
+use crate::adapter::ADAPTER_CONFIG_FILE;
 use crate::checkpoint::CONFIG_FILE;
+use crate::location::{MODULES_FILE, transformer_folder};
 use crate::shards::{INDEX_FILE, SINGLE_FILE, read_json};
 use crate::{CheckpointError, CheckpointErrorKind};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
@@ -20,9 +22,13 @@ pub(super) enum Failure {
 }
 
 /// Downloads what the cache lacks of the current commit of `id` and returns the snapshot directory.
-pub(super) fn fetch(settings: &HubSettings, id: &HubId) -> Result<PathBuf, Failure> {
+pub(super) fn fetch(
+    settings: &HubSettings,
+    cache_directory: &Path,
+    id: &HubId,
+) -> Result<PathBuf, Failure> {
     // Not `new`, which panics where there is no home directory.
-    let builder = ApiBuilder::from_cache(Cache::new(settings.cache_directory.clone()))
+    let builder = ApiBuilder::from_cache(Cache::new(cache_directory.to_owned()))
         .with_endpoint(settings.endpoint.clone())
         .with_token(settings.token.clone())
         .with_progress(settings.progress)
@@ -30,14 +36,14 @@ pub(super) fn fetch(settings: &HubSettings, id: &HubId) -> Result<PathBuf, Failu
         .with_user_agent("fewbit", env!("CARGO_PKG_VERSION"));
     let api = builder
         .build()
-        .map_err(|error| failure(settings, id, None, error))?;
+        .map_err(|error| failure(settings, cache_directory, id, None, error))?;
     let at = |revision: &str| {
         Repo::with_revision(id.repository.clone(), RepoType::Model, revision.to_owned())
     };
     let info = api
         .repo(at(&id.revision))
         .info()
-        .map_err(|error| failure(settings, id, None, error))?;
+        .map_err(|error| failure(settings, cache_directory, id, None, error))?;
     if info.sha.is_empty() || !info.sha.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Err(Failure::Refused(hub_error(
             id,
@@ -50,43 +56,59 @@ pub(super) fn fetch(settings: &HubSettings, id: &HubId) -> Result<PathBuf, Failu
         .map(|file| file.rfilename)
         .filter(|name| is_inside(name))
         .collect();
-    check_contents(id, &available).map_err(Failure::Refused)?;
-
     // Pinned: the files of one commit, even if the branch moves on meanwhile.
     let snapshot = Snapshot {
         settings,
+        cache_directory,
         id,
         repository: api.repo(at(&info.sha)),
-        directory: cache::entry(settings, id, &info.sha).pointer_path(&info.sha),
+        directory: cache::entry(cache_directory, id, &info.sha).pointer_path(&info.sha),
     };
-    for name in first_files(&available) {
-        snapshot.get(name)?;
+    let modules = if available.contains(MODULES_FILE) {
+        snapshot.get(MODULES_FILE)?;
+        Some(read_json(&snapshot.directory.join(MODULES_FILE)).map_err(Failure::Refused)?)
+    } else {
+        None
+    };
+    // The folder of the encoder, where it has one of its own.
+    let folder = modules.as_ref().and_then(transformer_folder);
+    let model_files = inside(&available, folder);
+    check_contents(id, &model_files).map_err(Failure::Refused)?;
+    let in_folder =
+        |name: &str| folder.map_or(name.to_owned(), |folder| format!("{folder}/{name}"));
+    for name in first_files(&model_files) {
+        snapshot.get(&in_folder(name))?;
     }
-    if !available.contains(SINGLE_FILE) {
-        let index = read_json(&snapshot.directory.join(INDEX_FILE)).map_err(Failure::Refused)?;
+    if folder.is_some() {
+        const SETTINGS: &str = "config_sentence_transformers.json";
+        if available.contains(SETTINGS) {
+            snapshot.get(SETTINGS)?;
+        }
+    }
+    if !model_files.contains(SINGLE_FILE) && model_files.contains(INDEX_FILE) {
+        let index =
+            read_json(&snapshot.directory.join(in_folder(INDEX_FILE))).map_err(Failure::Refused)?;
         for shard in shards(&index) {
-            if !available.contains(&shard) {
+            if !model_files.contains(&shard) {
                 return Err(Failure::Refused(hub_error(
                     id,
                     format!("{INDEX_FILE} names the shard `{shard}`, which the repository lacks"),
                 )));
             }
-            snapshot.get(&shard)?;
+            snapshot.get(&in_folder(&shard))?;
         }
     }
-    if available.contains("modules.json") {
-        let modules =
-            read_json(&snapshot.directory.join("modules.json")).map_err(Failure::Refused)?;
-        for name in module_files(&modules, &available) {
+    if let Some(modules) = &modules {
+        for name in module_files(modules, &available) {
             snapshot.get(&name)?;
         }
     }
-    cache::entry(settings, id, &id.revision)
+    cache::entry(cache_directory, id, &id.revision)
         .create_ref(&info.sha)
         .map_err(|error| {
             Failure::Refused(CheckpointError::io(
                 "cannot write the cache",
-                &settings.cache_directory,
+                cache_directory,
                 error,
             ))
         })?;
@@ -96,6 +118,7 @@ pub(super) fn fetch(settings: &HubSettings, id: &HubId) -> Result<PathBuf, Failu
 /// One commit of a repository in the cache.
 struct Snapshot<'a> {
     settings: &'a HubSettings,
+    cache_directory: &'a Path,
     id: &'a HubId,
     repository: ApiRepo,
     directory: PathBuf,
@@ -107,10 +130,15 @@ impl Snapshot<'_> {
         if self.directory.join(name).exists() {
             return Ok(());
         }
-        let path = self
-            .repository
-            .download(name)
-            .map_err(|error| failure(self.settings, self.id, Some(name), error))?;
+        let path = self.repository.download(name).map_err(|error| {
+            failure(
+                self.settings,
+                self.cache_directory,
+                self.id,
+                Some(name),
+                error,
+            )
+        })?;
         if path == self.directory.join(name) {
             return Ok(());
         }
@@ -124,7 +152,7 @@ impl Snapshot<'_> {
     }
 }
 
-/// Errors unless there are a config.json and safetensors weights.
+/// Errors unless there are a config.json and safetensors weights, or an adapter, whose base is somewhere else.
 fn check_contents(id: &HubId, available: &BTreeSet<String>) -> Result<(), CheckpointError> {
     let lacks = |what: &str, found: String| {
         hub_error(
@@ -134,6 +162,9 @@ fn check_contents(id: &HubId, available: &BTreeSet<String>) -> Result<(), Checkp
             ),
         )
     };
+    if !available.contains(CONFIG_FILE) && available.contains(ADAPTER_CONFIG_FILE) {
+        return Ok(());
+    }
     if !available.contains(CONFIG_FILE) {
         return Err(hub_error(
             id,
@@ -169,7 +200,13 @@ fn hub_error(id: &HubId, message: impl Into<String>) -> CheckpointError {
 }
 
 /// Says in words what a request failed with. `name` is the file that was asked for, none for the repository itself.
-fn failure(settings: &HubSettings, id: &HubId, name: Option<&str>, error: ApiError) -> Failure {
+fn failure(
+    settings: &HubSettings,
+    cache_directory: &Path,
+    id: &HubId,
+    name: Option<&str>,
+    error: ApiError,
+) -> Failure {
     let what = name.map_or_else(
         || format!("model `{id}`"),
         |name| format!("`{name}` of `{id}`"),
@@ -210,7 +247,7 @@ fn failure(settings: &HubSettings, id: &HubId, name: Option<&str>, error: ApiErr
             ApiError::IoError(_) | ApiError::LockAcquisition(_) | ApiError::InvalidResume => {
                 let message = format!(
                     "cannot store {what} in the cache {}: {innermost}",
-                    settings.cache_directory.display()
+                    cache_directory.display()
                 );
                 Failure::Refused(refused(message).caused_by(error))
             }

@@ -1,11 +1,12 @@
 //! Which files of a repository an encoder needs.
+use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
 use crate::checkpoint::CONFIG_FILE;
 use crate::shards::{INDEX_FILE, SINGLE_FILE};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// Small files at the top of a repository that are downloaded where they exist.
-const OPTIONAL: [&str; 17] = [
+/// Files beside the weights, or at the top of the repository, that are downloaded where they exist.
+const OPTIONAL: [&str; 21] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -22,11 +23,16 @@ const OPTIONAL: [&str; 17] = [
     "sentence_roberta_config.json",
     "sentence_distilbert_config.json",
     "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlnet_config.json",
     "sentence_xlm-roberta_config.json",
     "config_sentence_transformers.json",
+    // An adapter is a part of the model.
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_WEIGHTS_FILE,
 ];
 
-/// Files to download besides the shards, which the index names: those of `available` that are config.json, tokenizer and
+/// Files to download besides the shards, which the index names: those of `available` that are config.json, tokenizer, adapter and
 /// sentence-transformers files, and `model.safetensors` or its index.
 pub(super) fn first_files(available: &BTreeSet<String>) -> Vec<&str> {
     let weights = if available.contains(SINGLE_FILE) {
@@ -71,6 +77,17 @@ pub(super) fn is_inside(name: &str) -> bool {
         && name
             .split('/')
             .all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+/// The files of `available` that lie in `folder`, without its name; all of them if there is no folder.
+pub(super) fn inside(available: &BTreeSet<String>, folder: Option<&str>) -> BTreeSet<String> {
+    let Some(folder) = folder else {
+        return available.clone();
+    };
+    let names = available
+        .iter()
+        .filter_map(|name| name.strip_prefix(folder)?.strip_prefix('/'));
+    names.map(str::to_owned).collect()
 }
 
 #[cfg(test)]

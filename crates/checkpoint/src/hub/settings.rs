@@ -9,8 +9,9 @@ use std::path::PathBuf;
 pub struct HubSettings {
     /// Address without a slash at its end.
     pub endpoint: String,
-    /// The directory that holds `models--OWNER--NAME` directories.
-    pub cache_directory: PathBuf,
+    /// The directory that holds `models--OWNER--NAME` directories; none where the environment names no home, so that nothing can be
+    /// downloaded.
+    pub cache_directory: Option<PathBuf>,
     /// Sent as `Authorization: Bearer …` to the endpoint. Never shown.
     pub token: Option<String>,
     /// Read the cache only.
@@ -58,23 +59,19 @@ impl HubSettings {
             })
         };
         let flag = |names: &[&str]| first(names).is_some_and(|value| is_true(&value));
-        let home = first(&["HF_HOME"]).map(PathBuf::from).unwrap_or_else(|| {
+        let home = first(&["HF_HOME"]).map(PathBuf::from).or_else(|| {
             let cache = first(&["XDG_CACHE_HOME"]).map(PathBuf::from);
-            let user = || {
-                first(&["HOME", "USERPROFILE"])
-                    .map(PathBuf::from)
-                    .unwrap_or_default()
-            };
+            let user = || first(&["HOME", "USERPROFILE"]).map(PathBuf::from);
             cache
-                .unwrap_or_else(|| user().join(".cache"))
-                .join("huggingface")
+                .or_else(|| Some(user()?.join(".cache")))
+                .map(|cache| cache.join("huggingface"))
         });
         let token = if flag(&["HF_HUB_DISABLE_IMPLICIT_TOKEN"]) {
             None
         } else {
             first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).or_else(|| {
-                let file =
-                    first(&["HF_TOKEN_PATH"]).map_or_else(|| home.join("token"), PathBuf::from);
+                let path = first(&["HF_TOKEN_PATH"]).map(PathBuf::from);
+                let file = path.or_else(|| Some(home.as_ref()?.join("token")))?;
                 let token = fs::read_to_string(file).ok()?.trim().to_owned();
                 (!token.is_empty()).then_some(token)
             })
@@ -84,7 +81,8 @@ impl HubSettings {
         HubSettings {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             cache_directory: first(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
-                .map_or_else(|| home.join("hub"), PathBuf::from),
+                .map(PathBuf::from)
+                .or_else(|| Some(home?.join("hub"))),
             token,
             offline: flag(&["HF_HUB_OFFLINE"]) || flag(&["TRANSFORMERS_OFFLINE"]),
             progress: !flag(&["HF_HUB_DISABLE_PROGRESS_BARS"]),
@@ -117,7 +115,7 @@ mod tests {
         assert_eq!(settings.endpoint, "https://huggingface.co");
         assert_eq!(
             settings.cache_directory,
-            PathBuf::from("/home/somebody/.cache/huggingface/hub")
+            Some(PathBuf::from("/home/somebody/.cache/huggingface/hub"))
         );
         assert_eq!(
             (settings.token, settings.offline, settings.progress),
@@ -135,17 +133,17 @@ mod tests {
             ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
         ]);
         assert_eq!(all.endpoint, "http://mirror");
-        assert_eq!(all.cache_directory, PathBuf::from("/hf/hub"));
+        assert_eq!(all.cache_directory, Some(PathBuf::from("/hf/hub")));
         assert_eq!(all.token.as_deref(), Some("secret"));
         assert!(all.offline && !all.progress);
         assert!(!format!("{all:?}").contains("secret"));
         assert_eq!(
             settings(&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/c")]).cache_directory,
-            PathBuf::from("/c")
+            Some(PathBuf::from("/c"))
         );
         assert_eq!(
             settings(&[("XDG_CACHE_HOME", "/x")]).cache_directory,
-            PathBuf::from("/x/huggingface/hub")
+            Some(PathBuf::from("/x/huggingface/hub"))
         );
         assert!(settings(&[("TRANSFORMERS_OFFLINE", "1")]).offline);
         assert!(!settings(&[("HF_HUB_OFFLINE", "0")]).offline);
@@ -157,6 +155,12 @@ mod tests {
             .token,
             None
         );
+    }
+
+    #[test]
+    fn without_a_home_there_is_no_cache() {
+        let settings = settings(&[("HOME", " ")]);
+        assert_eq!((settings.cache_directory, settings.token), (None, None));
     }
 
     #[test]

@@ -91,17 +91,32 @@ fn every_refusal() {
         (
             r#"{"a":7}"#.to_owned(),
             4,
+            "safetensors header is not valid: invalid type: integer `7`, expected a JSON object at line 1 column 6",
+        ),
+        (
+            r#"{"a":null}"#.to_owned(),
+            4,
             "tensor `a`: header field `dtype`: expected a string, found none",
+        ),
+        (
+            r#"{"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}}"#.to_owned(),
+            1,
+            "tensor `a`: header field `dtype`: expected it once, found it twice",
+        ),
+        (
+            r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"shape":[1]}}"#.to_owned(),
+            1,
+            "tensor `a`: header field `shape`: expected it once, found it twice",
         ),
         (
             r#"{"__metadata__":{"format":1}}"#.to_owned(),
             0,
-            "header field `__metadata__`: expected an object of strings, found something else",
+            "header field `__metadata__`: expected an object of strings or null, found something else",
         ),
         (
             "[]".to_owned(),
             0,
-            "safetensors header is not valid: invalid type: sequence, expected a JSON object of tensors at line 1 column 0",
+            "safetensors header is not valid: invalid type: sequence, expected a JSON object at line 1 column 0",
         ),
         (
             "{}x".to_owned(),
@@ -196,7 +211,11 @@ fn legal_oddities() {
             ("t", start + 2..start + 3)
         ]
     );
-    assert_eq!(parse_header(&file("{}", &[])).unwrap(), []);
+    for header in ["{}", r#"{"__metadata__":null}"#] {
+        let file = file(header, &[]);
+        assert_eq!(parse_header(&file).unwrap(), []);
+        assert!(SafeTensors::deserialize(&file).is_ok(), "{header}");
+    }
 }
 
 /// Whether both readers agree on a file; they differ on purpose on duplicate names and on dtypes of less than a byte.
@@ -268,4 +287,15 @@ proptest! {
         let bytes = serialize(tensors, None).unwrap();
         prop_assert_eq!(parse_header(&bytes).unwrap().len(), count);
     }
+}
+
+/// The library reads null as no metadata.
+#[test]
+fn null_metadata_is_none() {
+    let header = br#"{"__metadata__":null,"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend_from_slice(header);
+    file.push(7);
+    assert_eq!(parse_header(&file).expect("valid").len(), 1);
+    SafeTensors::deserialize(&file).expect("valid to the library");
 }

@@ -22,7 +22,7 @@ const FILES: &[(&str, &[u8])] = &[
 fn settings(endpoint: &str, cache: &TempDir) -> HubSettings {
     HubSettings {
         endpoint: endpoint.to_owned(),
-        cache_directory: cache.path().to_owned(),
+        cache_directory: Some(cache.path().to_owned()),
         token: None,
         offline: false,
         progress: false,
@@ -32,7 +32,8 @@ fn settings(endpoint: &str, cache: &TempDir) -> HubSettings {
 /// The text of an error with what changes between runs named.
 fn text(error: &CheckpointError, settings: &HubSettings) -> String {
     let text = error.to_string().replace(&settings.endpoint, "HUB");
-    text.replace(&settings.cache_directory.display().to_string(), "CACHE")
+    let cache = settings.cache_directory.as_ref().unwrap();
+    text.replace(&cache.display().to_string(), "CACHE")
 }
 
 fn refusal(settings: &HubSettings, model: &str, kind: CheckpointErrorKind) -> String {

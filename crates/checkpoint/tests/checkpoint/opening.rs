@@ -79,7 +79,7 @@ fn float_types_widen() {
         .unwrap_err();
     assert_snapshot!(directory.text(&error), @"DIR/model.safetensors: tensor `b.weight`: elements 5..5+2: expected a range within 0..6");
     let error = checkpoint.require("ids").unwrap().to_f32().unwrap_err();
-    assert_snapshot!(directory.text(&error), @"DIR/model.safetensors: tensor `ids`: dtype: expected F32, F16 or BF16, found I64");
+    assert_snapshot!(directory.text(&error), @"DIR/model.safetensors: tensor `ids`: dtype: expected F32, F16, BF16 or F64, found I64");
     let error = checkpoint.stored_weight("a", [3, 2]).unwrap_err();
     assert_eq!(error.kind(), CheckpointErrorKind::WrongShape);
     assert_snapshot!(directory.text(&error), @"DIR/model.safetensors: tensor `a.weight`: shape: expected [3, 2], found [2, 3]");
@@ -356,7 +356,7 @@ fn quantized_tensors_without_a_config() {
     let error = checkpoint.stored_weight("m", [1, 2]).unwrap_err();
     assert_eq!(error.kind(), CheckpointErrorKind::WrongDType);
     assert_snapshot!(directory.text(&error), @r"
-    DIR/model.safetensors: tensor `m.weight`: config.json (not quantized): expected F32, F16 or BF16, found I8
+    DIR/model.safetensors: tensor `m.weight`: config.json (not quantized): expected F32, F16, BF16 or F64, found I8
       hint: a quantized checkpoint needs its `quantization_config` in config.json
     ");
 }

@@ -74,13 +74,17 @@ fn whole_directory() {
         .unwrap();
     writer.copy_file(&source, "vocab.txt").unwrap();
     write_all(&mut writer).unwrap();
-    // Until it is finished there is a hidden directory only, and it has no config.json.
+    // Until it is finished there is a hidden directory only, and the model in it has no config.json.
     let [partial] = &entries(&directory.join("parent"))[..] else {
         panic!()
     };
     assert!(partial.starts_with(".out.fewbit-partial-"), "{partial}");
     assert_eq!(
         entries(&directory.join("parent").join(partial)),
+        [".fewbit-lock", "model"]
+    );
+    assert_eq!(
+        entries(&directory.join("parent").join(partial).join("model")),
         ["1_Pooling", "model.safetensors", "vocab.txt"]
     );
 
@@ -123,7 +127,10 @@ fn whole_directory() {
         checkpoint.require("a.half").unwrap().to_f32().unwrap(),
         [1.0]
     );
-    assert_eq!(checkpoint.require("b.codes").unwrap().bytes, [1, 2, 3]);
+    assert_eq!(
+        *checkpoint.require("b.codes").unwrap().bytes().unwrap(),
+        [1, 2, 3]
+    );
 }
 
 #[cfg(unix)]
@@ -344,7 +351,7 @@ fn limit_while_writing() {
     let output = std::process::Command::new("sh")
         .args([
             "-c",
-            "trap '' XFSZ; ulimit -f 8; exec \"$0\" child_that_writes --exact",
+            "trap '' XFSZ; ulimit -f 8; exec \"$0\" writing::child_that_writes --exact",
         ])
         .arg(std::env::current_exe().unwrap())
         .env("FEWBIT_TEST_OUT", &out)

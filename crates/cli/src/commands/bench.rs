@@ -34,7 +34,11 @@ pub(super) fn run(arguments: &BenchArguments, global: GlobalArguments) -> Result
         } else {
             arguments.threads.clone()
         },
-        texts: arguments.texts.as_ref().map(read_texts).transpose()?,
+        texts: arguments
+            .texts
+            .as_ref()
+            .map(|path| read_texts(path, &arguments.field))
+            .transpose()?,
         seconds: arguments.seconds,
         rounds: arguments.rounds,
         profile: arguments.profile,

@@ -5,16 +5,18 @@ use crate::arguments::{
     ObserverArgument, QuantizeArguments,
 };
 use crate::failure::UsageError;
+use crate::render::numbers::count;
 use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
 use anyhow::{Result, anyhow};
+use fewbit::checkpoint::output_file::OutputFile;
 use fewbit::data::TokenColumns;
 use fewbit::data::tokens::INPUT_IDS;
-use fewbit::quantize::calibration::texts::CalibrationFile;
+use fewbit::quantize::calibration::texts::{CalibrationFile, Drawn};
 use fewbit::quantize::calibration::tokens::TokenizedFile;
 use fewbit::quantize::calibration::{
-    CalibrationInput, CalibrationRun, CalibrationSamples, LEAST_SQNR_DB, OUTPUT_TEXTS,
-    PartialCalibration, Sensitivity, SiteSensitivity, static_recipe,
+    CalibrationInput, CalibrationRun, CalibrationSamples, LEAST_SQNR_DB, NoisyStaticSites,
+    OUTPUT_TEXTS, PartialCalibration, Sensitivity, SiteSensitivity, static_recipe,
 };
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
@@ -22,9 +24,8 @@ use fewbit::quantize::{
 };
 use fewbit::{Checkpoint, Method, QuantizeError, Recipe};
 use serde::Serialize;
-use std::io::ErrorKind;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// An interruption costs no more work than this and one batch.
@@ -51,6 +52,7 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
             out.display()
         ));
     }
+    OutputFile::check(out, false)?;
     let partial = PartialCalibration::path_beside(out);
     let interrupted = match (partial.exists(), arguments.resume) {
         (true, true) => Some(PartialCalibration::read(&partial)?),
@@ -92,17 +94,10 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
         Ok(())
     })?;
     let statistics = calibrator.finish()?;
-    statistics.write(out)?;
-    match std::fs::remove_file(&partial) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            streams::warn(&format!(
-                "{}: cannot be removed: {error}",
-                partial.display()
-            ));
-        }
-        _ => {}
-    }
+    statistics.write_in_place_of(&partial, out)?;
     let sensitivity = Sensitivity::new(&statistics)?;
+    // What `quantize` will do by default with these statistics.
+    let least = backend(flags).least_sqnr_db();
     if global.json {
         return streams::print_json(&Summary {
             stats: out,
@@ -122,7 +117,7 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
         },
         statistics.tokens(),
         out.display(),
-        render::sensitivity::table(sensitivity.sites(), LEAST_SQNR_DB)
+        render::sensitivity::table(sensitivity.sites(), least)
     ))
 }
 
@@ -132,7 +127,7 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
     // Scales per tensor at run time have a backend, too, but nothing to observe.
     let of_run_time =
         recipe.activations == ActivationScales::PerTensor && arguments.recipe.is_none();
-    let named = is_named(calibration, of_run_time)?;
+    let named = is_named(calibration, of_run_time)? || !calibration.texts.field.is_empty();
     if named && arguments.recipe.is_some() {
         return Err(UsageError(
             "flags of calibration do not go with --recipe, which holds the scales that calibration chose\n  hint: give --method static instead of the recipe to calibrate again".to_owned(),
@@ -140,7 +135,7 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
     }
     if named && recipe.method != Method::Static {
         return Err(UsageError(format!(
-            "flags of calibration do not go with the method `{}`\n  hint: `static` is calibrated",
+            "flags of calibration do not go with the method `{}`, which is not calibrated\n  hint: leave them out, or give --method static",
             recipe.method
         )));
     }
@@ -148,6 +143,21 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
         return Err(UsageError(format!("--method static: {EXPECTED_TEXTS}")));
     }
     Ok(())
+}
+
+/// Refuses what is said of a calibration file where there is none.
+pub(super) fn refuse_without_file(arguments: &CalibrationArguments) -> Result<(), UsageError> {
+    let texts = &arguments.texts;
+    let flag = if texts.samples.is_some() {
+        "--samples"
+    } else if !texts.field.is_empty() {
+        "--field"
+    } else {
+        return Ok(());
+    };
+    Err(UsageError(format!(
+        "{flag}: expected a file that it is about, found none\n  hint: --calibration FILE names the texts"
+    )))
 }
 
 /// What `static` needs.
@@ -171,6 +181,7 @@ pub(super) fn is_named(
     }
     let texts = &arguments.texts;
     Ok(is_given(arguments)
+        || texts.samples.is_some()
         || arguments.min_sqnr.is_some()
         || texts.observer.is_some()
         || !(backend_apart || texts.is_default()))
@@ -181,16 +192,44 @@ pub(super) struct Calibrated {
     calibrator: Calibrator,
     /// None where statistics took their place.
     samples: CalibrationSamples,
-    /// With the scale of every input that tolerates one.
-    recipe: Recipe,
+    backend: Backend,
+    /// Inputs whose signal to noise ratio with one range is lower are dynamic.
+    pub(super) least_sqnr_db: f64,
     /// What one range costs, input by input.
     pub(super) sites: Vec<SiteSensitivity>,
 }
 
 impl Calibrated {
-    /// `recipe` with the scales of the layers in `source` that it quantizes.
+    /// `recipe` with the scales of the layers in `source` that it quantizes: of every input that tolerates one.
+    ///
+    /// # Errors
+    /// None does.
     pub(super) fn recipe(&self, source: &Path, recipe: &Recipe) -> Result<Recipe, QuantizeError> {
-        static_recipe(&Checkpoint::open(source)?, recipe, &self.recipe)
+        let statistics = self.calibrator.statistics();
+        let calibrated =
+            Sensitivity::new(statistics)?.recipe(statistics, self.backend, self.least_sqnr_db)?;
+        static_recipe(&Checkpoint::open(source)?, recipe, &calibrated)
+    }
+
+    /// Says what it costs that a backend of PyTorch makes every input static, where nobody asked for that in so many words.
+    pub(super) fn warn_of_noise(&self, arguments: &CalibrationArguments) {
+        if arguments.min_sqnr.is_some() {
+            return;
+        }
+        let Some(noisy) = NoisyStaticSites::among(&self.sites, self.least_sqnr_db) else {
+            return;
+        };
+        let all = self.sites.len();
+        let worst = noisy.worst.site.trim_end_matches(".input");
+        let remedy = if noisy.count < all {
+            format!("--min-sqnr {LEAST_SQNR_DB} makes these dynamic per token, ")
+        } else {
+            String::new()
+        };
+        streams::warn(&format!(
+            "backend {}: every input is static, as in PyTorch; {} of {all} have a signal to noise ratio below {LEAST_SQNR_DB} dB, at worst {:.1} dB ({worst}): {remedy}--backend native or the method dynamic lose less",
+            self.backend, noisy.count, noisy.worst.static_sqnr_db
+        ));
     }
 
     /// Measures on some of the texts what the ranges do to the embeddings of the model that `recipe` makes.
@@ -218,9 +257,13 @@ impl Calibrated {
 
 /// Calibrates the model in `source` as the flags say.
 pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Result<Calibrated> {
+    if arguments.calibration.is_none() {
+        refuse_without_file(arguments)?;
+    }
     let flags = &arguments.texts;
     let saved = arguments.stats.iter().map(CalibrationStatistics::read);
     let saved = saved.collect::<Result<Vec<_>, _>>()?;
+    refuse_twice(&arguments.stats)?;
     // Saved statistics say themselves how they were observed.
     let settings = match saved.first() {
         Some(statistics) if flags.is_default() => statistics.settings(),
@@ -238,6 +281,11 @@ pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Resu
         let batch = samples.batch(calibrator.encoder(), range)?;
         Ok(calibrator.observe_batch(&batch)?)
     })?;
+    let backend = match (flags.backend, calibrator.statistics().settings()) {
+        // No backend but these two, which are alike, has a reduced range.
+        (None, settings) if settings.rule().reduce_range() => Backend::X86,
+        _ => backend(flags),
+    };
     let sensitivity = Sensitivity::new(calibrator.statistics())?;
     for site in sensitivity.sites() {
         let SiteSensitivity {
@@ -249,16 +297,41 @@ pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Resu
         tracing::info!(site = name, static_sqnr_db, dynamic_sqnr_db, "sensitivity");
     }
     Ok(Calibrated {
-        recipe: sensitivity.recipe(calibrator.statistics(), least_sqnr_db(arguments))?,
+        backend,
+        least_sqnr_db: least_sqnr_db(arguments, backend),
         sites: sensitivity.sites().to_vec(),
         calibrator,
         samples,
     })
 }
 
+/// Errors if two of the files hold the same: what they observed would count twice.
+fn refuse_twice(files: &[PathBuf]) -> Result<()> {
+    let contents = files
+        .iter()
+        .map(std::fs::read)
+        .collect::<Result<Vec<_>, _>>()?;
+    for (index, file) in files.iter().enumerate() {
+        if let Some(first) = contents[..index]
+            .iter()
+            .position(|known| *known == contents[index])
+        {
+            return Err(UsageError(format!(
+                "--stats {}: expected statistics of other texts, found those of --stats {} again\n  hint: merged, their texts would count twice: name each file once",
+                file.display(),
+                files[first].display()
+            ))
+            .into());
+        }
+    }
+    Ok(())
+}
+
 /// The signal to noise ratio below which an input becomes dynamic.
-pub(super) fn least_sqnr_db(arguments: &CalibrationArguments) -> f64 {
-    arguments.min_sqnr.unwrap_or(LEAST_SQNR_DB)
+pub(super) fn least_sqnr_db(arguments: &CalibrationArguments, backend: Backend) -> f64 {
+    arguments
+        .min_sqnr
+        .unwrap_or_else(|| backend.least_sqnr_db())
 }
 
 /// The file to calibrate with, and which of its columns the flags name.
@@ -290,7 +363,30 @@ fn sample(
     calibrator: &Calibrator,
 ) -> Result<CalibrationSamples> {
     let spec = calibrator.encoder().network().spec();
-    Ok(input.sample(flags.number_of_samples(), flags.seed, spec)?)
+    let size = flags.sample_size();
+    let Drawn {
+        samples,
+        blank,
+        seen,
+    } = input.draw(size, flags.seed, spec)?;
+    let file = input.path().display();
+    if blank > 0 {
+        streams::note(&format!(
+            "{file}: {} passed over\n",
+            count(blank, "blank text was", "blank texts were")
+        ));
+    }
+    if seen < size.most() {
+        let what = match samples {
+            CalibrationSamples::Texts(_) => count(seen, "text", "texts"),
+            CalibrationSamples::Tokens(_) => count(seen, "row", "rows"),
+        };
+        streams::note(&format!(
+            "{file}: {what}, fewer than the usual {}: calibrating with all of them\n",
+            size.most()
+        ));
+    }
+    Ok(samples)
 }
 
 /// Calls `work` with the numbers of the samples of each batch from the sample `first` on.
@@ -321,19 +417,20 @@ fn each_batch(
     result
 }
 
-pub(super) fn backend(argument: BackendArgument) -> Backend {
-    match argument {
-        BackendArgument::Native => Backend::Native,
-        BackendArgument::Fbgemm => Backend::Fbgemm,
-        BackendArgument::X86 => Backend::X86,
-        BackendArgument::Qnnpack => Backend::Qnnpack,
-        BackendArgument::Onednn => Backend::Onednn,
+/// The backend that the flags name.
+pub(super) fn backend(arguments: &CalibrationTexts) -> Backend {
+    match arguments.backend {
+        None | Some(BackendArgument::Native) => Backend::Native,
+        Some(BackendArgument::Fbgemm) => Backend::Fbgemm,
+        Some(BackendArgument::X86) => Backend::X86,
+        Some(BackendArgument::Qnnpack) => Backend::Qnnpack,
+        Some(BackendArgument::Onednn) => Backend::Onednn,
     }
 }
 
 /// The observer of activations that the flags name.
 pub(super) fn settings(arguments: &CalibrationTexts) -> Result<ObserverSettings> {
-    let defaults = backend(arguments.backend).qconfig().activation();
+    let defaults = backend(arguments).qconfig().activation();
     let kind = match arguments.observer {
         None => return Ok(defaults),
         Some(ObserverArgument::MinMax) => ObserverKind::MinMax,

@@ -6,15 +6,19 @@ mod child_process;
 use super::calibrate;
 use crate::arguments::{CompareArguments, GlobalArguments};
 use crate::failure::{GateMissed, UsageError};
+use crate::render::numbers::count;
 use crate::render::progress::Steps;
 use crate::{render, streams};
 use anyhow::{Result, anyhow};
 use child_process::ChildProcess;
 use fewbit::compare::{
-    CompareOptions, CompareStep, CompareTexts, compare, default_recipes, method_name, parse_methods,
+    CompareOptions, CompareStep, CompareTexts, FailedMethod, compare, default_recipes, method_name,
+    parse_methods, without_shared_embeddings,
 };
-use fewbit::evaluate::{read_sentence_pairs, read_texts};
+use fewbit::evaluate::{PairColumns, read_sentence_pairs, read_texts};
+use fewbit::quantize::calibration::SiteSensitivity;
 use fewbit::{Method, Recipe, threads};
+use std::path::Path;
 
 pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Result<()> {
     if let Some(max_drop) = arguments.max_drop
@@ -30,28 +34,23 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
     {
         return calibration_sweep::run(arguments, calibration, global);
     }
+    if arguments.texts.is_none() && arguments.calibration.calibration.is_none() {
+        calibrate::refuse_without_file(&arguments.calibration)?;
+    }
     let mut recipes = recipes(arguments)?;
     let texts = compare_texts(arguments)?;
     let threads = threads::resolve(arguments.threads.threads)?.count;
     let source = super::resolve(&arguments.model)?;
-    if recipes
-        .iter()
-        .any(|recipe| recipe.method.needs_calibration())
-    {
-        let calibrated = calibrate::calibrate(&source, &arguments.calibration)?;
-        let least = calibrate::least_sqnr_db(&arguments.calibration);
-        let sites = &calibrated.sites;
-        let dynamic = sites.iter().filter(|site| site.is_dynamic(least)).count();
-        streams::note(&format!(
-            "static: {dynamic} of {} inputs are dynamic per token, as one range would cost too much there\n",
-            sites.len()
-        ));
-        for recipe in &mut recipes {
-            if recipe.method.needs_calibration() {
-                *recipe = calibrated.recipe(&source, recipe)?;
-            }
+    if arguments.methods.is_empty() {
+        let all = recipes.len();
+        recipes = without_shared_embeddings(&source, recipes)?;
+        if recipes.len() < all {
+            streams::note(
+                "int8 embeddings are left out: a head of this model shares the word embedding table\n",
+            );
         }
     }
+    let (recipes, mut failed) = with_scales(recipes, arguments, &source)?;
     let options = CompareOptions {
         recipes,
         texts,
@@ -64,13 +63,60 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
         steps.next(&what(step));
     });
     steps.finish();
-    let comparison = comparison?;
+    let mut comparison = comparison?;
+    failed.append(&mut comparison.failed);
+    comparison.failed = failed;
     if global.json {
         streams::print_json(&comparison)?;
     } else {
         streams::print(&render::comparison::text(&comparison))?;
     }
-    gate(&comparison, arguments.max_drop)
+    verdict(&comparison, arguments.max_drop)
+}
+
+/// The recipes with what calibration chose for those of `static`, and the methods that no range was found for. An error if these are all.
+fn with_scales(
+    recipes: Vec<Recipe>,
+    arguments: &CompareArguments,
+    source: &Path,
+) -> Result<(Vec<Recipe>, Vec<FailedMethod>)> {
+    if !recipes
+        .iter()
+        .any(|recipe| recipe.method.needs_calibration())
+    {
+        return Ok((recipes, Vec::new()));
+    }
+    let calibrated = calibrate::calibrate(source, &arguments.calibration)?;
+    let sites = &calibrated.sites;
+    let is_dynamic = |site: &&SiteSensitivity| site.is_dynamic(calibrated.least_sqnr_db);
+    let dynamic = sites.iter().filter(is_dynamic).count();
+    if calibrated.least_sqnr_db > f64::NEG_INFINITY {
+        streams::note(&format!(
+            "static: {dynamic} of {} inputs are dynamic per token, as one range would cost too much there\n",
+            sites.len()
+        ));
+    }
+    calibrated.warn_of_noise(&arguments.calibration);
+    let mut ready = Vec::new();
+    let mut failed = Vec::new();
+    let mut first_error = None;
+    for recipe in recipes {
+        if !recipe.method.needs_calibration() {
+            ready.push(recipe);
+            continue;
+        }
+        match calibrated.recipe(source, &recipe) {
+            Ok(recipe) => ready.push(recipe),
+            Err(error) => {
+                failed.push(FailedMethod::new(recipe.label(), &error));
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    match first_error {
+        Some(error) if ready.is_empty() => Err(error.into()),
+        _ => Ok((ready, failed)),
+    }
 }
 
 /// The methods that the flags name; those of `static` have no scales yet.
@@ -99,16 +145,32 @@ fn recipes(arguments: &CompareArguments) -> Result<Vec<Recipe>, UsageError> {
     }
 }
 
+fn pair_columns(fields: &[String]) -> Result<PairColumns, UsageError> {
+    match fields {
+        [] => Ok(PairColumns::default()),
+        [sentence1, sentence2, score] => Ok(PairColumns {
+            sentence1: sentence1.clone(),
+            sentence2: sentence2.clone(),
+            score: score.clone(),
+        }),
+        _ => Err(UsageError(format!(
+            "--data-fields: expected three names, found {}\n  hint: those of the first sentence, the second sentence and the score, such as premise,hypothesis,label",
+            fields.len()
+        ))),
+    }
+}
+
 fn compare_texts(arguments: &CompareArguments) -> Result<CompareTexts> {
     if let Some(data) = &arguments.data {
-        let texts = CompareTexts::Pairs(read_sentence_pairs(data)?);
+        let columns = pair_columns(&arguments.data_fields)?;
+        let texts = CompareTexts::Pairs(read_sentence_pairs(data, &columns)?);
         texts
             .check()
             .map_err(|error| anyhow!("{}: {error}", data.display()))?;
         return Ok(texts);
     }
     Ok(match &arguments.texts {
-        Some(path) => CompareTexts::Texts(read_texts(path)?),
+        Some(path) => CompareTexts::Texts(read_texts(path, &arguments.calibration.texts.field)?),
         None => CompareTexts::BuiltIn,
     })
 }
@@ -125,13 +187,35 @@ fn what(step: &CompareStep<'_>) -> String {
     }
 }
 
-fn gate(comparison: &fewbit::Comparison, max_drop: Option<f64>) -> Result<()> {
-    let Some(max_drop) = max_drop else {
-        return Ok(());
-    };
+/// An error if a method failed or lost more than `max_drop`. A failure goes before a missed gate, whose figures are incomplete then.
+fn verdict(comparison: &fewbit::Comparison, max_drop: Option<f64>) -> Result<()> {
+    let missed = max_drop.and_then(|max_drop| missed_gate(comparison, max_drop));
+    if comparison.failed.is_empty() {
+        return missed.map_or(Ok(()), |text| Err(GateMissed(text).into()));
+    }
+    let failed: Vec<String> = comparison
+        .failed
+        .iter()
+        .map(|method| format!("\n  {}", method.name))
+        .collect();
+    let gate = missed.map_or_else(String::new, |text| format!("\n{text}"));
+    Err(anyhow!(
+        "{} of {} failed:{}{gate}\n  hint: what each failed with stands below the table, or under `failed` with --json",
+        failed.len(),
+        count(
+            failed.len() + comparison.rows.len() - 1,
+            "method",
+            "methods"
+        ),
+        failed.concat()
+    ))
+}
+
+/// What to say of the methods that lose more than `max_drop`, if there are any.
+fn missed_gate(comparison: &fewbit::Comparison, max_drop: f64) -> Option<String> {
     let missed = comparison.missed_gates(max_drop);
     if missed.is_empty() {
-        return Ok(());
+        return None;
     }
     let unit = if comparison.texts_kind == "pairs" {
         "points of Spearman x 100"
@@ -148,9 +232,8 @@ fn gate(comparison: &fewbit::Comparison, max_drop: Option<f64>) -> Result<()> {
             }
         })
         .collect();
-    Err(GateMissed(format!(
+    Some(format!(
         "quality gate missed: expected a loss of at most {max_drop} {unit}{}",
         lines.concat()
     ))
-    .into())
 }

@@ -2,9 +2,11 @@
 
 use crate::arguments::{GlobalArguments, ThreadsArgument};
 use crate::machine::Machine;
+use crate::render::numbers::bytes;
 use crate::streams;
 use anyhow::{Result, bail};
 use fewbit::checkpoint::hub::HubSettings;
+use fewbit::checkpoint::leftovers;
 use fewbit::kernels::Isa;
 use fewbit::threads::{self, Threads};
 use serde::Serialize;
@@ -20,8 +22,36 @@ struct Diagnosis {
     isas: Vec<&'static str>,
     /// None where `problems` says why.
     threads: Option<Threads>,
-    hub_cache: PathBuf,
+    /// None where the environment names no home.
+    hub_cache: Option<PathBuf>,
+    /// What killed processes left in the directory of temporary files and in the current one.
+    leftovers: Vec<FoundLeftover>,
     problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct FoundLeftover {
+    path: PathBuf,
+    bytes: u64,
+    /// The output whose old model is nowhere else, and goes back there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restores: Option<PathBuf>,
+}
+
+fn found_leftovers() -> Vec<FoundLeftover> {
+    let mut directories = vec![std::env::temp_dir(), PathBuf::from(".")];
+    directories.retain(|directory| directory.is_dir());
+    directories.dedup_by(|a, b| a.canonicalize().ok() == b.canonicalize().ok());
+    let found = directories
+        .iter()
+        .flat_map(|directory| leftovers::find(directory));
+    found
+        .map(|leftover| FoundLeftover {
+            path: leftover.path().to_owned(),
+            bytes: leftover.bytes(),
+            restores: leftover.restores(),
+        })
+        .collect()
 }
 
 pub(super) fn run(arguments: ThreadsArgument, global: GlobalArguments) -> Result<()> {
@@ -38,6 +68,7 @@ pub(super) fn run(arguments: ThreadsArgument, global: GlobalArguments) -> Result
             .collect(),
         threads,
         hub_cache: HubSettings::from_environment().cache_directory,
+        leftovers: found_leftovers(),
         problems,
     };
     if global.json {
@@ -61,7 +92,7 @@ fn kept<T, E: Display>(result: Result<T, E>, problems: &mut Vec<String>) -> Opti
 
 fn text(diagnosis: &Diagnosis) -> String {
     const UNKNOWN: &str = "unknown, see the error";
-    format!(
+    let mut text = format!(
         "fewbit           {} ({})\nCPU              {}\ninstruction set  {} (supported: {})\nthreads          {}\nHub cache        {}\n",
         diagnosis.machine.version,
         diagnosis.machine.target,
@@ -72,6 +103,25 @@ fn text(diagnosis: &Diagnosis) -> String {
             || UNKNOWN.to_owned(),
             |threads| format!("{}, from {}", threads.count, threads.source)
         ),
-        diagnosis.hub_cache.display()
-    )
+        diagnosis.hub_cache.as_ref().map_or_else(
+            || "none: set HF_HOME to download models".to_owned(),
+            |cache| cache.display().to_string()
+        )
+    );
+    for leftover in &diagnosis.leftovers {
+        text.push_str(&format!(
+            "left behind      {} ({}){}\n",
+            leftover.path.display(),
+            bytes(leftover.bytes),
+            leftover.restores.as_ref().map_or_else(String::new, |out| {
+                format!(": the only copy of the old model {}", out.display())
+            })
+        ));
+    }
+    if !diagnosis.leftovers.is_empty() {
+        text.push_str(
+            "                 made by processes that were killed; the next quantize, calibrate, embed or compare that\n                 writes there removes them, and puts an old model back to its place\n",
+        );
+    }
+    text
 }

@@ -1,18 +1,24 @@
 //! `fewbit embed`
 
-use crate::arguments::{EmbedArguments, GlobalArguments, TextFormat};
+use crate::arguments::{EmbedArguments, GlobalArguments, PoolingArgument, TextFormat};
 use crate::embedding_file::{EmbeddingFormat, EmbeddingWriter, check_place};
 use crate::failure::UsageError;
 use crate::render::numbers::count;
-use crate::render::progress::{Progress, Unit};
-use crate::{streams, texts};
+use crate::render::progress::Count;
+use crate::streams;
+use crate::texts::Texts;
 use anyhow::Result;
+use fewbit::model::pooling::PoolingMode;
+use fewbit::model::{EncoderSettings, Prompt};
 use fewbit::{EncodeOptions, Encoder, threads};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-/// Batches between two steps of the progress display; what is embedded is on its way to the output after each.
+/// Batches of a window of texts, which are sorted by length; what is embedded is on its way to the output after each window.
 const BATCHES_A_STEP: usize = 8;
+/// Cut texts that are named by their index.
+const TRUNCATED_SHOWN: usize = 1000;
 
 /// What was done, for `--json` with an output file.
 #[derive(Serialize)]
@@ -26,7 +32,9 @@ struct Summary {
     pooling: Vec<&'static str>,
     /// Whether embeddings have length 1.
     normalized: bool,
-    /// Indices of the texts that were cut.
+    /// How many texts were cut.
+    truncated_texts: usize,
+    /// Indices of those texts: of the first thousand.
     truncated: Vec<usize>,
     /// What the kernels ran on; one of them rounds.
     instruction_set: &'static str,
@@ -35,15 +43,17 @@ struct Summary {
 
 pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result<()> {
     // What can be refused without opening the model is refused first.
-    let format = arguments
+    let output = arguments
         .output
         .as_deref()
-        .map(EmbeddingFormat::of)
-        .transpose()?;
-    if let Some(output) = &arguments.output {
+        .filter(|path| *path != Path::new("-"));
+    let format = output.map(EmbeddingFormat::of).transpose()?;
+    if let Some(output) = output {
         check_place(output, &arguments.input, arguments.force)?;
     }
-    if let (Some(TextFormat::Lines), Some(field)) = (arguments.input_format, &arguments.field) {
+    if let (Some(TextFormat::Lines), Some(field)) =
+        (arguments.input_format, arguments.field.first())
+    {
         return Err(UsageError(format!(
             "--field {field}: lines have no fields\n  hint: leave out --field, or --input-format lines"
         ))
@@ -54,91 +64,133 @@ pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result
         batch_size: arguments.batch_size,
     };
     let directory = super::resolve(&arguments.model)?;
-    let encoder = Encoder::open(&directory)?;
+    let encoder = Encoder::open_with_settings(&directory, &settings(arguments))?;
     log_model(&encoder, &options);
-    let texts = texts::read(
-        &arguments.input,
-        arguments.input_format,
-        arguments.field.as_deref(),
-    )?;
-    if texts.is_empty() {
+    let texts = Texts::open(&arguments.input, arguments.input_format, &arguments.field)?;
+    let writer = match (output, format) {
+        (Some(path), Some(format)) => {
+            EmbeddingWriter::to_file(path, format, encoder.columns(), arguments.force)?
+        }
+        _ => EmbeddingWriter::to_stdout(),
+    };
+    let start = Instant::now();
+    let done = embed(&encoder, &options, texts, writer)?;
+    if done.texts == 0 {
         streams::warn("the input holds no texts");
     }
-
-    let start = std::time::Instant::now();
-    let mut progress = Progress::start("embedding", texts.len() as u64, Unit::Texts);
-    let mut writer = None;
-    let mut truncated = Vec::new();
-    let (mut done, mut tokens) = (0, 0);
-    let columns = loop {
-        let chunk = &texts[done..texts.len().min(done + BATCHES_A_STEP * options.batch_size)];
-        let embeddings = encoder.encode(chunk, &options)?;
-        let columns = embeddings.columns;
-        let writer = match &mut writer {
-            Some(writer) => writer,
-            // No row is written before there is one: the first chunk tells the dimension.
-            none => none.insert(match (&arguments.output, format) {
-                (Some(path), Some(format)) => {
-                    EmbeddingWriter::to_file(path, format, texts.len(), columns)?
-                }
-                _ => EmbeddingWriter::to_stdout(),
-            }),
+    // Whoever says how to pool knows.
+    if !directory.join("modules.json").exists() && arguments.pooling.is_none() {
+        let normalized = if encoder.normalizes() {
+            "normalized"
+        } else {
+            "not normalized"
         };
-        for (row, values) in embeddings.values.chunks_exact(columns.max(1)).enumerate() {
-            writer.write_row(values, embeddings.truncated.contains(&row))?;
-        }
-        truncated.extend(embeddings.truncated.iter().map(|row| done + row));
-        tokens += embeddings.tokens;
-        done += chunk.len();
-        progress.set(done as u64, texts.len() as u64, "");
-        if done == texts.len() {
-            break columns;
-        }
-    };
-    progress.finish();
-    if let Some(writer) = writer {
-        writer.finish()?;
-    }
-
-    if !directory.join("modules.json").exists() {
-        streams::note(
-            "note: the model has no modules.json: an embedding is the mean of the hidden states, not normalized\n",
-        );
-    }
-    if !truncated.is_empty() {
-        streams::warn(&truncation_note(
-            &truncated,
-            texts.len(),
-            encoder.max_tokens(),
+        streams::note(&format!(
+            "note: the model has no modules.json: an embedding is the mean of the hidden states, {normalized}\n"
         ));
     }
-    let summary = Summary {
-        output: arguments.output.clone().unwrap_or_default(),
-        texts: texts.len(),
-        dimension: columns,
-        tokens,
-        max_tokens: encoder.max_tokens(),
-        pooling: pooling_names(&encoder),
-        normalized: encoder.normalizes(),
-        truncated,
-        instruction_set: encoder.network().isa().name(),
-        seconds: start.elapsed().as_secs_f64(),
+    if done.truncated_texts > 0 {
+        streams::warn(&truncation_note(&done, encoder.max_tokens()));
+    }
+    let Some(path) = output else {
+        return Ok(());
     };
-    match &arguments.output {
-        Some(_) if global.json => streams::print_json(&summary),
-        Some(path) => {
-            let (texts, tokens) = (
-                count(summary.texts, "text", "texts"),
-                count(tokens, "token", "tokens"),
-            );
-            let (seconds, isa) = (summary.seconds, summary.instruction_set);
-            streams::note(&format!(
-                "wrote {} ({texts} x {columns}; {tokens} in {seconds:.2} s on {isa})\n",
-                path.display()
-            ));
-            Ok(())
+    let seconds = start.elapsed().as_secs_f64();
+    let instruction_set = encoder.network().isa().name();
+    if global.json {
+        return streams::print_json(&Summary {
+            output: path.to_owned(),
+            texts: done.texts,
+            dimension: encoder.columns(),
+            tokens: done.tokens,
+            max_tokens: encoder.max_tokens(),
+            pooling: pooling_names(&encoder),
+            normalized: encoder.normalizes(),
+            truncated_texts: done.truncated_texts,
+            truncated: done.truncated,
+            instruction_set,
+            seconds,
+        });
+    }
+    streams::note(&format!(
+        "wrote {} ({} x {}; {} in {seconds:.2} s on {instruction_set})\n",
+        path.display(),
+        count(done.texts, "text", "texts"),
+        encoder.columns(),
+        count(done.tokens, "token", "tokens"),
+    ));
+    Ok(())
+}
+
+/// What the flags say in place of the model's files.
+fn settings(arguments: &EmbedArguments) -> EncoderSettings {
+    let pooling = |argument| match argument {
+        PoolingArgument::Mean => PoolingMode::Mean,
+        PoolingArgument::Cls => PoolingMode::Cls,
+        PoolingArgument::Max => PoolingMode::Max,
+        PoolingArgument::Last => PoolingMode::LastToken,
+    };
+    EncoderSettings {
+        pooling: arguments.pooling.map(pooling),
+        normalize: (arguments.normalize || arguments.no_normalize).then_some(arguments.normalize),
+        max_tokens: arguments.max_tokens,
+        prompt: match (&arguments.prompt, &arguments.prompt_name) {
+            (Some(text), _) => Some(Prompt::Text(text.clone())),
+            (None, Some(name)) => Some(Prompt::Named(name.clone())),
+            (None, None) => None,
+        },
+    }
+}
+
+/// What was embedded.
+#[derive(Default)]
+struct Done {
+    texts: usize,
+    tokens: usize,
+    /// How many texts were cut.
+    truncated_texts: usize,
+    /// Indices of the first of them.
+    truncated: Vec<usize>,
+}
+
+/// Embeds texts as they come. What is in memory at a time is bounded by the window, whatever the length of the input.
+fn embed(
+    encoder: &Encoder,
+    options: &EncodeOptions,
+    mut texts: Texts,
+    mut writer: EmbeddingWriter,
+) -> Result<Done> {
+    let columns = encoder.columns();
+    let mut done = Done::default();
+    // Whoever talks to the program through standard input sees the answers.
+    let mut progress = (!texts.are_from_standard_input()).then(|| Count::start("embedding"));
+    loop {
+        let window = texts.next_window(BATCHES_A_STEP.saturating_mul(options.batch_size));
+        if !window.texts.is_empty() {
+            let embeddings = encoder.encode(&window.texts, options)?;
+            for (row, values) in embeddings.values.chunks_exact(columns.max(1)).enumerate() {
+                let truncated = embeddings.truncated.binary_search(&row).is_ok();
+                writer.write_row(values, truncated)?;
+            }
+            writer.flush_to_reader()?;
+            let room = TRUNCATED_SHOWN.saturating_sub(done.truncated.len());
+            let first = embeddings.truncated.iter().take(room);
+            done.truncated.extend(first.map(|row| done.texts + row));
+            done.truncated_texts += embeddings.truncated.len();
+            done.tokens += embeddings.tokens;
+            done.texts += window.texts.len();
+            if let Some(progress) = &mut progress {
+                progress.set(done.texts as u64);
+            }
         }
-        None => Ok(()),
+        if let Some(end) = window.end {
+            if let Some(progress) = progress {
+                progress.finish();
+            }
+            end?;
+            writer.finish()?;
+            return Ok(done);
+        }
     }
 }
 
@@ -182,19 +234,28 @@ fn log_model(encoder: &Encoder, options: &EncodeOptions) {
 }
 
 /// How many texts were cut, at which limit, and which the first are.
-fn truncation_note(truncated: &[usize], texts: usize, max_tokens: usize) -> String {
+fn truncation_note(done: &Done, max_tokens: usize) -> String {
     const SHOWN: usize = 5;
-    let lines: Vec<String> = truncated
+    let lines: Vec<String> = done
+        .truncated
         .iter()
         .take(SHOWN)
         .map(|index| (index + 1).to_string())
         .collect();
-    let more = if truncated.len() > SHOWN { ", …" } else { "" };
-    let was = if truncated.len() == 1 { "was" } else { "were" };
+    let more = if done.truncated_texts > SHOWN {
+        ", …"
+    } else {
+        ""
+    };
+    let was = if done.truncated_texts == 1 {
+        "was"
+    } else {
+        "were"
+    };
     format!(
         "{} of {} {was} cut at the model's limit of {max_tokens} tokens (number {}{more})\n  hint: what lies beyond the limit has no influence on the embedding; split long texts to keep it",
-        truncated.len(),
-        count(texts, "text", "texts"),
+        done.truncated_texts,
+        count(done.texts, "text", "texts"),
         lines.join(", ")
     )
 }
@@ -203,17 +264,27 @@ fn truncation_note(truncated: &[usize], texts: usize, max_tokens: usize) -> Stri
 mod tests {
     use super::*;
 
+    fn note(truncated: &[usize], texts: usize, max_tokens: usize) -> String {
+        let done = Done {
+            texts,
+            truncated_texts: truncated.len(),
+            truncated: truncated.to_vec(),
+            ..Done::default()
+        };
+        truncation_note(&done, max_tokens)
+    }
+
     #[test]
     fn the_truncation_note_counts_from_one_and_names_five() {
-        let note = truncation_note(&[0, 2], 3, 256);
+        let two = note(&[0, 2], 3, 256);
         assert!(
-            note.starts_with(
+            two.starts_with(
                 "2 of 3 texts were cut at the model's limit of 256 tokens (number 1, 3)\n  hint: "
             ),
-            "{note}"
+            "{two}"
         );
-        assert!(truncation_note(&[0, 1, 2, 3, 4, 5], 9, 8).contains("(number 1, 2, 3, 4, 5, …)"));
-        assert!(truncation_note(&[0], 1, 8).starts_with("1 of 1 text was cut"));
-        assert!(truncation_note(&[0], 13, 8).starts_with("1 of 13 texts was cut"));
+        assert!(note(&[0, 1, 2, 3, 4, 5], 9, 8).contains("(number 1, 2, 3, 4, 5, …)"));
+        assert!(note(&[0], 1, 8).starts_with("1 of 1 text was cut"));
+        assert!(note(&[0], 13, 8).starts_with("1 of 13 texts was cut"));
     }
 }

@@ -1,6 +1,7 @@
 //! `fewbit kernels`
 
-use crate::arguments::GlobalArguments;
+use crate::arguments::{GlobalArguments, KernelsArguments};
+use crate::render::numbers::count;
 use crate::render::table;
 use crate::streams;
 use anyhow::Result;
@@ -32,7 +33,7 @@ struct RoutineRow {
     same_bits: bool,
 }
 
-pub(super) fn run(global: GlobalArguments) -> Result<()> {
+pub(super) fn run(arguments: KernelsArguments, global: GlobalArguments) -> Result<()> {
     let used = fewbit::isa()?;
     let report = Report {
         instruction_sets: Isa::ALL
@@ -58,27 +59,59 @@ pub(super) fn run(global: GlobalArguments) -> Result<()> {
     if global.json {
         return streams::print_json(&report);
     }
-    streams::print(&text(&report))
+    streams::print(&if arguments.all {
+        summary(&report) + "\n" + &routines(&report)
+    } else {
+        summary(&report) + "--all lists every routine.\n"
+    })
 }
 
-fn text(report: &Report) -> String {
-    let yes_or_no = |value: bool| if value { "yes" } else { "no" }.to_owned();
+/// The instruction sets: what this CPU has, what is used, and how many routines each has.
+fn summary(report: &Report) -> String {
     let sets = table::render(
         &[
             table::text("instruction set"),
             table::text("supported by this CPU"),
             table::text("used"),
+            table::number("routines"),
             table::text("same bits"),
         ],
         report.instruction_sets.iter().map(|set| {
+            let routines = report.routines.iter();
             vec![
                 set.isa.to_owned(),
                 yes_or_no(set.supported),
                 yes_or_no(set.used),
+                routines
+                    .filter(|routine| routine.isa == set.isa)
+                    .count()
+                    .to_string(),
                 yes_or_no(set.same_bits),
             ]
         }),
     );
+    let rounding: Vec<&str> = report
+        .routines
+        .iter()
+        .filter(|routine| !routine.same_bits)
+        .map(|routine| routine.name)
+        .collect();
+    let differing = match &rounding[..] {
+        [] => "All routines give the same bits.".to_owned(),
+        names => format!(
+            "{} of {} round and give other bits, and are never chosen by themselves: {}.",
+            names.len(),
+            count(report.routines.len(), "routine", "routines"),
+            names.join(", ")
+        ),
+    };
+    format!(
+        "{sets}\n{differing}\nThe environment variable FEWBIT_ISA selects another supported set.\n"
+    )
+}
+
+/// Every routine that this program was built with.
+fn routines(report: &Report) -> String {
     let routines = table::render(
         &[
             table::text("routine"),
@@ -102,8 +135,11 @@ fn text(report: &Report) -> String {
         }),
     );
     format!(
-        "{sets}\nThe environment variable FEWBIT_ISA selects another supported one. Sets and routines with \"same bits\" give one another's results bit for\n\
-         bit; the others round and are never chosen by themselves.\n\n{routines}\nTypes are those of activations, weights and sums (one where they are the same); a tile is the rows x columns of the output that are\n\
+        "{routines}\nTypes are those of activations, weights and sums (one where they are the same); a tile is the rows x columns of the output that are\n\
          computed together.\n"
     )
+}
+
+fn yes_or_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
 }

@@ -76,7 +76,6 @@ impl MeasureAnswer {
 }
 
 pub(super) fn run() -> Result<()> {
-    crate::interruption::end_with_parent();
     let mut open = None;
     for line in std::io::stdin().lines() {
         let line = line.context("cannot read the request")?;

@@ -25,7 +25,7 @@ impl MeasuringProcess {
             source,
         })?;
         let mut child = Command::new(&program)
-            .arg("measure-one-model")
+            .arg(crate::commands::MEASURE_ONE_MODEL)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

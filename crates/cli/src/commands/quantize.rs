@@ -43,6 +43,7 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
     let mut recipe = recipe(arguments)?;
     let source = super::resolve(&arguments.model)?;
     let mut sensitivity = Vec::new();
+    let mut costs = String::new();
     if recipe.method == Method::Static && arguments.recipe.is_none() {
         let mut calibrated = calibrate::calibrate(&source, &arguments.calibration)?;
         recipe = calibrated
@@ -51,7 +52,9 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
         if arguments.sensitivity == Some(SensitivityArgument::Output) {
             calibrated.measure_output_effect(&recipe)?;
         }
+        calibrated.warn_of_noise(&arguments.calibration);
         sensitivity = calibrated.sites;
+        costs = render::sensitivity::table(&sensitivity, calibrated.least_sqnr_db) + "\n";
     }
     if arguments.method == Some(MethodArgument::Int4) {
         streams::note("int4 is nf4: 4-bit NormalFloat codes\n");
@@ -60,11 +63,6 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
         Ok(error) => in_words_of_flags(error, arguments),
         Err(error) => error,
     })?;
-    let least = calibrate::least_sqnr_db(&arguments.calibration);
-    let costs = match &sensitivity[..] {
-        [] => String::new(),
-        sites => render::sensitivity::table(sites, least) + "\n",
-    };
     let output = match &arguments.output {
         Some(output) if !arguments.dry_run => output,
         output => {
@@ -180,7 +178,7 @@ fn in_words_of_flags(error: QuantizeError, arguments: &QuantizeArguments) -> any
         } => {
             let flag = match *field {
                 "block_size" => "--block-size",
-                "double_quantization" => "--double-quant",
+                "double_quant" => "--double-quant",
                 "quantize_embeddings" => "--quantize-embeddings",
                 "skip" => "--skip",
                 _ => return error.into(),

@@ -27,13 +27,33 @@ pub(crate) fn text(comparison: &Comparison) -> String {
         number("peak\nMB"),
     ]);
     let mut out = introduction(comparison);
-    out.push_str(&table::render(
-        &columns,
-        comparison.rows.iter().map(|row| cells(row, spearman)),
-    ));
+    let width = columns.len();
+    let rows = comparison.rows.iter().map(|row| cells(row, spearman));
+    let failed = comparison.failed.iter().map(|method| {
+        let mut cells = vec![short(&method.name), "failed".to_owned()];
+        cells.resize(width, "-".to_owned());
+        cells
+    });
+    out.push_str(&table::render(&columns, rows.chain(failed)));
     out.push('\n');
+    out.push_str(&failures(comparison));
     out.push_str(&legend(comparison));
     out
+}
+
+/// What each method failed with.
+fn failures(comparison: &Comparison) -> String {
+    let failed = comparison.failed.iter();
+    let text: String = failed
+        .map(|method| format!("{} failed: {}\n", method.name, method.error))
+        .collect();
+    if text.is_empty() { text } else { text + "\n" }
+}
+
+/// A method's name in fewer letters, which `--methods` reads, too.
+fn short(name: &str) -> String {
+    name.replace("double quantization", "double quant.")
+        .replace("int8 embeddings", "int8 embed.")
 }
 
 fn introduction(comparison: &Comparison) -> String {
@@ -69,10 +89,7 @@ fn cells(row: &ComparedModel, spearman: bool) -> Vec<String> {
         figures.agreement.as_ref().map_or_else(dash, show)
     };
     let mut cells = vec![
-        figures
-            .name
-            .replace("double quantization", "double quant.")
-            .replace("int8 embeddings", "int8 embed."),
+        short(&figures.name),
         megabytes(figures.disk_bytes, 1),
         megabytes(row.parameter_bytes, 1),
         megabytes(row.buffer_bytes, 1),

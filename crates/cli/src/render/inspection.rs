@@ -107,7 +107,7 @@ fn methods(inspection: &Inspection) -> String {
         ]
     });
     format!(
-        "What each method would make of it (tensors, without file headers):\n{}",
+        "What each method would make of it (tensors, without file headers; static with every input static):\n{}",
         table::render(
             &[word("method"), number("size"), number("times smaller")],
             rows

@@ -14,6 +14,8 @@ pub(crate) struct Progress {
 }
 
 enum Display {
+    /// `--quiet`
+    Nothing,
     Bar(ProgressBar),
     /// Says each tenth once, and nothing of work that is done within [`SILENT`].
     Lines {
@@ -37,7 +39,9 @@ pub(crate) enum Unit {
 impl Progress {
     /// Starts to show the work `title`, in all `total` of `unit`.
     pub(crate) fn start(title: &str, total: u64, unit: Unit) -> Self {
-        let display = if std::io::stderr().is_terminal() {
+        let display = if streams::is_quiet() {
+            Display::Nothing
+        } else if std::io::stderr().is_terminal() {
             let count = match unit {
                 Unit::Bytes => "{decimal_bytes}/{decimal_total_bytes}",
                 Unit::Texts => "{human_pos}/{human_len} texts",
@@ -77,6 +81,7 @@ impl Progress {
     /// `done` of `total` are done; `what` is worked on.
     pub(crate) fn set(&mut self, done: u64, total: u64, what: &str) {
         match &mut self.display {
+            Display::Nothing => {}
             Display::Bar(bar) => {
                 bar.set_length(total);
                 bar.set_position(done);
@@ -100,6 +105,53 @@ impl Progress {
     }
 }
 
+/// How often a growing count is said where there is no terminal.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// Progress of work whose end is not known: a count.
+pub(crate) struct Count {
+    title: String,
+    bar: Option<ProgressBar>,
+    said: Instant,
+}
+
+impl Count {
+    /// Starts to count the texts of the work `title`.
+    pub(crate) fn start(title: &str) -> Self {
+        let shown = std::io::stderr().is_terminal() && !streams::is_quiet();
+        Count {
+            title: title.to_owned(),
+            bar: shown.then(|| {
+                let style = ProgressStyle::with_template("{prefix} {human_pos} texts, {per_sec}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner());
+                ProgressBar::no_length()
+                    .with_style(style)
+                    .with_prefix(title.to_owned())
+            }),
+            said: Instant::now(),
+        }
+    }
+
+    /// So many are done.
+    pub(crate) fn set(&mut self, done: u64) {
+        match &self.bar {
+            Some(bar) => bar.set_position(done),
+            None if self.said.elapsed() >= SAY_EVERY => {
+                self.said = Instant::now();
+                streams::note(&format!("{}: {done} texts\n", self.title));
+            }
+            None => {}
+        }
+    }
+
+    /// Takes the count off the terminal.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Progress of work in steps of unlike length: one bar on a terminal, a line a step elsewhere.
 pub(crate) struct Steps {
     bar: Option<ProgressBar>,
@@ -110,7 +162,7 @@ pub(crate) struct Steps {
 impl Steps {
     /// Starts work of `total` steps; with `plain` a terminal gets lines, too, which log lines do not disturb.
     pub(crate) fn start(total: usize, plain: bool) -> Self {
-        let bar = (std::io::stderr().is_terminal() && !plain).then(|| {
+        let bar = (std::io::stderr().is_terminal() && !plain && !streams::is_quiet()).then(|| {
             let colour = if crate::style::no_color() {
                 ""
             } else {

@@ -37,8 +37,13 @@ pub(crate) fn table(sites: &[SiteSensitivity], least_sqnr_db: f64) -> String {
     } else {
         ""
     };
+    let rule = if least_sqnr_db == f64::NEG_INFINITY {
+        "every input is static".to_owned()
+    } else {
+        format!("less than {least_sqnr_db} dB: dynamic per token")
+    };
     format!(
-        "what one range costs at each input (less than {least_sqnr_db} dB: dynamic per token):\n{}{legend}",
+        "what one range costs at each input ({rule}):\n{}{legend}",
         table::render(&columns, rows)
     )
 }

@@ -1,6 +1,8 @@
 //! `--backend`, and `--activations per-tensor`
 
-use crate::tiny_model::Workspace;
+use crate::tiny_model::{Outcome, Workspace};
+use fewbit::QuantizationManager;
+use fewbit::quantize::Backend;
 
 const TEXTS: &str = "a small dog\nthe sea\nred\na red dog\n";
 
@@ -143,7 +145,7 @@ fn flags_without_a_meaning_are_refused() {
     for more in [["--observer", "mse"], ["--calibration", "texts.txt"]] {
         assert_eq!(
             refused(&[method("dynamic"), per_tensor, ["--backend", "x86"], more].concat()),
-            "error: flags of calibration do not go with the method `dynamic`"
+            "error: flags of calibration do not go with the method `dynamic`, which is not calibrated"
         );
     }
     workspace.write("recipe.toml", "version = 1\nmethod = \"dynamic\"\n");
@@ -152,4 +154,149 @@ fn flags_without_a_meaning_are_refused() {
         "error: --activations contradicts the recipe file: the flag says per-tensor, the file per-token"
     );
     assert!(!workspace.path("out").exists());
+}
+
+/// Inputs of the linear layers of the tiny model: queries, keys and values read one.
+const INPUTS: usize = 2 * 4;
+
+/// A model with one input that 8 bits fit with more than 30 dB and 7 bits with less: a normalization makes one channel eight times as
+/// wide as most.
+fn with_a_wide_channel() -> Workspace {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", TEXTS);
+    workspace.edit_weights(|header, data| {
+        let tensor = &header["embeddings.LayerNorm.weight"];
+        let at = tensor["data_offsets"][0].as_u64().unwrap() as usize;
+        data[at..at + 4].copy_from_slice(&8f32.to_le_bytes());
+    });
+    workspace
+}
+
+#[test]
+fn pytorch_backends_make_every_input_static_and_say_what_that_costs() {
+    let workspace = with_a_wide_channel();
+    let calibration = ["--samples", "4", "--calibration", "texts.txt"];
+    let quantize = |backend: &str, out: &str, more: &[&str]| {
+        let start = [
+            "quantize", "model", "--method", "static", "-o", out, "--json",
+        ];
+        let backend = ["--backend", backend];
+        workspace.succeed(&[&start[..], &backend, &calibration, more].concat())
+    };
+    for backend in ["fbgemm", "x86", "qnnpack", "onednn"] {
+        let default = quantize(backend, backend, &[]);
+        let all = format!("{backend}-all");
+        let asked_for = quantize(backend, &all, &["--min-sqnr=-inf"]);
+        assert_eq!(asked_for.stderr, "", "who asks for it is not warned");
+        for file in ["recipe.toml", "model.safetensors", "config.json"] {
+            assert_eq!(
+                workspace.read(&format!("{backend}/{file}")),
+                workspace.read(&format!("{all}/{file}")),
+                "{backend}: {file}"
+            );
+        }
+        let report = default.json();
+        let inputs = report["recipe"]["static_inputs"].as_object().unwrap();
+        assert_eq!(inputs.len(), 2 * 6, "{backend}");
+        let sites = report["sensitivity"].as_array().unwrap();
+        assert_eq!(sites.len(), INPUTS);
+        let ratio = |site: &serde_json::Value| site["static_sqnr_db"].as_f64().unwrap();
+        let noisy = sites.iter().filter(|site| ratio(site) < 30.0).count();
+        let worst = sites.iter().map(ratio).fold(f64::INFINITY, f64::min);
+        let warnings: Vec<&str> = default.stderr.lines().collect();
+        if noisy == 0 {
+            assert_eq!(warnings, [""; 0], "{backend}");
+            continue;
+        }
+        assert_eq!(warnings.len(), 1, "{backend}: {warnings:?}");
+        let start = format!(
+            "warning: backend {backend}: every input is static, as in PyTorch; {noisy} of {INPUTS} have a signal to noise ratio below 30 dB, at worst {worst:.1} dB ("
+        );
+        assert!(warnings[0].starts_with(&start), "{}", warnings[0]);
+        // The way out is one.
+        let remedy = warnings[0].contains("--min-sqnr 30 makes these dynamic per token");
+        assert_eq!(remedy, noisy < INPUTS, "{}", warnings[0]);
+        if remedy {
+            quantize(backend, &format!("{backend}-30"), &["--min-sqnr", "30"]);
+        }
+    }
+    // The codes of 7 bits are what the warning is for.
+    let fewer_bits = quantize("x86", "again", &[]);
+    assert!(fewer_bits.stderr.starts_with("warning: backend x86: "));
+    assert!(quantize("x86", "quiet", &["--quiet"]).stderr == fewer_bits.stderr);
+}
+
+#[test]
+fn statistics_of_a_reduced_range_are_those_of_a_pytorch_backend() {
+    let workspace = with_a_wide_channel();
+    let common = ["--samples", "4", "--calibration", "texts.txt"];
+    let calibrate = [
+        "calibrate",
+        "model",
+        "--stats",
+        "a.json",
+        "--backend",
+        "fbgemm",
+    ];
+    let shown = workspace.succeed(&[&calibrate[..], &common].concat());
+    assert!(
+        shown.stdout.contains("(every input is static)"),
+        "{}",
+        shown.stdout
+    );
+    let quantize = [
+        "quantize", "model", "--method", "static", "--stats", "a.json",
+    ];
+    workspace.succeed(&[&quantize[..], &["-o", "plain"]].concat());
+    workspace.succeed(&[&quantize[..], &["-o", "named", "--backend", "fbgemm"]].concat());
+    assert_eq!(
+        workspace.read("plain/model.safetensors"),
+        workspace.read("named/model.safetensors")
+    );
+    let refused = workspace.fail(&[&quantize[..], &["-o", "out", "--backend", "native"]].concat());
+    assert!(
+        refused.contains("statistics of different observers"),
+        "{refused}"
+    );
+}
+
+/// The library and the command line have one set of defaults.
+#[test]
+fn the_manager_and_compare_make_what_quantize_makes() {
+    let workspace = with_a_wide_channel();
+    let texts: Vec<&str> = TEXTS.lines().collect();
+    let calibration = ["--samples", "4", "--calibration", "texts.txt"];
+    for backend in Backend::ALL {
+        let name = backend.name();
+        let flags = [&calibration[..], &["--backend", name]].concat();
+        let quantize = ["quantize", "model", "--method", "static", "-o", name];
+        workspace.succeed(&[&quantize[..], &flags].concat());
+        let keep = format!("kept-{name}");
+        let compare = ["compare", "model", "--methods", "static", "--keep", &keep];
+        Outcome::of(&mut workspace.command(&[&compare[..], &flags].concat()));
+        let kept = format!("{keep}/{}", workspace.entries(&keep)[0]);
+
+        let mut manager = QuantizationManager::new(workspace.path("model")).unwrap();
+        let prepared = manager.prepare_static_quantization(backend).unwrap();
+        let calibrated = prepared.calibrate(&texts).unwrap();
+        let managed = format!("managed-{name}");
+        manager
+            .convert_static_quantization(&calibrated, workspace.path(&managed))
+            .unwrap();
+        for file in ["recipe.toml", "model.safetensors", "config.json"] {
+            let expected = workspace.read(&format!("{name}/{file}"));
+            for other in [&kept, &managed] {
+                assert_eq!(
+                    workspace.read(&format!("{other}/{file}")),
+                    expected,
+                    "{other}: {file}"
+                );
+            }
+        }
+        let noisy = calibrated
+            .noisy_static_inputs()
+            .map_or(0, |noisy| noisy.count);
+        assert!(backend != Backend::Native || noisy == 0);
+        assert!(!matches!(backend, Backend::X86 | Backend::Fbgemm) || noisy > 0);
+    }
 }

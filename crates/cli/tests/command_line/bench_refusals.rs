@@ -67,7 +67,7 @@ fn what_cannot_be_measured_is_refused_and_says_why() {
     workspace.write("other.jsonl", "{\"sentence\": \"a\"}\n");
     insta::assert_snapshot!(refused(&["model", "--texts", "other.jsonl"]), @"
     error: other.jsonl: line 1: expected a field `text`, found `sentence`
-      hint: call the field that holds the text `text`, or name it where the command takes --field
+      hint: name the field that holds the text with --field
     ");
     std::fs::remove_file(workspace.path("model/vocab.txt")).unwrap();
     insta::assert_snapshot!(refused(&["model"]), @"

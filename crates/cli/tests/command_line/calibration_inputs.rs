@@ -97,7 +97,7 @@ fn parquet_gives_the_bytes_of_the_same_rows_in_jsonl() {
     );
     let piped = workspace.fail(&["embed", "model", "--input-format", "parquet"]);
     assert!(
-        piped.contains("standard input: expected lines, JSONL or CSV, found Parquet"),
+        piped.contains("standard input: expected lines, JSON, CSV or TSV, found Parquet"),
         "{piped}"
     );
 }
@@ -148,11 +148,7 @@ fn what_cannot_be_read_is_refused_by_name() {
     workspace.write("t.csv", "score,sentence\n1,a\n2,\n");
     insta::assert_snapshot!(refused(&workspace, "t.csv", &["--samples", "2"]), @r"
     error: t.csv: line 1: expected a column `text`, found `score`, `sentence`
-      hint: call the column that holds the text `text`, or name it where the command takes --field
-    ");
-    insta::assert_snapshot!(refused(&workspace, "t.csv", &["--samples", "1", "--field", "sentence"]), @r"
-    error: t.csv: line 3: column `sentence`: expected a text, found an empty one
-      hint: an empty text says nothing about a model's activations: remove it
+      hint: name the column that holds the text with --field
     ");
     insta::assert_snapshot!(refused(&workspace, "t.csv", &["--input-ids-column", "score"]), @r"
     error: t.csv: line 1: column `score`: expected a list of integers, found a CSV file, whose cells hold one value each
@@ -193,6 +189,104 @@ fn what_cannot_be_read_is_refused_by_name() {
     insta::assert_snapshot!(misuse(&["--samples", "2", "--batches", "2"]), @"error: the argument '--samples <N>' cannot be used with '--batches <N>'");
     insta::assert_snapshot!(misuse(&["--batches", "0"]), @"error: invalid value '0' for '--batches <N>': expected 1 to 1000000000");
     insta::assert_snapshot!(misuse(&["--field", "a", "--input-ids-column", "b"]), @"error: the argument '--field <NAME>' cannot be used with '--input-ids-column <NAME>'");
+}
+
+#[test]
+fn blank_texts_are_passed_over_and_counted() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a small dog\nthe sea\n");
+    workspace.write("gaps.txt", "\na small dog\n  \nthe sea\n\n");
+    workspace.write("gaps.csv", "id,text\n1,a small dog\n2,\n3,the sea\n");
+    workspace.write("rows.json", "[{\"text\": \"a small dog\"}, \"the sea\"]");
+    let note = calibrate(&workspace, "texts.txt", "texts.json", &[]);
+    assert!(
+        note.contains(
+            "texts.txt: 2 texts, fewer than the usual 256: calibrating with all of them\n"
+        ),
+        "{note}"
+    );
+    for (file, blank) in [
+        ("gaps.txt", "gaps.txt: 3 blank texts were passed over\n"),
+        ("gaps.csv", "gaps.csv: 1 blank text was passed over\n"),
+        ("rows.json", ""),
+    ] {
+        let stats = format!("{file}.stats");
+        let note = calibrate(&workspace, file, &stats, &["--samples", "2"]);
+        assert_eq!(note, blank, "{file}");
+        assert!(
+            workspace.read(&stats) == workspace.read("texts.json"),
+            "{file}"
+        );
+    }
+    workspace.write("blank.txt", "\n\n");
+    let none = refused(&workspace, "blank.txt", &[]);
+    assert!(
+        none.contains("blank.txt: expected at least 1 texts, found 0\n"),
+        "{none}"
+    );
+    let few = refused(&workspace, "gaps.txt", &["--samples", "3"]);
+    assert!(
+        few.contains("gaps.txt: expected at least 3 texts, found 2\n"),
+        "{few}"
+    );
+}
+
+/// Merged with itself, a file would count every text twice.
+#[test]
+fn the_same_statistics_are_not_merged_twice() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a\nb\n");
+    calibrate(&workspace, "texts.txt", "s.json", &[]);
+    workspace.write("copy.json", workspace.read("s.json"));
+    std::fs::create_dir(workspace.path("folder")).unwrap();
+    let quantize = ["quantize", "model", "-o", "out", "--method", "static"];
+    for second in ["s.json", "folder/../s.json", "copy.json"] {
+        let text =
+            workspace.misuse(&[&quantize[..], &["--stats", "s.json", "--stats", second]].concat());
+        assert!(
+            text.contains(&format!("--stats {second}: expected statistics of other texts, found those of --stats s.json again\n")),
+            "{text}"
+        );
+    }
+    assert!(!workspace.path("out").exists());
+}
+
+#[test]
+fn a_number_of_samples_is_one_or_more_and_belongs_to_a_calibration() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a\nb\n");
+    for number in ["0", "-3"] {
+        let files = [
+            "--calibration",
+            "texts.txt",
+            "--stats",
+            "s.json",
+            "--samples",
+            number,
+        ];
+        let text = workspace.misuse(&[&CALIBRATE[..], &files].concat());
+        let expected = format!(
+            "error: invalid value '{number}' for '--samples <N>': expected a number of texts, 1 or more"
+        );
+        assert!(text.starts_with(&expected), "{text}");
+    }
+    let dynamic = [
+        "quantize",
+        "model",
+        "-o",
+        "out",
+        "--method",
+        "dynamic",
+        "--samples",
+        "4",
+    ];
+    let text = workspace.misuse(&dynamic);
+    assert!(
+        text.contains(
+            "flags of calibration do not go with the method `dynamic`, which is not calibrated\n"
+        ),
+        "{text}"
+    );
 }
 
 #[test]
@@ -253,7 +347,7 @@ fn an_interrupted_calibration_resumes_to_the_same_bytes() {
             .status();
         assert!(kill.unwrap().success());
         let code = child.wait().unwrap().code();
-        assert_eq!(code, (signal == "-TERM").then_some(130));
+        assert_eq!(code, (signal == "-TERM").then_some(143));
         let entries = workspace.entries(".");
         assert!(entries.contains(&partial) && !entries.contains(&stats));
         assert!(

@@ -224,8 +224,8 @@ fn data_that_cannot_be_used_is_refused_before_any_work() {
     ");
     workspace.write("pairs.jsonl", "{\"sentence1\": \"a\", \"sentence2\": \"b\", \"score\": 1}\n{\"sentence1\": \"a\", \"score\": 1}\n");
     insta::assert_snapshot!(workspace.fail(&["compare", "model", "--data", "pairs.jsonl"]), @r#"
-    error: pairs.jsonl: line 2: field `sentence2`: expected one, found none
-      hint: a line looks like {"sentence1": "A man sings.", "sentence2": "A man is singing.", "score": 4.8}
+    error: pairs.jsonl: line 2: expected a field `sentence2`, found `sentence1`, `score`
+      hint: name the field that holds the text with --data-fields
     "#);
     insta::assert_snapshot!(workspace.misuse(&["compare", "model", "--data", "pairs.jsonl", "--texts", "empty.txt"]).lines().next().unwrap(), @"error: the argument '--data <FILE>' cannot be used with '--texts <FILE>'");
 }
@@ -358,9 +358,130 @@ fn static_is_calibrated_with_what_the_flags_name_and_nothing_else() {
     error: --methods: flags of calibration go with `static`, which is not among the methods
       hint: add it, or leave out the flags
     ");
-    let few = compare(&["--methods", "static", "--calibration", "texts.txt"]);
-    insta::assert_snapshot!(workspace.fail(&few), @"
+    let few = ["--methods", "static", "--calibration", "texts.txt"];
+    let more = compare(&[&few[..], &["--samples", "256"]].concat());
+    insta::assert_snapshot!(workspace.fail(&more), @"
     error: texts.txt: expected at least 256 texts, found 4
       hint: give a file of more texts, or ask for fewer samples
     ");
+    // A number that nobody asked for is no demand.
+    let outcome = workspace.succeed(&compare(&few));
+    assert!(
+        outcome.stderr.starts_with(
+            "texts.txt: 4 texts, fewer than the usual 256: calibrating with all of them\n"
+        ),
+        "{}",
+        outcome.stderr
+    );
+}
+
+/// Makes fp16 fail, which cannot hold such a weight.
+fn with_a_weight_beyond_fp16() -> Workspace {
+    let workspace = Workspace::new();
+    workspace.edit_weights(|header, data| {
+        let name = "encoder.layer.1.attention.self.query.weight";
+        let at = header[name]["data_offsets"][0].as_u64().unwrap() as usize;
+        data[at..at + 4].copy_from_slice(&1e6f32.to_le_bytes());
+    });
+    workspace
+}
+
+#[test]
+fn a_method_that_fails_has_a_row_that_says_so_and_the_others_are_measured() {
+    let workspace = with_a_weight_beyond_fp16();
+    let arguments = [
+        "compare",
+        "model",
+        "--methods",
+        "bf16,fp16,dynamic",
+        "--keep",
+        "kept",
+    ];
+    let outcome = workspace.run(&arguments);
+    assert_eq!(outcome.code, Some(1));
+    let rows: Vec<Vec<&str>> = outcome
+        .stdout
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let row = |name: &str| rows.iter().find(|row| row.first() == Some(&name)).unwrap();
+    assert_eq!(row("fp16")[..3], ["fp16", "failed", "-"]);
+    assert!(row("bf16").iter().all(|cell| *cell != "failed"));
+    assert!(row("dynamic").iter().all(|cell| *cell != "failed"));
+    assert!(
+        outcome.stdout.contains("\nfp16 failed: "),
+        "{}",
+        outcome.stdout
+    );
+    assert!(outcome.stdout.contains("1000000"), "{}", outcome.stdout);
+    assert!(
+        outcome.stderr.ends_with("error: 1 of 3 methods failed:\n  fp16\n  hint: what each failed with stands below the table, or under `failed` with --json\n"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(workspace.entries("kept"), ["bf16", "dynamic"]);
+
+    let outcome = workspace.run(&["compare", "model", "--methods", "bf16,fp16", "--json"]);
+    assert_eq!(outcome.code, Some(1));
+    let comparison = outcome.json();
+    assert_eq!(names(&comparison), ["original", "bf16"]);
+    assert_eq!(comparison["failed"][0]["name"], "fp16");
+    let error = comparison["failed"][0]["error"].as_str().unwrap();
+    assert!(
+        error.contains("expected values in the range of float16"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_failed_method_goes_before_a_missed_gate() {
+    let workspace = with_a_weight_beyond_fp16();
+    let arguments = [
+        "compare",
+        "model",
+        "--methods",
+        "fp16,nf4",
+        "--max-drop",
+        "0",
+    ];
+    let outcome = workspace.run(&arguments);
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome
+            .stderr
+            .contains("error: 1 of 2 methods failed:\n  fp16\n"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(
+        outcome.stderr.contains("\n  nf4 loses "),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn static_without_a_range_that_is_good_enough_fails_alone() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a small dog\nthe sea\nred\na red dog\n");
+    let flags = [
+        "--calibration",
+        "texts.txt",
+        "--samples",
+        "4",
+        "--min-sqnr",
+        "1000",
+    ];
+    let compare = |methods| [&["compare", "model", "--methods", methods][..], &flags].concat();
+    let outcome = workspace.run(&compare("static,dynamic"));
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stdout.contains("\nstatic failed: sensitivity: expected a site with a static SQNR of at least 1000 dB, found none: they have "), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("\ndynamic "), "{}", outcome.stdout);
+    // Where nothing is left to compare there is no table.
+    let error = workspace.fail(&compare("static"));
+    assert!(
+        error.contains("error: sensitivity: expected a site"),
+        "{error}"
+    );
+    assert!(error.contains("hint: use the method `dynamic`"), "{error}");
 }

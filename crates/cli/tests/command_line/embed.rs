@@ -117,7 +117,7 @@ fn jsonl_input_takes_the_field_that_is_named() {
     let wrong = workspace.fail(&["embed", "model", "-i", "texts.jsonl", "--field", "body"]);
     insta::assert_snapshot!(wrong, @"
     error: texts.jsonl: line 1: expected a field `body`, found `text`, `title`
-      hint: call the field that holds the text `text`, or name it where the command takes --field
+      hint: name the field that holds the text with --field
     ");
 }
 

@@ -13,6 +13,10 @@ fn every_command_explains_itself_on_standard_output() {
         vec!["embed", "--help"],
         vec!["compare", "--help"],
         vec!["bench", "--help"],
+        vec!["calibrate", "--help"],
+        vec!["kernels", "--help"],
+        vec!["completions", "--help"],
+        vec!["man", "--help"],
     ] {
         let outcome = Outcome::of(workspace.command(&command).env("COLUMNS", "110"));
         assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
@@ -113,7 +117,7 @@ fn hidden_commands_are_not_named_where_one_is_missing() {
     let text = workspace.misuse(&["--json"]);
     assert!(
         text.contains(
-            "[subcommands: inspect, quantize, calibrate, embed, compare, bench, kernels, doctor, help]"
+            "[subcommands: inspect, quantize, calibrate, embed, compare, bench, kernels, doctor, completions, man, help]"
         ),
         "{text}"
     );
@@ -243,7 +247,28 @@ fn kernels_lists_the_table_and_follows_the_variable() {
         (&rounding[0]["isa"], &rounding[0]["used"]),
         (&"avx512bf16".into(), &false.into())
     );
-    let text = run(&["kernels"]).stdout;
+    let summary = run(&["kernels"]).stdout;
+    assert!(summary.lines().count() < 20, "{summary}");
+    for set in sets {
+        let isa = set["isa"].as_str().expect("a name");
+        let routines = report["routines"].as_array().expect("a list").iter();
+        let count = routines.filter(|routine| routine["isa"] == isa).count();
+        let line = summary
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(isa));
+        let cells: Vec<&str> = line.expect("a line").split_whitespace().collect();
+        assert_eq!(cells[3], count.to_string(), "{summary}");
+    }
+    for routine in report["routines"].as_array().expect("a list") {
+        let name = routine["name"].as_str().expect("a name");
+        assert_eq!(
+            summary.contains(name),
+            routine["same_bits"] == false,
+            "{name}"
+        );
+    }
+    let text = run(&["kernels", "--all"]).stdout;
+    assert!(text.starts_with(summary.trim_end_matches("--all lists every routine.\n")));
     for routine in report["routines"].as_array().expect("a list") {
         let name = routine["name"].as_str().expect("a name");
         let line = text.lines().find(|line| line.starts_with(name));
@@ -268,5 +293,130 @@ fn kernels_lists_the_table_and_follows_the_variable() {
             && unknown.stderr.contains("mmx"),
         "{}",
         unknown.stderr
+    );
+}
+
+#[test]
+fn calibrate_does_not_say_that_its_flags_are_for_static() {
+    let workspace = Workspace::new();
+    let help = |command| workspace.succeed(&[command, "--help"]).stdout;
+    assert!(
+        !help("calibrate").contains("static:"),
+        "{}",
+        help("calibrate")
+    );
+    for command in ["quantize", "compare"] {
+        assert!(help(command).contains("\nCalibration (for the method static):\n"));
+    }
+    assert!(
+        help("quantize")
+            .contains("dynamic, static and weight-only: int8 codes for the word embedding table")
+    );
+    for format in ["*.jsonl", "*.csv", "*.tsv", "*.parquet"] {
+        for command in ["compare", "bench"] {
+            let help = help(command);
+            let texts = help.split("--texts").nth(1).unwrap();
+            assert!(
+                texts.split("\n      --").next().unwrap().contains(format),
+                "{command}: {format}"
+            );
+        }
+    }
+}
+
+#[test]
+fn quiet_leaves_out_notes_and_progress_but_no_warning_and_no_error() {
+    let workspace = Workspace::new();
+    let compare = ["compare", "model", "--methods", "fp16"];
+    assert!(!workspace.succeed(&compare).stderr.is_empty());
+    assert_eq!(
+        workspace
+            .succeed(&[&compare[..], &["--quiet"]].concat())
+            .stderr,
+        ""
+    );
+    let quantize = ["quantize", "model", "--method", "int4", "--quiet", "-o"];
+    assert_eq!(
+        workspace
+            .succeed(&[&quantize[..], &["out"]].concat())
+            .stderr,
+        ""
+    );
+    assert!(
+        workspace
+            .fail(&["-q", "inspect", "./absent"])
+            .starts_with("error: ./absent: ")
+    );
+    workspace.edit_config(|config| config["num_hidden_layers"] = serde_json::json!(1));
+    assert!(
+        workspace
+            .succeed(&["inspect", "model", "-q"])
+            .stderr
+            .starts_with("warning: ")
+    );
+    for both in [
+        ["inspect", "model", "-q", "-v"],
+        ["-q", "inspect", "model", "-v"],
+    ] {
+        let text = workspace.misuse(&both);
+        assert!(
+            text.starts_with("error: the argument '--quiet' cannot be used with '--verbose"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn completions_of_every_shell_know_commands_and_flags() {
+    let workspace = Workspace::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = workspace.succeed(&["completions", shell]).stdout;
+        for word in ["quantize", "calibrate", "min-sqnr"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+        assert!(!script.contains("measure-one-model"), "{shell}");
+    }
+    assert!(workspace.misuse(&["completions", "csh"]).contains("'csh'"));
+}
+
+#[test]
+fn manual_pages_go_to_a_directory_or_to_standard_output() {
+    let workspace = Workspace::new();
+    let page = workspace.succeed(&["man"]).stdout;
+    assert!(page.contains(".TH fewbit 1"), "{page}");
+    for words in ["fewbit\\-quantize(1)", "Exit codes:"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    workspace.succeed(&["man", "-o", "man/man1"]);
+    let names = [
+        "-bench",
+        "-calibrate",
+        "-compare",
+        "-completions",
+        "-doctor",
+        "-embed",
+        "-inspect",
+        "-kernels",
+        "-man",
+        "-quantize",
+        "",
+    ];
+    assert_eq!(
+        workspace.entries("man/man1"),
+        names.map(|name| format!("fewbit{name}.1"))
+    );
+    for name in names {
+        let page = String::from_utf8(workspace.read(&format!("man/man1/fewbit{name}.1"))).unwrap();
+        assert!(!page.contains("one\\-model"), "{name}");
+    }
+    let page = String::from_utf8(workspace.read("man/man1/fewbit-quantize.1")).unwrap();
+    for words in ["fewbit\\-quantize", "\\-\\-min\\-sqnr", "\\-\\-json"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    workspace.write("file", "");
+    let error = workspace.fail(&["man", "-o", "file"]);
+    assert!(
+        error.starts_with("error: file: cannot create the directory"),
+        "{error}"
     );
 }

@@ -32,6 +32,9 @@ fn sizes_of_the_methods_are_what_quantize_writes() {
     assert!(methods.len() >= 8);
     for method in methods {
         let recipe = &method["recipe"];
+        if recipe["method"] == "static" {
+            continue;
+        }
         workspace.write("recipe.json", recipe.to_string());
         let report = workspace
             .succeed(&[
@@ -60,4 +63,36 @@ fn sizes_of_the_methods_are_what_quantize_writes() {
         .map(|tensor| tensor["bytes"].as_u64().unwrap())
         .sum();
     assert_eq!((parts, tensors), (77_536, 77_536));
+}
+
+#[test]
+fn the_size_of_static_is_that_with_every_input_static() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a dog\nthe sea\n");
+    let inspection = workspace.succeed(&["inspect", "model", "--json"]).json();
+    let methods = inspection["methods"].as_array().unwrap();
+    let calibration = [
+        "--calibration",
+        "texts.txt",
+        "--samples",
+        "2",
+        "--min-sqnr=-inf",
+    ];
+    for (label, more) in [
+        ("static", &[][..]),
+        ("static + int8 embeddings", &["--quantize-embeddings"]),
+    ] {
+        let start = [
+            "quantize", "model", "-o", label, "--method", "static", "--json",
+        ];
+        let written = workspace
+            .succeed(&[&start[..], &calibration, more].concat())
+            .json();
+        let planned = methods
+            .iter()
+            .find(|method| method["label"] == label)
+            .unwrap();
+        assert_eq!(planned["output_bytes"], written["output_bytes"], "{label}");
+        assert_eq!(planned["recipe"].get("static_inputs"), None);
+    }
 }

@@ -214,7 +214,7 @@ fn flags_that_do_not_fit_the_method_are_wrong_usage() {
     ");
     insta::assert_snapshot!(refused(&["--method", "nf4", "--quantize-embeddings"]), @"
     error: --quantize-embeddings: does not go with the method `nf4`
-      hint: the bitsandbytes layout has no int8 embeddings: use the method `dynamic` or `weight-only`
+      hint: the bitsandbytes layout has no int8 embeddings: use the method `dynamic`, `static` or `weight-only`
     ");
     insta::assert_snapshot!(refused(&["--method", "fp16", "--skip", "*.key"]), @r#"
     error: --skip: expected no patterns with the method `fp16`, which converts every float tensor, found ["*.key"]

@@ -32,6 +32,94 @@ fn no_such_directory() {
     ");
 }
 
+/// A slip in a path is not sent to the Hub, whether there is a network or not.
+#[test]
+fn a_mistyped_path_is_no_hub_id() {
+    let workspace = Workspace::new();
+    let refused = |model: &str, offline: &str| {
+        let outcome = Outcome::of(
+            workspace
+                .command(&["inspect", model])
+                .env("HF_HUB_OFFLINE", offline)
+                // Nothing listens there.
+                .env("HF_ENDPOINT", "http://127.0.0.1:9"),
+        );
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
+        outcome.stderr
+    };
+    for offline in ["0", "1"] {
+        for model in [
+            "./x",
+            "../x",
+            "/x/y",
+            "x/y/z",
+            "x/",
+            "model/",
+            "a\\b",
+            "~/x",
+            "model/x/y",
+        ] {
+            if workspace.path(model).exists() {
+                continue;
+            }
+            assert_eq!(
+                refused(model, offline),
+                format!(
+                    "error: {model}: no such directory, and not a Hub id\n  hint: a Hub id has the form `owner/name` or `owner/name@revision`\n"
+                )
+            );
+        }
+        assert_eq!(
+            refused("model/absent", offline),
+            "error: model/absent: no such directory, though `model` is one, so that this is not taken for a Hub id\n  hint: check the name; `model/absent@main` names a model on the Hub wherever you are\n"
+        );
+    }
+    assert!(
+        refused("model/absent@main", "0")
+            .contains("http://127.0.0.1:9 cannot be asked for model `model/absent`")
+    );
+    assert!(
+        refused("owner/absent", "0")
+            .contains("http://127.0.0.1:9 cannot be asked for model `owner/absent`")
+    );
+}
+
+#[test]
+fn without_a_home_the_cache_is_not_put_where_the_program_runs() {
+    let workspace = Workspace::new();
+    let run = |arguments: &[&str]| {
+        let mut command = workspace.command(arguments);
+        for variable in [
+            "HF_HOME",
+            "HF_HUB_CACHE",
+            "HUGGINGFACE_HUB_CACHE",
+            "XDG_CACHE_HOME",
+            "HOME",
+            "USERPROFILE",
+        ] {
+            command.env_remove(variable);
+        }
+        Outcome::of(&mut command)
+    };
+    let outcome = run(&["inspect", "someone/some-model"]);
+    assert_eq!(outcome.code, Some(1));
+    insta::assert_snapshot!(outcome.stderr, @"
+    error: no Hugging Face cache: expected HF_HOME (or HF_HUB_CACHE, XDG_CACHE_HOME, HOME) in the environment, found none of them
+      hint: set HF_HOME to a directory that models may be stored in, or name a local directory
+    ");
+    assert_eq!(workspace.entries("."), ["model"]);
+    assert_eq!(run(&["inspect", "model"]).code, Some(0));
+    let doctor = run(&["doctor"]);
+    assert_eq!(doctor.code, Some(0));
+    assert!(
+        doctor
+            .stdout
+            .contains("Hub cache        none: set HF_HOME to download models\n"),
+        "{}",
+        doctor.stdout
+    );
+}
+
 #[test]
 fn a_hub_id_offline() {
     let workspace = Workspace::new();
@@ -297,8 +385,8 @@ fn recipe_files() {
       |
     3 | blocksize = 64
       | ^^^^^^^^^
-    unknown field `blocksize`, expected one of `version`, `method`, `block_size`, `double_quantization`, `quantize_embeddings`, `activations`, `weight_scales`, `reduce_range`, `skip`, `static_inputs`
-      hint: a recipe.toml stands beside every model that fewbit quantized
+    unknown field `blocksize`, expected one of `version`, `method`, `block_size`, `double_quant`, `double_quantization`, `quantize_embeddings`, `activations`, `weight_scales`, `reduce_range`, `skip`, `static_inputs`
+      hint: did you mean `block_size`?
     ");
     workspace.write("future.toml", "version = 2\nmethod = \"nf4\"\n");
     insta::assert_snapshot!(refused("future.toml"), @"

@@ -56,7 +56,7 @@ fn what_holds_no_texts_or_ids_is_refused() {
     let odd = |column: Column| refusal("odd.parquet", column);
     insta::assert_snapshot!(odd(Column::text("body")), @r"
     odd.parquet: expected a column `body`, found `text`, `bytes`, `number`, `null_list`, `null_element`, `empty`, `floats`, `nested`, `structures`, `large`
-      hint: call the column that holds the text `text`, or name it where the command takes --field
+      hint: name the column that holds the text with --field
     ");
     insta::assert_snapshot!(odd(Column::text("text")), @r"
     odd.parquet: row 2: column `text`: expected a string, found null
@@ -73,6 +73,18 @@ fn what_holds_no_texts_or_ids_is_refused() {
     insta::assert_snapshot!(odd(Column::text("structures")), @r"
     odd.parquet: column `structures`: expected strings, found structures of several columns
       hint: name a column of strings
+    ");
+    let numbers = rows(
+        &DataFile::new(golden("odd.parquet"), None),
+        &[Column::number("number")],
+    );
+    assert_eq!(
+        numbers.unwrap(),
+        [1.0, 2.0, 3.0].map(|number| [Cell::Number(number)])
+    );
+    insta::assert_snapshot!(odd(Column::number("text")), @r"
+    odd.parquet: column `text`: expected numbers, found strings
+      hint: name a column of numbers
     ");
     insta::assert_snapshot!(odd(Column::integers("text")), @r"
     odd.parquet: column `text`: expected lists of integers, found strings
@@ -98,10 +110,10 @@ fn what_holds_no_texts_or_ids_is_refused() {
     odd.parquet: row 2: column `null_element`: expected a list of integers, found null at position 2
       hint: remove the row, or name another column
     ");
-    insta::assert_snapshot!(refusal("brotli.parquet", Column::text("text")), @r"
-    brotli.parquet: row group 1: column `text`: expected Parquet, uncompressed or compressed with snappy, gzip or zstd, found Disabled feature at compile time: brotli
-      hint: the file is damaged or written as something else: write it again
-    ");
+    insta::assert_snapshot!(refusal("brotli.parquet", Column::text("text")), @r#"
+    brotli.parquet: row group 1: column `text`: compression: expected one that is supported (none, snappy, gzip and zstd), found brotli, which is not supported
+      hint: write the file again with another, for instance compression="zstd" of pyarrow
+    "#);
 }
 
 /// Bytes that are changed or cut off give an error or other rows, never a panic.

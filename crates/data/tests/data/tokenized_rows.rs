@@ -132,7 +132,7 @@ fn every_refusal_names_row_and_column() {
     ");
     insta::assert_snapshot!(refusal(r#""text""#), @r"
     t.jsonl: line 2: expected a JSON object, found a string
-      hint: every line of a JSONL file is a row
+      hint: every line is a row
     ");
     insta::assert_snapshot!(refusal(r#"{"input_ids": [1, 2], "attention_mask": [1, 1, 1]}"#), @r"
     t.jsonl: line 2: field `attention_mask`: expected 2 numbers, one for each token id, found 3
@@ -179,7 +179,7 @@ fn formats_without_lists_are_refused() {
     let lines = written("t.txt", "1 2 3\n");
     insta::assert_snapshot!(lines.error(read(&lines, &columns)), @r"
     t.txt: expected JSONL or Parquet, where tokenized rows are, found a file of lines
-      hint: name the file *.jsonl or *.parquet
+      hint: name the file *.jsonl, *.json or *.parquet
     ");
     let csv = written("t.csv", "input_ids\n\"[1, 2]\"\n");
     insta::assert_snapshot!(csv.error(read(&csv, &columns)), @r"

@@ -9,7 +9,7 @@ use fewbit_evaluate::{EmbeddingAgreement, SentenceSimilarity};
 use fewbit_model::{Embeddings, EncodeOptions, Encoder, EncoderSpec};
 use fewbit_quantize::calibration::texts::DEFAULT_SEED;
 use fewbit_quantize::calibration::{
-    CalibrationInput, LEAST_SQNR_DB, Sensitivity, calibration_sites, static_recipe,
+    CalibrationInput, Sensitivity, calibration_sites, static_recipe,
 };
 use fewbit_quantize::{
     Backend, Calibrator, Method, ObserverSettings, QuantizePlan, Recipe, quantize_model,
@@ -31,6 +31,8 @@ pub struct CalibrationSweepOptions {
     pub calibration: CalibrationInput,
     /// How many of them are observed together.
     pub calibration_batch: usize,
+    /// Whose weights they have.
+    pub backend: Backend,
     /// How they are observed.
     pub observer: ObserverSettings,
     /// Inputs whose signal to noise ratio with one range is lower are dynamic, in dB.
@@ -52,8 +54,9 @@ impl CalibrationSweepOptions {
             seed: DEFAULT_SEED,
             calibration,
             calibration_batch: CALIBRATION_BATCH,
+            backend: Backend::Native,
             observer: Backend::Native.qconfig().activation(),
-            least_sqnr_db: LEAST_SQNR_DB,
+            least_sqnr_db: Backend::Native.least_sqnr_db(),
             texts: CompareTexts::BuiltIn,
             threads: 1,
             batch_size: EncodeOptions::default().batch_size,
@@ -223,7 +226,7 @@ pub fn calibration_sweep(
             let statistics = calibrator.restart()?;
             let sensitivity = Sensitivity::new(&statistics)?;
             let least = options.least_sqnr_db;
-            let calibrated = sensitivity.recipe(&statistics, least)?;
+            let calibrated = sensitivity.recipe(&statistics, options.backend, least)?;
             let recipe = static_recipe(&checkpoint, &Recipe::new(Method::Static), &calibrated)?;
             let sites = sensitivity.sites();
             runs.push(SweepRun {

@@ -1,38 +1,35 @@
 //! Where the models of a comparison are written.
 
 use crate::Error;
-use fewbit_checkpoint::unfinished::Unfinished;
+use fewbit_checkpoint::temporary_directory::{Purpose, TemporaryDirectory};
+use fewbit_checkpoint::unfinished::CreatedDirectories;
 use fewbit_quantize::Recipe;
 use std::path::{Path, PathBuf};
 
 /// The directory that the models' directories lie in.
 pub(super) enum OutputRoot {
-    Kept(PathBuf),
-    Temporary {
-        directory: tempfile::TempDir,
-        _unfinished: Unfinished,
+    Kept {
+        path: PathBuf,
+        /// Goes where no model was finished in it.
+        _created: CreatedDirectories,
     },
+    Temporary(TemporaryDirectory),
 }
 
 impl OutputRoot {
     pub(super) fn new(keep: Option<&Path>) -> Result<Self, Error> {
         match keep {
-            Some(keep) => {
-                std::fs::create_dir_all(keep).map_err(|error| {
+            Some(keep) => Ok(OutputRoot::Kept {
+                path: keep.to_owned(),
+                _created: CreatedDirectories::create(keep).map_err(|(path, error)| {
                     Error::Compare(format!(
                         "{}: cannot create the directory: {error}\n  hint: name a --keep directory that you may write to",
-                        keep.display()
+                        path.display()
                     ))
-                })?;
-                Ok(OutputRoot::Kept(keep.to_owned()))
-            }
-            None => tempfile::Builder::new()
-                .prefix("fewbit-compare-")
-                .tempdir()
-                .map(|directory| OutputRoot::Temporary {
-                    _unfinished: Unfinished::register(directory.path()),
-                    directory,
-                })
+                })?,
+            }),
+            None => TemporaryDirectory::new(Purpose::Compare)
+                .map(OutputRoot::Temporary)
                 .map_err(|source| Error::Io {
                     path: std::env::temp_dir(),
                     source,
@@ -42,8 +39,8 @@ impl OutputRoot {
 
     pub(super) fn path(&self) -> &Path {
         match self {
-            OutputRoot::Kept(path) => path,
-            OutputRoot::Temporary { directory, .. } => directory.path(),
+            OutputRoot::Kept { path, .. } => path,
+            OutputRoot::Temporary(directory) => directory.path(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Methods as they are typed in a list, and those of a comparison that is told none.
 
 use crate::Error;
-use fewbit_quantize::{Method, Recipe};
+use fewbit_checkpoint::Checkpoint;
+use fewbit_quantize::{Method, QuantizeError, QuantizePlan, Recipe};
+use std::path::Path;
 
 /// What a comparison goes through unless told otherwise: every method, `dynamic` also with int8 embeddings, `nf4` also
 /// with double quantization.
@@ -14,17 +16,22 @@ pub fn default_recipes() -> Vec<Recipe> {
     Recipe::standard().into_iter().filter(wanted).collect()
 }
 
-/// Every method as it may be named in a list: [`Recipe::standard`], and `static` with its variant, which have no scales yet.
-fn known_recipes() -> Vec<Recipe> {
-    let fixed = Recipe::new(Method::Static);
-    let with_embeddings = fixed.clone().with_quantize_embeddings(true);
-    let mut known = Recipe::standard();
-    let after_dynamic = known
-        .iter()
-        .rposition(|recipe| recipe.method == Method::Dynamic);
-    let place = after_dynamic.map_or(known.len(), |last| last + 1);
-    known.splice(place..place, [fixed, with_embeddings]);
-    known
+/// Those of `recipes` that go with the model in `source`: int8 embeddings do not where a head shares their table.
+///
+/// # Errors
+/// The source is not a readable checkpoint.
+pub fn without_shared_embeddings(
+    source: impl AsRef<Path>,
+    mut recipes: Vec<Recipe>,
+) -> Result<Vec<Recipe>, Error> {
+    let checkpoint = Checkpoint::open(source)?;
+    recipes.retain(|recipe| {
+        !matches!(
+            QuantizePlan::new(&checkpoint, recipe),
+            Err(QuantizeError::TiedEmbeddings { .. })
+        )
+    });
+    Ok(recipes)
 }
 
 /// A method as it is typed in a list: `nf4`, `nf4+double`, `dynamic+embeddings`.
@@ -75,7 +82,7 @@ pub fn parse_method(text: &str) -> Result<Recipe, Error> {
         })
         .collect();
     let wanted = words.join("+");
-    let known = known_recipes();
+    let known = Recipe::of_every_method();
     let names: Vec<String> = known.iter().map(method_name).collect();
     let found = known
         .into_iter()

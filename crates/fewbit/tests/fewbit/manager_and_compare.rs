@@ -207,6 +207,54 @@ fn speed_is_taken_in_rounds_and_the_middle_one_counts() {
     );
 }
 
+/// Measures in process, but not everything of every model.
+struct Refusing;
+
+impl Measure for Refusing {
+    fn measure(&mut self, request: &MeasureRequest) -> Result<MeasuredModel, Error> {
+        if request.name == "bf16" {
+            return Err(Error::Measure("no memory left".to_owned()));
+        }
+        InProcess.measure(request)
+    }
+
+    fn speed(&mut self, request: &MeasureRequest) -> Result<Speed, Error> {
+        if request.name == "nf4" {
+            return Err(Error::Measure("no time left".to_owned()));
+        }
+        InProcess.speed(request)
+    }
+}
+
+#[test]
+fn a_method_that_cannot_be_measured_leaves_the_others() {
+    let (_directory, model) = workspace();
+    let methods = [Method::Bf16, Method::Fp16, Method::Nf4];
+    let options = CompareOptions {
+        recipes: methods.map(Recipe::new).to_vec(),
+        texts: CompareTexts::Texts(vec!["a cat sat".to_owned(), "dogs".to_owned()]),
+        ..CompareOptions::default()
+    };
+    let comparison = compare(&model, &options, &mut Refusing, &mut |_| {}).unwrap();
+    let names: Vec<&str> = comparison
+        .rows
+        .iter()
+        .map(|row| row.figures.name.as_str())
+        .collect();
+    assert_eq!(names, ["original", "fp16"]);
+    let failed = |name: &str, error: &str| fewbit::compare::FailedMethod {
+        name: name.to_owned(),
+        error: error.to_owned(),
+    };
+    assert_eq!(
+        comparison.failed,
+        [
+            failed("bf16", "no memory left"),
+            failed("nf4", "no time left")
+        ]
+    );
+}
+
 #[test]
 fn the_gate_names_who_loses_more_than_allowed() {
     let (_directory, model) = workspace();
@@ -382,8 +430,7 @@ fn a_static_model_has_the_scales_that_calibration_chose() {
     assert_eq!(&report.recipe, calibrated.recipe());
     assert!(Encoder::open(&out).is_ok());
     let rows = manager.compare_sizes().unwrap();
-    assert!(
-        rows.iter()
-            .any(|row| row.label == "static" && row.directory.as_deref() == Some(&*out))
-    );
+    let fixed: Vec<_> = rows.iter().filter(|row| row.label == "static").collect();
+    assert_eq!(fixed.len(), 1, "what is written is not planned any more");
+    assert_eq!(fixed[0].directory.as_deref(), Some(&*out));
 }

@@ -10,7 +10,6 @@ use crate::spec::{LayerLinear, LinearModule, about_sizes};
 use crate::{EncoderSpec, LoadLedger, ModelError, tap};
 use fewbit_checkpoint::{Checkpoint, StoredWeight};
 use fewbit_kernels::Kernels;
-use fewbit_numerics::dtype::DType;
 use std::collections::HashSet;
 
 struct Loader<'c> {
@@ -163,8 +162,7 @@ impl<'c> Loader<'c> {
     /// that is there in floats is taken as it is.
     fn stored_table(&mut self, module: &LinearModule) -> Result<StoredWeight<'c>, ModelError> {
         let weight = self.checkpoint.get(&format!("{}.weight", module.name));
-        let float =
-            weight.filter(|view| matches!(view.info.dtype, DType::F32 | DType::F16 | DType::BF16));
+        let float = weight.filter(|view| view.info.is_readable_float());
         let stored = match float {
             Some(view) => {
                 view.expect_shape(&module.shape).map_err(about_sizes)?;

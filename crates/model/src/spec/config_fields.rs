@@ -19,6 +19,19 @@ impl<'a> ConfigFields<'a> {
         Self { file, object }
     }
 
+    /// The file that the fields came from.
+    pub(crate) fn file(&self) -> &'a Path {
+        self.file
+    }
+
+    /// The first field whose name is not `known`, and its value.
+    pub(crate) fn unknown(&self, known: impl Fn(&str) -> bool) -> Option<(&'a str, &'a Value)> {
+        let mut fields = self.object.as_object().into_iter().flatten();
+        fields
+            .find(|(name, _)| !known(name))
+            .map(|(name, value)| (name.as_str(), value))
+    }
+
     /// The value of `field`, if the object has it.
     pub(crate) fn get(&self, field: &str) -> Option<&'a Value> {
         self.object.get(field)

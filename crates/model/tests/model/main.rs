@@ -1,5 +1,6 @@
 //! The crate as its users see it, against the golden files of the real libraries (`golden/README.md`).
 
+mod adapters;
 mod allocations;
 mod architectures;
 mod golden_files;
@@ -11,4 +12,5 @@ mod running;
 mod sentences;
 mod tiny_checkpoint;
 mod tokenization;
+mod tokenizer_settings;
 mod written_by_others;

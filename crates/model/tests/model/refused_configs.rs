@@ -125,6 +125,26 @@ fn texts() {
     "#);
 }
 
+/// A checkpoint of these families has types, which would silently be left out.
+#[test]
+fn no_token_types_are_refused_where_the_family_has_them() {
+    let read = |model_type: &str| {
+        let config = json!({"model_type": model_type, "type_vocab_size": 0});
+        EncoderSpec::from_config(&config, Path::new("config.json"))
+            .map_err(|error| error.to_string())
+    };
+    for family in ["bert", "roberta", "xlm-roberta", "camembert", "electra"] {
+        let text = read(family).expect_err("refused");
+        assert!(
+            text.contains("`type_vocab_size`: expected at least 1, found 0"),
+            "{text}"
+        );
+    }
+    for family in ["distilbert", "mpnet"] {
+        assert!(read(family).is_ok(), "{family}");
+    }
+}
+
 #[test]
 fn harmless_fields_and_spellings_are_accepted() {
     for (field, value) in [
@@ -135,7 +155,6 @@ fn harmless_fields_and_spellings_are_accepted() {
         ("is_decoder", json!(false)),
         ("gradient_checkpointing", json!(true)),
         ("hidden_dropout_prob", json!("ignored")),
-        ("type_vocab_size", json!(0)),
         ("layer_norm_eps", json!(0)),
         ("feed_forward_type", json!("original")),
         ("auto_map", json!({"AutoConfig": "configuration_x.XConfig"})),

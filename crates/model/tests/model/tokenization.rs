@@ -114,7 +114,6 @@ fn refused() {
     let setting = |config: Value| error(&directory(&[("tokenizer_config.json", config)]), 10, none);
     let texts = [
         error(&empty, 10, none),
-        error(&directory(&[]), 9, none),
         error(&directory(&[]), 10, no_room),
         error(
             &directory(&[(
@@ -135,8 +134,8 @@ fn refused() {
             none,
         ),
         error(
-            &directory(&[("added_tokens.json", json!({"<new>": 10}))]),
-            11,
+            &directory(&[("added_tokens.json", json!({"<new>": 12}))]),
+            13,
             none,
         ),
         error(
@@ -175,23 +174,20 @@ fn refused() {
     DIR: expected tokenizer.json, or a WordPiece vocab.txt, found neither
       hint: `AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes tokenizer.json
 
-    DIR/vocab.txt: expected token ids below the model's vocabulary size 9, found 9 for token `.`
-      hint: tokenizer and weights belong to different models, or tokens were added without resizing the embeddings
-
     DIR/vocab.txt: expected room for text beside 2 special tokens, found a limit of 2 tokens
       hint: raise `max_seq_length` or `model_max_length`
 
-    DIR/tokenizer_config.json: `tokenizer_class`: supported is BERT's WordPiece where there is no tokenizer.json, found "BertJapaneseTokenizer"
-      hint: save the tokenizer as tokenizer.json with transformers
+    DIR/tokenizer_config.json: `tokenizer_class`: supported is a tokenizer class of BERT, DistilBERT, ELECTRA, MPNet, RoBERTa, XLM-RoBERTa or CamemBERT, or "PreTrainedTokenizerFast", found "BertJapaneseTokenizer"
+      hint: if tokenizer.json holds all that this class does, name the class "PreTrainedTokenizerFast": the file is then taken as it stands
 
-    DIR/vocab.txt: expected the token `<s>` (`cls_token`), found no such line
-      hint: the special tokens come from special_tokens_map.json or tokenizer_config.json
+    DIR/vocab.txt: expected token ids below the model's vocabulary size 10, found 10 for token `<s>`
+      hint: tokenizer and weights belong to different models, or tokens were added without resizing the embeddings
 
-    DIR/special_tokens_map.json: `cls_token`: expected a token, or an object with `content`, found 4
+    DIR/special_tokens_map.json: `cls_token`: expected a token, or an object with `content` and with `__type` "AddedToken", found 4
       hint: correct the value or fetch the file again
 
-    DIR/added_tokens.json: expected only tokens of vocab.txt, found `<new>`
-      hint: save the tokenizer as tokenizer.json with transformers
+    DIR/added_tokens.json: `<new>`: expected the id 12 for the token `<new>` to be the next free one or the vocabulary's, found 10
+      hint: transformers would give the token another id than the file says; add it again with `add_tokens` and save the tokenizer
 
     DIR/tokenizer_config.json: `do_lower_case`: expected true or false, found "yes"
       hint: correct the value or fetch the file again
@@ -223,11 +219,11 @@ fn refused() {
     DIR/added_tokens.json: expected a JSON object, found a list
       hint: fetch the file again
 
-    DIR/tokenizer.json: expected a tokenizer, found something else: data did not match any variant of untagged enum ModelUntagged at line 1 column 11
+    DIR/tokenizer.json: expected a tokenizer, found something else: invalid type: integer `1`, expected a model at line 1 column 10
       hint: fetch the file again, or write it with a recent version of transformers
 
-    DIR/vocab.txt: expected UTF-8 text: invalid utf-8 sequence of 1 bytes from index 0
-      hint: fetch the file again
+    DIR/vocab.txt: expected a tokenizer, found something else: stream did not contain valid UTF-8
+      hint: fetch the file again, or write it with a recent version of transformers
     "#);
 }
 
@@ -260,8 +256,14 @@ fn settings_beside_tokenizer_json_count() {
             .expect("tokenizes")
             .token_ids
     };
-    assert_eq!(ids(json!({}), false), [2, 1, 5, 3]);
-    assert_eq!(ids(json!({}), true), [2, 4, 5, 3]);
+    // Without a class it is the model's, and lower case its default, whatever tokenizer.json says.
+    assert_eq!(ids(json!({}), false), [2, 4, 5, 3]);
+    let cased = json!({"do_lower_case": false});
+    assert_eq!(ids(cased.clone(), false), [2, 1, 5, 3]);
+    assert_eq!(ids(cased, true), [2, 4, 5, 3]);
+    let as_stored = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
+    assert_eq!(ids(as_stored.clone(), false), [2, 1, 5, 3]);
+    assert_eq!(ids(as_stored, true), [2, 4, 5, 3]);
     assert_eq!(
         ids(
             json!({"tokenizer_class": "BertTokenizer", "do_lower_case": true}),
@@ -285,11 +287,19 @@ fn tokenizer_json(parts: &Value) -> Value {
     tokenizer
 }
 
+/// The class that takes tokenizer.json as it stands, with its types.
+fn as_stored() -> Value {
+    json!({"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "token_type_ids"]})
+}
+
 /// Where the tokenizers crate panics, and where a template adds what the model does not have, opening is an error.
 #[test]
 fn damaged_tokenizer_files_are_refused_when_they_are_opened() {
     let refused = |parts: Value| {
-        let directory = directory(&[("tokenizer.json", tokenizer_json(&parts))]);
+        let directory = directory(&[
+            ("tokenizer.json", tokenizer_json(&parts)),
+            ("tokenizer_config.json", as_stored()),
+        ]);
         error(&directory, 10, TextSettings::default())
     };
     let template = |pieces: Value, ids: &[u32]| {
@@ -338,13 +348,33 @@ fn damaged_tokenizer_files_are_refused_when_they_are_opened() {
     "#);
 }
 
+/// A tokenizer may have tokens that the model has no row for; only texts with one of them cannot be run.
+#[test]
+fn a_token_without_a_row_is_an_error_of_the_text_that_has_it() {
+    let directory = directory(&[]);
+    let tokenizer =
+        TextTokenizer::open(directory.path(), &spec(9), TextSettings::default()).expect("opens");
+    assert_eq!(
+        tokenizer.tokenize("the cat sat").expect("fits").token_ids,
+        [2, 5, 6, 8, 3]
+    );
+    let error = tokenizer.tokenize("the cat sat.").expect_err("no row");
+    insta::assert_snapshot!(error, @r#"
+    text "the cat sat.": expected token ids below the model's vocabulary size 9, found 9 for token `.`
+      hint: the tokenizer has more tokens than the model has rows of word embeddings: leave out such texts, or use the tokenizer of the model
+    "#);
+}
+
 /// Without an unknown token some texts cannot be tokenized; the others can.
 #[test]
 fn a_tokenizer_without_an_unknown_token_opens() {
     let mut file = tokenizer_json(&json!({}));
     file["model"]["vocab"] = json!({"the": 4, "cat": 5});
     let tokenizer = open(
-        &directory(&[("tokenizer.json", file)]),
+        &directory(&[
+            ("tokenizer.json", file),
+            ("tokenizer_config.json", as_stored()),
+        ]),
         TextSettings::default(),
     )
     .expect("opens");
@@ -355,4 +385,118 @@ fn a_tokenizer_without_an_unknown_token_opens() {
         error,
         @r#"text "the dog": the tokenizer failed: WordPiece error: Missing [UNK] token from the vocabulary"#
     );
+}
+
+/// Files that contradict themselves or are broken, and what is said about them.
+#[test]
+fn settings_that_cannot_be_followed_are_refused() {
+    let tokenizer = || tokenizer_json(&json!({}));
+    let refused = |files: &[(&str, Value)]| error(&directory(files), 20, TextSettings::default());
+    let config = |config: Value| {
+        refused(&[
+            ("tokenizer.json", tokenizer()),
+            ("tokenizer_config.json", config),
+        ])
+    };
+    let added = |id: &str, content: &str| {
+        config(json!({"added_tokens_decoder": {id: {"content": content}}}))
+    };
+    let truncated = directory(&[("tokenizer.json", tokenizer())]);
+    let mut text = tokenizer().to_string();
+    text.truncate(text.len() / 2);
+    std::fs::write(truncated.path().join("tokenizer.json"), text).expect("written");
+    let half = directory(&[]);
+    std::fs::write(half.path().join("added_tokens.json"), "{\"<new>\": 1").expect("written");
+    let texts = [
+        config(json!({"tokenizer_class": "NoSuchTokenizer"})),
+        config(json!({"tokenizer_class": "RobertaTokenizer"})),
+        config(json!({"tokenizer_class": 7})),
+        added("9", "<new>"),
+        added("2", "<new>"),
+        added("x", "<new>"),
+        config(json!({"added_tokens_decoder": {"6": {"content": "<new>", "lstrip": "no"}}})),
+        config(json!({"cls_token": {"content": "[CLS]"}})),
+        config(json!({"extra_special_tokens": "<new>"})),
+        config(json!({"padding_side": "both"})),
+        config(json!({"split_special_tokens": null})),
+        config(json!({"init_inputs": ["vocab.txt"]})),
+        config(json!({"fast_tokenizer_files": ["tokenizer.4.0.0.json"]})),
+        refused(&[
+            ("tokenizer.json", tokenizer()),
+            ("added_tokens.json", json!({"<new>": -1})),
+        ]),
+        refused(&[("tokenizer_config.json", json!({"vocab": {"the": 0}}))]),
+        refused(&[("tokenizer_config.json", as_stored())]),
+        refused(&[(
+            "config.json",
+            json!({"tokenizer_class": "XLMRobertaTokenizer"}),
+        )]),
+        refused(&[(
+            "config.json",
+            json!({"tokenizer_class": "RobertaTokenizer"}),
+        )]),
+        error(&truncated, 20, TextSettings::default()),
+        error(&half, 20, TextSettings::default()),
+    ];
+    insta::assert_snapshot!(texts.join("\n\n"), @r#"
+    DIR/tokenizer_config.json: `tokenizer_class`: supported is a tokenizer class of BERT, DistilBERT, ELECTRA, MPNet, RoBERTa, XLM-RoBERTa or CamemBERT, or "PreTrainedTokenizerFast", found "NoSuchTokenizer"
+      hint: if tokenizer.json holds all that this class does, name the class "PreTrainedTokenizerFast": the file is then taken as it stands
+
+    DIR/tokenizer.json: expected a BPE model, which RobertaTokenizer is built from, found a WordPiece model
+      hint: name the class of this tokenizer in `tokenizer_class` of tokenizer_config.json; "PreTrainedTokenizerFast" takes tokenizer.json as it stands
+
+    DIR/tokenizer_config.json: `tokenizer_class`: expected the name of a class, found 7
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `added_tokens_decoder.9`: expected the id 9 for the token `<new>` to be the next free one or the vocabulary's, found 6
+      hint: transformers would give the token another id than the file says; add it again with `add_tokens` and save the tokenizer
+
+    DIR/tokenizer_config.json: `added_tokens_decoder.2`: expected the id 2 for the token `<new>` to be the next free one or the vocabulary's, found 6
+      hint: transformers would give the token another id than the file says; add it again with `add_tokens` and save the tokenizer
+
+    DIR/tokenizer_config.json: `added_tokens_decoder.x`: expected a token id, found "x"
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `added_tokens_decoder.6.lstrip`: expected true or false, found "no"
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `cls_token`: expected a token, or an object with `content` and with `__type` "AddedToken", found {"content":"[CLS]"}
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `extra_special_tokens`: expected a list of tokens, found "<new>"
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `padding_side`: expected "left" or "right", found "both"
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `split_special_tokens`: expected true or false, found null
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `init_inputs`: supported is an empty list, found ["vocab.txt"]
+      hint: remove the field, or save the tokenizer with a recent version of transformers
+
+    DIR/tokenizer_config.json: `fast_tokenizer_files`: supported is ["tokenizer.json"], found ["tokenizer.4.0.0.json"]
+      hint: remove the field, or save the tokenizer with a recent version of transformers
+
+    DIR/added_tokens.json: `<new>`: expected a token id, found -1
+      hint: correct the value or fetch the file again
+
+    DIR/tokenizer_config.json: `vocab`: supported is a vocabulary in a file of its own, found {"the":0}
+      hint: save the tokenizer as tokenizer.json with transformers
+
+    DIR: expected tokenizer.json, which `tokenizer_class` "PreTrainedTokenizerFast" reads, found none
+      hint: `AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes tokenizer.json
+
+    DIR: expected tokenizer.json, found none; fewbit does not read sentencepiece's files
+      hint: `AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes tokenizer.json
+
+    DIR: expected tokenizer.json, or vocab.json and merges.txt of a BPE, found neither
+      hint: `AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes tokenizer.json
+
+    DIR/tokenizer.json: expected a tokenizer, found something else: EOF while parsing a string at line 1 column 173
+      hint: fetch the file again, or write it with a recent version of transformers
+
+    DIR/added_tokens.json: expected JSON: EOF while parsing an object at line 1 column 11
+      hint: fetch the file again
+    "#);
 }

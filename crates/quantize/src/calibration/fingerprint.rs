@@ -21,7 +21,7 @@ pub(super) fn fingerprint(
             view.info.shape,
             view.info.dtype.name()
         ));
-        hash.update(view.bytes);
+        hash.update(&view.bytes()?);
     }
     Ok(hexadecimal(&hash.finalize()))
 }

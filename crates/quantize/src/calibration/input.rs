@@ -9,7 +9,7 @@ use fewbit_model::{Encoder, EncoderSpec, RaggedBatch};
 use sha2::{Digest, Sha256};
 
 use super::fingerprint::hexadecimal;
-use super::texts::CalibrationFile;
+use super::texts::{CalibrationFile, Drawn, SampleSize};
 use super::tokens::TokenizedFile;
 use crate::QuantizeError;
 
@@ -63,20 +63,51 @@ impl CalibrationInput {
         }
     }
 
-    /// Draws `samples` texts or rows for the model of `spec`.
+    /// Draws texts or rows for the model of `spec`.
     ///
     /// # Errors
-    /// Those of [`CalibrationFile::sample`] and [`TokenizedFile::sample`].
+    /// Those of [`CalibrationFile::draw`] and [`TokenizedFile::draw`].
+    pub fn draw(
+        &self,
+        size: SampleSize,
+        seed: u64,
+        spec: &EncoderSpec,
+    ) -> Result<Drawn<CalibrationSamples>, QuantizeError> {
+        Ok(match self {
+            Self::Texts(file) => {
+                let Drawn {
+                    samples,
+                    blank,
+                    seen,
+                } = file.draw(size, seed)?;
+                Drawn {
+                    samples: CalibrationSamples::Texts(samples),
+                    blank,
+                    seen,
+                }
+            }
+            Self::Tokens(file) => {
+                let (rows, seen) = file.draw(size, seed, spec)?;
+                Drawn {
+                    samples: CalibrationSamples::Tokens(rows),
+                    blank: 0,
+                    seen,
+                }
+            }
+        })
+    }
+
+    /// [`CalibrationInput::draw`] of exactly `samples`.
+    ///
+    /// # Errors
+    /// The same.
     pub fn sample(
         &self,
         samples: usize,
         seed: u64,
         spec: &EncoderSpec,
     ) -> Result<CalibrationSamples, QuantizeError> {
-        Ok(match self {
-            Self::Texts(file) => CalibrationSamples::Texts(file.sample(samples, seed)?),
-            Self::Tokens(file) => CalibrationSamples::Tokens(file.sample(samples, seed, spec)?),
-        })
+        Ok(self.draw(SampleSize::Exactly(samples), seed, spec)?.samples)
     }
 }
 

@@ -1,32 +1,25 @@
 //! JSON files of calibration.
 
-use std::io::Write;
 use std::path::Path;
 
-use fewbit_checkpoint::unfinished::Unfinished;
+use fewbit_checkpoint::output_file::OutputFile;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::QuantizeError;
 
-/// Writes `value` to a file beside `path` first and then puts it in its place, so that there is the old file or the new one, whenever the
-/// program or the machine stops.
-pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), QuantizeError> {
-    let io = |source| QuantizeError::Io {
-        path: path.to_owned(),
-        source,
-    };
+/// Writes `value` to `path` as a whole; then, in the same step for whoever stops the program, does `after`. Without `replace`, a file
+/// that is there already stays and is an error.
+pub(super) fn write<T>(
+    path: &Path,
+    value: &impl Serialize,
+    replace: bool,
+    after: impl FnOnce() -> T,
+) -> Result<T, QuantizeError> {
     let text = serde_json::to_vec(value).expect("finite numbers and names are valid JSON");
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-    let _unfinished = Unfinished::register(file.path());
-    file.write_all(&text).map_err(io)?;
-    file.as_file().sync_all().map_err(io)?;
-    file.persist(path).map_err(|error| io(error.error))?;
-    Ok(())
+    let mut file = OutputFile::create(path, replace)?;
+    file.append(&text)?;
+    Ok(file.commit_and(after)?)
 }
 
 /// Reads a value that [`write`] wrote: `expected`, in words.

@@ -16,7 +16,7 @@
 //! and int8 embeddings included. It costs one pass over the texts for each site, on int8 weights.
 
 use fewbit_checkpoint::stored_weight::Int8Activations;
-use fewbit_checkpoint::unfinished::Unfinished;
+use fewbit_checkpoint::temporary_directory::{Purpose, TemporaryDirectory};
 use fewbit_model::{Embeddings, EncodeOptions, Encoder, ModelError};
 use fewbit_numerics::error_statistics::cosine;
 use std::collections::BTreeMap;
@@ -89,8 +89,7 @@ impl Calibrator {
 struct DynamicModel {
     /// Goes first, as it may have mapped files of the directory.
     encoder: Encoder,
-    _unfinished: Unfinished,
-    _directory: tempfile::TempDir,
+    _directory: TemporaryDirectory,
 }
 
 impl DynamicModel {
@@ -101,19 +100,15 @@ impl DynamicModel {
             static_inputs: BTreeMap::new(),
             ..recipe.clone()
         };
-        let directory = tempfile::Builder::new()
-            .prefix("fewbit-sensitivity-")
-            .tempdir()
-            .map_err(|source| QuantizeError::Io {
+        let directory =
+            TemporaryDirectory::new(Purpose::Sensitivity).map_err(|source| QuantizeError::Io {
                 path: std::env::temp_dir(),
                 source,
             })?;
-        let unfinished = Unfinished::register(directory.path());
         let model = directory.path().join("model");
         quantize_model(source, &recipe, &model, false, &mut |_, _, _| {})?;
         Ok(DynamicModel {
             encoder: Encoder::open(&model)?,
-            _unfinished: unfinished,
             _directory: directory,
         })
     }

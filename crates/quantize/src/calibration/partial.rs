@@ -108,7 +108,7 @@ impl PartialCalibration {
     /// Writes what `run` has seen so far. The file is replaced as a whole: an interruption leaves the one before.
     ///
     /// # Errors
-    /// [`QuantizeError::Io`]
+    /// [`QuantizeError::Checkpoint`]
     pub fn write(
         path: &Path,
         run: &CalibrationRun,
@@ -119,7 +119,7 @@ impl PartialCalibration {
             run: &'a CalibrationRun,
             statistics: &'a CalibrationStatistics,
         }
-        json_file::write(path, &Partial { run, statistics })
+        json_file::write(path, &Partial { run, statistics }, true, || ())
     }
 
     /// Reads a file that [`write`](Self::write) wrote.

@@ -12,7 +12,7 @@ use crate::observers::{Mse, ObserverError, ParameterRule, Statistics, ValueRange
 
 /// Sums over all values of a site. Those of two streams add up, to the rounding of a sum of float64.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "SavedNoise")]
 pub(super) struct QuantizationNoise {
     values: u64,
     /// sum x^2
@@ -20,8 +20,51 @@ pub(super) struct QuantizationNoise {
     /// sum (x - x')^2, x' being quantized with a range for each token
     per_token: f64,
     /// The values, unless the observer of the site itself keeps them in this form.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     histogram: Option<Mse>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedNoise {
+    values: u64,
+    signal: f64,
+    per_token: f64,
+    #[serde(default)]
+    histogram: Option<Mse>,
+}
+
+impl TryFrom<SavedNoise> for QuantizationNoise {
+    type Error = ObserverError;
+
+    fn try_from(saved: SavedNoise) -> Result<Self, ObserverError> {
+        let SavedNoise {
+            values,
+            signal,
+            per_token,
+            histogram,
+        } = saved;
+        for (field, sum) in [("signal", signal), ("per_token", per_token)] {
+            if !(sum >= 0.0 && sum.is_finite()) {
+                return Err(ObserverError::Damaged {
+                    field,
+                    expected: "a finite sum of squares".to_owned(),
+                    found: sum.to_string(),
+                });
+            }
+        }
+        Ok(Self {
+            values,
+            signal,
+            per_token,
+            histogram,
+        })
+    }
+}
+
+/// The sum of two sums of squares. Squares of 32-bit floats do not overflow it but in damaged files, and JSON has no infinity.
+fn finite_sum(here: f64, more: f64) -> f64 {
+    (here + more).min(f64::MAX)
 }
 
 impl QuantizationNoise {
@@ -61,9 +104,9 @@ impl QuantizationNoise {
 
     /// Takes in what another has seen beside an observer of the same kind.
     pub(super) fn merge(&mut self, other: &Self) {
-        self.values += other.values;
-        self.signal += other.signal;
-        self.per_token += other.per_token;
+        self.values = self.values.saturating_add(other.values);
+        self.signal = finite_sum(self.signal, other.signal);
+        self.per_token = finite_sum(self.per_token, other.per_token);
         if let (Some(here), Some(more)) = (&mut self.histogram, &other.histogram) {
             here.merge(more);
         }

@@ -18,7 +18,7 @@
 use serde::Serialize;
 
 use super::CalibrationStatistics;
-use crate::{QuantizeError, Recipe};
+use crate::{Backend, QuantizeError, Recipe};
 
 /// The least ratio of signal to noise, in dB, of a site that stays static: the noise then has at most 1/1000 of the signal's energy.
 pub const LEAST_SQNR_DB: f64 = 30.0;
@@ -47,6 +47,31 @@ impl SiteSensitivity {
     }
 }
 
+/// The static sites whose ratio of signal to noise is low: what a backend costs that makes every input static.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NoisyStaticSites {
+    /// How many there are.
+    pub count: usize,
+    /// The one with the least ratio.
+    pub worst: SiteSensitivity,
+}
+
+impl NoisyStaticSites {
+    /// Those of `sites` that are static with `least_sqnr_db` although they would be dynamic with [`LEAST_SQNR_DB`]; none if there is none.
+    pub fn among(sites: &[SiteSensitivity], least_sqnr_db: f64) -> Option<Self> {
+        let noisy = || {
+            sites
+                .iter()
+                .filter(|site| site.is_dynamic(LEAST_SQNR_DB) && !site.is_dynamic(least_sqnr_db))
+        };
+        let worst = noisy().min_by(|a, b| a.static_sqnr_db.total_cmp(&b.static_sqnr_db))?;
+        Some(Self {
+            count: noisy().count(),
+            worst: worst.clone(),
+        })
+    }
+}
+
 /// What the calibrated ranges cost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sensitivity {
@@ -68,13 +93,15 @@ impl Sensitivity {
         &self.sites
     }
 
-    /// The recipe in which the sites that do not tolerate a static range are dynamic.
+    /// The recipe in which the sites that do not tolerate a static range are dynamic, and weights have the scales of `backend`, whose
+    /// [`least_sqnr_db`](Backend::least_sqnr_db) is what `least_sqnr_db` is by default.
     ///
     /// # Errors
     /// [`QuantizeError::Calibration`] if that leaves no static site.
     pub fn recipe(
         &self,
         statistics: &CalibrationStatistics,
+        backend: Backend,
         least_sqnr_db: f64,
     ) -> Result<Recipe, QuantizeError> {
         let dynamic: Vec<&str> = self
@@ -87,12 +114,21 @@ impl Sensitivity {
             return Err(QuantizeError::Calibration {
                 place: "sensitivity".to_owned(),
                 expected: format!("a site with a static SQNR of at least {least_sqnr_db} dB"),
-                found: "none".to_owned(),
-                hint:
-                    "the model has no layer whose inputs one range fits: use the method `dynamic`"
-                        .to_owned(),
+                found: self.worst_and_best(),
+                hint: "use the method `dynamic`, which needs no ranges; a lower --min-sqnr keeps more inputs static, --min-sqnr=-inf all of them"
+                    .to_owned(),
             });
         }
-        statistics.recipe_without(|site| dynamic.contains(&site))
+        let recipe = statistics.recipe_without(|site| dynamic.contains(&site))?;
+        Ok(recipe.with_weight_scales(backend.qconfig().weight_scales()))
+    }
+
+    fn worst_and_best(&self) -> String {
+        let ratios = || self.sites.iter().map(|site| site.static_sqnr_db);
+        let (least, greatest) = (
+            ratios().fold(f64::INFINITY, f64::min),
+            ratios().fold(f64::NEG_INFINITY, f64::max),
+        );
+        format!("none: they have {least:.1} to {greatest:.1} dB")
     }
 }

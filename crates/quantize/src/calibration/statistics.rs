@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fewbit_numerics::affine::CodeRange;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::CalibrationSite;
 use super::json_file;
@@ -20,6 +21,7 @@ pub const STATISTICS_VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CalibrationStatistics {
+    #[serde(deserialize_with = "this_version")]
     version: u32,
     /// SHA-256 of the weights of the linear layers.
     model: String,
@@ -41,6 +43,15 @@ struct SiteStatistics {
     statistics: Statistics,
     /// What quantizing costs.
     noise: QuantizationNoise,
+}
+
+fn this_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match u32::deserialize(deserializer)? {
+        STATISTICS_VERSION => Ok(STATISTICS_VERSION),
+        other => Err(D::Error::custom(format!(
+            "version {other}, of another fewbit, where {STATISTICS_VERSION} is read"
+        ))),
+    }
 }
 
 impl CalibrationStatistics {
@@ -114,8 +125,8 @@ impl CalibrationStatistics {
     }
 
     pub(super) fn count(&mut self, samples: usize, tokens: usize) {
-        self.samples += samples as u64;
-        self.tokens += tokens as u64;
+        self.samples = self.samples.saturating_add(samples as u64);
+        self.tokens = self.tokens.saturating_add(tokens as u64);
     }
 
     pub(super) fn expect_samples(&self) -> Result<(), QuantizeError> {
@@ -140,11 +151,6 @@ impl CalibrationStatistics {
                 hint: hint.to_owned(),
             })
         };
-        if self.version != other.version {
-            let versions = (self.version.to_string(), other.version.to_string());
-            let hint = "the file was written by another version of fewbit: collect it again";
-            return differs("version", versions.0, versions.1, hint);
-        }
         let names = |statistics: &Self| -> Vec<String> {
             statistics
                 .sites
@@ -178,8 +184,8 @@ impl CalibrationStatistics {
             here.noise.merge(&there.noise);
         }
         self.sites = merged;
-        self.samples += other.samples;
-        self.tokens += other.tokens;
+        self.samples = self.samples.saturating_add(other.samples);
+        self.tokens = self.tokens.saturating_add(other.tokens);
         Ok(())
     }
 
@@ -251,7 +257,8 @@ impl CalibrationStatistics {
             .collect()
     }
 
-    /// The recipe in which every site is static.
+    /// The recipe in which every site is static and weights have a scale for each channel.
+    /// [`Sensitivity::recipe`](super::Sensitivity::recipe) is the one with a backend's defaults.
     ///
     /// # Errors
     /// [`QuantizeError::Calibration`] before any text.
@@ -290,8 +297,28 @@ impl CalibrationStatistics {
     /// Writes the statistics as JSON, to a file beside it first, so that an interruption leaves the old one.
     ///
     /// # Errors
-    /// [`QuantizeError::Io`]
+    /// [`QuantizeError::Checkpoint`]
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), QuantizeError> {
-        json_file::write(path.as_ref(), self)
+        json_file::write(path.as_ref(), self, true, || ())
+    }
+
+    /// Writes the statistics of a finished calibration, where no file is yet, and removes the partial ones that it saved on the way.
+    /// Whatever stops the program, there are the partial statistics or the whole ones.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Checkpoint`]; [`QuantizeError::Io`] if the partial statistics cannot be removed.
+    pub fn write_in_place_of(
+        &self,
+        partial: &Path,
+        path: impl AsRef<Path>,
+    ) -> Result<(), QuantizeError> {
+        let remove = || match std::fs::remove_file(partial) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        json_file::write(path.as_ref(), self, false, remove)?.map_err(|source| QuantizeError::Io {
+            path: partial.to_owned(),
+            source,
+        })
     }
 }

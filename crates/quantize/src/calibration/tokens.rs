@@ -7,10 +7,10 @@ use fewbit_data::{DataFile, FileFormat, TokenColumns, TokenLimits, TokenRow};
 use fewbit_model::EncoderSpec;
 
 use super::reservoir::Reservoir;
-use super::texts::expect_samples;
+use super::texts::{SampleSize, expect_samples};
 use crate::QuantizeError;
 
-/// A file of token ids: JSONL (`.jsonl`, `.ndjson`, or any name that tells nothing) or Parquet (`.parquet`).
+/// A file of token ids: JSONL (`.jsonl`, `.ndjson`, or any name that tells nothing), JSON (`.json`) or Parquet (`.parquet`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenizedFile {
     path: PathBuf,
@@ -22,9 +22,9 @@ impl TokenizedFile {
     /// The file at `path`, and where it has ids, mask and types.
     pub fn new(path: impl Into<PathBuf>, columns: TokenColumns) -> Self {
         let path = path.into();
-        let format = FileFormat::of(&path).unwrap_or(FileFormat::Jsonl);
+        let format = FileFormat::of_rows(&path, true);
         Self {
-            file: DataFile::new(&path, Some(format)).refuse_blank_lines(),
+            file: DataFile::new(&path, Some(format)),
             path,
             columns,
         }
@@ -40,28 +40,29 @@ impl TokenizedFile {
         &self.columns
     }
 
-    /// Draws `samples` rows as [`CalibrationFile::sample`](super::texts::CalibrationFile::sample) draws texts, without their padding. Every
-    /// row has to be one that the model of `spec` can run, drawn or not.
+    /// Draws rows as [`CalibrationFile::draw`](super::texts::CalibrationFile::draw) draws texts, without their padding; also says how many
+    /// there were. Every row has to be one that the model of `spec` can run, drawn or not.
     ///
     /// # Errors
     /// Those of [`for_each_token_row`]; [`QuantizeError::Calibration`] for a file of fewer rows than asked.
-    pub fn sample(
+    pub fn draw(
         &self,
-        samples: usize,
+        size: SampleSize,
         seed: u64,
         spec: &EncoderSpec,
-    ) -> Result<Vec<TokenRow>, QuantizeError> {
+    ) -> Result<(Vec<TokenRow>, usize), QuantizeError> {
         let limits = TokenLimits {
             vocabulary_size: spec.vocab_size,
             max_tokens: spec.positions.max_tokens(),
             token_types: spec.token_types.max(1),
         };
-        let mut drawn = Reservoir::new(samples, seed);
+        let mut drawn = Reservoir::new(size.most(), seed);
         for_each_token_row(&self.file, &self.columns, limits, &mut |row| {
             drawn.take(row);
             Ok(())
         })?;
-        expect_samples(&self.path, samples, drawn.seen(), "rows")?;
-        Ok(drawn.into_items())
+        let seen = drawn.seen();
+        expect_samples(&self.path, size, seen, "rows")?;
+        Ok((drawn.into_items(), seen))
     }
 }

@@ -8,45 +8,54 @@ use fewbit_numerics::half_precision::{
 
 use super::slices::Slices;
 use super::{Outcome, Output};
-use crate::QuantizeError;
 use crate::config_file::transformers_name;
+use crate::{PlanRow, QuantizeError};
 use fewbit_numerics::error_statistics::ErrorSums;
 
-/// Writes the tensor as it is. F32, F16 and BF16 tensors must be finite; what others hold is not looked at.
+/// Writes the tensor as it is. Floats of the encoder must be finite; what other tensors hold is carried over, and NaN and infinity
+/// in them are reported.
 pub(super) fn keep(
     view: &TensorView<'_>,
+    row: &PlanRow,
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
-    if matches!(view.info.dtype, DType::F32 | DType::F16 | DType::BF16) {
-        let mut slices = Slices::new(view, 1);
-        while slices.next_slice()?.is_some() {}
+    let mut outcome = Outcome::default();
+    if view.info.is_readable_float() {
+        let mut slices = Slices::of_row(view, row);
+        while let Some((start, values)) = slices.next_slice()? {
+            outcome.note_non_finite(view, start, values);
+        }
     }
-    output.writer.write_tensor(&view.info.name, view.bytes)?;
-    output.advance(view.bytes.len(), &view.info.name);
-    Ok(Outcome::default())
+    let bytes = view.bytes()?;
+    output.writer.write_tensor(&view.info.name, &bytes)?;
+    output.advance(bytes.len(), &view.info.name);
+    Ok(outcome)
 }
 
-/// Rounds the tensor to fp16 or bf16.
+/// Rounds the tensor to fp16 or bf16, or one in F64 to f32.
 pub(super) fn convert(
     view: &TensorView<'_>,
+    row: &PlanRow,
     dtype: DType,
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
     let name = &view.info.name;
-    let mut slices = Slices::new(view, 1);
+    let mut slices = Slices::of_row(view, row);
     let mut error = ErrorSums::default();
-    let mut underflowed = 0;
+    let mut outcome = Outcome::default();
     let (mut bytes, mut rounded) = (Vec::new(), Vec::new());
     while let Some((start, values)) = slices.next_slice()? {
         bytes.resize(dtype.bytes() * values.len(), 0);
         rounded.resize(values.len(), 0.0);
         let losses = narrow(values, dtype, &mut bytes, &mut rounded);
+        let overflows = |(value, rounded): (&f32, &f32)| value.is_finite() && rounded.is_infinite();
         if losses.overflowed > 0
-            && let Some(offset) = rounded.iter().position(|value| value.is_infinite())
+            && let Some(offset) = values.iter().zip(&rounded).position(overflows)
         {
             return Err(overflow(view, dtype, start + offset, values[offset]));
         }
-        underflowed += losses.underflowed;
+        outcome.underflowed += losses.underflowed;
+        outcome.note_non_finite(view, start, values);
         error.add(values, &rounded);
         output
             .writer
@@ -56,15 +65,22 @@ pub(super) fn convert(
     if view.element_count() == 0 {
         output.writer.write_tensor(name, &[])?;
     }
-    Ok(Outcome {
-        error: Some(error.statistics()),
-        underflowed,
-    })
+    // There is no error figure of numbers that are none.
+    if outcome.non_finite.is_none() {
+        outcome.error = Some(error.statistics());
+    }
+    Ok(outcome)
 }
 
 /// `values` as `dtype`, and what a reader gets back.
 fn narrow(values: &[f32], dtype: DType, bytes: &mut [u8], rounded: &mut [f32]) -> ConversionLosses {
-    if dtype == DType::F16 {
+    if dtype == DType::F32 {
+        for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+            *bytes = value.to_le_bytes();
+        }
+        rounded.copy_from_slice(values);
+        ConversionLosses::default()
+    } else if dtype == DType::F16 {
         let losses = f32_to_f16_bytes(values, bytes);
         f16_bytes_to_f32(bytes, rounded);
         losses

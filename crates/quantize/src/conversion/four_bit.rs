@@ -37,7 +37,7 @@ pub(super) fn quantize(
     output.write_all(&layout.encode(module_name(view), shape, blocks))?;
     Ok(Outcome {
         error: Some(error),
-        underflowed: 0,
+        ..Outcome::default()
     })
 }
 

@@ -45,7 +45,7 @@ pub(super) fn quantize(
     }
     Ok(Outcome {
         error: Some(error.statistics()),
-        underflowed: 0,
+        ..Outcome::default()
     })
 }
 

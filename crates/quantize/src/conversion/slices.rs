@@ -2,15 +2,18 @@
 
 use fewbit_checkpoint::{CheckpointError, TensorView};
 
+use crate::PlanRow;
+
 /// Elements of a slice, where the granule allows: 1 MiB of f32.
 const SLICE_ELEMENTS: usize = 1 << 18;
 
-/// Slices of a float tensor, in order, widened to f32 and known to be finite.
+/// Slices of a float tensor, in order, widened to f32 and, where the encoder uses the tensor, known to be finite.
 pub(super) struct Slices<'a> {
     view: &'a TensorView<'a>,
     buffer: Vec<f32>,
     slice_elements: usize,
     next: usize,
+    must_be_finite: bool,
 }
 
 impl<'a> Slices<'a> {
@@ -23,13 +26,22 @@ impl<'a> Slices<'a> {
             buffer: Vec::new(),
             slice_elements: slice_elements.min(view.element_count()).max(1),
             next: 0,
+            must_be_finite: true,
+        }
+    }
+
+    /// Slices of a tensor that stays float. A tensor that the encoder does not use may hold anything.
+    pub(super) fn of_row(view: &'a TensorView<'a>, row: &PlanRow) -> Self {
+        Self {
+            must_be_finite: row.is_of_the_encoder(),
+            ..Self::new(view, 1)
         }
     }
 
     /// The next slice: index of its first element in the flattened tensor, and its values.
     ///
     /// # Errors
-    /// NaN or infinity, named by tensor and index; a dtype that is no readable float.
+    /// NaN or infinity where they may not be, named by tensor and index; a dtype that is no readable float.
     pub(super) fn next_slice(&mut self) -> Result<Option<(usize, &[f32])>, CheckpointError> {
         let start = self.next;
         let length = self.slice_elements.min(self.view.element_count() - start);
@@ -37,7 +49,11 @@ impl<'a> Slices<'a> {
             return Ok(None);
         }
         self.buffer.resize(length, 0.0);
-        self.view.read_finite_range(start, &mut self.buffer)?;
+        if self.must_be_finite {
+            self.view.read_finite_range(start, &mut self.buffer)?;
+        } else {
+            self.view.read_f32_range(start, &mut self.buffer)?;
+        }
         self.next += length;
         Ok(Some((start, &self.buffer)))
     }

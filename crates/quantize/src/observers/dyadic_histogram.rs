@@ -227,6 +227,14 @@ impl TryFrom<SavedDyadicHistogram> for DyadicHistogram {
                 found: format!("{} of the exponent {exponent}", counts.len()),
             });
         }
+        // Both ends of the range are values that were counted.
+        if range.is_some() && counts.iter().all(|&count| count == 0) {
+            return Err(ObserverError::Damaged {
+                field: "counts",
+                expected: "those of the values that have the range".to_owned(),
+                found: "zeros".to_owned(),
+            });
+        }
         Ok(Self {
             range,
             exponent,

@@ -25,6 +25,9 @@ mod regridding;
 /// Number of bins: PyTorch's default.
 pub const HISTOGRAM_BINS: usize = 2048;
 
+/// 2^64 values, more than there can be. Only counts of damaged files reach it; without a bound their sums would be infinite.
+const MOST_VALUES: f32 = u64::MAX as f32;
+
 /// A histogram over the range seen so far, and the range that PyTorch's `HistogramObserver` chooses from it.
 ///
 /// `merge(a, b)` is like having seen both streams up to where in the grid a value is counted: each time the grid changes, the counts of a
@@ -63,7 +66,7 @@ impl Histogram {
         count_over(values, range, &mut counts);
         self.regrid(range);
         for (sum, count) in self.counts.iter_mut().zip(counts) {
-            *sum += count as f32;
+            *sum = (*sum + count as f32).min(MOST_VALUES);
         }
         Ok(())
     }
@@ -79,7 +82,7 @@ impl Histogram {
         self.regrid(range);
         self.displacement = self.displacement.max(other.displacement);
         for (sum, count) in self.counts.iter_mut().zip(other.counts) {
-            *sum += count;
+            *sum = (*sum + count).min(MOST_VALUES);
         }
     }
 
@@ -115,6 +118,9 @@ impl Histogram {
         }
         self.displacement += bin_width(old);
         self.counts = regridding::regridded(&self.counts, old, range);
+        for count in &mut self.counts {
+            *count = count.min(MOST_VALUES);
+        }
     }
 }
 
@@ -173,8 +179,11 @@ impl TryFrom<SavedHistogram> for Histogram {
             let expected = format!("{bins} numbers");
             return Err(damaged("counts", expected, counts.len().to_string()));
         }
-        if let Some(count) = counts.iter().find(|&&c| !(c >= 0.0 && c.is_finite())) {
-            let expected = "finite numbers that are not negative".to_owned();
+        if let Some(count) = counts
+            .iter()
+            .find(|count| !(0.0..=MOST_VALUES).contains(*count))
+        {
+            let expected = format!("numbers from 0 to {MOST_VALUES}");
             return Err(damaged("counts", expected, count.to_string()));
         }
         if !(displacement >= 0.0 && displacement.is_finite()) {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{ObserverKind, ObserverSettings, QConfig};
+use crate::calibration::LEAST_SQNR_DB;
 use crate::observers::{ChannelAxis, ParameterRule, QScheme, QuantizedDType};
 
 /// Whose defaults a static quantization starts from.
@@ -19,6 +20,9 @@ use crate::observers::{ChannelAxis, ParameterRule, QScheme, QuantizedDType};
 /// | `fbgemm`, `x86` | Histogram quint8 affine, reduce_range: 0..=127 | MinMax for each channel, qint8 symmetric |
 /// | `qnnpack` | Histogram quint8 affine, 0..=255 | MinMax, qint8 symmetric, one scale |
 /// | `onednn` | Histogram quint8 affine, 0..=255 | MinMax for each channel, qint8 symmetric |
+///
+/// `native` leaves inputs dynamic that one range would cost too much; with PyTorch's backends every input is static, as in PyTorch
+/// ([`least_sqnr_db`](Backend::least_sqnr_db)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
@@ -93,6 +97,25 @@ impl Backend {
         );
         let weight = settings(weight, QuantizedDType::Qint8, weight_scheme, false);
         QConfig { activation, weight }
+    }
+}
+
+impl Backend {
+    /// The least ratio of signal to noise, in dB, of an input that is static unless told otherwise:
+    /// [`LEAST_SQNR_DB`] with `native`. PyTorch makes every input static whatever that costs, so with its backends there is no least.
+    ///
+    /// ```
+    /// use fewbit_quantize::Backend;
+    /// assert_eq!(Backend::Native.least_sqnr_db(), 30.0);
+    /// assert_eq!(Backend::X86.least_sqnr_db(), f64::NEG_INFINITY);
+    /// ```
+    pub fn least_sqnr_db(self) -> f64 {
+        match self {
+            Backend::Native => LEAST_SQNR_DB,
+            Backend::Fbgemm | Backend::X86 | Backend::Qnnpack | Backend::Onednn => {
+                f64::NEG_INFINITY
+            }
+        }
     }
 }
 

@@ -269,6 +269,26 @@ fn damaged_statistics_are_refused() {
     cases.push(
         json!({"observer": "histogram", "range": range, "displacement": 0.0, "counts": counts}),
     );
+    // More values than there can be.
+    counts[7] = 1e30;
+    cases.push(
+        json!({"observer": "histogram", "range": range, "displacement": 0.0, "counts": counts}),
+    );
+    // A range of values, of which none was counted.
+    let (range, counts) = (json!({"min": 0.0, "max": 1.0}), vec![0; 2049]);
+    for observer in ["mse", "percentile", "entropy"] {
+        let histogram = json!({"range": range, "exponent": -11, "counts": counts});
+        let mut case = json!({"observer": observer, "histogram": histogram});
+        if observer == "percentile" {
+            case["percentile"] = json!(99.99);
+        }
+        // One value makes it valid.
+        let mut counted = case.clone();
+        counted["histogram"]["counts"][0] = json!(1);
+        let text = counted.to_string();
+        assert!(serde_json::from_str::<Statistics>(&text).is_ok(), "{text}");
+        cases.push(case);
+    }
     for case in cases {
         let text = case.to_string();
         assert!(serde_json::from_str::<Statistics>(&text).is_err(), "{text}");
@@ -310,4 +330,16 @@ fn edited_counts_do_not_overflow() {
         edited.merge(&edited.clone()).unwrap();
         assert!(edited.parameters(affine()).unwrap()[0].scale > 0.0);
     }
+    // Sums of floats do not become infinite, which JSON does not have: what is merged is still read.
+    let mut histogram = Statistics::Histogram(Histogram::default());
+    histogram.update(&[0.25, 1.0, -0.5]).unwrap();
+    let mut json = serde_json::to_value(&histogram).unwrap();
+    for count in json["counts"].as_array_mut().unwrap() {
+        *count = json!(1.8e19);
+    }
+    let mut edited: Statistics = serde_json::from_value(json).unwrap();
+    edited.merge(&edited.clone()).unwrap();
+    edited.update(&[0.25, 800.0]).unwrap();
+    let text = serde_json::to_string(&edited).unwrap();
+    assert_eq!(serde_json::from_str::<Statistics>(&text).unwrap(), edited);
 }

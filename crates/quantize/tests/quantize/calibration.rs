@@ -118,7 +118,9 @@ fn static_ranges_are_those_of_the_float_activations() {
     let sites = sensitivity.sites();
     let mut ratios: Vec<f64> = sites.iter().map(|site| site.static_sqnr_db).collect();
     ratios.sort_by(f64::total_cmp);
-    let recipe = sensitivity.recipe(&statistics, ratios[3]).unwrap();
+    let recipe = sensitivity
+        .recipe(&statistics, Backend::Native, ratios[3])
+        .unwrap();
     let expected: usize = sites
         .iter()
         .filter(|site| !site.is_dynamic(ratios[3]))
@@ -127,7 +129,7 @@ fn static_ranges_are_those_of_the_float_activations() {
     assert_eq!(recipe.static_inputs.len(), expected);
     assert!(sites.iter().any(|site| site.is_dynamic(ratios[3])));
     let none_left = sensitivity
-        .recipe(&statistics, f64::INFINITY)
+        .recipe(&statistics, Backend::Native, f64::INFINITY)
         .unwrap_err()
         .to_string();
     assert!(
@@ -322,7 +324,10 @@ fn what_cannot_be_calibrated_with_is_refused() {
         "{}",
         "[]",
         &json.replacen("\"samples\"", "\"sampels\"", 1),
+        &json.replacen("\"version\":1", "\"version\":2", 1),
+        &json.replacen("\"signal\":", "\"signal\":-", 1),
     ] {
+        assert_ne!(damaged, json);
         std::fs::write(&file, damaged).unwrap();
         let text = text(CalibrationStatistics::read(&file).unwrap_err());
         assert!(text.contains("damaged.json: expected statistics"), "{text}");
@@ -337,4 +342,27 @@ fn what_cannot_be_calibrated_with_is_refused() {
         text.contains("histogram: expected one beside the observer min_max, found none"),
         "{text}"
     );
+}
+
+/// Numbers that an edited file may hold, and no calibration, end in no overflow: what was merged from them is written and read again.
+#[test]
+fn edited_sums_do_not_overflow() {
+    let source = source(TinyBert::f32());
+    let file = source.out("edited.json");
+    calibrate(&source, min_max(), &TEXTS).write(&file).unwrap();
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    json["samples"] = u64::MAX.into();
+    json["tokens"] = u64::MAX.into();
+    for site in json["sites"].as_array_mut().unwrap() {
+        site["noise"]["values"] = u64::MAX.into();
+        site["noise"]["signal"] = f64::MAX.into();
+        site["noise"]["per_token"] = f64::MAX.into();
+    }
+    std::fs::write(&file, json.to_string()).unwrap();
+    let mut edited = CalibrationStatistics::read(&file).unwrap();
+    edited.merge(&edited.clone()).unwrap();
+    assert_eq!((edited.samples(), edited.tokens()), (u64::MAX, u64::MAX));
+    edited.write(&file).unwrap();
+    assert_eq!(CalibrationStatistics::read(&file).unwrap(), edited);
 }

@@ -98,11 +98,11 @@ fn a_weight_of_the_wrong_shape() {
 fn a_weight_of_the_wrong_dtype() {
     let mut model = TinyBert::f32();
     let tensor = model.tensor("bert.encoder.layer.0.output.dense.weight");
-    tensor.plan.dtype = DType::F64;
-    tensor.bytes = vec![0; 8 * 32 * 48];
+    tensor.plan.dtype = DType::F8E4M3;
+    tensor.bytes = vec![0; 32 * 48];
     let source = model.write();
     insta::assert_snapshot!(error_text(&source, &Recipe::new(Method::Dynamic)), @r"
-    ROOT/source/model.safetensors: tensor `bert.encoder.layer.0.output.dense.weight`: expected F32, F16 or BF16 elements, found F64
+    ROOT/source/model.safetensors: tensor `bert.encoder.layer.0.output.dense.weight`: expected F32, F16, BF16 or F64 elements, found F8_E4M3
       hint: convert the checkpoint to one of these dtypes first
     ");
     assert_eq!(

@@ -9,6 +9,7 @@ mod directory;
 mod errors;
 mod methods;
 mod plans;
+mod recipe_documentation;
 mod recipes;
 mod selection;
 mod static_inputs;

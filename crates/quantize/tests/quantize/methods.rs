@@ -20,7 +20,8 @@ fn values(checkpoint: &Checkpoint, tensor: &str) -> Vec<f32> {
 /// Names of the tensors that are the same in both checkpoints, byte for byte.
 fn unchanged(source: &Checkpoint, output: &Checkpoint) -> Vec<String> {
     let same = |a: TensorView<'_>, b: TensorView<'_>| {
-        (a.info.dtype, &a.info.shape, a.bytes) == (b.info.dtype, &b.info.shape, b.bytes)
+        (a.info.dtype, &a.info.shape, a.bytes().unwrap())
+            == (b.info.dtype, &b.info.shape, b.bytes().unwrap())
     };
     source
         .tensors()
@@ -148,7 +149,7 @@ fn embeddings_are_stored_by_row_when_asked_for() {
             .iter()
             .map(|code| code.cast_unsigned())
             .collect();
-        assert_eq!(codes.bytes, bytes);
+        assert_eq!(codes.bytes().unwrap(), bytes);
         assert_eq!(
             values(&output, &format!("{module}.weight_scale")),
             expected.scales
@@ -243,10 +244,16 @@ fn half_precision_converts_every_float_and_no_integer() {
             let original = float.require(&info.name).unwrap();
             let written = output.require(&info.name).unwrap();
             if original.info.dtype == DType::I64 {
-                assert_eq!((info.dtype, written.bytes), (DType::I64, original.bytes));
+                assert_eq!(
+                    (info.dtype, written.bytes().unwrap()),
+                    (DType::I64, original.bytes().unwrap())
+                );
             } else {
                 assert_eq!(info.dtype, dtype);
-                assert_eq!(written.bytes, to_bytes(&original.to_f32().unwrap(), dtype));
+                assert_eq!(
+                    written.bytes().unwrap(),
+                    to_bytes(&original.to_f32().unwrap(), dtype)
+                );
             }
         }
     }
@@ -286,7 +293,7 @@ fn narrow_sources_are_widened_and_keep_their_dtype_elsewhere() {
         let state = output
             .require(&format!("{module}.weight.quant_state.bitsandbytes__nf4"))
             .unwrap();
-        let state: serde_json::Value = serde_json::from_slice(state.bytes).unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&state.bytes().unwrap()).unwrap();
         let name = if dtype == DType::F16 {
             "float16"
         } else {
@@ -304,6 +311,68 @@ fn a_source_of_the_same_dtype_is_kept() {
     assert_eq!(unchanged(&float, &output).len(), float.tensors().count());
     assert_eq!(report.compression_ratio, 1.0);
     assert!(report.modules.is_empty());
+}
+
+/// F64 holds every F32: a checkpoint in F64 gives what the same one in F32 gives, with any method, and says what F64 loses.
+#[test]
+fn f64_is_read_as_f32() {
+    let narrow = TinyBert::f32();
+    let mut wide = narrow.clone();
+    wide.config["dtype"] = "float64".into();
+    for tensor in &mut wide.tensors {
+        if tensor.plan.dtype == DType::F32 {
+            tensor.plan.dtype = DType::F64;
+            let values = tensor.bytes.as_chunks().0.iter();
+            tensor.bytes = values
+                .flat_map(|bytes| f64::from(f32::from_le_bytes(*bytes)).to_le_bytes())
+                .collect();
+        }
+    }
+    let (narrow, wide) = (narrow.write(), wide.write());
+    for recipe in Recipe::standard() {
+        let label = recipe.label();
+        let (_, expected) = narrow.converted_into(&recipe, &label);
+        let (report, found) = wide.converted_into(&recipe, &label);
+        let names: Vec<String> = expected.tensors().map(|info| info.name.clone()).collect();
+        assert_eq!(
+            sorted(unchanged(&expected, &found)),
+            sorted(names),
+            "{label}"
+        );
+        assert!(
+            report.notes.iter().any(|note| note.contains("F64")),
+            "{label}"
+        );
+        assert_ne!(found.config()["dtype"], "float64", "{label}");
+    }
+}
+
+/// What only a head or the pooler would use may hold anything; it is carried over and named.
+#[test]
+fn what_the_encoder_does_not_use_may_be_infinite() {
+    let mut model = TinyBert::f32();
+    model.poke("bert.pooler.dense.weight", 5, f32::NAN);
+    model.poke("classifier.bias", 1, f32::INFINITY);
+    let source = model.write();
+    for recipe in Recipe::standard() {
+        let label = recipe.label();
+        let (report, output) = source.converted_into(&recipe, &label);
+        assert!(
+            values(&output, "bert.pooler.dense.weight")[5].is_nan(),
+            "{label}"
+        );
+        assert_eq!(
+            values(&output, "classifier.bias")[1],
+            f32::INFINITY,
+            "{label}"
+        );
+        for tensor in ["bert.pooler.dense.weight", "classifier.bias"] {
+            assert!(
+                report.notes.iter().any(|note| note.contains(tensor)),
+                "{label} {tensor}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -410,7 +479,11 @@ fn a_large_tensor_is_converted_slice_by_slice_as_if_whole() {
         .map(|code| code.cast_unsigned())
         .collect();
     assert_eq!(
-        output.require(&format!("{module}.weight")).unwrap().bytes,
+        output
+            .require(&format!("{module}.weight"))
+            .unwrap()
+            .bytes()
+            .unwrap(),
         codes
     );
     assert_eq!(
@@ -432,7 +505,11 @@ fn a_large_tensor_is_converted_slice_by_slice_as_if_whole() {
         .unwrap();
     let output = Checkpoint::open(&report.output).unwrap();
     assert_eq!(
-        output.require(&format!("{module}.weight")).unwrap().bytes,
+        output
+            .require(&format!("{module}.weight"))
+            .unwrap()
+            .bytes()
+            .unwrap(),
         to_bytes(&weights, DType::BF16)
     );
 }

@@ -147,6 +147,8 @@ fn sizes_of_all_methods_are_those_of_their_plans() {
             "bf16",
             "dynamic",
             "dynamic + int8 embeddings",
+            "static",
+            "static + int8 embeddings",
             "weight-only",
             "weight-only + int8 embeddings",
             "nf4",
@@ -155,7 +157,11 @@ fn sizes_of_all_methods_are_those_of_their_plans() {
             "fp4 + double quantization",
         ]
     );
-    for size in sizes {
+    // A recipe of `static` has no scales before calibration; its size is tested against a model that is written.
+    for size in sizes
+        .iter()
+        .filter(|size| !size.recipe.method.needs_calibration())
+    {
         let plan = QuantizePlan::new(&checkpoint, &size.recipe).unwrap();
         assert_eq!(size.output_bytes, plan.output_bytes(), "{}", size.label);
     }

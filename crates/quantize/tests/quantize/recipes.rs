@@ -52,16 +52,16 @@ fn fields_that_do_not_fit_are_named() {
       hint: `nf4` and `fp4` have a block size
     ");
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"fp16\"\ndouble_quantization = true")), @r"
-    recipe: `double_quantization`: expected false with the method `fp16`, found true
+    recipe: `double_quant`: expected false with the method `fp16`, found true
       hint: `nf4` and `fp4` have double quantization
     ");
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"nf4\"\nquantize_embeddings = true")), @r"
     recipe: `quantize_embeddings`: expected false with the method `nf4`, found true
-      hint: the bitsandbytes layout has no int8 embeddings: use the method `dynamic` or `weight-only`
+      hint: the bitsandbytes layout has no int8 embeddings: use the method `dynamic`, `static` or `weight-only`
     ");
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"bf16\"\nquantize_embeddings = true")), @r"
     recipe: `quantize_embeddings`: expected false with the method `bf16`, found true
-      hint: `dynamic` and `weight-only` have int8 embeddings
+      hint: `dynamic`, `static` and `weight-only` have int8 embeddings
     ");
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"bf16\"\nskip = [\"pooler*\"]")), @r#"
     recipe: `skip`: expected no patterns with the method `bf16`, which converts every float tensor, found ["pooler*"]
@@ -90,8 +90,8 @@ fn what_is_no_recipe_is_told_with_its_place() {
       |
     3 | blok_size = 64
       | ^^^^^^^^^
-    unknown field `blok_size`, expected one of `version`, `method`, `block_size`, `double_quantization`, `quantize_embeddings`, `activations`, `weight_scales`, `reduce_range`, `skip`, `static_inputs`
-      hint: a recipe.toml stands beside every model that fewbit quantized
+    unknown field `blok_size`, expected one of `version`, `method`, `block_size`, `double_quant`, `double_quantization`, `quantize_embeddings`, `activations`, `weight_scales`, `reduce_range`, `skip`, `static_inputs`
+      hint: did you mean `block_size`?
     ");
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"int3\"")), @r#"
     recipe: not a recipe: TOML parse error at line 2, column 10
@@ -99,15 +99,15 @@ fn what_is_no_recipe_is_told_with_its_place() {
     2 | method = "int3"
       |          ^^^^^^
     unknown variant `int3`, expected one of `fp16`, `bf16`, `dynamic`, `static`, `weight-only`, `int4`, `nf4`, `fp4`
-      hint: a recipe.toml stands beside every model that fewbit quantized
+      hint: a recipe.toml stands beside every model that fewbit quantized; docs/recipe.md describes it
     "#);
     insta::assert_snapshot!(text(Recipe::from_json("{\"method\": \"nf4\"}")), @r"
     recipe: not a recipe: missing field `version` at line 1 column 17
-      hint: a recipe.toml stands beside every model that fewbit quantized
+      hint: a recipe.toml stands beside every model that fewbit quantized; docs/recipe.md describes it
     ");
     insta::assert_snapshot!(text(Recipe::from_json("{\"version\": 1,")), @r"
     recipe: not a recipe: EOF while parsing a value at line 1 column 14
-      hint: a recipe.toml stands beside every model that fewbit quantized
+      hint: a recipe.toml stands beside every model that fewbit quantized; docs/recipe.md describes it
     ");
 }
 
@@ -130,7 +130,7 @@ fn files_are_read_by_their_ending_and_named_in_errors() {
     };
     insta::assert_snapshot!(shown(Recipe::read(write("wrong.json", "{\"version\": 1}"))), @r"
     wrong.json: not a recipe: missing field `method` at line 1 column 14
-      hint: a recipe.toml stands beside every model that fewbit quantized
+      hint: a recipe.toml stands beside every model that fewbit quantized; docs/recipe.md describes it
     ");
     let block_size = write(
         "block.toml",

@@ -185,6 +185,17 @@ impl Source {
         (report, checkpoint)
     }
 
+    /// [`Source::converted`] into a directory of its own.
+    pub(crate) fn converted_into(
+        &self,
+        recipe: &Recipe,
+        name: &str,
+    ) -> (QuantizeReport, Checkpoint) {
+        let report = self.quantize_into(recipe, &self.out(name), false).unwrap();
+        let checkpoint = Checkpoint::open(&report.output).unwrap();
+        (report, checkpoint)
+    }
+
     /// Names of everything beside the source.
     pub(crate) fn siblings(&self) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(self.root.path())

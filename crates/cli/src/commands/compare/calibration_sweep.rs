@@ -30,11 +30,13 @@ pub(super) fn run(
             .into());
         }
     }
+    let backend = calibrate::backend(&flags.texts);
     let options = CalibrationSweepOptions {
         samples: samples.clone(),
         seed: flags.texts.seed,
+        backend,
         observer: calibrate::settings(&flags.texts)?,
-        least_sqnr_db: calibrate::least_sqnr_db(flags),
+        least_sqnr_db: calibrate::least_sqnr_db(flags, backend),
         calibration_batch: flags.texts.batch_size,
         texts: compare_texts(arguments)?,
         threads: threads::resolve(arguments.threads.threads)?.count,

@@ -3,31 +3,22 @@
 use crate::commands::measure::{MeasureAnswer, Task};
 use crate::commands::measuring_process::MeasuringProcess;
 use fewbit::Error;
-use fewbit::checkpoint::unfinished::Unfinished;
+use fewbit::checkpoint::temporary_directory::{Purpose, TemporaryDirectory};
 use fewbit::evaluate::MeasuredModel;
 use fewbit::measure::{Measure, MeasureRequest, Speed};
 use std::path::Path;
-use tempfile::TempDir;
 
 pub(super) struct ChildProcess {
-    scratch: TempDir,
-    _unfinished: Unfinished,
+    scratch: TemporaryDirectory,
 }
 
 impl ChildProcess {
     pub(super) fn new() -> Result<Self, Error> {
-        let io = |source| Error::Io {
+        let scratch = TemporaryDirectory::new(Purpose::Measure).map_err(|source| Error::Io {
             path: std::env::temp_dir(),
             source,
-        };
-        let scratch = tempfile::Builder::new()
-            .prefix("fewbit-measure-")
-            .tempdir()
-            .map_err(io)?;
-        Ok(ChildProcess {
-            _unfinished: Unfinished::register(scratch.path()),
-            scratch,
-        })
+        })?;
+        Ok(ChildProcess { scratch })
     }
 }
 

@@ -13,10 +13,9 @@ pub(super) fn activation_scales(argument: ActivationsArgument) -> ActivationScal
     }
 }
 
-/// `recipe`, that of a method with its defaults, as the backend has it. What the backend's observers give a static recipe comes with
-/// calibration.
+/// `recipe`, that of a method with its defaults, as the backend has it. What the backend gives a static recipe comes with calibration.
 pub(super) fn apply(recipe: Recipe, arguments: &QuantizeArguments) -> Result<Recipe, UsageError> {
-    let backend = calibrate::backend(arguments.calibration.texts.backend);
+    let backend = calibrate::backend(&arguments.calibration.texts);
     let activations = arguments
         .activations
         .map_or(ActivationScales::PerToken, activation_scales);
@@ -43,9 +42,6 @@ pub(super) fn apply(recipe: Recipe, arguments: &QuantizeArguments) -> Result<Rec
         (method, ActivationScales::PerTensor, _) => Err(UsageError(format!(
             "--activations per-tensor does not go with the method `{method}`\n  hint: `dynamic` chooses scales of inputs at run time; `static` has one for each layer's input, chosen by calibration"
         ))),
-        (Method::Static, ActivationScales::PerToken, _) => {
-            Ok(recipe.with_weight_scales(backend.qconfig().weight_scales()))
-        }
         (_, ActivationScales::PerToken, _) => Ok(recipe),
     }
 }

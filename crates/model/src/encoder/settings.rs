@@ -1,0 +1,70 @@
+//! What is said in place of the settings of a model directory.
+
+use std::path::Path;
+
+use crate::ModelError;
+use crate::pooling::{Pooling, PoolingMode};
+use crate::sentence_modules::{SentenceModules, prompt_named};
+
+/// What to do otherwise than the files of a model directory say; nothing by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EncoderSettings {
+    /// How hidden states become one vector.
+    pub pooling: Option<PoolingMode>,
+    /// Whether embeddings are L2-normalized.
+    pub normalize: Option<bool>,
+    /// Longest input in tokens, special tokens included; at most the positions that the model has.
+    pub max_tokens: Option<usize>,
+    /// What stands before every text.
+    pub prompt: Option<Prompt>,
+}
+
+/// A text that stands before every text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// This text; an empty one is none.
+    Text(String),
+    /// The one of this name among `prompts` of config_sentence_transformers.json.
+    Named(String),
+}
+
+impl EncoderSettings {
+    /// Changes what was read from `directory`.
+    pub(super) fn apply(
+        &self,
+        directory: &Path,
+        modules: &mut SentenceModules,
+    ) -> Result<(), ModelError> {
+        if let Some(mode) = self.pooling {
+            modules.pooling = Pooling::from(mode);
+        }
+        if let Some(normalize) = self.normalize {
+            modules.normalize = normalize;
+        }
+        if self.max_tokens.is_some() {
+            modules.max_seq_length = self.max_tokens;
+        }
+        match &self.prompt {
+            None => {}
+            Some(Prompt::Text(prompt)) => modules.prompt.clone_from(prompt),
+            Some(Prompt::Named(name)) => modules.prompt = prompt_named(directory, name)?,
+        }
+        if self.prompt.is_some() && !modules.prompt.is_empty() && !modules.include_prompt {
+            return Err(ModelError::Input(
+                "prompt: expected none, because the model's pooling leaves the prompt's tokens out (`include_prompt` is false)\n  hint: put the prompt before the texts yourself; its tokens are then pooled"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Errors if the model of `positions` cannot run inputs of so many tokens.
+    pub(super) fn check_max_tokens(&self, positions: usize) -> Result<(), ModelError> {
+        match self.max_tokens {
+            Some(max_tokens) if max_tokens > positions => Err(ModelError::Input(format!(
+                "max_tokens: expected at most {positions}, found {max_tokens}\n  hint: the model has no positions beyond that"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The settings of sentence-transformers' Transformer module, `sentence_bert_config.json` and its older names.
+//!
+//! sentence-transformers passes every field of the file to the module's constructor and fails on one that it does not have. Here
+//! a field is honoured, is known to change no embedding, or is an error.
+
+use crate::ModelError;
+use crate::json_file::read_object;
+use crate::spec::config_fields::ConfigFields;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// Names that the file has had, in the order in which they are looked for.
+const FILES: &[&str] = &[
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
+const MAX_LENGTH: usize = 1 << 24;
+
+/// What changes how a text becomes tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct TransformerSettings {
+    /// Longest input in tokens, special tokens included.
+    pub(super) max_seq_length: Option<usize>,
+    /// Lowercase texts before the tokenizer sees them.
+    pub(super) lowercase: bool,
+}
+
+/// Fields of the file with nothing to honour: how fast it runs, where files come from, and lengths and tokens of `encode_query` and
+/// `encode_document`, which are other calls.
+const WITHOUT_EFFECT: &[&str] = &[
+    "cache_dir",
+    "document_length",
+    "query_expansion",
+    "query_length",
+    "unpad_inputs",
+];
+
+/// Arguments of `from_pretrained` that change neither weights nor tokens.
+const ARGUMENTS_WITHOUT_EFFECT: &[&str] = &[
+    "add_pooling_layer",
+    "attn_implementation",
+    "cache_dir",
+    "clean_up_tokenization_spaces",
+    "device_map",
+    "dtype",
+    "local_files_only",
+    "low_cpu_mem_usage",
+    "output_attentions",
+    "revision",
+    "token",
+    "torch_dtype",
+    "trust_remote_code",
+    "use_cache",
+    "use_fast",
+    "use_safetensors",
+];
+
+impl TransformerSettings {
+    /// Reads the settings in `directory`; the defaults if there are none.
+    pub(super) fn read(directory: &Path) -> Result<Self, ModelError> {
+        for name in FILES {
+            let file = directory.join(name);
+            if let Some(value) = read_object(&file)? {
+                let fields = value.as_object().cloned().unwrap_or_default();
+                return Self::from_fields(&ConfigFields::new(&file, &value), &fields);
+            }
+        }
+        Ok(Self::default())
+    }
+
+    fn from_fields(
+        fields: &ConfigFields<'_>,
+        object: &Map<String, Value>,
+    ) -> Result<Self, ModelError> {
+        let mut settings = Self::default();
+        for (field, value) in object {
+            match field.as_str() {
+                _ if value.is_null() => {}
+                "max_seq_length" => {
+                    settings.max_seq_length = Some(fields.size(field, 0, 1, MAX_LENGTH)?);
+                }
+                "do_lower_case" => settings.lowercase = fields.flag(field, false)?,
+                "transformer_task" => require(fields, field, value, &["feature-extraction"])?,
+                "module_output_name" => require(fields, field, value, &["token_embeddings"])?,
+                "modality_config" => check_modalities(fields, value)?,
+                "processing_kwargs" => check_processing(fields, value)?,
+                "model_args" | "model_kwargs" | "config_args" | "config_kwargs" => {
+                    check_arguments(fields, field, value, &[])?;
+                }
+                // Read below: they come before `max_seq_length`.
+                "tokenizer_args" | "processor_kwargs" => {}
+                _ if WITHOUT_EFFECT.contains(&field.as_str()) => {}
+                _ => {
+                    let hint = "sentence-transformers 6.2 has no such setting and does not load the file; if the field does nothing, take it out";
+                    return Err(fields.unsupported(field, "no such field", value, hint));
+                }
+            }
+        }
+        for field in ["tokenizer_args", "processor_kwargs"] {
+            let Some(value) = fields.get(field).filter(|value| !value.is_null()) else {
+                continue;
+            };
+            let right = [("padding_side", "right"), ("truncation_side", "right")];
+            check_arguments(fields, field, value, &right)?;
+            if value
+                .get("model_max_length")
+                .is_some_and(|length| !length.is_null())
+            {
+                let length = ConfigFields::new(fields.file(), value);
+                settings.max_seq_length =
+                    Some(length.size("model_max_length", 0, 1, MAX_LENGTH)?);
+            }
+        }
+        Ok(settings)
+    }
+}
+
+const OTHER_STATES: &str = "fewbit gives the last hidden states of texts only";
+
+fn require(
+    fields: &ConfigFields<'_>,
+    field: &str,
+    found: &Value,
+    supported: &[&str],
+) -> Result<(), ModelError> {
+    if supported.iter().any(|name| found == name) {
+        return Ok(());
+    }
+    let supported = supported
+        .iter()
+        .map(|name| format!("\"{name}\""))
+        .collect::<Vec<_>>()
+        .join(" or ");
+    Err(fields.unsupported(field, &supported, found, OTHER_STATES))
+}
+
+/// Texts must be plain input of `forward`, whose last hidden states are taken. (Where messages are known, texts become messages.)
+fn check_modalities(fields: &ConfigFields<'_>, value: &Value) -> Result<(), ModelError> {
+    let text = &value["text"];
+    let output = &text["method_output_name"];
+    let plain = output == "last_hidden_state"
+        || output
+            .as_array()
+            .is_some_and(|path| path.len() == 1 && path[0] == "last_hidden_state");
+    if text.is_object() && !plain {
+        return Err(fields.unsupported(
+            "modality_config",
+            "\"last_hidden_state\"",
+            output,
+            OTHER_STATES,
+        ));
+    }
+    if text["method"] != "forward" || value.get("message").is_some() {
+        let supported = "texts, and no messages, as input of \"forward\"";
+        return Err(fields.unsupported("modality_config", supported, value, OTHER_STATES));
+    }
+    Ok(())
+}
+
+/// Options of the tokenizer's call, by modality: only what fewbit does anyway.
+fn check_processing(fields: &ConfigFields<'_>, value: &Value) -> Result<(), ModelError> {
+    let Some(modalities) = value.as_object() else {
+        return Err(fields.invalid("processing_kwargs", "expected an object", value));
+    };
+    for (modality, options) in modalities {
+        if !["text", "common"].contains(&modality.as_str()) {
+            continue;
+        }
+        for (option, found) in options.as_object().into_iter().flatten() {
+            let usual = match option.as_str() {
+                "padding" => found == true || found == "longest",
+                "truncation" => found == true || found == "longest_first",
+                "return_tensors" => true,
+                _ => false,
+            };
+            if !usual {
+                let field = format!("processing_kwargs.{modality}.{option}");
+                let hint = "say the longest input with `max_seq_length`; other options of the tokenizer are not honoured";
+                return Err(fields.unsupported(
+                    &field,
+                    "padding and truncation as usual",
+                    found,
+                    hint,
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Arguments of `from_pretrained`; `usual` are those with a value that fewbit has anyway.
+fn check_arguments(
+    fields: &ConfigFields<'_>,
+    field: &str,
+    value: &Value,
+    usual: &[(&str, &str)],
+) -> Result<(), ModelError> {
+    let Some(arguments) = value.as_object() else {
+        return Err(fields.invalid(field, "expected an object", value));
+    };
+    let tokenizer = !usual.is_empty();
+    for (argument, found) in arguments {
+        let harmless = found.is_null()
+            || ARGUMENTS_WITHOUT_EFFECT.contains(&argument.as_str())
+            || usual
+                .iter()
+                .any(|(name, value)| argument == name && found == value)
+            || (tokenizer && argument == "model_max_length");
+        if !harmless {
+            let hint = "it would change the model or its tokens: set the value in config.json or tokenizer_config.json instead";
+            let field = format!("{field}.{argument}");
+            return Err(fields.unsupported(&field, "no such argument", found, hint));
+        }
+    }
+    Ok(())
+}

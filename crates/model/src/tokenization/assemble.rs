@@ -1,0 +1,237 @@
+//! From the files of a directory to a tokenizer.
+
+use super::added_tokens::AddedTokens;
+use super::build::Builder;
+use super::class::TokenizerClass;
+use super::panics::contain;
+use super::settings::Settings;
+use super::special_tokens::SpecialTokens;
+use super::stored::{StoredModelSettings, StoredSettings, StoredVocabulary};
+use crate::ModelError;
+use serde::Deserialize;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tokenizers::Tokenizer;
+use tokenizers::models::ModelWrapper;
+use tokenizers::models::bpe::BPE;
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::utils::truncation::TruncationDirection;
+
+/// A tokenizer before limits.
+#[derive(Debug)]
+pub(super) struct Assembled {
+    /// tokenizer.json, or the file with the vocabulary.
+    pub(super) file: PathBuf,
+    pub(super) tokenizer: Tokenizer,
+    /// Of tokenizer.json's truncation, if it has one.
+    pub(super) truncation_side: Option<TruncationDirection>,
+    /// Whether the model is to be given token types; without them they are all 0.
+    pub(super) gives_token_types: bool,
+}
+
+/// The tokenizer that transformers 5 gives for `directory`.
+pub(super) fn assemble(
+    directory: &Path,
+    model_type: &str,
+    settings: &Settings,
+) -> Result<Assembled, ModelError> {
+    let class = TokenizerClass::resolve(settings, model_type)?;
+    refuse_other_sources(settings)?;
+    let file = directory.join("tokenizer.json");
+    let mut assembled = if file.exists() {
+        contain(&file, || stored(&file, class, settings))??
+    } else {
+        contain(directory, || from_vocabulary(directory, class, settings))??
+    };
+    let split = settings
+        .of("split_special_tokens")
+        .flag("split_special_tokens", false)?;
+    assembled.tokenizer.set_encode_special_tokens(split);
+    Ok(assembled)
+}
+
+/// With tokenizer.json.
+fn stored(
+    file: &Path,
+    class: TokenizerClass,
+    settings: &Settings,
+) -> Result<Assembled, ModelError> {
+    let bytes = std::fs::read(file).map_err(|error| malformed(file, &error))?;
+    let head: StoredSettings = parse(file, &bytes)?;
+    let padding = head
+        .padding
+        .as_ref()
+        .map(|padding| padding.pad_token.as_str());
+    let special = SpecialTokens::read(settings, class, padding)?;
+    let added = AddedTokens::read(settings, &special, file, &head.added_tokens)?;
+    let tokenizer = match class {
+        TokenizerClass::AsStored => {
+            let mut tokenizer =
+                Tokenizer::from_bytes(&bytes).map_err(|error| malformed(file, &error))?;
+            added.add_to(&mut tokenizer, &special)?;
+            tokenizer
+        }
+        _ => {
+            let StoredVocabulary { model, normalizer } = parse(file, &bytes)?;
+            let builder = Builder {
+                class,
+                settings,
+                special: &special,
+                file,
+            };
+            builder.build(model, &head.model, &normalizer, &added)?
+        }
+    };
+    Ok(Assembled {
+        file: file.to_owned(),
+        tokenizer,
+        truncation_side: head.truncation.map(|truncation| truncation.direction),
+        gives_token_types: class == TokenizerClass::AsStored && names_token_types(settings)?,
+    })
+}
+
+/// Without tokenizer.json, from the files that the class reads instead.
+fn from_vocabulary(
+    directory: &Path,
+    class: TokenizerClass,
+    settings: &Settings,
+) -> Result<Assembled, ModelError> {
+    for field in ["vocab", "merges"] {
+        if let Some(found) = settings.of(field).get(field) {
+            let hint = "save the tokenizer as tokenizer.json with transformers";
+            return Err(settings.of(field).unsupported(
+                field,
+                "a vocabulary in a file of its own",
+                found,
+                hint,
+            ));
+        }
+    }
+    let (file, model) = match class {
+        TokenizerClass::Bert | TokenizerClass::MpNet => {
+            let file = existing(directory, "vocab.txt", "a WordPiece vocab.txt")?;
+            let model = WordPiece::from_file(text(&file)?).build();
+            (
+                file.clone(),
+                ModelWrapper::from(model.map_err(|error| malformed(&file, &error))?),
+            )
+        }
+        TokenizerClass::Roberta => {
+            let expected = "vocab.json and merges.txt of a BPE";
+            let file = existing(directory, "vocab.json", expected)?;
+            let merges = existing(directory, "merges.txt", expected)?;
+            let model = BPE::from_file(text(&file)?, text(&merges)?).build();
+            (
+                file.clone(),
+                ModelWrapper::from(model.map_err(|error| malformed(&file, &error))?),
+            )
+        }
+        TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
+            return Err(missing(
+                directory,
+                "tokenizer.json",
+                "none; fewbit does not read sentencepiece's files",
+            ));
+        }
+        TokenizerClass::AsStored => {
+            return Err(missing(
+                directory,
+                "tokenizer.json, which `tokenizer_class` \"PreTrainedTokenizerFast\" reads",
+                "none",
+            ));
+        }
+    };
+    let special = SpecialTokens::read(settings, class, None)?;
+    let added = AddedTokens::read(settings, &special, &file, &[])?;
+    let builder = Builder {
+        class,
+        settings,
+        special: &special,
+        file: &file,
+    };
+    let tokenizer = builder.build(model, &StoredModelSettings::default(), &Value::Null, &added)?;
+    Ok(Assembled {
+        file,
+        tokenizer,
+        truncation_side: None,
+        gives_token_types: false,
+    })
+}
+
+/// `model_input_names` decides whether the ids come with types; only tokenizer.json itself can hold types other than 0.
+fn names_token_types(settings: &Settings) -> Result<bool, ModelError> {
+    const NAMES: &str = "model_input_names";
+    let fields = settings.of(NAMES);
+    match fields.get(NAMES) {
+        None => Ok(false),
+        Some(Value::Array(names)) if names.iter().all(Value::is_string) => {
+            Ok(names.iter().any(|name| name == "token_type_ids"))
+        }
+        Some(other) => Err(fields.invalid(NAMES, "expected a list of names", other)),
+    }
+}
+
+/// Arguments of the class in the configuration that would take the place of its files.
+fn refuse_other_sources(settings: &Settings) -> Result<(), ModelError> {
+    let hint = "remove the field, or save the tokenizer with a recent version of transformers";
+    let fields = settings.config();
+    if let Some(found) = fields.get("init_inputs")
+        && found.as_array().is_none_or(|inputs| !inputs.is_empty())
+    {
+        return Err(fields.unsupported("init_inputs", "an empty list", found, hint));
+    }
+    if let Some(found) = fields.get("fast_tokenizer_files")
+        && found
+            .as_array()
+            .is_none_or(|names| names.iter().any(|name| name != "tokenizer.json"))
+    {
+        return Err(fields.unsupported(
+            "fast_tokenizer_files",
+            "[\"tokenizer.json\"]",
+            found,
+            hint,
+        ));
+    }
+    Ok(())
+}
+
+fn parse<'a, T: Deserialize<'a>>(file: &Path, bytes: &'a [u8]) -> Result<T, ModelError> {
+    serde_json::from_slice(bytes).map_err(|error| malformed(file, &error))
+}
+
+fn existing(directory: &Path, name: &str, expected: &str) -> Result<PathBuf, ModelError> {
+    let file = directory.join(name);
+    match file.exists() {
+        true => Ok(file),
+        false => Err(missing(
+            directory,
+            &format!("tokenizer.json, or {expected}"),
+            "neither",
+        )),
+    }
+}
+
+/// The tokenizers crate takes names of files as text.
+fn text(file: &Path) -> Result<&str, ModelError> {
+    file.to_str().ok_or_else(|| ModelError::Tokenizer {
+        file: file.to_owned(),
+        message: "expected a path in UTF-8, found another one".to_owned(),
+        hint: "rename the directory".to_owned(),
+    })
+}
+
+fn missing(directory: &Path, expected: &str, found: &str) -> ModelError {
+    ModelError::Tokenizer {
+        file: directory.to_owned(),
+        message: format!("expected {expected}, found {found}"),
+        hint: "`AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes tokenizer.json".to_owned(),
+    }
+}
+
+fn malformed(file: &Path, error: &dyn std::fmt::Display) -> ModelError {
+    ModelError::Tokenizer {
+        file: file.to_owned(),
+        message: format!("expected a tokenizer, found something else: {error}"),
+        hint: "fetch the file again, or write it with a recent version of transformers".to_owned(),
+    }
+}

@@ -1,0 +1,157 @@
+//! Recipes as TOML and JSON.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Recipe;
+use crate::QuantizeError;
+
+/// Every key of a recipe, as it is written.
+pub const RECIPE_KEYS: [&str; 10] = [
+    "version",
+    "method",
+    "block_size",
+    "double_quant",
+    "quantize_embeddings",
+    "activations",
+    "weight_scales",
+    "reduce_range",
+    "skip",
+    "static_inputs",
+];
+
+/// Flags of `fewbit quantize` that say how scales are found, not what they are.
+const CALIBRATION_FLAGS: [&str; 14] = [
+    "calibration",
+    "stats",
+    "min_sqnr",
+    "samples",
+    "batches",
+    "batch_size",
+    "seed",
+    "field",
+    "input_ids_column",
+    "attention_mask_column",
+    "observer",
+    "backend",
+    "sensitivity",
+    "qconfig",
+];
+
+/// A name with as many different letters is taken for a slip.
+const MOST_SLIPS: usize = 4;
+
+/// What to say of the first key that a recipe cannot have; none if it has no such key.
+fn unknown_key_hint(fields: &Value) -> Option<String> {
+    let is_known = |key: &str| RECIPE_KEYS.contains(&key) || key == "double_quantization";
+    let key = fields.as_object()?.keys().find(|key| !is_known(key))?;
+    let plain = key.replace('-', "_").to_lowercase();
+    if CALIBRATION_FLAGS.contains(&plain.as_str()) {
+        return Some(format!(
+            "`{key}` belongs to calibration: a recipe holds what came of it, in `static_inputs`; give the flag to `fewbit quantize --method static`"
+        ));
+    }
+    let near = RECIPE_KEYS
+        .into_iter()
+        .map(|known| (strsim::levenshtein(&plain, known), known))
+        .min()
+        .filter(|&(slips, known)| slips <= MOST_SLIPS && slips < known.len());
+    Some(match near {
+        Some((_, known)) => format!("did you mean `{known}`?"),
+        None => "docs/recipe.md describes every key".to_owned(),
+    })
+}
+
+impl Recipe {
+    /// Parses and validates TOML.
+    ///
+    /// # Errors
+    /// [`QuantizeError::RecipeSyntax`] or [`QuantizeError::Recipe`].
+    pub fn from_toml(text: &str) -> Result<Self, QuantizeError> {
+        Self::parse_toml(text, "recipe")
+    }
+
+    /// Parses and validates JSON.
+    ///
+    /// # Errors
+    /// [`QuantizeError::RecipeSyntax`] or [`QuantizeError::Recipe`].
+    pub fn from_json(text: &str) -> Result<Self, QuantizeError> {
+        Self::parse_json(text, "recipe")
+    }
+
+    /// Reads a recipe file: JSON where the name ends in `.json`, TOML otherwise.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Io`], and those of [`from_toml`](Self::from_toml).
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, QuantizeError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|source| QuantizeError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let origin = path.display().to_string();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            Self::parse_json(&text, &origin)
+        } else {
+            Self::parse_toml(&text, &origin)
+        }
+    }
+
+    /// The recipe as TOML; fields that hold their default are left out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a struct of numbers, strings and lists is valid TOML")
+    }
+
+    /// The recipe as JSON; fields that hold their default are left out.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a struct with string keys is valid JSON")
+    }
+
+    fn parse_toml(text: &str, origin: &str) -> Result<Self, QuantizeError> {
+        let parsed = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned());
+        let table = toml::from_str(text).ok();
+        Self::validated(parsed, table.as_ref(), origin)
+    }
+
+    fn parse_json(text: &str, origin: &str) -> Result<Self, QuantizeError> {
+        let parsed = serde_json::from_str(text).map_err(|error| error.to_string());
+        let value = serde_json::from_str(text).ok();
+        Self::validated(parsed, value.as_ref(), origin)
+    }
+
+    /// `fields` is the same text as names and values, if it is that at least.
+    fn validated(
+        parsed: Result<Self, String>,
+        fields: Option<&Value>,
+        origin: &str,
+    ) -> Result<Self, QuantizeError> {
+        let recipe = parsed.map_err(|message| QuantizeError::RecipeSyntax {
+            origin: origin.to_owned(),
+            message,
+            hint: fields.and_then(unknown_key_hint).unwrap_or_else(|| {
+                "a recipe.toml stands beside every model that fewbit quantized; docs/recipe.md describes it"
+                    .to_owned()
+            }),
+        })?;
+        match recipe.validate() {
+            Err(QuantizeError::Recipe {
+                field,
+                expected,
+                found,
+                hint,
+                ..
+            }) => Err(QuantizeError::Recipe {
+                origin: origin.to_owned(),
+                field,
+                expected,
+                found,
+                hint,
+            }),
+            result => result.map(|()| recipe),
+        }
+    }
+}
