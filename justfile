@@ -37,3 +37,7 @@ interop *arguments:
 # Speed of fewbit and of other engines on the same token ids, taking turns (needs pip packages: see bench/peers/README.md).
 bench-peers *arguments:
     bench/peers/run.sh {{arguments}}
+
+# Fuzzes one target, or all, for SECONDS each (needs cargo-fuzz; see fuzz/README.md).
+fuzz target="all" seconds="600" *flags:
+    fuzz/run.sh {{target}} {{seconds}} {{flags}}

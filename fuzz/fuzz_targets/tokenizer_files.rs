@@ -1,0 +1,99 @@
+//! The files of a tokenizer. An input is their contents in the order of [`FILES`], separated by NUL bytes, which no text has; a
+//! file of no bytes is not there.
+#![no_main]
+
+use fewbit_fuzz::{Scratch, small_bert};
+use fewbit_model::EncoderSpec;
+use fewbit_model::tokenization::{TextSettings, TextTokenizer};
+use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+
+const FILES: [&str; 5] = [
+    "tokenizer.json",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
+static SCRATCH: LazyLock<Scratch> = LazyLock::new(Scratch::new);
+
+static SPEC: LazyLock<EncoderSpec> = LazyLock::new(|| EncoderSpec {
+    vocab_size: 1000,
+    ..EncoderSpec::from_checkpoint(&small_bert()).expect("a golden checkpoint")
+});
+
+static TEXTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let long: Vec<String> = (0..200).map(|word| format!("word{word}")).collect();
+    [
+        "",
+        " ",
+        "The quick brown fox, it jumps; over 13 lazy dogs!",
+        "Tschüß… naïve ÅNGSTRÖM\u{301}\u{ad} \u{200d}👩‍👩‍👧 한국어 中文 हिन्दी \u{0} [MASK] <s>",
+        "\u{fffd}\t\r\n\u{85}\u{2028}ﬁ ligature ½",
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .chain([long.join(" "), "antidis".repeat(20)])
+    .collect()
+});
+
+fuzz_target!(|input: &[u8]| {
+    let mut contents = input.splitn(FILES.len(), |&byte| byte == 0);
+    for file in FILES {
+        match contents.next() {
+            None | Some([]) => SCRATCH.remove(file),
+            Some(content) => _ = SCRATCH.write(file, content),
+        }
+    }
+    let other = TextSettings {
+        max_seq_length: Some(8),
+        lowercase: true,
+    };
+    for settings in [TextSettings::default(), other] {
+        let tokenizer = match TextTokenizer::open(SCRATCH.path(), &SPEC, settings) {
+            Ok(tokenizer) => tokenizer,
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    text.contains(SCRATCH.path().to_str().expect("UTF-8")),
+                    "{text}"
+                );
+                continue;
+            }
+        };
+        let most = tokenizer.max_tokens();
+        assert!(
+            most <= settings
+                .max_seq_length
+                .unwrap_or(usize::MAX)
+                .min(SPEC.positions.max_tokens())
+        );
+        for text in TEXTS.iter() {
+            let Ok(tokens) = tokenizer.tokenize(text) else {
+                continue;
+            };
+            assert!(
+                (1..=most).contains(&tokens.token_ids.len()),
+                "{} tokens",
+                tokens.token_ids.len()
+            );
+            assert_eq!(tokens.token_type_ids.len(), tokens.token_ids.len());
+            assert!(
+                tokens
+                    .token_ids
+                    .iter()
+                    .all(|&id| (id as usize) < SPEC.vocab_size),
+                "{tokens:?}"
+            );
+            assert!(
+                tokens
+                    .token_type_ids
+                    .iter()
+                    .all(|&id| (id as usize) < SPEC.token_types),
+                "{tokens:?}"
+            );
+            assert_eq!(tokenizer.tokenize(text).expect("it worked before"), tokens);
+        }
+    }
+});
