@@ -30,7 +30,7 @@ pub(crate) const FILE_SUFFIX: &str = ".partial";
 pub(crate) const RANDOM_LETTERS: usize = 6;
 
 /// How often a removal begins anew because a measuring process put one more file into the directory.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: usize = 20;
 
 /// A temporary path that belongs to no living process. Nobody else takes it as long as this value exists.
 #[derive(Debug)]
@@ -146,18 +146,22 @@ pub(crate) fn remove_directory(path: &Path, lock: Option<File>) -> io::Result<()
     {
         fs::rename(&old, &out)?;
     }
+    let mut lock = lock;
     let mut attempts = 0;
-    let emptied = loop {
+    loop {
         attempts += 1;
-        match remove_all_but_the_lock(path) {
-            Ok(()) => break Ok(()),
-            Err(error) if attempts == ATTEMPTS => break Err(error),
-            Err(_) => {}
+        match remove_now(path, &mut lock) {
+            // Another process, one that measures for this one, may put one more file there meanwhile.
+            Err(_) if attempts < ATTEMPTS => {}
+            result => return result,
         }
-    };
-    emptied?;
+    }
+}
+
+fn remove_now(path: &Path, lock: &mut Option<File>) -> io::Result<()> {
+    remove_all_but_the_lock(path)?;
     // Not every system removes a file that is open.
-    drop(lock);
+    drop(lock.take());
     present(fs::remove_file(path.join(LOCK_FILE)))?;
     present(fs::remove_dir(path)).map(drop)
 }

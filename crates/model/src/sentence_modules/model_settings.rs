@@ -84,7 +84,12 @@ pub(crate) fn prompt_named(directory: &Path, name: &str) -> Result<String, Model
                 names.join(", ")
             }
         ),
-        hint: "name one of these with --prompt-name, or give the text with --prompt".to_owned(),
+        hint: if names.is_empty() {
+            "give the text of the prompt with --prompt"
+        } else {
+            "name one of these with --prompt-name, or give the text with --prompt"
+        }
+        .to_owned(),
     })
 }
 
