@@ -26,11 +26,16 @@ pub(crate) fn clean_up_on_signals() -> Result<()> {
         numbers.push(SIGHUP);
     }
     let failed = "cannot handle signals";
+    // Before the flags are set: a signal that only set its flag would be taken by nobody, and the others would wait for ever.
+    let mut signals = signal_hook::iterator::Signals::new(&numbers).context(failed)?;
     for &number in &numbers {
         let value = usize::try_from(number).context(failed)?;
         signal_hook::flag::register_usize(number, Arc::clone(&ARRIVED), value).context(failed)?;
     }
-    let mut signals = signal_hook::iterator::Signals::new(&numbers).context(failed)?;
+    // One that came between the two.
+    if let Some(number) = signals.pending().next() {
+        unfinished::end_process(SIGNALLED + number);
+    }
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
