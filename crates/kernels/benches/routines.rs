@@ -7,8 +7,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use fewbit_kernels::{
-    Activation, Arithmetic, AttentionInput, Epilogue, Isa, Kernels, PackedFloat, PackedFourBit,
-    PackedInt8, PackedWeightOnlyInt8, QuantizedRows, RowScale, Workspace, multiply_adds_per_second,
+    Activation, ActivationBits, Arithmetic, AttentionInput, Epilogue, Isa, Kernels, PackedFloat,
+    PackedFourBit, PackedInt8, PackedWeightOnlyInt8, QuantizedRows, QuantizedSequence, RowScale,
+    Workspace, multiply_adds_per_second,
 };
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
@@ -103,7 +104,14 @@ fn products(report: &Report<'_>, out_features: usize, in_features: usize) {
     let bfloat16 = PackedFloat::from_bf16_bytes(&half, out_features, in_features);
     let float = PackedFloat::from_f32(&weight, out_features, in_features);
     let codes = quantize_rows_int8(&weight, out_features, in_features);
-    let int8 = PackedInt8::new(&codes.codes, &codes.scales, out_features, in_features);
+    let int8 = PackedInt8::new(
+        kernels,
+        ActivationBits::Eight,
+        &codes.codes,
+        &codes.scales,
+        out_features,
+        in_features,
+    );
     let weight_only = PackedWeightOnlyInt8::new(
         &codes.codes,
         &codes.scales,
@@ -218,6 +226,12 @@ fn attention(report: &Report<'_>) {
             ("attention", Kernels::attention),
             ("attention_int8", Kernels::attention_int8),
         ];
+        let mut sequence = QuantizedSequence::new();
+        let what = format!("quantize_sequence {tokens} tokens 12x32");
+        report.measure(&what, 2 * tokens * width, "G/s   ", || {
+            let kernels = report.kernels;
+            kernels.quantize_sequence(&input, black_box(&mut sequence), &mut workspace);
+        });
         for (name, attention) in kinds {
             let what = format!("{name} {tokens} tokens 12x32");
             report.measure(&what, macs, "GMAC/s", || {

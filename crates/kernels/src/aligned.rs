@@ -51,6 +51,13 @@ impl Scratch {
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), length) }
     }
 
+    /// The first `length` elements of a buffer that was made that long before.
+    pub(crate) fn filled<T: Plain>(&self, length: usize) -> &[T] {
+        assert!(length.saturating_mul(size_of::<T>()) <= self.lines.len() * size_of::<CacheLine>());
+        // SAFETY: as in `slice`; the borrow of `self` is shared.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), length) }
+    }
+
     /// Bytes held.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.lines.capacity() * size_of::<CacheLine>()

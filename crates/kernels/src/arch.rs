@@ -49,6 +49,8 @@ pub(crate) static TABLE: &[&Kernels] = &[
 /// the tile names say how many rows and columns their tiles have. The list below is the one place where operation, name, arguments and
 /// algorithm of a routine meet.
 ///
+/// A set with a faster tile for weights that cannot saturate gives its routines as `saturation_proof`.
+///
 /// A set that rounds operands gives the float tile for products with bf16 weights and for attention, and the types of these products.
 macro_rules! kernel_set {
     (
@@ -58,10 +60,11 @@ macro_rules! kernel_set {
         token: $token:ident,
         int8_tile: $int8:ident,
         int8_tile_name: $int8_name:literal,
-        float_tile_name: $float_name:literal $(,)?
+        float_tile_name: $float_name:literal
+        $(, saturation_proof: $proof:expr)? $(,)?
     ) => {
         use $crate::generic::f32_tile::F32Tile;
-        $crate::arch::kernel_set! { @list ($isa) $name $attribute ($token) ($int8, $int8_name)
+        $crate::arch::kernel_set! { @list ($isa) $name $attribute ($token) ($int8, $int8_name $(, $proof)?)
             ($float_name) (F32Tile, SameBits, "f32bf16f32", "f32") }
     };
     (
@@ -79,10 +82,10 @@ macro_rules! kernel_set {
         $crate::arch::kernel_set! { @list ($isa) $name $attribute ($token) ($int8, $int8_name)
             ($float_name) ($bf16, RoundedToBf16, $bf16_types, $bf16_types) }
     };
-    (@list ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident, $int8_name:literal)
+    (@list ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident, $int8_name:literal $(, $proof:expr)?)
         ($float_name:literal)
         ($bf16:ident, $exactness:ident, $bf16_types:literal, $attention_types:literal)) => {
-        $crate::arch::kernel_set! { @emit ($isa) $name $attribute ($token) ($int8)
+        $crate::arch::kernel_set! { @emit ($isa) $name $attribute ($token) ($int8 $(, $proof)?)
             LinearF32, "linear" "f32f32f32" $float_name SameBits:
                 linear_f32(call: Linear<'_>, source: Stored<'_, f32>) = linear::linear<float F32Tile>;
             LinearF16, "linear" "f32f16f32" $float_name SameBits:
@@ -117,12 +120,15 @@ macro_rules! kernel_set {
             Attention, "attention" $attention_types $float_name $exactness:
                 attention(input: &AttentionInput<'_>, out: &mut [f32], workspace: &mut Workspace)
                     = attention::attention<float $bf16>;
+            QuantizeSequence, "quantize_sequence" "f32s8" $int8_name SameBits:
+                quantize_sequence(input: &AttentionInput<'_>, out: &mut QuantizedSequence, workspace: &mut Workspace)
+                    = attention_sequence::quantize_sequence<int8 $int8>;
             AttentionInt8, "attention" "u8s8f32" $int8_name SameBits:
-                attention_int8(input: &AttentionInput<'_>, out: &mut [f32], workspace: &mut Workspace)
-                    = attention_int8::attention_int8<int8 $int8>;
+                attend(input: &AttentionInput<'_>, sequence: &QuantizedSequence, out: &mut [f32], workspace: &mut Workspace)
+                    = attention_int8::attend<int8 $int8>;
         }
     };
-    (@emit ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident) $(
+    (@emit ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident $(, $proof:expr)?) $(
         $operation:ident, $operation_name:literal $types:literal $tile:literal $exactness:ident:
             $routine:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?
                 = $module:ident::$algorithm:ident<$($kind:ident $tile_type:ident)?>;
@@ -136,6 +142,7 @@ macro_rules! kernel_set {
             use $crate::generic::panel_source::{DecodedFourBit, DecodedInt8, Stored};
             use $crate::int8_tile::Int8Tile;
             use $crate::quantized_rows::{QuantizedRows, RowScale};
+            use $crate::quantized_sequence::QuantizedSequence;
             use $crate::row_operations::Activation;
             use $crate::simd::Simd;
             use $crate::workspace::Workspace;
@@ -196,10 +203,18 @@ macro_rules! kernel_set {
                     exactness: $crate::kernels::Exactness::$exactness,
                 },
             )*],
+            saturation_proof: $crate::arch::kernel_set!(@proof $($proof)?),
+            int8_layout: <$int8 as $crate::int8_tile::Int8Tile>::LAYOUT,
             $($routine: routines::$routine,)*
             float_peak: routines::float_peak,
             int8_peak: routines::int8_peak,
         };
+    };
+    (@proof) => {
+        None
+    };
+    (@proof $proof:expr) => {
+        Some($proof)
     };
     (@int8 $tile:ty) => {
         // SAFETY: expanded in routines whose contract is that the CPU has the instruction set.

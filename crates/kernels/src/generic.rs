@@ -7,6 +7,7 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod attention_codes;
 pub(crate) mod attention_int8;
+pub(crate) mod attention_sequence;
 pub(crate) mod coefficients;
 pub(crate) mod exponential;
 pub(crate) mod f32_tile;

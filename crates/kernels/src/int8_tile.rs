@@ -10,8 +10,66 @@ pub(crate) const INT8_GROUP: usize = 4;
 /// Rows of the accumulator block that a tile fills.
 pub(crate) const INT8_TILE_ROWS: usize = 6;
 
-/// Vectors of sixteen outputs in a panel of int8 weights; the last panel of a weight may have fewer.
+/// The most vectors of sixteen outputs in a panel of int8 weights.
 pub(crate) const INT8_PANEL_VECTORS: usize = 4;
+
+/// Bytes of one group of sixteen outputs: a cache line.
+pub(crate) const INT8_LINE: usize = LANES * INT8_GROUP;
+
+/// How the codes of sixteen outputs and one group of columns lie in their [`INT8_LINE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LineOrder {
+    /// `[outputs][4]`: for instructions that sum four products.
+    Fours,
+    /// `[2][outputs][2]`: for instructions that sum two products.
+    Pairs,
+}
+
+impl LineOrder {
+    /// Where column `column` of the group of output `lane` lies.
+    #[inline(always)]
+    pub(crate) fn place(self, lane: usize, column: usize) -> usize {
+        match self {
+            LineOrder::Fours => lane * INT8_GROUP + column,
+            LineOrder::Pairs => column / 2 * (INT8_LINE / 2) + lane * 2 + column % 2,
+        }
+    }
+
+    /// Puts a line of [`LineOrder::Fours`] in this order.
+    #[inline(always)]
+    pub(crate) fn arrange(self, line: &mut [i8; INT8_LINE]) {
+        if self == LineOrder::Pairs {
+            let fours = *line;
+            let (first, second) = line.split_at_mut(INT8_LINE / 2);
+            let pairs = first.as_chunks_mut::<2>().0.iter_mut();
+            let pairs = pairs.zip(second.as_chunks_mut::<2>().0);
+            for (four, (first, second)) in fours.as_chunks::<4>().0.iter().zip(pairs) {
+                *first = [four[0], four[1]];
+                *second = [four[2], four[3]];
+            }
+        }
+    }
+}
+
+/// How a tile's weights lie in memory: panels `[outputs / (16 * vectors)][groups][vectors][line of 64 bytes]`, the last one as narrow as
+/// whole vectors of sixteen outputs allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PanelLayout {
+    /// Vectors of sixteen outputs in a panel, 1..=[`INT8_PANEL_VECTORS`].
+    pub(crate) vectors: usize,
+    pub(crate) order: LineOrder,
+}
+
+impl PanelLayout {
+    /// Where the line of the sixteen outputs from `first` on and of `group` starts, of `outputs` outputs and `groups` groups, in bytes.
+    #[inline(always)]
+    pub(crate) fn line(self, outputs: usize, groups: usize, first: usize, group: usize) -> usize {
+        let panel_outputs = self.vectors * LANES;
+        let panel = first - first % panel_outputs;
+        let width = panel_outputs.min(outputs - panel);
+        (panel * groups + group * width + first - panel) * INT8_GROUP
+    }
+}
 
 /// Integer sums of one tile, row by row.
 #[repr(C, align(64))]
@@ -29,7 +87,7 @@ impl Int8Accumulators {
     not(target_arch = "x86_64"),
     allow(
         dead_code,
-        reason = "only the tile of AVX-512 takes several vectors and prefetches"
+        reason = "only the tile of AVX-512 takes several vectors, and only x86-64 prefetches"
     )
 )]
 pub(crate) struct Int8Operands<A> {
@@ -39,9 +97,9 @@ pub(crate) struct Int8Operands<A> {
     pub(crate) stride: usize,
     /// 1..=[`INT8_TILE_ROWS`]
     pub(crate) rows: usize,
-    /// Weights of the first output, laid out `[groups][outputs of the panel][INT8_GROUP]`; at the start of a cache line.
+    /// Weights of the first sixteen outputs, laid out as [`PanelLayout`] says; at the start of a cache line.
     pub(crate) weights: *const i8,
-    /// Bytes from one group of a panel to the next: a multiple of 64.
+    /// Bytes from one group of a panel to the next: a multiple of [`INT8_LINE`].
     pub(crate) group_stride: usize,
     /// Groups of [`INT8_GROUP`] columns.
     pub(crate) groups: usize,
@@ -55,7 +113,7 @@ pub(crate) struct Int8Operands<A> {
 #[derive(Clone, Copy)]
 #[cfg_attr(
     not(target_arch = "x86_64"),
-    allow(dead_code, reason = "only the tile of AVX-512 prefetches")
+    allow(dead_code, reason = "only x86-64 prefetches")
 )]
 pub(crate) struct Prefetch {
     pub(crate) line: *const i8,
@@ -78,11 +136,27 @@ pub(crate) trait Int8Tile: Copy {
     /// What the tile reads for one activation code.
     type Activation: Plain;
 
-    /// The most vectors of outputs that one call computes: a divisor of [`INT8_PANEL_VECTORS`].
+    /// How the weights lie.
+    const LAYOUT: PanelLayout;
+
+    /// The most vectors of outputs that one call computes: a divisor of those of the layout.
     const VECTORS: usize;
+
+    /// The most bytes of prepared activations that go through a panel before the next one comes: as many as stay in the second-level
+    /// cache beside the panel.
+    const ROW_BYTES: usize = usize::MAX;
+
+    /// How many bytes ahead of a panel memory is asked for, at least.
+    const PREFETCH_DISTANCE: usize = 96 << 10;
+
+    /// The fewest tiles of rows for which memory is asked for: a panel that is read once may be a stream that the CPU follows by itself.
+    const PREFETCH_TILES: usize = 2;
 
     /// What the activations are lowered by: the tile multiplies `code - ACTIVATION_OFFSET`, and the caller lowers the zero point as much.
     const ACTIVATION_OFFSET: i32 = 0;
+
+    /// Whether an activation is an i16, so that one product takes codes of sixteen bits.
+    const WIDE: bool = false;
 
     /// The token.
     ///
@@ -123,7 +197,7 @@ pub(crate) trait Int8Tile: Copy {
             vec![0; INT8_TILE_ROWS],
             GROUPS * INT8_GROUP,
         );
-        let group_stride = Self::VECTORS * LANES * INT8_GROUP;
+        let group_stride = Self::VECTORS * INT8_LINE;
         let weights = AlignedVec::<i8>::zeroed(GROUPS * group_stride);
         let (activations, stride) = self.activations(&x, &mut scratch);
         let operands = Int8Operands {

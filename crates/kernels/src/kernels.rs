@@ -1,5 +1,6 @@
 //! The routines of one instruction set, behind checked arguments.
 
+use fewbit_numerics::activation::MAX_TWELVE_BIT_COLUMNS;
 use fewbit_numerics::affine::AffineParameters;
 
 use crate::aligned::Scratch;
@@ -10,6 +11,7 @@ use crate::generic::linear::Linear;
 use crate::generic::linear_int8::{LinearInt8, Output, Requantize};
 use crate::generic::panel_element::{Bf16, F16};
 use crate::generic::panel_source::{DecodedFourBit, DecodedInt8, Stored};
+use crate::int8_tile::PanelLayout;
 use crate::isa::{Isa, IsaError};
 use crate::packed_float::{FloatPanels, PackedFloat};
 use crate::packed_four_bit::PackedFourBit;
@@ -17,6 +19,7 @@ use crate::packed_int8::PackedInt8;
 use crate::packed_weight_only_int8::PackedWeightOnlyInt8;
 use crate::panels::assert_shape;
 use crate::quantized_rows::{QuantizedRows, RowScale};
+use crate::quantized_sequence::QuantizedSequence;
 use crate::row_operations::{Activation, Epilogue};
 use crate::workspace::Workspace;
 
@@ -35,8 +38,13 @@ pub enum Operation {
     LinearFourBit,
     /// [`Kernels::linear_int8`]
     LinearInt8,
+    /// [`Kernels::linear_int8`] with weights that are without
+    /// [`saturating_pairs`](fewbit_numerics::saturation::saturating_pairs), where these have a tile of their own.
+    LinearInt8SaturationProof,
     /// [`Kernels::linear_requantize`]
     LinearRequantize,
+    /// [`Kernels::linear_requantize`] with such weights.
+    LinearRequantizeSaturationProof,
     /// [`Kernels::quantize_rows`]
     QuantizeRows,
     /// [`Kernels::layer_norm`]
@@ -51,7 +59,9 @@ pub enum Operation {
     Normalize,
     /// [`Kernels::attention`]
     Attention,
-    /// [`Kernels::attention_int8`]
+    /// [`Kernels::quantize_sequence`]
+    QuantizeSequence,
+    /// [`Kernels::attend`]
     AttentionInt8,
 }
 
@@ -97,13 +107,28 @@ impl Routine {
     /// }
     /// ```
     pub fn all() -> impl Iterator<Item = &'static Routine> {
-        TABLE.iter().flat_map(|kernels| kernels.routines)
+        TABLE.iter().flat_map(|kernels| {
+            let more = kernels.saturation_proof.iter();
+            kernels
+                .routines
+                .iter()
+                .chain(more.flat_map(|proof| &proof.routines))
+        })
     }
 
     /// Whether this CPU can run it.
     pub fn is_supported(&self) -> bool {
         self.isa.is_supported()
     }
+}
+
+/// Products with weights of which no two that are multiplied and added in 16 bits can saturate there: a faster instruction does for them.
+#[derive(Debug)]
+pub(crate) struct SaturationProof {
+    pub(crate) routines: [Routine; 2],
+    pub(crate) layout: PanelLayout,
+    pub(crate) linear_int8: unsafe fn(LinearInt8<'_>, Output<'_>),
+    pub(crate) linear_requantize: unsafe fn(LinearInt8<'_>, Requantize<'_>),
 }
 
 /// Routines of one instruction set. A `Kernels` that you hold is one that this CPU can run.
@@ -125,6 +150,9 @@ impl Routine {
 pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) routines: &'static [Routine],
+    pub(crate) int8_layout: PanelLayout,
+    /// None where it would gain nothing.
+    pub(crate) saturation_proof: Option<SaturationProof>,
     pub(crate) linear_f32: unsafe fn(Linear<'_>, Stored<'_, f32>),
     pub(crate) linear_f16: unsafe fn(Linear<'_>, Stored<'_, F16>),
     pub(crate) linear_bf16: unsafe fn(Linear<'_>, Stored<'_, Bf16>),
@@ -139,7 +167,10 @@ pub struct Kernels {
     pub(crate) add: unsafe fn(&mut [f32], &[f32]),
     pub(crate) normalize: unsafe fn(&mut [f32]),
     pub(crate) attention: unsafe fn(&AttentionInput<'_>, &mut [f32], &mut Workspace),
-    pub(crate) attention_int8: unsafe fn(&AttentionInput<'_>, &mut [f32], &mut Workspace),
+    pub(crate) quantize_sequence:
+        unsafe fn(&AttentionInput<'_>, &mut QuantizedSequence, &mut Workspace),
+    pub(crate) attend:
+        unsafe fn(&AttentionInput<'_>, &QuantizedSequence, &mut [f32], &mut Workspace),
     pub(crate) float_peak: unsafe fn(usize) -> usize,
     pub(crate) int8_peak: unsafe fn(usize) -> usize,
 }
@@ -256,7 +287,8 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// If x does not have the weight's in_features columns, or a slice does not have the length that its shape gives.
+    /// If x does not have the weight's in_features columns, the weight is packed for another instruction set, or a slice does not have the
+    /// length that its shape gives.
     pub fn linear_int8(
         &self,
         x: &QuantizedRows,
@@ -266,13 +298,17 @@ impl Kernels {
         workspace: &mut Workspace,
     ) {
         assert_shape("out", out.len(), x.rows, weight.out_features);
-        let call = checked_linear_int8(x, weight, epilogue.bias, workspace);
+        let call = self.checked_linear_int8(x, weight, epilogue.bias, workspace);
         let output = Output {
             values: out,
             kind: epilogue.kind,
         };
+        let routine = match self.saturation_proof_of(weight) {
+            Some(proof) => proof.linear_int8,
+            None => self.linear_int8,
+        };
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
-        unsafe { (self.linear_int8)(call, output) }
+        unsafe { routine(call, output) }
     }
 
     /// y of [`Kernels::linear_int8`] through an activation function and quantized with one scale and zero point (0..=255), so that it
@@ -282,7 +318,8 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// If x does not have the weight's in_features columns, or the bias not out_features elements.
+    /// If x does not have the weight's in_features columns, the weight is packed for another instruction set, or the bias does not have
+    /// out_features elements.
     #[allow(
         clippy::too_many_arguments,
         reason = "a product, what follows it, and where it goes"
@@ -297,20 +334,25 @@ impl Kernels {
         out: &mut QuantizedRows,
         workspace: &mut Workspace,
     ) {
-        out.resize(x.rows, weight.out_features);
+        out.resize(x.rows, weight.out_features, 1);
         out.scales.fill(parameters.scale);
         out.zero_points.fill(parameters.zero_point);
-        let call = checked_linear_int8(x, weight, bias, workspace);
+        let call = self.checked_linear_int8(x, weight, bias, workspace);
         let output = Requantize {
             activation,
             parameters,
             codes: out,
         };
+        let routine = match self.saturation_proof_of(weight) {
+            Some(proof) => proof.linear_requantize,
+            None => self.linear_requantize,
+        };
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
-        unsafe { (self.linear_requantize)(call, output) }
+        unsafe { routine(call, output) }
     }
 
-    /// Quantizes x (rows, columns): the bits of [`fewbit_numerics::activation::quantize_row`] with a scale per token, those of
+    /// Quantizes x (rows, columns): the bits of [`fewbit_numerics::activation::quantize_row`] (or
+    /// [`quantize_row_twelve_bit`](fewbit_numerics::activation::quantize_row_twelve_bit)) with a scale per token, those of
     /// [`AffineParameters::quantize`] with a static one. Returns whether all elements are finite: a row with NaN or infinities
     /// gets meaningless codes.
     ///
@@ -327,7 +369,7 @@ impl Kernels {
         out: &mut QuantizedRows,
     ) -> bool {
         assert_shape("x", x.len(), rows, columns);
-        out.resize(rows, columns);
+        out.resize(rows, columns, scale.planes());
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.quantize_rows)(x, scale, out) }
     }
@@ -368,7 +410,8 @@ impl Kernels {
         out: &mut QuantizedRows,
     ) -> bool {
         let call = checked_layer_norm(x, None, gamma, beta, epsilon);
-        out.resize(call.x.len() / gamma.len().max(1), gamma.len());
+        let rows = call.x.len() / gamma.len().max(1);
+        out.resize(rows, gamma.len(), scale.planes());
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.layer_norm_quantize)(call, scale, out) }
     }
@@ -412,43 +455,127 @@ impl Kernels {
         unsafe { (self.attention)(input, out, workspace) }
     }
 
-    /// [`Kernels::attention`] with both products in integers, which are exact. Queries, keys and values must be finite, which is not checked:
-    /// else the output means nothing.
+    /// [`Kernels::attention`] with both products in integers, which are exact: [`Kernels::quantize_sequence`] and [`Kernels::attend`].
+    /// Queries, keys and values must be finite, which is not checked: else the output means nothing.
     ///
     /// - Queries and keys have a scale for each token and head, values one for each feature over the sequence; all symmetric with codes
     ///   -127..=127 ([`AffineParameters::symmetric`]).
     /// - `score = f32(sum of products of codes) * scale of the key`; times the factor `scale of the query * (scale * log2(e))` it is an exponent
     ///   of two. With a bias the exponent is `fma(score, factor, bias * log2(e))`.
-    /// - The powers `p = 2^fma(score - greatest, factor, log2(65000))` have a polynomial of degree 3 and are rounded to integers: the values are
-    ///   multiplied by their high and by their low bytes. The output is `(256 * f32(high) + f32(low)) * (scale of the feature * (1 / sum of p))`.
+    /// - The powers `p = 2^fma(score - greatest, factor, log2(65000))` have a polynomial of degree 3 and are rounded to integers. Their products
+    ///   with the codes of values are summed exactly over segments of 256 tokens, each sum being rounded to f32 once. The first segment
+    ///   gives `sum * (scale of the feature * (1 / sum of p))`, each later one is added by a fused multiply-add.
     ///
     /// # Panics
     ///
-    /// As [`Kernels::attention`], if the scale is negative, or if there are more tokens or features of a head than
-    /// [`PackedInt8::MAX_IN_FEATURES`].
+    /// As [`Kernels::attention`], if the scale is negative, or if there are more features of a head than [`PackedInt8::MAX_IN_FEATURES`].
     pub fn attention_int8(
         &self,
         input: &AttentionInput<'_>,
         out: &mut [f32],
         workspace: &mut Workspace,
     ) {
+        let mut sequence = std::mem::take(&mut workspace.sequence);
+        self.quantize_sequence(input, &mut sequence, workspace);
+        self.attend(input, &sequence, out, workspace);
+        workspace.sequence = sequence;
+    }
+
+    /// The keys and values of `input` as [`Kernels::attention_int8`] reads them; its queries take no part.
+    ///
+    /// # Panics
+    ///
+    /// As [`Kernels::attention_int8`].
+    pub fn quantize_sequence(
+        &self,
+        input: &AttentionInput<'_>,
+        out: &mut QuantizedSequence,
+        workspace: &mut Workspace,
+    ) {
+        input.assert_valid();
+        assert!(
+            input.head_size <= PackedInt8::MAX_IN_FEATURES,
+            "attention: at most {} features of a head, found {}: sums of products must fit in i32",
+            PackedInt8::MAX_IN_FEATURES,
+            input.head_size
+        );
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.quantize_sequence)(input, out, workspace) }
+    }
+
+    /// [`Kernels::attention_int8`] with keys and values that were quantized before: those of `input` take no part.
+    ///
+    /// # Panics
+    ///
+    /// As [`Kernels::attention_int8`], or if `sequence` was not quantized by this instruction set from a sequence of that shape.
+    pub fn attend(
+        &self,
+        input: &AttentionInput<'_>,
+        sequence: &QuantizedSequence,
+        out: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
         let width = input.assert_valid();
         assert_shape("out", out.len(), input.query_tokens.len(), width);
         assert!(input.scale >= 0.0, "attention: the scale is not negative");
-        assert!(
-            input.tokens.max(input.head_size) <= PackedInt8::MAX_IN_FEATURES,
-            "attention: at most {} tokens, found {}: sums of products must fit in i32",
-            PackedInt8::MAX_IN_FEATURES,
-            input.tokens
+        assert_eq!(
+            (sequence.tokens, sequence.heads, sequence.head_size),
+            (input.tokens, input.heads, input.head_size),
+            "attention: the sequence is that of the input"
+        );
+        assert_eq!(
+            sequence.layout,
+            Some(self.int8_layout),
+            "attention: the sequence is quantized by the instruction set that attends"
         );
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
-        unsafe { (self.attention_int8)(input, out, workspace) }
+        unsafe { (self.attend)(input, sequence, out, workspace) }
     }
 
     /// L2-normalizes one vector in place; the norm is clamped below at 1e-12 (torch.nn.functional.normalize).
     pub fn normalize(&self, x: &mut [f32]) {
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.normalize)(x) }
+    }
+
+    /// The routines for `weight`, if it is packed for those.
+    pub(crate) fn saturation_proof_of(&self, weight: &PackedInt8) -> Option<&SaturationProof> {
+        let proof = self.saturation_proof.as_ref()?;
+        (weight.layout == proof.layout).then_some(proof)
+    }
+
+    fn checked_linear_int8<'a>(
+        &self,
+        x: &'a QuantizedRows,
+        weight: &'a PackedInt8,
+        bias: Option<&'a [f32]>,
+        workspace: &'a mut Workspace,
+    ) -> LinearInt8<'a> {
+        assert_eq!(
+            x.columns, weight.in_features,
+            "the columns of x are the in_features of the weight"
+        );
+        let proof = self.saturation_proof_of(weight);
+        assert!(
+            proof.is_some() || weight.layout == self.int8_layout,
+            "the weight is packed for the instruction set that multiplies it"
+        );
+        assert!(
+            proof.is_none() || x.planes == 1,
+            "a weight that is packed for codes of 8 bits is multiplied by such codes"
+        );
+        assert!(
+            x.planes == 1 || x.columns <= MAX_TWELVE_BIT_COLUMNS,
+            "at most {MAX_TWELVE_BIT_COLUMNS} input features with codes of twelve bits, found {}: sums of products must fit in i32",
+            x.columns
+        );
+        assert_bias(bias, weight.out_features);
+        LinearInt8 {
+            x,
+            weight,
+            bias,
+            scratch: &mut workspace.activations,
+        }
     }
 }
 
@@ -473,25 +600,6 @@ fn checked_linear<'a>(
         out,
         epilogue,
         scratch,
-    }
-}
-
-fn checked_linear_int8<'a>(
-    x: &'a QuantizedRows,
-    weight: &'a PackedInt8,
-    bias: Option<&'a [f32]>,
-    workspace: &'a mut Workspace,
-) -> LinearInt8<'a> {
-    assert_eq!(
-        x.columns, weight.in_features,
-        "the columns of x are the in_features of the weight"
-    );
-    assert_bias(bias, weight.out_features);
-    LinearInt8 {
-        x,
-        weight,
-        bias,
-        scratch: &mut workspace.activations,
     }
 }
 

@@ -11,7 +11,8 @@
 //!   products, and a float tile that rounds its operands.
 //! - `generic` holds the algorithms, each written once.
 //! - `arch` has one folder for each instruction set: its intrinsics, and the routines instantiated for it.
-//! - The `packed_*` modules hold weights in panels of outputs. Packing does not depend on the instruction set.
+//! - The `packed_*` modules hold weights in panels of outputs. int8 weights lie as the tile of an instruction set wants them
+//!   (`int8_tile`); other weights do not depend on it.
 //! - [`Kernels`] checks the arguments and calls the routine. [`Routine::all`] lists what there is.
 
 mod aligned;
@@ -32,6 +33,7 @@ pub mod packed_int8;
 pub mod packed_weight_only_int8;
 pub mod peak;
 pub mod quantized_rows;
+pub mod quantized_sequence;
 pub mod row_operations;
 pub mod workspace;
 
@@ -40,9 +42,10 @@ pub use isa::{Isa, IsaError};
 pub use kernels::{Exactness, Kernels, Operation, Routine};
 pub use packed_float::PackedFloat;
 pub use packed_four_bit::PackedFourBit;
-pub use packed_int8::PackedInt8;
+pub use packed_int8::{ActivationBits, PackedInt8};
 pub use packed_weight_only_int8::PackedWeightOnlyInt8;
 pub use peak::{Arithmetic, multiply_adds_per_second};
 pub use quantized_rows::{QuantizedRows, RowScale};
+pub use quantized_sequence::QuantizedSequence;
 pub use row_operations::{Activation, Epilogue};
 pub use workspace::Workspace;

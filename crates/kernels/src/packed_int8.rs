@@ -1,19 +1,33 @@
 //! int8 weights for products with quantized activations.
 
-use crate::aligned::AlignedVec;
-use crate::generic::int8_panels::{Int8Panels, place_of_group};
-use crate::int8_tile::INT8_GROUP;
-use crate::panels::{assert_shape, padded_elements};
+use fewbit_numerics::activation::MAX_TWELVE_BIT_COLUMNS;
+use fewbit_numerics::saturation::saturating_pairs;
 
-/// int8 codes (out_features, in_features), one scale a row, for products with u8 activations.
+use crate::aligned::AlignedVec;
+use crate::generic::int8_panels::Int8Panels;
+use crate::int8_tile::{INT8_GROUP, PanelLayout};
+use crate::kernels::Kernels;
+use crate::panels::{assert_shape, padded_elements};
+use crate::simd::LANES;
+
+/// Bits of the codes that a weight is multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActivationBits {
+    /// 0..=255
+    Eight,
+    /// 0..=4095
+    Twelve,
+}
+
+/// int8 codes (out_features, in_features), one scale a row, for products with u8 activations on one instruction set.
 #[derive(Debug)]
 pub struct PackedInt8 {
     pub(crate) out_features: usize,
     pub(crate) in_features: usize,
     /// Groups of four input features.
     pub(crate) groups: usize,
-    /// Panels `[out_features / 64][groups][64][4]`, the last one as narrow as whole vectors of sixteen outputs allow: four consecutive
-    /// codes of a row stay together, which is what dot-product instructions read, and a panel is one stream of memory.
+    /// How `codes` lie: as the instruction set wants them, so that a panel is one stream of memory.
+    pub(crate) layout: PanelLayout,
     pub(crate) codes: AlignedVec<i8>,
     /// (out_features, padded to 16)
     pub(crate) scales: AlignedVec<f32>,
@@ -26,20 +40,40 @@ impl PackedInt8 {
     /// 255 * 128 in magnitude, and so is each term of `(activation - zero point) * weight`.
     pub const MAX_IN_FEATURES: usize = fewbit_numerics::activation::MAX_INT8_COLUMNS;
 
-    /// Packs row-major `codes` with one scale for each row.
+    /// Packs row-major `codes` with one scale for each row, for products by `kernels` with activations of that many bits.
     ///
     /// # Panics
     ///
     /// If `codes` does not have `out_features * in_features` elements, `scales` not `out_features`, or `in_features` exceeds
-    /// [`PackedInt8::MAX_IN_FEATURES`].
-    pub fn new(codes: &[i8], scales: &[f32], out_features: usize, in_features: usize) -> Self {
+    /// [`PackedInt8::MAX_IN_FEATURES`] (for twelve bits: [`MAX_TWELVE_BIT_COLUMNS`]).
+    pub fn new(
+        kernels: &Kernels,
+        activations: ActivationBits,
+        codes: &[i8],
+        scales: &[f32],
+        out_features: usize,
+        in_features: usize,
+    ) -> Self {
         assert_shape("codes", codes.len(), out_features, in_features);
         assert_eq!(scales.len(), out_features, "scales: one for each row");
+        let most = match activations {
+            ActivationBits::Eight => Self::MAX_IN_FEATURES,
+            ActivationBits::Twelve => MAX_TWELVE_BIT_COLUMNS,
+        };
         assert!(
-            in_features <= Self::MAX_IN_FEATURES,
-            "at most {} input features, found {in_features}: sums of products must fit in i32",
-            Self::MAX_IN_FEATURES
+            in_features <= most,
+            "at most {most} input features, found {in_features}: sums of products must fit in i32"
         );
+        let layout = match &kernels.saturation_proof {
+            Some(proof)
+                if activations == ActivationBits::Eight
+                    && in_features > 0
+                    && saturating_pairs(codes, in_features) == 0 =>
+            {
+                proof.layout
+            }
+            _ => kernels.int8_layout,
+        };
         let groups = in_features.div_ceil(INT8_GROUP);
         let mut packed = AlignedVec::zeroed(padded_elements(out_features, groups * INT8_GROUP));
         let mut padded_scales = AlignedVec::zeroed(padded_elements(out_features, 1));
@@ -48,19 +82,28 @@ impl PackedInt8 {
         for row in 0..out_features {
             let codes = &codes[row * in_features..][..in_features];
             row_sums[row] = codes.iter().map(|&code| i32::from(code)).sum();
+            let lane = row % LANES;
             for (group, codes) in codes.chunks(INT8_GROUP).enumerate() {
-                let start = place_of_group(row_sums.len(), groups, row, group) * INT8_GROUP;
-                packed[start..start + codes.len()].copy_from_slice(codes);
+                let line = layout.line(row_sums.len(), groups, row - lane, group);
+                for (column, &code) in codes.iter().enumerate() {
+                    packed[line + layout.order.place(lane, column)] = code;
+                }
             }
         }
         Self {
             out_features,
             in_features,
             groups,
+            layout,
             codes: packed,
             scales: padded_scales,
             row_sums,
         }
+    }
+
+    /// Whether no pair of neighbouring weights can saturate in 16 bits, and the instruction set has routines for such weights.
+    pub fn has_saturation_proof_layout(&self, kernels: &Kernels) -> bool {
+        kernels.saturation_proof_of(self).is_some()
     }
 
     /// The codes as a product reads them.

@@ -1,6 +1,6 @@
 //! Activations quantized token by token.
 
-use fewbit_numerics::activation::ActivationScheme;
+use fewbit_numerics::activation::{ActivationScheme, TWELVE_BIT_CODES};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
 use crate::int8_tile::INT8_GROUP;
@@ -11,21 +11,36 @@ use crate::panels::assert_shape;
 pub enum RowScale {
     /// The row's own range, at run time (dynamic quantization).
     PerToken(ActivationScheme),
+    /// The row's own range, at run time, in affine codes of twelve bits
+    /// ([`TWELVE_BIT_CODES`](fewbit_numerics::activation::TWELVE_BIT_CODES)).
+    PerTokenTwelveBit,
     /// One for all rows, known beforehand (static quantization); the zero point is in 0..=255.
     Static(AffineParameters),
 }
 
-/// u8 codes (rows, columns) with a scale and a zero point (0..=255) for each row: element (r, c) stands for
+/// Codes of 8 or 12 bits (rows, columns) with a scale and a zero point, a code itself, for each row: element (r, c) stands for
 /// `(code - zero_point[r]) * scale[r]`. A reusable buffer that [`Kernels::quantize_rows`](crate::Kernels::quantize_rows) fills.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct QuantizedRows {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
-    /// (rows, stride): each row is padded with zeros to whole groups of the int8 weights.
+    /// Bytes of a code: where there are two, a row of high bytes and one of low bytes stand for each row.
+    pub(crate) planes: usize,
+    /// (rows, planes, stride): each row is padded with zeros to whole groups of the int8 weights.
     pub(crate) codes: Vec<u8>,
     pub(crate) stride: usize,
     pub(crate) scales: Vec<f32>,
     pub(crate) zero_points: Vec<i32>,
+}
+
+impl RowScale {
+    /// Bytes of a code.
+    pub(crate) fn planes(self) -> usize {
+        match self {
+            RowScale::PerToken(_) | RowScale::Static(_) => 1,
+            RowScale::PerTokenTwelveBit => 2,
+        }
+    }
 }
 
 impl QuantizedRows {
@@ -53,7 +68,7 @@ impl QuantizedRows {
             "zero points are in 0..=255"
         );
         let mut quantized = Self::new();
-        quantized.resize(rows, columns);
+        quantized.resize(rows, columns, 1);
         for row in 0..rows {
             quantized
                 .row_mut(row)
@@ -66,16 +81,55 @@ impl QuantizedRows {
         }
     }
 
-    /// Makes room for (rows, columns); what the buffer held is forgotten.
-    pub(crate) fn resize(&mut self, rows: usize, columns: usize) {
+    /// [`QuantizedRows::from_parts`] with codes of twelve bits.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths do not agree, or a code or zero point is not in 0..=4095.
+    pub fn from_twelve_bit_parts(
+        codes: &[u16],
+        scales: Vec<f32>,
+        zero_points: Vec<i32>,
+        columns: usize,
+    ) -> Self {
+        let rows = scales.len();
+        assert_shape("codes", codes.len(), rows, columns);
+        assert_eq!(zero_points.len(), rows, "zero points: one for each row");
+        let CodeRange { min, max } = TWELVE_BIT_CODES;
+        let mut all = codes.iter().map(|&code| i32::from(code));
+        assert!(
+            all.all(|code| (min..=max).contains(&code))
+                && zero_points.iter().all(|zero| (min..=max).contains(zero)),
+            "codes and zero points are in 0..=4095"
+        );
+        let mut quantized = Self::new();
+        quantized.resize(rows, columns, 2);
+        for row in 0..rows {
+            let (high, low) = quantized.planes_mut(row);
+            let codes = &codes[row * columns..][..columns];
+            for ((high, low), code) in high.iter_mut().zip(low).zip(codes) {
+                [*low, *high] = code.to_le_bytes();
+            }
+        }
+        Self {
+            scales,
+            zero_points,
+            ..quantized
+        }
+    }
+
+    /// Makes room for (rows, columns) codes of `planes` bytes; what the buffer held is forgotten.
+    pub(crate) fn resize(&mut self, rows: usize, columns: usize, planes: usize) {
         let stride = columns.next_multiple_of(INT8_GROUP);
         let elements = rows
             .checked_mul(stride)
+            .and_then(|elements| elements.checked_mul(planes))
             .expect("codes fit in the address space");
         if stride != columns {
             // What was a code may now be padding.
             self.codes.clear();
         }
+        self.planes = planes;
         self.rows = rows;
         self.columns = columns;
         self.stride = stride;
@@ -84,7 +138,11 @@ impl QuantizedRows {
         self.zero_points.resize(rows, 0);
     }
 
-    /// Clamps the codes to a range within 0..=255: what quantizing to that range would have given.
+    /// Clamps codes of 8 bits to a range within 0..=255: what quantizing to that range would have given.
+    ///
+    /// # Panics
+    ///
+    /// If the codes have twelve bits.
     pub fn clamp_codes(&mut self, codes: CodeRange) {
         // As a code is in 0..=255, bounds beyond that are as good as its ends.
         let bound = |code: i32| code.clamp(0, 255) as u8;
@@ -96,9 +154,18 @@ impl QuantizedRows {
         }
     }
 
-    /// Codes of one row (columns).
+    /// Codes of one row (columns) of 8 bits.
     pub(crate) fn row_mut(&mut self, row: usize) -> &mut [u8] {
+        assert_eq!(self.planes, 1, "codes of 8 bits");
         &mut self.codes[row * self.stride..][..self.columns]
+    }
+
+    /// High and low bytes of the codes of one row (columns) of twelve bits.
+    pub(crate) fn planes_mut(&mut self, row: usize) -> (&mut [u8], &mut [u8]) {
+        assert_eq!(self.planes, 2, "codes of twelve bits");
+        let planes = &mut self.codes[2 * row * self.stride..][..2 * self.stride];
+        let (high, low) = planes.split_at_mut(self.stride);
+        (&mut high[..self.columns], &mut low[..self.columns])
     }
 
     /// Number of rows (tokens).
@@ -116,9 +183,15 @@ impl QuantizedRows {
     /// # Panics
     ///
     /// If there is no such row.
-    pub fn row(&self, row: usize) -> &[u8] {
+    pub fn row(&self, row: usize) -> Vec<u16> {
         assert!(row < self.rows, "row {row} of {}", self.rows);
-        &self.codes[row * self.stride..][..self.columns]
+        let planes = &self.codes[row * self.planes * self.stride..][..self.planes * self.stride];
+        (0..self.columns)
+            .map(|column| {
+                let bytes = planes.iter().skip(column).step_by(self.stride.max(1));
+                bytes.fold(0, |code, &byte| code << 8 | u16::from(byte))
+            })
+            .collect()
     }
 
     /// (rows)
@@ -126,7 +199,7 @@ impl QuantizedRows {
         &self.scales
     }
 
-    /// (rows), each in 0..=255.
+    /// (rows), each a code.
     pub fn zero_points(&self) -> &[i32] {
         &self.zero_points
     }

@@ -75,6 +75,26 @@ pub(crate) trait Simd: Copy {
     fn store_u8_saturated(self, vectors: [Self::I32; 4], to: &mut [u8; 4 * LANES]);
     /// Stores the low byte of each lane.
     fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]);
+    /// Stores the bits of the lanes.
+    #[inline(always)]
+    fn store_bits(self, value: Self::F32, to: &mut [i8; 4 * LANES]) {
+        let mut lanes = [0.0; LANES];
+        self.store(value, &mut lanes);
+        for (lane, to) in lanes.into_iter().zip(to.as_chunks_mut::<4>().0) {
+            *to = lane.to_bits().to_ne_bytes().map(|byte| byte as i8);
+        }
+    }
+    /// Stores lanes of -32768..=32767.
+    #[inline(always)]
+    fn store_i16(self, value: Self::I32, to: &mut [i16; LANES]) {
+        let (mut low, mut high) = ([0; LANES], [0; LANES]);
+        let offset = i16::MIN;
+        let raised = self.sub_i32(value, self.splat_i32(i32::from(offset)));
+        self.store_u16_planes(raised, &mut low, &mut high);
+        for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
+            *to = (u16::from_le_bytes([low, high]) as i16).wrapping_add(offset);
+        }
+    }
     /// Stores lanes of 0..=65535 as their low and their high bytes.
     fn store_u16_planes(self, value: Self::I32, low: &mut [u8; LANES], high: &mut [u8; LANES]);
     /// Byte `4 * lane + i` becomes that lane of vector i, all lanes being in -128..=127.

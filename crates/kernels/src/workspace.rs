@@ -2,6 +2,7 @@
 
 use crate::aligned::Scratch;
 use crate::quantized_rows::QuantizedRows;
+use crate::quantized_sequence::QuantizedSequence;
 
 /// Scratch memory of the kernels. Each buffer grows to what the largest call needed and is then reused, so the steady
 /// state allocates nothing. One for each thread.
@@ -15,15 +16,15 @@ pub struct Workspace {
     pub(crate) activations: Scratch,
     /// Keys of one head, in panels.
     pub(crate) keys: Scratch,
-    /// Values of one head, in panels; as codes, of all heads.
+    /// Values of one head, in panels.
     pub(crate) values: Scratch,
-    /// Scores of one block of queries.
+    /// Scores of one block of queries; before there are any, inverse scales of values.
     pub(crate) scores: Scratch,
     /// Queries, or values, whose heads have been padded to whole vectors.
     pub(crate) padded_queries: Scratch,
     /// The same for keys.
     pub(crate) padded_keys: Scratch,
-    /// Codes of the queries, all heads, and of one more that is zero.
+    /// Codes of the queries, all heads.
     pub(crate) query_codes: QuantizedRows,
     /// (queries, heads)
     pub(crate) query_scales: Scratch,
@@ -31,14 +32,8 @@ pub struct Workspace {
     pub(crate) key_codes: Scratch,
     /// (tokens, heads)
     pub(crate) key_scales_of_rows: Scratch,
-    /// One for each key of a head.
-    pub(crate) key_scales: Scratch,
-    /// What a query of zeros gives with each key of a head.
-    pub(crate) key_surplus: Scratch,
-    /// One for each feature of the values, all heads.
-    pub(crate) value_scales: Scratch,
-    /// What powers of zero give with each feature of a head's values.
-    pub(crate) value_surplus: Scratch,
+    /// Keys and values of a sequence whose queries come in one call.
+    pub(crate) sequence: QuantizedSequence,
     /// Powers of the softmax of one block of queries, as codes.
     pub(crate) powers: QuantizedRows,
     /// `powers` in the form that a tile reads.
@@ -64,16 +59,13 @@ impl Workspace {
             &self.query_scales,
             &self.key_codes,
             &self.key_scales_of_rows,
-            &self.key_scales,
-            &self.key_surplus,
-            &self.value_scales,
-            &self.value_surplus,
             &self.power_activations,
         ]
         .iter()
         .map(|scratch| scratch.memory_bytes())
         .sum::<usize>()
             + self.query_codes.memory_bytes()
+            + self.sequence.memory_bytes()
             + self.powers.memory_bytes()
     }
 }

@@ -25,6 +25,7 @@ mod sentence_modules;
 pub mod spec;
 pub mod tap;
 pub mod tokenization;
+pub mod weight_only;
 
 pub use encoder::{Embeddings, EncodeOptions, Encoder, EncoderSettings, Prompt};
 pub use error::ModelError;
@@ -33,3 +34,4 @@ pub use network::Network;
 pub use ragged_batch::RaggedBatch;
 pub use spec::{EncoderSpec, LinearModule};
 pub use tap::Tap;
+pub use weight_only::WeightOnlyArithmetic;

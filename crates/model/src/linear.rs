@@ -2,12 +2,14 @@
 
 use crate::ModelError;
 use crate::finite::check_values;
+use crate::weight_only::WeightOnlyArithmetic;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, StoredWeight};
 use fewbit_kernels::{
-    Activation, Arithmetic, Epilogue, Kernels, PackedFloat, PackedFourBit, PackedInt8,
-    PackedWeightOnlyInt8, QuantizedRows, RowScale, Workspace,
+    Activation, ActivationBits, Arithmetic, Epilogue, Kernels, PackedFloat, PackedFourBit,
+    PackedInt8, PackedWeightOnlyInt8, QuantizedRows, RowScale, Workspace,
 };
+use fewbit_numerics::activation::MAX_TWELVE_BIT_COLUMNS;
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::dynamic_linear::per_tensor_parameters;
@@ -154,13 +156,15 @@ impl<'a> LinearInput<'a> {
 }
 
 impl Linear {
-    /// Packs a stored weight of `shape` (out, in). `site` is the module's path at sites, `name` its path in the checkpoint.
+    /// Packs a stored weight of `shape` (out, in) for `kernels`. `site` is the module's path at sites, `name` its path in the checkpoint.
     pub(crate) fn new(
         site: String,
         name: &str,
         stored: StoredWeight<'_>,
         bias: Vec<f32>,
         shape: [usize; 2],
+        kernels: &Kernels,
+        weight_only: WeightOnlyArithmetic,
     ) -> Result<Self, CheckpointError> {
         let [out, inside] = shape;
         let weight = match stored {
@@ -185,11 +189,42 @@ impl Linear {
                 scales,
                 activations,
             } => Packed::Int8 {
-                packed: PackedInt8::new(&codes, &scales, out, inside),
+                packed: PackedInt8::new(
+                    kernels,
+                    ActivationBits::Eight,
+                    &codes,
+                    &scales,
+                    out,
+                    inside,
+                ),
                 scale: InputScale::of(activations),
                 largest_gain: largest_magnitude(&scales) * (255.0 * 128.0) * inside as f32,
                 largest_bias: largest_magnitude(&bias),
             },
+            // One scale for each output: the product is one sum of integers.
+            StoredWeight::WeightOnly {
+                codes,
+                scales,
+                group_size,
+                ..
+            } if weight_only == WeightOnlyArithmetic::Integers
+                && group_size == inside
+                && (1..=MAX_TWELVE_BIT_COLUMNS).contains(&inside) =>
+            {
+                Packed::Int8 {
+                    packed: PackedInt8::new(
+                        kernels,
+                        ActivationBits::Twelve,
+                        &codes,
+                        &scales,
+                        out,
+                        inside,
+                    ),
+                    scale: InputScale::Rows(RowScale::PerTokenTwelveBit),
+                    largest_gain: largest_magnitude(&scales) * (4095.0 * 128.0) * inside as f32,
+                    largest_bias: largest_magnitude(&bias),
+                }
+            }
             StoredWeight::WeightOnly {
                 codes,
                 scales,
@@ -264,6 +299,11 @@ impl Linear {
             } => Some(*scale),
             _ => None,
         }
+    }
+
+    /// Whether its activations are codes of 8 bits.
+    pub(crate) fn has_eight_bit_activations(&self) -> bool {
+        !matches!(self.input_scale(), None | Some(RowScale::PerTokenTwelveBit))
     }
 
     /// Whether its input must be all rows of one text.

@@ -12,6 +12,7 @@ use crate::embeddings::EmbeddingTable;
 use crate::linear::Linear;
 use crate::profile::StageTimes;
 use crate::tap::Viewer;
+use crate::weight_only::WeightOnlyArithmetic;
 use crate::{EncoderSpec, LoadLedger, ModelError, RaggedBatch, Tap};
 use block::{Block, blocks};
 use fewbit_checkpoint::Checkpoint;
@@ -75,11 +76,12 @@ fn arithmetic(layers: &[EncoderLayer]) -> Arithmetic {
 }
 
 /// Rows that go through a layer at a time: many enough to pay for reading the weights, which are longer as floats, few enough that their
-/// intermediate activations stay in the second-level cache.
-fn chunk_rows(arithmetic: Arithmetic) -> usize {
-    match arithmetic {
-        Arithmetic::Int8 => 128,
-        Arithmetic::F32 => 256,
+/// intermediate activations stay in the second-level cache. That of CPUs without instructions for products of bytes is small.
+fn chunk_rows(arithmetic: Arithmetic, isa: Isa) -> usize {
+    match (arithmetic, isa) {
+        (Arithmetic::Int8, Isa::Avx2) => 64,
+        (Arithmetic::Int8, _) => 128,
+        (Arithmetic::F32, _) => 256,
     }
 }
 
@@ -117,7 +119,7 @@ impl std::fmt::Debug for Network {
 
 impl Network {
     /// Loads every weight that the checkpoint's config.json asks for, with the kernels that this CPU runs best (or that
-    /// the environment variable `FEWBIT_ISA` names).
+    /// the environment variable `FEWBIT_ISA` names), and the arithmetic of int8 weights that `FEWBIT_WEIGHT_ONLY` names.
     ///
     /// # Errors
     /// See [`EncoderSpec::from_checkpoint`]; a weight that is missing, has the wrong shape, holds NaN or infinity, or is
@@ -136,8 +138,24 @@ impl Network {
         checkpoint: &Checkpoint,
         kernels: &'static Kernels,
     ) -> Result<(Self, LoadLedger), ModelError> {
+        Self::load_with(
+            checkpoint,
+            kernels,
+            WeightOnlyArithmetic::from_environment()?,
+        )
+    }
+
+    /// [`Network::load`] with the kernels of a certain instruction set and a certain arithmetic of int8 weights.
+    ///
+    /// # Errors
+    /// As [`Network::load`].
+    pub fn load_with(
+        checkpoint: &Checkpoint,
+        kernels: &'static Kernels,
+        weight_only: WeightOnlyArithmetic,
+    ) -> Result<(Self, LoadLedger), ModelError> {
         let spec = EncoderSpec::from_checkpoint(checkpoint)?;
-        load::load(checkpoint, spec, kernels)
+        load::load(checkpoint, spec, kernels, weight_only)
     }
 
     /// What this network computes.
@@ -342,7 +360,7 @@ impl EncoderLayer {
         INTEGER_ATTENTION_TOKENS.contains(&tokens)
             && projections
                 .iter()
-                .all(|linear| linear.input_scale().is_some())
+                .all(|linear| linear.has_eight_bit_activations())
     }
 
     fn linears(&self) -> [&Linear; 6] {

@@ -27,6 +27,19 @@ use crate::affine::{AffineParameters, CodeRange};
 /// ```
 pub const MAX_INT8_COLUMNS: usize = i32::MAX as usize / (255 * 128);
 
+/// Codes of twelve bits: the finest activations whose products with int8 weights take no more than one instruction for 16-bit numbers, or two
+/// for bytes.
+pub const TWELVE_BIT_CODES: CodeRange = CodeRange { min: 0, max: 4095 };
+
+/// [`MAX_INT8_COLUMNS`] for activations of twelve bits.
+///
+/// ```
+/// use fewbit_numerics::activation::MAX_TWELVE_BIT_COLUMNS;
+/// assert_eq!(MAX_TWELVE_BIT_COLUMNS, 4_097);
+/// assert!((MAX_TWELVE_BIT_COLUMNS as i64 + 1) * 4095 * 128 > i64::from(i32::MAX));
+/// ```
+pub const MAX_TWELVE_BIT_COLUMNS: usize = i32::MAX as usize / (4095 * 128);
+
 /// How the range of one token's activations becomes a scale and a zero point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActivationScheme {
@@ -69,9 +82,7 @@ pub fn row_parameters(min: f32, max: f32, scheme: ActivationScheme) -> AffinePar
 /// If `x` and `codes` have different lengths.
 pub fn quantize_row(x: &[f32], scheme: ActivationScheme, codes: &mut [u8]) -> AffineParameters {
     assert_eq!(x.len(), codes.len(), "one code for each element");
-    let (min, max) = x.iter().fold((0.0f32, 0.0f32), |(min, max), &value| {
-        (min.min(value), max.max(value))
-    });
+    let (min, max) = range_with_zero(x);
     let parameters = row_parameters(min, max, scheme);
     for (code, quantized) in codes
         .iter_mut()
@@ -81,6 +92,43 @@ pub fn quantize_row(x: &[f32], scheme: ActivationScheme, codes: &mut [u8]) -> Af
         *code = quantized as u8;
     }
     parameters
+}
+
+/// [`row_parameters`] of an affine row over [`TWELVE_BIT_CODES`].
+pub fn twelve_bit_row_parameters(min: f32, max: f32) -> AffineParameters {
+    AffineParameters::affine(min, max, TWELVE_BIT_CODES)
+}
+
+/// [`quantize_row`] to affine codes of twelve bits: the same order of operations over [`TWELVE_BIT_CODES`].
+///
+/// ```
+/// use fewbit_numerics::activation::quantize_row_twelve_bit;
+/// let mut codes = [0; 4];
+/// let parameters = quantize_row_twelve_bit(&[-1.0, 0.0, 0.5, 3.0], &mut codes);
+/// assert_eq!(parameters.zero_point, 1024);
+/// assert_eq!(codes, [0, 1024, 1536, 4095]);
+/// ```
+///
+/// # Panics
+///
+/// If `x` and `codes` have different lengths.
+pub fn quantize_row_twelve_bit(x: &[f32], codes: &mut [u16]) -> AffineParameters {
+    assert_eq!(x.len(), codes.len(), "one code for each element");
+    let (min, max) = range_with_zero(x);
+    let parameters = twelve_bit_row_parameters(min, max);
+    let quantized = parameters.quantize_each(x, TWELVE_BIT_CODES);
+    for (code, quantized) in codes.iter_mut().zip(quantized) {
+        // In 0..=4095 by the clamp of the rule.
+        *code = quantized as u16;
+    }
+    parameters
+}
+
+/// The least and the greatest of 0 and all elements.
+fn range_with_zero(x: &[f32]) -> (f32, f32) {
+    x.iter().fold((0.0f32, 0.0f32), |(min, max), &value| {
+        (min.min(value), max.max(value))
+    })
 }
 
 #[cfg(test)]
@@ -218,6 +266,19 @@ mod tests {
         for scheme in SCHEMES {
             quantized(&[f32::INFINITY, f32::NEG_INFINITY, 1.0], scheme);
         }
+    }
+
+    #[test]
+    fn twelve_bits_are_the_same_rule_over_more_codes() {
+        // Scale 8190 / 4095 = 2, zero point 100 / 2; 0.5, 1.5 and 2.5 steps are ties.
+        let x = [-100.0, 8090.0, 1.0, 3.0, 5.0, 0.0, f32::NAN];
+        let mut codes = [9; 7];
+        let parameters = quantize_row_twelve_bit(&x, &mut codes);
+        assert_eq!((parameters.scale, parameters.zero_point), (2.0, 50));
+        assert_eq!(codes, [0, 4095, 50, 52, 52, 50, 50]);
+        let parameters = quantize_row_twelve_bit(&[0.0; 3], &mut codes[..3]);
+        assert_eq!((parameters.scale, parameters.zero_point), (f32::EPSILON, 0));
+        assert_eq!(codes[..3], [0; 3]);
     }
 
     #[test]

@@ -37,3 +37,4 @@ pub mod four_bit;
 pub mod half_precision;
 pub mod int_packing;
 pub mod rows;
+pub mod saturation;

@@ -249,6 +249,16 @@ impl<S: Simd> Agreement<S> {
             s.store_u16_planes(s.load_i32(&x), &mut low, &mut high);
             let joined = from_fn(|lane| i32::from(low[lane]) + 256 * i32::from(high[lane]));
             assert_eq!(joined, x, "{}: store_u16_planes", self.isa);
+            let mut found = [0; LANES];
+            let signed = x.map(|lane| lane - (1 << 15));
+            s.store_i16(s.load_i32(&signed), &mut found);
+            assert_eq!(found.map(i32::from), signed, "{}: store_i16", self.isa);
+            let numbers = x.map(|lane| f32::from_bits((lane as u32).wrapping_mul(0x0001_0003)));
+            let mut bytes = [0; 4 * LANES];
+            s.store_bits(s.load(&numbers), &mut bytes);
+            let expected: [i8; 4 * LANES] =
+                from_fn(|byte| numbers[byte / 4].to_bits().to_ne_bytes()[byte % 4] as i8);
+            assert_eq!(bytes, expected, "{}: store_bits", self.isa);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod int8;
 mod lanes;
+mod saturation_proof;
 
 pub(crate) use lanes::Avx2;
 
@@ -13,4 +14,5 @@ crate::arch::kernel_set! {
     int8_tile: Avx2,
     int8_tile_name: "6x16",
     float_tile_name: "6x16",
+    saturation_proof: saturation_proof::ROUTINES,
 }

@@ -3,12 +3,13 @@
 //! All are symmetric with codes -127..=127: `scale = absmax / 127`, at least 2^-23, `code = round_ties_even(x * (1 / scale))`; the bits of
 //! [`fewbit_numerics::affine::AffineParameters::symmetric`]. No code needs clamping, as x is at most absmax.
 
+use std::ops::Range;
+
 use fewbit_numerics::affine::MINIMUM_SCALE;
 
 use crate::aligned::Scratch;
-use crate::generic::int8_panels::place_of_group;
 use crate::generic::vector::lane_maxima;
-use crate::int8_tile::INT8_GROUP;
+use crate::int8_tile::{INT8_GROUP, INT8_LINE, PanelLayout};
 use crate::simd::{LANES, Simd};
 
 /// The greatest code.
@@ -150,11 +151,12 @@ fn quantize_parts<S: Simd>(
 #[inline(always)]
 pub(crate) fn pack_keys<S: Simd>(
     s: S,
+    layout: PanelLayout,
     codes: &[f32],
     stride: usize,
     start: usize,
     groups: usize,
-    panels: &mut [f32],
+    panels: &mut [i8],
 ) {
     let tokens = codes.len() / stride;
     let outputs = tokens.next_multiple_of(LANES);
@@ -167,26 +169,33 @@ pub(crate) fn pack_keys<S: Simd>(
                 *row = s.load_up_to(&codes[start..start + count], 0.0);
             }
             for (group, column) in (group..groups).zip(s.transpose(rows)) {
-                let line = place_of_group(outputs, groups, first, group);
-                s.store_up_to(column, &mut panels[line..line + LANES]);
+                let line = line_mut(panels, layout.line(outputs, groups, first, group));
+                s.store_bits(column, line);
+                layout.order.arrange(line);
             }
         }
     }
 }
 
-/// Panels of the values of all heads, one scale for each feature over all rows. `panels` holds (heads, features, rows padded to sixteen)
-/// bytes; `scales_out` and `inverses` (heads, features).
+#[inline(always)]
+fn line_mut(panels: &mut [i8], start: usize) -> &mut [i8; INT8_LINE] {
+    let line = &mut panels[start..start + INT8_LINE];
+    line.try_into().expect("a line of sixteen outputs")
+}
+
+/// Panels of the values of all heads, one scale for each feature over all rows. `panels` holds (heads, segments, features, rows of the
+/// segment) bytes, the rows padded to sixteen; `scales_out` and `inverses` (heads, features).
 #[inline(always)]
 pub(crate) fn pack_values<S: Simd>(
     s: S,
+    layout: PanelLayout,
     x: HeadRows<'_>,
     panels: &mut [i8],
     scales_out: &mut [f32],
     inverses: &mut [f32],
 ) {
     let outputs = x.parts * LANES;
-    let padded_rows = x.rows.next_multiple_of(LANES);
-    let groups = padded_rows / INT8_GROUP;
+    let groups = x.rows.next_multiple_of(LANES) / INT8_GROUP;
     let scales_out = scales_out.as_chunks_mut::<LANES>().0;
     let inverses = inverses.as_chunks_mut::<LANES>().0;
     // Row by row, as they lie in memory.
@@ -208,6 +217,7 @@ pub(crate) fn pack_values<S: Simd>(
         for (vectors, row) in rows.iter_mut().zip(group * INT8_GROUP..x.rows) {
             *vectors = x.row(row);
         }
+        let segment = value_segment(groups, group / SEGMENT_GROUPS);
         for (index, inverse) in inverses.iter().enumerate() {
             let inverse = s.load(inverse);
             let mut codes = [s.splat_i32(0); INT8_GROUP];
@@ -217,10 +227,22 @@ pub(crate) fn pack_values<S: Simd>(
                 }
             }
             let (head, part) = (index / x.parts, index % x.parts);
-            let place = place_of_group(outputs, groups, part * LANES, group);
-            let line = head * outputs * groups + place;
-            let line = &mut panels[line * INT8_GROUP..][..LANES * INT8_GROUP];
-            s.store_i8_groups(codes, line.try_into().expect("a line of sixteen outputs"));
+            let start = (head * groups + segment.start) * outputs * INT8_GROUP;
+            let place = layout.line(outputs, segment.len(), part * LANES, group - segment.start);
+            let line = line_mut(panels, start + place);
+            s.store_i8_groups(codes, line);
+            layout.order.arrange(line);
         }
     }
+}
+
+/// Groups of tokens whose products with values are summed in integers: of the codes of powers, which have sixteen bits, no more than 256
+/// products fit in i32.
+pub(crate) const SEGMENT_GROUPS: usize = 256 / INT8_GROUP;
+
+/// The groups of segment `segment` of `groups` groups.
+#[inline(always)]
+pub(crate) fn value_segment(groups: usize, segment: usize) -> Range<usize> {
+    let start = segment * SEGMENT_GROUPS;
+    start..groups.min(start + SEGMENT_GROUPS)
 }

@@ -3,39 +3,39 @@
 use std::f32::consts::LOG2_E;
 
 use crate::attention::AttentionInput;
-use crate::generic::attention_codes::{HeadRows, pack_keys, pack_values, quantize_heads};
-use crate::generic::exponential::exp2_of_codes;
-use crate::generic::int8_panels::{
-    FinishTile, FinishedTile, Int8Panels, Int8Rows, multiply_panels,
+use crate::generic::attention_codes::{HeadRows, quantize_heads, value_segment};
+use crate::generic::attention_sequence::{
+    PaddedSizes, QUERY_OFFSET, WIDE_POWER_OFFSET, has_power_offset,
 };
+use crate::generic::exponential::exp2_of_codes;
+use crate::generic::int8_panels::{FinishTile, FinishedTile, Int8Rows, multiply_panels};
 use crate::generic::vector::{lane_maxima, lane_sums};
 use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Tile};
 use crate::quantized_rows::QuantizedRows;
+use crate::quantized_sequence::QuantizedSequence;
 use crate::simd::{LANES, Simd};
 use crate::workspace::Workspace;
 
 /// Queries that are handled together: one for each lane, so that what is left of a row at its end is reduced for all of them at once.
 const QUERY_BLOCK: usize = LANES;
 
-/// A power of the softmax is a code of sixteen bits: a row of high bytes and one of low bytes for the tile.
+/// A power of the softmax is a code of sixteen bits: where the tile takes bytes, a row of high bytes and one of low bytes.
 const PLANES: usize = 2;
-
-/// What is added to the codes of queries, so that they are unsigned.
-const QUERY_OFFSET: u8 = 128;
 
 /// log2 of the code of the greatest power, 65000: the polynomial may exceed it by one part in a thousand and stay below 2^16.
 const LOG2_GREATEST: f32 = 15.988_152;
 
-/// Queries, keys and values become codes as [`attention_codes`](crate::generic::attention_codes) says. The powers of the softmax,
-/// `65000 * 2^(y - max(y))`, are rounded to integers of sixteen bits for the product with the values; the sum that divides it is that of the
-/// unrounded ones.
+/// Queries become codes as [`attention_codes`](crate::generic::attention_codes) says, `sequence` holds those of keys and values. The powers of
+/// the softmax, `65000 * 2^(y - max(y))`, are rounded to integers of sixteen bits for the product with the values; the sum that divides it
+/// is that of the unrounded ones.
 ///
 /// `out` is (queries, heads * head_size).
 #[inline(always)]
-pub(crate) fn attention_int8<S: Simd, T: Int8Tile>(
+pub(crate) fn attend<S: Simd, T: Int8Tile>(
     s: S,
     t: T,
     input: &AttentionInput<'_>,
+    sequence: &QuantizedSequence,
     out: &mut [f32],
     workspace: &mut Workspace,
 ) {
@@ -51,113 +51,39 @@ pub(crate) fn attention_int8<S: Simd, T: Int8Tile>(
     if query_count == 0 || width == 0 {
         return;
     }
-    let shape = [heads, head_size];
+    let sizes = PaddedSizes::new(tokens, head_size);
     let queries = HeadRows::new(
         input.queries,
         row_stride,
         query_count,
-        shape,
+        [heads, head_size],
         &mut workspace.padded_queries,
     );
-    let keys = HeadRows::new(
-        input.keys,
-        row_stride,
-        tokens,
-        shape,
-        &mut workspace.padded_keys,
-    );
-    let padded_tokens = tokens.next_multiple_of(LANES);
-    let padded_size = head_size.next_multiple_of(LANES);
-    let code_width = heads * padded_size;
-    let (key_groups, value_groups) = (padded_size / INT8_GROUP, padded_tokens / INT8_GROUP);
-
-    // After the queries comes one of zeros: its products are what the offset of the codes gives.
     let query_codes = &mut workspace.query_codes;
-    query_codes.resize(query_count + 1, code_width);
-    let (codes, zero_query) = query_codes.codes.split_at_mut(query_count * code_width);
+    query_codes.resize(query_count, heads * sizes.features, 1);
     let query_scales = workspace.query_scales.slice(query_count * heads);
+    let codes = &mut query_codes.codes;
     quantize_heads(s, queries, i32::from(QUERY_OFFSET), codes, query_scales);
-    zero_query.fill(QUERY_OFFSET);
     let (query_codes, query_stride) = t.activations(query_codes, &mut workspace.activations);
 
-    let key_scales_of_rows = workspace.key_scales_of_rows.slice(tokens * heads);
-    let key_codes = workspace.key_codes.slice(tokens * code_width);
-    quantize_heads(s, keys, 0, key_codes, key_scales_of_rows);
-    let key_codes = workspace
-        .key_codes
-        .slice::<f32>(tokens * heads * key_groups);
-    let key_scales = workspace.key_scales.slice(padded_tokens);
-    let surplus = workspace.key_surplus.slice(padded_tokens);
+    let keys = sequence
+        .keys
+        .filled::<i8>(heads * sizes.tokens * sizes.features);
+    let key_scales = sequence.key_scales.filled::<f32>(heads * sizes.tokens);
+    let key_corrections = sequence.key_corrections.filled::<i32>(heads * sizes.tokens);
+    let values = sequence
+        .values
+        .filled::<i8>(heads * sizes.tokens * sizes.features);
+    let value_scales = sequence.value_scales.filled::<f32>(heads * sizes.features);
+    let value_corrections = has_power_offset::<T>().then(|| {
+        let length = heads * sizes.segments * sizes.features;
+        sequence.value_corrections.filled::<i32>(length)
+    });
 
-    let values = workspace.values.slice(heads * padded_size * padded_tokens);
-    let value_scales = workspace.value_scales.slice(heads * padded_size);
-    let value_surplus = workspace.value_surplus.slice(padded_size);
-    // The inverses of the scales of values, and later the scores, are not needed at the same time.
-    let scores = workspace
-        .scores
-        .slice::<f32>((QUERY_BLOCK * padded_tokens).max(heads * padded_size));
-    let inverses = &mut scores[..heads * padded_size];
-    let padded = &mut workspace.padded_queries;
-    let rows = HeadRows::new(input.values, row_stride, tokens, shape, padded);
-    pack_values(s, rows, values, value_scales, inverses);
-
-    let powers = &mut workspace.powers;
+    let scores = workspace.scores.slice::<f32>(QUERY_BLOCK * sizes.tokens);
     let mut accumulators = Int8Accumulators::new();
     for head in 0..heads {
-        let panels = workspace.keys.slice(padded_tokens * key_groups);
-        let stride = heads * key_groups;
-        pack_keys(s, key_codes, stride, head * key_groups, key_groups, panels);
-        for (scale, scales) in key_scales
-            .iter_mut()
-            .zip(key_scales_of_rows.chunks_exact(heads))
-        {
-            *scale = scales[head];
-        }
-        let panels = Int8Panels {
-            codes: workspace.keys.slice(padded_tokens * padded_size),
-            outputs: padded_tokens,
-            groups: key_groups,
-            prefetch: false,
-        };
-        let rows = |first: usize, rows| Int8Rows {
-            codes: &query_codes[first * query_stride + head * padded_size..],
-            stride: query_stride,
-            rows,
-            unit: 1,
-        };
-        let mut store = StoreSums { sums: surplus };
-        multiply_panels(
-            s,
-            t,
-            rows(query_count, 1),
-            panels,
-            &mut accumulators,
-            &mut store,
-        );
-
-        let value_panels = Int8Panels {
-            codes: &values[head * padded_size * padded_tokens..][..padded_size * padded_tokens],
-            outputs: padded_size,
-            groups: value_groups,
-            prefetch: false,
-        };
-        // As for queries; where the tile takes codes as they are, products with zeros are zeros.
-        if T::ACTIVATION_OFFSET != 0 {
-            powers.resize(1, padded_tokens);
-            powers.codes.fill(0);
-            let (codes, stride) = t.activations(powers, &mut workspace.power_activations);
-            let zeros = Int8Rows {
-                codes,
-                stride,
-                rows: 1,
-                unit: 1,
-            };
-            let mut store = StoreSums {
-                sums: value_surplus,
-            };
-            multiply_panels(s, t, zeros, value_panels, &mut accumulators, &mut store);
-        }
-
+        let panels = QuantizedSequence::key_panels(keys, sizes, head);
         for block in (0..query_count).step_by(QUERY_BLOCK) {
             let count = QUERY_BLOCK.min(query_count - block);
             let mut factors = [0.0; QUERY_BLOCK];
@@ -172,72 +98,70 @@ pub(crate) fn attention_int8<S: Simd, T: Int8Tile>(
                 tokens,
                 bias,
                 factors: &factors,
-                key_scales,
-                surplus,
-                scores,
-                stride: padded_tokens,
+                key_scales: &key_scales[head * sizes.tokens..][..sizes.tokens],
+                corrections: &key_corrections[head * sizes.tokens..][..sizes.tokens],
+                scores: &mut *scores,
+                stride: sizes.tokens,
                 greatest: [s.splat(f32::NEG_INFINITY); LANES],
             };
-            multiply_panels(
-                s,
-                t,
-                rows(block, count),
-                panels,
-                &mut accumulators,
-                &mut block_scores,
-            );
+            let rows = Int8Rows {
+                codes: &query_codes[block * query_stride + head * sizes.features..],
+                stride: query_stride,
+                rows: count,
+                unit: 1,
+            };
+            multiply_panels(s, t, rows, panels, &mut accumulators, &mut block_scores);
 
             let mut greatest = [0.0; LANES];
             s.store(lane_maxima(s, block_scores.greatest), &mut greatest);
-            powers.resize(PLANES * count, padded_tokens);
-            let mut sums = [s.splat(0.0); LANES];
-            for query in 0..count {
-                let row = &scores[query * padded_tokens..][..padded_tokens];
-                let factor = if bias.is_some() { 1.0 } else { factors[query] };
-                sums[query] = store_powers(s, row, greatest[query], factor, powers, query);
-            }
-            let inverse = s.div(s.splat(1.0), lane_sums(s, sums));
+            let mut exponents = Exponents {
+                scores,
+                stride: sizes.tokens,
+                greatest: &greatest,
+                factors: bias.is_none().then_some(&factors),
+                count,
+                sums: [s.splat(0.0); LANES],
+            };
+            let power_activations = &mut workspace.power_activations;
+            let (codes, stride) = if T::WIDE {
+                let length = count * sizes.tokens;
+                exponents.store_wide(s, power_activations.slice(length));
+                (&*power_activations.slice(length), sizes.tokens)
+            } else {
+                let powers = &mut workspace.powers;
+                powers.resize(PLANES * count, sizes.tokens, 1);
+                exponents.store_planes(s, powers);
+                t.activations(powers, power_activations)
+            };
+            let inverse = s.div(s.splat(1.0), lane_sums(s, exponents.sums));
             let mut inverse_sums = [0.0; LANES];
             s.store(inverse, &mut inverse_sums);
 
-            let (codes, stride) = t.activations(powers, &mut workspace.power_activations);
-            let power_rows = Int8Rows {
-                codes,
-                stride,
-                rows: PLANES * count,
-                unit: PLANES,
-            };
-            let mut outputs = Outputs {
-                out: &mut out[block * width + head * head_size..],
-                stride: width,
-                columns: head_size,
-                scales: &value_scales[head * padded_size..][..padded_size],
-                surplus: (T::ACTIVATION_OFFSET != 0).then_some(&*value_surplus),
-                inverse_sums: &inverse_sums,
-            };
-            multiply_panels(
-                s,
-                t,
-                power_rows,
-                value_panels,
-                &mut accumulators,
-                &mut outputs,
-            );
+            let unit = if T::WIDE { 1 } else { PLANES };
+            for segment in 0..sizes.segments {
+                let first_group = value_segment(sizes.value_groups, segment).start;
+                let rows = Int8Rows {
+                    codes: &codes[first_group * INT8_GROUP..],
+                    stride,
+                    rows: unit * count,
+                    unit,
+                };
+                let index = head * sizes.segments + segment;
+                let mut outputs = Outputs {
+                    out: &mut out[block * width + head * head_size..],
+                    stride: width,
+                    columns: head_size,
+                    scales: &value_scales[head * sizes.features..][..sizes.features],
+                    corrections: value_corrections
+                        .map(|all| &all[index * sizes.features..][..sizes.features]),
+                    inverse_sums: &inverse_sums,
+                    planes: unit,
+                    add: segment > 0,
+                };
+                let panels = QuantizedSequence::value_panels(values, sizes, head, segment);
+                multiply_panels(s, t, rows, panels, &mut accumulators, &mut outputs);
+            }
         }
-    }
-}
-
-/// The sums of one row as they are.
-struct StoreSums<'a> {
-    /// (outputs)
-    sums: &'a mut [i32],
-}
-
-impl<S: Simd> FinishTile<S> for StoreSums<'_> {
-    #[inline(always)]
-    fn finish<const VECTORS: usize>(&mut self, _s: S, tile: FinishedTile<'_>) {
-        let vectors = self.sums.as_chunks_mut::<LANES>().0;
-        vectors[tile.first_vector..][..VECTORS].copy_from_slice(tile.row::<VECTORS>(0));
     }
 }
 
@@ -251,7 +175,7 @@ struct Scores<'a, S: Simd> {
     /// (stride)
     key_scales: &'a [f32],
     /// (stride): what a query of zeros gives.
-    surplus: &'a [i32],
+    corrections: &'a [i32],
     /// (rows, stride)
     scores: &'a mut [f32],
     stride: usize,
@@ -264,10 +188,7 @@ impl<S: Simd> FinishTile<S> for Scores<'_, S> {
     fn finish<const VECTORS: usize>(&mut self, s: S, tile: FinishedTile<'_>) {
         let first = tile.first_vector * LANES;
         let scales = load_vectors::<S, VECTORS>(s, &self.key_scales[first..]);
-        let mut surplus = [s.splat_i32(0); VECTORS];
-        for (surplus, sums) in surplus.iter_mut().zip(self.surplus[first..].as_chunks().0) {
-            *surplus = s.load_i32(sums);
-        }
+        let corrections = load_sums::<S, VECTORS>(s, &self.corrections[first..]);
         // Only the last vector may have keys beyond the last.
         let whole = self.tokens - first >= VECTORS * LANES;
         for index in 0..tile.rows {
@@ -277,7 +198,7 @@ impl<S: Simd> FinishTile<S> for Scores<'_, S> {
             let mut greatest = self.greatest[row];
             let sums = tile.row::<VECTORS>(index);
             for (vector, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                let sum = s.sub_i32(s.load_i32(&sums[vector]), surplus[vector]);
+                let sum = s.sub_i32(s.load_i32(&sums[vector]), corrections[vector]);
                 let mut score = s.mul(s.to_f32(sum), scales[vector]);
                 let token = first + vector * LANES;
                 if let Some(bias) = self.bias {
@@ -308,38 +229,108 @@ fn load_vectors<S: Simd, const VECTORS: usize>(s: S, numbers: &[f32]) -> [S::F32
     vectors
 }
 
-/// Writes the powers of one row of scores to the rows `2 * query` (high bytes) and `2 * query + 1` (low bytes) of `powers`, and returns
-/// their sums lane by lane.
+/// The first `VECTORS` vectors of `numbers`.
 #[inline(always)]
-fn store_powers<S: Simd>(
-    s: S,
-    scores: &[f32],
-    greatest: f32,
-    factor: f32,
-    powers: &mut QuantizedRows,
-    query: usize,
-) -> S::F32 {
-    let (greatest, factor) = (s.splat(greatest), s.splat(factor));
-    let log2_greatest = s.splat(LOG2_GREATEST);
-    let stride = powers.stride;
-    let planes = &mut powers.codes[PLANES * query * stride..][..PLANES * stride];
-    let (high, low) = planes.split_at_mut(stride);
-    let (high, low) = (
-        high.as_chunks_mut::<LANES>().0,
-        low.as_chunks_mut::<LANES>().0,
-    );
-    let mut sum = s.splat(0.0);
-    for ((score, high), low) in scores.as_chunks::<LANES>().0.iter().zip(high).zip(low) {
-        // At most 0, so that a power is at most the greatest.
-        let below = s.sub(s.load(score), greatest);
-        let power = exp2_of_codes(s, s.fma(below, factor, log2_greatest));
-        sum = s.add(sum, power);
-        s.store_u16_planes(s.round_to_i32(power), low, high);
+fn load_sums<S: Simd, const VECTORS: usize>(s: S, numbers: &[i32]) -> [S::I32; VECTORS] {
+    let mut vectors = [s.splat_i32(0); VECTORS];
+    for (vector, numbers) in vectors.iter_mut().zip(numbers.as_chunks().0) {
+        *vector = s.load_i32(numbers);
     }
-    sum
+    vectors
 }
 
-/// From the sums of powers and values to the output: `fma(f32(high), 256, f32(low)) * (scale of the feature * 1 / sum of the powers)`.
+/// The scores of a block of queries on their way to powers.
+struct Exponents<'a, S: Simd> {
+    /// (count, stride)
+    scores: &'a [f32],
+    stride: usize,
+    greatest: &'a [f32; QUERY_BLOCK],
+    /// What scores are multiplied by, if they are no exponents yet.
+    factors: Option<&'a [f32; QUERY_BLOCK]>,
+    count: usize,
+    /// The powers of each query, lane by lane: filled here.
+    sums: [S::F32; LANES],
+}
+
+impl<S: Simd> Exponents<'_, S> {
+    /// Writes the powers less [`WIDE_POWER_OFFSET`] to `codes` (count, stride).
+    #[inline(always)]
+    fn store_wide(&mut self, s: S, codes: &mut [i16]) {
+        for (query, codes) in codes.chunks_exact_mut(self.stride).enumerate() {
+            let mut row = WideRow(codes.as_chunks_mut().0);
+            self.store_row(s, query, &mut row);
+        }
+    }
+
+    /// Writes the powers of each query to the rows `2 * query` (high bytes) and `2 * query + 1` (low bytes) of `powers`.
+    #[inline(always)]
+    fn store_planes(&mut self, s: S, powers: &mut QuantizedRows) {
+        let stride = powers.stride;
+        for query in 0..self.count {
+            let planes = &mut powers.codes[PLANES * query * stride..][..PLANES * stride];
+            let (high, low) = planes.split_at_mut(stride);
+            let mut row = PlaneRows {
+                high: high.as_chunks_mut().0,
+                low: low.as_chunks_mut().0,
+            };
+            self.store_row(s, query, &mut row);
+        }
+    }
+
+    /// Stores the rounded powers of one query and sums the unrounded ones.
+    #[inline(always)]
+    fn store_row(&mut self, s: S, query: usize, row: &mut impl PowerRow<S>) {
+        let greatest = s.splat(self.greatest[query]);
+        let factor = match self.factors {
+            Some(factors) => s.splat(factors[query]),
+            None => s.splat(1.0),
+        };
+        let log2_greatest = s.splat(LOG2_GREATEST);
+        let scores = &self.scores[query * self.stride..][..self.stride];
+        let mut sum = s.splat(0.0);
+        for (vector, score) in scores.as_chunks::<LANES>().0.iter().enumerate() {
+            // At most 0, so that a power is at most the greatest.
+            let below = s.sub(s.load(score), greatest);
+            let power = exp2_of_codes(s, s.fma(below, factor, log2_greatest));
+            sum = s.add(sum, power);
+            row.store(s, vector, s.round_to_i32(power));
+        }
+        self.sums[query] = sum;
+    }
+}
+
+/// Where the powers of one query go: codes of sixteen bits.
+trait PowerRow<S: Simd> {
+    /// Sixteen codes, of the keys from `16 * vector` on.
+    fn store(&mut self, s: S, vector: usize, codes: S::I32);
+}
+
+/// Codes less [`WIDE_POWER_OFFSET`].
+struct WideRow<'a>(&'a mut [[i16; LANES]]);
+
+impl<S: Simd> PowerRow<S> for WideRow<'_> {
+    #[inline(always)]
+    fn store(&mut self, s: S, vector: usize, codes: S::I32) {
+        let lowered = s.sub_i32(codes, s.splat_i32(WIDE_POWER_OFFSET));
+        s.store_i16(lowered, &mut self.0[vector]);
+    }
+}
+
+/// High and low bytes of codes.
+struct PlaneRows<'a> {
+    high: &'a mut [[u8; LANES]],
+    low: &'a mut [[u8; LANES]],
+}
+
+impl<S: Simd> PowerRow<S> for PlaneRows<'_> {
+    #[inline(always)]
+    fn store(&mut self, s: S, vector: usize, codes: S::I32) {
+        s.store_u16_planes(codes, &mut self.low[vector], &mut self.high[vector]);
+    }
+}
+
+/// From the sums of powers and values to the output: `fma(f32(high), 256, f32(low))`, which is `f32` of the whole sum, times
+/// `scale of the feature * 1 / sum of the powers`.
 struct Outputs<'a> {
     /// (queries, stride), from the first feature of the head on.
     out: &'a mut [f32],
@@ -349,8 +340,12 @@ struct Outputs<'a> {
     /// (features padded to sixteen)
     scales: &'a [f32],
     /// (features padded to sixteen): what powers of zero give, if not zeros.
-    surplus: Option<&'a [i32]>,
+    corrections: Option<&'a [i32]>,
     inverse_sums: &'a [f32; LANES],
+    /// Rows of sums of a query: two of bytes, or one.
+    planes: usize,
+    /// Whether the output holds the products of earlier segments.
+    add: bool,
 }
 
 impl<S: Simd> FinishTile<S> for Outputs<'_> {
@@ -358,22 +353,31 @@ impl<S: Simd> FinishTile<S> for Outputs<'_> {
     fn finish<const VECTORS: usize>(&mut self, s: S, tile: FinishedTile<'_>) {
         let first = tile.first_vector * LANES;
         let scales = load_vectors::<S, VECTORS>(s, &self.scales[first..]);
+        let corrections = match self.corrections {
+            Some(corrections) => load_sums::<S, VECTORS>(s, &corrections[first..]),
+            None => [s.splat_i32(0); VECTORS],
+        };
         let columns = first..self.columns.min(first + VECTORS * LANES);
-        for index in 0..tile.rows / PLANES {
-            let query = tile.first_row / PLANES + index;
+        for index in 0..tile.rows / self.planes {
+            let query = tile.first_row / self.planes + index;
             let inverse_sum = s.splat(self.inverse_sums[query]);
-            let high = tile.row::<VECTORS>(PLANES * index);
-            let low = tile.row::<VECTORS>(PLANES * index + 1);
             let out = &mut self.out[query * self.stride..][columns.clone()];
             for (vector, out) in out.chunks_mut(LANES).enumerate() {
-                let (mut high, mut low) = (s.load_i32(&high[vector]), s.load_i32(&low[vector]));
-                if let Some(surplus) = self.surplus {
-                    let surplus = s.load_i32(&surplus[first..].as_chunks().0[vector]);
-                    high = s.sub_i32(high, surplus);
-                    low = s.sub_i32(low, surplus);
+                let first_row = tile.row::<VECTORS>(self.planes * index);
+                let sums = s.load_i32(&first_row[vector]);
+                let mut sum = s.to_f32(s.sub_i32(sums, corrections[vector]));
+                if self.planes == PLANES {
+                    let low = tile.row::<VECTORS>(self.planes * index + 1);
+                    let low = s.sub_i32(s.load_i32(&low[vector]), corrections[vector]);
+                    sum = s.fma(sum, s.splat(256.0), s.to_f32(low));
                 }
-                let sum = s.fma(s.to_f32(high), s.splat(256.0), s.to_f32(low));
-                s.store_up_to(s.mul(sum, s.mul(scales[vector], inverse_sum)), out);
+                let factor = s.mul(scales[vector], inverse_sum);
+                let value = if self.add {
+                    s.fma(sum, factor, s.load_up_to(out, 0.0))
+                } else {
+                    s.mul(sum, factor)
+                };
+                s.store_up_to(value, out);
             }
         }
     }

@@ -2,18 +2,11 @@
 
 use crate::generic::f32_tile::row_tiles;
 use crate::int8_tile::{
-    INT8_GROUP, INT8_PANEL_VECTORS, INT8_TILE_ROWS, Int8Accumulators, Int8Operands, Int8Tile,
-    Prefetch,
+    INT8_GROUP, INT8_LINE, INT8_TILE_ROWS, Int8Accumulators, Int8Operands, Int8Tile, Prefetch,
 };
 use crate::simd::{LANES, Simd};
 
-/// Outputs of a whole panel.
-pub(crate) const PANEL_OUTPUTS: usize = INT8_PANEL_VECTORS * LANES;
-
-/// How many bytes ahead of a panel memory is asked for, at least: enough for a long panel at the start of the next weight.
-const PREFETCH_DISTANCE: usize = 96 << 10;
-
-/// Panels `[outputs / 64][groups][64][4]`, the last one as narrow as whole vectors of sixteen outputs allow.
+/// Weights as [`PanelLayout`](crate::int8_tile::PanelLayout) says.
 #[derive(Clone, Copy)]
 pub(crate) struct Int8Panels<'a> {
     /// Starts at a cache line.
@@ -24,14 +17,6 @@ pub(crate) struct Int8Panels<'a> {
     pub(crate) groups: usize,
     /// Whether what follows the panels in memory is worth asking for: weights lie there in the order of their use.
     pub(crate) prefetch: bool,
-}
-
-/// Where the inputs of group `group` of an output lie in [`Int8Panels`] of `outputs` outputs and `groups` groups, in groups.
-#[inline(always)]
-pub(crate) fn place_of_group(outputs: usize, groups: usize, output: usize, group: usize) -> usize {
-    let panel = output - output % PANEL_OUTPUTS;
-    let width = PANEL_OUTPUTS.min(outputs - panel);
-    panel * groups + group * width + output - panel
 }
 
 /// Activations in the form that a tile reads, each row padded to whole groups.
@@ -46,6 +31,7 @@ pub(crate) struct Int8Rows<'a, A> {
 }
 
 /// The sums of some vectors of one tile.
+#[derive(Clone, Copy)]
 pub(crate) struct FinishedTile<'a> {
     sums: &'a Int8Accumulators,
     /// Vectors of the tile before these.
@@ -92,71 +78,91 @@ pub(crate) fn multiply_panels<S: Simd, T: Int8Tile>(
         return;
     }
     assert!(outputs.is_multiple_of(LANES) && codes.len() >= outputs * groups * INT8_GROUP);
-    for first in (0..outputs).step_by(PANEL_OUTPUTS) {
-        let panel_start = first * groups * INT8_GROUP;
-        let panel_vectors = PANEL_OUTPUTS.min(outputs - first) / LANES;
-        let group_stride = panel_vectors * LANES * INT8_GROUP;
-        let panel = &codes[panel_start..][..groups * group_stride];
-        // Each of the row tiles asks for its share of what comes later.
-        let later = panel
-            .as_ptr()
-            .wrapping_add(panel.len().max(PREFETCH_DISTANCE));
-        let tiles = || row_tiles(x.rows / x.unit, INT8_TILE_ROWS / x.unit);
-        let count = tiles().count();
-        let share = (groups * panel_vectors).div_ceil(count);
-        for vector in (0..panel_vectors).step_by(T::VECTORS) {
-            let vectors = T::VECTORS.min(panel_vectors - vector);
-            for (tile, (row, rows)) in tiles().enumerate() {
-                let (row, rows) = (row * x.unit, rows * x.unit);
-                // A panel that is read once is a stream that the CPU follows by itself.
-                let prefetch = if !prefetch || count == 1 || vector > 0 {
-                    Prefetch::NONE
-                } else {
-                    let line = tile * share * LANES * INT8_GROUP;
-                    Prefetch {
-                        line: later.wrapping_add(line),
-                        rate: (share * 256).div_ceil(groups.max(1)),
-                    }
-                };
-                let last = (row + rows - 1) * x.stride;
-                let operands = Int8Operands {
-                    activations: x.codes[row * x.stride..last + groups * INT8_GROUP].as_ptr(),
-                    stride: x.stride,
-                    rows,
-                    weights: panel.as_ptr().wrapping_add(vector * LANES * INT8_GROUP),
-                    group_stride,
-                    groups,
-                    vectors,
-                    prefetch,
-                };
-                // SAFETY: activations and panel were cut to the sizes that the tile reads, panels are whole cache lines, and there are as
-                // many vectors as the panel has from this one on.
-                unsafe { t.multiply(operands, accumulators) };
-                let mut offset = 0;
-                while offset < vectors {
+    let row_bytes = x.stride * size_of::<T::Activation>();
+    let most_rows = (T::ROW_BYTES / row_bytes.max(1)).max(INT8_TILE_ROWS);
+    let panel_outputs = T::LAYOUT.vectors * LANES;
+    for (block_row, block_rows) in row_tiles(x.rows / x.unit, most_rows / x.unit) {
+        let (block_row, block_rows) = (block_row * x.unit, block_rows * x.unit);
+        for first in (0..outputs).step_by(panel_outputs) {
+            let panel_start = first * groups * INT8_GROUP;
+            let panel_vectors = panel_outputs.min(outputs - first) / LANES;
+            let group_stride = panel_vectors * INT8_LINE;
+            let panel = &codes[panel_start..][..groups * group_stride];
+            // Each of the row tiles asks for its share of what comes later.
+            let later = panel
+                .as_ptr()
+                .wrapping_add(panel.len().max(T::PREFETCH_DISTANCE));
+            let tiles = || row_tiles(block_rows / x.unit, INT8_TILE_ROWS / x.unit);
+            let count = tiles().count();
+            let share = (groups * panel_vectors).div_ceil(count);
+            for vector in (0..panel_vectors).step_by(T::VECTORS) {
+                let vectors = T::VECTORS.min(panel_vectors - vector);
+                for (tile, (row, rows)) in tiles().enumerate() {
+                    let (row, rows) = (block_row + row * x.unit, rows * x.unit);
+                    let prefetch = if !prefetch || vector > 0 || count < T::PREFETCH_TILES {
+                        Prefetch::NONE
+                    } else {
+                        Prefetch {
+                            line: later.wrapping_add(tile * share * INT8_LINE),
+                            rate: (share * 256).div_ceil(groups.max(1)),
+                        }
+                    };
+                    let last = (row + rows - 1) * x.stride;
+                    let operands = Int8Operands {
+                        activations: x.codes[row * x.stride..last + groups * INT8_GROUP].as_ptr(),
+                        stride: x.stride,
+                        rows,
+                        weights: panel.as_ptr().wrapping_add(vector * INT8_LINE),
+                        group_stride,
+                        groups,
+                        vectors,
+                        prefetch,
+                    };
+                    // SAFETY: activations and panel were cut to the sizes that the tile reads, panels are whole cache lines, and there are
+                    // as many vectors as the panel has from this one on.
+                    unsafe { t.multiply(operands, accumulators) };
                     let tile = FinishedTile {
                         sums: accumulators,
-                        offset,
+                        offset: 0,
                         first_row: row,
                         rows,
-                        first_vector: first / LANES + vector + offset,
+                        first_vector: first / LANES + vector,
                     };
-                    offset += match vectors - offset {
-                        4.. if T::VECTORS >= 4 => {
-                            finish.finish::<4>(s, tile);
-                            4
-                        }
-                        2.. if T::VECTORS >= 2 => {
-                            finish.finish::<2>(s, tile);
-                            2
-                        }
-                        _ => {
-                            finish.finish::<1>(s, tile);
-                            1
-                        }
-                    };
+                    finish_vectors::<S, T>(s, tile, vectors, finish);
                 }
             }
         }
+    }
+}
+
+/// Finishes the `vectors` vectors of a tile, as many at a time as have a constant.
+#[inline(always)]
+fn finish_vectors<S: Simd, T: Int8Tile>(
+    s: S,
+    tile: FinishedTile<'_>,
+    vectors: usize,
+    finish: &mut impl FinishTile<S>,
+) {
+    let mut offset = 0;
+    while offset < vectors {
+        let tile = FinishedTile {
+            offset,
+            first_vector: tile.first_vector + offset,
+            ..tile
+        };
+        offset += match vectors - offset {
+            4.. if T::VECTORS >= 4 => {
+                finish.finish::<4>(s, tile);
+                4
+            }
+            2.. if T::VECTORS >= 2 => {
+                finish.finish::<2>(s, tile);
+                2
+            }
+            _ => {
+                finish.finish::<1>(s, tile);
+                1
+            }
+        };
     }
 }

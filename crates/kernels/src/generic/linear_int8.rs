@@ -13,7 +13,8 @@ use crate::row_operations::{Activation, EpilogueKind};
 use crate::simd::{LANES, Simd};
 
 /// `y(r, o) = fma(f32(acc), scale_row(r) * scale_channel(o), bias(o) or 0)` with
-/// `acc = sum over k of code(r, k) * weight(o, k) - zero_point(r) * sum over k of weight(o, k)`, exact in i32.
+/// `acc = sum over k of code(r, k) * weight(o, k) - zero_point(r) * sum over k of weight(o, k)`, exact in i32: what leaves it on the way
+/// wraps, and comes back.
 pub(crate) struct LinearInt8<'a> {
     /// (rows, in_features)
     pub(crate) x: &'a QuantizedRows,
@@ -207,14 +208,17 @@ fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl
         scratch,
     } = call;
     let (codes, stride) = t.activations(x, scratch);
+    // A tile of 16-bit activations takes codes of two bytes as they are.
+    let planes = if T::WIDE { 1 } else { x.planes };
     let rows = Int8Rows {
         codes,
         stride,
-        rows: x.rows,
-        unit: 1,
+        rows: x.rows * planes,
+        unit: planes,
     };
     let mut dequantize = Dequantize {
         x,
+        planes,
         activation_offset: T::ACTIVATION_OFFSET,
         weight,
         bias,
@@ -234,6 +238,8 @@ fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl
 /// From the sums of a tile to y.
 struct Dequantize<'a, F> {
     x: &'a QuantizedRows,
+    /// Rows of sums of a row of x: two of high and of low bytes, or one.
+    planes: usize,
     /// That of the tile.
     activation_offset: i32,
     weight: &'a PackedInt8,
@@ -247,7 +253,11 @@ impl<S: Simd, F: Finish<S>> FinishTile<S> for Dequantize<'_, F> {
         let (x, weight) = (self.x, self.weight);
         let first = tile.first_vector * LANES;
         // Sums of so many weights are at most 2^22 in magnitude.
-        let short = weight.in_features <= 1 << 15;
+        let short = weight.in_features <= 1 << 15 && x.planes == 1;
+        let activation_offset = match self.planes {
+            1 => self.activation_offset,
+            _ => self.activation_offset * 257,
+        };
         let mut scales = [s.splat(0.0); VECTORS];
         let mut biases = [s.splat(0.0); VECTORS];
         let mut sums_of_weights = [s.splat_i32(0); VECTORS];
@@ -261,18 +271,23 @@ impl<S: Simd, F: Finish<S>> FinishTile<S> for Dequantize<'_, F> {
                 biases[vector] = s.load_up_to(&bias[column..end], 0.0);
             }
         }
-        for index in 0..tile.rows {
-            let row = tile.first_row + index;
-            let zero_point = x.zero_points[row] - self.activation_offset;
+        for index in 0..tile.rows / self.planes {
+            let row = tile.first_row / self.planes + index;
+            let zero_point = x.zero_points[row] - activation_offset;
             let zero_point = if short {
                 s.short_factor(zero_point)
             } else {
                 s.splat_i32(zero_point)
             };
             let row_scale = s.splat(x.scales[row]);
-            let sums = tile.row::<VECTORS>(index);
+            let sums = tile.row::<VECTORS>(self.planes * index);
             for vector in 0..VECTORS {
-                let (sums, of_weights) = (s.load_i32(&sums[vector]), sums_of_weights[vector]);
+                let (mut sums, of_weights) = (s.load_i32(&sums[vector]), sums_of_weights[vector]);
+                if self.planes == 2 {
+                    let low = tile.row::<VECTORS>(2 * index + 1);
+                    let high = s.mul_i32(sums, s.splat_i32(256));
+                    sums = s.add_i32(high, s.load_i32(&low[vector]));
+                }
                 let sums = if short {
                     s.sub_product(sums, of_weights, zero_point)
                 } else {

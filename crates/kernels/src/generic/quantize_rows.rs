@@ -1,6 +1,6 @@
 //! Quantization of activations, row by row.
 
-use fewbit_numerics::activation::row_parameters;
+use fewbit_numerics::activation::{TWELVE_BIT_CODES, row_parameters, twelve_bit_row_parameters};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
 use crate::quantized_rows::{QuantizedRows, RowScale};
@@ -62,17 +62,27 @@ pub(crate) fn quantize_block<S: Simd>(
             }
             s.reduce_sum(zeros) == 0.0
         }
-        RowScale::PerToken(scheme) => {
+        RowScale::PerToken(_) | RowScale::PerTokenTwelveBit => {
             let mut ranges = [Range::default(); BLOCK_ROWS];
             for (index, range) in ranges.iter_mut().enumerate().take(rows) {
                 *range = range_of(s, row(index));
             }
             for (index, range) in ranges.iter().enumerate().take(rows) {
-                let parameters = row_parameters(range.min, range.max, scheme);
+                let Range { min, max, .. } = *range;
+                let parameters = match scale {
+                    RowScale::PerToken(scheme) => row_parameters(min, max, scheme),
+                    _ => twelve_bit_row_parameters(min, max),
+                };
                 out.scales[first + index] = parameters.scale;
                 out.zero_points[first + index] = parameters.zero_point;
-                let (codes, zeros) = (out.row_mut(first + index), s.splat(0.0));
-                Encoder::new(s, parameters).encode_row::<false>(s, row(index), codes, zeros);
+                if let RowScale::PerTokenTwelveBit = scale {
+                    let encoder = Encoder::over(s, parameters, TWELVE_BIT_CODES);
+                    let (high, low) = out.planes_mut(first + index);
+                    encoder.encode_planes(s, row(index), high, low);
+                } else {
+                    let (codes, zeros) = (out.row_mut(first + index), s.splat(0.0));
+                    Encoder::new(s, parameters).encode_row::<false>(s, row(index), codes, zeros);
+                }
             }
             ranges.iter().take(rows).all(|range| range.finite)
         }
@@ -130,11 +140,16 @@ pub(crate) struct Encoder<S: Simd> {
 impl<S: Simd> Encoder<S> {
     #[inline(always)]
     pub(crate) fn new(s: S, parameters: AffineParameters) -> Self {
+        Self::over(s, parameters, CodeRange::UINT8)
+    }
+
+    #[inline(always)]
+    fn over(s: S, parameters: AffineParameters, codes: CodeRange) -> Self {
         let zero_point = parameters.zero_point;
         Self {
             inverse: s.splat(parameters.inverse_scale()),
-            low: s.splat((CodeRange::UINT8.min - zero_point) as f32),
-            high: s.splat((CodeRange::UINT8.max - zero_point) as f32),
+            low: s.splat((codes.min - zero_point) as f32),
+            high: s.splat((codes.max - zero_point) as f32),
             zero_point: s.splat_i32(-zero_point),
         }
     }
@@ -156,6 +171,24 @@ impl<S: Simd> Encoder<S> {
                 s.store_u8(self.encode(s, x), &mut last);
                 codes.copy_from_slice(&last[..codes.len()]);
             }
+        }
+    }
+
+    /// High and low bytes of the codes of a row.
+    #[inline(always)]
+    fn encode_planes(&self, s: S, x: &[f32], high: &mut [u8], low: &mut [u8]) {
+        let (vectors, rest) = x.as_chunks::<LANES>();
+        let (high, high_rest) = high.as_chunks_mut::<LANES>();
+        let (low, low_rest) = low.as_chunks_mut::<LANES>();
+        for ((x, high), low) in vectors.iter().zip(high).zip(low) {
+            s.store_u16_planes(self.encode(s, s.load(x)), low, high);
+        }
+        if !rest.is_empty() {
+            let (mut high, mut low) = ([0; LANES], [0; LANES]);
+            let x = s.load_partial(rest, 0.0);
+            s.store_u16_planes(self.encode(s, x), &mut low, &mut high);
+            high_rest.copy_from_slice(&high[..rest.len()]);
+            low_rest.copy_from_slice(&low[..rest.len()]);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Attention in integers against its definition: codes as the numerics crate has them, the rest in f64.
 
-use fewbit_kernels::{Isa, Kernels, Workspace};
+use fewbit_kernels::{AttentionInput, Isa, Kernels, QuantizedSequence, Workspace};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
 use crate::attention::Case;
@@ -92,7 +92,14 @@ fn check(case: &Case, kernels: &Kernels, workspace: &mut Workspace, failures: &m
 pub(crate) fn attention_int8(kernels: &Kernels, failures: &mut Failures) {
     let mut numbers = Numbers::new(55);
     let mut workspace = Workspace::new();
-    let mut sizes = vec![(0, 2, 16), (3, 0, 16), (3, 2, 0), (300, 1, 32), (70, 17, 4)];
+    let mut sizes = vec![
+        (0, 2, 16),
+        (3, 0, 16),
+        (3, 2, 0),
+        (300, 1, 32),
+        (530, 1, 3),
+        (70, 17, 4),
+    ];
     for tokens in [1, 2, 3, 5, 15, 16, 17, 31, 33, 63, 64, 65] {
         for head_size in [1, 5, 16, 32, 33, 64, 80] {
             sizes.push((tokens, 1 + (tokens + head_size) % 3, head_size));
@@ -116,6 +123,77 @@ pub(crate) fn attention_int8(kernels: &Kernels, failures: &mut Failures) {
     case.values.fill(f32::from_bits(1));
     let out = case.run_with(Kernels::attention_int8, kernels, &mut workspace);
     failures.same_bits("subnormal numbers", &out, &vec![0.0; out.len()]);
+}
+
+/// Attention to keys and values that were quantized before, in a buffer that held others.
+fn attend_to_quantized(
+    kernels: &Kernels,
+    input: &AttentionInput<'_>,
+    out: &mut [f32],
+    workspace: &mut Workspace,
+) {
+    let mut sequence = QuantizedSequence::new();
+    let other = [3.0; 90];
+    let longer = AttentionInput {
+        queries: &other,
+        query_tokens: 0..0,
+        keys: &other,
+        values: &other,
+        row_stride: 1,
+        tokens: 90,
+        heads: 1,
+        head_size: 1,
+        scale: 1.0,
+        bias: None,
+    };
+    kernels.quantize_sequence(&longer, &mut sequence, workspace);
+    kernels.quantize_sequence(input, &mut sequence, workspace);
+    let without_keys = AttentionInput {
+        keys: &vec![f32::NAN; input.keys.len()],
+        values: &vec![f32::NAN; input.values.len()],
+        ..input.clone()
+    };
+    kernels.attend(&without_keys, &sequence, out, &mut Workspace::new());
+}
+
+pub(crate) fn quantize_sequence(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(57);
+    for (tokens, heads, head_size) in [
+        (300, 2, 5),
+        (1, 1, 1),
+        (70, 3, 16),
+        (0, 1, 4),
+        (17, 0, 4),
+        (33, 2, 80),
+    ] {
+        let case = Case::new(tokens, heads, head_size, &mut numbers);
+        let expected = case.run_with(Kernels::attention_int8, kernels, &mut Workspace::new());
+        let found = case.run_with(attend_to_quantized, kernels, &mut Workspace::new());
+        failures.same_bits(format!("{tokens} tokens, {heads} heads"), &found, &expected);
+    }
+}
+
+#[test]
+#[should_panic(expected = "the sequence is that of the input")]
+fn a_sequence_of_another_length_is_refused() {
+    let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
+    let x = [0.5; 8];
+    let input = |tokens| AttentionInput {
+        queries: &x,
+        query_tokens: 0..1,
+        keys: &x,
+        values: &x,
+        row_stride: 4,
+        tokens,
+        heads: 1,
+        head_size: 4,
+        scale: 1.0,
+        bias: None,
+    };
+    let (mut sequence, mut workspace) = (QuantizedSequence::new(), Workspace::new());
+    kernels.quantize_sequence(&input(2), &mut sequence, &mut workspace);
+    assert_eq!(sequence.tokens(), 2);
+    kernels.attend(&input(1), &sequence, &mut [0.0; 4], &mut workspace);
 }
 
 #[test]

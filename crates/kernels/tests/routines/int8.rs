@@ -1,13 +1,18 @@
 //! Products of quantized activations: exact integers, then one fused multiply-add.
 
-use fewbit_kernels::{Activation, Epilogue, Isa, Kernels, PackedInt8, QuantizedRows, Workspace};
+use fewbit_kernels::{
+    Activation, ActivationBits, Epilogue, Isa, Kernels, Operation, PackedInt8, QuantizedRows,
+    Routine, Workspace,
+};
+use fewbit_numerics::activation::{MAX_TWELVE_BIT_COLUMNS, TWELVE_BIT_CODES};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
 use crate::products::{check_epilogues, shapes};
 use crate::support::{Failures, Numbers};
 
 struct Product {
-    codes: Vec<u8>,
+    bits: ActivationBits,
+    codes: Vec<u16>,
     scales: Vec<f32>,
     zero_points: Vec<i32>,
     weight: Vec<i8>,
@@ -40,17 +45,27 @@ impl Product {
     }
 
     fn rows(&self, rows: std::ops::Range<usize>) -> QuantizedRows {
-        QuantizedRows::from_parts(
-            &self.codes[rows.start * self.in_features..rows.end * self.in_features],
+        let codes = &self.codes[rows.start * self.in_features..rows.end * self.in_features];
+        let (scales, zero_points) = (
             self.scales[rows.clone()].to_vec(),
             self.zero_points[rows].to_vec(),
-            self.in_features,
-        )
+        );
+        match self.bits {
+            ActivationBits::Eight => {
+                let bytes: Vec<u8> = codes.iter().map(|&code| code as u8).collect();
+                QuantizedRows::from_parts(&bytes, scales, zero_points, self.in_features)
+            }
+            ActivationBits::Twelve => {
+                QuantizedRows::from_twelve_bit_parts(codes, scales, zero_points, self.in_features)
+            }
+        }
     }
 
-    fn packed(&self) -> PackedInt8 {
+    fn packed(&self, kernels: &Kernels) -> PackedInt8 {
         let out_features = self.channel_scales.len();
         PackedInt8::new(
+            kernels,
+            self.bits,
             &self.weight,
             &self.channel_scales,
             out_features,
@@ -60,12 +75,15 @@ impl Product {
 
     fn shape(&self) -> String {
         let (rows, out_features) = (self.scales.len(), self.channel_scales.len());
-        format!("{rows}x{out_features}x{}", self.in_features)
+        format!(
+            "{rows}x{out_features}x{}, {:?} bits",
+            self.in_features, self.bits
+        )
     }
 
     fn check(&self, kernels: &Kernels, failures: &mut Failures, workspace: &mut Workspace) {
         let (rows, out_features) = (self.scales.len(), self.channel_scales.len());
-        let (shape, weight) = (self.shape(), self.packed());
+        let (shape, weight) = (self.shape(), self.packed(kernels));
         let expected = self.expected();
         let bias = self.bias.as_deref();
         let store = Epilogue::store(bias);
@@ -107,7 +125,11 @@ impl Product {
         );
         // A buffer that held something else: nothing of it may stay, not even in the padding.
         let mut found = QuantizedRows::from_parts(&[7; 600], vec![3.0; 2], vec![1; 2], 300);
-        let (x, weight, bias) = (self.rows(0..rows), self.packed(), self.bias.as_deref());
+        let (x, weight, bias) = (
+            self.rows(0..rows),
+            self.packed(kernels),
+            self.bias.as_deref(),
+        );
         kernels.linear_requantize(
             &x, &weight, bias, activation, parameters, &mut found, workspace,
         );
@@ -125,10 +147,11 @@ pub(crate) fn linear_requantize(kernels: &Kernels, failures: &mut Failures) {
     let mut workspace = Workspace::new();
     for (index, (rows, out_features, in_features)) in shapes().into_iter().enumerate() {
         // Only a finite y has a code: ordinary scales.
+        let bits = [ActivationBits::Eight, ActivationBits::Twelve][index % 2];
         let product = Product {
             scales: numbers.floats(rows, 0.1),
             channel_scales: numbers.floats(out_features, 0.1),
-            ..Product::new(rows, out_features, in_features, &mut numbers)
+            ..Product::new(bits, [rows, out_features, in_features], &mut numbers)
         };
         let parameters = AffineParameters {
             // From scales where everything is clamped to one where all is the zero point.
@@ -140,17 +163,62 @@ pub(crate) fn linear_requantize(kernels: &Kernels, failures: &mut Failures) {
     }
 }
 
+const BITS: [ActivationBits; 2] = [ActivationBits::Eight, ActivationBits::Twelve];
+
+/// The greatest code.
+fn greatest(bits: ActivationBits) -> u16 {
+    match bits {
+        ActivationBits::Eight => 255,
+        ActivationBits::Twelve => TWELVE_BIT_CODES.max as u16,
+    }
+}
+
+/// The most input features.
+fn longest(bits: ActivationBits) -> usize {
+    match bits {
+        ActivationBits::Eight => PackedInt8::MAX_IN_FEATURES,
+        ActivationBits::Twelve => MAX_TWELVE_BIT_COLUMNS,
+    }
+}
+
 impl Product {
-    fn new(rows: usize, out_features: usize, in_features: usize, numbers: &mut Numbers) -> Self {
+    fn new(
+        bits: ActivationBits,
+        [rows, out_features, in_features]: [usize; 3],
+        numbers: &mut Numbers,
+    ) -> Self {
+        let most = usize::from(greatest(bits));
+        let ends = [0, most as i32, most as i32 / 2 + 1];
         Product {
-            codes: numbers.bytes(rows * in_features),
+            bits,
+            codes: (0..rows * in_features)
+                .map(|_| numbers.below(most + 1) as u16)
+                .collect(),
             scales: numbers.rough(rows),
             zero_points: (0..rows)
-                .map(|_| [0, 255, 128, numbers.below(256) as i32][numbers.below(4)])
+                .map(|_| match numbers.below(4) {
+                    3 => numbers.below(most + 1) as i32,
+                    end => ends[end],
+                })
                 .collect(),
             weight: numbers.signed_bytes(out_features * in_features),
             channel_scales: numbers.rough(out_features),
             bias: (numbers.below(3) > 0).then(|| numbers.floats(out_features, 1.0)),
+            in_features,
+        }
+    }
+
+    /// All codes and all pairs of weights the same.
+    fn uniform(bits: ActivationBits, in_features: usize, code: u16, pair: [i8; 2]) -> Self {
+        let row = pair.into_iter().cycle().take(in_features);
+        Product {
+            bits,
+            codes: vec![code; 2 * in_features],
+            scales: vec![0.5; 2],
+            zero_points: vec![0, greatest(bits).into()],
+            weight: row.collect::<Vec<i8>>().repeat(17),
+            channel_scales: vec![1.0; 17],
+            bias: None,
             in_features,
         }
     }
@@ -160,26 +228,111 @@ pub(crate) fn linear_int8(kernels: &Kernels, failures: &mut Failures) {
     let mut numbers = Numbers::new(10);
     let mut workspace = Workspace::new();
     for (rows, out_features, in_features) in shapes() {
-        let product = Product::new(rows, out_features, in_features, &mut numbers);
-        product.check(kernels, failures, &mut workspace);
+        for bits in BITS {
+            let product = Product::new(bits, [rows, out_features, in_features], &mut numbers);
+            product.check(kernels, failures, &mut workspace);
+        }
     }
 
     // All codes at the ends of their ranges, where i16 sums of pairs would saturate, up to the greatest length.
-    for in_features in [64, 4096, PackedInt8::MAX_IN_FEATURES] {
+    for bits in BITS {
+        for in_features in [64, 4096, longest(bits)] {
+            for code in [0, greatest(bits)] {
+                for weight in [-128, 127] {
+                    let product = Product::uniform(bits, in_features, code, [weight; 2]);
+                    product.check(kernels, failures, &mut workspace);
+                }
+            }
+        }
+    }
+}
+
+/// Weights whose pairs have magnitudes of at most 128 together.
+fn saturation_proof(weight: &mut [i8], in_features: usize) {
+    for row in weight.chunks_mut(in_features.max(1)) {
+        for [first, second] in row.as_chunks_mut::<2>().0 {
+            let free = 128 - i16::from(*first).abs();
+            *second = i16::from(*second).clamp(-free, free.min(127)) as i8;
+        }
+    }
+}
+
+pub(crate) fn linear_saturation_proof(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(12);
+    let mut workspace = Workspace::new();
+    let bits = ActivationBits::Eight;
+    for (rows, out_features, in_features) in shapes() {
+        let mut product = Product::new(bits, [rows, out_features, in_features], &mut numbers);
+        saturation_proof(&mut product.weight, in_features);
+        failures.check(
+            in_features == 0 || product.packed(kernels).has_saturation_proof_layout(kernels),
+            || format!("{}: not packed for the faster tile", product.shape()),
+        );
+        product.check(kernels, failures, &mut workspace);
+    }
+    // Sums of 255 * 128, which just fit, of either sign and however the pair shares the 128.
+    for pair in [
+        [127, 1],
+        [1, 127],
+        [64, 64],
+        [-128, 0],
+        [0, -128],
+        [-64, -64],
+        [127, -1],
+    ] {
         for code in [0, 255] {
-            for weight in [-128, 127] {
-                let product = Product {
-                    codes: vec![code; 2 * in_features],
-                    scales: vec![0.5; 2],
-                    zero_points: vec![0, 255],
-                    weight: vec![weight; 17 * in_features],
-                    channel_scales: vec![1.0; 17],
-                    bias: None,
-                    in_features,
-                };
+            for in_features in [64, PackedInt8::MAX_IN_FEATURES] {
+                let product = Product::uniform(bits, in_features, code, pair);
                 product.check(kernels, failures, &mut workspace);
             }
         }
+    }
+}
+
+pub(crate) fn linear_requantize_saturation_proof(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(13);
+    let mut workspace = Workspace::new();
+    for (index, (rows, out_features, in_features)) in shapes().into_iter().enumerate() {
+        let shape = [rows, out_features, in_features];
+        let mut product = Product {
+            scales: numbers.floats(rows, 0.1),
+            channel_scales: numbers.floats(out_features, 0.1),
+            ..Product::new(ActivationBits::Eight, shape, &mut numbers)
+        };
+        saturation_proof(&mut product.weight, in_features);
+        let parameters = AffineParameters {
+            scale: 0.02,
+            zero_point: 128,
+        };
+        let activation = Activation::ALL[index % Activation::ALL.len()];
+        product.check_requantized(activation, parameters, kernels, failures, &mut workspace);
+    }
+}
+
+/// One pair that could saturate is enough to keep a weight off the faster tile, and so are activations that it does not take.
+#[test]
+fn only_weights_that_cannot_saturate_have_the_faster_tile() {
+    for kernels in Kernels::available() {
+        let has_routine = Routine::all().any(|routine| {
+            routine.isa == kernels.isa()
+                && routine.operation == Operation::LinearInt8SaturationProof
+        });
+        let packed = |bits, codes: &[i8], in_features| {
+            let out_features = codes.len() / in_features;
+            let scales = vec![1.0; out_features];
+            PackedInt8::new(kernels, bits, codes, &scales, out_features, in_features)
+                .has_saturation_proof_layout(kernels)
+        };
+        let (eight, twelve) = (ActivationBits::Eight, ActivationBits::Twelve);
+        let codes = [64; 40];
+        assert_eq!(packed(eight, &codes, 10), has_routine);
+        assert!(!packed(twelve, &codes, 10));
+        // A last column has no neighbour: those of the next row are none.
+        let mut codes = [1; 33];
+        (codes[10], codes[11]) = (127, 127);
+        assert_eq!(packed(eight, &codes, 11), has_routine);
+        codes[12] = 2;
+        assert!(!packed(eight, &codes, 11));
     }
 }
 
@@ -194,15 +347,41 @@ fn the_greatest_length_just_fits() {
 #[should_panic(expected = "sums of products must fit in i32")]
 fn a_longer_weight_is_refused() {
     let in_features = PackedInt8::MAX_IN_FEATURES + 1;
-    PackedInt8::new(&vec![0; in_features], &[1.0], 1, in_features);
+    let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
+    let bits = ActivationBits::Eight;
+    PackedInt8::new(kernels, bits, &vec![0; in_features], &[1.0], 1, in_features);
+}
+
+#[test]
+#[should_panic(expected = "at most 4097 input features")]
+fn a_longer_weight_for_twelve_bits_is_refused() {
+    let in_features = MAX_TWELVE_BIT_COLUMNS + 1;
+    let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
+    let bits = ActivationBits::Twelve;
+    PackedInt8::new(kernels, bits, &vec![0; in_features], &[1.0], 1, in_features);
+}
+
+#[test]
+#[should_panic(expected = "packed for the instruction set")]
+fn a_weight_of_another_set_is_refused() {
+    let scalar = Kernels::for_isa(Isa::Scalar).unwrap();
+    let weight = PackedInt8::new(scalar, ActivationBits::Eight, &[1; 8], &[1.0; 2], 2, 4);
+    let x = QuantizedRows::from_parts(&[0; 4], vec![1.0], vec![0], 4);
+    let layouts_differ =
+        |kernels: &&'static Kernels| ["avx2", "neon"].contains(&kernels.isa().name());
+    let Some(other) = Kernels::available().find(layouts_differ) else {
+        panic!("packed for the instruction set: no other here");
+    };
+    let epilogue = Epilogue::store(None);
+    other.linear_int8(&x, &weight, epilogue, &mut [0.0; 2], &mut Workspace::new());
 }
 
 #[test]
 #[should_panic(expected = "the columns of x are the in_features of the weight")]
 fn activations_of_another_width_are_refused() {
-    let weight = PackedInt8::new(&[1; 8], &[1.0; 2], 2, 4);
-    let x = QuantizedRows::from_parts(&[0; 3], vec![1.0], vec![0], 3);
     let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
+    let weight = PackedInt8::new(kernels, ActivationBits::Eight, &[1; 8], &[1.0; 2], 2, 4);
+    let x = QuantizedRows::from_parts(&[0; 3], vec![1.0], vec![0], 3);
     let epilogue = Epilogue::store(None);
     kernels.linear_int8(&x, &weight, epilogue, &mut [0.0; 2], &mut Workspace::new());
 }

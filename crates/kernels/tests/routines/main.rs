@@ -25,7 +25,9 @@ fn check_of(operation: Operation) -> fn(&Kernels, &mut Failures) {
         Operation::LinearWeightOnlyInt8 => products::linear_weight_only_int8,
         Operation::LinearFourBit => products::linear_four_bit,
         Operation::LinearInt8 => int8::linear_int8,
+        Operation::LinearInt8SaturationProof => int8::linear_saturation_proof,
         Operation::LinearRequantize => int8::linear_requantize,
+        Operation::LinearRequantizeSaturationProof => int8::linear_requantize_saturation_proof,
         Operation::QuantizeRows => quantization::quantize_rows,
         Operation::LayerNorm => rows::layer_norm,
         Operation::LayerNormQuantize => quantization::layer_norm_quantize,
@@ -33,6 +35,7 @@ fn check_of(operation: Operation) -> fn(&Kernels, &mut Failures) {
         Operation::Normalize => rows::normalize,
         Operation::Activation => activations::activation,
         Operation::Attention => attention::attention,
+        Operation::QuantizeSequence => attention_int8::quantize_sequence,
         Operation::AttentionInt8 => attention_int8::attention_int8,
     }
 }

@@ -1,10 +1,16 @@
 //! Quantization of activations: the bits of the reference.
 
 use fewbit_kernels::{Kernels, QuantizedRows, RowScale};
-use fewbit_numerics::activation::{ActivationScheme, quantize_row};
+use fewbit_numerics::activation::{ActivationScheme, quantize_row, quantize_row_twelve_bit};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
 use crate::support::{Failures, Numbers};
+
+const PER_TOKEN: [RowScale; 3] = [
+    RowScale::PerToken(ActivationScheme::Affine),
+    RowScale::PerToken(ActivationScheme::Symmetric),
+    RowScale::PerTokenTwelveBit,
+];
 
 pub(crate) fn quantize_rows(kernels: &Kernels, failures: &mut Failures) {
     let mut numbers = Numbers::new(20);
@@ -13,8 +19,7 @@ pub(crate) fn quantize_rows(kernels: &Kernels, failures: &mut Failures) {
     for columns in [0, 1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 384, 1000] {
         let rows = special_rows(columns, &mut numbers);
         let x = rows.concat();
-        for scheme in [ActivationScheme::Affine, ActivationScheme::Symmetric] {
-            let scale = RowScale::PerToken(scheme);
+        for scale in PER_TOKEN {
             let finite = kernels.quantize_rows(&x, rows.len(), columns, scale, &mut quantized);
             failures.check(
                 finite && quantized.rows() == rows.len() && quantized.columns() == columns,
@@ -22,13 +27,20 @@ pub(crate) fn quantize_rows(kernels: &Kernels, failures: &mut Failures) {
             );
             for (index, row) in rows.iter().enumerate() {
                 let mut codes = vec![0; columns];
-                let parameters = quantize_row(row, scheme, &mut codes);
+                let parameters = if let RowScale::PerToken(scheme) = scale {
+                    let mut bytes = vec![0; columns];
+                    let parameters = quantize_row(row, scheme, &mut bytes);
+                    codes = bytes.into_iter().map(u16::from).collect();
+                    parameters
+                } else {
+                    quantize_row_twelve_bit(row, &mut codes)
+                };
                 let found = quantized.row(index);
                 let same = quantized.scales()[index].to_bits() == parameters.scale.to_bits()
                     && quantized.zero_points()[index] == parameters.zero_point
                     && found == codes;
                 failures.check(same, || {
-                    format!("{columns} columns, {scheme:?}, row {index}: expected {parameters:?} {codes:?}, found {found:?}")
+                    format!("{columns} columns, {scale:?}, row {index}: expected {parameters:?} {codes:?}, found {found:?}")
                 });
             }
         }
@@ -66,6 +78,7 @@ pub(crate) fn layer_norm_quantize(kernels: &Kernels, failures: &mut Failures) {
             for scale in [
                 RowScale::PerToken(ActivationScheme::Affine),
                 RowScale::PerToken(ActivationScheme::Symmetric),
+                RowScale::PerTokenTwelveBit,
                 RowScale::Static(fixed),
             ] {
                 let what = format!("{rows} rows of {columns} columns, {scale:?}");

@@ -12,7 +12,7 @@ use crate::finite::check_values;
 use crate::linear::{Linear, LinearInput, Then};
 use crate::profile::Stage;
 use crate::tap::Viewer;
-use fewbit_kernels::{AttentionInput, QuantizedRows, RowScale};
+use fewbit_kernels::{AttentionInput, QuantizedRows, QuantizedSequence, RowScale};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 use std::ops::Range;
@@ -31,6 +31,14 @@ struct Chunk<'a> {
     next_keys: &'a mut [f32],
     /// (rows, hidden_size) of the next layer.
     next_values: &'a mut [f32],
+}
+
+/// What the queries of a block attend to.
+#[derive(Clone, Copy)]
+struct AttentionMemory<'a> {
+    keys_and_values: &'a KeysAndValues,
+    /// The same in integers, where a sequence attends in integers.
+    sequences: &'a [QuantizedSequence],
 }
 
 impl Network {
@@ -101,7 +109,17 @@ impl Network {
             query,
             keys_and_values,
             next_keys_and_values: next,
+            sequences,
         } = scratch;
+        if let Some(layer) = step.checked_sub(1) {
+            let layer = &self.layers[layer];
+            viewer.enter(Stage::Attention);
+            self.quantize_sequences(layer, block, keys_and_values, sequences, members);
+        }
+        let memory = AttentionMemory {
+            keys_and_values,
+            sequences,
+        };
         let values = tokens * columns;
         let chunks = (
             &mut hidden[..values],
@@ -128,7 +146,7 @@ impl Network {
                 .with_max_len(1)
                 .try_for_each(|(index, (((hidden, query), keys), values))| {
                     let chunk = chunk(index, hidden, query, keys, values);
-                    self.run_chunk(step, block, keys_and_values, chunk, &mut Viewer::nobody())
+                    self.run_chunk(step, block, memory, chunk, &mut Viewer::nobody())
                 })?;
         } else {
             let (hidden, query, keys, values) = chunks;
@@ -139,7 +157,7 @@ impl Network {
                 .zip(values.chunks_mut(size));
             for (index, (((hidden, query), keys), values)) in chunks.enumerate() {
                 let chunk = chunk(index, hidden, query, keys, values);
-                self.run_chunk(step, block, keys_and_values, chunk, viewer)?;
+                self.run_chunk(step, block, memory, chunk, viewer)?;
             }
         }
         std::mem::swap(keys_and_values, next);
@@ -150,7 +168,7 @@ impl Network {
         &self,
         step: usize,
         block: Block<'_>,
-        keys_and_values: &KeysAndValues,
+        memory: AttentionMemory<'_>,
         mut chunk: Chunk<'_>,
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
@@ -161,15 +179,8 @@ impl Network {
             None => self.embed(block, next, &mut chunk, &mut scratch, viewer),
             Some(layer) => {
                 let layer = &self.layers[layer];
-                self.attention(
-                    layer,
-                    block,
-                    keys_and_values,
-                    &mut chunk,
-                    &mut scratch,
-                    viewer,
-                )
-                .and_then(|()| self.feed_forward(layer, next, &mut chunk, &mut scratch, viewer))
+                self.attention(layer, block, memory, &mut chunk, &mut scratch, viewer)
+                    .and_then(|()| self.feed_forward(layer, next, &mut chunk, &mut scratch, viewer))
             }
         };
         self.row_scratch.put(scratch);
@@ -267,12 +278,81 @@ impl Network {
         Ok(())
     }
 
+    /// Quantizes the keys and values of each sequence that attends to them in integers: once for all of its queries.
+    fn quantize_sequences(
+        &self,
+        layer: &EncoderLayer,
+        block: Block<'_>,
+        keys_and_values: &KeysAndValues,
+        sequences: &mut Vec<QuantizedSequence>,
+        members: usize,
+    ) {
+        let of_integers = || {
+            block
+                .sequences_in(0..block.tokens())
+                .filter(|rows| layer.attends_in_integers(rows.len()))
+        };
+        let count = of_integers().count();
+        if sequences.len() < count {
+            sequences.resize_with(count, QuantizedSequence::default);
+        }
+        let quantize = |rows: &Range<usize>, out: &mut QuantizedSequence| {
+            let mut scratch = self.row_scratch.take();
+            let input = self.keys_and_values_of(rows, keys_and_values);
+            let workspace = &mut scratch.linear.workspace;
+            self.kernels.quantize_sequence(&input, out, workspace);
+            self.row_scratch.put(scratch);
+        };
+        let work = of_integers().zip(sequences);
+        if members > 1 {
+            rayon::scope(|scope| {
+                for (rows, out) in work {
+                    let quantize = &quantize;
+                    scope.spawn(move |_| quantize(&rows, out));
+                }
+            });
+        } else {
+            work.for_each(|(rows, out)| quantize(&rows, out));
+        }
+    }
+
+    /// How many sequences before those of the chunk attend in integers.
+    fn quantized_before(layer: &EncoderLayer, block: Block<'_>, chunk: &Chunk<'_>) -> usize {
+        let start = chunk.rows.start;
+        block
+            .sequences_in(0..start)
+            .filter(|rows| rows.end <= start && layer.attends_in_integers(rows.len()))
+            .count()
+    }
+
+    /// Attention to the keys and values of the tokens `rows` of a block, without a query.
+    fn keys_and_values_of<'a>(
+        &self,
+        rows: &Range<usize>,
+        keys_and_values: &'a KeysAndValues,
+    ) -> AttentionInput<'a> {
+        let columns = self.spec.hidden_size;
+        let place = rows.start * columns..rows.end * columns;
+        AttentionInput {
+            queries: &[],
+            query_tokens: 0..0,
+            keys: &keys_and_values.keys[place.clone()],
+            values: &keys_and_values.values[place],
+            row_stride: columns,
+            tokens: rows.len(),
+            heads: self.spec.heads,
+            head_size: self.spec.head_size(),
+            scale: 1.0 / (self.spec.head_size() as f32).sqrt(),
+            bias: None,
+        }
+    }
+
     /// Residual stream += the projected attention of the chunk's tokens.
     fn attention(
         &self,
         layer: &EncoderLayer,
         block: Block<'_>,
-        keys_and_values: &KeysAndValues,
+        memory: AttentionMemory<'_>,
         chunk: &mut Chunk<'_>,
         scratch: &mut RowScratch,
         viewer: &mut Viewer<'_>,
@@ -288,6 +368,8 @@ impl Network {
             ..
         } = scratch;
         let context = &mut context[..chunk.rows.len() * columns];
+        let mut quantized_sequences =
+            memory.sequences[Self::quantized_before(layer, block, chunk)..].iter();
         for sequence in block.sequences_in(chunk.rows.clone()) {
             let bias = self.relative_bias.as_ref().map(|bias| {
                 if *attention_bias_length != sequence.len() {
@@ -299,22 +381,19 @@ impl Network {
             let start = sequence.start.max(chunk.rows.start);
             let end = sequence.end.min(chunk.rows.end);
             let in_chunk = (start - chunk.rows.start) * columns..(end - chunk.rows.start) * columns;
-            let in_block = sequence.start * columns..sequence.end * columns;
+            let queries = &chunk.query[in_chunk.clone()];
+            let query_tokens = start - sequence.start..end - sequence.start;
             let input = AttentionInput {
-                queries: &chunk.query[in_chunk.clone()],
-                query_tokens: start - sequence.start..end - sequence.start,
-                keys: &keys_and_values.keys[in_block.clone()],
-                values: &keys_and_values.values[in_block],
-                row_stride: columns,
-                tokens: sequence.len(),
-                heads: self.spec.heads,
-                head_size: self.spec.head_size(),
-                scale: 1.0 / (self.spec.head_size() as f32).sqrt(),
+                queries,
+                query_tokens,
                 bias,
+                ..self.keys_and_values_of(&sequence, memory.keys_and_values)
             };
             let (out, workspace) = (&mut context[in_chunk], &mut linear.workspace);
             if layer.attends_in_integers(sequence.len()) {
-                self.kernels.attention_int8(&input, out, workspace);
+                let sequence = quantized_sequences.next();
+                let sequence = sequence.expect("one for each sequence that attends in integers");
+                self.kernels.attend(&input, sequence, out, workspace);
             } else {
                 self.kernels.attention(&input, out, workspace);
             }

@@ -7,7 +7,7 @@ use crate::network::{
     EncoderLayer, LayerNorm, Network, Pool, RelativeBias, ThreadPools, arithmetic, chunk_rows,
 };
 use crate::spec::{LayerLinear, LinearModule, about_sizes};
-use crate::{EncoderSpec, LoadLedger, ModelError, tap};
+use crate::{EncoderSpec, LoadLedger, ModelError, WeightOnlyArithmetic, tap};
 use fewbit_checkpoint::{Checkpoint, StoredWeight};
 use fewbit_kernels::Kernels;
 use std::collections::HashSet;
@@ -15,6 +15,8 @@ use std::collections::HashSet;
 struct Loader<'c> {
     checkpoint: &'c Checkpoint,
     spec: &'c EncoderSpec,
+    kernels: &'static Kernels,
+    weight_only: WeightOnlyArithmetic,
     applied: HashSet<String>,
 }
 
@@ -22,10 +24,13 @@ pub(super) fn load(
     checkpoint: &Checkpoint,
     spec: EncoderSpec,
     kernels: &'static Kernels,
+    weight_only: WeightOnlyArithmetic,
 ) -> Result<(Network, LoadLedger), ModelError> {
     let mut loader = Loader {
         checkpoint,
         spec: &spec,
+        kernels,
+        weight_only,
         applied: HashSet::new(),
     };
     let names = &spec.names;
@@ -74,7 +79,7 @@ pub(super) fn load(
     let reads_whole_texts = linears
         .chain(embeddings_projection.as_ref())
         .any(Linear::reads_whole_texts);
-    let chunk_rows = chunk_rows(arithmetic(&layers));
+    let chunk_rows = chunk_rows(arithmetic(&layers), kernels.isa());
     let network = Network {
         kernels,
         word_embeddings,
@@ -133,7 +138,15 @@ impl<'c> Loader<'c> {
         let stored = module.stored_weight(self.checkpoint)?;
         self.take_weight(&module.name, &stored)?;
         let bias = self.vector(&format!("{}.bias", module.name), module.shape[0])?;
-        let linear = Linear::new(site, &module.name, stored, bias, module.shape);
+        let linear = Linear::new(
+            site,
+            &module.name,
+            stored,
+            bias,
+            module.shape,
+            self.kernels,
+            self.weight_only,
+        );
         self.release(&module.name);
         linear.map_err(|error| {
             let file = self

@@ -1,7 +1,7 @@
 //! Activation buffers, reused from block to block and from call to call.
 
 use crate::EncoderSpec;
-use fewbit_kernels::{QuantizedRows, Workspace};
+use fewbit_kernels::{QuantizedRows, QuantizedSequence, Workspace};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What the tokens of a block share: every buffer holds a row for each of them.
@@ -12,6 +12,8 @@ pub(super) struct BlockScratch {
     pub(super) keys_and_values: KeysAndValues,
     /// Those of the next layer: a layer's rows give them while other rows still read this layer's.
     pub(super) next_keys_and_values: KeysAndValues,
+    /// `keys_and_values` of the sequences of the block that attend in integers, one after the other.
+    pub(super) sequences: Vec<QuantizedSequence>,
 }
 
 #[derive(Default)]
@@ -46,7 +48,12 @@ impl BlockScratch {
         [&self.query, keys, values, &next.keys, &next.values]
             .into_iter()
             .map(|buffer| buffer.capacity() * size_of::<f32>())
-            .sum()
+            .sum::<usize>()
+            + self
+                .sequences
+                .iter()
+                .map(QuantizedSequence::memory_bytes)
+                .sum::<usize>()
     }
 }
 

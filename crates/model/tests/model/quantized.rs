@@ -1,10 +1,10 @@
 //! Quantized weights in the executor.
 
-use crate::golden_files::largest_difference;
+use crate::golden_files::{golden, largest_difference};
 use crate::tiny_checkpoint::{Tensor, TinyCheckpoint};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::{Isa, Kernels};
-use fewbit_model::{Network, RaggedBatch, Tap};
+use fewbit_model::{Network, RaggedBatch, Tap, WeightOnlyArithmetic};
 use fewbit_numerics::rows::quantize_rows_int8;
 use proptest::prelude::*;
 use safetensors::Dtype;
@@ -20,7 +20,8 @@ fn load(checkpoint: &TinyCheckpoint, isa: Isa) -> Option<Network> {
     )
 }
 
-/// The same int8 models on every instruction set of this CPU that keeps the same bits: BERT, and MPNet with its attention bias.
+/// The same int8 models on every instruction set of this CPU that keeps the same bits: BERT, MPNet with its attention bias, and one whose
+/// weights alone are int8.
 static INT8: LazyLock<Vec<Vec<Network>>> = LazyLock::new(|| {
     let models =
         ["bert-long", "mpnet"].map(|case| TinyCheckpoint::of(case).with_dynamic_int8(false));
@@ -31,7 +32,20 @@ static INT8: LazyLock<Vec<Vec<Network>>> = LazyLock::new(|| {
             .filter_map(|&isa| load(model, isa))
             .collect()
     };
-    models.iter().map(on_every_isa).collect()
+    let mut networks: Vec<Vec<Network>> = models.iter().map(on_every_isa).collect();
+    let weight_only = golden("written_by_others").join("bitsandbytes-int8");
+    let checkpoint = Checkpoint::open(&weight_only).expect("opens");
+    networks.push(
+        Kernels::available()
+            .filter(|kernels| kernels.isa().keeps_same_bits())
+            .map(|kernels| {
+                let integers = WeightOnlyArithmetic::Integers;
+                let network = Network::load_with(&checkpoint, kernels, integers);
+                network.expect("loads").0
+            })
+            .collect(),
+    );
+    networks
 });
 
 fn bits(states: &[f32]) -> Vec<u32> {
@@ -51,7 +65,7 @@ proptest! {
     /// instruction set.
     #[test]
     fn an_int8_result_depends_on_nothing_but_the_sequence(
-        model in 0usize..2,
+        model in 0usize..3,
         sequences in prop::collection::vec(sequence(), 1..40),
         rotation in 0usize..40,
         threads in 1usize..4,

@@ -2,7 +2,8 @@
 
 use crate::golden_files::{Expected, cases, golden, largest_difference};
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::{ModelError, Network, RaggedBatch};
+use fewbit_kernels::Kernels;
+use fewbit_model::{ModelError, Network, RaggedBatch, WeightOnlyArithmetic};
 use fewbit_numerics::error_statistics::cosine;
 use std::path::Path;
 
@@ -10,8 +11,10 @@ use std::path::Path;
 const TOLERANCE: f32 = 2e-5;
 
 /// Loads a case; whatever the tool wrote for the encoder's layers must have been applied.
-fn load(folder: &Path) -> Result<Network, ModelError> {
-    let (network, ledger) = Network::load(&Checkpoint::open(folder).expect("opens"))?;
+fn load(folder: &Path, arithmetic: WeightOnlyArithmetic) -> Result<Network, ModelError> {
+    let checkpoint = Checkpoint::open(folder).expect("opens");
+    let kernels = Kernels::from_environment().expect("a set that this CPU has");
+    let (network, ledger) = Network::load_with(&checkpoint, kernels, arithmetic)?;
     for (tensor, reason) in &ledger.unused {
         assert!(
             tensor.contains("pooler.") || tensor.starts_with("classifier."),
@@ -23,6 +26,15 @@ fn load(folder: &Path) -> Result<Network, ModelError> {
 
 /// Calls `check` with our states and the golden `kind` of each sequence of the cases that `wanted` takes.
 fn compare(wanted: impl Fn(&str) -> bool, kind: &str, check: impl Fn(&str, &[f32], &[f32])) {
+    compare_in(WeightOnlyArithmetic::Floats, wanted, kind, check);
+}
+
+fn compare_in(
+    arithmetic: WeightOnlyArithmetic,
+    wanted: impl Fn(&str) -> bool,
+    kind: &str,
+    check: impl Fn(&str, &[f32], &[f32]),
+) {
     let cases: Vec<String> = cases("written_by_others")
         .into_iter()
         .filter(|case| wanted(case))
@@ -30,7 +42,7 @@ fn compare(wanted: impl Fn(&str) -> bool, kind: &str, check: impl Fn(&str, &[f32
     assert!(!cases.is_empty(), "no such case");
     for case in cases {
         let folder = golden("written_by_others").join(&case);
-        let network = load(&folder).unwrap_or_else(|error| panic!("{case}: {error}"));
+        let network = load(&folder, arithmetic).unwrap_or_else(|error| panic!("{case}: {error}"));
         let expected = Expected::read(&folder.join("expected.safetensors"));
         for index in 0..3 {
             let ids = expected
@@ -67,6 +79,23 @@ fn weight_only_forms_are_the_float_model_of_the_dequantized_weights() {
             assert!(difference <= TOLERANCE, "{name}: {difference}");
         },
     );
+}
+
+/// Activations of twelve bits have steps of 1 / 4095 of their range: what they change is far below what 8 bits may.
+#[test]
+fn weight_only_int8_in_integers_is_close_to_floats() {
+    let changed = std::cell::Cell::new(false);
+    compare_in(
+        WeightOnlyArithmetic::Integers,
+        |case| is_weight_only(case) && !has_bf16_scales(case),
+        "float32",
+        |name, found, expected| {
+            let cosine = cosine(found, expected);
+            assert!(cosine > 0.9999, "{name}: {cosine}");
+            changed.set(changed.get() || largest_difference(found, expected) > TOLERANCE);
+        },
+    );
+    assert!(changed.get(), "a case that computes in integers");
 }
 
 #[test]

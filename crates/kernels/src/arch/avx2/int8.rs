@@ -4,18 +4,37 @@ use std::arch::x86_64::*;
 
 use super::lanes::Avx2;
 use crate::aligned::Scratch;
-use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile};
+use crate::int8_tile::{
+    INT8_GROUP, INT8_LINE, Int8Accumulators, Int8Operands, Int8Tile, LineOrder, PanelLayout,
+};
 use crate::quantized_rows::QuantizedRows;
 use crate::simd::{LANES, Simd};
 
-/// Outputs of a panel whose codes fill one register when widened: four outputs of four codes.
-const OUTPUTS: usize = 4;
+/// Outputs of one register of sums.
+const OUTPUTS: usize = 8;
+
+/// Registers of a vector of sixteen outputs: with six rows, sums, weights, an activation and a product fill the sixteen registers.
+const REGISTERS: usize = LANES / OUTPUTS;
 
 impl Int8Tile for Avx2 {
-    /// Widened once a call, so that the tile broadcasts a whole group of four.
+    /// Widened once a call, so that the tile broadcasts pairs.
     type Activation = i16;
 
+    /// Panels as wide as the tile: they are read from start to end.
+    const LAYOUT: PanelLayout = PanelLayout {
+        vectors: 1,
+        order: LineOrder::Pairs,
+    };
+
     const VECTORS: usize = 1;
+
+    const WIDE: bool = true;
+
+    const ROW_BYTES: usize = 256 << 10;
+
+    const PREFETCH_DISTANCE: usize = 0;
+
+    const PREFETCH_TILES: usize = 1;
 
     #[inline(always)]
     unsafe fn assume_supported() -> Self {
@@ -25,25 +44,34 @@ impl Int8Tile for Avx2 {
 
     #[inline(always)]
     fn activations<'a>(self, x: &'a QuantizedRows, scratch: &'a mut Scratch) -> (&'a [i16], usize) {
-        let widened = scratch.slice::<i16>(x.codes.len());
-        for (widened, &code) in widened.iter_mut().zip(&x.codes) {
-            *widened = i16::from(code);
+        let widened = scratch.slice::<i16>(x.codes.len() / x.planes.max(1));
+        if x.planes == 2 {
+            let planes = x.codes.chunks_exact(2 * x.stride.max(1));
+            for (widened, planes) in widened.chunks_exact_mut(x.stride.max(1)).zip(planes) {
+                let (high, low) = planes.split_at(x.stride);
+                for ((widened, &high), &low) in widened.iter_mut().zip(high).zip(low) {
+                    *widened = i16::from(high) << 8 | i16::from(low);
+                }
+            }
+        } else {
+            for (widened, &code) in widened.iter_mut().zip(&x.codes) {
+                *widened = i16::from(code);
+            }
         }
         (widened, x.stride)
     }
 
     #[inline(always)]
     unsafe fn multiply(self, operands: Int8Operands<i16>, accumulators: &mut Int8Accumulators) {
-        // SAFETY: this function's contract. One or two rows take the sixteen outputs at once; more rows take eight at a time, so that sums,
-        // weights and one activation fit in the sixteen registers.
+        // SAFETY: this function's contract; the token.
         unsafe {
             match operands.rows {
-                1 => tile::<1, 4>(self, operands, accumulators),
-                2 => tile::<2, 4>(self, operands, accumulators),
-                3 => tile::<3, 2>(self, operands, accumulators),
-                4 => tile::<4, 2>(self, operands, accumulators),
-                5 => tile::<5, 2>(self, operands, accumulators),
-                _ => tile::<6, 2>(self, operands, accumulators),
+                1 => tile::<1>(operands, accumulators),
+                2 => tile::<2>(operands, accumulators),
+                3 => tile::<3>(operands, accumulators),
+                4 => tile::<4>(operands, accumulators),
+                5 => tile::<5>(operands, accumulators),
+                _ => tile::<6>(operands, accumulators),
             }
         }
     }
@@ -52,7 +80,7 @@ impl Int8Tile for Avx2 {
     fn multiply_registers(self, rounds: usize) -> usize {
         // SAFETY: the token.
         unsafe { registers(rounds) };
-        rounds * SUMS * OUTPUTS * INT8_GROUP
+        rounds * SUMS * OUTPUTS * 2
     }
 }
 
@@ -72,48 +100,51 @@ fn registers(rounds: usize) {
     std::hint::black_box(sums);
 }
 
-/// `ROWS` rows of sixteen outputs, `REGISTERS` * [`OUTPUTS`] outputs at a time.
+/// `ROWS` rows of sixteen outputs.
 ///
 /// # Safety
 ///
 /// As [`Int8Tile::multiply`] for `ROWS` rows.
-#[inline(always)]
-unsafe fn tile<const ROWS: usize, const REGISTERS: usize>(
-    _: Avx2,
+#[inline(never)] // One copy for all epilogues.
+#[target_feature(enable = "avx2")]
+unsafe fn tile<const ROWS: usize>(
     operands: Int8Operands<i16>,
     accumulators: &mut Int8Accumulators,
 ) {
-    for first in (0..LANES).step_by(REGISTERS * OUTPUTS) {
-        // SAFETY: the token; groups * 4 activations in each of the rows and sixteen outputs of each group are readable, and the
-        // outputs first..first + REGISTERS * OUTPUTS are within the accumulators.
-        unsafe {
-            let mut weights = operands.weights.add(first * INT8_GROUP);
-            // Each register has two partial sums for each of its four outputs.
-            let mut sums = [[_mm256_setzero_si256(); REGISTERS]; ROWS];
-            for group in 0..operands.groups {
-                let mut widened = [_mm256_setzero_si256(); REGISTERS];
-                for (register, widened) in widened.iter_mut().enumerate() {
-                    let codes = weights.add(register * OUTPUTS * INT8_GROUP);
-                    *widened = _mm256_cvtepi8_epi16(_mm_loadu_si128(codes.cast()));
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let offset = row * operands.stride + group * INT8_GROUP;
-                    let activation = operands.activations.add(offset).cast::<i64>();
-                    let activation = _mm256_set1_epi64x(activation.read_unaligned());
-                    for (sum, &widened) in sums.iter_mut().zip(&widened) {
-                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(activation, widened));
-                    }
-                }
-                weights = weights.wrapping_add(operands.group_stride);
+    let mut sums = [[_mm256_setzero_si256(); REGISTERS]; ROWS];
+    let mut weights = operands.weights;
+    let mut activations = operands.activations;
+    let mut prefetch = operands.prefetch.line;
+    let mut due = 0;
+    // SAFETY: groups * 4 activations in each of the rows and sixteen outputs of each group are readable; a prefetch reads nothing.
+    unsafe {
+        // One pair of columns at a time: with more, sums would leave the registers. A panel of one vector has no gaps.
+        for _ in 0..operands.groups * (INT8_GROUP / 2) {
+            due += operands.prefetch.rate;
+            if due >= 512 {
+                _mm_prefetch::<_MM_HINT_T0>(prefetch);
+                prefetch = prefetch.wrapping_add(INT8_LINE);
+                due -= 512;
             }
-            for (sums, line) in sums.iter().zip(accumulators.0.iter_mut()) {
-                let line = line[0].as_mut_ptr().add(first);
-                for pair in 0..REGISTERS / 2 {
-                    // The horizontal addition takes the outputs 0 1 4 5 | 2 3 6 7.
-                    let added = _mm256_hadd_epi32(sums[2 * pair], sums[2 * pair + 1]);
-                    let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(added);
-                    _mm256_storeu_si256(line.add(pair * 2 * OUTPUTS).cast(), ordered);
+            let mut codes = [_mm256_setzero_si256(); REGISTERS];
+            for (register, codes) in codes.iter_mut().enumerate() {
+                let start = register * 2 * OUTPUTS;
+                *codes = _mm256_cvtepi8_epi16(_mm_load_si128(weights.add(start).cast()));
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let activation = activations.add(row * operands.stride).cast::<i32>();
+                let activation = _mm256_set1_epi32(activation.read_unaligned());
+                for (sum, &codes) in sums.iter_mut().zip(&codes) {
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(activation, codes));
                 }
+            }
+            activations = activations.wrapping_add(2);
+            weights = weights.wrapping_add(INT8_LINE / 2);
+        }
+        for (sums, line) in sums.iter().zip(accumulators.0.iter_mut()) {
+            let line = line[0].as_mut_ptr();
+            for (register, &sum) in sums.iter().enumerate() {
+                _mm256_store_si256(line.add(register * OUTPUTS).cast(), sum);
             }
         }
     }

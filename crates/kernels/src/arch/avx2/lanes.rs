@@ -181,6 +181,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn store_i16(self, value: Self::I32, to: &mut [i16; LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            // The pack works within 128-bit halves: the permutation restores the order of the groups of four.
+            let words = _mm256_packs_epi32(value.0, value.1);
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), words);
+        }
+    }
+
+    #[inline(always)]
     fn store_u16_planes(self, value: Self::I32, low: &mut [u8; LANES], high: &mut [u8; LANES]) {
         // SAFETY: the token.
         unsafe {
@@ -329,6 +340,29 @@ impl Simd for Avx2 {
         unsafe { (_mm256_mullo_epi32(a.0, b.0), _mm256_mullo_epi32(a.1, b.1)) }
     }
 
+    /// As two numbers of 16 bits: the part above the low seven bits, and these.
+    #[inline(always)]
+    fn long_factor(self, a: Self::I32) -> Self::I32 {
+        (long_half(self, a.0), long_half(self, a.1))
+    }
+
+    /// For these parts: times 128, and times one.
+    #[inline(always)]
+    fn short_factor(self, a: i32) -> Self::I32 {
+        self.splat_i32((a * 128) << 16 | (a & 0xffff))
+    }
+
+    #[inline(always)]
+    fn sub_product(self, a: Self::I32, long: Self::I32, short: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe {
+            (
+                _mm256_sub_epi32(a.0, _mm256_madd_epi16(long.0, short.0)),
+                _mm256_sub_epi32(a.1, _mm256_madd_epi16(long.1, short.1)),
+            )
+        }
+    }
+
     #[inline(always)]
     fn to_f32(self, a: Self::I32) -> Self::F32 {
         // SAFETY: the token.
@@ -394,6 +428,16 @@ impl Simd for Avx2 {
             let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
         }
+    }
+}
+
+/// The high half of each lane is `a` without its low seven bits, divided by 128, the low half these bits.
+#[inline(always)]
+fn long_half(_: Avx2, a: __m256i) -> __m256i {
+    // SAFETY: the token.
+    unsafe {
+        let high = _mm256_slli_epi32::<16>(_mm256_srai_epi32::<7>(a));
+        _mm256_or_si256(high, _mm256_and_si256(a, _mm256_set1_epi32(127)))
     }
 }
 

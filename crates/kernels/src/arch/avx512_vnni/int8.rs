@@ -3,19 +3,23 @@
 use std::arch::x86_64::*;
 
 use crate::aligned::Scratch;
-use crate::int8_tile::{INT8_GROUP, INT8_PANEL_VECTORS, Int8Accumulators, Int8Operands, Int8Tile};
+use crate::int8_tile::{
+    INT8_GROUP, INT8_LINE, INT8_PANEL_VECTORS, Int8Accumulators, Int8Operands, Int8Tile, LineOrder,
+    PanelLayout,
+};
 use crate::quantized_rows::QuantizedRows;
-use crate::simd::LANES;
 
 /// The token of AVX-512 VNNI, see [`Int8Tile::assume_supported`].
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512VnniTile(());
 
-/// Bytes of a register and of a cache line.
-const LINE: usize = LANES * INT8_GROUP;
-
 impl Int8Tile for Avx512VnniTile {
     type Activation = u8;
+
+    const LAYOUT: PanelLayout = PanelLayout {
+        vectors: INT8_PANEL_VECTORS,
+        order: LineOrder::Fours,
+    };
 
     /// Six rows of 64 outputs are 24 sums; with four registers of weights and one of activations they leave three of the 32.
     const VECTORS: usize = INT8_PANEL_VECTORS;
@@ -47,7 +51,7 @@ impl Int8Tile for Avx512VnniTile {
     fn multiply_registers(self, rounds: usize) -> usize {
         // SAFETY: the token.
         unsafe { registers(rounds) };
-        rounds * REGISTERS * LINE
+        rounds * REGISTERS * INT8_LINE
     }
 }
 
@@ -109,12 +113,12 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
             due += operands.prefetch.rate;
             if due >= 512 {
                 _mm_prefetch::<_MM_HINT_T0>(prefetch);
-                prefetch = prefetch.wrapping_add(2 * LINE);
+                prefetch = prefetch.wrapping_add(2 * INT8_LINE);
                 due -= 512;
             }
             let mut codes = [_mm512_setzero_si512(); VECTORS];
             for (vector, codes) in codes.iter_mut().enumerate() {
-                *codes = _mm512_load_si512(weights.add(vector * LINE).cast());
+                *codes = _mm512_load_si512(weights.add(vector * INT8_LINE).cast());
             }
             for (row, sums) in sums.iter_mut().enumerate() {
                 let activation = activations.add(row * operands.stride).cast::<i32>();

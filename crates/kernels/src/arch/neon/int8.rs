@@ -4,7 +4,9 @@ use std::arch::aarch64::*;
 
 use super::lanes::Neon;
 use crate::aligned::Scratch;
-use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile};
+use crate::int8_tile::{
+    INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile, LineOrder, PanelLayout,
+};
 use crate::quantized_rows::QuantizedRows;
 use crate::simd::{LANES, Simd};
 
@@ -26,6 +28,11 @@ pub(crate) fn lowered_activations<'a>(
 
 impl Int8Tile for Neon {
     type Activation = i8;
+
+    const LAYOUT: PanelLayout = PanelLayout {
+        vectors: 1,
+        order: LineOrder::Fours,
+    };
 
     const VECTORS: usize = 1;
 

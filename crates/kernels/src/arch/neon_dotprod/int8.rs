@@ -5,7 +5,9 @@ use std::arch::asm;
 
 use crate::aligned::Scratch;
 use crate::arch::neon::lowered_activations;
-use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile};
+use crate::int8_tile::{
+    INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile, LineOrder, PanelLayout,
+};
 use crate::quantized_rows::QuantizedRows;
 use crate::simd::LANES;
 
@@ -21,6 +23,11 @@ const REGISTERS: usize = LANES / OUTPUTS;
 
 impl Int8Tile for DotProductTile {
     type Activation = i8;
+
+    const LAYOUT: PanelLayout = PanelLayout {
+        vectors: 1,
+        order: LineOrder::Fours,
+    };
 
     const VECTORS: usize = 1;
 

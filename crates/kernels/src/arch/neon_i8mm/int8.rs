@@ -5,7 +5,9 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use crate::aligned::Scratch;
-use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile};
+use crate::int8_tile::{
+    INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile, LineOrder, PanelLayout,
+};
 use crate::quantized_rows::QuantizedRows;
 use crate::simd::LANES;
 
@@ -24,6 +26,11 @@ type Sums<const PAIRS: usize> = [[int32x4_t; LANES / 2]; PAIRS];
 
 impl Int8Tile for MatrixTile {
     type Activation = u8;
+
+    const LAYOUT: PanelLayout = PanelLayout {
+        vectors: 1,
+        order: LineOrder::Fours,
+    };
 
     const VECTORS: usize = 1;
 

@@ -2,12 +2,20 @@
 
 use super::lanes::Scalar;
 use crate::aligned::Scratch;
-use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Operands, Int8Tile};
+use crate::int8_tile::{
+    INT8_GROUP, INT8_PANEL_VECTORS, Int8Accumulators, Int8Operands, Int8Tile, LineOrder,
+    PanelLayout,
+};
 use crate::quantized_rows::QuantizedRows;
 use crate::simd::{LANES, Simd};
 
 impl Int8Tile for Scalar {
     type Activation = u8;
+
+    const LAYOUT: PanelLayout = PanelLayout {
+        vectors: INT8_PANEL_VECTORS,
+        order: LineOrder::Fours,
+    };
 
     const VECTORS: usize = 1;
 
