@@ -43,11 +43,12 @@ mod tensor_file;
 pub mod unfinished;
 pub mod writer;
 
-pub use adapter::Adapter;
+pub use adapter::{ADAPTER_CONFIG_FILE, Adapter};
 pub use checkpoint::Checkpoint;
 pub use error::{CheckpointError, CheckpointErrorKind};
 pub use memory_map::MappedTensor;
 pub use quantization_config::QuantizationConfig;
+pub use location::MODULES_FILE;
 pub use stored_weight::StoredWeight;
 pub use tensor::{TensorInfo, TensorView};
 pub use writer::{CheckpointWriter, TensorPlan};

@@ -8,6 +8,7 @@ use crate::json_file::{read_json, read_object, type_name};
 use crate::pooling::Pooling;
 use crate::spec::config_fields::ConfigFields;
 use model_settings::ModelSettings;
+use fewbit_checkpoint::MODULES_FILE;
 pub(crate) use model_settings::prompt_named;
 use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
@@ -52,7 +53,7 @@ impl SentenceModules {
             truncate_dim: None,
             pooling_width: None,
         };
-        let file = directory.join("modules.json");
+        let file = directory.join(MODULES_FILE);
         let Some(list) = read_json(&file)? else {
             return Ok(modules);
         };

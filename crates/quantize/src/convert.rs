@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use fewbit_checkpoint::{Checkpoint, CheckpointWriter};
+use fewbit_checkpoint::{Checkpoint, CheckpointWriter, MODULES_FILE};
 use tracing::debug;
 
-use crate::carry_over::{MODULES_FILE, carried_files, modules_at_root};
+use crate::carry_over::{carried_files, modules_at_root};
 use crate::conversion::{Output, convert_tensor};
 use crate::report::ModuleReport;
 pub use crate::report::QuantizeReport;
