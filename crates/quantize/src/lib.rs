@@ -34,6 +34,7 @@ pub mod recipe;
 pub mod report;
 pub mod selection;
 mod static_input;
+pub mod shared_embeddings;
 
 pub use calibration::{CalibrationStatistics, Calibrator};
 pub use convert::quantize_model;
