@@ -268,3 +268,19 @@ fn pooling_length_limit_and_prompt_can_be_chosen() {
         "{long}"
     );
 }
+
+/// The parquet crate panics over this file; only our error is said.
+#[test]
+fn a_damaged_parquet_file_is_one_error_and_no_panic() {
+    let workspace = Workspace::new();
+    let seed = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/seeds/data_rows/delta.parquet");
+    let mut bytes = std::fs::read(seed).unwrap();
+    // A length in a page of strings.
+    bytes[43] ^= 0xff;
+    workspace.write("texts.parquet", bytes);
+    insta::assert_snapshot!(workspace.fail(&[&EMBED[..], &["texts.parquet"]].concat()), @r"
+    error: texts.parquet: row group 1: column `text`: expected Parquet, uncompressed or compressed with snappy, gzip or zstd, found a page that contradicts the file's table of contents
+      hint: the file is damaged or written as something else: write it again
+    ");
+}
