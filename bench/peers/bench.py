@@ -6,9 +6,10 @@ README.md beside this file says what is timed. Exits with 1 if an engine failed 
 """
 
 import argparse
+import datetime
 import json
-import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,42 +18,70 @@ import numpy
 
 import bert_base
 import conductor
+import programs
 import report
 import workloads
-from engines import ENGINES, LEAST_COSINE, REFERENCE
+from engines import ENGINES, FEWBIT_RUNNER, LEAST_COSINE, QUICK, REFERENCE, RUST, fewbit_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 CHECK_TEXTS = 64
+SHAPES, ROUNDS = ["1x16", "1x128", "8x128", "32x128"], 10
+QUICK_SHAPES, QUICK_ROUNDS = ["1x16", "1x128", "8x128"], 3
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     listed = lambda text: text.split(",")
+    parser.add_argument("--quick", action="store_true", help=f"unless told otherwise: {', '.join(QUICK)}, at {', '.join(QUICK_SHAPES)}, {QUICK_ROUNDS} rounds")
     parser.add_argument("--model", type=Path, required=True, help="BERT checkpoint directory in float")
     parser.add_argument("--bert-base", action="store_true", help="instead of MODEL, one of BERT-base's shape and random weights, with MODEL's tokenizer")
-    parser.add_argument("--rust", type=Path, default=ROOT / "target/peers/rust/release/runner", help="the Rust runner")
-    parser.add_argument("--fewbit", type=Path, default=ROOT / "target/release/fewbit", help="the fewbit program, which makes the INT8 checkpoint")
+    parser.add_argument("--fewbit", type=Path, help="the fewbit program, which makes the INT8 checkpoint; built unless given")
+    parser.add_argument("--fewbit-runner", type=Path, help="fewbit's runner; built unless given")
+    parser.add_argument("--rust-runner", type=Path, help="the runner of candle, rten and tract; built unless given")
+    parser.add_argument(
+        "--other",
+        type=named,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="another fewbit, whose rows end in @NAME: a source tree, in which the runner is then built, or a runner; can be given again",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "target/peers", help="folder of converted models")
     parser.add_argument("--calibration", type=Path, required=True, help="texts for static ranges and for the check of embeddings")
-    parser.add_argument("--engines", type=listed, default=[engine.name for engine in ENGINES], help="names, or beginnings of names, with commas between")
+    parser.add_argument("--engines", type=listed, help="names, or beginnings of names, with commas between")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cpus", type=lambda text: {int(cpu) for cpu in listed(text)}, help="pin every runner to these CPUs: 0,1")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--shapes", type=listed, default=["1x16", "1x128", "8x128", "32x128"], help="BATCHxTOKENS, with commas between; `none`")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--shapes", type=listed, help="BATCHxTOKENS, with commas between; `none`")
     parser.add_argument("--sentences", type=Path, help="a file of texts, run in batches, sorted by length and in file order")
     parser.add_argument("--texts", type=int, default=512, help="number of texts taken from it, evenly spaced")
     parser.add_argument("--batch", type=int, default=32, help="texts in a batch of sentences")
     parser.add_argument("--isa", choices=["avx2"], help="cap the instruction set of every engine; those that cannot be capped are left out")
     parser.add_argument("--statistic", choices=list(report.STATISTICS), default="median", help="of the timed calls; min on a busy machine")
-    parser.add_argument("--json", type=Path, help="write settings and every time here")
+    parser.add_argument("--json", type=Path, help="write settings and every time here instead of a file in OUT/results named by date, model, threads and CPU")
     arguments = parser.parse_args()
+    quick = arguments.quick
+    arguments.shapes = arguments.shapes or (QUICK_SHAPES if quick else SHAPES)
+    arguments.rounds = (QUICK_ROUNDS if quick else ROUNDS) if arguments.rounds is None else arguments.rounds
+    arguments.engines = arguments.engines or (QUICK if quick else [engine.name for engine in ENGINES])
     for name in arguments.engines:
         if not any(engine.name.startswith(name) for engine in ENGINES):
             parser.error(f"--engines: no engine starts with {name!r}; there are {', '.join(engine.name for engine in ENGINES)}")
+    names = [name for name, _ in arguments.other]
+    if len(set(names)) < len(names):
+        parser.error(f"--other: expected a name of its own for each, found {', '.join(names)}")
     if arguments.threads < 1 or arguments.rounds < 1 or arguments.batch < 1:
         parser.error("--threads, --rounds and --batch: expected at least 1")
     return arguments
+
+
+def named(text):
+    """NAME=PATH"""
+    name, equals, path = text.partition("=")
+    if not (re.fullmatch(r"[\w.-]+", name) and equals and Path(path).exists()):
+        raise argparse.ArgumentTypeError(f"expected NAME=PATH of something that exists, found {text!r}")
+    return name, Path(path).resolve()
 
 
 def note(text):
@@ -60,8 +89,11 @@ def note(text):
 
 
 def chosen(arguments):
-    """The engines of --engines; with --isa, those that it can cap."""
-    engines = [engine for engine in ENGINES if any(engine.name.startswith(name) for name in arguments.engines)]
+    """The engines of --engines, and --other right after this fewbit; with --isa, those that it can cap."""
+    others = [row for name, _ in arguments.other for row in fewbit_rows(f"@{name}", f"{FEWBIT_RUNNER}@{name}")]
+    known = [engine for engine in ENGINES if engine.runner == FEWBIT_RUNNER]
+    engines = [*known, *others, *(engine for engine in ENGINES if engine not in known)]
+    engines = [engine for engine in engines if any(engine.name.startswith(name) for name in arguments.engines)]
     if arguments.isa:
         left_out = [engine.name for engine in engines if arguments.isa not in engine.isa]
         if left_out:
@@ -70,18 +102,41 @@ def chosen(arguments):
     return engines
 
 
-def start(engine, arguments, model, out):
-    command = engine.command(model, out, arguments.rust, arguments.threads)
+def built(engines, arguments):
+    """The fewbit program and the paths of the runners that `engines` need, built unless they were given."""
+    needed = {engine.runner for engine in engines}
+    runners = {f"{FEWBIT_RUNNER}@{name}": programs.other_fewbit(path) for name, path in arguments.other}
+    fewbit, own = arguments.fewbit, arguments.fewbit_runner
+    if any(name.split("@")[0] == FEWBIT_RUNNER for name in needed) and not (fewbit and own):
+        program, runner = programs.fewbit(ROOT)
+        fewbit, own = fewbit or program, own or runner
+    runners[FEWBIT_RUNNER] = own
+    if RUST in needed:
+        runners[RUST] = arguments.rust_runner or programs.rust_engines(ROOT)
+    return fewbit, runners
+
+
+def start(engine, arguments, runners, model, out):
+    command = engine.command(model, out, runners, arguments.threads)
     environment = engine.isa[arguments.isa] if arguments.isa else {}
     return conductor.Runner(command, arguments.threads, arguments.cpus, environment)
 
 
-def convert_all(engines, arguments, model, out):
-    """Runs convert.py once for each conversion, so that one that breaks takes only its own engines out. Returns failures by conversion."""
+def convert_all(engines, arguments, fewbit, model, out):
+    """Runs convert.py for all conversions at once; if one breaks, once for each, so that it takes only its own engines out. Returns
+    failures by conversion."""
+
+    def convert(names):
+        command = [sys.executable, HERE / "convert.py", model, out, "--calibration", arguments.calibration, "--only", ",".join(names)]
+        command += ["--fewbit", fewbit] if fewbit else []
+        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    names = list(dict.fromkeys(engine.conversion for engine in engines if engine.conversion))
     failures = {}
-    for name in dict.fromkeys(engine.conversion for engine in engines if engine.conversion):
-        command = [sys.executable, HERE / "convert.py", model, out, "--calibration", arguments.calibration, "--fewbit", arguments.fewbit, "--only", name]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if not names or convert(names).returncode == 0:
+        return failures
+    for name in names:
+        done = convert([name])
         if done.returncode:
             failures[name] = f"conversion {name}: " + " | ".join(done.stderr.strip().splitlines()[-3:])
             note(done.stderr)
@@ -104,6 +159,7 @@ def main():
         model = made
     out = arguments.out / "converted" / model.name
     engines = chosen(arguments)
+    fewbit, programs_of_runners = built(engines, arguments)
 
     passes = [workloads.shape(text) for text in arguments.shapes if text != "none"]
     if arguments.sentences:
@@ -111,9 +167,9 @@ def main():
     check = workloads.tokenize(model, workloads.read_texts(arguments.calibration, CHECK_TEXTS))
     check = [check[start : start + 32] for start in range(0, len(check), 32)]
 
-    failures = convert_all(engines, arguments, model, out)
+    failures = convert_all(engines, arguments, fewbit, model, out)
     reference_engine = next(engine for engine in ENGINES if engine.name == REFERENCE)
-    reference_runner = start(reference_engine, arguments, model, out)
+    reference_runner = start(reference_engine, arguments, programs_of_runners, model, out)
     reference = reference_runner.embeddings(check)
     reference_runner.close()
 
@@ -124,7 +180,7 @@ def main():
             continue
         note(f"starting: {engine.name}")
         try:
-            runner = start(engine, arguments, model, out)
+            runner = start(engine, arguments, programs_of_runners, model, out)
             result.version = runner.version
             result.cosine = mean_cosine(runner.embeddings(check), reference)
         except conductor.RunnerError as error:
@@ -142,7 +198,11 @@ def main():
         runner.close()
 
     results = list(results.values())
+    now = datetime.datetime.now(datetime.timezone.utc)
     settings = {
+        "date": now.isoformat(timespec="seconds"),
+        "commit": programs.commit(ROOT),
+        "others": {name: {"path": str(path), "commit": programs.commit(path)} for name, path in arguments.other},
         "model": model.name,
         "threads": arguments.threads,
         "cpus": sorted(arguments.cpus) if arguments.cpus else None,
@@ -154,9 +214,18 @@ def main():
     print(f"{model.name}, {arguments.threads} thread(s), {arguments.statistic} of {arguments.rounds} interleaved rounds, {settings['cpu']}" + (f", capped to {arguments.isa}" if arguments.isa else ""))
     print(report.table(results, passes, arguments.statistic))
     print("versions: " + ", ".join(dict.fromkeys(result.version for result in results if result.version)))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report.as_json(results, passes, settings), indent=1))
+    file = arguments.json or results_file(arguments, model, now, settings["cpu"])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(report.as_json(results, passes, settings), indent=1))
+    print(f"every time: {file}")
     sys.exit(any(result.failure for result in results))
+
+
+def results_file(arguments, model, now, cpu):
+    """2026-01-31T1205Z-all-MiniLM-L6-v2-1-threads-Intel-Xeon-Platinum-8488C.json"""
+    words = re.sub(r"\((R|TM|C)\)|\bCPU\b|@.*", " ", cpu)
+    parts = [f"{now:%Y-%m-%dT%H%MZ}", model.name, f"{arguments.threads}-threads", *words.split()]
+    return arguments.out / "results" / (re.sub(r"[^\w.-]+", "-", "-".join(parts)) + ".json")
 
 
 def cpu_name():

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 # A turn makes as many calls as fit in this time (at most MOST_CALLS), so that small shapes are not measured by one call.
 TURN_SECONDS, MOST_CALLS = 0.15, 20
+# An engine that takes more than this many times as long as the fastest has one round, and is left out where there are more tokens.
+TOO_SLOW = 10
 # How long threads of an engine may spin for more work. With several threads, the next turn starts when that is over.
 SPIN_SECONDS = 0.02
 
@@ -87,28 +89,47 @@ class Result:
     seconds: dict = field(default_factory=dict)
     # Why it is out, if it is.
     failure: str | None = None
+    # The workload at which it was too slow, and how many times as long as the fastest it took there.
+    too_slow: tuple | None = None
+    # Workloads that it was left out of, by name.
+    left_out: list = field(default_factory=list)
 
 
 def measure(runners, results, workloads, rounds, threads, report):
     """Round after round, every runner of `runners` (by name) runs every workload in its turn; a runner that fails is out.
 
-    Every turn starts with a call that is not timed: the engine before has left its own data in the caches.
+    Every turn starts with a call that is not timed: the engine before has left its own data in the caches. Workloads with fewer
+    tokens come first, so that an engine that is too slow there need not run the others.
     """
-    for workload in workloads:
-        calls = {}
+    for workload in sorted(workloads, key=lambda workload: workload.tokens):
+        running = {}
+        for name, runner in runners.items():
+            if results[name].too_slow:
+                results[name].left_out.append(workload.name)
+            else:
+                running[name] = runner
+        calls, least = {}, {}
         for number in range(rounds + 1):
             report(f"{workload.name}: round {number} of {rounds}")
-            for name in list(runners):
+            for name in list(running):
                 if threads > 1:
                     time.sleep(2 * SPIN_SECONDS)
                 try:
-                    seconds = runners[name].seconds(workload, calls.get(name, 1))
+                    seconds = running[name].seconds(workload, calls.get(name, 1))
                 except RunnerError as error:
                     results[name].failure = f"{workload.name}: {error}"
-                    del runners[name]
+                    del running[name], runners[name]
                     continue
+                least[name] = min(seconds + [least.get(name, seconds[0])])
                 # The first round only finds out how many calls a turn has.
                 if number == 0:
                     calls[name] = max(1, min(MOST_CALLS, int(TURN_SECONDS / seconds[0])))
                 else:
                     results[name].seconds.setdefault(workload.name, []).extend(seconds)
+            # The least, and of two turns: one call may have waited for other work of the machine.
+            if number > 0:
+                for name in list(running):
+                    times = least[name] / min(least.values())
+                    if times > TOO_SLOW:
+                        results[name].too_slow = (workload.name, times)
+                        del running[name]

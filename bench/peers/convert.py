@@ -244,7 +244,7 @@ def main():
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--fewbit", type=Path, required=True)
+    parser.add_argument("--fewbit", type=Path, help="the fewbit program, for the conversion fewbit-int8")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(CONVERSIONS))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

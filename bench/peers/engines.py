@@ -24,29 +24,40 @@ class Engine:
     conversion: str | None
     # File in the conversion's folder.
     file: str
-    # Name of a Python runner, or None for the Rust runner.
-    python: str | None
-    # Further arguments: of a Python runner behind model and threads; of the Rust runner before them.
+    # What runs it: RUST, a fewbit (FEWBIT_RUNNER, or the name of another build), or the name of a Python runner.
+    runner: str
+    # Further arguments: of a Python runner behind model and threads; of a program before them.
     arguments: list = field(default_factory=list)
     # Environment that caps the instruction set, by the value of --isa; an engine without an entry cannot be capped.
     isa: dict = field(default_factory=dict)
 
-    def command(self, model, out, rust, threads):
-        """The command line of its runner."""
+    def command(self, model, out, programs, threads):
+        """The command line of its runner; `programs` has the paths of those that are no Python."""
         path = str(model if self.conversion is None else out / self.conversion / self.file)
-        if self.python is None:
-            return [str(rust), *self.arguments, path, str(threads)]
-        return [sys.executable, str(RUNNERS / f"run_{self.python}.py"), path, str(threads), *self.arguments]
+        if self.runner in programs:
+            return [str(programs[self.runner]), *self.arguments, path, str(threads)]
+        return [sys.executable, str(RUNNERS / f"run_{self.runner}.py"), path, str(threads), *self.arguments]
 
+
+# Runners that are programs of their own: candle, rten and tract; this tree's fewbit.
+RUST, FEWBIT_RUNNER = "rust", "fewbit"
 
 FEWBIT = {"avx2": {"FEWBIT_ISA": "avx2"}}
 ONEDNN = {"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}}
 TORCH = {"avx2": {**ONEDNN["avx2"], "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}}
 CTRANSLATE2 = {"avx2": {**ONEDNN["avx2"], "CT2_FORCE_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}}
 
+
+def fewbit_rows(suffix, runner):
+    """The rows of one build of fewbit; all run the same checkpoints."""
+    return [
+        Engine(f"fewbit-int8{suffix}", "int8", "fewbit-int8", "model", runner, [], FEWBIT),
+        Engine(f"fewbit-f32{suffix}", "f32", None, "", runner, [], FEWBIT),
+    ]
+
+
 ENGINES = [
-    Engine("fewbit-int8", "int8", "fewbit-int8", "model", None, ["fewbit"], FEWBIT),
-    Engine("fewbit-f32", "f32", None, "", None, ["fewbit"], FEWBIT),
+    *fewbit_rows("", FEWBIT_RUNNER),
     Engine("openvino-int8", "int8", "openvino-int8", "model.xml", "openvino", ["f32"], ONEDNN),
     Engine("openvino-bf16", "bf16", "openvino", "model.xml", "openvino", ["default"]),
     Engine("openvino-f32", "f32", "openvino", "model.xml", "openvino", ["f32"], ONEDNN),
@@ -58,11 +69,13 @@ ENGINES = [
     Engine("ctranslate2-f32", "f32", "ctranslate2", "model", "ctranslate2", ["float32"], CTRANSLATE2),
     Engine("torch-int8-dynamic", "int8-coarse", None, "", "torch", ["int8"]),
     Engine("torch-f32", "f32", None, "", "torch", ["f32"], TORCH),
-    Engine("rten-int8-dynamic", "int8-coarse", "onnx-dynamic-plain", "model.onnx", None, ["rten"]),
-    Engine("rten-f32", "f32", "onnx", "model.onnx", None, ["rten"]),
-    Engine("tract-int8-dynamic", "int8-coarse", "onnx-dynamic-plain", "model.onnx", None, ["tract"]),
-    Engine("tract-f32", "f32", "onnx", "model.onnx", None, ["tract"]),
-    Engine("candle-f32", "f32", None, "", None, ["candle"]),
+    Engine("rten-int8-dynamic", "int8-coarse", "onnx-dynamic-plain", "model.onnx", RUST, ["rten"]),
+    Engine("rten-f32", "f32", "onnx", "model.onnx", RUST, ["rten"]),
+    Engine("tract-int8-dynamic", "int8-coarse", "onnx-dynamic-plain", "model.onnx", RUST, ["tract"]),
+    Engine("tract-f32", "f32", "onnx", "model.onnx", RUST, ["tract"]),
+    Engine("candle-f32", "f32", None, "", RUST, ["candle"]),
 ]
+# Beginnings of the names that --quick runs: what can be installed and is near to fewbit.
+QUICK = ["fewbit", "openvino", "onnxruntime", "ctranslate2"]
 # The engine that the others are divided by, the one whose embeddings are right by definition, and ours.
 BEST_PEER, REFERENCE, OURS = "openvino-int8", "torch-f32", "fewbit-int8"

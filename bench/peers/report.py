@@ -51,6 +51,11 @@ def table(results, workloads, statistic):
         titles.append(workload.name.rjust(width))
     lines = ["  ".join(titles), line(head), *map(line, rows)]
     lines.append(f"/ov8, /fb8: time divided by that of {BEST_PEER}, of {OURS}; above 1 is slower than it. cosine: mean, to torch-f32.")
+    for result in results:
+        if result.too_slow:
+            workload, times = result.too_slow
+            note = f"TOO SLOW {result.engine.name}: {times:.0f} times as long as the fastest at {workload}"
+            lines.append(note + (f"; left out of {', '.join(result.left_out)}" if result.left_out else ""))
     lines += [f"FAILED {result.engine.name}: {result.failure}" for result in results if result.failure]
     return "\n".join(lines)
 
@@ -67,6 +72,7 @@ def as_json(results, workloads, settings):
                 "precision": result.engine.precision,
                 "mean_cosine": result.cosine,
                 "failure": result.failure,
+                "too_slow": result.too_slow and {"workload": result.too_slow[0], "times_the_fastest": result.too_slow[1], "left_out_of": result.left_out},
                 **{f"{name}_seconds": {workload.name: typical(result, workload, name) for workload in workloads} for name in STATISTICS},
                 "seconds": result.seconds,
             }

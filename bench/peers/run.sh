@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds fewbit and the Rust runner and runs bench.py with the sample model. Arguments go to bench.py.
+# Runs bench.py with the sample model. Arguments go to bench.py.
 # FEWBIT_PEERS_PYTHON names a Python that has the packages of requirements.txt; without it scripts/python-environment.sh
 # makes a virtual environment with them in the user's cache folder (a large download, once).
 # FEWBIT_DATA names a file of texts (lines, or JSONL with sentence1 and sentence2) for calibration and for the check of embeddings.
@@ -13,6 +13,4 @@ if [ ! -f "$data" ]; then
     exit 2
 fi
 model="${FEWBIT_SAMPLE_MODEL:-$(scripts/sample-model.sh)}"
-cargo build --release --package fewbit-cli
-cargo build --release --locked --manifest-path bench/peers/rust/Cargo.toml --target-dir target/peers/rust
 exec "$python" bench/peers/bench.py --model "$model" --calibration "$data" "$@"

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The file whose presence makes a directory one with an adapter.
-pub(crate) const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
+pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 /// The adapter's tensors.
 pub(crate) const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
 

@@ -17,6 +17,8 @@ pub mod adapter;
 pub mod bitsandbytes;
 pub mod checkpoint;
 pub mod compressed_tensors;
+#[cfg(test)]
+mod directory_listing;
 mod disk_space;
 pub mod error;
 pub mod hub;
@@ -43,9 +45,10 @@ mod tensor_file;
 pub mod unfinished;
 pub mod writer;
 
-pub use adapter::Adapter;
+pub use adapter::{ADAPTER_CONFIG_FILE, Adapter};
 pub use checkpoint::Checkpoint;
 pub use error::{CheckpointError, CheckpointErrorKind};
+pub use location::MODULES_FILE;
 pub use memory_map::MappedTensor;
 pub use quantization_config::QuantizationConfig;
 pub use stored_weight::StoredWeight;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
 
 /// Lists the modules of a sentence-transformers model.
-pub(crate) const MODULES_FILE: &str = "modules.json";
+pub const MODULES_FILE: &str = "modules.json";
 
 /// The folder of the first module, if that is a Transformer with a folder of its own inside the directory.
 pub(crate) fn transformer_folder(modules: &Value) -> Option<&str> {

@@ -1,7 +1,7 @@
 //! An output file: written under another name beside its place, and put there when it is whole.
 use crate::disk_space::write_error;
 use crate::leftovers::{self, FILE_PREFIX, FILE_SUFFIX, RANDOM_LETTERS};
-use crate::output_path::{cannot_create, folder, resolve};
+use crate::output_path::{OutputKind, cannot_create, folder, resolve};
 use crate::ownership;
 use crate::unfinished::{Unfinished, UnfinishedPath, critical_section};
 use crate::{CheckpointError, CheckpointErrorKind};
@@ -47,7 +47,7 @@ impl OutputFile {
     /// See above.
     pub fn check(path: &Path, replace: bool) -> Result<(), CheckpointError> {
         let resolved = resolve(path)?;
-        check_free(path, &resolved, replace)?;
+        OutputKind::File.check_free(path, &resolved, replace)?;
         let folder = folder(path);
         match fs::metadata(folder) {
             Ok(metadata) if metadata.is_dir() => Ok(()),
@@ -70,7 +70,7 @@ impl OutputFile {
     /// There is something at `path` that must not be replaced, or nothing can be made beside it.
     pub fn create(path: &Path, replace: bool) -> Result<Self, CheckpointError> {
         let resolved = resolve(path)?;
-        check_free(path, &resolved, replace)?;
+        OutputKind::File.check_free(path, &resolved, replace)?;
         let folder = folder(&resolved);
         leftovers::remove_from(folder);
         let mut section = critical_section();
@@ -133,7 +133,8 @@ impl OutputFile {
                 drop(section);
                 Err(match error.kind() {
                     io::ErrorKind::AlreadyExists => {
-                        exists(&self.named, "a file that was created in the meantime")
+                        OutputKind::File
+                            .exists(&self.named, "a file that was created in the meantime")
                             .hint("it is left as it is; name another output file, or replace this one with --force")
                             .caused_by(error)
                     }
@@ -205,44 +206,10 @@ impl Drop for OutputFile {
     }
 }
 
-fn check_free(named: &Path, path: &Path, replace: bool) -> Result<(), CheckpointError> {
-    match fs::metadata(path) {
-        Err(_) => Ok(()),
-        Ok(metadata) if metadata.is_dir() => Err(CheckpointError::new(
-            CheckpointErrorKind::OutputExists,
-            "expected a file to write, found a directory",
-        )
-        .in_file(named)
-        .hint("name a file in it")),
-        Ok(metadata) if !metadata.is_file() => {
-            Err(exists(named, "a device, pipe or socket").hint("name another output file"))
-        }
-        Ok(_) if replace => Ok(()),
-        Ok(_) => Err(exists(named, "a file")
-            .hint("name another output file, or replace this one with --force")),
-    }
-}
-
-fn exists(path: &Path, found: &str) -> CheckpointError {
-    CheckpointError::new(
-        CheckpointErrorKind::OutputExists,
-        format!("output exists: expected no such path, found {found}"),
-    )
-    .in_file(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entries(directory: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
+    use crate::directory_listing::entries;
 
     #[test]
     fn a_file_that_appears_meanwhile_stays() {

@@ -1,4 +1,5 @@
 //! Where an output goes: links, what is there already, and errors that name the output and never a temporary path.
+use crate::checkpoint::CONFIG_FILE;
 use crate::disk_space::write_error;
 use crate::{CheckpointError, CheckpointErrorKind};
 use std::fs;
@@ -29,6 +30,88 @@ pub(crate) fn resolve(out: &Path) -> Result<PathBuf, CheckpointError> {
         }
         Err(error) => Err(CheckpointError::io("cannot write there", out, error)),
     }
+}
+
+/// What is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutputKind {
+    File,
+    /// A model directory.
+    Directory,
+}
+
+impl OutputKind {
+    /// Errors if there is something at `path` that the output must not take the place of; the error calls it `named`. With `replace`
+    /// the output may take the place of its like.
+    pub(crate) fn check_free(
+        self,
+        named: &Path,
+        path: &Path,
+        replace: bool,
+    ) -> Result<(), CheckpointError> {
+        let Ok(metadata) = fs::metadata(path) else {
+            return Ok(());
+        };
+        let refuse = |message: String, hint: &str| {
+            let error = CheckpointError::new(CheckpointErrorKind::OutputExists, message);
+            Err(error.in_file(named).hint(hint))
+        };
+        let exists = |found: &str, hint: &str| Err(self.exists(named, found).hint(hint));
+        match self {
+            Self::File if metadata.is_dir() => refuse(
+                "expected a file to write, found a directory".to_owned(),
+                "name a file in it",
+            ),
+            Self::File if !metadata.is_file() => {
+                exists("a device, pipe or socket", "name another output file")
+            }
+            Self::Directory if !metadata.is_dir() => {
+                exists("a file", "name another output directory")
+            }
+            Self::Directory if is_current_directory(path) => exists(
+                "the current directory",
+                "name a directory inside it: a finished output takes the place of its path",
+            ),
+            Self::Directory if is_empty_directory(path) => Ok(()),
+            // Whatever else is in it goes too; a directory that was never a model is more likely a slip.
+            Self::Directory if replace && !path.join(CONFIG_FILE).is_file() => refuse(
+                format!(
+                    "cannot be replaced: expected a model directory, found one without {CONFIG_FILE}"
+                ),
+                "remove it yourself, or name another output directory",
+            ),
+            _ if replace => Ok(()),
+            Self::File => exists(
+                "a file",
+                "name another output file, or replace this one with --force",
+            ),
+            Self::Directory => exists(
+                "a directory with files in it",
+                "name another output directory, or replace this one with --force",
+            ),
+        }
+    }
+
+    /// The error where there is something at `named` already: `found`, in words.
+    pub(crate) fn exists(self, named: &Path, found: &str) -> CheckpointError {
+        let expected = match self {
+            Self::File => "no such path",
+            Self::Directory => "no such path or an empty directory",
+        };
+        CheckpointError::new(
+            CheckpointErrorKind::OutputExists,
+            format!("output exists: expected {expected}, found {found}"),
+        )
+        .in_file(named)
+    }
+}
+
+fn is_current_directory(path: &Path) -> bool {
+    std::env::current_dir().is_ok_and(|current| current == path)
+}
+
+pub(crate) fn is_empty_directory(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// The directory that `path` lies in.

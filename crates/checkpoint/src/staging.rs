@@ -1,7 +1,6 @@
 //! A hidden directory beside the output, in which the model is made that then takes the place of the output in one step.
-use crate::checkpoint::CONFIG_FILE;
 use crate::leftovers::{self, NEW_MODEL, OLD_MODEL, PARTIAL};
-use crate::output_path::{cannot_create, folder, resolve};
+use crate::output_path::{OutputKind, cannot_create, folder, is_empty_directory, resolve};
 use crate::temporary_directory::TemporaryDirectory;
 use crate::unfinished::{CreatedDirectories, critical_section};
 use crate::{CheckpointError, CheckpointErrorKind};
@@ -32,7 +31,7 @@ impl Staging {
     pub(crate) fn create(out: &Path, replace: bool) -> Result<Self, CheckpointError> {
         leftovers::remove_from(folder(out));
         let out = resolve(out)?;
-        check_free(&out, replace)?;
+        OutputKind::Directory.check_free(&out, &out, replace)?;
         let (Some(parent), Some(name)) = (out.parent(), out.file_name()) else {
             return Err(CheckpointError::new(
                 CheckpointErrorKind::OutputExists,
@@ -96,7 +95,7 @@ impl Staging {
 
     fn take_place(&self) -> Result<(), CheckpointError> {
         for _ in 0..ATTEMPTS {
-            check_free(&self.out, self.replace)?;
+            OutputKind::Directory.check_free(&self.out, &self.out, self.replace)?;
             let done = if is_filled_directory(&self.out) {
                 self.replace_old()?
             } else {
@@ -106,10 +105,8 @@ impl Staging {
                 return Ok(());
             }
         }
-        Err(exists(
-            &self.out,
-            "something that others change at the same time",
-        ))
+        Err(OutputKind::Directory
+            .exists(&self.out, "something that others change at the same time"))
     }
 
     /// Where there is nothing, or an empty directory. False if there is more now.
@@ -126,12 +123,10 @@ impl Staging {
                 }
                 io::ErrorKind::DirectoryNotEmpty
                 | io::ErrorKind::AlreadyExists
-                | io::ErrorKind::NotADirectory => Err(exists(
-                    &self.out,
-                    "something that was created in the meantime",
-                )
-                .hint("it is left as it is; name another output directory")
-                .caused_by(error)),
+                | io::ErrorKind::NotADirectory => Err(OutputKind::Directory
+                    .exists(&self.out, "something that was created in the meantime")
+                    .hint("it is left as it is; name another output directory")
+                    .caused_by(error)),
                 io::ErrorKind::ResourceBusy => Err(self.is_mount_point(error)),
                 _ => Err(cannot_create(&self.out, folder(&self.out), error)),
             },
@@ -143,11 +138,10 @@ impl Staging {
         match (self.exchange)(&self.model, &self.out) {
             Ok(()) => {
                 // Others may have put something else there since it was looked at.
-                check_free(&self.model, true).map_err(|error| {
-                    match (self.exchange)(&self.model, &self.out) {
-                        Ok(()) => error.in_file(&self.out),
-                        Err(_) => error,
-                    }
+                let found = OutputKind::Directory.check_free(&self.model, &self.model, true);
+                found.map_err(|error| match (self.exchange)(&self.model, &self.out) {
+                    Ok(()) => error.in_file(&self.out),
+                    Err(_) => error,
                 })?;
                 Ok(true)
             }
@@ -172,7 +166,9 @@ impl Staging {
             }
             Err(error) => return Err(self.cannot_replace(error)),
         }
-        let taken = check_free(&old, true).and_then(|()| self.rename());
+        let taken = OutputKind::Directory
+            .check_free(&old, &old, true)
+            .and_then(|()| self.rename());
         if !matches!(taken, Ok(true)) {
             // It comes back; if even that fails, it stays where it is, and a later run tries again.
             let _ = fs::rename(&old, &self.out);
@@ -209,48 +205,8 @@ fn exchange(a: &Path, b: &Path) -> io::Result<()> {
     }
 }
 
-fn is_current_directory(path: &Path) -> bool {
-    std::env::current_dir().is_ok_and(|current| current == path)
-}
-
-fn is_empty_directory(path: &Path) -> bool {
-    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
-}
-
 fn is_filled_directory(path: &Path) -> bool {
     path.is_dir() && !is_empty_directory(path)
-}
-
-fn check_free(out: &Path, replace: bool) -> Result<(), CheckpointError> {
-    match fs::metadata(out) {
-        Err(_) => Ok(()),
-        Ok(metadata) if !metadata.is_dir() => {
-            Err(exists(out, "a file").hint("name another output directory"))
-        }
-        Ok(_) if is_current_directory(out) => Err(exists(out, "the current directory")
-            .hint("name a directory inside it: a finished output takes the place of its path")),
-        Ok(_) if is_empty_directory(out) => Ok(()),
-        // Whatever else is in it goes too; a directory that was never a model is more likely a slip.
-        Ok(_) if replace && !out.join(CONFIG_FILE).is_file() => Err(CheckpointError::new(
-            CheckpointErrorKind::OutputExists,
-            format!(
-                "cannot be replaced: expected a model directory, found one without {CONFIG_FILE}"
-            ),
-        )
-        .in_file(out)
-        .hint("remove it yourself, or name another output directory")),
-        Ok(_) if replace => Ok(()),
-        Ok(_) => Err(exists(out, "a directory with files in it")
-            .hint("name another output directory, or replace this one with --force")),
-    }
-}
-
-fn exists(out: &Path, found: &str) -> CheckpointError {
-    CheckpointError::new(
-        CheckpointErrorKind::OutputExists,
-        format!("output exists: expected no such path or an empty directory, found {found}"),
-    )
-    .in_file(out)
 }
 
 /// Makes names in `directory` durable. Not every system can open a directory, and the files themselves are already synced.
@@ -263,6 +219,8 @@ pub(crate) fn sync_directory(directory: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::CONFIG_FILE;
+    use crate::directory_listing::entries;
 
     fn model(path: &Path, name: &str) {
         fs::create_dir(path).unwrap();
@@ -273,15 +231,6 @@ mod tests {
         let staging = Staging::create(out, true).unwrap();
         fs::write(staging.path().join(CONFIG_FILE), "new").unwrap();
         staging
-    }
-
-    fn entries(directory: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
     }
 
     fn config(path: &Path) -> String {

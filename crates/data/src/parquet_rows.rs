@@ -5,8 +5,8 @@
 //! definition level says how far the path of a value is there.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use fewbit_panics::contain;
 use parquet::basic::{Compression, LogicalType, Type as PhysicalType};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type};
@@ -436,7 +436,7 @@ fn contained<T>(
     place: &str,
     run: impl FnOnce() -> Result<T, ParquetError>,
 ) -> Result<T, DataError> {
-    match catch_unwind(AssertUnwindSafe(run)) {
+    match contain(run) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(
             ParquetError::General(text) | ParquetError::NYI(text) | ParquetError::EOF(text),

@@ -118,7 +118,7 @@ impl Encoder {
         load: impl FnOnce(&Checkpoint) -> Result<(Network, LoadLedger), ModelError>,
     ) -> Result<Self, ModelError> {
         let mut modules = SentenceModules::read(directory)?;
-        settings.apply(directory, &mut modules)?;
+        settings.apply(&mut modules)?;
         let checkpoint = Checkpoint::open(&modules.transformer)?;
         let (network, ledger) = load(&checkpoint)?;
         settings.check_max_tokens(network.spec().positions.max_tokens())?;

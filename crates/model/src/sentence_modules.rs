@@ -1,14 +1,16 @@
 //! The files that sentence-transformers puts beside a checkpoint: modules.json and what it points to.
 
 mod model_settings;
+mod prompts;
 mod transformer_settings;
 
 use crate::ModelError;
 use crate::json_file::{read_json, read_object, type_name};
 use crate::pooling::Pooling;
 use crate::spec::config_fields::ConfigFields;
+use fewbit_checkpoint::MODULES_FILE;
 use model_settings::ModelSettings;
-pub(crate) use model_settings::prompt_named;
+use prompts::Prompts;
 use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
 use transformer_settings::TransformerSettings;
@@ -25,6 +27,8 @@ pub(crate) struct SentenceModules {
     pub(crate) max_seq_length: Option<usize>,
     /// Lowercase texts before the tokenizer sees them.
     pub(crate) lowercase: bool,
+    /// The texts that may be put before every text, by name.
+    pub(crate) prompts: Prompts,
     /// Put before every text.
     pub(crate) prompt: String,
     /// Whether the prompt's tokens are pooled.
@@ -41,19 +45,27 @@ impl SentenceModules {
     /// Reads `directory`. Without modules.json: the encoder is in `directory`, pooling is the mean, nothing is normalized, and other
     /// settings of sentence-transformers are not read, as it does not read them either.
     pub(crate) fn read(directory: &Path) -> Result<Self, ModelError> {
+        let settings = ModelSettings::default_in(directory);
         let mut modules = Self {
             transformer: directory.to_owned(),
             pooling: Pooling::default(),
             normalize: false,
             max_seq_length: None,
             lowercase: false,
-            prompt: String::new(),
+            prompts: settings.prompts,
+            prompt: settings.prompt,
             include_prompt: true,
-            truncate_dim: None,
+            truncate_dim: settings.truncate_dim,
             pooling_width: None,
         };
-        let file = directory.join("modules.json");
+        let file = directory.join(MODULES_FILE);
         let Some(list) = read_json(&file)? else {
+            if settings.file.exists() {
+                tracing::warn!(
+                    "{} is not read, as there is no modules.json beside it: sentence-transformers 6.2 does not read it either",
+                    settings.file.display()
+                );
+            }
             return Ok(modules);
         };
         let include_prompt = modules.read_list(directory, &file, &list)?;
@@ -72,6 +84,7 @@ impl SentenceModules {
             });
         }
         modules.include_prompt = include_prompt;
+        modules.prompts = settings.prompts;
         modules.prompt = settings.prompt;
         modules.truncate_dim = settings.truncate_dim;
         Ok(modules)

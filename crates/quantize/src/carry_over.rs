@@ -9,19 +9,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fewbit_checkpoint::Checkpoint;
+use fewbit_checkpoint::{ADAPTER_CONFIG_FILE, Checkpoint, MODULES_FILE};
 use serde_json::Value;
 
 use crate::QuantizeError;
 
 /// Written anew, never copied.
 const WRITTEN_ANEW: [&str; 2] = ["config.json", "recipe.toml"];
-
-/// Lists the modules of a sentence-transformers model.
-pub(crate) const MODULES_FILE: &str = "modules.json";
-
-/// The configuration of an adapter; its weights are left as all weights are.
-const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 
 /// Folders with exports to other runtimes, version control and download records.
 const FOLDERS_LEFT: [&str; 6] = [".cache", ".git", "coreml", "onnx", "openvino", "tflite"];
@@ -159,6 +153,7 @@ fn collect(
 
 fn is_carried(name: &str, file_name: &str) -> bool {
     !WRITTEN_ANEW.contains(&name)
+        // The adapter's weights are left as all weights are.
         && file_name != ADAPTER_CONFIG_FILE
         && !WEIGHTS_LEFT
             .iter()

@@ -1,13 +1,14 @@
 //! Streaming conversion of a whole checkpoint directory.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use fewbit_checkpoint::{Checkpoint, CheckpointWriter};
+use fewbit_checkpoint::{Checkpoint, CheckpointWriter, MODULES_FILE};
 use tracing::debug;
 
-use crate::carry_over::{MODULES_FILE, carried_files, modules_at_root};
+use crate::carry_over::{carried_files, modules_at_root};
 use crate::conversion::{Output, convert_tensor};
+use crate::overlap::refuse_overlap;
 use crate::report::ModuleReport;
 pub use crate::report::QuantizeReport;
 use crate::{QuantizeError, QuantizePlan, Recipe, config_file};
@@ -94,36 +95,4 @@ fn output_config(checkpoint: &Checkpoint, plan: &QuantizePlan) -> serde_json::Va
         (None, Some(dtype)) => config_file::with_dtype(config, dtype),
         (None, None) => config.clone(),
     }
-}
-
-/// Errors if one of the two directories is, or lies in, the other: replacing the output would then
-/// delete the source, and the next conversion would carry the output over as a part of the model.
-fn refuse_overlap(source: &Path, out: &Path) -> Result<(), QuantizeError> {
-    let (Some(real_source), Some(real_out)) = (real_path(source), real_path(out)) else {
-        return Ok(());
-    };
-    let relation = if real_out == real_source {
-        "is the source"
-    } else if real_out.starts_with(&real_source) {
-        "lies in it"
-    } else if real_source.starts_with(&real_out) {
-        "contains it"
-    } else {
-        return Ok(());
-    };
-    Err(QuantizeError::OutputOverlapsSource {
-        output: out.to_owned(),
-        source_directory: source.to_owned(),
-        relation,
-    })
-}
-
-/// The path without symbolic links; the part of it that does not exist yet is appended as it is.
-fn real_path(path: &Path) -> Option<PathBuf> {
-    let absolute = std::path::absolute(path).ok()?;
-    absolute.ancestors().find_map(|ancestor| {
-        let real = ancestor.canonicalize().ok()?;
-        let rest = absolute.strip_prefix(ancestor).ok()?;
-        Some(real.join(rest))
-    })
 }

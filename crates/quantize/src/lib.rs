@@ -27,12 +27,14 @@ mod loader_skip_list;
 pub mod method;
 pub mod method_sizes;
 pub mod observers;
+pub mod overlap;
 pub mod plan;
 mod plan_row;
 pub mod qconfig;
 pub mod recipe;
 pub mod report;
 pub mod selection;
+pub mod shared_embeddings;
 mod static_input;
 
 pub use calibration::{CalibrationStatistics, Calibrator};

@@ -5,6 +5,7 @@ use fewbit_model::EncoderSpec;
 use serde::Serialize;
 
 use crate::selection::{ModuleKind, without_prefix};
+use crate::shared_embeddings::needs_shared_embeddings;
 use crate::{QuantizeError, QuantizePlan, Recipe, Selection, StaticInput};
 
 /// The size that one recipe would give.
@@ -32,11 +33,11 @@ pub fn method_sizes(checkpoint: &Checkpoint) -> Result<Vec<MethodSize>, Quantize
     let spec = EncoderSpec::from_checkpoint(checkpoint)?;
     let mut sizes = Vec::new();
     for recipe in Recipe::of_every_method() {
+        if needs_shared_embeddings(checkpoint, &recipe) {
+            continue;
+        }
         let planned = with_scales(checkpoint, &spec, &recipe)?;
-        let plan = match QuantizePlan::for_spec(checkpoint, &spec, &planned) {
-            Err(QuantizeError::TiedEmbeddings { .. }) => continue,
-            plan => plan?,
-        };
+        let plan = QuantizePlan::for_spec(checkpoint, &spec, &planned)?;
         sizes.push(MethodSize {
             label: recipe.label(),
             recipe,

@@ -10,6 +10,7 @@ use crate::loader_skip_list::LoaderSkipList;
 use crate::plan_row::RowPlanner;
 pub use crate::plan_row::{PlanRow, TensorAction};
 use crate::selection::{ModuleKind, without_prefix};
+use crate::shared_embeddings::refuse_shared_embeddings;
 use crate::{KeptModule, QuantizeError, Recipe, Selection};
 
 /// Bytes of one part of the model before and after.
@@ -63,7 +64,7 @@ impl QuantizePlan {
     ) -> Result<Self, QuantizeError> {
         recipe.validate()?;
         require_float_source(checkpoint)?;
-        refuse_tied_embeddings(checkpoint, recipe)?;
+        refuse_shared_embeddings(checkpoint, recipe)?;
         let selection = Selection::new(checkpoint, spec, recipe)?;
         refuse_unknown_inputs(recipe, spec, &selection)?;
         let planner = RowPlanner::new(spec, recipe, &selection);
@@ -255,34 +256,6 @@ fn quantization_config(
         TensorAction::FourBitBlocks(layout) => Some(layout.config(&stays_float.of_every_class())),
         _ => None,
     })
-}
-
-/// What precedes the tensors of heads that predict words, and share the word embedding table.
-const LANGUAGE_MODELLING_HEADS: [&str; 6] = [
-    "cls.predictions.",
-    "generator_lm_head.",
-    "generator_predictions.",
-    "lm_head.",
-    "vocab_projector.",
-    "vocab_transform.",
-];
-
-/// Errors if a head shares the word embedding table that is to be int8: transformers leaves the shared matrix in codes and cannot
-/// multiply with it. `tie_word_embeddings` is true unless config.json says otherwise.
-fn refuse_tied_embeddings(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(), QuantizeError> {
-    let tied = checkpoint.config()["tie_word_embeddings"] != false;
-    let head = checkpoint.tensors().find(|info| {
-        LANGUAGE_MODELLING_HEADS
-            .iter()
-            .any(|head| info.name.starts_with(head))
-    });
-    match head {
-        Some(head) if recipe.quantize_embeddings && tied => Err(QuantizeError::TiedEmbeddings {
-            file: head.file.clone(),
-            tensor: head.name.clone(),
-        }),
-        _ => Ok(()),
-    }
 }
 
 /// What a user should know about the source: what was merged into it, and what is narrowed.

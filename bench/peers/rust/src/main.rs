@@ -4,7 +4,6 @@
 //! (`RAYON_NUM_THREADS`) is set by who starts this program.
 
 mod candle_engine;
-mod fewbit_engine;
 mod padded;
 mod protocol;
 mod rten_engine;
@@ -16,7 +15,7 @@ use std::path::Path;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [engine, model, threads] = arguments.as_slice() else {
-        bail!("usage: runner fewbit|candle|rten|tract MODEL THREADS");
+        bail!("usage: runner candle|rten|tract MODEL THREADS");
     };
     let threads: usize = threads
         .parse()
@@ -25,10 +24,9 @@ fn main() -> Result<()> {
         .with_context(|| format!("THREADS: expected at least 1, found {threads:?}"))?;
     let model = Path::new(model);
     match engine.as_str() {
-        "fewbit" => protocol::serve(fewbit_engine::FewbitEngine::open(model, threads)?),
         "candle" => protocol::serve(candle_engine::CandleEngine::open(model, threads)?),
         "rten" => protocol::serve(rten_engine::RtenEngine::open(model, threads)?),
         "tract" => protocol::serve(tract_engine::TractEngine::open(model, threads)?),
-        other => bail!("unknown engine {other:?}: expected fewbit, candle, rten or tract"),
+        other => bail!("unknown engine {other:?}: expected candle, rten or tract"),
     }
 }

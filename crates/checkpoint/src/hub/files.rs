@@ -1,6 +1,7 @@
 //! Which files of a repository an encoder needs.
 use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
 use crate::checkpoint::CONFIG_FILE;
+use crate::location::MODULES_FILE;
 use crate::shards::{INDEX_FILE, SINGLE_FILE};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ const OPTIONAL: [&str; 21] = [
     "sentencepiece.bpe.model",
     "spiece.model",
     "tokenizer.model",
-    "modules.json",
+    MODULES_FILE,
     // The transformer module's settings, under all the names that sentence-transformers has given them.
     "sentence_bert_config.json",
     "sentence_roberta_config.json",

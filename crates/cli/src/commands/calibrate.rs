@@ -263,7 +263,7 @@ pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Resu
     let flags = &arguments.texts;
     let saved = arguments.stats.iter().map(CalibrationStatistics::read);
     let saved = saved.collect::<Result<Vec<_>, _>>()?;
-    refuse_twice(&arguments.stats)?;
+    refuse_twice(&arguments.stats, &saved)?;
     // Saved statistics say themselves how they were observed.
     let settings = match saved.first() {
         Some(statistics) if flags.is_default() => statistics.settings(),
@@ -305,23 +305,18 @@ pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Resu
     })
 }
 
-/// Errors if two of the files hold the same: what they observed would count twice.
-fn refuse_twice(files: &[PathBuf]) -> Result<()> {
-    let contents = files
-        .iter()
-        .map(std::fs::read)
-        .collect::<Result<Vec<_>, _>>()?;
+/// Errors if two of the files hold the same statistics: what they observed would count twice.
+fn refuse_twice(files: &[PathBuf], saved: &[CalibrationStatistics]) -> Result<(), UsageError> {
     for (index, file) in files.iter().enumerate() {
-        if let Some(first) = contents[..index]
+        let first = saved[..index]
             .iter()
-            .position(|known| *known == contents[index])
-        {
+            .position(|known| *known == saved[index]);
+        if let Some(first) = first {
             return Err(UsageError(format!(
                 "--stats {}: expected statistics of other texts, found those of --stats {} again\n  hint: merged, their texts would count twice: name each file once",
                 file.display(),
                 files[first].display()
-            ))
-            .into());
+            )));
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ use crate::render::progress::Count;
 use crate::streams;
 use crate::texts::Texts;
 use anyhow::Result;
+use fewbit::checkpoint::MODULES_FILE;
 use fewbit::model::pooling::PoolingMode;
 use fewbit::model::{EncoderSettings, Prompt};
 use fewbit::{EncodeOptions, Encoder, threads};
@@ -79,7 +80,7 @@ pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result
         streams::warn("the input holds no texts");
     }
     // Whoever says how to pool knows.
-    if !directory.join("modules.json").exists() && arguments.pooling.is_none() {
+    if !directory.join(MODULES_FILE).exists() && arguments.pooling.is_none() {
         let normalized = if encoder.normalizes() {
             "normalized"
         } else {

@@ -12,12 +12,13 @@ use fewbit::checkpoint::CheckpointWriter;
 use fewbit::inspect::stored_layers;
 use fewbit::quantize::ActivationScales;
 use fewbit::quantize::calibration::SiteSensitivity;
+use fewbit::quantize::overlap::refuse_overlap;
 use fewbit::{
     Checkpoint, EncoderSpec, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
     TensorAction, quantize_model,
 };
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What `--dry-run --json` prints.
 #[derive(Serialize)]
@@ -133,36 +134,9 @@ fn plan(source: &Path, recipe: &Recipe) -> Result<QuantizePlan> {
 /// Errors where a conversion into `output` would. A hidden directory beside it comes and goes meanwhile: only that shows
 /// whether one can be written.
 fn check_output(source: &Path, output: &Path, force: bool) -> Result<()> {
-    if let (Some(real_source), Some(real_output)) = (real_path(source), real_path(output)) {
-        let relation = if real_output == real_source {
-            Some("is the source")
-        } else if real_output.starts_with(&real_source) {
-            Some("lies in it")
-        } else if real_source.starts_with(&real_output) {
-            Some("contains it")
-        } else {
-            None
-        };
-        if let Some(relation) = relation {
-            return Err(QuantizeError::OutputOverlapsSource {
-                output: output.to_owned(),
-                source_directory: source.to_owned(),
-                relation,
-            }
-            .into());
-        }
-    }
+    refuse_overlap(source, output)?;
     CheckpointWriter::create(output, force)?;
     Ok(())
-}
-
-/// The path without symbolic links; the part of it that does not exist yet is appended as it is.
-fn real_path(path: &Path) -> Option<PathBuf> {
-    let absolute = std::path::absolute(path).ok()?;
-    absolute.ancestors().find_map(|ancestor| {
-        let real = ancestor.canonicalize().ok()?;
-        Some(real.join(absolute.strip_prefix(ancestor).ok()?))
-    })
 }
 
 /// An error of a recipe, told by the flag or the file that it comes from.

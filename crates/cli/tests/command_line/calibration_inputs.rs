@@ -238,9 +238,15 @@ fn the_same_statistics_are_not_merged_twice() {
     workspace.write("texts.txt", "a\nb\n");
     calibrate(&workspace, "texts.txt", "s.json", &[]);
     workspace.write("copy.json", workspace.read("s.json"));
+    // The same statistics, however they are written.
+    let statistics = workspace.json("s.json");
+    workspace.write(
+        "pretty.json",
+        serde_json::to_string_pretty(&statistics).unwrap(),
+    );
     std::fs::create_dir(workspace.path("folder")).unwrap();
     let quantize = ["quantize", "model", "-o", "out", "--method", "static"];
-    for second in ["s.json", "folder/../s.json", "copy.json"] {
+    for second in ["s.json", "folder/../s.json", "copy.json", "pretty.json"] {
         let text =
             workspace.misuse(&[&quantize[..], &["--stats", "s.json", "--stats", second]].concat());
         assert!(

@@ -186,6 +186,9 @@ fn many_texts_come_in_their_order() {
     assert!(npy[start..] == bytes);
 }
 
+/// An encoder and a pooling configuration in `1_Pooling`.
+const MODULES: &str = r#"[{"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"}, {"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]"#;
+
 /// Flags take the place of what the model's files say.
 #[test]
 fn pooling_length_limit_and_prompt_can_be_chosen() {
@@ -204,10 +207,7 @@ fn pooling_length_limit_and_prompt_can_be_chosen() {
         let pooled = embed(&workspace, "texts.txt", &["--pooling", mode]).embeddings();
         assert_ne!(pooled, plain, "{mode}");
         // The configuration that sentence-transformers writes gives the same.
-        workspace.write(
-            "model/modules.json",
-            r#"[{"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"}, {"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]"#,
-        );
+        workspace.write("model/modules.json", MODULES);
         std::fs::create_dir_all(workspace.path("model/1_Pooling")).unwrap();
         let name = if mode == "last" { "lasttoken" } else { mode };
         let config = format!("{{\"word_embedding_dimension\": 32, \"pooling_mode\": \"{name}\"}}");
@@ -229,18 +229,29 @@ fn pooling_length_limit_and_prompt_can_be_chosen() {
         embed(&workspace, "texts.txt", &["--prompt", "query "]).stdout,
         prompted
     );
+    let by_name = |name: &str| embed(&workspace, "texts.txt", &["--prompt-name", name]);
+    // Every model has a query and a document prompt, empty unless its settings have others; without modules.json they are not read.
+    assert_eq!(by_name("document").embeddings(), plain);
     workspace.write(
         "model/config_sentence_transformers.json",
         r#"{"prompts": {"query": "query ", "passage": ""}, "default_prompt_name": null}"#,
     );
-    assert_eq!(
-        embed(&workspace, "texts.txt", &["--prompt-name", "query"]).stdout,
-        prompted
-    );
-    let unknown =
-        workspace.fail(&[&EMBED[..], &["texts.txt", "--prompt-name", "document"]].concat());
+    let unread = by_name("query");
+    assert_eq!(unread.embeddings(), plain);
     assert!(
-        unknown.contains("config_sentence_transformers.json: `prompts`: expected a prompt named `document`, found `query`, `passage`\n"),
+        unread.stderr.contains(
+            "config_sentence_transformers.json is not read, as there is no modules.json beside it"
+        ),
+        "{}",
+        unread.stderr
+    );
+    workspace.write("model/1_Pooling/config.json", r#"{"pooling_mode": "mean"}"#);
+    workspace.write("model/modules.json", MODULES);
+    assert_eq!(by_name("query").stdout, prompted);
+    assert_eq!(by_name("document").embeddings(), plain);
+    let unknown = workspace.fail(&[&EMBED[..], &["texts.txt", "--prompt-name", "other"]].concat());
+    assert!(
+        unknown.contains("config_sentence_transformers.json: `prompts`: expected a prompt named `other`, found `query`, `document`, `passage`\n"),
         "{unknown}"
     );
     let cut = embed(&workspace, "texts.txt", &["--max-tokens", "5"]);
@@ -256,4 +267,20 @@ fn pooling_length_limit_and_prompt_can_be_chosen() {
         long.contains("max_tokens: expected at most 36, found 600\n"),
         "{long}"
     );
+}
+
+/// The parquet crate panics over this file; only our error is said.
+#[test]
+fn a_damaged_parquet_file_is_one_error_and_no_panic() {
+    let workspace = Workspace::new();
+    let seed = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/seeds/data_rows/delta.parquet");
+    let mut bytes = std::fs::read(seed).unwrap();
+    // A length in a page of strings.
+    bytes[43] ^= 0xff;
+    workspace.write("texts.parquet", bytes);
+    insta::assert_snapshot!(workspace.fail(&[&EMBED[..], &["texts.parquet"]].concat()), @r"
+    error: texts.parquet: row group 1: column `text`: expected Parquet, uncompressed or compressed with snappy, gzip or zstd, found a page that contradicts the file's table of contents
+      hint: the file is damaged or written as something else: write it again
+    ");
 }

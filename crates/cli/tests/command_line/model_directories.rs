@@ -1,6 +1,7 @@
 //! Directories that are more than one checkpoint: an adapter beside its base, an encoder in a folder.
 
 use crate::tiny_model::Workspace;
+use serde_json::Value;
 use std::path::Path;
 
 /// Copies the golden adapter of this name beside the model.
@@ -47,6 +48,71 @@ fn base_and_adapter_are_quantized_into_one_model() {
 
     let inspection = workspace.succeed(&["inspect", "model", "--json"]).json();
     assert_eq!(inspection["model_type"], "bert");
+}
+
+/// `compare` and `bench` run base and adapter together, also in the models that they make.
+#[test]
+fn base_and_adapter_are_compared_and_timed_as_one_model() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a cat\nthe long walk by the sea\n");
+    let rows = |what: &str| {
+        let comparison = workspace.succeed(&[
+            "compare",
+            "model",
+            "--texts",
+            "texts.txt",
+            "--methods",
+            "fp16,dynamic",
+            "--keep",
+            what,
+            "--threads",
+            "1",
+            "--json",
+        ]);
+        comparison.json()["rows"].as_array().unwrap().clone()
+    };
+    rows("base-only");
+    add_adapter(&workspace, "lora");
+    let rows = rows("both");
+    let names: Vec<&str> = rows
+        .iter()
+        .map(|row| row["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["original", "fp16", "dynamic"]);
+    let embed = |model: &str| {
+        workspace
+            .succeed(&["embed", model, "-i", "texts.txt"])
+            .embeddings()
+    };
+    let both = embed("model");
+    // fp16 keeps 11 bits; the base alone is farther away by far.
+    assert!(largest_difference(&embed("both/fp16"), &both) < 0.01);
+    assert!(largest_difference(&embed("base-only/fp16"), &both) > 0.01);
+    for row in &rows[1..] {
+        let cosine = row["agreement"]["mean_cosine"].as_f64().unwrap();
+        assert!(cosine > 0.99, "{row}");
+    }
+
+    let quick = ["--seconds", "0.001", "--rounds", "1"];
+    let bench = [
+        "bench",
+        "model",
+        "both/fp16",
+        "--batch",
+        "1",
+        "--tokens",
+        "8",
+    ];
+    let benchmark =
+        workspace.succeed(&[&bench[..], &["--threads", "1", "--json"], &quick].concat());
+    let results = &benchmark.json()["shapes"][0]["models"];
+    let models: Vec<&Value> = results
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| &row["model"])
+        .collect();
+    assert_eq!(models, ["model", "fp16"]);
 }
 
 /// `0_Transformer`, as sentence-transformers once wrote it.

@@ -2,7 +2,8 @@
 
 use crate::Error;
 use fewbit_checkpoint::Checkpoint;
-use fewbit_quantize::{Method, QuantizeError, QuantizePlan, Recipe};
+use fewbit_quantize::shared_embeddings::needs_shared_embeddings;
+use fewbit_quantize::{Method, Recipe};
 use std::path::Path;
 
 /// What a comparison goes through unless told otherwise: every method, `dynamic` also with int8 embeddings, `nf4` also
@@ -25,12 +26,7 @@ pub fn without_shared_embeddings(
     mut recipes: Vec<Recipe>,
 ) -> Result<Vec<Recipe>, Error> {
     let checkpoint = Checkpoint::open(source)?;
-    recipes.retain(|recipe| {
-        !matches!(
-            QuantizePlan::new(&checkpoint, recipe),
-            Err(QuantizeError::TiedEmbeddings { .. })
-        )
-    });
+    recipes.retain(|recipe| !needs_shared_embeddings(&checkpoint, recipe));
     Ok(recipes)
 }
 

@@ -26,7 +26,10 @@ fn table_in_document(text: &str) -> CrateTable {
         let [name, folder, _, dependencies] = cells.as_slice() else {
             continue;
         };
-        if !folder.starts_with("crates/") {
+        if !["crates/", "bench/"]
+            .iter()
+            .any(|parent| folder.starts_with(parent))
+        {
             continue;
         }
         let dependencies = dependencies

@@ -1,10 +1,8 @@
 //! What is said in place of the settings of a model directory.
 
-use std::path::Path;
-
 use crate::ModelError;
 use crate::pooling::{Pooling, PoolingMode};
-use crate::sentence_modules::{SentenceModules, prompt_named};
+use crate::sentence_modules::SentenceModules;
 
 /// What to do otherwise than the files of a model directory say; nothing by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,17 +22,13 @@ pub struct EncoderSettings {
 pub enum Prompt {
     /// This text; an empty one is none.
     Text(String),
-    /// The one of this name among `prompts` of config_sentence_transformers.json.
+    /// The one of this name among `prompts` of config_sentence_transformers.json; `query` and `document` are empty where it has none.
     Named(String),
 }
 
 impl EncoderSettings {
-    /// Changes what was read from `directory`.
-    pub(super) fn apply(
-        &self,
-        directory: &Path,
-        modules: &mut SentenceModules,
-    ) -> Result<(), ModelError> {
+    /// Changes what was read from a model directory.
+    pub(super) fn apply(&self, modules: &mut SentenceModules) -> Result<(), ModelError> {
         if let Some(mode) = self.pooling {
             modules.pooling = Pooling::from(mode);
         }
@@ -47,7 +41,7 @@ impl EncoderSettings {
         match &self.prompt {
             None => {}
             Some(Prompt::Text(prompt)) => modules.prompt.clone_from(prompt),
-            Some(Prompt::Named(name)) => modules.prompt = prompt_named(directory, name)?,
+            Some(Prompt::Named(name)) => modules.prompt = modules.prompts.named(name)?.to_owned(),
         }
         if self.prompt.is_some() && !modules.prompt.is_empty() && !modules.include_prompt {
             return Err(ModelError::Input(

@@ -2,36 +2,45 @@
 //!
 //! sentence-transformers looks up the fields that it knows and passes over the others; so does fewbit, with a warning.
 
+use super::prompts::Prompts;
 use crate::ModelError;
 use crate::json_file::read_object;
 use crate::spec::config_fields::ConfigFields;
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Prompts that every model has, empty unless the file has others.
-const DEFAULT_PROMPTS: &[&str] = &["query", "document"];
+/// The file's name.
+const FILE: &str = "config_sentence_transformers.json";
 
 /// Fields that change no embedding: `similarity_fn_name` says how embeddings are best compared.
 const WITHOUT_EFFECT: &[&str] = &["__version__", "requirements", "similarity_fn_name"];
 
 /// What changes embeddings.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ModelSettings {
     pub(super) file: PathBuf,
-    /// Put before every text.
+    pub(super) prompts: Prompts,
+    /// Put before every text unless another is asked for.
     pub(super) prompt: String,
     /// Columns that are kept of an embedding, after everything else.
     pub(super) truncate_dim: Option<usize>,
 }
 
 impl ModelSettings {
+    /// Those of a model in `directory` that has none.
+    pub(super) fn default_in(directory: &Path) -> Self {
+        let file = directory.join(FILE);
+        Self {
+            prompts: Prompts::of_every_model(&file),
+            file,
+            prompt: String::new(),
+            truncate_dim: None,
+        }
+    }
+
     /// Reads the settings in `directory`; the defaults if there are none.
     pub(super) fn read(directory: &Path) -> Result<Self, ModelError> {
-        let file = directory.join("config_sentence_transformers.json");
-        let mut settings = Self {
-            file: file.clone(),
-            ..Self::default()
-        };
+        let mut settings = Self::default_in(directory);
+        let file = settings.file.clone();
         let Some(value) = read_object(&file)? else {
             return Ok(settings);
         };
@@ -39,8 +48,9 @@ impl ModelSettings {
         for (field, found) in value.as_object().into_iter().flatten() {
             match field.as_str() {
                 _ if found.is_null() => {}
-                "prompts" => {}
-                "default_prompt_name" => settings.prompt = default_prompt(&fields, found)?,
+                "prompts" => settings.prompts.extend(&fields, found)?,
+                // Read below: it names one of `prompts`, which may stand behind it.
+                "default_prompt_name" => {}
                 "truncate_dim" => {
                     settings.truncate_dim = Some(fields.size(field, 0, 1, 1 << 24)?);
                 }
@@ -56,55 +66,16 @@ impl ModelSettings {
                 ),
             }
         }
+        if let Some(name) = fields
+            .get("default_prompt_name")
+            .filter(|name| !name.is_null())
+        {
+            let prompt = name.as_str().and_then(|name| settings.prompts.get(name));
+            let expected = "expected the name of one of `prompts`";
+            let prompt =
+                prompt.ok_or_else(|| fields.invalid("default_prompt_name", expected, name))?;
+            settings.prompt = prompt.to_owned();
+        }
         Ok(settings)
     }
-}
-
-/// The prompt that the settings in `directory` have under `name`.
-pub(crate) fn prompt_named(directory: &Path, name: &str) -> Result<String, ModelError> {
-    let file = directory.join("config_sentence_transformers.json");
-    let value = read_object(&file)?.unwrap_or(Value::Null);
-    let prompts = value["prompts"].as_object();
-    if let Some(Value::String(prompt)) = prompts.and_then(|prompts| prompts.get(name)) {
-        return Ok(prompt.clone());
-    }
-    let names: Vec<String> = prompts
-        .into_iter()
-        .flatten()
-        .map(|(name, _)| format!("`{name}`"))
-        .collect();
-    Err(ModelError::Config {
-        file,
-        field: "prompts".to_owned(),
-        message: format!(
-            "expected a prompt named `{name}`, found {}",
-            if names.is_empty() {
-                "no prompts".to_owned()
-            } else {
-                names.join(", ")
-            }
-        ),
-        hint: if names.is_empty() {
-            "give the text of the prompt with --prompt"
-        } else {
-            "name one of these with --prompt-name, or give the text with --prompt"
-        }
-        .to_owned(),
-    })
-}
-
-fn default_prompt(fields: &ConfigFields<'_>, name: &Value) -> Result<String, ModelError> {
-    let prompts = fields.get("prompts").unwrap_or(&Value::Null);
-    let prompt = name.as_str().and_then(|name| match &prompts[name] {
-        Value::String(prompt) => Some(prompt.clone()),
-        // Null stands for an empty prompt.
-        Value::Null if DEFAULT_PROMPTS.contains(&name) || prompts.get(name).is_some() => {
-            Some(String::new())
-        }
-        _ => None,
-    });
-    prompt.ok_or_else(|| {
-        let expected = "expected the name of one of `prompts`";
-        fields.invalid("default_prompt_name", expected, name)
-    })
 }

@@ -1,23 +1,10 @@
 //! Panics inside the tokenizers crate, which a damaged tokenizer.json can cause, as errors.
 //!
 //! The crate trusts some fields of the file (a normalizer's table, a chunk length, a template) and panics where they are
-//! wrong, when it reads them or at the first text. [`contain`] turns that into an error; the standard library would print
-//! the panic's message to stderr all the same. Only the process-wide panic hook can prevent this, so the first call puts
-//! a hook before the one that is installed: it says nothing while the panicking thread is inside `contain`, and hands
-//! every other panic on. A hook is never taken away or swapped for the length of a call, as other threads may panic
-//! or install hooks meanwhile. If the application installs its own hook later, that one prints these panics as well;
-//! nothing else changes.
+//! wrong, when it reads them or at the first text.
 
 use crate::ModelError;
-use std::any::Any;
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::Path;
-use std::sync::Once;
-
-thread_local! {
-    static CONTAINED: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Runs calls into the tokenizers crate on behalf of `file`.
 ///
@@ -25,82 +12,28 @@ thread_local! {
 /// [`ModelError::Tokenizer`] with the message of a panic. Values that `run` was changing are then in an unknown state, and
 /// must not be used.
 pub(super) fn contain<T>(file: &Path, run: impl FnOnce() -> T) -> Result<T, ModelError> {
-    static HOOK: Once = Once::new();
-    // Hooks cannot be installed from a destructor that a panic runs.
-    if !std::thread::panicking() {
-        HOOK.call_once(|| {
-            let next = take_hook();
-            set_hook(Box::new(move |info| {
-                // A thread whose locals are gone is in no call.
-                if !CONTAINED.try_with(Cell::get).unwrap_or(false) {
-                    next(info);
-                }
-            }));
-        });
-    }
-    let outer = CONTAINED.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(run));
-    CONTAINED.set(outer);
-    result.map_err(|panic| ModelError::Tokenizer {
+    fewbit_panics::contain(run).map_err(|message| ModelError::Tokenizer {
         file: file.to_owned(),
-        message: format!(
-            "expected a tokenizer that works, found one that fails: {}",
-            message(&*panic)
-        ),
+        message: format!("expected a tokenizer that works, found one that fails: {message}"),
         hint:
             "the file is damaged; fetch it again, or write it with a recent version of transformers"
                 .to_owned(),
     })
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
 
-    /// What the hook before ours sees: panics outside, on this and on other threads, and none inside.
     #[test]
-    fn only_contained_panics_are_silent() {
-        static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
-        let previous = take_hook();
-        set_hook(Box::new(move |info| {
-            let payload = message(info.payload()).to_owned();
-            if payload.starts_with("hook test") {
-                SEEN.lock().expect("not poisoned").push(payload);
-            } else {
-                previous(info);
-            }
-        }));
+    fn a_panic_is_an_error_that_names_the_file() {
         let file = Path::new("tokenizer.json");
         assert_eq!(contain(file, || 7).expect("no panic"), 7);
-        let error = contain(file, || {
-            let inner = contain(file, || panic!("hook test: inner {}", 1));
-            assert!(inner.is_err());
-            // Still contained after the inner call.
-            std::thread::scope(|scope| {
-                let other = scope.spawn(|| panic!("hook test: another thread"));
-                assert!(other.join().is_err());
-            });
-            panic!("hook test: inside");
-        })
-        .expect_err("panics");
+        let error = contain(file, || panic!("inside")).map(|()| ());
         assert_eq!(
-            error.to_string(),
-            "tokenizer.json: expected a tokenizer that works, found one that fails: hook test: inside\n  \
+            error.expect_err("panics").to_string(),
+            "tokenizer.json: expected a tokenizer that works, found one that fails: inside\n  \
              hint: the file is damaged; fetch it again, or write it with a recent version of transformers"
-        );
-        assert!(catch_unwind(|| panic!("hook test: outside")).is_err());
-        assert_eq!(
-            *SEEN.lock().expect("not poisoned"),
-            ["hook test: another thread", "hook test: outside"]
         );
     }
 }

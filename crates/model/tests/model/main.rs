@@ -9,6 +9,7 @@ mod quantized;
 mod refused_configs;
 mod rounding_set;
 mod running;
+mod sentence_settings;
 mod sentences;
 mod tiny_checkpoint;
 mod tokenization;
