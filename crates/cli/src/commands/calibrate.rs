@@ -144,7 +144,7 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
     }
     if named && recipe.method != Method::Static {
         return Err(UsageError(format!(
-            "flags of calibration do not go with the method `{}`, which is not calibrated\n  hint: leave them out, or give --method static",
+            "flags of calibration do not go with the method `{}`, which is not calibrated\n  hint: leave them out, or give --method static, or --gptq, which takes texts for every int8 method",
             recipe.method
         )));
     }
