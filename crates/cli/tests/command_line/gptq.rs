@@ -103,23 +103,23 @@ fn inspect_says_whether_pairs_of_weights_can_saturate() {
             .find(|line| line.contains("saturation-proof"))
             .map(str::to_owned)
     };
-    // 2 layers of 4 x 32 x 32 and 2 x 32 x 64 weights.
-    let pairs = 2 * (4 * 32 * 32 + 2 * 32 * 64) / 2;
-    assert_eq!(pairs, 8192);
+    // 2 layers of 4 x 32 x 32 and 2 x 32 x 44 weights.
+    let pairs = 2 * (4 * 32 * 32 + 2 * 32 * 44) / 2;
+    assert_eq!(pairs, 6912);
     assert_eq!(
         line("proof").as_deref(),
-        Some("  saturation-proof: none of 8,192 pairs of int8 weights can saturate 16 bits")
+        Some("  saturation-proof: none of 6,912 pairs of int8 weights can saturate 16 bits")
     );
     let ordinary = line("ordinary").unwrap();
     assert!(
         ordinary.starts_with("  not saturation-proof: ")
-            && ordinary.contains(" of 8,192 pairs of int8 weights ("),
+            && ordinary.contains(" of 6,912 pairs of int8 weights ("),
         "{ordinary}"
     );
     assert_eq!(line("model"), None);
     let json = |model: &str| workspace.succeed(&["inspect", model, "--json"]).json();
     assert_eq!(json("proof")["saturation"]["saturation_proof"], true);
-    assert_eq!(json("proof")["saturation"]["pairs"], 8192);
+    assert_eq!(json("proof")["saturation"]["pairs"], 6912);
     assert_eq!(json("ordinary")["saturation"]["saturation_proof"], false);
     assert!(json("model")["saturation"].is_null());
     let recipe = String::from_utf8(workspace.read("proof/recipe.toml")).unwrap();
@@ -160,7 +160,7 @@ fn compare_takes_it_as_a_part_of_a_methods_name() {
     let flags = [&["--method", "static", "--gptq"], &CALIBRATION[..]].concat();
     workspace.succeed(&quantize("out", &flags));
     assert_eq!(
-        workspace.read("kept/static-gptq/model.safetensors"),
+        workspace.read("kept/static-GPTQ/model.safetensors"),
         workspace.read("out/model.safetensors")
     );
     insta::assert_snapshot!(workspace.misuse(&["compare", "model", "--methods", "dynamic+gptq"]), @"

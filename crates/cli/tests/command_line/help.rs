@@ -306,7 +306,7 @@ fn calibrate_does_not_say_that_its_flags_are_for_static() {
         help("calibrate")
     );
     for command in ["quantize", "compare"] {
-        assert!(help(command).contains("\nCalibration (for the method static):\n"));
+        assert!(help(command).contains("\nCalibration (for the method static, and for GPTQ):\n"));
     }
     assert!(
         help("quantize")
