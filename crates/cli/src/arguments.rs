@@ -21,7 +21,7 @@ Exit codes:
   130  ended by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP";
 
 /// Where calibration is one of several things, its flags stand apart.
-const CALIBRATION: &str = "Calibration (for the method static)";
+const CALIBRATION: &str = "Calibration (for the method static, and for GPTQ)";
 
 /// Quantize Hugging Face encoders to few bits, and run them fast on a CPU.
 #[derive(Debug, Parser)]
@@ -162,6 +162,23 @@ pub(crate) struct QuantizeArguments {
         help_heading = CALIBRATION
     )]
     pub(crate) sensitivity: Option<SensitivityArgument>,
+    /// dynamic, static and weight-only: round the weights so that the layers' outputs on the texts of --calibration change least (GPTQ)
+    #[arg(long, help_heading = CALIBRATION)]
+    pub(crate) gptq: bool,
+    /// With --gptq: no two neighbouring weights can saturate the 16-bit sums of vpmaddubsw (AVX2 without VNNI)
+    #[arg(long, help_heading = CALIBRATION)]
+    pub(crate) saturation_proof: bool,
+    /// Worker threads of --gptq, without any effect on the result [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS,
+    /// OMP_NUM_THREADS, else the CPUs available]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = number_of_threads,
+        requires = "calibration",
+        help_heading = CALIBRATION
+    )]
+    pub(crate) threads: Option<usize>,
 }
 
 /// Where the scales of activations come from.
@@ -445,8 +462,10 @@ Methods: fp16, bf16, dynamic, static, weight-only, nf4, fp4 (int4 is read as nf4
   dynamic+embeddings, static+embeddings, weight-only+embeddings
                                                int8 codes for the word embeddings, too
   nf4+double, fp4+double                       double quantization
+  dynamic+gptq, static+gptq, weight-only+gptq  weights rounded for the texts of --calibration (GPTQ)
+  dynamic+gptq+saturation-proof, and so on     and such that no pair of them can saturate 16 bits
 The names that tables print (`nf4 + double quantization`) are read, too.
-static needs --calibration FILE (or --stats FILE), and takes part by itself where one is given.
+GPTQ needs --calibration FILE, static that or --stats FILE; static takes part by itself where one is given.
 A method that fails has a row that says so, and the others are measured. The exit code is 1 then, whatever
 --max-drop finds.")]
 pub(crate) struct CompareArguments {

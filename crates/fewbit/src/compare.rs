@@ -23,7 +23,9 @@ use fewbit_evaluate::{
     ComparisonRow, EvaluateError, MeasuredModel, MetricError, ReferenceFacts, SentenceSimilarity,
 };
 use fewbit_model::{Embeddings, Encoder};
-use fewbit_quantize::{QuantizePlan, Recipe, quantize_model};
+use fewbit_quantize::{
+    GptqCalibration, QuantizePlan, Recipe, quantize_model, quantize_model_with_gptq,
+};
 use kept_models::OutputRoot;
 use methods::refuse_duplicates;
 use serde::Serialize;
@@ -40,6 +42,8 @@ const ROUNDS: usize = 3;
 pub struct CompareOptions {
     /// The methods; the model as it is always comes first, as the reference.
     pub recipes: Vec<Recipe>,
+    /// What the recipes with `gptq` are calibrated with.
+    pub gptq: Option<GptqCalibration>,
     /// What the models are run on.
     pub texts: CompareTexts,
     /// Directory to keep the quantized models in; otherwise they go to a temporary one.
@@ -55,6 +59,7 @@ impl Default for CompareOptions {
     fn default() -> Self {
         CompareOptions {
             recipes: default_recipes(),
+            gptq: None,
             texts: CompareTexts::BuiltIn,
             keep: None,
             threads: 1,
@@ -280,7 +285,11 @@ pub fn compare(
         contender.attempt(|contender| {
             let start = Instant::now();
             let out = &contender.directory;
-            quantize_model(source, recipe, out, false, &mut |_, _, _| {})?;
+            let silent = &mut |_: usize, _: usize, _: &str| {};
+            match &options.gptq {
+                Some(gptq) => quantize_model_with_gptq(source, recipe, gptq, out, false, silent)?,
+                None => quantize_model(source, recipe, out, false, silent)?,
+            };
             contender.quantize_seconds = Some(start.elapsed().as_secs_f64());
             Ok(())
         })?;

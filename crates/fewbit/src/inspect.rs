@@ -1,9 +1,10 @@
-//! What a checkpoint consists of, and what each method would make of it. Reads no weight.
+//! What a checkpoint consists of, and what each method would make of it. Reads no weights but int8 ones.
 
 use crate::Error;
 use crate::size::{ModelSize, TensorSize, disk_bytes, tensor_sizes};
-use fewbit_checkpoint::Checkpoint;
+use fewbit_checkpoint::{Checkpoint, StoredWeight};
 use fewbit_model::EncoderSpec;
+use fewbit_numerics::saturation::saturating_pairs;
 use fewbit_quantize::{MethodSize, method_sizes};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -27,12 +28,25 @@ pub struct Inspection {
     pub vocab_size: usize,
     /// How the checkpoint says it is quantized: method and format; none for a float checkpoint.
     pub quantization: Option<String>,
+    /// What 16-bit sums of products would do to the int8 weights of linear layers; none where there are no such weights.
+    pub saturation: Option<PairSaturation>,
     /// Parameters and bytes.
     pub size: ModelSize,
     /// Every stored tensor, in file order.
     pub tensors: Vec<TensorSize>,
     /// The size that each method would give; empty for a checkpoint that is quantized already.
     pub methods: Vec<MethodSize>,
+}
+
+/// Whether the pairs of neighbouring weights of int8 layers can saturate 16 bits ([`fewbit_numerics::saturation`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PairSaturation {
+    /// Whether none can.
+    pub saturation_proof: bool,
+    /// How many can.
+    pub saturating_pairs: u64,
+    /// How many there are: of the columns 2i and 2i + 1 of every row.
+    pub pairs: u64,
 }
 
 /// Describes the checkpoint in `directory`.
@@ -71,11 +85,37 @@ pub fn inspect(directory: impl AsRef<Path>) -> Result<Inspection, Error> {
         hidden_size: spec.hidden_size,
         heads: spec.heads,
         vocab_size: spec.vocab_size,
+        saturation: pair_saturation(&checkpoint, &spec)?,
         quantization,
         size: ModelSize::from_tensors(&tensors, disk_bytes(&checkpoint)?),
         tensors,
         methods,
     })
+}
+
+fn pair_saturation(
+    checkpoint: &Checkpoint,
+    spec: &EncoderSpec,
+) -> Result<Option<PairSaturation>, Error> {
+    if !checkpoint.quantization().is_quantized() {
+        return Ok(None);
+    }
+    let (mut saturating, mut pairs) = (0, 0);
+    for module in spec.linear_modules() {
+        let [rows, columns] = module.shape;
+        let codes = match module.stored_weight(checkpoint)? {
+            StoredWeight::Int8 { codes, .. } => codes,
+            StoredWeight::WeightOnly { codes, bits: 8, .. } => codes,
+            _ => continue,
+        };
+        saturating += saturating_pairs(&codes, columns) as u64;
+        pairs += rows as u64 * (columns as u64 / 2);
+    }
+    Ok((pairs > 0).then_some(PairSaturation {
+        saturation_proof: saturating == 0,
+        saturating_pairs: saturating,
+        pairs,
+    }))
 }
 
 /// Transformer layers that the files hold tensors of, counted to the last one.

@@ -43,7 +43,7 @@ pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;
 pub use fewbit_quantize::{
     KeptModule, Method, MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan,
-    QuantizeReport, Recipe, TensorAction, quantize_model,
+    QuantizeReport, Recipe, TensorAction, quantize_model, quantize_model_with_gptq,
 };
 pub use inspect::{Inspection, inspect};
 pub use manager::QuantizationManager;

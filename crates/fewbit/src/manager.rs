@@ -5,7 +5,8 @@ use crate::size::ModelSize;
 use fewbit_checkpoint::Checkpoint;
 use fewbit_quantize::calibration::{NoisyStaticSites, Sensitivity, SiteSensitivity};
 use fewbit_quantize::{
-    Backend, Calibrator, Method, QuantizeReport, Recipe, method_sizes, quantize_model,
+    Backend, Calibrator, GptqCalibration, Method, QuantizeReport, Recipe, method_sizes,
+    quantize_model, quantize_model_with_gptq,
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -135,12 +136,34 @@ impl QuantizationManager {
     ) -> Result<QuantizeReport, Error> {
         let out = out.as_ref();
         let report = quantize_model(&self.source, recipe, out, self.force, &mut |_, _, _| {})?;
+        self.remember(recipe, out);
+        Ok(report)
+    }
+
+    /// [`apply`](Self::apply) for a recipe with `gptq`: its weights are rounded for what `calibration` shows of their inputs.
+    ///
+    /// # Errors
+    /// Those of [`quantize_model_with_gptq`]; nothing is left at `out` then.
+    pub fn apply_gptq(
+        &mut self,
+        recipe: &Recipe,
+        calibration: &GptqCalibration,
+        out: impl AsRef<Path>,
+    ) -> Result<QuantizeReport, Error> {
+        let out = out.as_ref();
+        let silent = &mut |_: usize, _: usize, _: &str| {};
+        let report =
+            quantize_model_with_gptq(&self.source, recipe, calibration, out, self.force, silent)?;
+        self.remember(recipe, out);
+        Ok(report)
+    }
+
+    fn remember(&mut self, recipe: &Recipe, out: &Path) {
         self.applied.retain(|applied| applied.directory != out);
         self.applied.push(Applied {
             recipe: recipe.clone(),
             directory: out.to_owned(),
         });
-        Ok(report)
     }
 
     /// int8 weights, one scale an output channel; activations quantized per token at run time.

@@ -14,6 +14,7 @@
 //! | [`dynamic_linear`] | a linear layer with one scale an input | PyTorch `quantize_dynamic`, engines x86 and fbgemm |
 //! | [`four_bit`] | NF4 and FP4 blocks | bitsandbytes on a CPU |
 //! | [`double_quantization`], [`dynamic_map`] | 8-bit block scales | bitsandbytes on a CPU, given the offset |
+//! | [`saturation`] | int8 weights that cannot saturate `vpmaddubsw` | |
 //! | [`int_packing`] | 4- and 8-bit codes in int32 words | compressed-tensors |
 //! | [`half_precision`] | fp16 and bf16 | PyTorch and numpy |
 //! | [`error_statistics`] | SQNR, cosine, absolute and squared errors | |

@@ -63,8 +63,8 @@ pub fn quantize_rows_int8(weights: &[f32], rows: usize, columns: usize) -> Int8R
     }
 }
 
-/// The scale of a row with this largest magnitude.
-fn row_scale(absmax: f32) -> f32 {
+/// The scale of a row with this largest magnitude, as [`quantize_rows_int8`] has it.
+pub fn row_scale(absmax: f32) -> f32 {
     if absmax == 0.0 {
         MINIMUM_SCALE
     } else {

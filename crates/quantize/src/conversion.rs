@@ -3,10 +3,11 @@
 //! A tensor is read in slices of a bounded number of elements, each widened to f32, checked for NaN
 //! and infinity, converted, written and forgotten. Only the 4-bit methods keep something until the end of a
 //! tensor: its packed codes and absmax values, less than a quarter of the source in f32 with all that
-//! is derived from them.
+//! is derived from them. GPTQ has a whole weight, as each of its columns changes those after it.
 
 mod float;
 mod four_bit;
+pub(crate) mod gptq;
 mod int8;
 mod slices;
 
@@ -38,6 +39,11 @@ impl<'a> Output<'a> {
             done_bytes: 0,
             total_bytes,
         }
+    }
+
+    /// Says what is done where no byte is dealt with yet.
+    pub(crate) fn announce(&mut self, what: &str) {
+        (self.progress)(self.done_bytes, self.total_bytes, what);
     }
 
     fn advance(&mut self, source_bytes: usize, tensor: &str) {
@@ -76,7 +82,7 @@ impl Outcome {
     }
 }
 
-/// Converts one tensor as its row says and writes the result.
+/// Converts one tensor as its row says and writes the result. Weights that GPTQ rounds are not for it, but for [`gptq::quantize`].
 ///
 /// # Errors
 /// NaN, infinity, or a value out of range of the new dtype; errors of writing.
@@ -88,7 +94,9 @@ pub(crate) fn convert_tensor(
     match &row.action {
         TensorAction::Keep => float::keep(view, row, output),
         TensorAction::ConvertFloat(dtype) => float::convert(view, row, *dtype, output),
-        TensorAction::Int8Linear(scheme) => int8::quantize(view, *scheme, output),
+        TensorAction::Int8Linear(scheme) | TensorAction::Int8LinearGptq { scheme, .. } => {
+            int8::quantize(view, *scheme, output)
+        }
         TensorAction::Int8Embedding => int8::quantize(view, EMBEDDING_SCHEME, output),
         TensorAction::FourBitBlocks(layout) => four_bit::quantize(view, layout, output),
     }

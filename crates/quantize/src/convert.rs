@@ -4,14 +4,17 @@ use std::path::Path;
 use std::time::Instant;
 
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, MODULES_FILE};
+use fewbit_model::{Encoder, EncoderSpec};
+use fewbit_numerics::rows::Int8Rows;
 use tracing::debug;
 
 use crate::carry_over::{carried_files, modules_at_root};
-use crate::conversion::{Output, convert_tensor};
+use crate::conversion::{Outcome, Output, convert_tensor, gptq};
+use crate::gptq::{GptqCalibration, GptqModule, GptqOutput, GptqPasses};
 use crate::overlap::refuse_overlap;
 use crate::report::ModuleReport;
 pub use crate::report::QuantizeReport;
-use crate::{QuantizeError, QuantizePlan, Recipe, config_file};
+use crate::{PlanRow, QuantizeError, QuantizePlan, Recipe, TensorAction, config_file};
 
 /// Converts the checkpoint in `source` into the directory `out`, one tensor at a time.
 ///
@@ -27,7 +30,7 @@ use crate::{QuantizeError, QuantizePlan, Recipe, config_file};
 /// # Errors
 /// Those of [`QuantizePlan::new`]; NaN or infinity in a float tensor of the encoder (in others they are carried over, with a note); a value out of the range of
 /// fp16 or bf16; an output directory that is not empty (without `force`) or overlaps the source; a
-/// full disk. Nothing is left behind.
+/// full disk; a recipe with `gptq`, which [`quantize_model_with_gptq`] is for. Nothing is left behind.
 pub fn quantize_model(
     source: impl AsRef<Path>,
     recipe: &Recipe,
@@ -35,9 +38,51 @@ pub fn quantize_model(
     force: bool,
     progress: &mut dyn FnMut(usize, usize, &str),
 ) -> Result<QuantizeReport, QuantizeError> {
-    let started = Instant::now();
+    convert(source.as_ref(), recipe, None, out.as_ref(), force, progress)
+}
+
+/// [`quantize_model`] for a recipe with `gptq`, whose linear layers are rounded for what `calibration` shows of their inputs; a recipe
+/// without it needs no calibration, and makes no use of it.
+///
+/// The same source, recipe and samples give the same bytes, with any number of threads.
+///
+/// # Errors
+/// Those of [`quantize_model`]; a source that cannot be run on the samples; no sample. Nothing is left behind.
+pub fn quantize_model_with_gptq(
+    source: impl AsRef<Path>,
+    recipe: &Recipe,
+    calibration: &GptqCalibration,
+    out: impl AsRef<Path>,
+    force: bool,
+    progress: &mut dyn FnMut(usize, usize, &str),
+) -> Result<QuantizeReport, QuantizeError> {
     let (source, out) = (source.as_ref(), out.as_ref());
+    convert(source, recipe, Some(calibration), out, force, progress)
+}
+
+fn convert(
+    source: &Path,
+    recipe: &Recipe,
+    calibration: Option<&GptqCalibration>,
+    out: &Path,
+    force: bool,
+    progress: &mut dyn FnMut(usize, usize, &str),
+) -> Result<QuantizeReport, QuantizeError> {
+    let started = Instant::now();
     recipe.validate()?;
+    let gptq = match (recipe.gptq, calibration) {
+        (false, _) => None,
+        (true, Some(calibration)) => Some(calibration),
+        (true, None) => {
+            return Err(QuantizeError::Recipe {
+                origin: "recipe".to_owned(),
+                field: "gptq",
+                expected: "calibration texts beside it".to_owned(),
+                found: "none".to_owned(),
+                hint: "give some: `quantize_model_with_gptq`, or `--calibration FILE` on the command line".to_owned(),
+            });
+        }
+    };
     let checkpoint = Checkpoint::open(source)?;
     let plan = QuantizePlan::new(&checkpoint, recipe)?;
     refuse_overlap(source, out)?;
@@ -60,28 +105,95 @@ pub fn quantize_model(
     writer.write_json("config.json", &output_config(&checkpoint, &plan))?;
     writer.write_file("recipe.toml", recipe.to_toml().as_bytes())?;
 
-    let mut report = QuantizeReport::of_plan(source.to_owned(), &plan);
-    let mut output = Output::new(&mut writer, progress, plan.source_bytes());
-    for row in plan.rows() {
+    let mut conversion = Conversion {
+        checkpoint: &checkpoint,
+        report: QuantizeReport::of_plan(source.to_owned(), &plan),
+        modules: Vec::new(),
+        output: Output::new(&mut writer, progress, plan.source_bytes()),
+    };
+    for (index, row) in plan.rows().iter().enumerate() {
+        if !matches!(row.action, TensorAction::Int8LinearGptq { .. }) {
+            conversion.tensor(index, row)?;
+        }
+    }
+    if let Some(calibration) = gptq {
+        let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
+        let encoder = Encoder::open(source)?;
+        GptqPasses::new(&spec, plan.rows()).run(&encoder, calibration, &mut conversion)?;
+    }
+    let Conversion {
+        mut report,
+        mut modules,
+        ..
+    } = conversion;
+    modules.sort_by_key(|(index, _)| *index);
+    report.modules = modules.into_iter().map(|(_, module)| module).collect();
+    report.output = writer.finish()?;
+    report.elapsed_seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// A conversion that is going on.
+struct Conversion<'a> {
+    checkpoint: &'a Checkpoint,
+    report: QuantizeReport,
+    /// With the numbers of their rows.
+    modules: Vec<(usize, ModuleReport)>,
+    output: Output<'a>,
+}
+
+impl Conversion<'_> {
+    /// Converts the tensor of a row.
+    fn tensor(&mut self, index: usize, row: &PlanRow) -> Result<(), QuantizeError> {
         debug!(tensor = row.tensor, action = %row.action);
-        let view = checkpoint.require(&row.tensor)?;
-        let outcome = convert_tensor(&view, row, &mut output)?;
-        checkpoint.release(&row.tensor);
-        report.underflowed += outcome.underflowed;
-        if let Some(found) = outcome.non_finite {
-            report.notes.push(format!(
+        let view = self.checkpoint.require(&row.tensor)?;
+        let outcome = convert_tensor(&view, row, &mut self.output)?;
+        if let Some(found) = &outcome.non_finite {
+            self.report.notes.push(format!(
                 "{}: tensor `{}` was carried over with {found}: the encoder does not use it",
                 view.info.file.display(),
                 row.tensor
             ));
         }
-        if let (Some(module), Some(error)) = (&row.module, outcome.error) {
-            report.modules.push(ModuleReport::new(module, row, &error));
+        self.done(index, row, &outcome);
+        Ok(())
+    }
+
+    fn done(&mut self, index: usize, row: &PlanRow, outcome: &Outcome) {
+        self.checkpoint.release(&row.tensor);
+        self.report.underflowed += outcome.underflowed;
+        if let (Some(module), Some(error)) = (&row.module, &outcome.error) {
+            self.modules
+                .push((index, ModuleReport::new(module, row, error)));
         }
     }
-    report.output = writer.finish()?;
-    report.elapsed_seconds = started.elapsed().as_secs_f64();
-    Ok(report)
+}
+
+impl GptqOutput for Conversion<'_> {
+    fn collecting(&mut self, what: &str) {
+        self.output.announce(what);
+    }
+
+    fn round(
+        &mut self,
+        module: &GptqModule<'_>,
+        rounded: &dyn Fn(&[f32], bool) -> Int8Rows,
+    ) -> Result<(), QuantizeError> {
+        let GptqModule { index, row } = module;
+        let TensorAction::Int8LinearGptq {
+            scheme,
+            saturation_proof,
+        } = row.action
+        else {
+            return self.tensor(*index, row);
+        };
+        debug!(tensor = row.tensor, action = %row.action);
+        let view = self.checkpoint.require(&row.tensor)?;
+        let rounded = |weights: &[f32]| rounded(weights, saturation_proof);
+        let outcome = gptq::quantize(&view, scheme, &rounded, &mut self.output)?;
+        self.done(*index, row, &outcome);
+        Ok(())
+    }
 }
 
 /// config.json of the result.

@@ -4,6 +4,8 @@
 //! knows, before a single weight is read, what becomes of every tensor and how many bytes that takes.
 //! [`quantize_model`] carries the plan out, one tensor at a time, and returns a [`QuantizeReport`].
 //!
+//! [`gptq`] rounds the weights of linear layers for what calibration texts show of their inputs.
+//!
 //! For static quantization, [`observers`] collect what activations and weights hold and choose their ranges; a [`QConfig`]
 //! says which observer and which scheme, and a [`Backend`] has the defaults.
 //!
@@ -23,6 +25,7 @@ mod config_file;
 mod conversion;
 pub mod convert;
 pub mod error;
+pub mod gptq;
 mod loader_skip_list;
 pub mod method;
 pub mod method_sizes;
@@ -38,9 +41,10 @@ pub mod shared_embeddings;
 mod static_input;
 
 pub use calibration::{CalibrationStatistics, Calibrator};
-pub use convert::quantize_model;
+pub use convert::{quantize_model, quantize_model_with_gptq};
 pub use error::QuantizeError;
 pub use fewbit_checkpoint::compressed_tensors::WeightScales;
+pub use gptq::GptqCalibration;
 pub use method::Method;
 pub use method_sizes::{MethodSize, method_sizes};
 pub use plan::{PartBytes, PlanRow, QuantizePlan, TensorAction};

@@ -30,6 +30,14 @@ pub enum TensorAction {
     /// Weight of a linear layer: int8 codes with one scale an output channel, or one at all, in a compressed-tensors
     /// layout.
     Int8Linear(CompressedScheme),
+    /// Weight of a linear layer: int8 codes with one scale an output channel, rounded by [GPTQ](crate::gptq), in a
+    /// compressed-tensors layout.
+    Int8LinearGptq {
+        /// The layout, and how inputs are quantized.
+        scheme: CompressedScheme,
+        /// Whether no pair of codes can saturate 16 bits ([`fewbit_numerics::saturation`]).
+        saturation_proof: bool,
+    },
     /// Embedding table: int8 codes with one scale a row, in the compressed-tensors layout
     /// int-quantized.
     Int8Embedding,
@@ -49,12 +57,17 @@ impl fmt::Display for TensorAction {
                     WeightScales::PerChannel => "quantize to int8 per channel",
                     WeightScales::PerTensor => "quantize to int8 per tensor",
                 })?;
-                f.write_str(match scheme {
-                    CompressedScheme::DynamicInt8 => ", activations per token",
-                    CompressedScheme::PerTensorDynamicInt8 { .. } => ", activations per text",
-                    CompressedScheme::StaticInt8 { .. } => ", static activations",
-                    CompressedScheme::WeightOnlyInt8 => "",
-                })
+                f.write_str(of_inputs(scheme))
+            }
+            TensorAction::Int8LinearGptq {
+                scheme,
+                saturation_proof,
+            } => {
+                f.write_str("quantize to int8 per channel by GPTQ")?;
+                if *saturation_proof {
+                    f.write_str(", saturation-proof")?;
+                }
+                f.write_str(of_inputs(scheme))
             }
             TensorAction::Int8Embedding => f.write_str("quantize to int8 per row"),
             TensorAction::FourBitBlocks(layout) => {
@@ -70,6 +83,16 @@ impl fmt::Display for TensorAction {
                 Ok(())
             }
         }
+    }
+}
+
+/// What is said of a layer's inputs.
+fn of_inputs(scheme: &CompressedScheme) -> &'static str {
+    match scheme {
+        CompressedScheme::DynamicInt8 => ", activations per token",
+        CompressedScheme::PerTensorDynamicInt8 { .. } => ", activations per text",
+        CompressedScheme::StaticInt8 { .. } => ", static activations",
+        CompressedScheme::WeightOnlyInt8 => "",
     }
 }
 
@@ -212,7 +235,15 @@ impl<'a> RowPlanner<'a> {
                             found: shape[1],
                         });
                     }
-                    (TensorAction::Int8Linear(scheme), scheme.plan(name, *shape))
+                    let action = if self.recipe.gptq {
+                        TensorAction::Int8LinearGptq {
+                            scheme,
+                            saturation_proof: self.recipe.saturation_proof,
+                        }
+                    } else {
+                        TensorAction::Int8Linear(scheme)
+                    };
+                    (action, scheme.plan(name, *shape))
                 }
                 // The float methods select no module.
                 (None, None) => self.float_tensor(info)?,

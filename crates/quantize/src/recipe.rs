@@ -66,6 +66,14 @@ pub struct Recipe {
     /// products of fewbit do not saturate.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reduce_range: bool,
+    /// Whether the weights of linear layers are rounded by [GPTQ](crate::gptq), which needs calibration texts beside the recipe; with
+    /// the int8 methods, and a scale for each channel.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub gptq: bool,
+    /// Whether no pair of neighbouring weights can saturate the 16 bits of `vpmaddubsw`
+    /// ([`fewbit_numerics::saturation`]); with `gptq` only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub saturation_proof: bool,
     /// Globs on module names that stay float, added to the defaults
     /// (see [`selection`](crate::selection)).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -110,6 +118,8 @@ impl Recipe {
             activations: ActivationScales::PerToken,
             weight_scales: WeightScales::PerChannel,
             reduce_range: false,
+            gptq: false,
+            saturation_proof: false,
             skip: Vec::new(),
             static_inputs: BTreeMap::new(),
         }
@@ -187,6 +197,21 @@ impl Recipe {
         }
     }
 
+    /// Sets [`gptq`](Self::gptq).
+    #[must_use]
+    pub fn with_gptq(self, gptq: bool) -> Self {
+        Self { gptq, ..self }
+    }
+
+    /// Sets [`saturation_proof`](Self::saturation_proof).
+    #[must_use]
+    pub fn with_saturation_proof(self, saturation_proof: bool) -> Self {
+        Self {
+            saturation_proof,
+            ..self
+        }
+    }
+
     /// Adds globs to [`skip`](Self::skip).
     #[must_use]
     pub fn with_skip<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
@@ -249,6 +274,12 @@ impl Recipe {
         }
         if self.reduce_range {
             label += ", reduced range";
+        }
+        if self.gptq {
+            label += " + GPTQ";
+        }
+        if self.saturation_proof {
+            label += " + saturation-proof";
         }
         if self.quantize_embeddings {
             label += " + int8 embeddings";
@@ -373,6 +404,7 @@ impl Recipe {
                 "`static`, and `dynamic` with activations per tensor, have a reduced range, to give PyTorch's; no product here needs it",
             );
         }
+        self.validate_gptq()?;
         self.validate_static_inputs()?;
         if !self.skip.is_empty() && method.float_dtype().is_some() {
             return error(
@@ -382,6 +414,49 @@ impl Recipe {
                 ),
                 format!("{:?}", self.skip),
                 "a checkpoint of mixed dtypes is loaded as one dtype: leave the patterns out",
+            );
+        }
+        Ok(())
+    }
+
+    fn validate_gptq(&self) -> Result<(), QuantizeError> {
+        let method = self.method;
+        let error = |field, expected: String, found: &str, hint: &str| {
+            Err(QuantizeError::Recipe {
+                origin: "recipe".to_owned(),
+                field,
+                expected,
+                found: found.to_owned(),
+                hint: hint.to_owned(),
+            })
+        };
+        if self.gptq && !method.is_int8() {
+            let hint = if method.four_bit_type().is_some() {
+                "GPTQ rounds int8 weights, and no 4-bit ones yet: use `dynamic`, `static` or `weight-only`"
+            } else {
+                "GPTQ rounds int8 weights: use `dynamic`, `static` or `weight-only`"
+            };
+            return error(
+                "gptq",
+                format!("false with the method `{method}`"),
+                "true",
+                hint,
+            );
+        }
+        if self.gptq && self.weight_scales == WeightScales::PerTensor {
+            return error(
+                "weight_scales",
+                "`per-channel` with `gptq`".to_owned(),
+                "`per-tensor`",
+                "PyTorch's backends qnnpack, fbgemm and x86 may have one scale for a weight: leave out the backend, or GPTQ",
+            );
+        }
+        if self.saturation_proof && !self.gptq {
+            return error(
+                "saturation_proof",
+                "false without `gptq`".to_owned(),
+                "true",
+                "the steps of such weights are half as wide again, which only GPTQ makes up for: set `gptq`, too",
             );
         }
         Ok(())

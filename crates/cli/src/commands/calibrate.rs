@@ -21,8 +21,9 @@ use fewbit::quantize::calibration::{
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
     ActivationScales, Backend, CalibrationStatistics, Calibrator, ObserverKind, ObserverSettings,
+    WeightScales,
 };
-use fewbit::{Checkpoint, Method, QuantizeError, Recipe};
+use fewbit::{Checkpoint, EncoderSpec, Method, QuantizeError, Recipe};
 use serde::Serialize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -74,7 +75,7 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
     let flags = &arguments.texts;
     let mut calibrator = Calibrator::prepare(&source, settings(flags)?)?;
     let input = input(&arguments.calibration, flags)?;
-    let samples = sample(&input, flags, &calibrator)?;
+    let samples = sample(&input, flags, calibrator.encoder().network().spec())?;
     let run = CalibrationRun::new(&input, &samples, flags.seed, flags.batch_size)?;
     if let Some(interrupted) = interrupted {
         calibrator.resume(interrupted.statistics_of(&partial, &run)?)?;
@@ -128,6 +129,14 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
     let of_run_time =
         recipe.activations == ActivationScales::PerTensor && arguments.recipe.is_none();
     let named = is_named(calibration, of_run_time)? || !calibration.texts.field.is_empty();
+    if recipe.gptq {
+        return check_gptq(arguments, recipe, of_run_time);
+    }
+    if arguments.threads.is_some() {
+        return Err(UsageError(
+            "--threads: expected --gptq beside it\n  hint: nothing else of `quantize` runs on several threads: leave it out".to_owned(),
+        ));
+    }
     if named && arguments.recipe.is_some() {
         return Err(UsageError(
             "flags of calibration do not go with --recipe, which holds the scales that calibration chose\n  hint: give --method static instead of the recipe to calibrate again".to_owned(),
@@ -135,7 +144,7 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
     }
     if named && recipe.method != Method::Static {
         return Err(UsageError(format!(
-            "flags of calibration do not go with the method `{}`, which is not calibrated\n  hint: leave them out, or give --method static",
+            "flags of calibration do not go with the method `{}`, which is not calibrated\n  hint: leave them out, or give --method static, or --gptq, which takes texts for every int8 method",
             recipe.method
         )));
     }
@@ -143,6 +152,63 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
         return Err(UsageError(format!("--method static: {EXPECTED_TEXTS}")));
     }
     Ok(())
+}
+
+/// Refuses GPTQ without texts, and flags beside it that would have no effect.
+fn check_gptq(
+    arguments: &QuantizeArguments,
+    recipe: &Recipe,
+    of_run_time: bool,
+) -> Result<(), UsageError> {
+    let calibration = &arguments.calibration;
+    let who = match &arguments.recipe {
+        Some(file) => format!("{}: `gptq`", file.display()),
+        None => "--gptq".to_owned(),
+    };
+    if calibration.calibration.is_none() {
+        return Err(UsageError(format!("{who}: {EXPECTED_TEXTS_OF_GPTQ}")));
+    }
+    if recipe.method == Method::Static && arguments.recipe.is_none() {
+        return refuse_one_scale(&calibration.texts);
+    }
+    if arguments.sensitivity.is_some() {
+        return Err(UsageError(
+            "--sensitivity: expected --method static: it is about ranges of inputs\n  hint: leave it out".to_owned(),
+        ));
+    }
+    refuse_ranges(calibration, of_run_time)
+}
+
+/// Refuses GPTQ with a backend that has one scale for a weight, before anything is calibrated.
+pub(super) fn refuse_one_scale(texts: &CalibrationTexts) -> Result<(), UsageError> {
+    let backend = backend(texts);
+    match backend.qconfig().weight_scales() {
+        WeightScales::PerChannel => Ok(()),
+        WeightScales::PerTensor => Err(UsageError(format!(
+            "--backend {backend}: expected a backend with a scale for each channel of a weight with GPTQ\n  hint: use another backend, or leave GPTQ out"
+        ))),
+    }
+}
+
+/// Refuses flags of ranges where no range is chosen, and texts are only there for GPTQ.
+pub(super) fn refuse_ranges(
+    arguments: &CalibrationArguments,
+    backend_apart: bool,
+) -> Result<(), UsageError> {
+    let flag = if !arguments.stats.is_empty() {
+        "--stats"
+    } else if arguments.min_sqnr.is_some() {
+        "--min-sqnr"
+    } else if arguments.texts.observer.is_some() {
+        "--observer"
+    } else if arguments.texts.backend.is_some() && !backend_apart {
+        "--backend"
+    } else {
+        return Ok(());
+    };
+    Err(UsageError(format!(
+        "{flag}: expected the method `static`, without a recipe file: it is about ranges of inputs, of which none is chosen here\n  hint: leave it out: GPTQ needs nothing but texts"
+    )))
 }
 
 /// Refuses what is said of a calibration file where there is none.
@@ -162,6 +228,9 @@ pub(super) fn refuse_without_file(arguments: &CalibrationArguments) -> Result<()
 
 /// What `static` needs.
 pub(super) const EXPECTED_TEXTS: &str = "expected --calibration FILE or --stats FILE\n  hint: a few hundred texts like those that the model will see, one a line; `dynamic` needs none";
+
+/// What GPTQ needs.
+pub(super) const EXPECTED_TEXTS_OF_GPTQ: &str = "expected --calibration FILE\n  hint: a few hundred texts like those that the model will see, one a line; statistics (--stats) hold ranges, not what GPTQ needs";
 
 /// Whether there is anything to calibrate with.
 pub(super) fn is_given(arguments: &CalibrationArguments) -> bool {
@@ -191,7 +260,7 @@ pub(super) fn is_named(
 pub(super) struct Calibrated {
     calibrator: Calibrator,
     /// None where statistics took their place.
-    samples: CalibrationSamples,
+    pub(super) samples: CalibrationSamples,
     backend: Backend,
     /// Inputs whose signal to noise ratio with one range is lower are dynamic.
     pub(super) least_sqnr_db: f64,
@@ -274,7 +343,10 @@ pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Resu
         calibrator.merge(statistics)?;
     }
     let samples = match &arguments.calibration {
-        Some(file) => sample(&input(file, flags)?, flags, &calibrator)?,
+        Some(file) => {
+            let spec = calibrator.encoder().network().spec();
+            sample(&input(file, flags)?, flags, spec)?
+        }
         None => CalibrationSamples::Texts(Vec::new()),
     };
     each_batch(&samples, 0, flags.batch_size, "calibrate", |range| {
@@ -303,6 +375,18 @@ pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Resu
         calibrator,
         samples,
     })
+}
+
+/// The texts or rows of --calibration, for the model in `source`.
+pub(super) fn samples(
+    source: &Path,
+    arguments: &CalibrationArguments,
+) -> Result<CalibrationSamples> {
+    let Some(file) = &arguments.calibration else {
+        return Err(UsageError(format!("GPTQ: {EXPECTED_TEXTS_OF_GPTQ}")).into());
+    };
+    let spec = EncoderSpec::from_checkpoint(&Checkpoint::open(source)?)?;
+    sample(&input(file, &arguments.texts)?, &arguments.texts, &spec)
 }
 
 /// Errors if two of the files hold the same statistics: what they observed would count twice.
@@ -355,9 +439,8 @@ pub(super) fn input(file: &Path, flags: &CalibrationTexts) -> Result<Calibration
 fn sample(
     input: &CalibrationInput,
     flags: &CalibrationTexts,
-    calibrator: &Calibrator,
+    spec: &EncoderSpec,
 ) -> Result<CalibrationSamples> {
-    let spec = calibrator.encoder().network().spec();
     let size = flags.sample_size();
     let Drawn {
         samples,

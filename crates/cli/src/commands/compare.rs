@@ -16,7 +16,8 @@ use fewbit::compare::{
     parse_methods, without_shared_embeddings,
 };
 use fewbit::evaluate::{PairColumns, read_sentence_pairs, read_texts};
-use fewbit::quantize::calibration::SiteSensitivity;
+use fewbit::quantize::GptqCalibration;
+use fewbit::quantize::calibration::{CalibrationSamples, SiteSensitivity};
 use fewbit::{Method, Recipe, threads};
 use std::path::Path;
 
@@ -50,9 +51,23 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
             );
         }
     }
-    let (recipes, mut failed) = with_scales(recipes, arguments, &source)?;
+    let Calibrated {
+        recipes,
+        mut failed,
+        samples,
+    } = with_scales(recipes, arguments, &source)?;
+    let gptq = if recipes.iter().any(|recipe| recipe.gptq) {
+        let samples = match samples {
+            Some(samples) => samples,
+            None => calibrate::samples(&source, &arguments.calibration)?,
+        };
+        Some(GptqCalibration { samples, threads })
+    } else {
+        None
+    };
     let options = CompareOptions {
         recipes,
+        gptq,
         texts,
         keep: arguments.keep.clone(),
         threads,
@@ -74,17 +89,31 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
     verdict(&comparison, arguments.max_drop)
 }
 
-/// The recipes with what calibration chose for those of `static`, and the methods that no range was found for. An error if these are all.
+/// What calibration made of the recipes.
+struct Calibrated {
+    /// Those that can be applied.
+    recipes: Vec<Recipe>,
+    /// The methods that no range was found for.
+    failed: Vec<FailedMethod>,
+    /// What was calibrated with, if anything was.
+    samples: Option<CalibrationSamples>,
+}
+
+/// The recipes with what calibration chose for those of `static`. An error if no range was found for any, and these are all.
 fn with_scales(
     recipes: Vec<Recipe>,
     arguments: &CompareArguments,
     source: &Path,
-) -> Result<(Vec<Recipe>, Vec<FailedMethod>)> {
+) -> Result<Calibrated> {
     if !recipes
         .iter()
         .any(|recipe| recipe.method.needs_calibration())
     {
-        return Ok((recipes, Vec::new()));
+        return Ok(Calibrated {
+            recipes,
+            failed: Vec::new(),
+            samples: None,
+        });
     }
     let calibrated = calibrate::calibrate(source, &arguments.calibration)?;
     let sites = &calibrated.sites;
@@ -115,7 +144,11 @@ fn with_scales(
     }
     match first_error {
         Some(error) if ready.is_empty() => Err(error.into()),
-        _ => Ok((ready, failed)),
+        _ => Ok(Calibrated {
+            recipes: ready,
+            failed,
+            samples: Some(calibrated.samples),
+        }),
     }
 }
 
@@ -130,17 +163,29 @@ fn recipes(arguments: &CompareArguments) -> Result<Vec<Recipe>, UsageError> {
     } else {
         parse_methods(&arguments.methods).map_err(|error| refused(error.to_string()))?
     };
-    let mut calibrated = recipes
+    let fixed = recipes
         .iter()
-        .filter(|recipe| recipe.method.needs_calibration());
-    match calibrated.next() {
-        Some(recipe) if !given => {
+        .find(|recipe| recipe.method.needs_calibration());
+    let gptq = recipes.iter().find(|recipe| recipe.gptq);
+    match (fixed, gptq) {
+        (Some(recipe), _) if !given => {
             let method = method_name(recipe);
             Err(refused(format!("{method}: {}", calibrate::EXPECTED_TEXTS)))
         }
-        None if named => Err(refused(
-            "flags of calibration go with `static`, which is not among the methods\n  hint: add it, or leave out the flags".to_owned(),
+        (_, Some(recipe)) if arguments.calibration.calibration.is_none() => {
+            let method = method_name(recipe);
+            Err(refused(format!(
+                "{method}: {}",
+                calibrate::EXPECTED_TEXTS_OF_GPTQ
+            )))
+        }
+        (None, None) if named => Err(refused(
+            "flags of calibration go with `static` and with GPTQ (`dynamic+gptq`), which are not among the methods\n  hint: add one, or leave out the flags".to_owned(),
         )),
+        (None, Some(_)) => calibrate::refuse_ranges(&arguments.calibration, false).map(|()| recipes),
+        (Some(_), Some(_)) => {
+            calibrate::refuse_one_scale(&arguments.calibration.texts).map(|()| recipes)
+        }
         _ => Ok(recipes),
     }
 }

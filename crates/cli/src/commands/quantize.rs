@@ -10,12 +10,12 @@ use crate::{render, streams};
 use anyhow::Result;
 use fewbit::checkpoint::CheckpointWriter;
 use fewbit::inspect::stored_layers;
-use fewbit::quantize::ActivationScales;
 use fewbit::quantize::calibration::SiteSensitivity;
 use fewbit::quantize::overlap::refuse_overlap;
+use fewbit::quantize::{ActivationScales, GptqCalibration};
 use fewbit::{
     Checkpoint, EncoderSpec, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
-    TensorAction, quantize_model,
+    TensorAction, quantize_model, quantize_model_with_gptq, threads,
 };
 use serde::Serialize;
 use std::path::Path;
@@ -45,6 +45,7 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
     let source = super::resolve(&arguments.model)?;
     let mut sensitivity = Vec::new();
     let mut costs = String::new();
+    let mut samples = None;
     if recipe.method == Method::Static && arguments.recipe.is_none() {
         let mut calibrated = calibrate::calibrate(&source, &arguments.calibration)?;
         recipe = calibrated
@@ -56,7 +57,18 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
         calibrated.warn_of_noise(&arguments.calibration);
         sensitivity = calibrated.sites;
         costs = render::sensitivity::table(&sensitivity, calibrated.least_sqnr_db) + "\n";
+        samples = Some(calibrated.samples);
     }
+    let gptq = if recipe.gptq {
+        let samples = match samples {
+            Some(samples) => samples,
+            None => calibrate::samples(&source, &arguments.calibration)?,
+        };
+        let threads = threads::resolve(arguments.threads)?.count;
+        Some(GptqCalibration { samples, threads })
+    } else {
+        None
+    };
     if arguments.method == Some(MethodArgument::Int4) {
         streams::note("int4 is nf4: 4-bit NormalFloat codes\n");
     }
@@ -82,15 +94,14 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
         }
     };
     let mut progress = Progress::start(&recipe.label(), 0, Unit::Bytes);
-    let report = quantize_model(
-        &source,
-        &recipe,
-        output,
-        arguments.force,
-        &mut |done, total, module| {
-            progress.set(done as u64, total as u64, module);
-        },
-    );
+    let mut show = |done, total, module: &str| {
+        progress.set(done as u64, total as u64, module);
+    };
+    let force = arguments.force;
+    let report = match &gptq {
+        Some(gptq) => quantize_model_with_gptq(&source, &recipe, gptq, output, force, &mut show),
+        None => quantize_model(&source, &recipe, output, force, &mut show),
+    };
     progress.finish();
     let report = report?;
     tracing::info!(output = %report.output.display(), seconds = report.elapsed_seconds, "written");
@@ -155,10 +166,13 @@ fn in_words_of_flags(error: QuantizeError, arguments: &QuantizeArguments) -> any
                 "double_quant" => "--double-quant",
                 "quantize_embeddings" => "--quantize-embeddings",
                 "skip" => "--skip",
+                "gptq" => "--gptq",
+                "saturation_proof" => "--saturation-proof",
                 _ => return error.into(),
             };
             let what = match expected.strip_prefix("false with ") {
                 Some(method) => format!("does not go with {method}"),
+                None if *field == "saturation_proof" => "expected --gptq beside it".to_owned(),
                 None => format!("expected {expected}, found {found}"),
             };
             UsageError(format!("{flag}: {what}\n  hint: {hint}")).into()
@@ -199,7 +213,9 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
         (None, Some(method)) => {
             let mut recipe = Recipe::new(method)
                 .with_double_quantization(arguments.double_quant)
-                .with_quantize_embeddings(arguments.quantize_embeddings);
+                .with_quantize_embeddings(arguments.quantize_embeddings)
+                .with_gptq(arguments.gptq)
+                .with_saturation_proof(arguments.saturation_proof);
             if let Some(block_size) = arguments.block_size {
                 recipe = recipe.with_block_size(block_size);
             }
@@ -214,13 +230,15 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
         .cloned()
         .collect::<Vec<_>>();
     recipe = recipe.with_skip(more);
-    calibrate::check(arguments, &recipe)?;
-    // Without scales a static recipe is not yet one.
-    if recipe.method != Method::Static || arguments.recipe.is_some() {
-        recipe
-            .validate()
-            .map_err(|error| in_words_of_flags(error, arguments))?;
+    match recipe.validate() {
+        // Without scales a static recipe is not yet one.
+        Err(QuantizeError::Recipe {
+            field: "static_inputs",
+            ..
+        }) if arguments.recipe.is_none() => {}
+        result => result.map_err(|error| in_words_of_flags(error, arguments))?,
     }
+    calibrate::check(arguments, &recipe)?;
     Ok(recipe)
 }
 
@@ -262,12 +280,22 @@ fn contradictions(
     if arguments.double_quant && !recipe.double_quantization {
         return refuse("--double-quant", "true".to_owned(), "false".to_owned());
     }
-    if arguments.quantize_embeddings && !recipe.quantize_embeddings {
-        return refuse(
+    for (flag, typed, file) in [
+        (
             "--quantize-embeddings",
-            "true".to_owned(),
-            "false".to_owned(),
-        );
+            arguments.quantize_embeddings,
+            recipe.quantize_embeddings,
+        ),
+        ("--gptq", arguments.gptq, recipe.gptq),
+        (
+            "--saturation-proof",
+            arguments.saturation_proof,
+            recipe.saturation_proof,
+        ),
+    ] {
+        if typed && !file {
+            return refuse(flag, "true".to_owned(), "false".to_owned());
+        }
     }
     Ok(())
 }

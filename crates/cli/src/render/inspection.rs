@@ -3,6 +3,7 @@
 use super::numbers::{bytes, grouped};
 use super::table::{self, number, text as word};
 use fewbit::Inspection;
+use fewbit::inspect::PairSaturation;
 use fewbit::size::{GroupSize, TensorRole};
 
 /// The inspection as text; every tensor too if `tensors`.
@@ -25,6 +26,11 @@ pub(crate) fn text(inspection: &Inspection, tensors: bool) -> String {
         size.bits_per_parameter,
         bytes(size.disk_bytes),
     );
+    if let Some(saturation) = &inspection.saturation {
+        // With the other lines about the model, before the blank one.
+        out.truncate(out.len() - 1);
+        out.push_str(&pairs(saturation));
+    }
     out.push_str(&groups("part", &size.by_part, size.tensor_bytes()));
     out.push('\n');
     out.push_str(&groups("dtype", &size.by_dtype, size.tensor_bytes()));
@@ -35,6 +41,26 @@ pub(crate) fn text(inspection: &Inspection, tensors: bool) -> String {
     out.push('\n');
     out.push_str(&methods(inspection));
     out
+}
+
+/// Whether 16-bit sums of products are exact.
+fn pairs(saturation: &PairSaturation) -> String {
+    let PairSaturation {
+        saturating_pairs,
+        pairs,
+        ..
+    } = *saturation;
+    let all = grouped(pairs);
+    if saturating_pairs == 0 {
+        return format!(
+            "  saturation-proof: none of {all} pairs of int8 weights can saturate 16 bits\n\n"
+        );
+    }
+    format!(
+        "  not saturation-proof: {} of {all} pairs of int8 weights ({:.2} %) can saturate 16 bits\n\n",
+        grouped(saturating_pairs),
+        100.0 * saturating_pairs as f64 / pairs as f64
+    )
 }
 
 fn groups(header: &'static str, groups: &[GroupSize], total: u64) -> String {

@@ -355,8 +355,8 @@ fn static_is_calibrated_with_what_the_flags_name_and_nothing_else() {
       hint: a few hundred texts like those that the model will see, one a line; `dynamic` needs none
     ");
     insta::assert_snapshot!(workspace.misuse(&compare(&[&calibration[..], &["--methods", "nf4"]].concat())), @"
-    error: --methods: flags of calibration go with `static`, which is not among the methods
-      hint: add it, or leave out the flags
+    error: --methods: flags of calibration go with `static` and with GPTQ (`dynamic+gptq`), which are not among the methods
+      hint: add one, or leave out the flags
     ");
     let few = ["--methods", "static", "--calibration", "texts.txt"];
     let more = compare(&[&few[..], &["--samples", "256"]].concat());

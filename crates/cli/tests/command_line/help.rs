@@ -58,8 +58,8 @@ fn wrong_usage_is_exit_code_2_and_says_what_was_expected() {
     insta::assert_snapshot!(first_line(&["embed", "model", "--batch-size", "0"]), @"error: invalid value '0' for '--batch-size <N>': expected 1 to 65536");
     insta::assert_snapshot!(first_line(&["compare", "model", "--max-drop", "-1"]), @"error: --max-drop: expected a number of points, 0 or more, found -1");
     insta::assert_snapshot!(first_line(&["compare", "model", "--max-drop", "nan"]), @"error: --max-drop: expected a number of points, 0 or more, found NaN");
-    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "dynamic,int3"]), @"error: --methods: unknown method `int3`: expected one of fp16, bf16, dynamic, dynamic+embeddings, static, static+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4)");
-    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "nf4+embeddings"]), @"error: --methods: unknown method `nf4+embeddings`: expected one of fp16, bf16, dynamic, dynamic+embeddings, static, static+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4)");
+    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "dynamic,int3"]), @"error: --methods: unknown method `int3`: expected one of fp16, bf16, dynamic, dynamic+embeddings, static, static+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), or an int8 method with +gptq or +gptq+saturation-proof");
+    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "nf4+embeddings"]), @"error: --methods: unknown method `nf4+embeddings`: expected one of fp16, bf16, dynamic, dynamic+embeddings, static, static+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), or an int8 method with +gptq or +gptq+saturation-proof");
     insta::assert_snapshot!(first_line(&["embed", "model", "--input-format", "lines", "--field", "body"]), @"error: --field body: lines have no fields");
 }
 
@@ -306,7 +306,7 @@ fn calibrate_does_not_say_that_its_flags_are_for_static() {
         help("calibrate")
     );
     for command in ["quantize", "compare"] {
-        assert!(help(command).contains("\nCalibration (for the method static):\n"));
+        assert!(help(command).contains("\nCalibration (for the method static, and for GPTQ):\n"));
     }
     assert!(
         help("quantize")

@@ -9,6 +9,7 @@ mod calibration_sweep;
 mod compare;
 mod embed;
 mod embed_inputs;
+mod gptq;
 mod help;
 mod inspect;
 mod interruption;

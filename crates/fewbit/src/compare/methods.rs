@@ -33,6 +33,12 @@ pub fn without_shared_embeddings(
 /// A method as it is typed in a list: `nf4`, `nf4+double`, `dynamic+embeddings`.
 pub fn method_name(recipe: &Recipe) -> String {
     let mut name = recipe.method.name().to_owned();
+    if recipe.gptq {
+        name += "+gptq";
+    }
+    if recipe.saturation_proof {
+        name += "+saturation-proof";
+    }
     if recipe.quantize_embeddings {
         name += "+embeddings";
     }
@@ -52,7 +58,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 }
 
 /// Reads a method as it is typed in a list: a method's name, after it `+embeddings` (int8 word embeddings) or `+double`
-/// (double quantization); or a recipe's label, as tables show it. A recipe of `static` has no scales yet:
+/// (double quantization), `+gptq` or `+gptq+saturation-proof`; or a recipe's label, as tables show it. A recipe of `static` has no scales yet:
 /// [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
 ///
 /// # Errors
@@ -74,24 +80,42 @@ pub fn parse_method(text: &str) -> Result<Recipe, Error> {
             "int4" => "nf4",
             "int8 embeddings" | "int8 embed." => "embeddings",
             "double quantization" | "double quant." => "double",
+            "GPTQ" => "gptq",
             word => word,
         })
         .collect();
-    let wanted = words.join("+");
+    // A label and a name may have the additions in different orders.
+    let sorted = |words: &[&str]| {
+        let mut words = words.to_vec();
+        words[1..].sort_unstable();
+        words.join("+")
+    };
+    let wanted = sorted(&words);
     let known = Recipe::of_every_method();
     let names: Vec<String> = known.iter().map(method_name).collect();
-    let found = known
-        .into_iter()
-        .zip(&names)
-        .find(|(_, name)| **name == wanted);
-    found.map(|(recipe, _)| recipe).ok_or_else(|| {
+    let found = known.into_iter().flat_map(with_gptq).find(|recipe| {
+        let name = method_name(recipe);
+        sorted(&name.split('+').collect::<Vec<_>>()) == wanted
+    });
+    found.ok_or_else(|| {
         let hint =
             method_hint(words[0]).map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
         Error::Compare(format!(
-            "unknown method `{text}`: expected one of {}, int4 (the same as nf4){hint}",
+            "unknown method `{text}`: expected one of {}, int4 (the same as nf4), or an int8 method with +gptq or +gptq+saturation-proof{hint}",
             names.join(", ")
         ))
     })
+}
+
+/// A recipe, and what GPTQ makes of it if its method has int8 weights.
+fn with_gptq(recipe: Recipe) -> Vec<Recipe> {
+    let mut recipes = vec![recipe.clone()];
+    if recipe.method.is_int8() {
+        let gptq = recipe.with_gptq(true);
+        recipes.push(gptq.clone());
+        recipes.push(gptq.with_saturation_proof(true));
+    }
+    recipes
 }
 
 /// Reads a list of methods, each as [`parse_method`] does.

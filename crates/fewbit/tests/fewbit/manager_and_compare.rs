@@ -320,8 +320,31 @@ fn methods_read_as_they_are_typed() {
         label("nf4 + double quant."),
         Ok("nf4 + double quantization".to_owned())
     );
-    let expected = "expected one of fp16, bf16, dynamic, dynamic+embeddings, static, static+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4)";
-    for wrong in ["", "nf4+", "dynamic+double", "int3"] {
+    assert_eq!(
+        label("weight-only+embeddings+gptq"),
+        Ok("weight-only + GPTQ + int8 embeddings".to_owned())
+    );
+    for text in [
+        "dynamic+gptq",
+        "static + GPTQ",
+        "dynamic+gptq+saturation-proof",
+        "weight-only+gptq+saturation-proof+embeddings",
+    ] {
+        let recipe = parse_method(text).unwrap();
+        assert!(recipe.gptq, "{text}");
+        assert_eq!(label(&recipe.label()), Ok(recipe.label()));
+        assert_eq!(label(&method_name(&recipe)), Ok(recipe.label()));
+    }
+    let expected = "expected one of fp16, bf16, dynamic, dynamic+embeddings, static, static+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), or an int8 method with +gptq or +gptq+saturation-proof";
+    for wrong in [
+        "",
+        "nf4+",
+        "dynamic+double",
+        "int3",
+        "nf4+gptq",
+        "dynamic+saturation-proof",
+        "dynamic+gptq+gptq",
+    ] {
         assert_eq!(
             label(wrong).unwrap_err(),
             format!("unknown method `{wrong}`: {expected}")

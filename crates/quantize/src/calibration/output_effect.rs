@@ -93,11 +93,13 @@ struct DynamicModel {
 }
 
 impl DynamicModel {
-    /// With what else `recipe` says.
+    /// With what else `recipe` says, but for GPTQ, which has little to do with ranges of inputs.
     fn write(source: &Path, recipe: &Recipe) -> Result<Self, QuantizeError> {
         let recipe = Recipe {
             method: Method::Dynamic,
             static_inputs: BTreeMap::new(),
+            gptq: false,
+            saturation_proof: false,
             ..recipe.clone()
         };
         let directory =

@@ -8,7 +8,7 @@ use super::Recipe;
 use crate::QuantizeError;
 
 /// Every key of a recipe, as it is written.
-pub const RECIPE_KEYS: [&str; 10] = [
+pub const RECIPE_KEYS: [&str; 12] = [
     "version",
     "method",
     "block_size",
@@ -17,6 +17,8 @@ pub const RECIPE_KEYS: [&str; 10] = [
     "activations",
     "weight_scales",
     "reduce_range",
+    "gptq",
+    "saturation_proof",
     "skip",
     "static_inputs",
 ];

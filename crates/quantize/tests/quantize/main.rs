@@ -7,6 +7,7 @@ mod calibration_inputs;
 mod config_file;
 mod directory;
 mod errors;
+mod gptq;
 mod methods;
 mod plans;
 mod recipe_documentation;

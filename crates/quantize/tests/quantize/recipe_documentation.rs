@@ -200,14 +200,25 @@ fn parser_and_schema_agree_on_what_is_wrong() {
             ("weight_scales", json!("per-tensor")),
             ("weight_scales", json!("per-channel")),
             ("reduce_range", json!(true)),
+            ("gptq", json!(true)),
+            ("gptq", json!(false)),
+            ("gptq", json!("true")),
+            ("saturation_proof", json!(true)),
+            ("saturation_proof", json!(false)),
             ("skip", json!(["*.query"])),
             ("skip", json!([])),
             ("static_inputs", input.clone()),
         ] {
             cases.push(with(method, key, value.clone()));
-            let mut calibrated = with(method, key, value);
+            let mut calibrated = with(method, key, value.clone());
             calibrated["static_inputs"] = input.clone();
-            cases.push(calibrated);
+            cases.push(calibrated.clone());
+            for mut gptq in [with(method, key, value), calibrated] {
+                if key != "gptq" {
+                    gptq["gptq"] = json!(true);
+                    cases.push(gptq);
+                }
+            }
         }
     }
     for case in cases {

@@ -70,6 +70,38 @@ fn fields_that_do_not_fit_are_named() {
 }
 
 #[test]
+fn gptq_goes_with_int8_weights_that_have_a_scale_for_each_channel() {
+    let recipe = Recipe::from_toml(
+        "version = 1\nmethod = \"dynamic\"\ngptq = true\nsaturation_proof = true",
+    );
+    let recipe = recipe.unwrap();
+    assert_eq!(
+        recipe,
+        Recipe::new(Method::Dynamic)
+            .with_gptq(true)
+            .with_saturation_proof(true)
+    );
+    assert_eq!(recipe.label(), "dynamic + GPTQ + saturation-proof");
+    assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"bf16\"\ngptq = true")), @"
+    recipe: `gptq`: expected false with the method `bf16`, found true
+      hint: GPTQ rounds int8 weights: use `dynamic`, `static` or `weight-only`
+    ");
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"nf4\"\ngptq = true")), @"
+    recipe: `gptq`: expected false with the method `nf4`, found true
+      hint: GPTQ rounds int8 weights, and no 4-bit ones yet: use `dynamic`, `static` or `weight-only`
+    ");
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"dynamic\"\nactivations = \"per-tensor\"\nweight_scales = \"per-tensor\"\ngptq = true")), @"
+    recipe: `weight_scales`: expected `per-channel` with `gptq`, found `per-tensor`
+      hint: PyTorch's backends qnnpack, fbgemm and x86 may have one scale for a weight: leave out the backend, or GPTQ
+    ");
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"dynamic\"\nsaturation_proof = true")), @"
+    recipe: `saturation_proof`: expected false without `gptq`, found true
+      hint: the steps of such weights are half as wide again, which only GPTQ makes up for: set `gptq`, too
+    ");
+}
+
+#[test]
 fn block_sizes_at_the_limits() {
     for (block_size, valid) in [
         (0, false),
@@ -90,7 +122,7 @@ fn what_is_no_recipe_is_told_with_its_place() {
       |
     3 | blok_size = 64
       | ^^^^^^^^^
-    unknown field `blok_size`, expected one of `version`, `method`, `block_size`, `double_quant`, `double_quantization`, `quantize_embeddings`, `activations`, `weight_scales`, `reduce_range`, `skip`, `static_inputs`
+    unknown field `blok_size`, expected one of `version`, `method`, `block_size`, `double_quant`, `double_quantization`, `quantize_embeddings`, `activations`, `weight_scales`, `reduce_range`, `gptq`, `saturation_proof`, `skip`, `static_inputs`
       hint: did you mean `block_size`?
     ");
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"int3\"")), @r#"

@@ -1,0 +1,35 @@
+//! int8 weights that GPTQ rounds: all rows of one are there at a time.
+
+use fewbit_checkpoint::TensorView;
+use fewbit_checkpoint::compressed_tensors::CompressedScheme;
+use fewbit_numerics::error_statistics::ErrorSums;
+use fewbit_numerics::rows::{Int8Rows, dequantize_groups};
+
+use super::{Outcome, Output, matrix_shape, module_name};
+use crate::QuantizeError;
+
+/// Reads a matrix, has it rounded, and writes it in the layout of `scheme`.
+pub(crate) fn quantize(
+    view: &TensorView<'_>,
+    scheme: CompressedScheme,
+    rounded: &dyn Fn(&[f32]) -> Int8Rows,
+    output: &mut Output<'_>,
+) -> Result<Outcome, QuantizeError> {
+    let shape = matrix_shape(view)?;
+    let mut weights = vec![0.0; view.element_count()];
+    view.read_finite_range(0, &mut weights)?;
+    let rows = rounded(&weights);
+    for part in scheme.encode_rows(module_name(view), shape, 0, &rows) {
+        output
+            .writer
+            .write_tensor_part(&part.name, part.offset, &part.bytes)?;
+    }
+    let mut error = ErrorSums::default();
+    let dequantized: Vec<f32> = dequantize_groups(&rows.codes, &rows.scales, shape[1]).collect();
+    error.add(&weights, &dequantized);
+    output.advance(weights.len() * view.info.dtype.bytes(), &view.info.name);
+    Ok(Outcome {
+        error: Some(error.statistics()),
+        ..Outcome::default()
+    })
+}

@@ -1,0 +1,120 @@
+//! int8 codes with one scale a row.
+
+use fewbit_numerics::absmax::absmax;
+use fewbit_numerics::affine::{AffineParameters, CodeRange};
+use fewbit_numerics::rows::{Int8Rows, row_scale};
+use fewbit_numerics::saturation::{first_code, saturation_proof_scale, second_code, single_code};
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
+
+use super::{ColumnQuantizer, InverseFactor, round_rows};
+
+/// Rows that a thread rounds at a time: a few of them share each row of the factor while it is in the cache.
+const TILE_ROWS: usize = 8;
+
+/// The nearest of the codes -128..=127.
+#[derive(Debug)]
+pub struct NearestCodes<'a> {
+    parameters: AffineParameters,
+    codes: &'a mut [i8],
+}
+
+impl<'a> NearestCodes<'a> {
+    /// For the codes of one row with this scale.
+    pub fn new(scale: f32, codes: &'a mut [i8]) -> Self {
+        let zero_point = 0;
+        Self {
+            parameters: AffineParameters { scale, zero_point },
+            codes,
+        }
+    }
+}
+
+impl ColumnQuantizer for NearestCodes<'_> {
+    fn quantize(&mut self, column: usize, remaining: &[f64]) -> f64 {
+        let parameters = self.parameters;
+        let code = parameters.quantize(remaining[0] as f32, CodeRange::INT8);
+        set(&mut self.codes[column], code, parameters)
+    }
+}
+
+/// Codes of which no pair can saturate 16 bits ([`fewbit_numerics::saturation`]).
+#[derive(Debug)]
+pub struct SaturationProofCodes<'a> {
+    parameters: AffineParameters,
+    codes: &'a mut [i8],
+}
+
+impl<'a> SaturationProofCodes<'a> {
+    /// For the codes of one row with this scale.
+    pub fn new(scale: f32, codes: &'a mut [i8]) -> Self {
+        let zero_point = 0;
+        Self {
+            parameters: AffineParameters { scale, zero_point },
+            codes,
+        }
+    }
+}
+
+impl ColumnQuantizer for SaturationProofCodes<'_> {
+    fn quantize(&mut self, column: usize, remaining: &[f64]) -> f64 {
+        let parameters = self.parameters;
+        let code = match remaining {
+            _ if column % 2 == 1 => {
+                let first = i32::from(self.codes[column - 1]);
+                second_code(remaining[0], first, parameters)
+            }
+            [first, second, ..] => first_code(*first, *second, parameters),
+            _ => single_code(remaining[0], parameters),
+        };
+        set(&mut self.codes[column], code, parameters)
+    }
+}
+
+/// Takes down a code, which is one of int8, and returns what it stands for.
+fn set(place: &mut i8, code: i32, parameters: AffineParameters) -> f64 {
+    *place = code as i8;
+    f64::from(parameters.dequantize(code))
+}
+
+/// Rounds a weight (rows, columns; row-major, finite) to int8, one scale a row, on the threads of the current pool.
+///
+/// Scales are those of rounding to nearest ([`row_scale`], or [`saturation_proof_scale`]); they do not depend on the texts.
+///
+/// # Panics
+/// If `weights` are no whole rows of the factor's columns.
+pub fn int8_rows(weights: &[f32], factor: &InverseFactor, saturation_proof: bool) -> Int8Rows {
+    let columns = factor.columns();
+    assert_eq!(weights.len() % columns, 0, "whole rows");
+    let rows = weights.len() / columns;
+    let scales: Vec<f32> = weights
+        .chunks_exact(columns)
+        .map(|row| match saturation_proof {
+            true => saturation_proof_scale(absmax(row)),
+            false => row_scale(absmax(row)),
+        })
+        .collect();
+    let mut codes = vec![0; weights.len()];
+    let tile = TILE_ROWS * columns;
+    weights
+        .par_chunks(tile)
+        .zip(codes.par_chunks_mut(tile))
+        .zip(scales.par_chunks(TILE_ROWS))
+        .for_each(|((weights, codes), scales)| {
+            let mut values: Vec<f64> = weights.iter().copied().map(f64::from).collect();
+            let rows = scales.iter().copied().zip(codes.chunks_exact_mut(columns));
+            if saturation_proof {
+                let rows = rows.map(|(scale, codes)| SaturationProofCodes::new(scale, codes));
+                round_rows(&mut values, factor, &mut rows.collect::<Vec<_>>());
+            } else {
+                let rows = rows.map(|(scale, codes)| NearestCodes::new(scale, codes));
+                round_rows(&mut values, factor, &mut rows.collect::<Vec<_>>());
+            }
+        });
+    Int8Rows {
+        rows,
+        columns,
+        codes,
+        scales,
+    }
+}
