@@ -78,7 +78,7 @@ fn each_setting_does_what_it_does_in_sentence_transformers() {
         let refused = REFUSED.contains(&name) || case.get("error").is_some();
         match embed(case, text) {
             Ok(found) if refused => {
-                wrong.push(format!("{name}: expected an error, found {found:?}"))
+                wrong.push(format!("{name}: expected an error, found {found:?}"));
             }
             Ok(found) => {
                 let expected = case["embedding"].as_array().expect("numbers").iter();
