@@ -257,6 +257,38 @@ fn what_does_not_go_together_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn finished_layers_of_an_interrupted_run_are_not_passed_over() {
+    let workspace = workspace();
+    let flags = [&["--method", "dynamic", "--gptq"], &CALIBRATION[..]].concat();
+    let outcome = workspace.succeed(&quantize("first", &[&flags[..], &["--resume"]].concat()));
+    assert!(
+        outcome
+            .stderr
+            .contains("first.partial is not there: nothing to resume, starting anew\n"),
+        "{}",
+        outcome.stderr
+    );
+    std::fs::create_dir(workspace.path("out.partial")).unwrap();
+    insta::assert_snapshot!(workspace.fail(&quantize("out", &flags)), @"
+    error: out.partial: expected nothing, found the finished layers of a run that was interrupted
+      hint: go on with --resume, or remove the directory to start again
+    ");
+    // Nothing was finished yet.
+    let outcome = workspace.succeed(&quantize("out", &[&flags[..], &["--resume"]].concat()));
+    assert_eq!(outcome.stderr, "");
+    let weights = |directory: &str| workspace.read(&format!("{directory}/model.safetensors"));
+    assert_eq!(weights("out"), weights("first"));
+    assert_eq!(
+        workspace.entries("."),
+        ["first", "model", "out", "texts.txt"]
+    );
+    insta::assert_snapshot!(workspace.misuse(&quantize("x", &["--method", "static", "--resume", "--calibration", "texts.txt"])), @"
+    error: --resume: expected --gptq beside it
+      hint: nothing else of `quantize` is kept when it is interrupted; `fewbit calibrate` has a --resume of its own
+    ");
+}
+
+#[test]
 fn a_dry_run_shows_what_would_be_done() {
     let workspace = workspace();
     let arguments = [
