@@ -163,11 +163,11 @@ fn the_factor_is_that_of_the_inverse() {
         assert_eq!(factor.damping(), DAMPING);
         let inverse = inverse(&damped(&hessian, DAMPING));
         let largest = (0..columns).map(|i| inverse[i][i]).fold(0.0, f64::max);
-        for i in 0..columns {
-            for j in i..columns {
+        for (i, of_row) in inverse.iter().enumerate() {
+            for (j, expected) in of_row.iter().enumerate().skip(i) {
                 // (Uᵀ U)[i][j], where U[k][i] is entry i - k of row k.
                 let products = (0..=i).map(|k| factor.row(k)[i - k] * factor.row(k)[j - k]);
-                let error = (products.sum::<f64>() - inverse[i][j]).abs();
+                let error = (products.sum::<f64>() - expected).abs();
                 // Damping bounds the condition by trace / (0.01 * trace / n) = 100 n: two inversions lose less than that times n of f64's digits.
                 let bound = (100 * columns * columns) as f64 * f64::EPSILON * largest;
                 assert!(error <= bound, "{columns}: {i} {j}: {error:e} {bound:e}");
