@@ -64,6 +64,36 @@ fn every_int8_method_is_rounded_and_again_from_its_recipe() {
     }
 }
 
+/// A projection after the embeddings, and names that are not BERT's.
+#[test]
+fn other_architectures_are_rounded_in_every_layer() {
+    for architecture in ["electra-embedding-size-16", "distilbert"] {
+        let workspace = Workspace::with(architecture);
+        workspace.write("texts.txt", "a small dog\nthe sea\nred\na red dog\n");
+        let flags = [
+            &[
+                "--method",
+                "weight-only",
+                "--gptq",
+                "--saturation-proof",
+                "--json",
+            ],
+            &CALIBRATION[..],
+        ];
+        let report = workspace.succeed(&quantize("out", &flags.concat())).json();
+        let modules = report["modules"].as_array().unwrap();
+        let projections = usize::from(architecture.starts_with("electra"));
+        assert_eq!(modules.len(), 2 * 6 + projections, "{architecture}");
+        for module in modules {
+            let action = module["action"].as_str().unwrap();
+            assert!(action.contains("GPTQ, saturation-proof"), "{module}");
+        }
+        let inspection = workspace.succeed(&["inspect", "out", "--json"]).json();
+        assert_eq!(inspection["saturation"]["saturation_proof"], true);
+        workspace.succeed(&["embed", "out", "-i", "texts.txt"]);
+    }
+}
+
 #[test]
 fn token_ids_do_as_well_as_texts() {
     let workspace = workspace();
