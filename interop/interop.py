@@ -65,6 +65,10 @@ def check_four_bit(kind, double):
     return lambda source, directory, loaded: weights.four_bit(source, directory, loaded, kind, double)
 
 
+def check_gptq(saturation_proof):
+    return lambda source, directory, loaded: weights.int8(source, directory, loaded, gptq=True, saturation_proof=saturation_proof)
+
+
 METHODS = [
     Method(name="fp16", arguments=["--method", "fp16"], agreement="float16", check=check_rounded(torch.float16)),
     Method(name="bf16", arguments=["--method", "bf16"], agreement="bfloat16", check=check_rounded(torch.bfloat16)),
@@ -76,6 +80,10 @@ METHODS = [
     Method(name="static, weights per tensor", arguments=["--method", "static", "--backend", "qnnpack"], agreement="static int8 activations", check=weights.int8, calibrated=True),
     Method(name="weight-only", arguments=["--method", "weight-only"], agreement="same weights", check=weights.int8),
     Method(name="weight-only, int8 embeddings", arguments=["--method", "weight-only", "--quantize-embeddings"], agreement="same weights", check=weights.int8),
+    Method(name="dynamic, GPTQ", arguments=["--method", "dynamic", "--gptq"], agreement="int8 activations", check=check_gptq(False), calibrated=True),
+    Method(name="dynamic, GPTQ, saturation-proof", arguments=["--method", "dynamic", "--gptq", "--saturation-proof"], agreement="int8 activations", check=check_gptq(True), calibrated=True),
+    Method(name="static, GPTQ", arguments=["--method", "static", "--gptq"], agreement="static int8 activations", check=check_gptq(False), calibrated=True),
+    Method(name="weight-only, GPTQ, saturation-proof", arguments=["--method", "weight-only", "--gptq", "--saturation-proof"], agreement="same weights", check=check_gptq(True), calibrated=True),
     Method(name="nf4", arguments=["--method", "nf4"], agreement="same weights", check=check_four_bit("nf4", False), family_cosine=0.9),
     Method(name="nf4, double quantization", arguments=["--method", "nf4", "--double-quant"], agreement="same weights", check=check_four_bit("nf4", True), family_cosine=0.9),
     Method(name="fp4", arguments=["--method", "fp4"], agreement="same weights", check=check_four_bit("fp4", False), family_cosine=0.85),

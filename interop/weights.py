@@ -124,8 +124,15 @@ def unpack_int32(packed, columns):
     return (packed.contiguous().view(torch.uint8).reshape(packed.shape[0], -1)[:, :columns].to(torch.int16) - 128).to(torch.int8)
 
 
-def int8(source, directory, loaded):
-    """dynamic, weight-only: dequantized by compressed-tensors = code * scale, and the codes are the nearest."""
+def pair_sums(codes):
+    """|a| + |b| of the columns 2i and 2i + 1."""
+    magnitudes = codes.to(torch.int16).abs()
+    magnitudes = magnitudes[:, : magnitudes.shape[1] // 2 * 2]
+    return magnitudes[:, 0::2] + magnitudes[:, 1::2]
+
+
+def int8(source, directory, loaded, gptq=False, saturation_proof=False):
+    """dynamic, weight-only: dequantized by compressed-tensors = code * scale, and the codes are the nearest, but for those of GPTQ."""
     stored, originals = tensors_of(directory), tensors_of(source)
     modules = sorted(name.removesuffix(".weight_scale") for name in stored if name.endswith(".weight_scale"))
     if not modules:
@@ -144,6 +151,10 @@ def int8(source, directory, loaded):
             codes = stored[f"{module}.weight"]
         expected = codes.float() * scale
         same_bits(loaded[module], expected, f"{module} dequantized by compressed-tensors")
+        if saturation_proof and (widest := pair_sums(codes).max().item()) > 128:
+            raise Difference(f"{module}: a pair of codes has magnitudes of {widest} together")
+        if gptq:
+            continue
         # Half a scale and a little for the rounding of the quotient; beyond the last code, values may be clipped.
         value = original / scale
         nearest = (codes - value).abs() <= 0.5001

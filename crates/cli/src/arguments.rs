@@ -168,6 +168,10 @@ pub(crate) struct QuantizeArguments {
     /// With --gptq: no two neighbouring weights can saturate the 16-bit sums of vpmaddubsw (AVX2 without VNNI)
     #[arg(long, help_heading = CALIBRATION)]
     pub(crate) saturation_proof: bool,
+    /// With --gptq: go on where the same command was interrupted; the result is that of one run. Finished layers are kept beside OUT, in
+    /// OUT.partial, until OUT is there
+    #[arg(long, requires_all = ["calibration", "output"], help_heading = CALIBRATION)]
+    pub(crate) resume: bool,
     /// Worker threads of --gptq, without any effect on the result [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS,
     /// OMP_NUM_THREADS, else the CPUs available]
     #[arg(

@@ -75,6 +75,9 @@ pub(crate) trait Simd: Copy {
     fn store_u8_saturated(self, vectors: [Self::I32; 4], to: &mut [u8; 4 * LANES]);
     /// Stores the low byte of each lane.
     fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]);
+    /// Asks for the cache line at `line`, which may be anywhere, into the second-level cache; where that is not worth it, nothing.
+    #[inline(always)]
+    fn prefetch(self, _line: *const u8) {}
     /// Stores the bits of the lanes.
     #[inline(always)]
     fn store_bits(self, value: Self::F32, to: &mut [i8; 4 * LANES]) {

@@ -18,7 +18,7 @@
 //! ```
 
 mod collector;
-mod fingerprint;
+pub(crate) mod fingerprint;
 pub mod input;
 mod json_file;
 mod output_effect;

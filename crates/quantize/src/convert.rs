@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::carry_over::{carried_files, modules_at_root};
 use crate::conversion::{Outcome, Output, convert_tensor, gptq};
-use crate::gptq::{GptqCalibration, GptqModule, GptqOutput, GptqPasses};
+use crate::gptq::{FinishedLayers, GptqCalibration, GptqModule, GptqOutput, GptqPasses};
 use crate::overlap::refuse_overlap;
 use crate::report::ModuleReport;
 pub use crate::report::QuantizeReport;
@@ -116,10 +116,23 @@ fn convert(
             conversion.tensor(index, row)?;
         }
     }
+    let mut finished = None;
     if let Some(calibration) = gptq {
+        let GptqCalibration {
+            samples,
+            hessian_bytes,
+            finished_layers,
+            ..
+        } = calibration;
         let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
+        let layers = finished_layers.as_deref().map(|directory| {
+            let bytes = *hessian_bytes;
+            FinishedLayers::new(directory, &checkpoint, &spec, recipe, samples, bytes)
+        });
+        finished = layers.transpose()?;
         let encoder = Encoder::open(source)?;
-        GptqPasses::new(&spec, plan.rows()).run(&encoder, calibration, &mut conversion)?;
+        let passes = GptqPasses::new(&spec, plan.rows(), *hessian_bytes);
+        passes.run(&encoder, calibration, finished.as_ref(), &mut conversion)?;
     }
     let Conversion {
         mut report,
@@ -129,6 +142,9 @@ fn convert(
     modules.sort_by_key(|(index, _)| *index);
     report.modules = modules.into_iter().map(|(_, module)| module).collect();
     report.output = writer.finish()?;
+    if let Some(finished) = finished {
+        finished.remove()?;
+    }
     report.elapsed_seconds = started.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -178,21 +194,19 @@ impl GptqOutput for Conversion<'_> {
         &mut self,
         module: &GptqModule<'_>,
         rounded: &dyn Fn(&[f32], bool) -> Int8Rows,
-    ) -> Result<(), QuantizeError> {
-        let GptqModule { index, row } = module;
-        let TensorAction::Int8LinearGptq {
+    ) -> Result<Int8Rows, QuantizeError> {
+        let GptqModule {
+            index,
+            row,
             scheme,
             saturation_proof,
-        } = row.action
-        else {
-            return self.tensor(*index, row);
-        };
+        } = *module;
         debug!(tensor = row.tensor, action = %row.action);
         let view = self.checkpoint.require(&row.tensor)?;
         let rounded = |weights: &[f32]| rounded(weights, saturation_proof);
-        let outcome = gptq::quantize(&view, scheme, &rounded, &mut self.output)?;
-        self.done(*index, row, &outcome);
-        Ok(())
+        let (outcome, rows) = gptq::quantize(&view, scheme, &rounded, &mut self.output)?;
+        self.done(index, row, &outcome);
+        Ok(rows)
     }
 }
 

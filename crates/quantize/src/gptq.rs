@@ -5,7 +5,7 @@
 //!
 //! A layer's inputs x, over the tokens of calibration texts, make the [`Hessian`] `H = sum x xᵀ`, so that a change d of one row of the weight changes
 //! the outputs by `d H dᵀ` in all. The columns are rounded one after the other, each by a [`ColumnQuantizer`]; the columns that
-//! are still to come take over what is lost, as the [`InverseFactor`] of H says ([`round_rows`]).
+//! are still to come take over what is lost, as the [`InverseFactor`] of H says ([`round_rows()`]).
 //!
 //! Inputs are those of the float model, for all layers: what is collected depends on the model and the texts alone. Hessians are held for one
 //! layer of the encoder at a time, or for as many as fit into [`HESSIAN_BYTES`].
@@ -17,7 +17,7 @@
 //!
 //! let recipe = Recipe::new(Method::Dynamic).with_gptq(true);
 //! let texts = vec!["Texts like those that".to_owned(), "the model will see.".to_owned()];
-//! let calibration = GptqCalibration { samples: CalibrationSamples::Texts(texts), threads: 2 };
+//! let calibration = GptqCalibration::new(CalibrationSamples::Texts(texts), 2);
 //! let (source, out) = ("models/minilm", "models/minilm-gptq");
 //! quantize_model_with_gptq(source, &recipe, &calibration, out, false, &mut |_, _, _| {})?;
 //! # Ok::<(), fewbit_quantize::QuantizeError>(())
@@ -25,21 +25,24 @@
 
 mod collect;
 mod factor;
+mod finished_layers;
 mod hessian;
 mod int8;
 mod passes;
 mod round_rows;
 
+use std::path::{Path, PathBuf};
+
+use crate::calibration::CalibrationSamples;
 pub use crate::convert::quantize_model_with_gptq;
 pub use factor::{DAMPING, InverseFactor, NotPositive};
+pub(crate) use finished_layers::FinishedLayers;
 pub use hessian::Hessian;
 pub use int8::{NearestCodes, SaturationProofCodes, int8_rows};
 pub(crate) use passes::{GptqModule, GptqOutput, GptqPasses};
 pub use round_rows::{ColumnQuantizer, round_rows};
 
-use crate::calibration::CalibrationSamples;
-
-/// Bytes of Hessians that are collected at a time; those of one layer of the encoder may be more.
+/// Bytes of Hessians that are collected at a time unless another number is given; those of one layer of the encoder may be more.
 pub const HESSIAN_BYTES: usize = 64 << 20;
 
 /// What Hessians are collected from.
@@ -49,4 +52,37 @@ pub struct GptqCalibration {
     pub samples: CalibrationSamples,
     /// Worker threads, at least 1. They have no effect on the result.
     pub threads: usize,
+    /// Bytes of Hessians that are collected at a time, but for those of one layer, which are never cut: more of them need fewer passes
+    /// over the samples. No effect on the result.
+    pub hessian_bytes: usize,
+    /// A directory for the layers that are rounded already, so that an interrupted run can go on: it is made after the first pass over
+    /// the samples, and removed when the model is written. What lies there of the same model, recipe and samples is not rounded again.
+    pub finished_layers: Option<PathBuf>,
+}
+
+impl GptqCalibration {
+    /// With [`HESSIAN_BYTES`] at a time, and nothing saved on the way.
+    pub fn new(samples: CalibrationSamples, threads: usize) -> Self {
+        Self {
+            samples,
+            threads,
+            hessian_bytes: HESSIAN_BYTES,
+            finished_layers: None,
+        }
+    }
+
+    /// Where the finished layers of an output directory lie: beside it, with `.partial` after its name.
+    ///
+    /// ```
+    /// use fewbit_quantize::GptqCalibration;
+    /// use std::path::Path;
+    ///
+    /// let path = GptqCalibration::path_beside(Path::new("folder/model/"));
+    /// assert_eq!(path, Path::new("folder/model.partial"));
+    /// ```
+    pub fn path_beside(out: &Path) -> PathBuf {
+        let mut name = out.components().as_path().as_os_str().to_owned();
+        name.push(".partial");
+        name.into()
+    }
 }

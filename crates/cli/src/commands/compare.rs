@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
             Some(samples) => samples,
             None => calibrate::samples(&source, &arguments.calibration)?,
         };
-        Some(GptqCalibration { samples, threads })
+        Some(GptqCalibration::new(samples, threads))
     } else {
         None
     };

@@ -65,7 +65,10 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
             None => calibrate::samples(&source, &arguments.calibration)?,
         };
         let threads = threads::resolve(arguments.threads)?.count;
-        Some(GptqCalibration { samples, threads })
+        Some(GptqCalibration {
+            finished_layers: finished_layers(arguments)?,
+            ..GptqCalibration::new(samples, threads)
+        })
     } else {
         None
     };
@@ -112,6 +115,27 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
         })
     } else {
         streams::print(&(costs + &render::quantization::report(&report, output)))
+    }
+}
+
+/// Where finished layers are kept, if anything is to be written. Those of an interrupted run are not passed over.
+fn finished_layers(arguments: &QuantizeArguments) -> Result<Option<PathBuf>> {
+    let Some(out) = arguments.output.as_deref().filter(|_| !arguments.dry_run) else {
+        return Ok(None);
+    };
+    let directory = GptqCalibration::path_beside(out);
+    let path = directory.display();
+    match (directory.exists(), arguments.resume) {
+        (true, false) => Err(anyhow::anyhow!(
+            "{path}: expected nothing, found the finished layers of a run that was interrupted\n  hint: go on with --resume, or remove the directory to start again"
+        )),
+        (false, true) => {
+            streams::note(&format!(
+                "{path} is not there: nothing to resume, starting anew\n"
+            ));
+            Ok(Some(directory))
+        }
+        _ => Ok(Some(directory)),
     }
 }
 

@@ -64,6 +64,36 @@ fn every_int8_method_is_rounded_and_again_from_its_recipe() {
     }
 }
 
+/// A projection after the embeddings, and names that are not BERT's.
+#[test]
+fn other_architectures_are_rounded_in_every_layer() {
+    for architecture in ["electra-embedding-size-16", "distilbert"] {
+        let workspace = Workspace::with(architecture);
+        workspace.write("texts.txt", "a small dog\nthe sea\nred\na red dog\n");
+        let flags = [
+            &[
+                "--method",
+                "weight-only",
+                "--gptq",
+                "--saturation-proof",
+                "--json",
+            ],
+            &CALIBRATION[..],
+        ];
+        let report = workspace.succeed(&quantize("out", &flags.concat())).json();
+        let modules = report["modules"].as_array().unwrap();
+        let projections = usize::from(architecture.starts_with("electra"));
+        assert_eq!(modules.len(), 2 * 6 + projections, "{architecture}");
+        for module in modules {
+            let action = module["action"].as_str().unwrap();
+            assert!(action.contains("GPTQ, saturation-proof"), "{module}");
+        }
+        let inspection = workspace.succeed(&["inspect", "out", "--json"]).json();
+        assert_eq!(inspection["saturation"]["saturation_proof"], true);
+        workspace.succeed(&["embed", "out", "-i", "texts.txt"]);
+    }
+}
+
 #[test]
 fn token_ids_do_as_well_as_texts() {
     let workspace = workspace();
@@ -254,6 +284,38 @@ fn what_does_not_go_together_is_refused_and_leaves_nothing() {
         workspace.entries("."),
         ["model", "recipe.toml", "s.json", "texts.txt"]
     );
+}
+
+#[test]
+fn finished_layers_of_an_interrupted_run_are_not_passed_over() {
+    let workspace = workspace();
+    let flags = [&["--method", "dynamic", "--gptq"], &CALIBRATION[..]].concat();
+    let outcome = workspace.succeed(&quantize("first", &[&flags[..], &["--resume"]].concat()));
+    assert!(
+        outcome
+            .stderr
+            .contains("first.partial is not there: nothing to resume, starting anew\n"),
+        "{}",
+        outcome.stderr
+    );
+    std::fs::create_dir(workspace.path("out.partial")).unwrap();
+    insta::assert_snapshot!(workspace.fail(&quantize("out", &flags)), @"
+    error: out.partial: expected nothing, found the finished layers of a run that was interrupted
+      hint: go on with --resume, or remove the directory to start again
+    ");
+    // Nothing was finished yet.
+    let outcome = workspace.succeed(&quantize("out", &[&flags[..], &["--resume"]].concat()));
+    assert_eq!(outcome.stderr, "");
+    let weights = |directory: &str| workspace.read(&format!("{directory}/model.safetensors"));
+    assert_eq!(weights("out"), weights("first"));
+    assert_eq!(
+        workspace.entries("."),
+        ["first", "model", "out", "texts.txt"]
+    );
+    insta::assert_snapshot!(workspace.misuse(&quantize("x", &["--method", "static", "--resume", "--calibration", "texts.txt"])), @"
+    error: --resume: expected --gptq beside it
+      hint: nothing else of `quantize` is kept when it is interrupted; `fewbit calibrate` has a --resume of its own
+    ");
 }
 
 #[test]

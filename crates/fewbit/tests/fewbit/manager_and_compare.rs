@@ -7,7 +7,8 @@ use fewbit::compare::{
 };
 use fewbit::evaluate::{Latency, MeasuredModel, SentencePair, Throughput};
 use fewbit::measure::{InProcess, Measure, MeasureRequest, Speed};
-use fewbit::quantize::Backend;
+use fewbit::quantize::calibration::CalibrationSamples;
+use fewbit::quantize::{Backend, GptqCalibration};
 use fewbit::{Encoder, Error, Method, QuantizationManager, Recipe};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -81,6 +82,35 @@ fn the_manager_foretells_sizes_and_then_finds_them() {
             (Some(out(name)), None)
         );
     }
+}
+
+#[test]
+fn the_manager_rounds_for_the_texts_that_it_is_given() {
+    let (directory, model) = workspace();
+    let out = |name: &str| directory.path().join(name);
+    let mut manager = QuantizationManager::new(&model).unwrap();
+    let recipe = Recipe::new(Method::Dynamic).with_gptq(true);
+    let without = manager.apply(&recipe, out("without")).unwrap_err();
+    assert!(without.to_string().contains("calibration texts beside it"));
+    let texts = ["a b c", "x y"].map(str::to_owned).to_vec();
+    let calibration = GptqCalibration::new(CalibrationSamples::Texts(texts), 1);
+    manager
+        .apply_gptq(&recipe, &calibration, out("gptq"))
+        .unwrap();
+    let rows = manager.compare_sizes().unwrap();
+    assert_eq!(rows[1].label, "dynamic + GPTQ");
+    let dynamic = rows.iter().find(|row| row.label == "dynamic").unwrap();
+    assert_eq!(rows[1].bytes, dynamic.bytes);
+
+    let options = CompareOptions {
+        recipes: vec![recipe.with_saturation_proof(true)],
+        gptq: Some(calibration),
+        ..CompareOptions::default()
+    };
+    let comparison = compare(&model, &options, &mut InProcess, &mut |_| {}).unwrap();
+    assert!(comparison.failed.is_empty(), "{:?}", comparison.failed);
+    let row = &comparison.rows[1];
+    assert_eq!(row.figures.name, "dynamic + GPTQ + saturation-proof");
 }
 
 #[test]

@@ -187,6 +187,10 @@ unsafe fn tile<S: Simd, E: PanelElement, const ROWS: usize, const PANELS: usize>
             let mut weights = [s.splat(0.0); PANELS];
             for (panel, weight) in weights.iter_mut().enumerate() {
                 let line = panels.add((panel * depth + k) * LANES);
+                // While the first rows run, the panels that come next are asked for: few rows would wait for them.
+                if row == 0 {
+                    s.prefetch(line.wrapping_add(PANELS * depth * LANES).cast());
+                }
                 *weight = E::widen(s, &*line.cast::<[E; LANES]>());
             }
             for (r, sums) in sums.iter_mut().enumerate() {

@@ -8,7 +8,7 @@ use crate::QuantizeError;
 
 /// SHA-256, in hexadecimal digits, of the names, shapes, dtypes and bytes of the weights of the linear layers: models that differ in one
 /// of them have other activations.
-pub(super) fn fingerprint(
+pub(crate) fn fingerprint(
     checkpoint: &Checkpoint,
     spec: &EncoderSpec,
 ) -> Result<String, QuantizeError> {

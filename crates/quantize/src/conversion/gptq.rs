@@ -8,13 +8,13 @@ use fewbit_numerics::rows::{Int8Rows, dequantize_groups};
 use super::{Outcome, Output, matrix_shape, module_name};
 use crate::QuantizeError;
 
-/// Reads a matrix, has it rounded, and writes it in the layout of `scheme`.
+/// Reads a matrix, has it rounded, and writes it in the layout of `scheme`; also returns what was written.
 pub(crate) fn quantize(
     view: &TensorView<'_>,
     scheme: CompressedScheme,
     rounded: &dyn Fn(&[f32]) -> Int8Rows,
     output: &mut Output<'_>,
-) -> Result<Outcome, QuantizeError> {
+) -> Result<(Outcome, Int8Rows), QuantizeError> {
     let shape = matrix_shape(view)?;
     let mut weights = vec![0.0; view.element_count()];
     view.read_finite_range(0, &mut weights)?;
@@ -28,8 +28,9 @@ pub(crate) fn quantize(
     let dequantized: Vec<f32> = dequantize_groups(&rows.codes, &rows.scales, shape[1]).collect();
     error.add(&weights, &dequantized);
     output.advance(weights.len() * view.info.dtype.bytes(), &view.info.name);
-    Ok(Outcome {
+    let outcome = Outcome {
         error: Some(error.statistics()),
         ..Outcome::default()
-    })
+    };
+    Ok((outcome, rows))
 }

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
+use fewbit_checkpoint::compressed_tensors::CompressedScheme;
 use fewbit_model::{Encoder, EncoderSpec, ModelError};
 use fewbit_numerics::rows::Int8Rows;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tracing::debug;
 
 use super::collect::collect;
-use super::{GptqCalibration, HESSIAN_BYTES, Hessian, InverseFactor, NotPositive, int8_rows};
+use super::{FinishedLayers, GptqCalibration, Hessian, InverseFactor, NotPositive, int8_rows};
 use crate::calibration::{CalibrationSite, calibration_sites};
 use crate::selection::without_prefix;
 use crate::{PlanRow, QuantizeError, TensorAction};
@@ -19,6 +20,10 @@ pub(crate) struct GptqModule<'a> {
     pub(crate) index: usize,
     /// What becomes of it.
     pub(crate) row: &'a PlanRow,
+    /// How it is stored.
+    pub(crate) scheme: CompressedScheme,
+    /// Whether its codes are such that no pair of them saturates.
+    pub(crate) saturation_proof: bool,
 }
 
 /// Weights that read the same rows, and so have one Hessian.
@@ -34,15 +39,27 @@ pub(crate) struct GptqPasses<'a> {
 }
 
 impl<'a> GptqPasses<'a> {
-    /// Those of `rows`, which are the plan's for the model of `spec`.
-    pub(crate) fn new(spec: &EncoderSpec, rows: &'a [PlanRow]) -> Self {
+    /// Those of `rows`, which are the plan's for the model of `spec`, with Hessians of so many bytes at a time.
+    pub(crate) fn new(spec: &EncoderSpec, rows: &'a [PlanRow], hessian_bytes: usize) -> Self {
         let mut modules: HashMap<&str, GptqModule<'a>> = rows
             .iter()
             .enumerate()
-            .filter(|(_, row)| matches!(row.action, TensorAction::Int8LinearGptq { .. }))
             .filter_map(|(index, row)| {
-                let module = without_prefix(row.module.as_deref()?, &spec.prefix);
-                Some((module, GptqModule { index, row }))
+                let TensorAction::Int8LinearGptq {
+                    scheme,
+                    saturation_proof,
+                } = row.action
+                else {
+                    return None;
+                };
+                let name = without_prefix(row.module.as_deref()?, &spec.prefix);
+                let module = GptqModule {
+                    index,
+                    row,
+                    scheme,
+                    saturation_proof,
+                };
+                Some((name, module))
             })
             .collect();
         let mut layers: Vec<Vec<GptqSite<'a>>> = Vec::new();
@@ -73,11 +90,12 @@ impl<'a> GptqPasses<'a> {
         }
         debug_assert!(modules.is_empty(), "every linear layer reads a site");
         Self {
-            passes: filled(layers, HESSIAN_BYTES),
+            passes: filled(layers, hessian_bytes),
         }
     }
 
-    /// Collects Hessians from the samples, pass after pass, and has every weight rounded with them.
+    /// Collects Hessians from the samples, pass after pass, and has every weight rounded with them. A pass whose weights lie in `finished`
+    /// is passed over, and others are saved there.
     ///
     /// # Errors
     /// Samples that the model cannot run, or that are none; a Hessian without a factor; those of `output`.
@@ -85,9 +103,12 @@ impl<'a> GptqPasses<'a> {
         self,
         encoder: &Encoder,
         calibration: &GptqCalibration,
+        finished: Option<&FinishedLayers>,
         output: &mut dyn GptqOutput,
     ) -> Result<(), QuantizeError> {
-        let GptqCalibration { samples, threads } = calibration;
+        let GptqCalibration {
+            samples, threads, ..
+        } = calibration;
         if samples.is_empty() {
             return Err(QuantizeError::Calibration {
                 place: "gptq".to_owned(),
@@ -98,17 +119,27 @@ impl<'a> GptqPasses<'a> {
         }
         let pool = thread_pool(*threads)?;
         let (total, passes) = (samples.len(), self.passes.len());
-        for (number, sites) in self.passes.into_iter().enumerate() {
+        for (pass, sites) in (1..).zip(self.passes) {
+            let modules = || sites.iter().flat_map(|site| &site.modules);
+            if let Some(finished) = finished {
+                let rows: Vec<&PlanRow> = modules().map(|module| module.row).collect();
+                if let Some(saved) = finished.read(pass, &rows)? {
+                    for (module, weight) in modules().zip(saved) {
+                        output.round(module, &|_, _| weight.clone())?;
+                    }
+                    continue;
+                }
+            }
             let names: Vec<(&str, usize)> = sites
                 .iter()
                 .map(|site| (site.name.as_str(), site.columns))
                 .collect();
             let mut progress = |done: usize| {
-                let pass = number + 1;
                 output.collecting(&format!(
                     "GPTQ, pass {pass} of {passes}: {done} of {total} samples"
                 ));
             };
+            let mut rounded_now = Vec::new();
             let hessians = collect(&pool, encoder, samples, &names, &mut progress)?;
             for (site, hessian) in sites.iter().zip(hessians) {
                 let factor = pool
@@ -120,8 +151,11 @@ impl<'a> GptqPasses<'a> {
                     let rounded = |weights: &[f32], saturation_proof| {
                         pool.install(|| int8_rows(weights, &factor, saturation_proof))
                     };
-                    output.round(module, &rounded)?;
+                    rounded_now.push((module.row, output.round(module, &rounded)?));
                 }
+            }
+            if let Some(finished) = finished {
+                finished.write(pass, &rounded_now)?;
             }
         }
         Ok(())
@@ -133,12 +167,12 @@ pub(crate) trait GptqOutput {
     /// Told what is being collected.
     fn collecting(&mut self, what: &str);
 
-    /// Reads the weight of `module`, rounds it with `rounded(weights, saturation_proof)` and writes it.
+    /// Reads the weight of `module`, rounds it with `rounded(weights, saturation_proof)`, writes it, and returns it.
     fn round(
         &mut self,
         module: &GptqModule<'_>,
         rounded: &dyn Fn(&[f32], bool) -> Int8Rows,
-    ) -> Result<(), QuantizeError>;
+    ) -> Result<Int8Rows, QuantizeError>;
 }
 
 fn without_factor(site: &GptqSite<'_>, error: &NotPositive) -> QuantizeError {

@@ -163,8 +163,8 @@ fn the_factor_is_that_of_the_inverse() {
         assert_eq!(factor.damping(), DAMPING);
         let inverse = inverse(&damped(&hessian, DAMPING));
         let largest = (0..columns).map(|i| inverse[i][i]).fold(0.0, f64::max);
-        for (i, inverse) in inverse.iter().enumerate() {
-            for (j, &expected) in inverse.iter().enumerate().skip(i) {
+        for (i, of_row) in inverse.iter().enumerate() {
+            for (j, expected) in of_row.iter().enumerate().skip(i) {
                 // (Uᵀ U)[i][j], where U[k][i] is entry i - k of row k.
                 let products = (0..=i).map(|k| factor.row(k)[i - k] * factor.row(k)[j - k]);
                 let error = (products.sum::<f64>() - expected).abs();
@@ -183,8 +183,8 @@ fn by_the_book<Q: ColumnQuantizer>(row: &[f32], hessian: &Hessian, quantizer: &m
     for column in 0..weights.len() {
         let value = quantizer.quantize(column, &weights[column..]);
         let error = (weights[column] - value) / inverse[column][column];
-        for later in column..weights.len() {
-            weights[later] -= error * inverse[column][later];
+        for (weight, entry) in weights.iter_mut().zip(&inverse[column]).skip(column) {
+            *weight -= error * entry;
         }
         let eliminated = inverse[column].clone();
         for row in &mut inverse {
@@ -372,10 +372,7 @@ fn texts(texts: &[&str]) -> CalibrationSamples {
 }
 
 fn calibration(samples: CalibrationSamples) -> GptqCalibration {
-    GptqCalibration {
-        samples,
-        threads: 2,
-    }
+    GptqCalibration::new(samples, 2)
 }
 
 fn convert(
@@ -496,10 +493,7 @@ fn the_result_depends_on_the_samples_alone() {
     let recipe = Recipe::new(Method::WeightOnly).with_gptq(true);
     convert(&source, &recipe, &calibration(texts(&TEXTS)), "two").unwrap();
     for threads in [1, 5] {
-        let calibration = GptqCalibration {
-            samples: texts(&TEXTS),
-            threads,
-        };
+        let calibration = GptqCalibration::new(texts(&TEXTS), threads);
         let name = threads.to_string();
         convert(&source, &recipe, &calibration, &name).unwrap();
         assert_eq!(weights_of(&source, &name), weights_of(&source, "two"));
@@ -520,6 +514,63 @@ fn the_result_depends_on_the_samples_alone() {
     let one = calibration(texts(&TEXTS[..1]));
     convert(&source, &recipe, &one, "one").unwrap();
     assert_ne!(weights_of(&source, "one"), weights_of(&source, "two"));
+}
+
+/// Converts to `out` and returns what progress was told; panics at the first step that is about `stop`.
+fn steps(source: &Source, calibration: &GptqCalibration, stop: &str) -> Vec<String> {
+    let recipe = Recipe::new(Method::WeightOnly).with_gptq(true);
+    let mut told = Vec::new();
+    let mut tell = |_: usize, _: usize, what: &str| {
+        assert!(!what.starts_with(stop), "interrupted");
+        told.push(what.to_owned());
+    };
+    let (source, out) = (&source.directory, source.out("out"));
+    quantize_model_with_gptq(source, &recipe, calibration, out, false, &mut tell).unwrap();
+    told
+}
+
+#[test]
+fn an_interrupted_run_goes_on_after_the_last_finished_layers() {
+    let source = source(TinyBert::f32());
+    let whole = calibration(texts(&TEXTS));
+    let recipe = Recipe::new(Method::WeightOnly).with_gptq(true);
+    convert(&source, &recipe, &whole, "whole").unwrap();
+    let finished = source.out("out.partial");
+    assert_eq!(GptqCalibration::path_beside(&source.out("out")), finished);
+    // A layer a pass.
+    let by_layer = GptqCalibration {
+        hessian_bytes: 0,
+        finished_layers: Some(finished),
+        ..whole
+    };
+    let interrupted = std::panic::catch_unwind(|| steps(&source, &by_layer, "GPTQ, pass 2 of 2"));
+    assert!(interrupted.is_err());
+    assert_eq!(source.siblings(), ["out.partial", "whole"]);
+
+    // Of other texts, or another recipe, nothing can be used.
+    let others = GptqCalibration {
+        samples: texts(&TEXTS[1..]),
+        ..by_layer.clone()
+    };
+    let refused = convert(&source, &recipe, &others, "out")
+        .unwrap_err()
+        .to_string();
+    let expected = "out.partial/pass-1: expected layers of the same model, recipe and calibration samples, found those of others";
+    assert!(refused.contains(expected), "{refused}");
+    let proof = recipe.with_saturation_proof(true);
+    let refused = convert(&source, &proof, &by_layer, "out")
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains(expected), "{refused}");
+    assert_eq!(source.siblings(), ["out.partial", "whole"]);
+
+    let told = steps(&source, &by_layer, "GPTQ, pass 1 of 2");
+    assert!(
+        told.iter()
+            .any(|what| what == "GPTQ, pass 2 of 2: 5 of 5 samples")
+    );
+    assert_eq!(weights_of(&source, "out"), weights_of(&source, "whole"));
+    assert_eq!(source.siblings(), ["out", "whole"]);
 }
 
 #[test]
@@ -582,10 +633,7 @@ fn what_gptq_cannot_do_is_refused_and_leaves_nothing() {
     gptq: expected at least one calibration text, found none
       hint: a few hundred texts like those that the model will see
     ");
-    let none = GptqCalibration {
-        samples: texts(&TEXTS),
-        threads: 0,
-    };
+    let none = GptqCalibration::new(texts(&TEXTS), 0);
     insta::assert_snapshot!(text(convert(&good, &recipe, &none, "out")), @"threads: expected at least 1 that can be started, found 0");
     assert_eq!(good.siblings(), [""; 0]);
 

@@ -181,6 +181,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, line: *const u8) {
+        // SAFETY: the token; a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
+    }
+
+    #[inline(always)]
     fn store_i16(self, value: Self::I32, to: &mut [i16; LANES]) {
         // SAFETY: the token.
         unsafe {
