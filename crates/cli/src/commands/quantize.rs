@@ -18,7 +18,7 @@ use fewbit::{
     TensorAction, quantize_model, quantize_model_with_gptq, threads,
 };
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What `--dry-run --json` prints.
 #[derive(Serialize)]
