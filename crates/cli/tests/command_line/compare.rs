@@ -134,7 +134,7 @@ fn the_table_fits_and_says_what_its_columns_are() {
         "8 texts of 4 scored pairs",
         "Spearman        100 x ",
         "tokenization included; 8 texts (fewer than 20 are too few to rely on)",
-        "weight-only, nf4 and fp4 are small, not fast",
+        "nf4 and fp4 are small, not fast",
     ] {
         assert!(outcome.stdout.contains(part), "{part}: {}", outcome.stdout);
     }
