@@ -196,10 +196,16 @@ fn notes(comparison: &Comparison) -> Vec<String> {
         _ => notes.push("dynamic and static compute in int8.".to_owned()),
     }
     if has(&[WeightOnly]) {
-        notes.push("weight-only computes in integers, too, with activations of 12 bits instead of 8.".to_owned());
+        notes.push(
+            "weight-only computes in integers, too, with activations of 12 bits instead of 8."
+                .to_owned(),
+        );
     }
     if has(&[Nf4, Fp4]) {
-        notes.push("nf4 and fp4 are small, not fast: their weights become floats again to compute with.".to_owned());
+        notes.push(
+            "nf4 and fp4 are small, not fast: their weights become floats again to compute with."
+                .to_owned(),
+        );
     }
     notes
 }
