@@ -12,7 +12,7 @@ pub enum RowScale {
     /// The row's own range, at run time (dynamic quantization).
     PerToken(ActivationScheme),
     /// The row's own range, at run time, in affine codes of twelve bits
-    /// ([`TWELVE_BIT_CODES`](fewbit_numerics::activation::TWELVE_BIT_CODES)).
+    /// ([`TWELVE_BIT_CODES`]).
     PerTokenTwelveBit,
     /// One for all rows, known beforehand (static quantization); the zero point is in 0..=255.
     Static(AffineParameters),
