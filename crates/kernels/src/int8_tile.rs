@@ -26,15 +26,6 @@ pub(crate) enum LineOrder {
 }
 
 impl LineOrder {
-    /// Where column `column` of the group of output `lane` lies.
-    #[inline(always)]
-    pub(crate) fn place(self, lane: usize, column: usize) -> usize {
-        match self {
-            LineOrder::Fours => lane * INT8_GROUP + column,
-            LineOrder::Pairs => column / 2 * (INT8_LINE / 2) + lane * 2 + column % 2,
-        }
-    }
-
     /// Puts a line of [`LineOrder::Fours`] in this order.
     #[inline(always)]
     pub(crate) fn arrange(self, line: &mut [i8; INT8_LINE]) {

@@ -5,7 +5,7 @@ use fewbit_numerics::saturation::saturating_pairs;
 
 use crate::aligned::AlignedVec;
 use crate::generic::int8_panels::Int8Panels;
-use crate::int8_tile::{INT8_GROUP, PanelLayout};
+use crate::int8_tile::{INT8_GROUP, INT8_LINE, PanelLayout};
 use crate::kernels::Kernels;
 use crate::panels::{assert_shape, padded_elements};
 use crate::simd::LANES;
@@ -68,7 +68,10 @@ impl PackedInt8 {
             Some(proof)
                 if activations == ActivationBits::Eight
                     && in_features > 0
-                    && saturating_pairs(codes, in_features) == 0 =>
+                    // Most weights are known not to be proof after a few rows.
+                    && codes
+                        .chunks_exact(in_features)
+                        .all(|row| saturating_pairs(row, in_features) == 0) =>
             {
                 proof.layout
             }
@@ -79,15 +82,32 @@ impl PackedInt8 {
         let mut padded_scales = AlignedVec::zeroed(padded_elements(out_features, 1));
         padded_scales[..out_features].copy_from_slice(scales);
         let mut row_sums = vec![0; padded_scales.len()];
-        for row in 0..out_features {
-            let codes = &codes[row * in_features..][..in_features];
-            row_sums[row] = codes.iter().map(|&code| i32::from(code)).sum();
-            let lane = row % LANES;
-            for (group, codes) in codes.chunks(INT8_GROUP).enumerate() {
-                let line = layout.line(row_sums.len(), groups, row - lane, group);
-                for (column, &code) in codes.iter().enumerate() {
-                    packed[line + layout.order.place(lane, column)] = code;
+        // Sixteen rows are read side by side, so that each line is written once and whole.
+        for first in (0..out_features).step_by(LANES) {
+            let mut rows: [&[i8]; LANES] = [&[]; LANES];
+            let present = (first..out_features)
+                .zip(&mut rows)
+                .zip(&mut row_sums[first..]);
+            for ((row, codes_of_row), sum) in present {
+                *codes_of_row = &codes[row * in_features..][..in_features];
+                *sum = codes_of_row.iter().map(|&code| i32::from(code)).sum();
+            }
+            let whole_groups = rows.map(|row| row.as_chunks::<INT8_GROUP>().0);
+            let last_columns = rows.map(|row| row.as_chunks::<INT8_GROUP>().1);
+            let line_start = |group| layout.line(row_sums.len(), groups, first, group);
+            let start = line_start(0);
+            let stride = line_start(1) - start;
+            for group in 0..groups {
+                let (lines, _) = packed[start + group * stride..].as_chunks_mut::<INT8_LINE>();
+                let line = &mut lines[0];
+                let fours = line.as_chunks_mut::<INT8_GROUP>().0.iter_mut();
+                for ((codes, whole), last) in fours.zip(&whole_groups).zip(&last_columns) {
+                    match whole.get(group) {
+                        Some(group) => *codes = *group,
+                        None => codes[..last.len()].copy_from_slice(last),
+                    }
                 }
+                layout.order.arrange(line);
             }
         }
         Self {
