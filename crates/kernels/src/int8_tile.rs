@@ -147,7 +147,7 @@ pub(crate) trait Int8Tile: Copy {
     const ACTIVATION_OFFSET: i32 = 0;
 
     /// Whether an activation is an i16, so that one product takes codes of sixteen bits.
-    const WIDE: bool = false;
+    const WIDE: bool = size_of::<Self::Activation>() == size_of::<i16>();
 
     /// The token.
     ///

@@ -6,6 +6,9 @@ use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use crate::int8_tile::INT8_GROUP;
 use crate::panels::assert_shape;
 
+/// Rows of bytes that a row of codes of more than 8 bits is: the high ones, then the low ones.
+pub(crate) const PLANES: usize = 2;
+
 /// Where the scale and the zero point of a row of activations come from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RowScale {
@@ -38,7 +41,7 @@ impl RowScale {
     pub(crate) fn planes(self) -> usize {
         match self {
             RowScale::PerToken(_) | RowScale::Static(_) => 1,
-            RowScale::PerTokenTwelveBit => 2,
+            RowScale::PerTokenTwelveBit => PLANES,
         }
     }
 }
@@ -60,25 +63,14 @@ impl QuantizedRows {
         zero_points: Vec<i32>,
         columns: usize,
     ) -> Self {
-        let rows = scales.len();
-        assert_shape("codes", codes.len(), rows, columns);
-        assert_eq!(zero_points.len(), rows, "zero points: one for each row");
-        assert!(
-            zero_points.iter().all(|zero| (0..=255).contains(zero)),
-            "zero points are in 0..=255"
-        );
-        let mut quantized = Self::new();
-        quantized.resize(rows, columns, 1);
-        for row in 0..rows {
+        let parameters = (scales, zero_points);
+        let mut quantized = Self::of_shape(codes.len(), columns, parameters, CodeRange::UINT8, 1);
+        for row in 0..quantized.rows {
             quantized
                 .row_mut(row)
                 .copy_from_slice(&codes[row * columns..][..columns]);
         }
-        Self {
-            scales,
-            zero_points,
-            ..quantized
-        }
+        quantized
     }
 
     /// [`QuantizedRows::from_parts`] with codes of twelve bits.
@@ -92,25 +84,42 @@ impl QuantizedRows {
         zero_points: Vec<i32>,
         columns: usize,
     ) -> Self {
-        let rows = scales.len();
-        assert_shape("codes", codes.len(), rows, columns);
-        assert_eq!(zero_points.len(), rows, "zero points: one for each row");
         let CodeRange { min, max } = TWELVE_BIT_CODES;
-        let mut all = codes.iter().map(|&code| i32::from(code));
         assert!(
-            all.all(|code| (min..=max).contains(&code))
-                && zero_points.iter().all(|zero| (min..=max).contains(zero)),
-            "codes and zero points are in 0..=4095"
+            codes.iter().all(|&code| (min..=max).contains(&code.into())),
+            "codes are in {min}..={max}"
         );
-        let mut quantized = Self::new();
-        quantized.resize(rows, columns, 2);
-        for row in 0..rows {
+        let parameters = (scales, zero_points);
+        let mut quantized =
+            Self::of_shape(codes.len(), columns, parameters, TWELVE_BIT_CODES, PLANES);
+        for row in 0..quantized.rows {
             let (high, low) = quantized.planes_mut(row);
             let codes = &codes[row * columns..][..columns];
             for ((high, low), code) in high.iter_mut().zip(low).zip(codes) {
                 [*low, *high] = code.to_le_bytes();
             }
         }
+        quantized
+    }
+
+    /// Room for `length` codes of `planes` bytes, with scales and zero points, which are in the range `codes`.
+    fn of_shape(
+        length: usize,
+        columns: usize,
+        (scales, zero_points): (Vec<f32>, Vec<i32>),
+        codes: CodeRange,
+        planes: usize,
+    ) -> Self {
+        let rows = scales.len();
+        assert_shape("codes", length, rows, columns);
+        assert_eq!(zero_points.len(), rows, "zero points: one for each row");
+        let CodeRange { min, max } = codes;
+        assert!(
+            zero_points.iter().all(|zero| (min..=max).contains(zero)),
+            "zero points are in {min}..={max}"
+        );
+        let mut quantized = Self::new();
+        quantized.resize(rows, columns, planes);
         Self {
             scales,
             zero_points,
@@ -160,10 +169,10 @@ impl QuantizedRows {
         &mut self.codes[row * self.stride..][..self.columns]
     }
 
-    /// High and low bytes of the codes of one row (columns) of twelve bits.
+    /// High and low bytes of the codes of one row (columns) of more than 8 bits.
     pub(crate) fn planes_mut(&mut self, row: usize) -> (&mut [u8], &mut [u8]) {
-        assert_eq!(self.planes, 2, "codes of twelve bits");
-        let planes = &mut self.codes[2 * row * self.stride..][..2 * self.stride];
+        assert_eq!(self.planes, PLANES, "codes of more than 8 bits");
+        let planes = &mut self.codes[PLANES * row * self.stride..][..PLANES * self.stride];
         let (high, low) = planes.split_at_mut(self.stride);
         (&mut high[..self.columns], &mut low[..self.columns])
     }

@@ -34,7 +34,7 @@ pub struct Workspace {
     pub(crate) key_scales_of_rows: Scratch,
     /// Keys and values of a sequence whose queries come in one call.
     pub(crate) sequence: QuantizedSequence,
-    /// Powers of the softmax of one block of queries, as codes.
+    /// Powers of the softmax of one block of queries, as codes of sixteen bits.
     pub(crate) powers: QuantizedRows,
     /// `powers` in the form that a tile reads.
     pub(crate) power_activations: Scratch,

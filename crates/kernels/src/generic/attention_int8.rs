@@ -11,16 +11,13 @@ use crate::generic::exponential::exp2_of_codes;
 use crate::generic::int8_panels::{FinishTile, FinishedTile, Int8Rows, multiply_panels};
 use crate::generic::vector::{lane_maxima, lane_sums};
 use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Tile};
-use crate::quantized_rows::QuantizedRows;
+use crate::quantized_rows::{PLANES, QuantizedRows};
 use crate::quantized_sequence::QuantizedSequence;
 use crate::simd::{LANES, Simd};
 use crate::workspace::Workspace;
 
 /// Queries that are handled together: one for each lane, so that what is left of a row at its end is reduced for all of them at once.
 const QUERY_BLOCK: usize = LANES;
-
-/// A power of the softmax is a code of sixteen bits: where the tile takes bytes, a row of high bytes and one of low bytes.
-const PLANES: usize = 2;
 
 /// log2 of the code of the greatest power, 65000: the polynomial may exceed it by one part in a thousand and stay below 2^16.
 const LOG2_GREATEST: f32 = 15.988_152;
@@ -129,7 +126,7 @@ pub(crate) fn attend<S: Simd, T: Int8Tile>(
                 (&*power_activations.slice(length), sizes.tokens)
             } else {
                 let powers = &mut workspace.powers;
-                powers.resize(PLANES * count, sizes.tokens, 1);
+                powers.resize(count, sizes.tokens, PLANES);
                 exponents.store_planes(s, powers);
                 t.activations(powers, power_activations)
             };
@@ -262,13 +259,11 @@ impl<S: Simd> Exponents<'_, S> {
         }
     }
 
-    /// Writes the powers of each query to the rows `2 * query` (high bytes) and `2 * query + 1` (low bytes) of `powers`.
+    /// Writes the powers of each query to a row of `powers`.
     #[inline(always)]
     fn store_planes(&mut self, s: S, powers: &mut QuantizedRows) {
-        let stride = powers.stride;
         for query in 0..self.count {
-            let planes = &mut powers.codes[PLANES * query * stride..][..PLANES * stride];
-            let (high, low) = planes.split_at_mut(stride);
+            let (high, low) = powers.planes_mut(query);
             let mut row = PlaneRows {
                 high: high.as_chunks_mut().0,
                 low: low.as_chunks_mut().0,

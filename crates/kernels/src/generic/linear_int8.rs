@@ -8,7 +8,7 @@ use crate::generic::int8_panels::{FinishTile, FinishedTile, Int8Rows, multiply_p
 use crate::generic::quantize_rows::Encoder;
 use crate::int8_tile::{Int8Accumulators, Int8Tile};
 use crate::packed_int8::PackedInt8;
-use crate::quantized_rows::QuantizedRows;
+use crate::quantized_rows::{PLANES, QuantizedRows};
 use crate::row_operations::{Activation, EpilogueKind};
 use crate::simd::{LANES, Simd};
 
@@ -283,8 +283,8 @@ impl<S: Simd, F: Finish<S>> FinishTile<S> for Dequantize<'_, F> {
             let sums = tile.row::<VECTORS>(self.planes * index);
             for vector in 0..VECTORS {
                 let (mut sums, of_weights) = (s.load_i32(&sums[vector]), sums_of_weights[vector]);
-                if self.planes == 2 {
-                    let low = tile.row::<VECTORS>(2 * index + 1);
+                if self.planes == PLANES {
+                    let low = tile.row::<VECTORS>(PLANES * index + 1);
                     let high = s.mul_i32(sums, s.splat_i32(256));
                     sums = s.add_i32(high, s.load_i32(&low[vector]));
                 }

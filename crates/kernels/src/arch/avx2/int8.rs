@@ -7,14 +7,14 @@ use crate::aligned::Scratch;
 use crate::int8_tile::{
     INT8_GROUP, INT8_LINE, Int8Accumulators, Int8Operands, Int8Tile, LineOrder, PanelLayout,
 };
-use crate::quantized_rows::QuantizedRows;
+use crate::quantized_rows::{PLANES, QuantizedRows};
 use crate::simd::{LANES, Simd};
 
 /// Outputs of one register of sums.
-const OUTPUTS: usize = 8;
+pub(super) const OUTPUTS: usize = 8;
 
 /// Registers of a vector of sixteen outputs: with six rows, sums, weights, an activation and a product fill the sixteen registers.
-const REGISTERS: usize = LANES / OUTPUTS;
+pub(super) const REGISTERS: usize = LANES / OUTPUTS;
 
 impl Int8Tile for Avx2 {
     /// Widened once a call, so that the tile broadcasts pairs.
@@ -27,8 +27,6 @@ impl Int8Tile for Avx2 {
     };
 
     const VECTORS: usize = 1;
-
-    const WIDE: bool = true;
 
     const ROW_BYTES: usize = 256 << 10;
 
@@ -45,8 +43,8 @@ impl Int8Tile for Avx2 {
     #[inline(always)]
     fn activations<'a>(self, x: &'a QuantizedRows, scratch: &'a mut Scratch) -> (&'a [i16], usize) {
         let widened = scratch.slice::<i16>(x.codes.len() / x.planes.max(1));
-        if x.planes == 2 {
-            let planes = x.codes.chunks_exact(2 * x.stride.max(1));
+        if x.planes == PLANES {
+            let planes = x.codes.chunks_exact(PLANES * x.stride.max(1));
             for (widened, planes) in widened.chunks_exact_mut(x.stride.max(1)).zip(planes) {
                 let (high, low) = planes.split_at(x.stride);
                 for ((widened, &high), &low) in widened.iter_mut().zip(high).zip(low) {
@@ -141,11 +139,25 @@ unsafe fn tile<const ROWS: usize>(
             activations = activations.wrapping_add(2);
             weights = weights.wrapping_add(INT8_LINE / 2);
         }
-        for (sums, line) in sums.iter().zip(accumulators.0.iter_mut()) {
-            let line = line[0].as_mut_ptr();
-            for (register, &sum) in sums.iter().enumerate() {
-                _mm256_store_si256(line.add(register * OUTPUTS).cast(), sum);
-            }
+        store_sums(&sums, accumulators);
+    }
+}
+
+/// Puts the sums of a tile where [`Int8Tile::multiply`] has them.
+///
+/// # Safety
+///
+/// The CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn store_sums<const ROWS: usize>(
+    sums: &[[__m256i; REGISTERS]; ROWS],
+    accumulators: &mut Int8Accumulators,
+) {
+    for (sums, line) in sums.iter().zip(accumulators.0.iter_mut()) {
+        let line = line[0].as_mut_ptr();
+        for (register, &sum) in sums.iter().enumerate() {
+            // SAFETY: this function's contract; the line has room for the registers, and starts at a cache line.
+            unsafe { _mm256_store_si256(line.add(register * OUTPUTS).cast(), sum) };
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::arch::x86_64::*;
 
+use super::int8::{OUTPUTS, REGISTERS, store_sums};
 use super::lanes::Avx2;
 use crate::aligned::Scratch;
 use crate::generic::linear_int8::{self, LinearInt8, Output, Requantize};
@@ -14,17 +15,11 @@ use crate::int8_tile::{
 use crate::isa::Isa;
 use crate::kernels::{Exactness, Operation, Routine, SaturationProof};
 use crate::quantized_rows::QuantizedRows;
-use crate::simd::{LANES, Simd};
+use crate::simd::Simd;
 
 /// The token of AVX2, see [`Int8Tile::assume_supported`].
 #[derive(Clone, Copy)]
 struct SaturationProofTile(());
-
-/// Outputs of one register of sums.
-const OUTPUTS: usize = 8;
-
-/// Registers of a vector of sixteen outputs.
-const REGISTERS: usize = LANES / OUTPUTS;
 
 impl Int8Tile for SaturationProofTile {
     type Activation = u8;
@@ -36,11 +31,11 @@ impl Int8Tile for SaturationProofTile {
 
     const VECTORS: usize = 1;
 
-    const ROW_BYTES: usize = 256 << 10;
+    const ROW_BYTES: usize = <Avx2 as Int8Tile>::ROW_BYTES;
 
-    const PREFETCH_DISTANCE: usize = 0;
+    const PREFETCH_DISTANCE: usize = <Avx2 as Int8Tile>::PREFETCH_DISTANCE;
 
-    const PREFETCH_TILES: usize = 1;
+    const PREFETCH_TILES: usize = <Avx2 as Int8Tile>::PREFETCH_TILES;
 
     #[inline(always)]
     unsafe fn assume_supported() -> Self {
@@ -106,12 +101,7 @@ unsafe fn tile<const ROWS: usize>(operands: Int8Operands<u8>, accumulators: &mut
             activations = activations.wrapping_add(INT8_GROUP);
             weights = weights.wrapping_add(operands.group_stride);
         }
-        for (sums, line) in sums.iter().zip(accumulators.0.iter_mut()) {
-            let line = line[0].as_mut_ptr();
-            for (register, &sum) in sums.iter().enumerate() {
-                _mm256_store_si256(line.add(register * OUTPUTS).cast(), sum);
-            }
-        }
+        store_sums(&sums, accumulators);
     }
 }
 
