@@ -193,18 +193,14 @@ impl GptqOutput for Conversion<'_> {
     fn round(
         &mut self,
         module: &GptqModule<'_>,
-        rounded: &dyn Fn(&[f32], bool) -> Int8Rows,
+        rounded: &dyn Fn(&[f32]) -> Int8Rows,
     ) -> Result<Int8Rows, QuantizeError> {
         let GptqModule {
-            index,
-            row,
-            scheme,
-            saturation_proof,
+            index, row, scheme, ..
         } = *module;
         debug!(tensor = row.tensor, action = %row.action);
         let view = self.checkpoint.require(&row.tensor)?;
-        let rounded = |weights: &[f32]| rounded(weights, saturation_proof);
-        let (outcome, rows) = gptq::quantize(&view, scheme, &rounded, &mut self.output)?;
+        let (outcome, rows) = gptq::quantize(&view, scheme, rounded, &mut self.output)?;
         self.done(index, row, &outcome);
         Ok(rows)
     }

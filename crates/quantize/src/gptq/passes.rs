@@ -23,7 +23,7 @@ pub(crate) struct GptqModule<'a> {
     /// How it is stored.
     pub(crate) scheme: CompressedScheme,
     /// Whether its codes are such that no pair of them saturates.
-    pub(crate) saturation_proof: bool,
+    saturation_proof: bool,
 }
 
 /// Weights that read the same rows, and so have one Hessian.
@@ -125,7 +125,7 @@ impl<'a> GptqPasses<'a> {
                 let rows: Vec<&PlanRow> = modules().map(|module| module.row).collect();
                 if let Some(saved) = finished.read(pass, &rows)? {
                     for (module, weight) in modules().zip(saved) {
-                        output.round(module, &|_, _| weight.clone())?;
+                        output.round(module, &|_| weight.clone())?;
                     }
                     continue;
                 }
@@ -148,7 +148,8 @@ impl<'a> GptqPasses<'a> {
                 drop(hessian);
                 debug!(site = site.name, damping = factor.damping(), "factor");
                 for module in &site.modules {
-                    let rounded = |weights: &[f32], saturation_proof| {
+                    let saturation_proof = module.saturation_proof;
+                    let rounded = |weights: &[f32]| {
                         pool.install(|| int8_rows(weights, &factor, saturation_proof))
                     };
                     rounded_now.push((module.row, output.round(module, &rounded)?));
@@ -167,11 +168,11 @@ pub(crate) trait GptqOutput {
     /// Told what is being collected.
     fn collecting(&mut self, what: &str);
 
-    /// Reads the weight of `module`, rounds it with `rounded(weights, saturation_proof)`, writes it, and returns it.
+    /// Reads the weight of `module`, rounds it with `rounded(weights)`, writes it, and returns it.
     fn round(
         &mut self,
         module: &GptqModule<'_>,
-        rounded: &dyn Fn(&[f32], bool) -> Int8Rows,
+        rounded: &dyn Fn(&[f32]) -> Int8Rows,
     ) -> Result<Int8Rows, QuantizeError>;
 }
 
