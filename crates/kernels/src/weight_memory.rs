@@ -29,7 +29,7 @@ unsafe impl Send for Chunk {}
 unsafe impl Sync for Chunk {}
 
 impl Chunk {
-    /// At least `bytes` zeros.
+    /// At least `bytes`, not initialized: what no piece is cut from never becomes memory.
     fn new(bytes: usize) -> Self {
         let layout = bytes
             .checked_next_multiple_of(LARGE_PAGE)
@@ -47,8 +47,6 @@ impl Chunk {
             let _refused =
                 unsafe { madvise(start.as_ptr().cast(), layout.size(), Advice::LinuxHugepage) };
         }
-        // SAFETY: the allocation has that size.
-        unsafe { start.write_bytes(0, layout.size()) };
         Self { start, layout }
     }
 }
@@ -97,12 +95,15 @@ impl WeightMemory {
         Self::cut(chunk, start, bytes)
     }
 
-    /// The bytes start..start + bytes of a chunk, which no other piece has.
+    /// The bytes start..start + bytes of a chunk, which no other piece has, zeroed.
     fn cut(chunk: Arc<Chunk>, start: usize, bytes: usize) -> Self {
         assert!(start + bytes <= chunk.layout.size());
+        // SAFETY: within the allocation.
+        let start = unsafe { chunk.start.add(start) };
+        // SAFETY: the allocation has these bytes, and they are this piece's alone.
+        unsafe { start.write_bytes(0, bytes) };
         Self {
-            // SAFETY: within the allocation.
-            start: unsafe { chunk.start.add(start) },
+            start,
             bytes,
             _chunk: chunk,
         }
