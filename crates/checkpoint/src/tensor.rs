@@ -2,11 +2,12 @@
 use crate::adapter::LowRankUpdate;
 use crate::{CheckpointError, CheckpointErrorKind};
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::finite::first_non_finite;
+use fewbit_numerics::finite::{first_non_finite, first_non_finite_of_bytes};
 use fewbit_numerics::half_precision::{
     bf16_bytes_to_f32, f16_bytes_to_f32, f32_bytes_to_f32, f64_bytes_to_f32,
 };
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Name, type and shape of a stored tensor, and the file that holds it.
@@ -140,7 +141,28 @@ impl<'a> TensorView<'a> {
     /// [`TensorView::read_f32_range`] of values that are used: NaN and infinity are errors that name their index.
     pub fn read_finite_range(&self, start: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
         self.read_f32_range(start, out)?;
-        match first_non_finite(out) {
+        self.refuse(start, first_non_finite(out))
+    }
+
+    /// Errors as [`TensorView::read_finite_range`] if there is a NaN or an infinity in `elements`, which are widened part by part.
+    pub fn check_finite(&self, elements: Range<usize>) -> Result<(), CheckpointError> {
+        /// 64 KiB of f32, which stay in the cache.
+        const PART: usize = 1 << 14;
+        if let (TensorData::Stored(bytes), DType::F32) = (self.data, self.info.dtype)
+            && let Some(bytes) = bytes.get(elements.start * 4..elements.end * 4)
+        {
+            return self.refuse(elements.start, first_non_finite_of_bytes(bytes));
+        }
+        let mut buffer = vec![0.0; elements.len().min(PART)];
+        for start in elements.clone().step_by(PART) {
+            self.read_finite_range(start, &mut buffer[..PART.min(elements.end - start)])?;
+        }
+        Ok(())
+    }
+
+    /// The error for `found`, counted from element `start` on.
+    fn refuse(&self, start: usize, found: Option<(usize, f32)>) -> Result<(), CheckpointError> {
+        match found {
             None => Ok(()),
             Some((offset, value)) => Err(self
                 .error(

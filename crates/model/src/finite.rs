@@ -4,11 +4,11 @@ use crate::ModelError;
 use fewbit_checkpoint::{CheckpointError, MappedTensor, TensorView};
 use fewbit_numerics::finite::first_non_finite;
 
-/// Elements of a stored tensor that are widened at a time: 64 KiB of f32, which stay in the cache.
-const SLICE_ELEMENTS: usize = 1 << 14;
-
-/// A tensor of more elements is let go slice by slice while it is checked, as it might be the largest part of the model.
+/// A tensor of more elements is let go part by part while it is checked, as it might be the largest part of the model.
 const LARGE_TENSOR_ELEMENTS: usize = 1 << 22;
+
+/// Elements of a large tensor that are let go at a time.
+const PART_ELEMENTS: usize = 1 << 18;
 
 /// Errors at the first NaN or infinity of a stored float tensor that is kept as it is stored; `mapped` is the same tensor.
 pub(crate) fn check_tensor(
@@ -16,15 +16,14 @@ pub(crate) fn check_tensor(
     mapped: Option<&MappedTensor>,
 ) -> Result<(), CheckpointError> {
     let elements = view.element_count();
-    let large = mapped.filter(|_| elements > LARGE_TENSOR_ELEMENTS);
+    let Some(mapped) = mapped.filter(|_| elements > LARGE_TENSOR_ELEMENTS) else {
+        return view.check_finite(0..elements);
+    };
     let width = view.info.dtype.bytes();
-    let mut buffer = vec![0.0; elements.min(SLICE_ELEMENTS)];
-    for start in (0..elements).step_by(SLICE_ELEMENTS) {
-        let values = &mut buffer[..SLICE_ELEMENTS.min(elements - start)];
-        view.read_finite_range(start, values)?;
-        if let Some(mapped) = large {
-            mapped.release(start * width..(start + values.len()) * width);
-        }
+    for start in (0..elements).step_by(PART_ELEMENTS) {
+        let end = elements.min(start + PART_ELEMENTS);
+        view.check_finite(start..end)?;
+        mapped.release(start * width..end * width);
     }
     Ok(())
 }
