@@ -13,6 +13,7 @@ use fewbit_numerics::half_precision::{
 };
 use fewbit_numerics::rows::dequantize_groups;
 use std::borrow::Cow;
+use zerocopy::FromBytes;
 
 /// A (out, in) weight. Codes and packed bytes are row-major over that shape; all scales are finite.
 #[derive(Debug, Clone)]
@@ -268,7 +269,8 @@ pub(crate) fn read_finite(view: &TensorView<'_>) -> Result<Vec<f32>, CheckpointE
 }
 
 /// The bytes of an I8 tensor as codes.
-pub(crate) fn read_codes(view: &TensorView<'_>) -> Result<Vec<i8>, CheckpointError> {
+pub(crate) fn read_codes<'a>(view: &TensorView<'a>) -> Result<Cow<'a, [i8]>, CheckpointError> {
     let bytes = view.stored_bytes()?;
-    Ok(bytes.iter().map(|&byte| byte.cast_signed()).collect())
+    let codes = <[i8]>::ref_from_bytes(bytes).expect("a byte is a code");
+    Ok(Cow::Borrowed(codes))
 }

@@ -175,7 +175,7 @@ fn read_eight_bit<'a>(
         .map(llm_int8_scale)
         .collect();
     Ok(StoredWeight::WeightOnly {
-        codes: Cow::Owned(read_codes(&weight)?),
+        codes: read_codes(&weight)?,
         scales,
         group_size: shape[1],
         bits: 8,

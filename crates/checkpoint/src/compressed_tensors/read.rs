@@ -79,7 +79,7 @@ fn read_int_quantized<'a>(
     weight.expect_shape(&shape)?;
     expect_no_zero_points(checkpoint, module)?;
     let scales = read_scales(checkpoint, group, module, shape)?;
-    let codes = Cow::Owned(read_codes(&weight)?);
+    let codes = read_codes(&weight)?;
     let activations = match group.activations {
         None => {
             return Ok(StoredWeight::WeightOnly {
