@@ -19,7 +19,7 @@ use settings::Settings;
 use std::path::{Path, PathBuf};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy};
-use tokenizers::{PostProcessor, Tokenizer};
+use tokenizers::{Model, PostProcessor, Tokenizer};
 
 /// A tokenizer that belongs to a model and cuts at its limit.
 #[derive(Debug, Clone)]
@@ -181,6 +181,9 @@ fn quote(text: &str) -> String {
 
 /// Says so if tokens have ids outside the model's word embedding table. Only a text that has one of them cannot be run.
 fn warn_of_tokens_without_row(file: &Path, tokenizer: &Tokenizer, spec: &EncoderSpec) {
+    if every_id_is_below(spec.vocab_size, tokenizer) {
+        return;
+    }
     let vocabulary = tokenizer.get_vocab(true);
     let outside = vocabulary
         .values()
@@ -194,6 +197,16 @@ fn warn_of_tokens_without_row(file: &Path, tokenizer: &Tokenizer, spec: &Encoder
             spec.vocab_size
         );
     }
+}
+
+/// Whether all tokens surely have ids below `limit`: the tokens of the model are as many as those ids, from 0 on, that have one.
+/// (A copy of the vocabulary would tell for certain, and take longer than reading it.)
+fn every_id_is_below(limit: usize, tokenizer: &Tokenizer) -> bool {
+    let (model, added) = (tokenizer.get_model(), tokenizer.get_added_vocabulary());
+    let tokens = model.get_vocab_size();
+    tokens <= limit
+        && (0..tokens).all(|id| u32::try_from(id).is_ok_and(|id| model.id_to_token(id).is_some()))
+        && added.get_vocab().values().all(|&id| (id as usize) < limit)
 }
 
 /// Runs every part of the tokenizer on texts with and without words. The ids that its last step adds to every text, and the types,
@@ -245,5 +258,36 @@ fn foreign(file: &Path, expected: &str, found: u32, token: &str) -> ModelError {
         message: format!("expected {expected}, found {found} for token `{token}`"),
         hint: "tokenizer and weights belong to different models, or tokens were added without resizing the embeddings"
             .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenizers::AddedToken;
+    use tokenizers::models::wordpiece::WordPiece;
+
+    fn tokenizer(ids: &[u32]) -> Tokenizer {
+        let vocabulary: Vec<String> = ids
+            .iter()
+            .map(|id| format!(r#""token {id}": {id}"#))
+            .collect();
+        let model: WordPiece = serde_json::from_str(&format!(
+            r#"{{"unk_token": "", "continuing_subword_prefix": "", "max_input_chars_per_word": 9, "vocab": {{{}}}}}"#,
+            vocabulary.join(",")
+        ))
+        .expect("a model");
+        Tokenizer::new(model)
+    }
+
+    #[test]
+    fn ids_outside_the_table_are_noticed_wherever_they_come_from() {
+        assert!(every_id_is_below(3, &tokenizer(&[2, 0, 1])));
+        assert!(!every_id_is_below(2, &tokenizer(&[2, 0, 1])));
+        assert!(!every_id_is_below(5, &tokenizer(&[0, 1, 7])));
+        let mut with_added = tokenizer(&[0, 1, 2]);
+        with_added.add_tokens(&[AddedToken::from("new", false)]);
+        assert!(every_id_is_below(4, &with_added));
+        assert!(!every_id_is_below(3, &with_added));
     }
 }

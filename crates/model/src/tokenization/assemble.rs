@@ -8,7 +8,6 @@ use super::settings::Settings;
 use super::special_tokens::SpecialTokens;
 use super::stored::{StoredModelSettings, StoredSettings, StoredVocabulary};
 use crate::ModelError;
-use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -57,7 +56,8 @@ fn stored(
     settings: &Settings,
 ) -> Result<Assembled, ModelError> {
     let bytes = std::fs::read(file).map_err(|error| malformed(file, &error))?;
-    let head: StoredSettings = parse(file, &bytes)?;
+    let head: StoredSettings =
+        serde_json::from_slice(&bytes).map_err(|error| malformed(file, &error))?;
     let padding = head
         .padding
         .as_ref()
@@ -72,7 +72,8 @@ fn stored(
             tokenizer
         }
         _ => {
-            let StoredVocabulary { model, normalizer } = parse(file, &bytes)?;
+            let StoredVocabulary { model, normalizer } =
+                StoredVocabulary::read(&bytes, class).map_err(|error| malformed(file, &error))?;
             let builder = Builder {
                 class,
                 settings,
@@ -193,10 +194,6 @@ fn refuse_other_sources(settings: &Settings) -> Result<(), ModelError> {
         ));
     }
     Ok(())
-}
-
-fn parse<'a, T: Deserialize<'a>>(file: &Path, bytes: &'a [u8]) -> Result<T, ModelError> {
-    serde_json::from_slice(bytes).map_err(|error| malformed(file, &error))
 }
 
 fn existing(directory: &Path, name: &str, expected: &str) -> Result<PathBuf, ModelError> {
