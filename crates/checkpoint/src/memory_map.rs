@@ -1,4 +1,7 @@
 //! Read-only mapping of a file into memory: the only unsafe code of this crate.
+//!
+//! A page that is touched belongs to the process until it is released, and sixteen pages around it do as well. Where few and scattered
+//! bytes are wanted, reading them from the file is cheaper: they pass through the system's cache, which belongs to nobody.
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -9,6 +12,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct MappedFile {
     map: memmap2::Mmap,
+    /// The same file: it stays what was mapped, even if another one takes its name.
+    file: File,
 }
 
 impl MappedFile {
@@ -25,12 +30,25 @@ impl MappedFile {
         // itself, the Hub cache and the safetensors writers replace files by renaming, which leaves a mapping intact.
         // Every byte pattern is a valid `u8`, and everything that is read is validated as untrusted data.
         let map = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(MappedFile { map })
+        Ok(MappedFile { map, file })
     }
 
     /// The bytes of the file.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// Copies the bytes from `start` on, which are within the file, to `out` without keeping their pages in memory.
+    fn read(&self, start: usize, out: &mut [u8]) {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::FileExt;
+            if self.file.read_exact_at(out, start as u64).is_ok() {
+                return;
+            }
+        }
+        // Without such a read, or where one fails, the mapping has the bytes.
+        out.copy_from_slice(&self.map[start..start + out.len()]);
     }
 
     /// Advises the operating system to forget the pages of `range`, which is within the file. Reading them again is right, only slow.
@@ -67,6 +85,16 @@ impl MappedTensor {
     /// Little-endian, as stored; not aligned to anything.
     pub fn bytes(&self) -> &[u8] {
         &self.file.bytes()[self.range.clone()]
+    }
+
+    /// Copies the bytes from `start` on to `out`. Unlike a look at [`MappedTensor::bytes`], this leaves no pages in the memory of
+    /// the process.
+    ///
+    /// # Panics
+    /// If they are not within the tensor.
+    pub fn read(&self, start: usize, out: &mut [u8]) {
+        assert!(start <= self.range.len() && out.len() <= self.range.len() - start);
+        self.file.read(self.range.start + start, out);
     }
 
     /// Says that the bytes `part` of the tensor need not stay in memory. Reading them again is right, only slower.

@@ -2,7 +2,9 @@
 
 use fewbit_checkpoint::{CheckpointError, MappedTensor, StoredWeight};
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f16_bytes_to_f32, f64_bytes_to_f32};
+use fewbit_numerics::half_precision::{
+    bf16_bytes_to_f32, f16_bytes_to_f32, f32_bytes_to_f32, f64_bytes_to_f32,
+};
 
 /// A table (rows, columns) of which single rows are read.
 pub(crate) struct EmbeddingTable {
@@ -13,7 +15,8 @@ pub(crate) struct EmbeddingTable {
 enum Storage {
     /// (rows, columns)
     F32(Vec<f32>),
-    /// (rows, columns) of floats, where the checkpoint has them: only rows that are looked up come into memory.
+    /// (rows, columns) of floats, where the checkpoint has them. Rows of a table that is not small are read from the file, as words
+    /// are scattered: by the mapping, a few thousand of them would bring the whole table into memory.
     Mapped { dtype: DType, table: MappedTensor },
     /// `codes` (rows, columns), `scales` (rows, columns / group_size)
     Int8 {
@@ -21,6 +24,22 @@ enum Storage {
         scales: Vec<f32>,
         group_size: usize,
     },
+}
+
+/// A table of no more bytes stays in memory once it is used.
+const SMALL_TABLE_BYTES: usize = 4 << 20;
+
+/// Bytes that are read from a file at a time: a multiple of every width.
+const READ_BYTES: usize = 4 << 10;
+
+/// Widens stored floats.
+fn widen(bytes: &[u8], dtype: DType, out: &mut [f32]) {
+    match dtype {
+        DType::F16 => f16_bytes_to_f32(bytes, out),
+        DType::BF16 => bf16_bytes_to_f32(bytes, out),
+        DType::F64 => f64_bytes_to_f32(bytes, out),
+        _ => f32_bytes_to_f32(bytes, out),
+    }
 }
 
 impl EmbeddingTable {
@@ -70,16 +89,16 @@ impl EmbeddingTable {
             Storage::F32(values) => out.copy_from_slice(&values[range]),
             Storage::Mapped { dtype, table } => {
                 let width = dtype.bytes();
-                let bytes = &table.bytes()[range.start * width..range.end * width];
-                match dtype {
-                    DType::F16 => f16_bytes_to_f32(bytes, out),
-                    DType::BF16 => bf16_bytes_to_f32(bytes, out),
-                    DType::F64 => f64_bytes_to_f32(bytes, out),
-                    _ => {
-                        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                            *out = f32::from_le_bytes(*bytes);
-                        }
-                    }
+                let start = range.start * width;
+                if table.bytes().len() <= SMALL_TABLE_BYTES {
+                    widen(&table.bytes()[start..range.end * width], *dtype, out);
+                    return;
+                }
+                let mut buffer = [0; READ_BYTES];
+                for (part, out) in out.chunks_mut(READ_BYTES / width).enumerate() {
+                    let bytes = &mut buffer[..out.len() * width];
+                    table.read(start + part * READ_BYTES, bytes);
+                    widen(bytes, *dtype, out);
                 }
             }
             Storage::Int8 {
@@ -107,6 +126,69 @@ impl EmbeddingTable {
             Storage::F32(values) => size_of_val(values.as_slice()),
             Storage::Mapped { table, .. } => table.bytes().len(),
             Storage::Int8 { codes, scales, .. } => codes.len() + size_of_val(scales.as_slice()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fewbit_checkpoint::Checkpoint;
+    use safetensors::{Dtype, View, tensor::TensorView};
+    use std::collections::HashMap;
+
+    /// A row takes more than one read, and the last of them is short.
+    const COLUMNS: usize = 3 * READ_BYTES / 2 + 1;
+
+    #[test]
+    fn rows_read_from_the_file_are_those_of_the_mapping() {
+        let rows = SMALL_TABLE_BYTES / (2 * COLUMNS) + 1;
+        let types = [
+            (Dtype::F16, 2),
+            (Dtype::BF16, 2),
+            (Dtype::F32, 4),
+            (Dtype::F64, 8),
+        ];
+        for (dtype, width) in types {
+            for rows in [3, rows] {
+                let directory = tempfile::tempdir().expect("a directory");
+                // The upper byte keeps all values finite.
+                let bytes: Vec<u8> = (0..rows * COLUMNS * width)
+                    .map(|i| {
+                        if i % width == width - 1 {
+                            0x3c
+                        } else {
+                            (i * 7 + i / 251) as u8
+                        }
+                    })
+                    .collect();
+                let table = TensorView::new(dtype, vec![rows, COLUMNS], &bytes).expect("a tensor");
+                assert_eq!(table.data_len() > SMALL_TABLE_BYTES, rows > 3);
+                let file = directory.path().join("model.safetensors");
+                safetensors::serialize_to_file(HashMap::from([("t.weight", table)]), None, &file)
+                    .expect("writable");
+                std::fs::write(directory.path().join("config.json"), "{}").expect("writable");
+
+                let checkpoint = Checkpoint::open(directory.path()).expect("a checkpoint");
+                let view = checkpoint.get("t.weight").expect("there");
+                let expected = view.to_f32().expect("floats");
+                let mapped = checkpoint.mapped("t.weight");
+                let table = EmbeddingTable::new(StoredWeight::Float(view), mapped, [rows, COLUMNS])
+                    .expect("a table");
+                drop(checkpoint);
+                // What takes the name of a file does not take its place.
+                std::fs::remove_file(&file).expect("removable");
+                std::fs::write(&file, "another").expect("writable");
+                let mut row = vec![f32::NAN; COLUMNS];
+                for index in [0, rows / 2, rows - 1] {
+                    table.read(index, &mut row);
+                    assert_eq!(
+                        row,
+                        expected[index * COLUMNS..][..COLUMNS],
+                        "{dtype:?} {index}"
+                    );
+                }
+            }
         }
     }
 }
