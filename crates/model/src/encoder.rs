@@ -7,7 +7,7 @@ use crate::linear::InputScale;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
-use crate::{LoadLedger, ModelError, Network, RaggedBatch};
+use crate::{EncoderSpec, LoadLedger, ModelError, Network, RaggedBatch};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_kernels::Kernels;
@@ -120,12 +120,19 @@ impl Encoder {
         let mut modules = SentenceModules::read(directory)?;
         settings.apply(&mut modules)?;
         let checkpoint = Checkpoint::open(&modules.transformer)?;
-        let (network, ledger) = load(&checkpoint)?;
-        settings.check_max_tokens(network.spec().positions.max_tokens())?;
-        let settings = TextSettings {
+        let text_settings = TextSettings {
             max_seq_length: modules.max_seq_length,
             lowercase: modules.lowercase,
         };
+        // Without a specification, loading says what is wrong.
+        let spec = EncoderSpec::from_checkpoint(&checkpoint).ok();
+        let open_tokenizer = || {
+            spec.as_ref()
+                .map(|spec| TextTokenizer::open(&modules.transformer, spec, text_settings))
+        };
+        let (loaded, tokenizer) = side_by_side(|| load(&checkpoint), open_tokenizer);
+        let (network, ledger) = loaded?;
+        settings.check_max_tokens(network.spec().positions.max_tokens())?;
         if let Some((file, width)) = &modules.pooling_width
             && *width != network.spec().hidden_size as u64
         {
@@ -136,7 +143,9 @@ impl Encoder {
                 network.spec().hidden_size
             );
         }
-        let tokenizer = TextTokenizer::open(&modules.transformer, network.spec(), settings)?;
+        let tokenizer = tokenizer.unwrap_or_else(|| {
+            TextTokenizer::open(&modules.transformer, network.spec(), text_settings)
+        })?;
         Ok(Self {
             network,
             ledger,
@@ -333,6 +342,23 @@ impl Encoder {
             Ok(tokenized)
         })
     }
+}
+
+/// Both results; the second comes from a thread of its own where the system gives one. Warnings go where the caller's go.
+fn side_by_side<A, B: Send>(first: impl FnOnce() -> A, second: impl Fn() -> B + Sync) -> (A, B) {
+    let caller = tracing::dispatcher::get_default(tracing::Dispatch::clone);
+    std::thread::scope(|scope| {
+        let other = std::thread::Builder::new().spawn_scoped(scope, || {
+            tracing::dispatcher::with_default(&caller, &second)
+        });
+        let first = first();
+        let second = match other.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(second)) => second,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_no_thread) => second(),
+        };
+        (first, second)
+    })
 }
 
 /// L2-normalizes the embedding of text `text`, which is finite.
