@@ -5,6 +5,37 @@ use serde_json::Value;
 
 const TEXTS: &str = "a small dog\n\nthe sea\r\nred";
 
+/// The tokenizer is opened on a thread of its own: what it has to say reaches the terminal all the same.
+#[test]
+fn a_token_without_an_embedding_is_warned_of() {
+    let workspace = Workspace::new();
+    let rows = workspace.json("model/config.json")["vocab_size"]
+        .as_u64()
+        .unwrap() as usize;
+    let pieces = String::from_utf8(workspace.read("model/vocab.txt")).unwrap();
+    let mut lines: Vec<String> = pieces.lines().map(str::to_owned).collect();
+    lines.extend((lines.len()..=rows).map(|id| format!("piece{id}")));
+    workspace.write("texts.txt", TEXTS);
+    let warning = |lines: &[String]| {
+        workspace.write("model/vocab.txt", lines.join("\n"));
+        let found = workspace.succeed(&[
+            "embed",
+            "model",
+            "-i",
+            "texts.txt",
+            "-o",
+            "out.npy",
+            "--force",
+        ]);
+        found.stderr.contains(&format!(
+            "vocab.txt: 1 of {} tokens have no row in the model's word embeddings, which are {rows}",
+            rows + 1
+        ))
+    };
+    assert!(warning(&lines));
+    assert!(!warning(&lines[..rows]));
+}
+
 #[test]
 fn jsonl_npy_and_safetensors_hold_the_same_values() {
     let workspace = Workspace::new();
