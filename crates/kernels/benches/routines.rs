@@ -7,9 +7,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use fewbit_kernels::{
-    Activation, ActivationBits, Arithmetic, AttentionInput, Epilogue, Isa, Kernels, PackedFloat,
-    PackedFourBit, PackedInt8, PackedWeightOnlyInt8, QuantizedRows, QuantizedSequence, RowScale,
-    Workspace, multiply_adds_per_second,
+    Activation, ActivationBits, Arithmetic, AttentionInput, Epilogue, Isa, Kernels, OutputColumns,
+    PackedFloat, PackedFourBit, PackedInt8, PackedWeightOnlyInt8, QuantizedRows, QuantizedSequence,
+    RowScale, Workspace, multiply_adds_per_second,
 };
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
@@ -152,22 +152,63 @@ fn products(report: &Report<'_>, out_features: usize, in_features: usize) {
             });
         };
         measure("linear_f32", &mut |out, workspace| {
-            kernels.linear_float(&x, rows, &float, store, out, workspace);
+            kernels.linear_float(
+                &x,
+                rows,
+                &float,
+                store,
+                OutputColumns::whole(out, out_features),
+                workspace,
+            );
         });
         measure("linear_f16", &mut |out, workspace| {
-            kernels.linear_float(&x, rows, &float16, store, out, workspace);
+            kernels.linear_float(
+                &x,
+                rows,
+                &float16,
+                store,
+                OutputColumns::whole(out, out_features),
+                workspace,
+            );
         });
         measure("linear_bf16", &mut |out, workspace| {
-            kernels.linear_float(&x, rows, &bfloat16, store, out, workspace);
+            kernels.linear_float(
+                &x,
+                rows,
+                &bfloat16,
+                store,
+                OutputColumns::whole(out, out_features),
+                workspace,
+            );
         });
         measure("linear_weight_only_int8", &mut |out, workspace| {
-            kernels.linear_weight_only_int8(&x, rows, &weight_only, store, out, workspace);
+            kernels.linear_weight_only_int8(
+                &x,
+                rows,
+                &weight_only,
+                store,
+                OutputColumns::whole(out, out_features),
+                workspace,
+            );
         });
         measure("linear_four_bit", &mut |out, workspace| {
-            kernels.linear_four_bit(&x, rows, &four_bit, store, out, workspace);
+            kernels.linear_four_bit(
+                &x,
+                rows,
+                &four_bit,
+                store,
+                OutputColumns::whole(out, out_features),
+                workspace,
+            );
         });
         measure("linear_int8", &mut |out, workspace| {
-            kernels.linear_int8(&quantized, &int8, store, out, workspace);
+            kernels.linear_int8(
+                &quantized,
+                &int8,
+                store,
+                OutputColumns::whole(out, out_features),
+                workspace,
+            );
         });
     }
 }

@@ -4,6 +4,7 @@
 //! other bits ([`Exactness`](crate::Exactness)).
 
 use crate::aligned::{Plain, Scratch};
+use crate::output_columns::OutputColumns;
 use crate::simd::Simd;
 
 /// Rows of a row-major matrix.
@@ -15,12 +16,9 @@ pub(crate) struct Rows<'a, T> {
     pub(crate) count: usize,
 }
 
-/// Columns of a row-major output, from its first row on.
+/// Where the product with some panels goes, and how.
 pub(crate) struct Columns<'a> {
-    pub(crate) values: &'a mut [f32],
-    /// Elements from one row to the next.
-    pub(crate) stride: usize,
-    pub(crate) count: usize,
+    pub(crate) out: OutputColumns<'a>,
     /// Added to each row, if any: one for each column.
     pub(crate) bias: Option<&'a [f32]>,
     /// Whether the product is added to what the output holds.

@@ -13,6 +13,7 @@ use crate::generic::panel_element::{Bf16, F16};
 use crate::generic::panel_source::{DecodedFourBit, DecodedInt8, Stored};
 use crate::int8_tile::PanelLayout;
 use crate::isa::{Isa, IsaError};
+use crate::output_columns::OutputColumns;
 use crate::packed_float::{FloatPanels, PackedFloat};
 use crate::packed_four_bit::PackedFourBit;
 use crate::packed_int8::PackedInt8;
@@ -137,12 +138,13 @@ pub(crate) struct SaturationProof {
 /// itself), and no row's result depends on the other rows of the call.
 ///
 /// ```
-/// use fewbit_kernels::{Epilogue, Kernels, PackedFloat, Workspace};
+/// use fewbit_kernels::{Epilogue, Kernels, OutputColumns, PackedFloat, Workspace};
 /// let kernels = Kernels::from_environment()?;
 /// let weight = PackedFloat::from_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2);
 /// let mut out = [0.0; 3];
 /// let epilogue = Epilogue::store(Some(&[0.5; 3]));
-/// kernels.linear_float(&[10.0, 1.0], 1, &weight, epilogue, &mut out, &mut Workspace::new());
+/// let all = OutputColumns::whole(&mut out, 3);
+/// kernels.linear_float(&[10.0, 1.0], 1, &weight, epilogue, all, &mut Workspace::new());
 /// assert_eq!(out, [12.5, 34.5, 56.5]);
 /// # Ok::<(), fewbit_kernels::IsaError>(())
 /// ```
@@ -209,7 +211,8 @@ impl Kernels {
         self.routines
     }
 
-    /// The epilogue of x (rows, in_features) * W^T, written to out (rows, out_features). Each product is one chain of fused
+    /// The epilogue of x (rows, in_features) * W^T, written to out (rows, out_features), of which only the columns that it has are computed.
+    /// Each product is one chain of fused
     /// multiply-adds over k ascending that starts from 0; then comes one addition of the bias, if any. Where bf16 weights are
     /// [`Exactness::RoundedToBf16`], so are the activations, and the chain is one of `vdpbf16ps`, which adds two products at a time.
     ///
@@ -222,7 +225,7 @@ impl Kernels {
         rows: usize,
         weight: &PackedFloat,
         epilogue: Epilogue<'_>,
-        out: &mut [f32],
+        out: OutputColumns<'_>,
         workspace: &mut Workspace,
     ) {
         let depth = weight.in_features;
@@ -250,7 +253,7 @@ impl Kernels {
         rows: usize,
         weight: &PackedWeightOnlyInt8,
         epilogue: Epilogue<'_>,
-        out: &mut [f32],
+        out: OutputColumns<'_>,
         workspace: &mut Workspace,
     ) {
         let shape = [weight.out_features, weight.in_features];
@@ -271,7 +274,7 @@ impl Kernels {
         rows: usize,
         weight: &PackedFourBit,
         epilogue: Epilogue<'_>,
-        out: &mut [f32],
+        out: OutputColumns<'_>,
         workspace: &mut Workspace,
     ) {
         let shape = [weight.out_features, weight.in_features];
@@ -281,8 +284,8 @@ impl Kernels {
         unsafe { (self.linear_four_bit)(call, DecodedFourBit { weight, scratch }) }
     }
 
-    /// The epilogue of the product of x (rows, in_features) and W^T, written to out (rows, out_features). The product with its bias is
-    /// `y = fma(f32(acc), scale_row * scale_channel, bias or 0)` with `acc = sum over k of (code - zero_point_row) * weight`, exact in
+    /// The epilogue of the product of x (rows, in_features) and W^T, written to out (rows, out_features), of which only the columns that it
+    /// has are computed. The product with its bias is `y = fma(f32(acc), scale_row * scale_channel, bias or 0)` with `acc = sum over k of (code - zero_point_row) * weight`, exact in
     /// i32 for all codes.
     ///
     /// # Panics
@@ -294,13 +297,13 @@ impl Kernels {
         x: &QuantizedRows,
         weight: &PackedInt8,
         epilogue: Epilogue<'_>,
-        out: &mut [f32],
+        out: OutputColumns<'_>,
         workspace: &mut Workspace,
     ) {
-        assert_shape("out", out.len(), x.rows, weight.out_features);
+        assert_output(&out, x.rows, weight.out_features);
         let call = self.checked_linear_int8(x, weight, epilogue.bias, workspace);
         let output = Output {
-            values: out,
+            columns: out,
             kind: epilogue.kind,
         };
         let routine = match self.saturation_proof_of(weight) {
@@ -312,14 +315,15 @@ impl Kernels {
     }
 
     /// y of [`Kernels::linear_int8`] through an activation function and quantized with one scale and zero point (0..=255), so that it
-    /// never exists in floats: out becomes (rows, out_features). The bits are those of the separate operations.
+    /// never exists in floats. `out` are columns of the codes (rows, out_features) that
+    /// [`QuantizedRows::with_parameters`] makes room for. The bits are those of the separate operations.
     ///
     /// y must be finite, which is not checked: other codes mean nothing.
     ///
     /// # Panics
     ///
-    /// If x does not have the weight's in_features columns, the weight is packed for another instruction set, or the bias does not have
-    /// out_features elements.
+    /// If x does not have the weight's in_features columns, the weight is packed for another instruction set, the bias does not have
+    /// out_features elements, or out is not of that shape.
     #[allow(
         clippy::too_many_arguments,
         reason = "a product, what follows it, and where it goes"
@@ -331,17 +335,15 @@ impl Kernels {
         bias: Option<&[f32]>,
         activation: Activation,
         parameters: AffineParameters,
-        out: &mut QuantizedRows,
+        out: OutputColumns<'_, u8>,
         workspace: &mut Workspace,
     ) {
-        out.resize(x.rows, weight.out_features, 1);
-        out.scales.fill(parameters.scale);
-        out.zero_points.fill(parameters.zero_point);
+        assert_output(&out, x.rows, weight.out_features);
         let call = self.checked_linear_int8(x, weight, bias, workspace);
         let output = Requantize {
             activation,
             parameters,
-            codes: out,
+            columns: out,
         };
         let routine = match self.saturation_proof_of(weight) {
             Some(proof) => proof.linear_requantize,
@@ -585,18 +587,17 @@ fn checked_linear<'a>(
     rows: usize,
     shape: [usize; 2],
     epilogue: Epilogue<'a>,
-    out: &'a mut [f32],
+    out: OutputColumns<'a>,
     scratch: &'a mut Scratch,
 ) -> Linear<'a> {
     let [out_features, in_features] = shape;
     assert_shape("x", x.len(), rows, in_features);
     assert_bias(epilogue.bias, out_features);
-    assert_shape("out", out.len(), rows, out_features);
+    assert_output(&out, rows, out_features);
     Linear {
         x,
         rows,
         in_features,
-        out_features,
         out,
         epilogue,
         scratch,
@@ -627,6 +628,14 @@ fn checked_layer_norm<'a>(
         beta,
         epsilon,
     }
+}
+
+fn assert_output<T>(out: &OutputColumns<'_, T>, rows: usize, out_features: usize) {
+    assert_eq!(
+        (out.rows(), out.matrix_columns()),
+        (if out_features == 0 { 0 } else { rows }, out_features),
+        "out: rows and columns of the matrix"
+    );
 }
 
 fn assert_bias(bias: Option<&[f32]>, out_features: usize) {

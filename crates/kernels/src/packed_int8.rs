@@ -9,6 +9,7 @@ use crate::int8_tile::{INT8_GROUP, INT8_LINE, PanelLayout};
 use crate::kernels::Kernels;
 use crate::panels::{assert_shape, padded_elements};
 use crate::simd::LANES;
+use std::ops::Range;
 
 /// Bits of the codes that a weight is multiplied by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,11 +127,13 @@ impl PackedInt8 {
         kernels.saturation_proof_of(self).is_some()
     }
 
-    /// The codes as a product reads them.
-    pub(crate) fn panels(&self) -> Int8Panels<'_> {
+    /// The codes of the outputs `columns` as a product reads them: panels are whole, but for the last one of the weight.
+    pub(crate) fn panels(&self, columns: Range<usize>) -> Int8Panels<'_> {
+        let Range { start, end } = columns;
+        assert!(end <= self.out_features && start.is_multiple_of(self.layout.vectors * LANES));
         Int8Panels {
-            codes: &self.codes,
-            outputs: self.row_sums.len(),
+            codes: &self.codes[start * self.groups * INT8_GROUP..],
+            outputs: end.next_multiple_of(LANES) - start,
             groups: self.groups,
             prefetch: true,
         }

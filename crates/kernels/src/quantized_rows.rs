@@ -4,6 +4,7 @@ use fewbit_numerics::activation::{ActivationScheme, TWELVE_BIT_CODES};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
 use crate::int8_tile::INT8_GROUP;
+use crate::output_columns::OutputColumns;
 use crate::panels::assert_shape;
 
 /// Rows of bytes that a row of codes of more than 8 bits is: the high ones, then the low ones.
@@ -145,6 +146,19 @@ impl QuantizedRows {
         self.codes.resize(elements, 0);
         self.scales.resize(rows, 0.0);
         self.zero_points.resize(rows, 0);
+    }
+
+    /// Makes room for codes of 8 bits (rows, columns) that all have one scale and zero point, and says where they go.
+    pub fn with_parameters(
+        &mut self,
+        rows: usize,
+        columns: usize,
+        parameters: AffineParameters,
+    ) -> OutputColumns<'_, u8> {
+        self.resize(rows, columns, 1);
+        self.scales.fill(parameters.scale);
+        self.zero_points.fill(parameters.zero_point);
+        OutputColumns::padded(&mut self.codes, columns, self.stride)
     }
 
     /// Clamps codes of 8 bits to a range within 0..=255: what quantizing to that range would have given.

@@ -22,6 +22,7 @@ pub mod pooling;
 pub mod profile;
 pub mod ragged_batch;
 mod sentence_modules;
+mod shared_columns;
 pub mod spec;
 pub mod tap;
 pub mod tokenization;

@@ -2,12 +2,13 @@
 
 use crate::ModelError;
 use crate::finite::check_values;
+use crate::shared_columns::share_columns;
 use crate::weight_only::WeightOnlyArithmetic;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, StoredWeight};
 use fewbit_kernels::{
-    Activation, ActivationBits, Arithmetic, Epilogue, Kernels, PackedFloat, PackedFourBit,
-    PackedInt8, PackedWeightOnlyInt8, QuantizedRows, RowScale, Workspace,
+    Activation, ActivationBits, Arithmetic, Epilogue, Kernels, OutputColumns, PackedFloat,
+    PackedFourBit, PackedInt8, PackedWeightOnlyInt8, QuantizedRows, RowScale, Workspace,
 };
 use fewbit_numerics::activation::MAX_TWELVE_BIT_COLUMNS;
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
@@ -292,11 +293,16 @@ impl Linear {
 
     /// How this layer's input can be quantized while it is written, if it can.
     pub(crate) fn input_scale(&self) -> Option<RowScale> {
+        match self.scale() {
+            Some(InputScale::Rows(scale)) => Some(scale),
+            _ => None,
+        }
+    }
+
+    /// How it quantizes its input, if it does.
+    fn scale(&self) -> Option<InputScale> {
         match &self.weight {
-            Packed::Int8 {
-                scale: InputScale::Rows(scale),
-                ..
-            } => Some(*scale),
+            Packed::Int8 { scale, .. } => Some(*scale),
             _ => None,
         }
     }
@@ -308,11 +314,7 @@ impl Linear {
 
     /// Whether its input must be all rows of one text.
     pub(crate) fn reads_whole_texts(&self) -> bool {
-        let scale = match &self.weight {
-            Packed::Int8 { scale, .. } => scale,
-            _ => return false,
-        };
-        matches!(scale, InputScale::Text { .. })
+        matches!(self.scale(), Some(InputScale::Text { .. }))
     }
 
     /// How this layer quantizes its input, to be changed, if it does.
@@ -323,47 +325,66 @@ impl Linear {
         }
     }
 
-    /// Runs into `out` (rows, out_features).
+    /// Runs layers that read the same input, each into its output (rows, out_features), whose columns are shared out to as many threads of
+    /// the current pool as there are workspaces.
     ///
     /// # Errors
     /// [`ModelError::NonFinite`] if an int8 layer's input, or any layer's output, holds NaN or infinity. Where an activation
     /// function follows, its output is meant: one that has a limit there may give it for minus infinity.
-    pub(crate) fn forward(
-        &self,
+    pub(crate) fn forward<const N: usize>(
+        mut layers: [(&Self, &mut [f32]); N],
         input: &mut LinearInput<'_>,
         then: Then,
-        out: &mut [f32],
         kernels: &Kernels,
-        workspace: &mut Workspace,
+        workspaces: &mut [Workspace],
     ) -> Result<(), ModelError> {
-        let rows = input.rows;
-        let bias = Some(self.bias.as_slice());
-        let epilogue = match then {
-            Then::Store => Epilogue::store(bias),
-            Then::Add => Epilogue::add(bias),
-            Then::Activate(activation) => Epilogue::activation(bias, activation),
+        let linears = layers.each_ref().map(|(linear, _)| *linear);
+        let Some(scale) = linears.first().map(|linear| linear.scale()) else {
+            return Ok(());
         };
-        match &self.weight {
-            Packed::Float(weight) => {
-                kernels.linear_float(input.values, rows, weight, epilogue, out, workspace);
-            }
-            Packed::WeightOnlyInt8(weight) => {
-                let x = input.values;
-                kernels.linear_weight_only_int8(x, rows, weight, epilogue, out, workspace);
-            }
-            Packed::FourBit(weight) => {
-                kernels.linear_four_bit(input.values, rows, weight, epilogue, out, workspace);
-            }
-            Packed::Int8 { packed, scale, .. } => {
-                let quantized = input.quantize(*scale, self, kernels)?;
-                kernels.linear_int8(quantized, packed, epilogue, out, workspace);
-                // Only what can overflow is worth a look.
-                if self.is_finite_for(quantized) {
-                    return Ok(());
+        if linears.iter().any(|linear| linear.scale() != scale) {
+            return layers
+                .into_iter()
+                .try_for_each(|layer| Self::forward([layer], input, then, kernels, workspaces));
+        }
+        let (rows, x) = (input.rows, input.values);
+        let quantized = match scale {
+            None => None,
+            Some(scale) => Some(input.quantize(scale, linears[0], kernels)?),
+        };
+        let outputs = layers
+            .each_mut()
+            .map(|(linear, out)| OutputColumns::whole(out, linear.out_features()));
+        share_columns(outputs, workspaces, &|index, out, workspace| {
+            let bias = Some(linears[index].bias.as_slice());
+            let epilogue = match then {
+                Then::Store => Epilogue::store(bias),
+                Then::Add => Epilogue::add(bias),
+                Then::Activate(activation) => Epilogue::activation(bias, activation),
+            };
+            match (&linears[index].weight, quantized) {
+                (Packed::Float(weight), _) => {
+                    kernels.linear_float(x, rows, weight, epilogue, out, workspace);
+                }
+                (Packed::WeightOnlyInt8(weight), _) => {
+                    kernels.linear_weight_only_int8(x, rows, weight, epilogue, out, workspace);
+                }
+                (Packed::FourBit(weight), _) => {
+                    kernels.linear_four_bit(x, rows, weight, epilogue, out, workspace);
+                }
+                (Packed::Int8 { packed, .. }, quantized) => {
+                    let x = quantized.expect("int8 layers have an input scale");
+                    kernels.linear_int8(x, packed, epilogue, out, workspace);
                 }
             }
+        });
+        for (linear, out) in layers {
+            // Of int8 layers only what can overflow is worth a look.
+            if !quantized.is_some_and(|rows| linear.is_finite_for(rows)) {
+                check_values(out, linear.out_features(), 0, &linear.site, "output")?;
+            }
         }
-        check_values(out, self.out_features(), 0, &self.site, "output")
+        Ok(())
     }
 
     /// The codes that a layer with static activations reads of activation(y), without y in floats: the same codes. Returns
@@ -378,7 +399,7 @@ impl Linear {
         parameters: AffineParameters,
         codes: &mut QuantizedRows,
         kernels: &Kernels,
-        workspace: &mut Workspace,
+        workspaces: &mut [Workspace],
     ) -> Result<bool, ModelError> {
         let Packed::Int8 { packed, scale, .. } = &self.weight else {
             return Ok(false);
@@ -388,9 +409,12 @@ impl Linear {
             return Ok(false);
         }
         let bias = Some(self.bias.as_slice());
-        kernels.linear_requantize(
-            quantized, packed, bias, activation, parameters, codes, workspace,
-        );
+        let columns = codes.with_parameters(quantized.rows(), self.out_features(), parameters);
+        share_columns([columns], workspaces, &|_, out, workspace| {
+            kernels.linear_requantize(
+                quantized, packed, bias, activation, parameters, out, workspace,
+            );
+        });
         Ok(true)
     }
 

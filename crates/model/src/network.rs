@@ -16,15 +16,17 @@ use crate::weight_only::WeightOnlyArithmetic;
 use crate::{EncoderSpec, LoadLedger, ModelError, RaggedBatch, Tap};
 use block::{Block, blocks};
 use fewbit_checkpoint::Checkpoint;
-use fewbit_kernels::{Arithmetic, Isa, Kernels, PackedInt8};
+use fewbit_kernels::{Arithmetic, Isa, Kernels};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use relative_bias::RelativeBias;
 use scratch::{BlockScratch, Pool, RowScratch};
-use std::ops::RangeInclusive;
 use thread_pools::ThreadPools;
 
 /// Tokens of a block. Also what the buffers are sized for at first, so that they grow only for a longer sequence.
 const BLOCK_TOKENS: usize = 256;
+
+/// A batch of fewer tokens runs on one thread: several would wait for one another longer than they work.
+const LEAST_SHARED_TOKENS: usize = 8;
 
 /// A small batch on several threads is cut finer, but not below this.
 const LEAST_BLOCK_TOKENS: usize = 64;
@@ -32,8 +34,8 @@ const LEAST_BLOCK_TOKENS: usize = 64;
 /// A loaded encoder: spec and weights; immutable, shareable between threads.
 ///
 /// A batch is cut into blocks of whole sequences, at most 256 tokens each (a longer sequence is a block of its own), and
-/// each block runs through all layers; threads take blocks, or share the rows of one where there are fewer blocks than
-/// threads. A sequence's hidden states have the same bits whatever else is in the batch, in whatever order, on however
+/// each block runs through all layers; threads take blocks, or share the rows of one, or the columns of its products, where
+/// there are fewer blocks than threads. A sequence's hidden states have the same bits whatever else is in the batch, in whatever order, on however
 /// many threads.
 pub struct Network {
     spec: EncoderSpec,
@@ -85,8 +87,8 @@ fn chunk_rows(arithmetic: Arithmetic, isa: Isa) -> usize {
     }
 }
 
-/// Tokens of a sequence. For shorter ones making the codes costs more time than integer products gain; for longer ones sums could leave i32.
-const INTEGER_ATTENTION_TOKENS: RangeInclusive<usize> = 64..=PackedInt8::MAX_IN_FEATURES;
+/// Tokens of a sequence that attends in integers: for fewer, making the codes costs more time than integer products gain.
+const LEAST_INTEGER_ATTENTION_TOKENS: usize = 64;
 
 struct EncoderLayer {
     query: Linear,
@@ -208,7 +210,7 @@ impl Network {
             .tokens()
             .div_ceil(threads)
             .clamp(LEAST_BLOCK_TOKENS, BLOCK_TOKENS);
-        if threads == 1 || batch.tokens() <= LEAST_BLOCK_TOKENS {
+        if threads == 1 || batch.tokens() < LEAST_SHARED_TOKENS {
             return self.run_blocks(batch, block_tokens, &mut Viewer::nobody(), states);
         }
         let result = self.thread_pools.with(threads, || {
@@ -357,7 +359,7 @@ impl EncoderLayer {
     /// Whether attention over so many tokens takes the integers of the int8 products that give queries, keys and values.
     fn attends_in_integers(&self, tokens: usize) -> bool {
         let projections = [&self.query, &self.key, &self.value];
-        INTEGER_ATTENTION_TOKENS.contains(&tokens)
+        tokens >= LEAST_INTEGER_ATTENTION_TOKENS
             && projections
                 .iter()
                 .all(|linear| linear.has_eight_bit_activations())

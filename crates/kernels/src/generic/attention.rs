@@ -5,6 +5,7 @@ use crate::float_tile::{AttentionTile, Columns, Rows};
 use crate::generic::f32_tile::{TILE_ROWS, panels_at_once};
 use crate::generic::softmax::exponentials;
 use crate::generic::vector;
+use crate::output_columns::OutputColumns;
 use crate::panels::panel_count;
 use crate::simd::{LANES, Simd};
 use crate::workspace::Workspace;
@@ -80,10 +81,10 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
             let mut panel = 0;
             while panel < key_panels {
                 let at_once = panels_at_once::<S>(count, key_panels - panel);
+                let first = panel * LANES;
+                let mut scores = OutputColumns::whole(scores, padded_tokens);
                 let mut columns = Columns {
-                    values: &mut scores[panel * LANES..],
-                    stride: padded_tokens,
-                    count: at_once * LANES,
+                    out: scores.part(first..first + at_once * LANES),
                     bias: None,
                     add: false,
                 };
@@ -112,10 +113,10 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
             while panel < value_panels {
                 let at_once = panels_at_once::<S>(count, value_panels - panel);
                 let column = panel * LANES;
+                let count = (at_once * LANES).min(head_size - column);
+                let mut out = OutputColumns::whole(&mut out[block * width..], width);
                 let mut columns = Columns {
-                    values: &mut out[block * width + first + column..],
-                    stride: width,
-                    count: (at_once * LANES).min(head_size - column),
+                    out: out.part(first + column..first + column + count),
                     bias: None,
                     add: false,
                 };

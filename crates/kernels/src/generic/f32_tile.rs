@@ -85,14 +85,15 @@ fn multiply<S: Simd, E: PanelElement>(
     depth: usize,
     out: &mut Columns<'_>,
 ) {
-    if x.count == 0 || out.count == 0 {
+    let columns = out.out.count();
+    if x.count == 0 || columns == 0 {
         return;
     }
     assert!(x.values.len() >= (x.count - 1) * x.stride + depth);
     assert!(panels.len() >= panel_count * depth * LANES);
-    assert!(out.values.len() >= (x.count - 1) * out.stride + out.count);
-    assert!(out.count <= panel_count * LANES && out.count > (panel_count - 1) * LANES);
-    assert!(out.bias.is_none_or(|bias| bias.len() == out.count));
+    assert!(out.out.rows() >= x.count);
+    assert!(columns <= panel_count * LANES && columns > (panel_count - 1) * LANES);
+    assert!(out.bias.is_none_or(|bias| bias.len() == columns));
     let panels = panels.as_ptr();
     // SAFETY: by the assertions above, rows 0..count of x with `depth` elements, the panels and the output columns are in bounds; the row
     // tiles cover exactly these rows.
@@ -213,7 +214,8 @@ pub(crate) fn finish_tile<S: Simd, const ROWS: usize, const PANELS: usize>(
     out: &mut Columns<'_>,
 ) {
     // Loops of constant length: any other use of the sums would put them on the stack, and the products' loop with them.
-    if out.count == PANELS * LANES {
+    let count = out.out.count();
+    if count == PANELS * LANES {
         for (r, sums) in sums.iter().enumerate() {
             for (panel, &sum) in sums.iter().enumerate() {
                 finish(s, sum, row + r, panel * LANES, LANES, out);
@@ -227,8 +229,8 @@ pub(crate) fn finish_tile<S: Simd, const ROWS: usize, const PANELS: usize>(
             }
         }
         for (r, lines) in lines.iter().enumerate() {
-            for (line, first) in lines.iter().zip((0..out.count).step_by(LANES)) {
-                let columns = LANES.min(out.count - first);
+            for (line, first) in lines.iter().zip((0..count).step_by(LANES)) {
+                let columns = LANES.min(count - first);
                 finish(s, s.load(line), row + r, first, columns, out);
             }
         }
@@ -249,8 +251,7 @@ fn finish<S: Simd>(
     if let Some(bias) = out.bias {
         value = s.add(value, s.load_up_to(&bias[first..first + columns], 0.0));
     }
-    let start = row * out.stride + first;
-    let out_vector = &mut out.values[start..start + columns];
+    let out_vector = out.out.slice(row, first, columns);
     if out.add {
         value = s.add(value, s.load_up_to(out_vector, 0.0));
     }

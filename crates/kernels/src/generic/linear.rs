@@ -5,9 +5,11 @@ use crate::float_tile::{Columns, FloatTile, Rows};
 use crate::generic::activation::activation;
 use crate::generic::f32_tile::panels_at_once;
 use crate::generic::panel_source::PanelSource;
+use crate::output_columns::OutputColumns;
 use crate::panels::panel_count;
 use crate::row_operations::{Epilogue, EpilogueKind};
 use crate::simd::{LANES, Simd};
+use std::ops::Range;
 
 /// `y = x * W^T + bias`, then the epilogue.
 pub(crate) struct Linear<'a> {
@@ -15,9 +17,8 @@ pub(crate) struct Linear<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) rows: usize,
     pub(crate) in_features: usize,
-    pub(crate) out_features: usize,
-    /// (rows, out_features)
-    pub(crate) out: &'a mut [f32],
+    /// Columns of (rows, out_features), from a whole panel on.
+    pub(crate) out: OutputColumns<'a>,
     pub(crate) epilogue: Epilogue<'a>,
     /// For the activations, see [`FloatTile::activations`].
     pub(crate) scratch: &'a mut Scratch,
@@ -35,8 +36,7 @@ pub(crate) fn linear<S: Simd, P: PanelSource, T: FloatTile<S, P::Element>>(
         x,
         rows,
         in_features,
-        out_features,
-        out,
+        mut out,
         epilogue: Epilogue { bias, kind },
         scratch,
     } = call;
@@ -49,24 +49,24 @@ pub(crate) fn linear<S: Simd, P: PanelSource, T: FloatTile<S, P::Element>>(
         count: rows,
     };
     let x = t.activations(s, x, in_features, scratch);
-    let total = panel_count(out_features);
-    let mut panel = 0;
+    let Range { start, end } = out.columns();
+    let total = panel_count(end);
+    let mut panel = start / LANES;
     while panel < total {
         let at_once = panels_at_once::<S>(rows, total - panel);
         let first = panel * LANES;
-        let count = (at_once * LANES).min(out_features - first);
+        let count = (at_once * LANES).min(end - first);
+        let part = first - start..first - start + count;
         let mut columns = Columns {
-            values: &mut out[first..],
-            stride: out_features,
-            count,
+            out: out.part(part.clone()),
             bias: bias.map(|bias| &bias[first..first + count]),
             add: kind == EpilogueKind::Add,
         };
         let panels = source.panels(s, panel, at_once);
         t.multiply(s, x, panels, at_once, in_features, &mut columns);
         if let EpilogueKind::Activation(kind) = kind {
-            for row in out.chunks_exact_mut(out_features) {
-                activation(s, kind, &mut row[first..first + count]);
+            for row in 0..rows {
+                activation(s, kind, out.slice(row, part.start, count));
             }
         }
         panel += at_once;

@@ -7,10 +7,12 @@ use crate::generic::activation::{Function, WithFunction, with_function};
 use crate::generic::int8_panels::{FinishTile, FinishedTile, Int8Rows, multiply_panels};
 use crate::generic::quantize_rows::Encoder;
 use crate::int8_tile::{Int8Accumulators, Int8Tile};
+use crate::output_columns::OutputColumns;
 use crate::packed_int8::PackedInt8;
 use crate::quantized_rows::{PLANES, QuantizedRows};
 use crate::row_operations::{Activation, EpilogueKind};
 use crate::simd::{LANES, Simd};
+use std::ops::Range;
 
 /// `y(r, o) = fma(f32(acc), scale_row(r) * scale_channel(o), bias(o) or 0)` with
 /// `acc = sum over k of code(r, k) * weight(o, k) - zero_point(r) * sum over k of weight(o, k)`, exact in i32: what leaves it on the way
@@ -27,8 +29,8 @@ pub(crate) struct LinearInt8<'a> {
 
 /// Where y goes, and how.
 pub(crate) struct Output<'a> {
-    /// (rows, out_features)
-    pub(crate) values: &'a mut [f32],
+    /// Columns of (rows, out_features), from a whole panel on.
+    pub(crate) columns: OutputColumns<'a>,
     pub(crate) kind: EpilogueKind,
 }
 
@@ -36,8 +38,8 @@ pub(crate) struct Output<'a> {
 pub(crate) struct Requantize<'a> {
     pub(crate) activation: Activation,
     pub(crate) parameters: AffineParameters,
-    /// (rows, out_features)
-    pub(crate) codes: &'a mut QuantizedRows,
+    /// Columns of (rows, out_features), from a whole panel on.
+    pub(crate) columns: OutputColumns<'a, u8>,
 }
 
 #[inline(always)]
@@ -47,10 +49,10 @@ pub(crate) fn linear_int8<S: Simd, T: Int8Tile>(
     call: LinearInt8<'_>,
     output: Output<'_>,
 ) {
-    let stride = call.weight.out_features;
-    let Output { values, kind } = output;
+    let Output { columns, kind } = output;
+    let range = columns.columns();
     let activation = match kind {
-        EpilogueKind::Add => return run(s, t, call, &mut Added { values, stride }),
+        EpilogueKind::Add => return run(s, t, call, range, &mut Added { columns }),
         EpilogueKind::Store => Activation::Identity,
         EpilogueKind::Activation(activation) => activation,
     };
@@ -58,8 +60,7 @@ pub(crate) fn linear_int8<S: Simd, T: Int8Tile>(
         s,
         t,
         call,
-        values,
-        stride,
+        columns,
     };
     with_function(activation, task);
 }
@@ -69,15 +70,15 @@ struct RunStored<'a, S, T> {
     s: S,
     t: T,
     call: LinearInt8<'a>,
-    values: &'a mut [f32],
-    stride: usize,
+    columns: OutputColumns<'a>,
 }
 
 impl<S: Simd, T: Int8Tile> WithFunction for RunStored<'_, S, T> {
     #[inline(always)]
     fn with<F: Function>(self) {
-        let mut finish = Stored::<F>::new(self.values, self.stride);
-        run(self.s, self.t, self.call, &mut finish);
+        let range = self.columns.columns();
+        let mut finish = Stored::<F>::new(self.columns);
+        run(self.s, self.t, self.call, range, &mut finish);
     }
 }
 
@@ -91,14 +92,14 @@ pub(crate) fn linear_requantize<S: Simd, T: Int8Tile>(
     let Requantize {
         activation,
         parameters,
-        codes,
+        columns,
     } = output;
     let task = RunEncoded {
         s,
         t,
         call,
         encoder: Encoder::new(s, parameters),
-        codes,
+        columns,
     };
     with_function(activation, task);
 }
@@ -109,38 +110,35 @@ struct RunEncoded<'a, S: Simd, T> {
     t: T,
     call: LinearInt8<'a>,
     encoder: Encoder<S>,
-    codes: &'a mut QuantizedRows,
+    columns: OutputColumns<'a, u8>,
 }
 
 impl<S: Simd, T: Int8Tile> WithFunction for RunEncoded<'_, S, T> {
     #[inline(always)]
     fn with<F: Function>(self) {
-        let stride = self.codes.stride;
-        let codes = self.codes.codes.as_mut_slice();
-        let mut finish = Encoded::<S, F>::new(self.encoder, codes, stride);
-        run(self.s, self.t, self.call, &mut finish);
+        let range = self.columns.columns();
+        let mut finish = Encoded::<S, F>::new(self.encoder, self.columns);
+        run(self.s, self.t, self.call, range, &mut finish);
     }
 }
 
 /// What happens to a vector of outputs while it is in a register.
 trait Finish<S: Simd> {
-    /// `value` is y(row, column..column + count), count being at most sixteen.
+    /// `value` is y(row, column..column + count), count being at most sixteen, and columns counted from the first one of the output.
     fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize);
 }
 
 /// `out = f(y)`
 struct Stored<'a, F> {
-    values: &'a mut [f32],
-    stride: usize,
+    columns: OutputColumns<'a>,
     function: std::marker::PhantomData<F>,
 }
 
 impl<'a, F> Stored<'a, F> {
     #[inline(always)]
-    fn new(values: &'a mut [f32], stride: usize) -> Self {
+    fn new(columns: OutputColumns<'a>) -> Self {
         Self {
-            values,
-            stride,
+            columns,
             function: std::marker::PhantomData,
         }
     }
@@ -149,22 +147,20 @@ impl<'a, F> Stored<'a, F> {
 impl<S: Simd, F: Function> Finish<S> for Stored<'_, F> {
     #[inline(always)]
     fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
-        let start = row * self.stride + column;
-        s.store_up_to(F::apply(s, value), &mut self.values[start..start + count]);
+        let out = self.columns.slice(row, column, count);
+        s.store_up_to(F::apply(s, value), out);
     }
 }
 
 /// `out += y`
 struct Added<'a> {
-    values: &'a mut [f32],
-    stride: usize,
+    columns: OutputColumns<'a>,
 }
 
 impl<S: Simd> Finish<S> for Added<'_> {
     #[inline(always)]
     fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
-        let start = row * self.stride + column;
-        let out = &mut self.values[start..start + count];
+        let out = self.columns.slice(row, column, count);
         let sum = s.add(value, s.load_up_to(out, 0.0));
         s.store_up_to(sum, out);
     }
@@ -173,18 +169,16 @@ impl<S: Simd> Finish<S> for Added<'_> {
 /// `codes = encode(f(y))`
 struct Encoded<'a, S: Simd, F> {
     encoder: Encoder<S>,
-    codes: &'a mut [u8],
-    stride: usize,
+    columns: OutputColumns<'a, u8>,
     function: std::marker::PhantomData<F>,
 }
 
 impl<'a, S: Simd, F> Encoded<'a, S, F> {
     #[inline(always)]
-    fn new(encoder: Encoder<S>, codes: &'a mut [u8], stride: usize) -> Self {
+    fn new(encoder: Encoder<S>, columns: OutputColumns<'a, u8>) -> Self {
         Self {
             encoder,
-            codes,
-            stride,
+            columns,
             function: std::marker::PhantomData,
         }
     }
@@ -193,14 +187,20 @@ impl<'a, S: Simd, F> Encoded<'a, S, F> {
 impl<S: Simd, F: Function> Finish<S> for Encoded<'_, S, F> {
     #[inline(always)]
     fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
-        let start = row * self.stride + column;
-        let out = &mut self.codes[start..start + count];
+        let out = self.columns.slice(row, column, count);
         self.encoder.encode_up_to(s, F::apply(s, value), out);
     }
 }
 
+/// The outputs `columns`, of whole panels but for the last one.
 #[inline(always)]
-fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl Finish<S>) {
+fn run<S: Simd, T: Int8Tile>(
+    s: S,
+    t: T,
+    call: LinearInt8<'_>,
+    columns: Range<usize>,
+    finish: &mut impl Finish<S>,
+) {
     let LinearInt8 {
         x,
         weight,
@@ -222,9 +222,10 @@ fn run<S: Simd, T: Int8Tile>(s: S, t: T, call: LinearInt8<'_>, finish: &mut impl
         activation_offset: T::ACTIVATION_OFFSET,
         weight,
         bias,
+        columns: columns.clone(),
         finish,
     };
-    let panels = weight.panels();
+    let panels = weight.panels(columns);
     multiply_panels(
         s,
         t,
@@ -244,6 +245,8 @@ struct Dequantize<'a, F> {
     activation_offset: i32,
     weight: &'a PackedInt8,
     bias: Option<&'a [f32]>,
+    /// Those of the weight's outputs that are computed.
+    columns: Range<usize>,
     finish: &'a mut F,
 }
 
@@ -262,12 +265,12 @@ impl<S: Simd, F: Finish<S>> FinishTile<S> for Dequantize<'_, F> {
         let mut biases = [s.splat(0.0); VECTORS];
         let mut sums_of_weights = [s.splat_i32(0); VECTORS];
         for vector in 0..VECTORS {
-            let column = first + vector * LANES;
+            let column = self.columns.start + first + vector * LANES;
             scales[vector] = s.load(&weight.scales.as_chunks().0[column / LANES]);
             let sums = s.load_i32(&weight.row_sums.as_chunks().0[column / LANES]);
             sums_of_weights[vector] = if short { s.long_factor(sums) } else { sums };
             if let Some(bias) = self.bias {
-                let end = weight.out_features.min(column + LANES);
+                let end = self.columns.end.min(column + LANES);
                 biases[vector] = s.load_up_to(&bias[column..end], 0.0);
             }
         }
@@ -296,7 +299,7 @@ impl<S: Simd, F: Finish<S>> FinishTile<S> for Dequantize<'_, F> {
                 let scale = s.mul(row_scale, scales[vector]);
                 let value = s.fma(s.to_f32(sums), scale, biases[vector]);
                 let column = first + vector * LANES;
-                let count = LANES.min(weight.out_features - column);
+                let count = LANES.min(self.columns.len() - column);
                 self.finish.finish(s, value, row, column, count);
             }
         }

@@ -1,13 +1,13 @@
 //! Products of quantized activations: exact integers, then one fused multiply-add.
 
 use fewbit_kernels::{
-    Activation, ActivationBits, Epilogue, Isa, Kernels, Operation, PackedInt8, QuantizedRows,
-    Routine, Workspace,
+    Activation, ActivationBits, COLUMN_SPLIT, Epilogue, Isa, Kernels, Operation, OutputColumns,
+    PackedInt8, QuantizedRows, Routine, Workspace,
 };
 use fewbit_numerics::activation::{MAX_TWELVE_BIT_COLUMNS, TWELVE_BIT_CODES};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
-use crate::products::{check_epilogues, shapes};
+use crate::products::{check_epilogues, parts, shapes};
 use crate::support::{Failures, Numbers};
 
 struct Product {
@@ -89,15 +89,18 @@ impl Product {
         let store = Epilogue::store(bias);
         let x = self.rows(0..rows);
         let mut out = vec![f32::NAN; expected.len()];
-        kernels.linear_int8(&x, &weight, store, &mut out, workspace);
+        let whole = OutputColumns::whole(&mut out, out_features);
+        kernels.linear_int8(&x, &weight, store, whole, workspace);
         failures.same_bits(&shape, &out, &expected);
         let mut alone = vec![f32::NAN; expected.len()];
         for row in 0..rows {
             let out = &mut alone[row * out_features..][..out_features];
-            kernels.linear_int8(&self.rows(row..row + 1), &weight, store, out, workspace);
+            let whole = OutputColumns::whole(out, out_features);
+            kernels.linear_int8(&self.rows(row..row + 1), &weight, store, whole, workspace);
         }
         failures.same_bits(format!("{shape}, row by row"), &alone, &expected);
-        check_epilogues(&shape, &expected, bias, failures, |epilogue, out| {
+        let y = (&expected[..], out_features);
+        check_epilogues(&shape, y, bias, failures, |epilogue, out| {
             kernels.linear_int8(&x, &weight, epilogue, out, workspace);
         });
     }
@@ -130,15 +133,24 @@ impl Product {
             self.packed(kernels),
             self.bias.as_deref(),
         );
-        kernels.linear_requantize(
-            &x, &weight, bias, activation, parameters, &mut found, workspace,
-        );
-        failures.check(found == expected, || {
-            format!(
-                "{}, {activation:?}, {parameters:?}: codes differ",
-                self.shape()
-            )
-        });
+        let mut check = |found: &QuantizedRows, how| {
+            failures.check(*found == expected, || {
+                let shape = self.shape();
+                format!("{shape}, {activation:?}, {parameters:?}{how}: codes differ")
+            });
+        };
+        let all = found.with_parameters(rows, out_features, parameters);
+        kernels.linear_requantize(&x, &weight, bias, activation, parameters, all, workspace);
+        check(&found, "");
+        if out_features > COLUMN_SPLIT {
+            let mut found = QuantizedRows::from_parts(&[7; 600], vec![3.0; 2], vec![1; 2], 300);
+            let all = found.with_parameters(rows, out_features, parameters);
+            for part in parts(all) {
+                kernels
+                    .linear_requantize(&x, &weight, bias, activation, parameters, part, workspace);
+            }
+            check(&found, ", in parts");
+        }
     }
 }
 
@@ -373,7 +385,9 @@ fn a_weight_of_another_set_is_refused() {
         panic!("packed for the instruction set: no other here");
     };
     let epilogue = Epilogue::store(None);
-    other.linear_int8(&x, &weight, epilogue, &mut [0.0; 2], &mut Workspace::new());
+    let mut out = [0.0; 2];
+    let out = OutputColumns::whole(&mut out, 2);
+    other.linear_int8(&x, &weight, epilogue, out, &mut Workspace::new());
 }
 
 #[test]
@@ -383,5 +397,7 @@ fn activations_of_another_width_are_refused() {
     let weight = PackedInt8::new(kernels, ActivationBits::Eight, &[1; 8], &[1.0; 2], 2, 4);
     let x = QuantizedRows::from_parts(&[0; 3], vec![1.0], vec![0], 3);
     let epilogue = Epilogue::store(None);
-    kernels.linear_int8(&x, &weight, epilogue, &mut [0.0; 2], &mut Workspace::new());
+    let mut out = [0.0; 2];
+    let out = OutputColumns::whole(&mut out, 2);
+    kernels.linear_int8(&x, &weight, epilogue, out, &mut Workspace::new());
 }

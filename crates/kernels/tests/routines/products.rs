@@ -1,8 +1,8 @@
 //! Products with float activations: one chain of fused multiply-adds for each output, bit for bit.
 
 use fewbit_kernels::{
-    Activation, Epilogue, Exactness, Isa, Kernels, Operation, PackedFloat, PackedFourBit,
-    PackedWeightOnlyInt8, Workspace,
+    Activation, COLUMN_SPLIT, Epilogue, Exactness, Isa, Kernels, Operation, OutputColumns,
+    PackedFloat, PackedFourBit, PackedWeightOnlyInt8, Workspace,
 };
 use fewbit_numerics::four_bit::{FourBitType, dequantize_range};
 use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f16_bytes_to_f32};
@@ -21,6 +21,8 @@ pub(crate) fn shapes() -> Vec<(usize, usize, usize)> {
         }
     }
     shapes.push((9, 40, 1031));
+    // Three parts of columns.
+    shapes.push((7, 200, 33));
     shapes
 }
 
@@ -79,7 +81,7 @@ impl Product {
         &self,
         weight: &[f32],
         failures: &mut Failures,
-        mut multiply: impl FnMut(&[f32], usize, Epilogue<'_>, &mut [f32]),
+        mut multiply: impl FnMut(&[f32], usize, Epilogue<'_>, OutputColumns<'_>),
     ) {
         let out = self.run(failures, &mut multiply);
         failures.same_bits(self.shape(), &out, &self.expected(weight));
@@ -94,48 +96,81 @@ impl Product {
     pub(crate) fn run(
         &self,
         failures: &mut Failures,
-        mut multiply: impl FnMut(&[f32], usize, Epilogue<'_>, &mut [f32]),
+        mut multiply: impl FnMut(&[f32], usize, Epilogue<'_>, OutputColumns<'_>),
     ) -> Vec<f32> {
         let shape = self.shape();
         let store = Epilogue::store(self.bias());
         let mut together = vec![f32::NAN; self.rows * self.out_features];
-        multiply(&self.x, self.rows, store, &mut together);
+        let columns = self.out_features;
+        let whole = OutputColumns::whole(&mut together, columns);
+        multiply(&self.x, self.rows, store, whole);
         let mut alone = vec![f32::NAN; together.len()];
         for row in 0..self.rows {
             let x = &self.x[row * self.in_features..][..self.in_features];
             let out = &mut alone[row * self.out_features..][..self.out_features];
-            multiply(x, 1, store, out);
+            multiply(x, 1, store, OutputColumns::whole(out, columns));
         }
         failures.same_bits(format!("{shape}, row by row"), &alone, &together);
-        check_epilogues(&shape, &together, self.bias(), failures, |epilogue, out| {
+        let y = (&together[..], columns);
+        check_epilogues(&shape, y, self.bias(), failures, |epilogue, out| {
             multiply(&self.x, self.rows, epilogue, out);
         });
         together
     }
 }
 
-/// What follows a product in registers has the bits of the operation on the stored product `y`.
+/// Columns, more than can be split, in parts: the last one first.
+pub(crate) fn parts<T>(out: OutputColumns<'_, T>) -> impl Iterator<Item = OutputColumns<'_, T>> {
+    let columns = out.columns().end;
+    let (first, rest) = out.split_at(COLUMN_SPLIT);
+    let last = (columns - 1) / COLUMN_SPLIT * COLUMN_SPLIT;
+    let (middle, last) = rest.split_at(last);
+    [last, middle, first].into_iter()
+}
+
+/// What follows a product in registers has the bits of the operation on the stored product `y` of so many columns, and so it has where
+/// the columns are computed in parts.
 pub(crate) fn check_epilogues(
     shape: &str,
-    y: &[f32],
+    (y, columns): (&[f32], usize),
     bias: Option<&[f32]>,
     failures: &mut Failures,
-    mut multiply: impl FnMut(Epilogue<'_>, &mut [f32]),
+    mut multiply: impl FnMut(Epilogue<'_>, OutputColumns<'_>),
 ) {
     let portable = Kernels::for_isa(Isa::Scalar).unwrap();
     let residual = Numbers::new(6).floats(y.len(), 1.0);
     let mut expected = residual.clone();
     portable.add(&mut expected, y);
-    let mut out = residual;
-    multiply(Epilogue::add(bias), &mut out);
+    let mut out = residual.clone();
+    let whole = OutputColumns::whole(&mut out, columns);
+    multiply(Epilogue::add(bias), whole);
     failures.same_bits(format!("{shape}, added"), &out, &expected);
     // All functions at every shape would take long: one for each, in turn.
     let kind = Activation::ALL[y.len() % Activation::ALL.len()];
     let mut expected = y.to_vec();
     portable.activation(kind, &mut expected);
     let mut out = vec![f32::NAN; y.len()];
-    multiply(Epilogue::activation(bias, kind), &mut out);
+    let whole = OutputColumns::whole(&mut out, columns);
+    multiply(Epilogue::activation(bias, kind), whole);
     failures.same_bits(format!("{shape}, {kind:?}"), &out, &expected);
+    if columns <= COLUMN_SPLIT {
+        return;
+    }
+    let mut in_parts = |epilogue, out: &mut [f32]| {
+        for part in parts(OutputColumns::whole(out, columns)) {
+            multiply(epilogue, part);
+        }
+    };
+    let mut out = vec![f32::NAN; y.len()];
+    in_parts(Epilogue::store(bias), &mut out);
+    failures.same_bits(format!("{shape}, in parts"), &out, y);
+    in_parts(Epilogue::activation(bias, kind), &mut out);
+    failures.same_bits(format!("{shape}, {kind:?} in parts"), &out, &expected);
+    let mut out = residual;
+    in_parts(Epilogue::add(bias), &mut out);
+    let mut expected = Numbers::new(6).floats(y.len(), 1.0);
+    portable.add(&mut expected, y);
+    failures.same_bits(format!("{shape}, added in parts"), &out, &expected);
 }
 
 pub(crate) fn linear_f32(kernels: &Kernels, failures: &mut Failures) {
@@ -290,7 +325,8 @@ fn infinities_and_nan_reach_only_their_own_row() {
         (x[3], x[6]) = (f32::NAN, f32::INFINITY);
         let mut out = [0.0; 7 * 17];
         let epilogue = Epilogue::store(None);
-        kernels.linear_float(&x, 7, &weight, epilogue, &mut out, &mut Workspace::new());
+        let whole = OutputColumns::whole(&mut out, 17);
+        kernels.linear_float(&x, 7, &weight, epilogue, whole, &mut Workspace::new());
         for (row, out) in out.chunks(17).enumerate() {
             match row {
                 1 => assert!(out.iter().all(|value| value.is_nan())),
@@ -311,7 +347,8 @@ fn a_workspace_grows_once() {
             let mut out = vec![0.0; rows * 40];
             let x = vec![1.0; rows * 8];
             let epilogue = Epilogue::store(None);
-            kernels.linear_weight_only_int8(&x, rows, &weight, epilogue, &mut out, &mut workspace);
+            let whole = OutputColumns::whole(&mut out, 40);
+            kernels.linear_weight_only_int8(&x, rows, &weight, epilogue, whole, &mut workspace);
             workspace.memory_bytes()
         };
         let grown = call(1);
@@ -322,8 +359,8 @@ fn a_workspace_grows_once() {
 }
 
 #[test]
-#[should_panic(expected = "out: the number of elements is rows (2) times columns (17)")]
-fn an_output_of_the_wrong_length_is_refused() {
+#[should_panic(expected = "out: rows and columns of the matrix")]
+fn an_output_of_the_wrong_shape_is_refused() {
     let weight = PackedFloat::from_f32(&[1.0; 17 * 3], 17, 3);
     let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
     kernels.linear_float(
@@ -331,7 +368,7 @@ fn an_output_of_the_wrong_length_is_refused() {
         2,
         &weight,
         Epilogue::store(None),
-        &mut [0.0; 33],
+        OutputColumns::whole(&mut [0.0; 34], 34),
         &mut Workspace::new(),
     );
 }

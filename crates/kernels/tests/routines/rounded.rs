@@ -1,6 +1,6 @@
 //! Products that round their operands to bf16, against the exact products of the rounded operands.
 
-use fewbit_kernels::{Epilogue, Kernels, PackedFloat, Workspace};
+use fewbit_kernels::{Epilogue, Kernels, OutputColumns, PackedFloat, Workspace};
 use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f32_to_bf16_bytes};
 
 use crate::products::{Product, every_bit_pattern, shapes};
@@ -104,7 +104,8 @@ fn activations_are_rounded_to_nearest_even() {
     for kernels in Kernels::available().filter(|kernels| !kernels.isa().keeps_same_bits()) {
         let mut out = [f32::NAN; 6];
         let store = Epilogue::store(None);
-        kernels.linear_float(&x, 6, &weight, store, &mut out, &mut Workspace::new());
+        let whole = OutputColumns::whole(&mut out, 1);
+        kernels.linear_float(&x, 6, &weight, store, whole, &mut Workspace::new());
         assert_eq!(out, expected, "{}", kernels.isa());
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Only attention looks at other tokens. Everything else is done for some rows at a time, few enough that what passes
 //! between the operations stays in the cache: from attention over the feed-forward to the queries, keys and values of
-//! the next layer. These rows are also what several threads share out when there are fewer blocks than threads.
+//! the next layer. These rows are also what several threads share out when there are fewer blocks than threads; of few
+//! rows they share the columns of each product.
 
 use super::block::Block;
 use super::scratch::{BlockScratch, KeysAndValues, LinearScratch, RowScratch, grow};
@@ -11,14 +12,24 @@ use crate::ModelError;
 use crate::finite::check_values;
 use crate::linear::{Linear, LinearInput, Then};
 use crate::profile::Stage;
+use crate::shared_columns::with_threads_awake;
 use crate::tap::Viewer;
 use fewbit_kernels::{AttentionInput, QuantizedRows, QuantizedSequence, RowScale};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 use std::ops::Range;
 
-/// Several threads share the rows of a block in chunks of at least so many.
+/// Several threads share the rows of a block where each gets at least so many, and the columns of each product where not.
 const LEAST_SHARED_ROWS: usize = 32;
+
+/// How many threads share what of a block.
+#[derive(Clone, Copy)]
+struct Team {
+    /// Those that take chunks of rows.
+    rows: usize,
+    /// Those that take columns of a product.
+    columns: usize,
+}
 
 /// Some rows of a block.
 struct Chunk<'a> {
@@ -42,8 +53,8 @@ struct AttentionMemory<'a> {
 }
 
 impl Network {
-    /// Writes the hidden states of a block to `hidden` (tokens, hidden_size). With more than one `member` its rows are
-    /// shared out to the threads of the current pool; nobody may look then.
+    /// Writes the hidden states of a block to `hidden` (tokens, hidden_size). With more than one `member` its rows, or the
+    /// columns of its products, are shared out to the threads of the current pool; nobody may look then.
     pub(super) fn run_block(
         &self,
         block: Block<'_>,
@@ -53,32 +64,30 @@ impl Network {
     ) -> Result<(), ModelError> {
         let tokens = block.tokens();
         let whole = viewer.looks() || self.reads_whole_texts;
-        let most_rows = match (whole, members) {
-            (true, _) => tokens,
-            (false, 1) => self.chunk_rows,
-            _ => tokens
-                .div_ceil(members)
-                .clamp(LEAST_SHARED_ROWS, self.chunk_rows),
+        let team = if whole || tokens < members * LEAST_SHARED_ROWS {
+            Team {
+                rows: 1,
+                columns: members,
+            }
+        } else {
+            Team {
+                rows: members,
+                columns: 1,
+            }
+        };
+        let most_rows = match whole {
+            true => tokens,
+            false => tokens.div_ceil(team.rows).min(self.chunk_rows),
         };
         // Equal chunks: a short one at the end would read all weights for a few rows.
         let chunk_rows = tokens.div_ceil(tokens.div_ceil(most_rows));
         let mut scratch = self.block_scratch.take();
         scratch.fit(&self.spec, tokens.max(BLOCK_TOKENS));
-        let mut result = Ok(());
-        for step in 0..=self.layers.len() {
-            result = self.step(
-                step,
-                block,
-                chunk_rows,
-                members,
-                &mut scratch,
-                viewer,
-                hidden,
-            );
-            if result.is_err() {
-                break;
-            }
-        }
+        let result = with_threads_awake(team.columns, || {
+            (0..=self.layers.len()).try_for_each(|step| {
+                self.step(step, block, chunk_rows, team, &mut scratch, viewer, hidden)
+            })
+        });
         self.block_scratch.put(scratch);
         viewer.leave();
         result?;
@@ -99,7 +108,7 @@ impl Network {
         step: usize,
         block: Block<'_>,
         chunk_rows: usize,
-        members: usize,
+        team: Team,
         scratch: &mut BlockScratch,
         viewer: &mut Viewer<'_>,
         hidden: &mut [f32],
@@ -114,7 +123,7 @@ impl Network {
         if let Some(layer) = step.checked_sub(1) {
             let layer = &self.layers[layer];
             viewer.enter(Stage::Attention);
-            self.quantize_sequences(layer, block, keys_and_values, sequences, members);
+            self.quantize_sequences(layer, block, keys_and_values, sequences, team);
         }
         let memory = AttentionMemory {
             keys_and_values,
@@ -135,7 +144,7 @@ impl Network {
             next_keys,
             next_values,
         };
-        if members > 1 && tokens > chunk_rows {
+        if team.rows > 1 && tokens > chunk_rows {
             let (hidden, query, keys, values) = chunks;
             hidden
                 .par_chunks_mut(size)
@@ -146,7 +155,7 @@ impl Network {
                 .with_max_len(1)
                 .try_for_each(|(index, (((hidden, query), keys), values))| {
                     let chunk = chunk(index, hidden, query, keys, values);
-                    self.run_chunk(step, block, memory, chunk, &mut Viewer::nobody())
+                    self.run_chunk(step, block, memory, chunk, 1, &mut Viewer::nobody())
                 })?;
         } else {
             let (hidden, query, keys, values) = chunks;
@@ -157,7 +166,7 @@ impl Network {
                 .zip(values.chunks_mut(size));
             for (index, (((hidden, query), keys), values)) in chunks.enumerate() {
                 let chunk = chunk(index, hidden, query, keys, values);
-                self.run_chunk(step, block, memory, chunk, viewer)?;
+                self.run_chunk(step, block, memory, chunk, team.columns, viewer)?;
             }
         }
         std::mem::swap(keys_and_values, next);
@@ -170,10 +179,11 @@ impl Network {
         block: Block<'_>,
         memory: AttentionMemory<'_>,
         mut chunk: Chunk<'_>,
+        threads: usize,
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
         let mut scratch = self.row_scratch.take();
-        scratch.fit(&self.spec, chunk.rows.len().max(self.chunk_rows));
+        scratch.fit(&self.spec, chunk.rows.len().max(self.chunk_rows), threads);
         let next = self.layers.get(step);
         let result = match step.checked_sub(1) {
             None => self.embed(block, next, &mut chunk, &mut scratch, viewer),
@@ -217,14 +227,8 @@ impl Network {
                 let scale =
                     self.normalize(norm, embeddings, Some(projection), quantized, viewer)?;
                 let mut input = LinearInput::new(chunk.rows.len(), embeddings, quantized, scale);
-                self.run_linear(
-                    projection,
-                    &mut input,
-                    Then::Store,
-                    chunk.hidden,
-                    linear,
-                    viewer,
-                )?;
+                let layer = [(projection, &mut *chunk.hidden)];
+                self.run_linears(layer, &mut input, Then::Store, linear, viewer)?;
                 None
             }
         };
@@ -267,15 +271,18 @@ impl Network {
         viewer.enter(Stage::QueryKeyValue);
         let rows = chunk.rows.len();
         let mut input = LinearInput::new(rows, chunk.hidden, &mut scratch.quantized, scale);
-        for (linear, out) in [
+        let linears = [
             (&layer.query, &mut *chunk.query),
             (&layer.key, &mut *chunk.next_keys),
             (&layer.value, &mut *chunk.next_values),
-        ] {
-            let linear_scratch = &mut scratch.linear;
-            self.run_linear(linear, &mut input, Then::Store, out, linear_scratch, viewer)?;
-        }
-        Ok(())
+        ];
+        self.run_linears(
+            linears,
+            &mut input,
+            Then::Store,
+            &mut scratch.linear,
+            viewer,
+        )
     }
 
     /// Quantizes the keys and values of each sequence that attends to them in integers: once for all of its queries.
@@ -285,7 +292,7 @@ impl Network {
         block: Block<'_>,
         keys_and_values: &KeysAndValues,
         sequences: &mut Vec<QuantizedSequence>,
-        members: usize,
+        team: Team,
     ) {
         let of_integers = || {
             block
@@ -299,12 +306,13 @@ impl Network {
         let quantize = |rows: &Range<usize>, out: &mut QuantizedSequence| {
             let mut scratch = self.row_scratch.take();
             let input = self.keys_and_values_of(rows, keys_and_values);
-            let workspace = &mut scratch.linear.workspace;
+            scratch.linear.share(1);
+            let workspace = scratch.linear.workspace();
             self.kernels.quantize_sequence(&input, out, workspace);
             self.row_scratch.put(scratch);
         };
         let work = of_integers().zip(sequences);
-        if members > 1 {
+        if team.rows.max(team.columns) > 1 {
             rayon::scope(|scope| {
                 for (rows, out) in work {
                     let quantize = &quantize;
@@ -389,7 +397,7 @@ impl Network {
                 bias,
                 ..self.keys_and_values_of(&sequence, memory.keys_and_values)
             };
-            let (out, workspace) = (&mut context[in_chunk], &mut linear.workspace);
+            let (out, workspace) = (&mut context[in_chunk], linear.workspace());
             if layer.attends_in_integers(sequence.len()) {
                 let sequence = quantized_sequences.next();
                 let sequence = sequence.expect("one for each sequence that attends in integers");
@@ -400,15 +408,8 @@ impl Network {
         }
         viewer.enter(Stage::AttentionOutput);
         let mut input = LinearInput::new(chunk.rows.len(), context, quantized, None);
-        let projection = &layer.attention_output;
-        self.run_linear(
-            projection,
-            &mut input,
-            Then::Add,
-            chunk.hidden,
-            linear,
-            viewer,
-        )
+        let projection = [(&layer.attention_output, &mut *chunk.hidden)];
+        self.run_linears(projection, &mut input, Then::Add, linear, viewer)
     }
 
     /// From the residual stream after attention to the layer's output, and what the next layer wants of it.
@@ -438,7 +439,6 @@ impl Network {
         let activation = self.spec.activation;
         let codes_scale = match layer.output.input_scale() {
             Some(scale @ RowScale::Static(parameters)) if !viewer.looks() => {
-                let workspace = &mut linear.workspace;
                 let codes = &mut *intermediate_codes;
                 layer
                     .intermediate
@@ -448,7 +448,7 @@ impl Network {
                         parameters,
                         codes,
                         self.kernels,
-                        workspace,
+                        linear.workspaces(),
                     )?
                     .then_some(scale)
             }
@@ -459,21 +459,16 @@ impl Network {
             None => {
                 let intermediate = &mut intermediate[..rows * self.spec.intermediate_size];
                 let then = Then::Activate(activation);
-                self.run_linear(
-                    &layer.intermediate,
-                    &mut input,
-                    then,
-                    intermediate,
-                    linear,
-                    viewer,
-                )?;
+                let layer = [(&layer.intermediate, &mut *intermediate)];
+                self.run_linears(layer, &mut input, then, linear, viewer)?;
                 // Not in `quantized`, whose rows would become longer and shorter again with every layer.
                 LinearInput::new(rows, intermediate, intermediate_codes, None)
             }
         };
 
         viewer.enter(Stage::Output);
-        self.run_linear(&layer.output, &mut input, Then::Add, hidden, linear, viewer)?;
+        let output = [(&layer.output, &mut *hidden)];
+        self.run_linears(output, &mut input, Then::Add, linear, viewer)?;
 
         viewer.enter(Stage::OutputNorm);
         let reader = next.map(|layer| &layer.query);
@@ -505,34 +500,44 @@ impl Network {
         Ok(scale)
     }
 
-    /// Runs `linear`, and what comes after it, into `out` (rows, out_features).
-    fn run_linear(
+    /// Runs layers that read the same input, and what comes after them, each into its output (rows, out_features).
+    fn run_linears<const N: usize>(
         &self,
-        linear: &Linear,
+        layers: [(&Linear, &mut [f32]); N],
         input: &mut LinearInput<'_>,
         then: Then,
-        out: &mut [f32],
         scratch: &mut LinearScratch,
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
-        let LinearScratch { watched, workspace } = scratch;
-        viewer.show_input(linear.site(), linear.in_features(), input.values());
+        let (watched, workspaces) = scratch.parts();
         if !viewer.looks() {
-            return linear.forward(input, then, out, self.kernels, workspace);
+            return Linear::forward(layers, input, then, self.kernels, workspaces);
         }
         // What comes after the product is done apart, so that the product exists: it gives the same bits.
-        let columns = linear.out_features();
-        if then == Then::Add {
-            grow(watched, out.len());
-            let product = &mut watched[..out.len()];
-            linear.forward(input, Then::Store, product, self.kernels, workspace)?;
-            viewer.show_output(linear.site(), columns, product);
-            self.kernels.add(out, product);
-        } else {
-            linear.forward(input, Then::Store, out, self.kernels, workspace)?;
-            viewer.show_output(linear.site(), columns, out);
-            if let Then::Activate(activation) = then {
-                self.kernels.activation(activation, out);
+        let mut store = |linear, out: &mut [f32], input: &mut LinearInput<'_>| {
+            Linear::forward(
+                [(linear, out)],
+                input,
+                Then::Store,
+                self.kernels,
+                workspaces,
+            )
+        };
+        for (linear, out) in layers {
+            let columns = linear.out_features();
+            viewer.show_input(linear.site(), linear.in_features(), input.values());
+            if then == Then::Add {
+                grow(watched, out.len());
+                let product = &mut watched[..out.len()];
+                store(linear, product, input)?;
+                viewer.show_output(linear.site(), columns, product);
+                self.kernels.add(out, product);
+            } else {
+                store(linear, out, input)?;
+                viewer.show_output(linear.site(), columns, out);
+                if let Then::Activate(activation) = then {
+                    self.kernels.activation(activation, out);
+                }
             }
         }
         Ok(())

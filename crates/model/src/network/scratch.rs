@@ -81,13 +81,42 @@ pub(super) struct RowScratch {
 #[derive(Default)]
 pub(super) struct LinearScratch {
     /// (rows, columns) of a product that is looked at before it is added to something.
-    pub(super) watched: Vec<f32>,
-    pub(super) workspace: Workspace,
+    watched: Vec<f32>,
+    /// One for each thread that shares a product, or more.
+    workspaces: Vec<Workspace>,
+    /// How many threads that are.
+    threads: usize,
+}
+
+impl LinearScratch {
+    /// Prepares for products that are shared by so many threads.
+    pub(super) fn share(&mut self, threads: usize) {
+        if self.workspaces.len() < threads {
+            self.workspaces.resize_with(threads, Workspace::default);
+        }
+        self.threads = threads;
+    }
+
+    /// The buffer for a product that is looked at, and a workspace for each thread.
+    pub(super) fn parts(&mut self) -> (&mut Vec<f32>, &mut [Workspace]) {
+        (&mut self.watched, &mut self.workspaces[..self.threads])
+    }
+
+    /// A workspace for each thread.
+    pub(super) fn workspaces(&mut self) -> &mut [Workspace] {
+        self.parts().1
+    }
+
+    /// That of the thread that has called.
+    pub(super) fn workspace(&mut self) -> &mut Workspace {
+        &mut self.workspaces()[0]
+    }
 }
 
 impl RowScratch {
-    /// Makes every buffer large enough for `rows` tokens.
-    pub(super) fn fit(&mut self, spec: &EncoderSpec, rows: usize) {
+    /// Makes every buffer large enough for `rows` tokens, and products shared by so many threads.
+    pub(super) fn fit(&mut self, spec: &EncoderSpec, rows: usize, threads: usize) {
+        self.linear.share(threads);
         if spec.has_embeddings_projection() {
             grow(&mut self.embeddings, rows * spec.embedding_size);
         }
@@ -111,7 +140,12 @@ impl RowScratch {
             .sum::<usize>()
             + self.quantized.memory_bytes()
             + self.intermediate_codes.memory_bytes()
-            + self.linear.workspace.memory_bytes()
+            + self
+                .linear
+                .workspaces
+                .iter()
+                .map(Workspace::memory_bytes)
+                .sum::<usize>()
     }
 }
 

@@ -96,6 +96,61 @@ proptest! {
     }
 }
 
+/// Of few tokens, several threads share the columns of every product, whatever its weight and what follows it.
+#[test]
+fn threads_that_share_columns_give_the_bits_of_one() {
+    let wide = || TinyCheckpoint::of("bert-long").widened();
+    let mut weight_only = wide().with_dynamic_int8(false);
+    weight_only.config["quantization_config"]["config_groups"]["group_0"]
+        .as_object_mut()
+        .unwrap()
+        .remove("input_activations");
+    let mut for_a_text = wide().with_dynamic_int8(false);
+    let group = &mut for_a_text.config["quantization_config"]["config_groups"]["group_0"];
+    group["input_activations"]["strategy"] = "tensor".into();
+    group["input_activations"]["observer_kwargs"] = serde_json::json!({"reduce_range": false});
+    let models = [
+        ("float", wide()),
+        ("dynamic", wide().with_dynamic_int8(false)),
+        ("static", wide().with_static_int8(0.03, |_| true)),
+        (
+            "static output",
+            wide().with_static_int8(0.03, |module| module == "encoder.layer.0.output.dense"),
+        ),
+        (
+            "static key",
+            wide().with_static_int8(0.03, |module| module.ends_with("key")),
+        ),
+        ("a scale for a text", for_a_text),
+        ("weight-only", weight_only),
+    ];
+    let isas = Isa::ALL.iter().filter(|isa| isa.keeps_same_bits());
+    for ((name, checkpoint), &isa) in models
+        .iter()
+        .flat_map(|model| isas.clone().map(move |isa| (model, isa)))
+    {
+        let Some(network) = load(checkpoint, isa) else {
+            continue;
+        };
+        for lengths in [&[9][..], &[16], &[3, 1, 20], &[64], &[70, 40]] {
+            let texts: Vec<Vec<u32>> = (1u32..)
+                .zip(lengths)
+                .map(|(seed, &length)| (0..length).map(|index| (index * 7 + seed) % 80).collect())
+                .collect();
+            let batch =
+                RaggedBatch::from_sequences(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let expected = bits(&network.hidden_states(&batch, 1).expect("runs"));
+            for threads in [2, 3, 5] {
+                let found = bits(&network.hidden_states(&batch, threads).expect("runs"));
+                assert!(
+                    found == expected,
+                    "{name} on {isa:?}, {lengths:?} tokens, {threads} threads"
+                );
+            }
+        }
+    }
+}
+
 /// Attention in integers gives what attention in float gives, but for its codes: the two meet where a sequence is one token longer.
 #[test]
 fn integer_attention_is_near_float_attention() {

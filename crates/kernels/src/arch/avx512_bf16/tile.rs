@@ -170,14 +170,15 @@ impl<E: PairedPanel> FloatTile<Avx512, E> for Bf16Tile {
         depth: usize,
         out: &mut Columns<'_>,
     ) {
-        if x.count == 0 || out.count == 0 {
+        let columns = out.out.count();
+        if x.count == 0 || columns == 0 {
             return;
         }
         assert!(x.values.len() >= (x.count - 1) * x.stride + depth.div_ceil(2));
         assert!(panels.len() >= panel_count * E::panel_elements(depth));
-        assert!(out.values.len() >= (x.count - 1) * out.stride + out.count);
-        assert!(out.count <= panel_count * LANES && out.count > (panel_count - 1) * LANES);
-        assert!(out.bias.is_none_or(|bias| bias.len() == out.count));
+        assert!(out.out.rows() >= x.count);
+        assert!(columns <= panel_count * LANES && columns > (panel_count - 1) * LANES);
+        assert!(out.bias.is_none_or(|bias| bias.len() == columns));
         let panels = panels.as_ptr();
         // SAFETY: by the assertions above, rows 0..count of x, the panels and the output columns are in bounds; the row tiles cover exactly
         // these rows.
