@@ -11,6 +11,7 @@ format-check:
 
 lint:
     cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy --manifest-path fuzz/Cargo.toml --target-dir target --locked -- -D warnings
 
 documentation:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -31,7 +31,7 @@ for target in $targets; do
         recipe | statistics | tokenizer_files) features=() ;;
         *) features=(--no-default-features) ;;
     esac
-    limits=(-rss_limit_mb=2048 -timeout=10 "-dict=dictionaries/$target.dict")
+    limits=(-rss_limit_mb=2048 -timeout=30 "-dict=dictionaries/$target.dict")
     if [ "$seconds" = 0 ]; then
         limits+=(-runs=0)
     else

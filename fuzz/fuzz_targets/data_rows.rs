@@ -1,4 +1,4 @@
-//! A file of rows: Parquet where it starts like one, otherwise lines, JSONL, CSV and TSV in turn.
+//! A file of rows: Parquet where it starts like one, otherwise lines, JSONL, JSON, CSV and TSV in turn.
 #![no_main]
 
 use fewbit_data::tokens::for_each_token_row;
@@ -28,7 +28,13 @@ fuzz_target!(|bytes: &[u8]| {
         read_all(&file("rows.parquet", bytes));
         return;
     }
-    for name in ["rows.txt", "rows.jsonl", "rows.csv", "rows.tsv"] {
+    for name in [
+        "rows.txt",
+        "rows.jsonl",
+        "rows.json",
+        "rows.csv",
+        "rows.tsv",
+    ] {
         read_all(&file(name, bytes));
     }
 });
@@ -77,6 +83,7 @@ fn read_all(file: &DataFile) {
     let mut columns: Vec<Column> = Vec::new();
     for name in names.iter().take(MOST_COLUMNS) {
         columns.push(Column::text(name));
+        columns.push(Column::number(name));
         columns.push(Column::integers(name).optional());
     }
     columns.push(Column::text("text"));
@@ -134,11 +141,12 @@ fn write_and_read(file: &DataFile, column: &Column, found: &[Vec<Cell>]) {
             }
             ("again.csv", writer.into_inner().expect("memory"))
         }
-        FileFormat::Jsonl | FileFormat::Parquet => {
+        FileFormat::Json | FileFormat::Jsonl | FileFormat::Tsv | FileFormat::Parquet => {
             let mut bytes = Vec::new();
             for row in found {
                 let value = match &row[0] {
                     Cell::Text(text) => serde_json::json!({ &column.name: text }),
+                    Cell::Number(number) => serde_json::json!({ &column.name: number }),
                     Cell::Integers(values) => serde_json::json!({ &column.name: values }),
                     Cell::Absent => serde_json::json!({}),
                 };

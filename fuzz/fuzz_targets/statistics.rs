@@ -4,7 +4,7 @@
 
 use fewbit_fuzz::Scratch;
 use fewbit_quantize::calibration::{PartialCalibration, Sensitivity};
-use fewbit_quantize::{CalibrationStatistics, Recipe};
+use fewbit_quantize::{Backend, CalibrationStatistics, Recipe};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
@@ -47,8 +47,13 @@ fn check(statistics: &CalibrationStatistics) {
         valid(&recipe);
     }
     if let Ok(sensitivity) = Sensitivity::new(statistics) {
-        for least_sqnr_db in [30.0, f64::NEG_INFINITY] {
-            if let Ok(recipe) = sensitivity.recipe(statistics, least_sqnr_db) {
+        for (backend, least_sqnr_db) in [
+            (Backend::Native, 30.0),
+            (Backend::Native, f64::NEG_INFINITY),
+            (Backend::Fbgemm, 30.0),
+            (Backend::Qnnpack, f64::NEG_INFINITY),
+        ] {
+            if let Ok(recipe) = sensitivity.recipe(statistics, backend, least_sqnr_db) {
                 valid(&recipe);
             }
         }
