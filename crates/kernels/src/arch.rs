@@ -2,7 +2,8 @@
 //!
 //! To add one: a folder with a token that implements [`Simd`](crate::simd::Simd) and one that implements
 //! [`Int8Tile`](crate::int8_tile::Int8Tile) (either may be that of another set), a `kernel_set!` that instantiates the algorithms for
-//! them, a variant of [`Isa`](crate::Isa), and a row below. Dispatch, tests and benchmarks read the table.
+//! them (only what differs from the set whose token it has), a variant of [`Isa`](crate::Isa), and a row below. Dispatch, tests and
+//! benchmarks read the table.
 
 #[cfg(test)]
 mod agreement;
@@ -51,7 +52,10 @@ pub(crate) static TABLE: &[&Kernels] = &[
 ///
 /// A set with a faster tile for weights that cannot saturate gives its routines as `saturation_proof`.
 ///
-/// A set that rounds operands gives the float tile for products with bf16 weights and for attention, and the types of these products.
+/// A set whose token is that of another one takes the routines that are no different there: `others_of` names its module.
+///
+/// A set that rounds operands gives the float tile for products with bf16 weights and for attention, and the types of these products; all
+/// else is that of `others_of`.
 macro_rules! kernel_set {
     (
         isa: $isa:expr,
@@ -65,7 +69,20 @@ macro_rules! kernel_set {
     ) => {
         use $crate::generic::f32_tile::F32Tile;
         $crate::arch::kernel_set! { @list ($isa) $name $attribute ($token) ($int8, $int8_name $(, $proof)?)
-            ($float_name) (F32Tile, SameBits, "f32bf16f32", "f32") }
+            ($float_name) (F32Tile, SameBits, "f32bf16f32", "f32") own own own }
+    };
+    (
+        isa: $isa:expr,
+        name: $name:literal,
+        attribute: $attribute:tt,
+        token: $token:ident,
+        int8_tile: $int8:ident,
+        int8_tile_name: $int8_name:literal,
+        float_tile_name: $float_name:literal,
+        others_of: $base:ident $(,)?
+    ) => {
+        $crate::arch::kernel_set! { @list ($isa) $name $attribute ($token) ($int8, $int8_name)
+            ($float_name) (F32Tile, SameBits, "f32bf16f32", "f32") $base own $base }
     };
     (
         isa: $isa:expr,
@@ -76,64 +93,66 @@ macro_rules! kernel_set {
         int8_tile_name: $int8_name:literal,
         float_tile_name: $float_name:literal,
         bf16_tile: $bf16:ident,
-        bf16_types: $bf16_types:literal $(,)?
+        bf16_types: $bf16_types:literal,
+        others_of: $base:ident $(,)?
     ) => {
-        use $crate::generic::f32_tile::F32Tile;
         $crate::arch::kernel_set! { @list ($isa) $name $attribute ($token) ($int8, $int8_name)
-            ($float_name) ($bf16, RoundedToBf16, $bf16_types, $bf16_types) }
+            ($float_name) ($bf16, RoundedToBf16, $bf16_types, $bf16_types) $base $base own }
     };
     (@list ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident, $int8_name:literal $(, $proof:expr)?)
         ($float_name:literal)
-        ($bf16:ident, $exactness:ident, $bf16_types:literal, $attention_types:literal)) => {
+        ($bf16:ident, $exactness:ident, $bf16_types:literal, $attention_types:literal)
+        $floats:ident $integers:ident $rounding:ident) => {
         $crate::arch::kernel_set! { @emit ($isa) $name $attribute ($token) ($int8 $(, $proof)?)
-            LinearF32, "linear" "f32f32f32" $float_name SameBits:
+            $floats LinearF32, "linear" "f32f32f32" $float_name SameBits:
                 linear_f32(call: Linear<'_>, source: Stored<'_, f32>) = linear::linear<float F32Tile>;
-            LinearF16, "linear" "f32f16f32" $float_name SameBits:
+            $floats LinearF16, "linear" "f32f16f32" $float_name SameBits:
                 linear_f16(call: Linear<'_>, source: Stored<'_, F16>) = linear::linear<float F32Tile>;
-            LinearBf16, "linear" $bf16_types $float_name $exactness:
+            $rounding LinearBf16, "linear" $bf16_types $float_name $exactness:
                 linear_bf16(call: Linear<'_>, source: Stored<'_, Bf16>) = linear::linear<float $bf16>;
-            LinearWeightOnlyInt8, "linear" "f32s8f32" $float_name SameBits:
+            $floats LinearWeightOnlyInt8, "linear" "f32s8f32" $float_name SameBits:
                 linear_weight_only_int8(call: Linear<'_>, source: DecodedInt8<'_>)
                     = linear::linear<float F32Tile>;
-            LinearFourBit, "linear" "f32u4f32" $float_name SameBits:
+            $floats LinearFourBit, "linear" "f32u4f32" $float_name SameBits:
                 linear_four_bit(call: Linear<'_>, source: DecodedFourBit<'_>)
                     = linear::linear<float F32Tile>;
-            LinearInt8, "linear" "u8s8i32" $int8_name SameBits:
+            $integers LinearInt8, "linear" "u8s8i32" $int8_name SameBits:
                 linear_int8(call: LinearInt8<'_>, output: Output<'_>)
                     = linear_int8::linear_int8<int8 $int8>;
-            LinearRequantize, "linear_requantize" "u8s8u8" $int8_name SameBits:
+            $integers LinearRequantize, "linear_requantize" "u8s8u8" $int8_name SameBits:
                 linear_requantize(call: LinearInt8<'_>, output: Requantize<'_>)
                     = linear_int8::linear_requantize<int8 $int8>;
-            QuantizeRows, "quantize_rows" "f32u8" "1x16" SameBits:
+            $floats QuantizeRows, "quantize_rows" "f32u8" "1x16" SameBits:
                 quantize_rows(x: &[f32], scale: RowScale, out: &mut QuantizedRows) -> bool
                     = quantize_rows::quantize_rows<>;
-            LayerNorm, "layer_norm" "f32" "1x16" SameBits:
+            $floats LayerNorm, "layer_norm" "f32" "1x16" SameBits:
                 layer_norm(call: LayerNorm<'_>) = layer_norm::layer_norm<>;
-            LayerNormQuantize, "layer_norm_quantize" "f32u8" "1x16" SameBits:
+            $floats LayerNormQuantize, "layer_norm_quantize" "f32u8" "1x16" SameBits:
                 layer_norm_quantize(call: LayerNorm<'_>, scale: RowScale, out: &mut QuantizedRows) -> bool
                     = layer_norm::layer_norm_quantize<>;
-            Activation, "activation" "f32" "1x16" SameBits:
+            $floats Activation, "activation" "f32" "1x16" SameBits:
                 activation(kind: Activation, x: &mut [f32]) = activation::activation<>;
-            Add, "add" "f32" "1x16" SameBits: add(x: &mut [f32], y: &[f32]) = vector::add<>;
-            Normalize, "normalize" "f32" "1x16" SameBits:
+            $floats Add, "add" "f32" "1x16" SameBits: add(x: &mut [f32], y: &[f32]) = vector::add<>;
+            $floats Normalize, "normalize" "f32" "1x16" SameBits:
                 normalize(x: &mut [f32]) = vector::normalize<>;
-            Attention, "attention" $attention_types $float_name $exactness:
+            $rounding Attention, "attention" $attention_types $float_name $exactness:
                 attention(input: &AttentionInput<'_>, out: &mut [f32], workspace: &mut Workspace)
                     = attention::attention<float $bf16>;
-            QuantizeSequence, "quantize_sequence" "f32s8" $int8_name SameBits:
+            $integers QuantizeSequence, "quantize_sequence" "f32s8" $int8_name SameBits:
                 quantize_sequence(input: &AttentionInput<'_>, out: &mut QuantizedSequence, workspace: &mut Workspace)
                     = attention_sequence::quantize_sequence<int8 $int8>;
-            AttentionInt8, "attention" "u8s8f32" $int8_name SameBits:
+            $integers AttentionInt8, "attention" "u8s8f32" $int8_name SameBits:
                 attend(input: &AttentionInput<'_>, sequence: &QuantizedSequence, out: &mut [f32], workspace: &mut Workspace)
                     = attention_int8::attend<int8 $int8>;
         }
     };
     (@emit ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident $(, $proof:expr)?) $(
-        $operation:ident, $operation_name:literal $types:literal $tile:literal $exactness:ident:
+        $source:ident $operation:ident, $operation_name:literal $types:literal $tile:literal $exactness:ident:
             $routine:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?
                 = $module:ident::$algorithm:ident<$($kind:ident $tile_type:ident)?>;
     )*) => {
-        mod routines {
+        pub(crate) mod routines {
+            #![allow(unused_imports, reason = "routines of another set name no types")]
             use $crate::attention::AttentionInput;
             use $crate::generic::layer_norm::LayerNorm;
             use $crate::generic::linear::Linear;
@@ -148,22 +167,8 @@ macro_rules! kernel_set {
             use $crate::workspace::Workspace;
 
             $(
-                /// # Safety
-                ///
-                /// The CPU has the instruction set.
-                # $attribute
-                pub(super) unsafe fn $routine($($argument: $type),*) $(-> $result)? {
-                    // SAFETY: this function's contract.
-                    let s = unsafe { <super::$token as Simd>::assume_supported() };
-                    $crate::generic::$module::$algorithm(
-                        s,
-                        $(
-                            // SAFETY: this function's contract.
-                            $crate::arch::kernel_set!(@$kind super::$tile_type),
-                        )?
-                        $($argument),*
-                    )
-                }
+                $crate::arch::kernel_set! { @routine $source $attribute ($token)
+                    $routine($($argument: $type),*) $(-> $result)? = $module::$algorithm<$($kind $tile_type)?> }
             )*
 
             /// # Safety
@@ -209,6 +214,28 @@ macro_rules! kernel_set {
             float_peak: routines::float_peak,
             int8_peak: routines::int8_peak,
         };
+    };
+    (@routine own $attribute:tt ($token:ident) $routine:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?
+        = $module:ident::$algorithm:ident<$($kind:ident $tile_type:ident)?>) => {
+        /// # Safety
+        ///
+        /// The CPU has the instruction set.
+        # $attribute
+        pub(crate) unsafe fn $routine($($argument: $type),*) $(-> $result)? {
+            // SAFETY: this function's contract.
+            let s = unsafe { <super::$token as Simd>::assume_supported() };
+            $crate::generic::$module::$algorithm(
+                s,
+                $(
+                    // SAFETY: this function's contract.
+                    $crate::arch::kernel_set!(@$kind super::$tile_type),
+                )?
+                $($argument),*
+            )
+        }
+    };
+    (@routine $base:ident $attribute:tt ($token:ident) $routine:ident($($arguments:tt)*) $($rest:tt)*) => {
+        pub(crate) use $crate::arch::$base::routines::$routine;
     };
     (@proof) => {
         None

@@ -16,4 +16,5 @@ crate::arch::kernel_set! {
     float_tile_name: "6x64",
     bf16_tile: Bf16Tile,
     bf16_types: "bf16bf16f32",
+    others_of: avx512_vnni,
 }

@@ -13,4 +13,5 @@ crate::arch::kernel_set! {
     int8_tile: MatrixTile,
     int8_tile_name: "6x16",
     float_tile_name: "6x16",
+    others_of: neon,
 }
