@@ -222,6 +222,7 @@ def recipe():
     seed(target, "nf4.toml", 'version = 1\nmethod = "nf4"\nblock_size = 128\ndouble_quantization = true\n')
     seed(target, "fp4.json", '{"version":1,"method":"fp4","block_size":32,"skip":["*.query"]}')
     seed(target, "weight-only.toml", 'version = 1\nmethod = "weight-only"\n')
+    seed(target, "mixed.toml", 'version = 1\nmethod = "dynamic"\nskip = ["*.query"]\nweight_only = ["*.intermediate.dense", "encoder.layer.1.output.dense"]\n')
     seed(target, "bf16.json", '{"version": 1, "method": "bf16"}')
     static = {
         "version": 1,

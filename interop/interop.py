@@ -69,11 +69,14 @@ def check_gptq(saturation_proof):
     return lambda source, directory, loaded: weights.int8(source, directory, loaded, gptq=True, saturation_proof=saturation_proof)
 
 
+# The feed-forward layers of every family, and not the output of attention.
+FEED_FORWARD = "*{.intermediate.dense,[0-9].output.dense,.lin1,.lin2}"
 METHODS = [
     Method(name="fp16", arguments=["--method", "fp16"], agreement="float16", check=check_rounded(torch.float16)),
     Method(name="bf16", arguments=["--method", "bf16"], agreement="bfloat16", check=check_rounded(torch.bfloat16)),
     Method(name="dynamic", arguments=["--method", "dynamic"], agreement="int8 activations", check=weights.int8),
     Method(name="dynamic, int8 embeddings", arguments=["--method", "dynamic", "--quantize-embeddings"], agreement="int8 activations", check=weights.int8),
+    Method(name="dynamic, weight-only feed-forward", arguments=["--method", "dynamic", "--weight-only", FEED_FORWARD], agreement="int8 activations", check=weights.int8),
     Method(name="static", arguments=["--method", "static"], agreement="static int8 activations", check=weights.int8, calibrated=True),
     Method(name="static, every input", arguments=["--method", "static", "--min-sqnr", "0"], agreement="static int8 activations", check=weights.int8, calibrated=True),
     Method(name="static, 7-bit codes", arguments=["--method", "static", "--backend", "x86"], agreement="static int8 activations", check=weights.int8, calibrated=True),

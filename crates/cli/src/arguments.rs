@@ -141,6 +141,10 @@ pub(crate) struct QuantizeArguments {
     /// Leave modules whose name matches this glob in float (may be repeated; adds to the defaults)
     #[arg(long, value_name = "GLOB")]
     pub(crate) skip: Vec<String>,
+    /// dynamic: quantize only the weights of layers whose name matches this glob, as weight-only does: nearer to the float model, a
+    /// little slower (may be repeated)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) weight_only: Vec<String>,
     /// dynamic: what shares one scale of an input; per-tensor is PyTorch's quantize_dynamic, and needs a --backend of PyTorch
     /// [default: per-token]
     #[arg(long, value_enum, value_name = "SCALES")]
@@ -348,7 +352,7 @@ pub(crate) enum MethodArgument {
     Dynamic,
     /// int8 weights (one scale per output channel), activation scales chosen by calibration
     Static,
-    /// int8 weights (one scale per output channel), float activations
+    /// int8 weights (one scale per output channel), activations of 12 bits, quantized per token at run time
     WeightOnly,
     /// Weights stored as IEEE half precision, computed in f32
     #[value(alias = "float16")]

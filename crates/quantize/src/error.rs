@@ -62,9 +62,11 @@ pub enum QuantizeError {
         /// What may be meant.
         hint: String,
     },
-    /// A skip glob is malformed or matches no module that would be quantized without it.
-    #[error("recipe: `skip`: pattern `{pattern}` {problem}\n  hint: {hint}")]
-    SkipPattern {
+    /// A glob is malformed or matches no module that it could concern.
+    #[error("recipe: `{field}`: pattern `{pattern}` {problem}\n  hint: {hint}")]
+    Pattern {
+        /// Key of a recipe file, which is a field of [`Recipe`](crate::Recipe).
+        field: &'static str,
         /// The glob.
         pattern: String,
         /// What is wrong with it.
@@ -132,7 +134,7 @@ pub enum QuantizeError {
     },
     /// The weight of a linear layer has too many columns for exact products of 8-bit integers.
     #[error(
-        "{file}: tensor `{tensor}`: columns: expected at most {limit} where activations are quantized, found {found}\n  hint: sums of more products of 8-bit integers can overflow 32 bits: use the method `weight-only`, or skip the layer"
+        "{file}: tensor `{tensor}`: columns: expected at most {limit} where activations are quantized, found {found}\n  hint: sums of more products of 8-bit integers can overflow 32 bits: name the layer in `weight_only`, use the method `weight-only`, or skip the layer"
     )]
     TooManyColumns {
         /// File that holds the tensor.

@@ -25,8 +25,8 @@ pub enum Method {
     /// int8 weights with one scale an output channel; activations are quantized with scales that calibration chose, or per
     /// token where no such scale is good enough (compressed-tensors `int-quantized`).
     Static,
-    /// int8 weights with one scale an output channel; float activations (compressed-tensors
-    /// `pack-quantized`).
+    /// int8 weights with one scale an output channel; activations are not stored as quantized: fewbit gives them 12 bits per token at run time
+    /// (compressed-tensors `pack-quantized`).
     WeightOnly,
     /// NormalFloat4 codes with one absmax a block (bitsandbytes).
     #[serde(alias = "int4")]

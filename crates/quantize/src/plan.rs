@@ -229,26 +229,30 @@ fn quantization_config(
     rows: &[PlanRow],
 ) -> Option<Value> {
     let stays_float = LoaderSkipList::new(spec, selection);
-    let modules = |kind: ModuleKind| -> Vec<String> {
-        selection
-            .quantized
-            .iter()
-            .filter(|selected| selected.kind == kind)
-            .map(|selected| without_prefix(&selected.module.name, &spec.prefix).to_owned())
-            .collect()
-    };
     if recipe.method.is_int8() {
-        let (fixed, others): (Vec<String>, Vec<String>) = modules(ModuleKind::Linear)
+        // All modules of a group have one scheme, but for scale and zero point of its inputs.
+        let (mut fixed, mut weight_only, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut embeddings = Vec::new();
+        for selected in &selection.quantized {
+            let module = without_prefix(&selected.module.name, &spec.prefix).to_owned();
+            let group = match selected.kind {
+                ModuleKind::Embedding => &mut embeddings,
+                ModuleKind::Linear if selected.weight_only => &mut weight_only,
+                ModuleKind::Linear if recipe.static_inputs.contains_key(&module) => &mut fixed,
+                ModuleKind::Linear => &mut others,
+            };
+            group.push(module);
+        }
+        let linear: Vec<_> = [(&fixed, false), (&others, false), (&weight_only, true)]
             .into_iter()
-            .partition(|module| recipe.static_inputs.contains_key(module));
-        // All modules of a group have the scheme of the first, but for scale and zero point.
-        let linear: Vec<_> = [&fixed, &others]
-            .into_iter()
-            .filter_map(|modules| Some((recipe.int8_scheme(modules.first()?)?, modules.as_slice())))
+            .filter_map(|(modules, weight_only)| {
+                let scheme = recipe.int8_scheme(modules.first()?, weight_only)?;
+                Some((scheme, modules.as_slice()))
+            })
             .collect();
         return Some(compressed_tensors::config(
             &linear,
-            &modules(ModuleKind::Embedding),
+            &embeddings,
             &stays_float.of_this_checkpoint(),
         ));
     }

@@ -92,7 +92,7 @@ fn of_inputs(scheme: &CompressedScheme) -> &'static str {
         CompressedScheme::DynamicInt8 => ", activations per token",
         CompressedScheme::PerTensorDynamicInt8 { .. } => ", activations per text",
         CompressedScheme::StaticInt8 { .. } => ", static activations",
-        CompressedScheme::WeightOnlyInt8 => "",
+        CompressedScheme::WeightOnlyInt8 => ", weight-only",
     }
 }
 
@@ -210,7 +210,10 @@ impl<'a> RowPlanner<'a> {
         let method = self.recipe.method;
         let input = without_prefix(name, &self.spec.prefix);
         Ok(
-            match (method.four_bit_type(), self.recipe.int8_scheme(input)) {
+            match (
+                method.four_bit_type(),
+                self.recipe.int8_scheme(input, selected.weight_only),
+            ) {
                 (Some(kind), _) => {
                     let layout = FourBitLayout {
                         kind,

@@ -78,6 +78,9 @@ pub struct Recipe {
     /// (see [`selection`](crate::selection)).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skip: Vec<String>,
+    /// Globs on names of linear layers whose weights alone are quantized, as those of `weight-only` are; `dynamic` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weight_only: Vec<String>,
     /// Scale and zero point of the inputs of linear layers, by module path without the model's prefix; `static` only. The input of a
     /// layer that is not named here is quantized per token at run time.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -121,6 +124,7 @@ impl Recipe {
             gptq: false,
             saturation_proof: false,
             skip: Vec::new(),
+            weight_only: Vec::new(),
             static_inputs: BTreeMap::new(),
         }
     }
@@ -219,6 +223,17 @@ impl Recipe {
         self
     }
 
+    /// Adds globs to [`weight_only`](Self::weight_only).
+    #[must_use]
+    pub fn with_weight_only<S: Into<String>>(
+        mut self,
+        patterns: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.weight_only
+            .extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
     /// Sets [`static_inputs`](Self::static_inputs).
     #[must_use]
     pub fn with_static_inputs(self, static_inputs: BTreeMap<String, StaticInput>) -> Self {
@@ -275,6 +290,9 @@ impl Recipe {
         if self.reduce_range {
             label += ", reduced range";
         }
+        if !self.weight_only.is_empty() {
+            label += ", some layers weight-only";
+        }
         if self.gptq {
             label += " + GPTQ";
         }
@@ -287,9 +305,13 @@ impl Recipe {
         label
     }
 
-    /// How the int8 methods store the linear layer `module` (a path without the model's prefix).
-    pub(crate) fn int8_scheme(&self, module: &str) -> Option<CompressedScheme> {
+    /// How the int8 methods store the linear layer `module` (a path without the model's prefix). `weight_only` says whether a glob of
+    /// [`weight_only`](Self::weight_only) matches it.
+    pub(crate) fn int8_scheme(&self, module: &str, weight_only: bool) -> Option<CompressedScheme> {
         let (weights, reduce_range) = (self.weight_scales, self.reduce_range);
+        if weight_only {
+            return Some(CompressedScheme::WeightOnlyInt8);
+        }
         match (self.method, self.activations) {
             (Method::Dynamic, ActivationScales::PerTensor) => {
                 Some(CompressedScheme::PerTensorDynamicInt8 {
@@ -402,6 +424,21 @@ impl Recipe {
                 format!("false with the method `{method}`"),
                 "true".to_owned(),
                 "`static`, and `dynamic` with activations per tensor, have a reduced range, to give PyTorch's; no product here needs it",
+            );
+        }
+        if !self.weight_only.is_empty() && method != Method::Dynamic {
+            let hint = match method {
+                Method::WeightOnly => "all layers are: leave the patterns out",
+                Method::Static => {
+                    "a layer that is not static is quantized per token there; use `dynamic` for layers of both kinds"
+                }
+                _ => "`dynamic` has layers whose weights alone are quantized",
+            };
+            return error(
+                "weight_only",
+                format!("no patterns with the method `{method}`"),
+                format!("{:?}", self.weight_only),
+                hint,
             );
         }
         self.validate_gptq()?;

@@ -17,6 +17,9 @@
 //! (`encoder.layer.0.output.dense`); `*` also matches dots. A glob that matches no module that would
 //! have been quantized is an error, because a mistyped one would otherwise quantize what was meant
 //! to stay float.
+//!
+//! The globs of [`Recipe::weight_only`] match in the same way, among the linear layers that are quantized, and one that matches none of
+//! these is an error, too.
 
 use std::fmt;
 
@@ -49,6 +52,8 @@ pub struct SelectedModule {
     pub module: LinearModule,
     /// Linear layer or embedding table.
     pub kind: ModuleKind,
+    /// Whether a glob of [`Recipe::weight_only`] matches it: its inputs are not quantized to 8 bits.
+    pub weight_only: bool,
 }
 
 /// Why a module stays float.
@@ -112,7 +117,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Applies the defaults and the skip globs of `recipe`, which is valid.
+    /// Applies the defaults and the globs of `recipe`, which is valid.
     ///
     /// # Errors
     /// A glob that is malformed or matches nothing, or globs that leave nothing to quantize.
@@ -132,6 +137,7 @@ impl Selection {
             candidates.push(SelectedModule {
                 module: word_embeddings,
                 kind: ModuleKind::Embedding,
+                weight_only: false,
             });
         } else {
             selection.kept.push(KeptModule {
@@ -149,13 +155,20 @@ impl Selection {
                 .map(|module| SelectedModule {
                     module,
                     kind: ModuleKind::Linear,
+                    weight_only: false,
                 }),
         );
 
         selection
             .kept
             .extend(matrices_outside_the_encoder(checkpoint, spec));
-        let globs = SkipGlobs::compile(&recipe.skip, &candidates, &selection.kept, prefix)?;
+        let globs = Globs::compile(
+            "skip",
+            &recipe.skip,
+            &candidates.iter().collect::<Vec<_>>(),
+            &selection.kept,
+            prefix,
+        )?;
         let number_of_candidates = candidates.len();
         for candidate in candidates {
             match globs.first_match(&candidate.module.name, prefix) {
@@ -171,7 +184,18 @@ impl Selection {
                 modules: number_of_candidates,
             });
         }
+        selection.mark_weight_only(&recipe.weight_only, prefix)?;
         Ok(selection)
+    }
+
+    fn mark_weight_only(&mut self, patterns: &[String], prefix: &str) -> Result<(), QuantizeError> {
+        let is_linear = |selected: &SelectedModule| selected.kind == ModuleKind::Linear;
+        let candidates: Vec<_> = self.quantized.iter().filter(|m| is_linear(m)).collect();
+        let globs = Globs::compile("weight_only", patterns, &candidates, &self.kept, prefix)?;
+        for selected in self.quantized.iter_mut().filter(|m| is_linear(m)) {
+            selected.weight_only = globs.first_match(&selected.module.name, prefix).is_some();
+        }
+        Ok(())
     }
 }
 
@@ -200,31 +224,44 @@ fn matrices_outside_the_encoder<'a>(
     })
 }
 
-/// The compiled skip globs, each of which matches something.
-struct SkipGlobs<'a> {
+/// The compiled globs of one field, each of which matches something.
+struct Globs<'a> {
     globs: Vec<(&'a str, GlobSet)>,
 }
 
-impl<'a> SkipGlobs<'a> {
+impl<'a> Globs<'a> {
+    /// Of `field`, which is about `candidates`; those in `kept` stay float, whatever it says.
     fn compile(
+        field: &'static str,
         patterns: &'a [String],
-        candidates: &[SelectedModule],
+        candidates: &[&SelectedModule],
         kept: &[KeptModule],
         prefix: &str,
     ) -> Result<Self, QuantizeError> {
         let mut globs = Vec::with_capacity(patterns.len());
         for pattern in patterns {
-            let glob = compile_glob(pattern)?;
+            let glob = compile_glob(field, pattern)?;
             let matches = |module: &str| is_match(&glob, module, prefix);
             if !candidates
                 .iter()
                 .any(|candidate| matches(&candidate.module.name))
             {
                 let float = kept.iter().find(|kept| matches(&kept.module));
-                return Err(QuantizeError::SkipPattern {
+                return Err(QuantizeError::Pattern {
+                    field,
                     pattern: pattern.clone(),
-                    problem: "matches no module that would be quantized".to_owned(),
+                    problem: match field {
+                        "weight_only" => "matches no linear layer that would be quantized",
+                        _ => "matches no module that would be quantized",
+                    }
+                    .to_owned(),
                     hint: match float {
+                        Some(KeptModule {
+                            module,
+                            reason: KeepReason::SkipPattern(skip),
+                        }) => format!(
+                            "`{module}` stays float, as it matches the skip pattern `{skip}`: leave out one of the two"
+                        ),
                         Some(float) => format!(
                             "`{}` stays float without it: leave the pattern out",
                             float.module
@@ -247,8 +284,9 @@ impl<'a> SkipGlobs<'a> {
 }
 
 /// A set of one glob: unlike a matcher, a set says what it cannot compile.
-fn compile_glob(pattern: &str) -> Result<GlobSet, QuantizeError> {
-    let refuse = |pattern: String, problem: String, hint: &str| QuantizeError::SkipPattern {
+fn compile_glob(field: &'static str, pattern: &str) -> Result<GlobSet, QuantizeError> {
+    let refuse = |pattern: String, problem: String, hint: &str| QuantizeError::Pattern {
+        field,
         pattern,
         problem,
         hint: hint.to_owned(),
@@ -284,7 +322,7 @@ fn is_match(glob: &GlobSet, module: &str, prefix: &str) -> bool {
     glob.is_match(module) || glob.is_match(without_prefix(module, prefix))
 }
 
-fn near_names_hint(pattern: &str, candidates: &[SelectedModule], prefix: &str) -> String {
+fn near_names_hint(pattern: &str, candidates: &[&SelectedModule], prefix: &str) -> String {
     let names = candidates
         .iter()
         .map(|candidate| without_prefix(&candidate.module.name, prefix));

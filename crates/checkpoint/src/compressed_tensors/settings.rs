@@ -68,12 +68,13 @@ pub(super) enum ActivationSettings {
 
 impl fmt::Display for CompressedTensorsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut formats: Vec<&str> = self
-            .groups
-            .iter()
-            .map(|group| group.format.name())
-            .collect();
-        formats.dedup();
+        let mut formats: Vec<&str> = Vec::new();
+        for group in &self.groups {
+            let format = group.format.name();
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
         write!(f, "compressed-tensors {}", formats.join(" + "))
     }
 }

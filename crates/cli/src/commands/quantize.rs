@@ -190,6 +190,7 @@ fn in_words_of_flags(error: QuantizeError, arguments: &QuantizeArguments) -> any
                 "double_quant" => "--double-quant",
                 "quantize_embeddings" => "--quantize-embeddings",
                 "skip" => "--skip",
+                "weight_only" => "--weight-only",
                 "gptq" => "--gptq",
                 "saturation_proof" => "--saturation-proof",
                 _ => return error.into(),
@@ -201,14 +202,19 @@ fn in_words_of_flags(error: QuantizeError, arguments: &QuantizeArguments) -> any
             };
             UsageError(format!("{flag}: {what}\n  hint: {hint}")).into()
         }
-        QuantizeError::SkipPattern { pattern, .. } => {
+        QuantizeError::Pattern { field, pattern, .. } => {
             // A long pattern is shown by its start.
             let start = pattern.trim_end_matches('…');
-            let typed = arguments.skip.iter().any(|known| known.starts_with(start));
-            skip_error(&error, typed, arguments.recipe.as_deref())
+            let patterns = match *field {
+                "weight_only" => &arguments.weight_only,
+                _ => &arguments.skip,
+            };
+            let typed = patterns.iter().any(|known| known.starts_with(start));
+            pattern_error(&error, field, typed, arguments.recipe.as_deref())
         }
-        QuantizeError::NothingToQuantize { .. } => skip_error(
+        QuantizeError::NothingToQuantize { .. } => pattern_error(
             &error,
+            "skip",
             !arguments.skip.is_empty(),
             arguments.recipe.as_deref(),
         ),
@@ -216,12 +222,20 @@ fn in_words_of_flags(error: QuantizeError, arguments: &QuantizeArguments) -> any
     }
 }
 
-fn skip_error(error: &QuantizeError, typed: bool, file: Option<&Path>) -> anyhow::Error {
+/// An error about the globs of `field`, which the command line gave if they were `typed`.
+fn pattern_error(
+    error: &QuantizeError,
+    field: &str,
+    typed: bool,
+    file: Option<&Path>,
+) -> anyhow::Error {
     let text = error.to_string();
-    let what = text.strip_prefix("recipe: `skip`: ").unwrap_or(&text);
+    let what = text
+        .strip_prefix(&format!("recipe: `{field}`: "))
+        .unwrap_or(&text);
     match file {
-        Some(file) if !typed => anyhow::anyhow!("{}: `skip`: {what}", file.display()),
-        _ => UsageError(format!("--skip: {what}")).into(),
+        Some(file) if !typed => anyhow::anyhow!("{}: `{field}`: {what}", file.display()),
+        _ => UsageError(format!("--{}: {what}", field.replace('_', "-"))).into(),
     }
 }
 
@@ -247,13 +261,15 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
         }
         (None, None) => return Err(UsageError("expected --method or --recipe".to_owned()).into()),
     };
-    let more = arguments
-        .skip
-        .iter()
-        .filter(|pattern| !recipe.skip.contains(pattern))
-        .cloned()
-        .collect::<Vec<_>>();
-    recipe = recipe.with_skip(more);
+    let more = |typed: &[String], known: &[String]| -> Vec<String> {
+        let new = typed.iter().filter(|pattern| !known.contains(pattern));
+        new.cloned().collect()
+    };
+    let (skip, weight_only) = (
+        more(&arguments.skip, &recipe.skip),
+        more(&arguments.weight_only, &recipe.weight_only),
+    );
+    recipe = recipe.with_skip(skip).with_weight_only(weight_only);
     match recipe.validate() {
         // Without scales a static recipe is not yet one.
         Err(QuantizeError::Recipe {
@@ -266,7 +282,7 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
     Ok(recipe)
 }
 
-/// A flag beside a recipe file may repeat what the file says, and `--skip` may add to it; it may not say otherwise.
+/// A flag beside a recipe file may repeat what the file says, and `--skip` and `--weight-only` may add to it; it may not say otherwise.
 fn contradictions(
     arguments: &QuantizeArguments,
     method: Option<Method>,

@@ -17,3 +17,4 @@ mod model_directories;
 mod quantize;
 mod refusals;
 mod tiny_model;
+mod weight_only;

@@ -112,6 +112,7 @@ impl Workspace {
             "RAYON_NUM_THREADS",
             "OMP_NUM_THREADS",
             "FEWBIT_ISA",
+            "FEWBIT_WEIGHT_ONLY",
             "RUST_LOG",
         ] {
             command.env_remove(variable);

@@ -51,7 +51,9 @@ pub fn method_name(recipe: &Recipe) -> String {
 /// What to type for a name from elsewhere that is no method of fewbit.
 pub fn method_hint(name: &str) -> Option<&'static str> {
     match name {
-        "int8" => Some("`dynamic` computes in int8, `weight-only` only stores int8"),
+        "int8" => Some(
+            "`dynamic` computes with int8 activations, `weight-only` with activations of 12 bits",
+        ),
         "qat" => Some("not there yet; `dynamic` needs neither calibration nor training"),
         _ => None,
     }

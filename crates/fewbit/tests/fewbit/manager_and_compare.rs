@@ -383,7 +383,7 @@ fn methods_read_as_they_are_typed() {
     assert_eq!(
         label("int8").unwrap_err(),
         format!(
-            "unknown method `int8`: {expected}\n  hint: `dynamic` computes in int8, `weight-only` only stores int8"
+            "unknown method `int8`: {expected}\n  hint: `dynamic` computes with int8 activations, `weight-only` with activations of 12 bits"
         )
     );
     assert_eq!(default_recipes().len(), 8);

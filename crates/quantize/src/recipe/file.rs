@@ -8,7 +8,7 @@ use super::Recipe;
 use crate::QuantizeError;
 
 /// Every key of a recipe, as it is written.
-pub const RECIPE_KEYS: [&str; 12] = [
+pub const RECIPE_KEYS: [&str; 13] = [
     "version",
     "method",
     "block_size",
@@ -20,6 +20,7 @@ pub const RECIPE_KEYS: [&str; 12] = [
     "gptq",
     "saturation_proof",
     "skip",
+    "weight_only",
     "static_inputs",
 ];
 

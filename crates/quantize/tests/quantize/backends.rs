@@ -14,7 +14,7 @@ use crate::tiny_bert::{TinyBert, linear_modules};
 
 /// Everything that any site shows, one text after the other.
 #[derive(Default)]
-struct Shown(BTreeMap<String, Vec<Vec<f32>>>);
+pub(crate) struct Shown(pub(crate) BTreeMap<String, Vec<Vec<f32>>>);
 
 impl Tap for Shown {
     fn wants(&self, _site: &str) -> bool {
@@ -27,7 +27,7 @@ impl Tap for Shown {
     }
 }
 
-fn shown(network: &Network, batch: &RaggedBatch) -> Shown {
+pub(crate) fn shown(network: &Network, batch: &RaggedBatch) -> Shown {
     let mut shown = Shown::default();
     network
         .hidden_states_tapped(batch, &mut shown)
@@ -35,7 +35,7 @@ fn shown(network: &Network, batch: &RaggedBatch) -> Shown {
     shown
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 

@@ -134,7 +134,7 @@ fn more_columns_than_exact_int8_products_have() {
     let source = wide(MAX_INT8_COLUMNS + 1);
     insta::assert_snapshot!(error_text(&source, &Recipe::new(Method::Dynamic)), @r"
     ROOT/source/model.safetensors: tensor `bert.encoder.layer.0.output.dense.weight`: columns: expected at most 65793 where activations are quantized, found 65794
-      hint: sums of more products of 8-bit integers can overflow 32 bits: use the method `weight-only`, or skip the layer
+      hint: sums of more products of 8-bit integers can overflow 32 bits: name the layer in `weight_only`, use the method `weight-only`, or skip the layer
     ");
     let plan = |source: &Source, recipe: &Recipe| QuantizePlan::new(&source.open(), recipe);
     for recipe in [

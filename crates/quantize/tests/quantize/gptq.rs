@@ -461,6 +461,7 @@ fn every_int8_method_can_have_it() {
         Recipe::new(Method::Dynamic),
         fixed,
         Recipe::new(Method::WeightOnly).with_quantize_embeddings(true),
+        Recipe::new(Method::Dynamic).with_weight_only(["*.intermediate.dense"]),
     ] {
         for saturation_proof in [false, true] {
             let recipe = recipe
@@ -517,24 +518,38 @@ fn the_result_depends_on_the_samples_alone() {
 }
 
 /// Converts to `out` and returns what progress was told; panics at the first step that is about `stop`.
-fn steps(source: &Source, calibration: &GptqCalibration, stop: &str) -> Vec<String> {
-    let recipe = Recipe::new(Method::WeightOnly).with_gptq(true);
+fn steps(
+    source: &Source,
+    recipe: &Recipe,
+    calibration: &GptqCalibration,
+    stop: &str,
+) -> Vec<String> {
     let mut told = Vec::new();
     let mut tell = |_: usize, _: usize, what: &str| {
         assert!(!what.starts_with(stop), "interrupted");
         told.push(what.to_owned());
     };
     let (source, out) = (&source.directory, source.out("out"));
-    quantize_model_with_gptq(source, &recipe, calibration, out, false, &mut tell).unwrap();
+    quantize_model_with_gptq(source, recipe, calibration, out, false, &mut tell).unwrap();
     told
 }
 
 #[test]
 fn an_interrupted_run_goes_on_after_the_last_finished_layers() {
+    goes_on(
+        &Recipe::new(Method::WeightOnly),
+        Recipe::new(Method::Dynamic),
+    );
+    let mixed = Recipe::new(Method::Dynamic).with_weight_only(["*.intermediate.dense"]);
+    goes_on(&mixed, mixed.clone().with_weight_only(["*.query"]));
+}
+
+/// `recipe` can be interrupted; `other` cannot take what is finished.
+fn goes_on(recipe: &Recipe, other: Recipe) {
     let source = source(TinyBert::f32());
     let whole = calibration(texts(&TEXTS));
-    let recipe = Recipe::new(Method::WeightOnly).with_gptq(true);
-    convert(&source, &recipe, &whole, "whole").unwrap();
+    let recipe = &recipe.clone().with_gptq(true);
+    convert(&source, recipe, &whole, "whole").unwrap();
     let finished = source.out("out.partial");
     assert_eq!(GptqCalibration::path_beside(&source.out("out")), finished);
     // A layer a pass.
@@ -543,7 +558,8 @@ fn an_interrupted_run_goes_on_after_the_last_finished_layers() {
         finished_layers: Some(finished),
         ..whole
     };
-    let interrupted = std::panic::catch_unwind(|| steps(&source, &by_layer, "GPTQ, pass 2 of 2"));
+    let interrupted =
+        std::panic::catch_unwind(|| steps(&source, recipe, &by_layer, "GPTQ, pass 2 of 2"));
     assert!(interrupted.is_err());
     assert_eq!(source.siblings(), ["out.partial", "whole"]);
 
@@ -552,19 +568,21 @@ fn an_interrupted_run_goes_on_after_the_last_finished_layers() {
         samples: texts(&TEXTS[1..]),
         ..by_layer.clone()
     };
-    let refused = convert(&source, &recipe, &others, "out")
+    let refused = convert(&source, recipe, &others, "out")
         .unwrap_err()
         .to_string();
     let expected = "out.partial/pass-1: expected layers of the same model, recipe and calibration samples, found those of others";
     assert!(refused.contains(expected), "{refused}");
-    let proof = recipe.with_saturation_proof(true);
-    let refused = convert(&source, &proof, &by_layer, "out")
-        .unwrap_err()
-        .to_string();
-    assert!(refused.contains(expected), "{refused}");
+    let proof = recipe.clone().with_saturation_proof(true);
+    for other in [proof, other.with_gptq(true)] {
+        let refused = convert(&source, &other, &by_layer, "out")
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains(expected), "{refused}");
+    }
     assert_eq!(source.siblings(), ["out.partial", "whole"]);
 
-    let told = steps(&source, &by_layer, "GPTQ, pass 1 of 2");
+    let told = steps(&source, recipe, &by_layer, "GPTQ, pass 1 of 2");
     assert!(
         told.iter()
             .any(|what| what == "GPTQ, pass 2 of 2: 5 of 5 samples")

@@ -15,3 +15,4 @@ mod recipes;
 mod selection;
 mod static_inputs;
 mod tiny_bert;
+mod weight_only_layers;

@@ -107,7 +107,7 @@ fn actions_are_told_in_words() {
     );
     assert_eq!(
         action(Recipe::new(Method::WeightOnly), weight),
-        "quantize to int8 per channel"
+        "quantize to int8 per channel, weight-only"
     );
     assert_eq!(
         action(

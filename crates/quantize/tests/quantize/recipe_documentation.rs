@@ -207,6 +207,9 @@ fn parser_and_schema_agree_on_what_is_wrong() {
             ("saturation_proof", json!(false)),
             ("skip", json!(["*.query"])),
             ("skip", json!([])),
+            ("weight_only", json!(["*.query"])),
+            ("weight_only", json!([])),
+            ("weight_only", json!("*.query")),
             ("static_inputs", input.clone()),
         ] {
             cases.push(with(method, key, value.clone()));
@@ -252,6 +255,7 @@ fn an_unknown_key_gets_a_hint() {
         ("double-quant", "double_quant"),
         ("quantize_embedding", "quantize_embeddings"),
         ("skips", "skip"),
+        ("weight-only", "weight_only"),
         ("Static_Inputs", "static_inputs"),
     ] {
         assert_eq!(hint(key), format!("did you mean `{meant}`?"));
