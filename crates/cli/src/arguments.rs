@@ -2,6 +2,7 @@
 
 use crate::method_parser::MethodParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fewbit::model::WeightOnlyArithmetic;
 use fewbit::quantize::calibration::texts::SampleSize;
 use fewbit::threads;
 use std::ops::RangeInclusive;
@@ -428,6 +429,8 @@ pub(crate) struct EmbedArguments {
     pub(crate) batch_size: usize,
     #[command(flatten)]
     pub(crate) threads: ThreadsArgument,
+    #[command(flatten)]
+    pub(crate) weight_only: WeightOnlyArgument,
 }
 
 /// Ways to pool, as typed.
@@ -507,6 +510,8 @@ pub(crate) struct CompareArguments {
     pub(crate) max_drop: Option<f64>,
     #[command(flatten)]
     pub(crate) threads: ThreadsArgument,
+    #[command(flatten)]
+    pub(crate) weight_only: WeightOnlyArgument,
     #[command(flatten, next_help_heading = CALIBRATION)]
     pub(crate) calibration: CalibrationArguments,
     /// Instead of methods, compare `static` calibrated on so many texts, for instance 1,4,16,64,256,1024: each number is drawn
@@ -519,7 +524,7 @@ pub(crate) struct CompareArguments {
         value_parser = number_of_samples,
         help_heading = CALIBRATION,
         requires = "calibration",
-        conflicts_with_all = ["methods", "stats", "samples", "batches", "keep", "max_drop"]
+        conflicts_with_all = ["methods", "stats", "samples", "batches", "keep", "max_drop", "weight_only_in"]
     )]
     pub(crate) calibration_sweep: Vec<usize>,
 }
@@ -567,6 +572,34 @@ pub(crate) struct BenchArguments {
     /// once, for the time to the first embedding
     #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true, value_parser = rounds)]
     pub(crate) rounds: usize,
+    #[command(flatten)]
+    pub(crate) weight_only: WeightOnlyArgument,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct WeightOnlyArgument {
+    /// What layers compute in whose weights alone are int8 [default: FEWBIT_WEIGHT_ONLY, else integers]
+    #[arg(long, value_enum, value_name = "NUMBERS")]
+    weight_only_in: Option<NumbersArgument>,
+}
+
+impl WeightOnlyArgument {
+    /// The arithmetic that was typed, if any.
+    pub(crate) fn arithmetic(self) -> Option<WeightOnlyArithmetic> {
+        self.weight_only_in.map(|numbers| match numbers {
+            NumbersArgument::Integers => WeightOnlyArithmetic::Integers,
+            NumbersArgument::Floats => WeightOnlyArithmetic::Floats,
+        })
+    }
+}
+
+/// What is computed in, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NumbersArgument {
+    /// Exact integers, with activations rounded to 12 bits
+    Integers,
+    /// Floats, with weights dequantized for every product: slower
+    Floats,
 }
 
 #[derive(Debug, Clone, Copy, Args)]

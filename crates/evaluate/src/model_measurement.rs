@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use fewbit_model::{Embeddings, EncodeOptions, Encoder};
+use fewbit_model::{Embeddings, EncodeOptions, Encoder, EncoderSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::{EvaluateError, Latency, Throughput, peak_resident_bytes};
@@ -22,10 +22,12 @@ pub struct MeasureOptions {
     pub latency_repetitions: usize,
     /// All texts are encoded over and over until so many seconds have passed, at least once.
     pub throughput_seconds: f64,
+    /// How the model is opened.
+    pub settings: EncoderSettings,
 }
 
 impl Default for MeasureOptions {
-    /// One thread, batches of 32, 16 texts timed 5 times each, one second of throughput.
+    /// One thread, batches of 32, 16 texts timed 5 times each, one second of throughput, the model as its directory says.
     fn default() -> Self {
         Self {
             threads: 1,
@@ -33,6 +35,7 @@ impl Default for MeasureOptions {
             latency_texts: 16,
             latency_repetitions: 5,
             throughput_seconds: 1.0,
+            settings: EncoderSettings::default(),
         }
     }
 }
@@ -99,7 +102,7 @@ pub fn measure<S: AsRef<str>>(
     let (directory_bytes, weight_bytes) = (directory_bytes(directory)?, weight_bytes(directory)?);
 
     let started = Instant::now();
-    let encoder = Encoder::open(directory)?;
+    let encoder = Encoder::open_with_settings(directory, &options.settings)?;
     let load_seconds = started.elapsed().as_secs_f64();
 
     let latency_texts = &texts[..options.latency_texts.clamp(1, texts.len())];

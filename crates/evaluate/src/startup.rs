@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use fewbit_model::{EncodeOptions, Encoder};
+use fewbit_model::{EncodeOptions, Encoder, EncoderSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::{EvaluateError, peak_resident_bytes};
@@ -23,18 +23,22 @@ pub struct Startup {
 }
 
 impl Startup {
-    /// Opens the model in `directory` and embeds one short text. What the system keeps of its files from earlier reads
+    /// Opens the model in `directory` as `settings` say and embeds one short text. What the system keeps of its files from earlier reads
     /// counts, and so does what this process has done before: measure it in a fresh one.
     ///
     /// # Errors
     /// Errors of reading the directory or running the model.
-    pub fn measure(directory: &Path, threads: usize) -> Result<Self, EvaluateError> {
+    pub fn measure(
+        directory: &Path,
+        settings: &EncoderSettings,
+        threads: usize,
+    ) -> Result<Self, EvaluateError> {
         let options = EncodeOptions {
             threads,
             ..EncodeOptions::default()
         };
         let started = Instant::now();
-        let encoder = Encoder::open(directory)?;
+        let encoder = Encoder::open_with_settings(directory, settings)?;
         let load_seconds = started.elapsed().as_secs_f64();
         encoder.encode(&[FIRST_TEXT], &options)?;
         Ok(Self {

@@ -69,7 +69,7 @@ pub fn bench(
     let mut contenders = Vec::new();
     for model in models {
         step(&BenchStep::Opening(&model.name));
-        let mut open = host.open(&model.directory)?;
+        let mut open = host.open(&model.directory, options.weight_only)?;
         let facts = ModelFacts::of(&model.name, &open.facts()?)?;
         options.check_positions(&facts)?;
         contenders.push(Contender {
@@ -166,7 +166,8 @@ fn startups(
     let mut seen: Vec<Vec<Startup>> = vec![Vec::new(); models.len()];
     for round in 0..options.rounds {
         for index in visits(round, models.len()) {
-            seen[index].push(host.startup(&models[index].directory, options.threads[0])?);
+            let directory = &models[index].directory;
+            seen[index].push(host.startup(directory, options.weight_only, options.threads[0])?);
         }
     }
     seen.iter()

@@ -22,7 +22,7 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{
     ComparisonRow, EvaluateError, MeasuredModel, MetricError, ReferenceFacts, SentenceSimilarity,
 };
-use fewbit_model::{Embeddings, Encoder};
+use fewbit_model::{Embeddings, Encoder, EncoderSettings, WeightOnlyArithmetic};
 use fewbit_quantize::{
     GptqCalibration, QuantizePlan, Recipe, quantize_model, quantize_model_with_gptq,
 };
@@ -52,6 +52,9 @@ pub struct CompareOptions {
     pub threads: usize,
     /// Texts run together.
     pub batch_size: usize,
+    /// What layers compute with whose weights alone are int8; none: what
+    /// [`WeightOnlyArithmetic::from_environment`] says.
+    pub weight_only: Option<WeightOnlyArithmetic>,
 }
 
 impl Default for CompareOptions {
@@ -64,6 +67,7 @@ impl Default for CompareOptions {
             keep: None,
             threads: 1,
             batch_size: 32,
+            weight_only: None,
         }
     }
 }
@@ -102,6 +106,8 @@ pub struct Comparison {
     pub batch_size: usize,
     /// Instruction set of the kernels.
     pub isa: &'static str,
+    /// What layers computed with whose weights alone are int8.
+    pub weight_only_in: WeightOnlyArithmetic,
     /// The model as it is, then one row for each method that did not fail.
     pub rows: Vec<ComparedModel>,
     /// The methods that failed, and why. Empty if all is well.
@@ -229,7 +235,11 @@ fn check(source: &Path, options: &CompareOptions) -> Result<(), Error> {
     {
         return Err(refusal.into());
     }
-    Encoder::open(source)?;
+    let settings = EncoderSettings {
+        weight_only: options.weight_only,
+        ..EncoderSettings::default()
+    };
+    Encoder::open_with_settings(source, &settings)?;
     Ok(())
 }
 
@@ -302,6 +312,7 @@ pub fn compare(
         texts: texts.to_vec(),
         threads: options.threads,
         batch_size: options.batch_size,
+        weight_only: options.weight_only,
     };
     for contender in contenders.iter_mut().filter(|known| !known.has_failed()) {
         step(&CompareStep::Encoding(&contender.name));
@@ -357,6 +368,7 @@ pub fn compare(
         threads: options.threads,
         batch_size: options.batch_size,
         isa: crate::isa()?,
+        weight_only_in: WeightOnlyArithmetic::resolve(options.weight_only)?,
         rows,
         failed: contenders
             .into_iter()

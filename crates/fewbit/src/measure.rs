@@ -6,7 +6,7 @@
 
 use crate::Error;
 use fewbit_evaluate::{Latency, MeasureOptions, MeasuredModel, Throughput, measure};
-use fewbit_model::{EncodeOptions, Encoder};
+use fewbit_model::{EncodeOptions, Encoder, EncoderSettings, WeightOnlyArithmetic};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -23,6 +23,18 @@ pub struct MeasureRequest {
     pub threads: usize,
     /// Texts run together where speed in batches is measured.
     pub batch_size: usize,
+    /// What layers compute with whose weights alone are int8; none: what
+    /// [`WeightOnlyArithmetic::from_environment`] says.
+    pub weight_only: Option<WeightOnlyArithmetic>,
+}
+
+impl MeasureRequest {
+    fn settings(&self) -> EncoderSettings {
+        EncoderSettings {
+            weight_only: self.weight_only,
+            ..EncoderSettings::default()
+        }
+    }
 }
 
 /// How fast a model is.
@@ -65,6 +77,7 @@ impl Measure for InProcess {
             latency_texts: 1,
             latency_repetitions: 1,
             throughput_seconds: 0.0,
+            settings: request.settings(),
         };
         Ok(measure(
             &request.name,
@@ -75,7 +88,7 @@ impl Measure for InProcess {
     }
 
     fn speed(&mut self, request: &MeasureRequest) -> Result<Speed, Error> {
-        let encoder = Encoder::open(&request.directory)?;
+        let encoder = Encoder::open_with_settings(&request.directory, &request.settings())?;
         let texts: Vec<&str> = request.texts.iter().map(String::as_str).collect();
         let options = EncodeOptions {
             threads: request.threads,

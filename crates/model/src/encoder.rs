@@ -7,7 +7,7 @@ use crate::linear::InputScale;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
-use crate::{EncoderSpec, LoadLedger, ModelError, Network, RaggedBatch};
+use crate::{EncoderSpec, LoadLedger, ModelError, Network, RaggedBatch, WeightOnlyArithmetic};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_kernels::Kernels;
@@ -80,11 +80,7 @@ impl Encoder {
     /// As [`Network::load`], and if a tokenizer or sentence-transformers file is missing, malformed, or asks for
     /// something that fewbit does not have.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, ModelError> {
-        Self::open_with(
-            directory.as_ref(),
-            &EncoderSettings::default(),
-            Network::load,
-        )
+        Self::open_with_settings(directory, &EncoderSettings::default())
     }
 
     /// [`Encoder::open`], where `settings` take the place of those in the directory.
@@ -95,7 +91,12 @@ impl Encoder {
         directory: impl AsRef<Path>,
         settings: &EncoderSettings,
     ) -> Result<Self, ModelError> {
-        Self::open_with(directory.as_ref(), settings, Network::load)
+        Self::open_with(directory.as_ref(), settings, |checkpoint| {
+            let kernels = Kernels::from_environment()
+                .map_err(|error| ModelError::Input(error.to_string()))?;
+            let weight_only = WeightOnlyArithmetic::resolve(settings.weight_only)?;
+            Network::load_with(checkpoint, kernels, weight_only)
+        })
     }
 
     /// [`Encoder::open`] with the kernels of a certain instruction set.

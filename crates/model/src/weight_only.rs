@@ -1,13 +1,15 @@
 //! What layers compute with whose weights alone are int8.
 
 use crate::ModelError;
+use serde::{Deserialize, Serialize};
 
 /// The environment variable that chooses.
 const VARIABLE: &str = "FEWBIT_WEIGHT_ONLY";
 
 /// What a layer computes with whose weights alone are int8, one scale for each output. Layers with several scales for an output, or with more
 /// than [`MAX_TWELVE_BIT_COLUMNS`](fewbit_numerics::activation::MAX_TWELVE_BIT_COLUMNS) inputs, always compute with floats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum WeightOnlyArithmetic {
     /// Activations become affine codes of twelve bits, one scale for each token, and products are exact sums of integers: hardly less
     /// accurate than floats, and as fast as int8.
@@ -18,6 +20,14 @@ pub enum WeightOnlyArithmetic {
 }
 
 impl WeightOnlyArithmetic {
+    /// `asked` if there is any, else the one of [`from_environment`](Self::from_environment), which is not looked at otherwise.
+    ///
+    /// # Errors
+    /// As [`from_environment`](Self::from_environment).
+    pub fn resolve(asked: Option<Self>) -> Result<Self, ModelError> {
+        asked.map_or_else(Self::from_environment, Ok)
+    }
+
     /// The one that the environment variable `FEWBIT_WEIGHT_ONLY` names, `integers` or `floats`; integers where it is absent or empty.
     ///
     /// # Errors

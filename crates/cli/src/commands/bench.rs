@@ -42,6 +42,7 @@ pub(super) fn run(arguments: &BenchArguments, global: GlobalArguments) -> Result
         seconds: arguments.seconds,
         rounds: arguments.rounds,
         profile: arguments.profile,
+        weight_only: arguments.weight_only.arithmetic(),
     };
     let directories = arguments
         .models

@@ -71,6 +71,7 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
         texts,
         keep: arguments.keep.clone(),
         threads,
+        weight_only: arguments.weight_only.arithmetic(),
         ..CompareOptions::default()
     };
     let mut steps = Steps::start(options.steps(), global.verbose > 0);

@@ -140,6 +140,7 @@ fn settings(arguments: &EmbedArguments) -> EncoderSettings {
             (None, Some(name)) => Some(Prompt::Named(name.clone())),
             (None, None) => None,
         },
+        weight_only: arguments.weight_only.arithmetic(),
     }
 }
 

@@ -5,6 +5,7 @@ use fewbit::Embeddings;
 use fewbit::bench::{BenchHost, OpenModel, ShapeRequest, TextRequest};
 use fewbit::evaluate::{BatchShape, MeasuredModel, Measurement};
 use fewbit::measure::{InProcess, Measure, MeasureRequest};
+use fewbit::model::WeightOnlyArithmetic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -21,9 +22,16 @@ pub(super) enum Task {
     /// Texts alone and in batches; the answer is a [`fewbit::measure::Speed`].
     Speed(MeasureRequest),
     /// The answer is a [`fewbit::evaluate::Startup`].
-    Startup { directory: PathBuf, threads: usize },
+    Startup {
+        directory: PathBuf,
+        weight_only: Option<WeightOnlyArithmetic>,
+        threads: usize,
+    },
     /// Opens a model, which the tasks below are about; the answer is a [`fewbit::bench::OpenFacts`].
-    Open { directory: PathBuf },
+    Open {
+        directory: PathBuf,
+        weight_only: Option<WeightOnlyArithmetic>,
+    },
     /// The answer is a list of seconds.
     TimeShape(ShapeRequest),
     /// The answer is a number.
@@ -99,12 +107,18 @@ fn done(task: Task, open: &mut Option<Box<dyn OpenModel>>) -> Result<Value> {
             embeddings,
         } => serde_json::to_value(measure(&request, &embeddings)?)?,
         Task::Speed(request) => serde_json::to_value(InProcess.speed(&request)?)?,
-        Task::Startup { directory, threads } => {
-            serde_json::to_value(InProcess.startup(&directory, threads)?)?
-        }
-        Task::Open { directory } => {
-            serde_json::to_value(open.insert(InProcess.open(&directory)?).facts()?)?
-        }
+        Task::Startup {
+            directory,
+            weight_only,
+            threads,
+        } => serde_json::to_value(InProcess.startup(&directory, weight_only, threads)?)?,
+        Task::Open {
+            directory,
+            weight_only,
+        } => serde_json::to_value(
+            open.insert(InProcess.open(&directory, weight_only)?)
+                .facts()?,
+        )?,
         Task::TimeShape(request) => serde_json::to_value(opened(open)?.time_shape(&request)?)?,
         Task::MultiplyAddsPerSecond => {
             serde_json::to_value(opened(open)?.multiply_adds_per_second()?)?

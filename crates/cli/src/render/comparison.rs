@@ -3,6 +3,7 @@
 use super::numbers::{count, grouped, megabytes};
 use super::table::{self, Column, number, text as word};
 use fewbit::compare::{ComparedModel, Comparison};
+use fewbit::model::WeightOnlyArithmetic;
 
 /// The comparison as text, at most 120 columns wide for the methods there are.
 pub(crate) fn text(comparison: &Comparison) -> String {
@@ -197,8 +198,15 @@ fn notes(comparison: &Comparison) -> Vec<String> {
     }
     if has(&[WeightOnly]) {
         notes.push(
-            "weight-only computes in integers, too, with activations of 12 bits instead of 8."
-                .to_owned(),
+            match comparison.weight_only_in {
+                WeightOnlyArithmetic::Integers => {
+                    "weight-only computes in integers, too, with activations of 12 bits instead of 8."
+                }
+                WeightOnlyArithmetic::Floats => {
+                    "weight-only computes in floats, as --weight-only-in or FEWBIT_WEIGHT_ONLY asks; in integers, its default, it is faster."
+                }
+            }
+            .to_owned(),
         );
     }
     if has(&[Nf4, Fp4]) {

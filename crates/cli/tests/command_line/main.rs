@@ -18,3 +18,4 @@ mod quantize;
 mod refusals;
 mod tiny_model;
 mod weight_only;
+mod weight_only_arithmetic;

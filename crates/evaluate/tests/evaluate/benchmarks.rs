@@ -5,7 +5,7 @@ use fewbit_evaluate::{
     BatchShape, EvaluateError, StageProfile, Startup, TextOrder, TextPass, time_shape,
 };
 use fewbit_model::profile::Stage;
-use fewbit_model::{EncodeOptions, Encoder};
+use fewbit_model::{EncodeOptions, Encoder, EncoderSettings};
 
 fn shape(batch: usize, tokens: usize) -> BatchShape {
     BatchShape { batch, tokens }
@@ -98,7 +98,7 @@ fn either_order_encodes_every_text_once() {
 #[test]
 fn the_first_embedding_comes_after_loading() {
     let directory = tiny_model();
-    let startup = Startup::measure(directory.path(), 1).unwrap();
+    let startup = Startup::measure(directory.path(), &EncoderSettings::default(), 1).unwrap();
     assert!(0.0 < startup.load_seconds);
     assert!(startup.load_seconds < startup.first_embedding_seconds);
     assert_eq!(
@@ -106,6 +106,6 @@ fn the_first_embedding_comes_after_loading() {
         cfg!(target_os = "linux")
     );
     let empty = tempfile::tempdir().unwrap();
-    let error = Startup::measure(empty.path(), 1).unwrap_err();
+    let error = Startup::measure(empty.path(), &EncoderSettings::default(), 1).unwrap_err();
     assert!(error.to_string().contains("config.json"), "{error}");
 }

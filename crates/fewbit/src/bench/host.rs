@@ -7,23 +7,33 @@ use fewbit_evaluate::{
     BatchShape, StageProfile, Startup, TextOrder, TextPass, peak_resident_bytes, time_shape,
 };
 use fewbit_kernels::peak::multiply_adds_per_second;
-use fewbit_model::{EncodeOptions, Encoder};
+use fewbit_model::{EncodeOptions, Encoder, EncoderSettings, WeightOnlyArithmetic};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Opens models.
+/// Opens models. `weight_only` says what layers compute with whose weights alone are int8; none: what
+/// [`WeightOnlyArithmetic::from_environment`] says.
 pub trait BenchHost {
     /// Opens the model in `directory`, embeds one text and lets go of it; each time anew.
     ///
     /// # Errors
     /// The model cannot be opened or run, or the measuring process failed.
-    fn startup(&mut self, directory: &Path, threads: usize) -> Result<Startup, Error>;
+    fn startup(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+        threads: usize,
+    ) -> Result<Startup, Error>;
 
     /// Opens the model in `directory` to measure it.
     ///
     /// # Errors
     /// As for [`BenchHost::startup`].
-    fn open(&mut self, directory: &Path) -> Result<Box<dyn OpenModel>, Error>;
+    fn open(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+    ) -> Result<Box<dyn OpenModel>, Error>;
 }
 
 /// An open model. Every method fails if the model cannot do what is asked, or the measuring process failed.
@@ -112,12 +122,33 @@ pub struct Memory {
 }
 
 impl BenchHost for InProcess {
-    fn startup(&mut self, directory: &Path, threads: usize) -> Result<Startup, Error> {
-        Ok(Startup::measure(directory, threads)?)
+    fn startup(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+        threads: usize,
+    ) -> Result<Startup, Error> {
+        Ok(Startup::measure(
+            directory,
+            &settings(weight_only),
+            threads,
+        )?)
     }
 
-    fn open(&mut self, directory: &Path) -> Result<Box<dyn OpenModel>, Error> {
-        Ok(Box::new(Encoder::open(directory)?))
+    fn open(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+    ) -> Result<Box<dyn OpenModel>, Error> {
+        let encoder = Encoder::open_with_settings(directory, &settings(weight_only))?;
+        Ok(Box::new(encoder))
+    }
+}
+
+fn settings(weight_only: Option<WeightOnlyArithmetic>) -> EncoderSettings {
+    EncoderSettings {
+        weight_only,
+        ..EncoderSettings::default()
     }
 }
 

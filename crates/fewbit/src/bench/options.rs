@@ -3,6 +3,7 @@
 use super::facts::ModelFacts;
 use crate::{Error, threads};
 use fewbit_evaluate::BatchShape;
+use fewbit_model::WeightOnlyArithmetic;
 use std::path::{Path, PathBuf};
 
 /// Most tokens of one call; beyond it a number is taken for a mistake.
@@ -46,6 +47,9 @@ pub struct BenchOptions {
     pub rounds: usize,
     /// Whether to measure the stages of a pass, too.
     pub profile: bool,
+    /// What layers compute with whose weights alone are int8; none: what
+    /// [`WeightOnlyArithmetic::from_environment`] says.
+    pub weight_only: Option<WeightOnlyArithmetic>,
 }
 
 impl Default for BenchOptions {
@@ -59,6 +63,7 @@ impl Default for BenchOptions {
             seconds: 1.0,
             rounds: 5,
             profile: false,
+            weight_only: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use fewbit::bench::{
 };
 use fewbit::evaluate::{BatchShape, StageProfile, Startup, TextOrder, TextPass};
 use fewbit::measure::InProcess;
+use fewbit::model::WeightOnlyArithmetic;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -48,7 +49,13 @@ fn name(directory: &Path) -> String {
 }
 
 impl BenchHost for Scripted {
-    fn startup(&mut self, directory: &Path, threads: usize) -> Result<Startup, Error> {
+    fn startup(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+        threads: usize,
+    ) -> Result<Startup, Error> {
+        assert_eq!(weight_only, Some(WeightOnlyArithmetic::Floats));
         let name = name(directory);
         self.log
             .borrow_mut()
@@ -61,7 +68,12 @@ impl BenchHost for Scripted {
         })
     }
 
-    fn open(&mut self, directory: &Path) -> Result<Box<dyn OpenModel>, Error> {
+    fn open(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+    ) -> Result<Box<dyn OpenModel>, Error> {
+        assert_eq!(weight_only, Some(WeightOnlyArithmetic::Floats));
         Ok(Box::new(ScriptedModel {
             name: name(directory),
             log: self.log.clone(),
@@ -145,6 +157,7 @@ fn options() -> BenchOptions {
         tokens: vec![4, 8],
         seconds: 6.0,
         rounds: 2,
+        weight_only: Some(WeightOnlyArithmetic::Floats),
         ..BenchOptions::default()
     }
 }

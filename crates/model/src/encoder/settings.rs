@@ -1,8 +1,8 @@
 //! What is said in place of the settings of a model directory.
 
-use crate::ModelError;
 use crate::pooling::{Pooling, PoolingMode};
 use crate::sentence_modules::SentenceModules;
+use crate::{ModelError, WeightOnlyArithmetic};
 
 /// What to do otherwise than the files of a model directory say; nothing by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +15,9 @@ pub struct EncoderSettings {
     pub max_tokens: Option<usize>,
     /// What stands before every text.
     pub prompt: Option<Prompt>,
+    /// What layers compute with whose weights alone are int8; else the one of
+    /// [`WeightOnlyArithmetic::from_environment`]. The files of a model say nothing of it.
+    pub weight_only: Option<WeightOnlyArithmetic>,
 }
 
 /// A text that stands before every text.

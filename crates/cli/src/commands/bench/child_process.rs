@@ -5,14 +5,21 @@ use crate::commands::measuring_process::MeasuringProcess;
 use fewbit::Error;
 use fewbit::bench::{BenchHost, Memory, OpenFacts, OpenModel, ShapeRequest, TextRequest};
 use fewbit::evaluate::{BatchShape, StageProfile, Startup, TextPass};
+use fewbit::model::WeightOnlyArithmetic;
 use std::path::Path;
 
 pub(super) struct ChildProcess;
 
 impl BenchHost for ChildProcess {
-    fn startup(&mut self, directory: &Path, threads: usize) -> Result<Startup, Error> {
+    fn startup(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+        threads: usize,
+    ) -> Result<Startup, Error> {
         let startup: Startup = MeasuringProcess::start(directory)?.ask(&Task::Startup {
             directory: directory.to_owned(),
+            weight_only,
             threads,
         })?;
         tracing::info!(
@@ -23,10 +30,15 @@ impl BenchHost for ChildProcess {
         Ok(startup)
     }
 
-    fn open(&mut self, directory: &Path) -> Result<Box<dyn OpenModel>, Error> {
+    fn open(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+    ) -> Result<Box<dyn OpenModel>, Error> {
         let mut process = MeasuringProcess::start(directory)?;
         let facts = process.ask(&Task::Open {
             directory: directory.to_owned(),
+            weight_only,
         })?;
         Ok(Box::new(OpenInProcess { process, facts }))
     }
