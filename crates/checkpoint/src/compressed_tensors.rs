@@ -68,15 +68,18 @@ pub enum CompressedScheme {
     },
     /// pack-quantized: int8 weights per channel, float activations.
     WeightOnlyInt8,
+    /// int-quantized: int8 weights per channel, float activations. The layout beside layers that are int-quantized, too: transformers can
+    /// decompress a checkpoint of one format while it loads it, but not one of both.
+    WeightOnlyInt8Unpacked,
 }
 
 impl CompressedScheme {
     /// Which elements of a weight share a scale.
     pub fn weight_scales(&self) -> WeightScales {
         match self {
-            CompressedScheme::DynamicInt8 | CompressedScheme::WeightOnlyInt8 => {
-                WeightScales::PerChannel
-            }
+            CompressedScheme::DynamicInt8
+            | CompressedScheme::WeightOnlyInt8
+            | CompressedScheme::WeightOnlyInt8Unpacked => WeightScales::PerChannel,
             CompressedScheme::PerTensorDynamicInt8 { weights, .. }
             | CompressedScheme::StaticInt8 { weights, .. } => *weights,
         }
@@ -94,7 +97,9 @@ impl CompressedScheme {
             WeightScales::PerTensor => TensorPlan::new(name("weight_scale"), DType::F32, [1]),
         };
         match self {
-            CompressedScheme::DynamicInt8 | CompressedScheme::PerTensorDynamicInt8 { .. } => {
+            CompressedScheme::DynamicInt8
+            | CompressedScheme::PerTensorDynamicInt8 { .. }
+            | CompressedScheme::WeightOnlyInt8Unpacked => {
                 vec![TensorPlan::new(name("weight"), DType::I8, shape), scale]
             }
             CompressedScheme::StaticInt8 { .. } => vec![
@@ -150,7 +155,8 @@ impl CompressedScheme {
         match self {
             CompressedScheme::DynamicInt8
             | CompressedScheme::PerTensorDynamicInt8 { .. }
-            | CompressedScheme::StaticInt8 { .. } => {
+            | CompressedScheme::StaticInt8 { .. }
+            | CompressedScheme::WeightOnlyInt8Unpacked => {
                 let codes = rows.codes.iter().map(|code| code.cast_unsigned());
                 let mut parts = vec![part("weight", rows.columns, codes.collect())];
                 parts.extend(scale);
@@ -210,6 +216,7 @@ mod tests {
                 reduce_range: true,
             },
             CompressedScheme::WeightOnlyInt8,
+            CompressedScheme::WeightOnlyInt8Unpacked,
         ] {
             let plans = scheme.plan("m", shape);
             let mut filled: Vec<(String, Vec<u8>)> = plans

@@ -92,7 +92,9 @@ fn of_inputs(scheme: &CompressedScheme) -> &'static str {
         CompressedScheme::DynamicInt8 => ", activations per token",
         CompressedScheme::PerTensorDynamicInt8 { .. } => ", activations per text",
         CompressedScheme::StaticInt8 { .. } => ", static activations",
-        CompressedScheme::WeightOnlyInt8 => ", weight-only",
+        CompressedScheme::WeightOnlyInt8 | CompressedScheme::WeightOnlyInt8Unpacked => {
+            ", weight-only"
+        }
     }
 }
 
@@ -230,7 +232,11 @@ impl<'a> RowPlanner<'a> {
                     EMBEDDING_SCHEME.plan(name, *shape),
                 ),
                 (None, Some(scheme)) => {
-                    if scheme != CompressedScheme::WeightOnlyInt8 && shape[1] > MAX_INT8_COLUMNS {
+                    let weight_only = [
+                        CompressedScheme::WeightOnlyInt8,
+                        CompressedScheme::WeightOnlyInt8Unpacked,
+                    ];
+                    if !weight_only.contains(&scheme) && shape[1] > MAX_INT8_COLUMNS {
                         return Err(QuantizeError::TooManyColumns {
                             file: info.file.clone(),
                             tensor: info.name.clone(),

@@ -310,7 +310,7 @@ impl Recipe {
     pub(crate) fn int8_scheme(&self, module: &str, weight_only: bool) -> Option<CompressedScheme> {
         let (weights, reduce_range) = (self.weight_scales, self.reduce_range);
         if weight_only {
-            return Some(CompressedScheme::WeightOnlyInt8);
+            return Some(CompressedScheme::WeightOnlyInt8Unpacked);
         }
         match (self.method, self.activations) {
             (Method::Dynamic, ActivationScales::PerTensor) => {

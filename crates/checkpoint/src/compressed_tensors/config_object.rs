@@ -89,7 +89,8 @@ impl CompressedScheme {
         match self {
             CompressedScheme::DynamicInt8
             | CompressedScheme::PerTensorDynamicInt8 { .. }
-            | CompressedScheme::StaticInt8 { .. } => "int-quantized",
+            | CompressedScheme::StaticInt8 { .. }
+            | CompressedScheme::WeightOnlyInt8Unpacked => "int-quantized",
             CompressedScheme::WeightOnlyInt8 => "pack-quantized",
         }
     }
@@ -122,7 +123,9 @@ impl CompressedScheme {
                 "dynamic": false,
                 "group_size": null,
             }),
-            CompressedScheme::WeightOnlyInt8 => Value::Null,
+            CompressedScheme::WeightOnlyInt8 | CompressedScheme::WeightOnlyInt8Unpacked => {
+                Value::Null
+            }
         }
     }
 }
