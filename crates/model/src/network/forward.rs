@@ -14,7 +14,7 @@ use crate::linear::{Linear, LinearInput, Then};
 use crate::profile::Stage;
 use crate::shared_columns::with_threads_awake;
 use crate::tap::Viewer;
-use fewbit_kernels::{AttentionInput, QuantizedRows, QuantizedSequence, RowScale};
+use fewbit_kernels::{AttentionInput, COLUMN_SPLIT, QuantizedRows, QuantizedSequence, RowScale};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 use std::ops::Range;
@@ -29,6 +29,26 @@ struct Team {
     rows: usize,
     /// Those that take columns of a product.
     columns: usize,
+}
+
+impl Team {
+    /// Of at most so many members, as many as find work: in rows, of which `rows` can be shared out, or else in the columns of products, of
+    /// which the narrowest have `columns`.
+    fn of(members: usize, rows: usize, columns: usize) -> Self {
+        let by_rows = members.min(rows / LEAST_SHARED_ROWS).max(1);
+        let by_columns = members.min(columns.div_ceil(COLUMN_SPLIT)).max(1);
+        if by_rows >= by_columns {
+            Self {
+                rows: by_rows,
+                columns: 1,
+            }
+        } else {
+            Self {
+                rows: 1,
+                columns: by_columns,
+            }
+        }
+    }
 }
 
 /// Some rows of a block.
@@ -64,17 +84,11 @@ impl Network {
     ) -> Result<(), ModelError> {
         let tokens = block.tokens();
         let whole = viewer.looks() || self.reads_whole_texts;
-        let team = if whole || tokens < members * LEAST_SHARED_ROWS {
-            Team {
-                rows: 1,
-                columns: members,
-            }
-        } else {
-            Team {
-                rows: members,
-                columns: 1,
-            }
-        };
+        let team = Team::of(
+            members,
+            if whole { 1 } else { tokens },
+            self.spec.hidden_size,
+        );
         let most_rows = match whole {
             true => tokens,
             false => tokens.div_ceil(team.rows).min(self.chunk_rows),
@@ -541,5 +555,27 @@ impl Network {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_share_rows_where_these_occupy_as_many() {
+        let team = |members, rows| {
+            let Team { rows, columns } = Team::of(members, rows, 384);
+            (rows, columns)
+        };
+        assert_eq!(team(1, 1), (1, 1));
+        assert_eq!(team(1, 256), (1, 1));
+        assert_eq!(team(2, 63), (1, 2));
+        assert_eq!(team(2, 64), (2, 1));
+        assert_eq!(team(4, 100), (1, 4));
+        // A product of 384 columns has six parts.
+        assert_eq!(team(64, 16), (1, 6));
+        assert_eq!(team(64, 191), (1, 6));
+        assert_eq!(team(64, 512), (16, 1));
     }
 }
