@@ -3,9 +3,7 @@ use crate::adapter::LowRankUpdate;
 use crate::{CheckpointError, CheckpointErrorKind};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::finite::{first_non_finite, first_non_finite_of_bytes};
-use fewbit_numerics::half_precision::{
-    bf16_bytes_to_f32, f16_bytes_to_f32, f32_bytes_to_f32, f64_bytes_to_f32,
-};
+use fewbit_numerics::half_precision::float_bytes_to_f32;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -129,12 +127,7 @@ impl<'a> TensorView<'a> {
             TensorData::Stored(bytes) => &bytes[range],
             TensorData::Updated(update) => return update.read_range(start, out),
         };
-        match self.info.dtype {
-            DType::F16 => f16_bytes_to_f32(bytes, out),
-            DType::BF16 => bf16_bytes_to_f32(bytes, out),
-            DType::F64 => f64_bytes_to_f32(bytes, out),
-            _ => f32_bytes_to_f32(bytes, out),
-        }
+        float_bytes_to_f32(self.info.dtype, bytes, out);
         Ok(())
     }
 

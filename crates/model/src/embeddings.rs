@@ -2,9 +2,7 @@
 
 use fewbit_checkpoint::{CheckpointError, MappedTensor, StoredWeight};
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::half_precision::{
-    bf16_bytes_to_f32, f16_bytes_to_f32, f32_bytes_to_f32, f64_bytes_to_f32,
-};
+use fewbit_numerics::half_precision::float_bytes_to_f32;
 
 /// A table (rows, columns) of which single rows are read.
 pub(crate) struct EmbeddingTable {
@@ -31,16 +29,6 @@ const SMALL_TABLE_BYTES: usize = 4 << 20;
 
 /// Bytes that are read from a file at a time: a multiple of every width.
 const READ_BYTES: usize = 4 << 10;
-
-/// Widens stored floats.
-fn widen(bytes: &[u8], dtype: DType, out: &mut [f32]) {
-    match dtype {
-        DType::F16 => f16_bytes_to_f32(bytes, out),
-        DType::BF16 => bf16_bytes_to_f32(bytes, out),
-        DType::F64 => f64_bytes_to_f32(bytes, out),
-        _ => f32_bytes_to_f32(bytes, out),
-    }
-}
 
 impl EmbeddingTable {
     /// Takes a stored matrix of `shape` (rows, columns), whose parts the checkpoint has checked; `mapped` is its float tensor,
@@ -91,14 +79,14 @@ impl EmbeddingTable {
                 let width = dtype.bytes();
                 let start = range.start * width;
                 if table.bytes().len() <= SMALL_TABLE_BYTES {
-                    widen(&table.bytes()[start..range.end * width], *dtype, out);
+                    float_bytes_to_f32(*dtype, &table.bytes()[start..range.end * width], out);
                     return;
                 }
                 let mut buffer = [0; READ_BYTES];
                 for (part, out) in out.chunks_mut(READ_BYTES / width).enumerate() {
                     let bytes = &mut buffer[..out.len() * width];
                     table.read(start + part * READ_BYTES, bytes);
-                    widen(bytes, *dtype, out);
+                    float_bytes_to_f32(*dtype, bytes, out);
                 }
             }
             Storage::Int8 {

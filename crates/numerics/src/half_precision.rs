@@ -10,6 +10,7 @@
 //!
 //! A NaN stays a quiet NaN of the same sign; its payload is not kept.
 
+use crate::dtype::DType;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -137,6 +138,21 @@ pub fn f32_bytes_to_f32(bytes: &[u8], out: &mut [f32]) {
 /// If `bytes.len()` is not `8 * out.len()`.
 pub fn f64_bytes_to_f32(bytes: &[u8], out: &mut [f32]) {
     widen(bytes, out, |bytes| f64::from_le_bytes(bytes) as f32);
+}
+
+/// Reads little-endian floats of `dtype` by the function above that is for it.
+///
+/// # Panics
+///
+/// If `dtype` is not F16, BF16, F32 or F64, or `bytes` does not have as many elements as `out`.
+pub fn float_bytes_to_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        DType::F16 => f16_bytes_to_f32(bytes, out),
+        DType::BF16 => bf16_bytes_to_f32(bytes, out),
+        DType::F32 => f32_bytes_to_f32(bytes, out),
+        DType::F64 => f64_bytes_to_f32(bytes, out),
+        other => panic!("{} elements are not read as f32", other.name()),
+    }
 }
 
 fn widen<const N: usize>(bytes: &[u8], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) {
