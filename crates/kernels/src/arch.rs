@@ -64,43 +64,27 @@ macro_rules! kernel_set {
         token: $token:ident,
         int8_tile: $int8:ident,
         int8_tile_name: $int8_name:literal,
-        float_tile_name: $float_name:literal
-        $(, saturation_proof: $proof:expr)? $(,)?
+        float_tile_name: $float_name:literal,
+        $($rest:tt)*
     ) => {
+        $crate::arch::kernel_set! { @rest
+            [($isa) $name $attribute ($token) ($int8) $int8_name $float_name] $($rest)* }
+    };
+    (@rest [$($set:tt)*] $(saturation_proof: $proof:expr $(,)?)?) => {
         use $crate::generic::f32_tile::F32Tile;
-        $crate::arch::kernel_set! { @list ($isa) $name $attribute ($token) ($int8, $int8_name $(, $proof)?)
-            ($float_name) (F32Tile, SameBits, "f32bf16f32", "f32") own own own }
+        $crate::arch::kernel_set! { @list $($set)* ($($proof)?)
+            (F32Tile, SameBits, "f32bf16f32", "f32") own own own }
     };
-    (
-        isa: $isa:expr,
-        name: $name:literal,
-        attribute: $attribute:tt,
-        token: $token:ident,
-        int8_tile: $int8:ident,
-        int8_tile_name: $int8_name:literal,
-        float_tile_name: $float_name:literal,
-        others_of: $base:ident $(,)?
-    ) => {
-        $crate::arch::kernel_set! { @list ($isa) $name $attribute ($token) ($int8, $int8_name)
-            ($float_name) (F32Tile, SameBits, "f32bf16f32", "f32") $base own $base }
+    (@rest [$($set:tt)*] others_of: $base:ident $(,)?) => {
+        $crate::arch::kernel_set! { @list $($set)* ()
+            (F32Tile, SameBits, "f32bf16f32", "f32") $base own $base }
     };
-    (
-        isa: $isa:expr,
-        name: $name:literal,
-        attribute: $attribute:tt,
-        token: $token:ident,
-        int8_tile: $int8:ident,
-        int8_tile_name: $int8_name:literal,
-        float_tile_name: $float_name:literal,
-        bf16_tile: $bf16:ident,
-        bf16_types: $bf16_types:literal,
-        others_of: $base:ident $(,)?
-    ) => {
-        $crate::arch::kernel_set! { @list ($isa) $name $attribute ($token) ($int8, $int8_name)
-            ($float_name) ($bf16, RoundedToBf16, $bf16_types, $bf16_types) $base $base own }
+    (@rest [$($set:tt)*] bf16_tile: $bf16:ident, bf16_types: $bf16_types:literal, others_of: $base:ident $(,)?) => {
+        $crate::arch::kernel_set! { @list $($set)* ()
+            ($bf16, RoundedToBf16, $bf16_types, $bf16_types) $base $base own }
     };
-    (@list ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident, $int8_name:literal $(, $proof:expr)?)
-        ($float_name:literal)
+    (@list ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident) $int8_name:literal $float_name:literal
+        ($($proof:expr)?)
         ($bf16:ident, $exactness:ident, $bf16_types:literal, $attention_types:literal)
         $floats:ident $integers:ident $rounding:ident) => {
         $crate::arch::kernel_set! { @emit ($isa) $name $attribute ($token) ($int8 $(, $proof)?)

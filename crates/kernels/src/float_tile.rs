@@ -18,7 +18,7 @@ pub(crate) struct Rows<'a, T> {
 
 /// Where the product with some panels goes, and how.
 pub(crate) struct Columns<'a> {
-    pub(crate) out: OutputColumns<'a>,
+    pub(crate) columns: OutputColumns<'a>,
     /// Added to each row, if any: one for each column.
     pub(crate) bias: Option<&'a [f32]>,
     /// Whether the product is added to what the output holds.

@@ -84,7 +84,7 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
                 let first = panel * LANES;
                 let mut scores = OutputColumns::whole(scores, padded_tokens);
                 let mut columns = Columns {
-                    out: scores.part(first..first + at_once * LANES),
+                    columns: scores.part(first..first + at_once * LANES),
                     bias: None,
                     add: false,
                 };
@@ -116,7 +116,7 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
                 let count = (at_once * LANES).min(head_size - column);
                 let mut out = OutputColumns::whole(&mut out[block * width..], width);
                 let mut columns = Columns {
-                    out: out.part(first + column..first + column + count),
+                    columns: out.part(first + column..first + column + count),
                     bias: None,
                     add: false,
                 };

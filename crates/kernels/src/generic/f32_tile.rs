@@ -85,13 +85,13 @@ fn multiply<S: Simd, E: PanelElement>(
     depth: usize,
     out: &mut Columns<'_>,
 ) {
-    let columns = out.out.count();
+    let columns = out.columns.count();
     if x.count == 0 || columns == 0 {
         return;
     }
     assert!(x.values.len() >= (x.count - 1) * x.stride + depth);
     assert!(panels.len() >= panel_count * depth * LANES);
-    assert!(out.out.rows() >= x.count);
+    assert!(out.columns.rows() >= x.count);
     assert!(columns <= panel_count * LANES && columns > (panel_count - 1) * LANES);
     assert!(out.bias.is_none_or(|bias| bias.len() == columns));
     let panels = panels.as_ptr();
@@ -214,7 +214,7 @@ pub(crate) fn finish_tile<S: Simd, const ROWS: usize, const PANELS: usize>(
     out: &mut Columns<'_>,
 ) {
     // Loops of constant length: any other use of the sums would put them on the stack, and the products' loop with them.
-    let count = out.out.count();
+    let count = out.columns.count();
     if count == PANELS * LANES {
         for (r, sums) in sums.iter().enumerate() {
             for (panel, &sum) in sums.iter().enumerate() {
@@ -251,7 +251,7 @@ fn finish<S: Simd>(
     if let Some(bias) = out.bias {
         value = s.add(value, s.load_up_to(&bias[first..first + columns], 0.0));
     }
-    let out_vector = out.out.slice(row, first, columns);
+    let out_vector = out.columns.slice(row, first, columns);
     if out.add {
         value = s.add(value, s.load_up_to(out_vector, 0.0));
     }

@@ -58,7 +58,7 @@ pub(crate) fn linear<S: Simd, P: PanelSource, T: FloatTile<S, P::Element>>(
         let count = (at_once * LANES).min(end - first);
         let part = first - start..first - start + count;
         let mut columns = Columns {
-            out: out.part(part.clone()),
+            columns: out.part(part.clone()),
             bias: bias.map(|bias| &bias[first..first + count]),
             add: kind == EpilogueKind::Add,
         };

@@ -170,13 +170,13 @@ impl<E: PairedPanel> FloatTile<Avx512, E> for Bf16Tile {
         depth: usize,
         out: &mut Columns<'_>,
     ) {
-        let columns = out.out.count();
+        let columns = out.columns.count();
         if x.count == 0 || columns == 0 {
             return;
         }
         assert!(x.values.len() >= (x.count - 1) * x.stride + depth.div_ceil(2));
         assert!(panels.len() >= panel_count * E::panel_elements(depth));
-        assert!(out.out.rows() >= x.count);
+        assert!(out.columns.rows() >= x.count);
         assert!(columns <= panel_count * LANES && columns > (panel_count - 1) * LANES);
         assert!(out.bias.is_none_or(|bias| bias.len() == columns));
         let panels = panels.as_ptr();
