@@ -235,10 +235,7 @@ fn check(source: &Path, options: &CompareOptions) -> Result<(), Error> {
     {
         return Err(refusal.into());
     }
-    let settings = EncoderSettings {
-        weight_only: options.weight_only,
-        ..EncoderSettings::default()
-    };
+    let settings = EncoderSettings::with_weight_only(options.weight_only);
     Encoder::open_with_settings(source, &settings)?;
     Ok(())
 }

@@ -28,15 +28,6 @@ pub struct MeasureRequest {
     pub weight_only: Option<WeightOnlyArithmetic>,
 }
 
-impl MeasureRequest {
-    fn settings(&self) -> EncoderSettings {
-        EncoderSettings {
-            weight_only: self.weight_only,
-            ..EncoderSettings::default()
-        }
-    }
-}
-
 /// How fast a model is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
@@ -77,7 +68,7 @@ impl Measure for InProcess {
             latency_texts: 1,
             latency_repetitions: 1,
             throughput_seconds: 0.0,
-            settings: request.settings(),
+            settings: EncoderSettings::with_weight_only(request.weight_only),
         };
         Ok(measure(
             &request.name,
@@ -88,7 +79,8 @@ impl Measure for InProcess {
     }
 
     fn speed(&mut self, request: &MeasureRequest) -> Result<Speed, Error> {
-        let encoder = Encoder::open_with_settings(&request.directory, &request.settings())?;
+        let settings = EncoderSettings::with_weight_only(request.weight_only);
+        let encoder = Encoder::open_with_settings(&request.directory, &settings)?;
         let texts: Vec<&str> = request.texts.iter().map(String::as_str).collect();
         let options = EncodeOptions {
             threads: request.threads,

@@ -4,6 +4,7 @@ mod settings;
 
 use crate::finite::check_values;
 use crate::linear::InputScale;
+use crate::network;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
@@ -91,12 +92,11 @@ impl Encoder {
         directory: impl AsRef<Path>,
         settings: &EncoderSettings,
     ) -> Result<Self, ModelError> {
-        Self::open_with(directory.as_ref(), settings, |checkpoint| {
-            let kernels = Kernels::from_environment()
-                .map_err(|error| ModelError::Input(error.to_string()))?;
-            let weight_only = WeightOnlyArithmetic::resolve(settings.weight_only)?;
-            Network::load_with(checkpoint, kernels, weight_only)
-        })
+        Self::open_with(
+            directory.as_ref(),
+            settings,
+            network::kernels_from_environment,
+        )
     }
 
     /// [`Encoder::open`] with the kernels of a certain instruction set.
@@ -108,15 +108,13 @@ impl Encoder {
         kernels: &'static Kernels,
     ) -> Result<Self, ModelError> {
         let settings = EncoderSettings::default();
-        Self::open_with(directory.as_ref(), &settings, |checkpoint| {
-            Network::load_with_kernels(checkpoint, kernels)
-        })
+        Self::open_with(directory.as_ref(), &settings, || Ok(kernels))
     }
 
     fn open_with(
         directory: &Path,
         settings: &EncoderSettings,
-        load: impl FnOnce(&Checkpoint) -> Result<(Network, LoadLedger), ModelError>,
+        kernels: impl FnOnce() -> Result<&'static Kernels, ModelError>,
     ) -> Result<Self, ModelError> {
         let mut modules = SentenceModules::read(directory)?;
         settings.apply(&mut modules)?;
@@ -125,13 +123,13 @@ impl Encoder {
             max_seq_length: modules.max_seq_length,
             lowercase: modules.lowercase,
         };
-        // Without a specification, loading says what is wrong.
-        let spec = EncoderSpec::from_checkpoint(&checkpoint).ok();
-        let open_tokenizer = || {
-            spec.as_ref()
-                .map(|spec| TextTokenizer::open(&modules.transformer, spec, text_settings))
-        };
-        let (loaded, tokenizer) = side_by_side(|| load(&checkpoint), open_tokenizer);
+        let kernels = kernels()?;
+        let weight_only = WeightOnlyArithmetic::resolve(settings.weight_only)?;
+        let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
+        let (loaded, tokenizer) = side_by_side(
+            || network::load(&checkpoint, spec.clone(), kernels, weight_only),
+            || TextTokenizer::open(&modules.transformer, &spec, text_settings),
+        );
         let (network, ledger) = loaded?;
         settings.check_max_tokens(network.spec().positions.max_tokens())?;
         if let Some((file, width)) = &modules.pooling_width
@@ -144,13 +142,10 @@ impl Encoder {
                 network.spec().hidden_size
             );
         }
-        let tokenizer = tokenizer.unwrap_or_else(|| {
-            TextTokenizer::open(&modules.transformer, network.spec(), text_settings)
-        })?;
         Ok(Self {
             network,
             ledger,
-            tokenizer,
+            tokenizer: tokenizer?,
             pooling: modules.pooling,
             normalize: modules.normalize,
             prompt: modules.prompt,

@@ -17,6 +17,7 @@ use crate::{EncoderSpec, LoadLedger, ModelError, RaggedBatch, Tap};
 use block::{Block, blocks};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::{Arithmetic, Isa, Kernels};
+pub(crate) use load::load;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use relative_bias::RelativeBias;
 use scratch::{BlockScratch, Pool, RowScratch};
@@ -58,6 +59,11 @@ pub struct Network {
     block_scratch: Pool<BlockScratch>,
     row_scratch: Pool<RowScratch>,
     thread_pools: ThreadPools,
+}
+
+/// The kernels that this CPU runs best, or that the environment variable `FEWBIT_ISA` names.
+pub(crate) fn kernels_from_environment() -> Result<&'static Kernels, ModelError> {
+    Kernels::from_environment().map_err(|error| ModelError::Input(error.to_string()))
 }
 
 fn arithmetic(layers: &[EncoderLayer]) -> Arithmetic {
@@ -127,9 +133,7 @@ impl Network {
     /// See [`EncoderSpec::from_checkpoint`]; a weight that is missing, has the wrong shape, holds NaN or infinity, or is
     /// stored in a way that cannot be run.
     pub fn load(checkpoint: &Checkpoint) -> Result<(Self, LoadLedger), ModelError> {
-        let kernels =
-            Kernels::from_environment().map_err(|error| ModelError::Input(error.to_string()))?;
-        Self::load_with_kernels(checkpoint, kernels)
+        Self::load_with_kernels(checkpoint, kernels_from_environment()?)
     }
 
     /// [`Network::load`] with the kernels of a certain instruction set.
@@ -157,7 +161,7 @@ impl Network {
         weight_only: WeightOnlyArithmetic,
     ) -> Result<(Self, LoadLedger), ModelError> {
         let spec = EncoderSpec::from_checkpoint(checkpoint)?;
-        load::load(checkpoint, spec, kernels, weight_only)
+        load(checkpoint, spec, kernels, weight_only)
     }
 
     /// What this network computes.

@@ -128,11 +128,8 @@ impl BenchHost for InProcess {
         weight_only: Option<WeightOnlyArithmetic>,
         threads: usize,
     ) -> Result<Startup, Error> {
-        Ok(Startup::measure(
-            directory,
-            &settings(weight_only),
-            threads,
-        )?)
+        let settings = EncoderSettings::with_weight_only(weight_only);
+        Ok(Startup::measure(directory, &settings, threads)?)
     }
 
     fn open(
@@ -140,15 +137,8 @@ impl BenchHost for InProcess {
         directory: &Path,
         weight_only: Option<WeightOnlyArithmetic>,
     ) -> Result<Box<dyn OpenModel>, Error> {
-        let encoder = Encoder::open_with_settings(directory, &settings(weight_only))?;
-        Ok(Box::new(encoder))
-    }
-}
-
-fn settings(weight_only: Option<WeightOnlyArithmetic>) -> EncoderSettings {
-    EncoderSettings {
-        weight_only,
-        ..EncoderSettings::default()
+        let settings = EncoderSettings::with_weight_only(weight_only);
+        Ok(Box::new(Encoder::open_with_settings(directory, &settings)?))
     }
 }
 

@@ -20,6 +20,16 @@ pub struct EncoderSettings {
     pub weight_only: Option<WeightOnlyArithmetic>,
 }
 
+impl EncoderSettings {
+    /// Those with nothing but [`weight_only`](Self::weight_only).
+    pub fn with_weight_only(weight_only: Option<WeightOnlyArithmetic>) -> Self {
+        Self {
+            weight_only,
+            ..Self::default()
+        }
+    }
+}
+
 /// A text that stands before every text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {

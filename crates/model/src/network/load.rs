@@ -20,7 +20,7 @@ struct Loader<'c> {
     applied: HashSet<String>,
 }
 
-pub(super) fn load(
+pub(crate) fn load(
     checkpoint: &Checkpoint,
     spec: EncoderSpec,
     kernels: &'static Kernels,
