@@ -105,10 +105,6 @@ fn threads_that_share_columns_give_the_bits_of_one() {
         .as_object_mut()
         .unwrap()
         .remove("input_activations");
-    let mut for_a_text = wide().with_dynamic_int8(false);
-    let group = &mut for_a_text.config["quantization_config"]["config_groups"]["group_0"];
-    group["input_activations"]["strategy"] = "tensor".into();
-    group["input_activations"]["observer_kwargs"] = serde_json::json!({"reduce_range": false});
     let models = [
         ("float", wide()),
         ("dynamic", wide().with_dynamic_int8(false)),
@@ -121,7 +117,10 @@ fn threads_that_share_columns_give_the_bits_of_one() {
             "static key",
             wide().with_static_int8(0.03, |module| module.ends_with("key")),
         ),
-        ("a scale for a text", for_a_text),
+        (
+            "a scale for a text",
+            wide().with_int8_scales_for_texts(false),
+        ),
         ("weight-only", weight_only),
     ];
     let isas = Isa::ALL.iter().filter(|isa| isa.keeps_same_bits());
@@ -173,10 +172,7 @@ fn integer_attention_is_near_float_attention() {
 /// shown whole texts in any case, is what everyone gets. Each text counts for itself.
 #[test]
 fn a_scale_for_a_text_is_that_of_all_its_rows() {
-    let mut checkpoint = TinyCheckpoint::of("bert-long").with_dynamic_int8(false);
-    let group = &mut checkpoint.config["quantization_config"]["config_groups"]["group_0"];
-    group["input_activations"]["strategy"] = "tensor".into();
-    group["input_activations"]["observer_kwargs"] = serde_json::json!({"reduce_range": true});
+    let checkpoint = TinyCheckpoint::of("bert-long").with_int8_scales_for_texts(true);
     let network = load(&checkpoint, Isa::Scalar).expect("scalar");
     let vocabulary = u32::try_from(network.spec().vocab_size).expect("small");
     let lengths = [network.spec().positions.max_tokens(), 1, 7, 1, 130, 40];

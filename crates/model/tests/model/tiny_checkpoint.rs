@@ -151,6 +151,15 @@ impl TinyCheckpoint {
         self
     }
 
+    /// [`TinyCheckpoint::with_dynamic_int8`] in which all rows of a text share a scale, as in PyTorch's dynamic layers.
+    pub(crate) fn with_int8_scales_for_texts(self, reduce_range: bool) -> Self {
+        let mut checkpoint = self.with_dynamic_int8(false);
+        let group = &mut checkpoint.config["quantization_config"]["config_groups"]["group_0"];
+        group["input_activations"]["strategy"] = "tensor".into();
+        group["input_activations"]["observer_kwargs"] = json!({"reduce_range": reduce_range});
+        checkpoint
+    }
+
     /// [`TinyCheckpoint::with_dynamic_int8`] in which the inputs of the layers that `is_static` takes have one stored scale, and the
     /// zero point -3 of signed codes.
     pub(crate) fn with_static_int8(self, scale: f32, is_static: impl Fn(&str) -> bool) -> Self {
