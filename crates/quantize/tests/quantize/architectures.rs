@@ -6,7 +6,7 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_model::EncoderSpec;
 use fewbit_quantize::{Method, QuantizeError, QuantizePlan, Recipe, method_sizes, quantize_model};
 
-fn golden_models() -> Vec<PathBuf> {
+pub(crate) fn golden_models() -> Vec<PathBuf> {
     let directory = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../model/tests/golden/architectures"

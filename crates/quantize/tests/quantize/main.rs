@@ -5,6 +5,7 @@ mod backends;
 mod calibration;
 mod calibration_inputs;
 mod config_file;
+mod digests;
 mod directory;
 mod errors;
 mod gptq;
