@@ -24,7 +24,9 @@ def write(directory, tokenizer):
     torch.manual_seed(SEED)
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
         whole = Path(scratch) / "model"
-        BertModel(BertConfig(), add_pooling_layer=True).eval().save_pretrained(whole)
+        # CTranslate2's converter reads this field, which BertConfig no longer has by default.
+        config = BertConfig(position_embedding_type="absolute")
+        BertModel(config, add_pooling_layer=True).eval().save_pretrained(whole)
         for name in TOKENIZER_FILES:
             if (tokenizer / name).exists():
                 shutil.copyfile(tokenizer / name, whole / name)
