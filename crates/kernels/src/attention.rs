@@ -2,11 +2,41 @@
 
 use std::ops::Range;
 
+/// A bias on attention scores that depends on the distance between key and query alone: one number for each distance, instead of one for each pair.
+#[derive(Debug, Clone, Copy)]
+pub struct DistanceBias<'a> {
+    /// Head after head, distances ascending. Minus infinity hides the keys at that distance; a query whose keys are all hidden gives NaN.
+    pub values: &'a [f32],
+    /// Elements from one head to the next; 0: all heads have the same.
+    pub head_stride: usize,
+    /// The element of distance 0; before it are those of keys before the query.
+    pub center: usize,
+}
+
+impl<'a> DistanceBias<'a> {
+    /// That of the keys `0..tokens` for one query.
+    #[inline(always)]
+    pub(crate) fn of_query(self, head: usize, query: usize, tokens: usize) -> &'a [f32] {
+        &self.values[head * self.head_stride + self.center - query..][..tokens]
+    }
+
+    /// Whether there is an element for each of the distances in question.
+    fn covers(&self, heads: usize, queries: &Range<usize>, tokens: usize) -> bool {
+        let last = heads.saturating_sub(1).checked_mul(self.head_stride);
+        let end = last
+            .and_then(|start| start.checked_add(self.center)?.checked_add(tokens))
+            .and_then(|end| end.checked_sub(queries.start));
+        heads == 0
+            || queries.is_empty()
+            || (queries.end - 1 <= self.center && end.is_some_and(|end| end <= self.values.len()))
+    }
+}
+
 /// Queries of some tokens of one sequence, and the keys and values of all of them. Row t of each starts at `t * row_stride`; head h is
 /// columns `h * head_size .. (h + 1) * head_size`, so one (tokens, 3 * hidden) product can hold all three.
 ///
 /// For head h the output row of token i is `sum_j p(i, j) * value(j)` with
-/// `p(i, ·) = softmax_j(scale * (query(i) · key(j)) + bias(h, i, j))`.
+/// `p(i, ·) = softmax_j(scale * (query(i) · key(j)) + bias(h, j - i))`.
 #[derive(Debug, Clone)]
 pub struct AttentionInput<'a> {
     /// Queries of the tokens `query_tokens`: at least `(their number - 1) * row_stride + heads * head_size` elements.
@@ -27,8 +57,8 @@ pub struct AttentionInput<'a> {
     pub head_size: usize,
     /// Multiplies the scores, usually 1 / sqrt(head_size).
     pub scale: f32,
-    /// Added to the scaled scores: (heads, tokens, tokens). Minus infinity hides a key; a row that hides all keys gives NaN.
-    pub bias: Option<&'a [f32]>,
+    /// Added to the scaled scores.
+    pub bias: Option<DistanceBias<'a>>,
 }
 
 impl AttentionInput<'_> {
@@ -68,14 +98,10 @@ impl AttentionInput<'_> {
             );
         }
         if let Some(bias) = self.bias {
-            let expected = self
-                .tokens
-                .checked_mul(self.tokens)
-                .and_then(|n| n.checked_mul(self.heads));
-            assert_eq!(
-                Some(bias.len()),
-                expected,
-                "attention: the bias is (heads, tokens, tokens)"
+            assert!(
+                bias.covers(self.heads, range, self.tokens),
+                "attention: the bias has a number for each distance from the queries {range:?} to the keys 0..{}",
+                self.tokens
             );
         }
         width

@@ -38,7 +38,7 @@ pub mod quantized_sequence;
 pub mod row_operations;
 pub mod workspace;
 
-pub use attention::AttentionInput;
+pub use attention::{AttentionInput, DistanceBias};
 pub use isa::{Isa, IsaError};
 pub use kernels::{Exactness, Kernels, Operation, Routine};
 pub use output_columns::{COLUMN_SPLIT, OutputColumns};

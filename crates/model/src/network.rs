@@ -4,7 +4,7 @@ mod block;
 mod forward;
 mod input_scales;
 mod load;
-pub(crate) mod relative_bias;
+mod relative_bias;
 mod scratch;
 mod thread_pools;
 
@@ -178,10 +178,8 @@ impl Network {
     /// `threads` threads.
     ///
     /// # Errors
-    /// [`ModelError::Input`]: `threads` is 0 or cannot be started; a sequence is empty, longer than the model's positions
-    /// or, in a model with relative attention bias, so long that the bias (heads, tokens, tokens) has more than 2^27
-    /// numbers; a token id or token type is not in the model's tables. [`ModelError::NonFinite`]: a value overflowed on
-    /// the way.
+    /// [`ModelError::Input`]: `threads` is 0 or cannot be started; a sequence is empty, or longer than the model's positions; a token id or
+    /// token type is not in the model's tables. [`ModelError::NonFinite`]: a value overflowed on the way.
     pub fn hidden_states(
         &self,
         batch: &RaggedBatch,

@@ -1,6 +1,5 @@
 //! Sequences laid end to end, no padding.
 
-use crate::network::relative_bias::longest_sequence;
 use crate::{EncoderSpec, ModelError};
 use std::ops::Range;
 
@@ -98,9 +97,6 @@ impl RaggedBatch {
             ));
         }
         let longest = spec.positions.max_tokens();
-        let longest_bias = spec
-            .relative_attention
-            .map_or(usize::MAX, |_| longest_sequence(spec.heads));
         let types = spec.token_types.max(1);
         for sequence in 0..self.sequences() {
             let range = self.range(sequence);
@@ -112,12 +108,6 @@ impl RaggedBatch {
             if range.len() > longest {
                 return input(format!(
                     "sequence {sequence}: expected at most {longest} tokens, found {}\n  hint: the model has no positions beyond that; cut the sequence",
-                    range.len()
-                ));
-            }
-            if range.len() > longest_bias {
-                return input(format!(
-                    "sequence {sequence}: expected at most {longest_bias} tokens, found {}\n  hint: the relative attention bias of this model takes heads x tokens x tokens numbers, of which fewbit holds 2^27 at most; cut the sequence, for instance with `max_seq_length`",
                     range.len()
                 ));
             }

@@ -97,8 +97,8 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
             let score_rows = scores.chunks_exact_mut(padded_tokens);
             for (index, (row, sum)) in score_rows.zip(&mut sums[..count]).enumerate() {
                 let bias = input.bias.map(|bias| {
-                    let query = head * tokens + query_tokens.start + block + index;
-                    &bias[query * tokens..][..tokens]
+                    let query = query_tokens.start + block + index;
+                    bias.of_query(head, query, tokens)
                 });
                 *sum = exponentials(s, row, tokens, input.scale, bias);
             }

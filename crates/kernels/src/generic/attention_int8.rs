@@ -2,7 +2,7 @@
 
 use std::f32::consts::LOG2_E;
 
-use crate::attention::AttentionInput;
+use crate::attention::{AttentionInput, DistanceBias};
 use crate::generic::attention_codes::{HeadRows, quantize_heads, value_segment};
 use crate::generic::attention_sequence::{
     PaddedSizes, QUERY_OFFSET, WIDE_POWER_OFFSET, has_power_offset,
@@ -87,13 +87,11 @@ pub(crate) fn attend<S: Simd, T: Int8Tile>(
             for (factor, query) in factors.iter_mut().zip(block..block + count) {
                 *factor = query_scales[query * heads + head] * (input.scale * LOG2_E);
             }
-            let bias = input.bias.map(|bias| {
-                let first = head * tokens + query_tokens.start + block;
-                &bias[first * tokens..][..count * tokens]
-            });
             let mut block_scores = Scores {
                 tokens,
-                bias,
+                head,
+                first_query: query_tokens.start + block,
+                bias: input.bias,
                 factors: &factors,
                 key_scales: &key_scales[head * sizes.tokens..][..sizes.tokens],
                 corrections: &key_corrections[head * sizes.tokens..][..sizes.tokens],
@@ -115,7 +113,7 @@ pub(crate) fn attend<S: Simd, T: Int8Tile>(
                 scores,
                 stride: sizes.tokens,
                 greatest: &greatest,
-                factors: bias.is_none().then_some(&factors),
+                factors: input.bias.is_none().then_some(&factors),
                 count,
                 sums: [s.splat(0.0); LANES],
             };
@@ -166,8 +164,10 @@ pub(crate) fn attend<S: Simd, T: Int8Tile>(
 /// `fma(score, factor of the query, bias * log2(e))`. Keys beyond the last have minus infinity.
 struct Scores<'a, S: Simd> {
     tokens: usize,
-    /// (rows, tokens)
-    bias: Option<&'a [f32]>,
+    head: usize,
+    /// The token of the first row.
+    first_query: usize,
+    bias: Option<DistanceBias<'a>>,
     factors: &'a [f32; QUERY_BLOCK],
     /// (stride)
     key_scales: &'a [f32],
@@ -199,7 +199,8 @@ impl<S: Simd> FinishTile<S> for Scores<'_, S> {
                 let mut score = s.mul(s.to_f32(sum), scales[vector]);
                 let token = first + vector * LANES;
                 if let Some(bias) = self.bias {
-                    let row_bias = &bias[row * self.tokens..][..self.tokens];
+                    let query = self.first_query + row;
+                    let row_bias = bias.of_query(self.head, query, self.tokens);
                     let bias = &row_bias[token..self.tokens.min(token + LANES)];
                     let bias = s.mul(s.load_up_to(bias, 0.0), s.splat(LOG2_E));
                     score = s.fma(score, s.splat(self.factors[row]), bias);

@@ -1,6 +1,6 @@
 //! Attention against its definition in f64.
 
-use fewbit_kernels::{AttentionInput, Exactness, Isa, Kernels, Operation, Workspace};
+use fewbit_kernels::{AttentionInput, DistanceBias, Exactness, Isa, Kernels, Operation, Workspace};
 
 use crate::rounded::{BF16_ROUNDOFF, to_bf16};
 use crate::support::{Failures, Numbers, ROUNDOFF, exactness};
@@ -14,7 +14,7 @@ pub(crate) struct Case {
     pub(crate) scale: f32,
     /// (tokens, stride): queries, keys and values next to one another.
     pub(crate) values: Vec<f32>,
-    /// (heads, tokens, tokens)
+    /// (heads, 2 * tokens - 1): from the last key before the first query to the last key after it.
     pub(crate) bias: Option<Vec<f32>>,
 }
 
@@ -38,7 +38,8 @@ impl Case {
             stride,
             scale: 1.0 / (head_size as f32).sqrt(),
             values: numbers.floats(tokens * stride, 2.0),
-            bias: (numbers.below(2) == 0).then(|| numbers.floats(heads * tokens * tokens, 3.0)),
+            bias: (numbers.below(2) == 0)
+                .then(|| numbers.floats(heads * (2 * tokens).saturating_sub(1), 3.0)),
         }
     }
 
@@ -58,7 +59,11 @@ impl Case {
             heads: self.heads,
             head_size: self.head_size,
             scale: self.scale,
-            bias: self.bias.as_deref(),
+            bias: self.bias.as_deref().map(|values| DistanceBias {
+                values,
+                head_stride: (2 * self.tokens).saturating_sub(1),
+                center: self.tokens.saturating_sub(1),
+            }),
         }
     }
 
@@ -70,7 +75,7 @@ impl Case {
 
     /// What is added to a score.
     pub(crate) fn bias_of(&self, head: usize, i: usize, j: usize) -> f64 {
-        let place = (head * self.tokens + i) * self.tokens + j;
+        let place = head * (2 * self.tokens - 1) + self.tokens - 1 + j - i;
         self.bias
             .as_ref()
             .map_or(0.0, |bias| f64::from(bias[place]))
@@ -262,35 +267,75 @@ fn queries_do_not_see_one_another() {
     }
 }
 
+/// A window: one bias for all heads, and keys from within the sequence, as far as the queries see.
 #[test]
-fn a_bias_of_minus_infinity_hides_a_key() {
+fn a_bias_of_minus_infinity_hides_keys() {
+    const TOKENS: usize = 40;
+    const WINDOW: usize = 3;
+    let queries = 17..30;
+    let window: Vec<f32> = (0..2 * TOKENS - 1)
+        .map(|place| match place.abs_diff(TOKENS - 1) {
+            0..=WINDOW => 0.0,
+            _ => f32::NEG_INFINITY,
+        })
+        .collect();
     for kernels in Kernels::available() {
         let mut numbers = Numbers::new(52);
-        let mut case = Case::new(18, 2, 8, &mut numbers);
-        let hidden = 17;
-        let mut bias = vec![0.0; 2 * 18 * 18];
-        bias.iter_mut()
-            .skip(hidden)
-            .step_by(18)
-            .for_each(|bias| *bias = f32::NEG_INFINITY);
-        case.bias = Some(bias);
-        let expected = case.run(kernels, &mut Workspace::new());
-        assert!(expected.iter().all(|value| value.is_finite()));
-        // Any finite value of the hidden token gives the same.
+        let mut case = Case::new(TOKENS, 2, 8, &mut numbers);
+        case.bias = None;
         let width = case.width();
-        for part in 1..3 {
-            let start = hidden * case.stride + part * width;
-            case.values[start..start + width].fill(1e3);
+        let run = |case: &Case, routine: Routine, values: &[f32]| {
+            let bias = DistanceBias {
+                values,
+                head_stride: 0,
+                center: TOKENS - 1,
+            };
+            let whole = case.input();
+            let input = AttentionInput {
+                queries: &whole.queries[queries.start * case.stride..],
+                query_tokens: queries.clone(),
+                bias: Some(bias),
+                ..whole
+            };
+            let mut out = vec![0.0; queries.len() * width];
+            routine(kernels, &input, &mut out, &mut Workspace::new());
+            out
+        };
+        // Keys and values of hidden tokens are looked at for the scales of integers, whose largest are elsewhere.
+        for routine in [Kernels::attention as Routine, Kernels::attention_int8] {
+            let expected = run(&case, routine, &window);
+            assert!(expected.iter().all(|value| value.is_finite()));
+            let mut other = Case::new(TOKENS, 2, 8, &mut Numbers::new(52));
+            for hidden in (0..queries.start - WINDOW).chain(queries.end + WINDOW..TOKENS) {
+                for part in 1..3 {
+                    let start = hidden * case.stride + part * width;
+                    for value in &mut other.values[start..start + width] {
+                        *value = -*value;
+                    }
+                }
+            }
+            let found = run(&other, routine, &window);
+            assert_eq!(found, expected, "{}", kernels.isa());
+            // Hiding all keys leaves nothing to average.
+            let nothing = run(&case, routine, &[f32::NEG_INFINITY; 2 * TOKENS - 1]);
+            assert!(
+                nothing.iter().all(|value| value.is_nan()),
+                "{}",
+                kernels.isa()
+            );
         }
-        assert_eq!(case.run(kernels, &mut Workspace::new()), expected);
-        // Hiding all keys leaves nothing to average.
-        case.bias = Some(vec![f32::NEG_INFINITY; 2 * 18 * 18]);
-        assert!(
-            case.run(kernels, &mut Workspace::new())
-                .iter()
-                .all(|value| value.is_nan())
-        );
     }
+}
+
+#[test]
+#[should_panic(expected = "a number for each distance from the queries 0..5 to the keys 0..5")]
+fn a_bias_that_is_too_short_is_refused() {
+    let mut case = Case::new(5, 2, 4, &mut Numbers::new(53));
+    case.bias = Some(vec![0.0; 2 * 9 - 1]);
+    case.run(
+        Kernels::for_isa(Isa::Scalar).unwrap(),
+        &mut Workspace::new(),
+    );
 }
 
 #[test]

@@ -196,33 +196,6 @@ fn a_sequence_of_another_length_is_refused() {
     kernels.attend(&input(1), &sequence, &mut [0.0; 4], &mut workspace);
 }
 
-#[test]
-fn a_bias_of_minus_infinity_hides_a_key() {
-    for kernels in Kernels::available() {
-        let mut case = Case::new(18, 2, 8, &mut Numbers::new(56));
-        let hidden = 17;
-        let mut bias = vec![0.0; 2 * 18 * 18];
-        let of_hidden = bias.iter_mut().skip(hidden).step_by(18);
-        of_hidden.for_each(|bias| *bias = f32::NEG_INFINITY);
-        case.bias = Some(bias);
-        let run =
-            |case: &Case| case.run_with(Kernels::attention_int8, kernels, &mut Workspace::new());
-        let expected = run(&case);
-        assert!(expected.iter().all(|value| value.is_finite()));
-        // Any key gives the same; so does any value that does not change the scales of the features.
-        let width = case.width();
-        let start = hidden * case.stride + width;
-        case.values[start..start + width].fill(1e3);
-        case.values[start + width..start + 2 * width].fill(0.0);
-        let changed = run(&case);
-        case.values[start + width..start + 2 * width].fill(1e-3);
-        assert_eq!(run(&case), changed);
-        // Hiding all keys leaves nothing to average.
-        case.bias = Some(vec![f32::NEG_INFINITY; 2 * 18 * 18]);
-        assert!(run(&case).iter().all(|value| value.is_nan()));
-    }
-}
-
 /// Scores whose differences overflow the range of exponents give all weight to the greatest.
 #[test]
 fn scores_far_apart_do_not_overflow() {

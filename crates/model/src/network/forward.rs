@@ -6,6 +6,7 @@
 //! rows they share the columns of each product.
 
 use super::block::Block;
+use super::relative_bias::RelativeBias;
 use super::scratch::{BlockScratch, KeysAndValues, LinearScratch, RowScratch, grow};
 use super::{BLOCK_TOKENS, EncoderLayer, LayerNorm, Network};
 use crate::ModelError;
@@ -398,7 +399,7 @@ impl Network {
                     bias.fill(sequence.len(), attention_bias);
                     *attention_bias_length = sequence.len();
                 }
-                attention_bias.as_slice()
+                RelativeBias::of_distances(sequence.len(), attention_bias)
             });
             let start = sequence.start.max(chunk.rows.start);
             let end = sequence.end.min(chunk.rows.end);

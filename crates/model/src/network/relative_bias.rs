@@ -1,15 +1,7 @@
 //! Relative attention bias: a number for each head and bucket of distances, added to the scaled scores.
 
 use crate::spec::RelativeAttention;
-
-/// The most numbers of a filled bias (heads, tokens, tokens): 512 MiB of f32 for each thread. With 12 heads that is
-/// 3344 tokens.
-const MAX_ELEMENTS: usize = 1 << 27;
-
-/// The longest sequence whose bias has at most `MAX_ELEMENTS` numbers.
-pub(crate) fn longest_sequence(heads: usize) -> usize {
-    (MAX_ELEMENTS / heads.max(1)).isqrt()
-}
+use fewbit_kernels::DistanceBias;
 
 pub(super) struct RelativeBias {
     relative: RelativeAttention,
@@ -31,25 +23,25 @@ impl RelativeBias {
         size_of_val(self.table.as_slice())
     }
 
-    /// Writes (heads, tokens, tokens), `[head][query][key]`, to `out`. `tokens` is at most [`longest_sequence`].
+    /// Writes (heads, 2 * tokens - 1) to `out`: the bias of every distance between two of so many tokens, from `1 - tokens` on.
     pub(super) fn fill(&self, tokens: usize, out: &mut Vec<f32>) {
+        let distances = 1 - tokens as isize..tokens as isize;
+        let buckets = |head| {
+            let places = distances
+                .clone()
+                .map(|distance| bucket(distance, self.relative));
+            places.map(move |bucket| self.table[bucket * self.heads + head])
+        };
         out.clear();
-        out.resize(self.heads * tokens * tokens, 0.0);
-        if tokens == 0 {
-            return;
-        }
-        for (head, scores) in out.chunks_exact_mut(tokens * tokens).enumerate() {
-            let bias =
-                |distance: isize| self.table[bucket(distance, self.relative) * self.heads + head];
-            for (key, score) in scores[..tokens].iter_mut().enumerate() {
-                *score = bias(key as isize);
-            }
-            // One query on, every distance is one less: the row before, moved by one key.
-            for query in 1..tokens {
-                let row = query * tokens;
-                scores.copy_within(row - tokens..row - 1, row + 1);
-                scores[row] = bias(-(query as isize));
-            }
+        out.extend((0..self.heads).flat_map(buckets));
+    }
+
+    /// What [`RelativeBias::fill`] has written, for the kernels.
+    pub(super) fn of_distances(tokens: usize, filled: &[f32]) -> DistanceBias<'_> {
+        DistanceBias {
+            values: filled,
+            head_stride: 2 * tokens - 1,
+            center: tokens - 1,
         }
     }
 }
@@ -102,19 +94,21 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_windows_of_the_distances() {
+    fn every_distance_has_the_number_of_its_bucket() {
         let heads = 2;
         let table: Vec<f32> = (0..32 * heads).map(|index| index as f32).collect();
         let bias = RelativeBias::new(MPNET, heads, table);
         for tokens in [1, 2, 7, 40] {
             let mut out = vec![-1.0; 3];
             bias.fill(tokens, &mut out);
-            assert_eq!(out.len(), heads * tokens * tokens);
+            assert_eq!(out.len(), heads * (2 * tokens - 1));
+            let bias = RelativeBias::of_distances(tokens, &out);
             for head in 0..heads {
                 for query in 0..tokens {
                     for key in 0..tokens {
                         let expected = bucket(key as isize - query as isize, MPNET) * heads + head;
-                        assert_eq!(out[(head * tokens + query) * tokens + key], expected as f32);
+                        let place = head * bias.head_stride + bias.center + key - query;
+                        assert_eq!(bias.values[place], expected as f32);
                     }
                 }
             }

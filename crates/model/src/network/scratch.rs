@@ -70,7 +70,7 @@ pub(super) struct RowScratch {
     pub(super) intermediate: Vec<f32>,
     /// (rows, intermediate_size): the codes of `intermediate`, or what it would hold, where only a layer with static activations reads it.
     pub(super) intermediate_codes: QuantizedRows,
-    /// (heads, length, length) for sequences of `attention_bias_length` tokens.
+    /// (heads, 2 * length - 1) for sequences of `attention_bias_length` tokens.
     pub(super) attention_bias: Vec<f32>,
     pub(super) attention_bias_length: usize,
     pub(super) quantized: QuantizedRows,
