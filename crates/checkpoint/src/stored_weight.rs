@@ -9,10 +9,11 @@ use fewbit_numerics::dtype::DType;
 use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::four_bit::{FourBitType, dequantize_range};
 use fewbit_numerics::half_precision::{
-    bf16_bytes_to_f32, f16_bytes_to_f32, f32_to_bf16_bytes, f32_to_f16_bytes,
+    bf16_bytes_to_f32, f16_bytes_to_f32, f32_to_bf16_bytes, f32_to_f16_bytes, float_bytes_to_f32,
 };
 use fewbit_numerics::rows::dequantize_groups;
 use std::borrow::Cow;
+use std::ops::Range;
 use zerocopy::FromBytes;
 
 /// A (out, in) weight. Codes and packed bytes are row-major over that shape; all scales are finite.
@@ -20,6 +21,13 @@ use zerocopy::FromBytes;
 pub enum StoredWeight<'a> {
     /// F32, F16, BF16 or F64.
     Float(TensorView<'a>),
+    /// The same in memory: a part of a tensor, or a weight that is not of a file.
+    FloatBytes {
+        /// F32, F16 or BF16.
+        dtype: DType,
+        /// Little-endian (out, in)
+        bytes: Cow<'a, [u8]>,
+    },
     /// int8 weight with one scale a row and 8-bit activations (compressed-tensors int-quantized W8A8).
     Int8 {
         /// (out, in)
@@ -77,7 +85,103 @@ pub enum Int8Activations {
     },
 }
 
-impl StoredWeight<'_> {
+impl<'a> StoredWeight<'a> {
+    /// The outputs `rows` of a weight of `columns` inputs, in the same form; 4-bit codes whose blocks begin elsewhere become floats, which
+    /// products take them for anyhow.
+    ///
+    /// Errors if a float weight that an adapter updates cannot be read.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn rows(&self, rows: Range<usize>, columns: usize) -> Result<Self, CheckpointError> {
+        let elements = rows.start * columns..rows.end * columns;
+        Ok(match self {
+            Self::Float(view) if view.info.dtype == DType::F64 => {
+                let mut values = vec![0.0; elements.len()];
+                view.read_f32_range(elements.start, &mut values)?;
+                Self::of_values(&values)
+            }
+            Self::Float(view) => {
+                let dtype = view.info.dtype;
+                let bytes = elements.start * dtype.bytes()..elements.end * dtype.bytes();
+                let bytes = part(&view.bytes()?, bytes);
+                Self::FloatBytes { dtype, bytes }
+            }
+            Self::FloatBytes { dtype, bytes } => {
+                let range = elements.start * dtype.bytes()..elements.end * dtype.bytes();
+                Self::FloatBytes {
+                    dtype: *dtype,
+                    bytes: part(bytes, range),
+                }
+            }
+            Self::Int8 {
+                codes,
+                scales,
+                activations,
+            } => Self::Int8 {
+                codes: part(codes, elements),
+                scales: scales[rows].to_vec(),
+                activations: *activations,
+            },
+            Self::WeightOnly {
+                codes,
+                scales,
+                group_size,
+                bits,
+            } => Self::WeightOnly {
+                codes: part(codes, elements.clone()),
+                scales: scales[elements.start / group_size..elements.end / group_size].to_vec(),
+                group_size: *group_size,
+                bits: *bits,
+            },
+            Self::FourBit {
+                packed,
+                absmax,
+                block_size,
+                kind,
+                dtype,
+            } => {
+                // Two codes are a byte.
+                let begins =
+                    elements.start.is_multiple_of(*block_size) && elements.start.is_multiple_of(2);
+                if begins {
+                    Self::FourBit {
+                        packed: part(packed, elements.start / 2..elements.end.div_ceil(2)),
+                        absmax: absmax
+                            [elements.start / block_size..elements.end.div_ceil(*block_size)]
+                            .to_vec(),
+                        block_size: *block_size,
+                        kind: *kind,
+                        dtype: *dtype,
+                    }
+                } else {
+                    let mut values = vec![0.0; elements.len()];
+                    dequantize_range(
+                        packed,
+                        absmax,
+                        *block_size,
+                        *kind,
+                        elements.start,
+                        &mut values,
+                    );
+                    round_to(*dtype, &mut values);
+                    Self::of_values(&values)
+                }
+            }
+        })
+    }
+
+    /// Values in memory.
+    pub fn of_values(values: &[f32]) -> Self {
+        Self::FloatBytes {
+            dtype: DType::F32,
+            bytes: values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
+        }
+    }
+
     /// The (out, in) matrix in f32.
     ///
     /// - Float: widened.
@@ -104,6 +208,14 @@ impl StoredWeight<'_> {
             StoredWeight::Float(view) => {
                 view.expect_shape(&shape)?;
                 view.to_f32()
+            }
+            StoredWeight::FloatBytes { dtype, bytes } => {
+                if bytes.len() != elements * dtype.bytes() {
+                    return Err(wrong("bytes", bytes.len()));
+                }
+                let mut values = vec![0.0; elements];
+                float_bytes_to_f32(*dtype, bytes, &mut values);
+                Ok(values)
             }
             StoredWeight::Int8 { codes, scales, .. } => {
                 if codes.len() != elements || scales.len() != rows {
@@ -144,6 +256,14 @@ impl StoredWeight<'_> {
                 Ok(values)
             }
         }
+    }
+}
+
+/// A part of borrowed elements, borrowed, or a copy of that of owned ones.
+fn part<'a, T: Clone>(whole: &Cow<'a, [T]>, range: Range<usize>) -> Cow<'a, [T]> {
+    match whole {
+        Cow::Borrowed(whole) => Cow::Borrowed(&whole[range]),
+        Cow::Owned(whole) => Cow::Owned(whole[range].to_vec()),
     }
 }
 

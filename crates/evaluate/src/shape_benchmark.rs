@@ -26,7 +26,7 @@ impl BatchShape {
     ///
     /// `t * sum over linear layers of (out * in) + layers * 2 * t^2 * hidden_size`
     ///
-    /// The first term is the linear layers of the encoder ([`EncoderSpec::linear_modules`]); the second is attention, whose
+    /// The first term is the linear layers of the encoder ([`Catalogue::linear_modules`](fewbit_model::Catalogue::linear_modules)); the second is attention, whose
     /// scores and weighted sums of values are each t x t products of `head_size` terms in every head. Element-wise work
     /// (LayerNorm, softmax, activation, embedding lookups) is not counted. Saturates at the largest number.
     ///
@@ -48,8 +48,8 @@ impl BatchShape {
     pub fn multiply_adds(self, spec: &EncoderSpec) -> u64 {
         let tokens = self.tokens as u64;
         let weights = spec
+            .catalogue()
             .linear_modules()
-            .iter()
             .map(|linear| (linear.shape[0] as u64).saturating_mul(linear.shape[1] as u64))
             .fold(0, u64::saturating_add);
         let attention = (spec.layers as u64)

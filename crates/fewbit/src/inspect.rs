@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::size::{ModelSize, TensorSize, disk_bytes, tensor_sizes};
 use fewbit_checkpoint::{Checkpoint, StoredWeight};
-use fewbit_model::EncoderSpec;
+use fewbit_model::{Catalogue, EncoderSpec};
 use fewbit_numerics::saturation::saturating_pairs;
 use fewbit_quantize::{MethodSize, method_sizes};
 use serde::Serialize;
@@ -14,18 +14,11 @@ use std::path::{Path, PathBuf};
 pub struct Inspection {
     /// The checkpoint directory.
     pub directory: PathBuf,
-    /// config.json `model_type`.
+    /// config.json `model_type`; "unknown" where there is none.
     pub model_type: String,
-    /// Transformer layers that the model runs.
-    pub layers: usize,
-    /// Transformer layers that the files hold tensors of, counted to the last one; those beyond `layers` are not used.
-    pub stored_layers: usize,
-    /// Columns of the hidden states.
-    pub hidden_size: usize,
-    /// Attention heads.
-    pub heads: usize,
-    /// Rows of the word embedding table.
-    pub vocab_size: usize,
+    /// What config.json says of an encoder that fewbit runs; none for any other model, of which the tensors alone are known.
+    #[serde(flatten)]
+    pub encoder: Option<EncoderShape>,
     /// How the checkpoint says it is quantized: method and format; none for a float checkpoint.
     pub quantization: Option<String>,
     /// What 16-bit sums of products would do to the int8 weights of linear layers; none where there are no such weights.
@@ -36,6 +29,21 @@ pub struct Inspection {
     pub tensors: Vec<TensorSize>,
     /// The size that each method would give; empty for a checkpoint that is quantized already.
     pub methods: Vec<MethodSize>,
+}
+
+/// The sizes of an encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct EncoderShape {
+    /// Transformer layers that the model runs.
+    pub layers: usize,
+    /// Transformer layers that the files hold tensors of, counted to the last one; those beyond `layers` are not used.
+    pub stored_layers: usize,
+    /// Columns of the hidden states.
+    pub hidden_size: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Rows of the word embedding table.
+    pub vocab_size: usize,
 }
 
 /// Whether the pairs of neighbouring weights of int8 layers can saturate 16 bits ([`fewbit_numerics::saturation`]).
@@ -52,7 +60,7 @@ pub struct PairSaturation {
 /// Describes the checkpoint in `directory`.
 ///
 /// # Errors
-/// The directory is not a readable checkpoint of a known model type.
+/// The directory is not a readable checkpoint, or its config.json is no encoder's although it says so.
 ///
 /// ```
 /// # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/golden/architectures/bert");
@@ -66,8 +74,21 @@ pub struct PairSaturation {
 /// ```
 pub fn inspect(directory: impl AsRef<Path>) -> Result<Inspection, Error> {
     let checkpoint = Checkpoint::open(directory)?;
-    let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
-    let tensors = tensor_sizes(&checkpoint, &spec)?;
+    let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
+    let encoder = match catalogue.is_of_an_encoder() {
+        false => None,
+        true => {
+            let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
+            Some(EncoderShape {
+                layers: spec.layers,
+                stored_layers: catalogue.stored_layers(&checkpoint),
+                hidden_size: spec.hidden_size,
+                heads: spec.heads,
+                vocab_size: spec.vocab_size,
+            })
+        }
+    };
+    let tensors = tensor_sizes(&checkpoint, &catalogue)?;
     let quantization = checkpoint
         .quantization()
         .is_quantized()
@@ -79,13 +100,9 @@ pub fn inspect(directory: impl AsRef<Path>) -> Result<Inspection, Error> {
     };
     Ok(Inspection {
         directory: checkpoint.directory().to_owned(),
-        model_type: spec.model_type.clone(),
-        layers: spec.layers,
-        stored_layers: stored_layers(&checkpoint, &spec),
-        hidden_size: spec.hidden_size,
-        heads: spec.heads,
-        vocab_size: spec.vocab_size,
-        saturation: pair_saturation(&checkpoint, &spec)?,
+        model_type: catalogue.model_type.clone(),
+        encoder,
+        saturation: pair_saturation(&checkpoint, &catalogue)?,
         quantization,
         size: ModelSize::from_tensors(&tensors, disk_bytes(&checkpoint)?),
         tensors,
@@ -95,13 +112,13 @@ pub fn inspect(directory: impl AsRef<Path>) -> Result<Inspection, Error> {
 
 fn pair_saturation(
     checkpoint: &Checkpoint,
-    spec: &EncoderSpec,
+    catalogue: &Catalogue,
 ) -> Result<Option<PairSaturation>, Error> {
     if !checkpoint.quantization().is_quantized() {
         return Ok(None);
     }
     let (mut saturating, mut pairs) = (0, 0);
-    for module in spec.linear_modules() {
+    for module in catalogue.linear_modules() {
         let [rows, columns] = module.shape;
         let codes = match module.stored_weight(checkpoint)? {
             StoredWeight::Int8 { codes, .. } => codes,
@@ -116,18 +133,4 @@ fn pair_saturation(
         saturating_pairs: saturating,
         pairs,
     }))
-}
-
-/// Transformer layers that the files hold tensors of, counted to the last one.
-pub fn stored_layers(checkpoint: &Checkpoint, spec: &EncoderSpec) -> usize {
-    let layers = format!("{}{}.", spec.prefix, spec.names.layers);
-    let number = |name: &str| -> Option<usize> {
-        let (number, _) = name.strip_prefix(&layers)?.split_once('.')?;
-        number.parse().ok()
-    };
-    checkpoint
-        .tensors()
-        .filter_map(|info| number(&info.name))
-        .max()
-        .map_or(0, |last| last.saturating_add(1))
 }

@@ -38,7 +38,9 @@ pub use fewbit_data as data;
 pub use fewbit_evaluate as evaluate;
 pub use fewbit_kernels as kernels;
 pub use fewbit_model as model;
-pub use fewbit_model::{Embeddings, EncodeOptions, Encoder, EncoderSpec, LoadLedger, ModelError};
+pub use fewbit_model::{
+    Catalogue, Embeddings, EncodeOptions, Encoder, EncoderSpec, LoadLedger, ModelError,
+};
 pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;
 pub use fewbit_quantize::{

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::EncoderSpec;
+use fewbit_model::Catalogue;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ pub struct TensorSize {
     pub dtype: &'static str,
     /// Stored shape; of packed codes it is not the shape of the weight.
     pub shape: Vec<usize>,
-    /// Part of the model, see [`EncoderSpec::part_of`].
+    /// Part of the model, see [`Catalogue::part_of`].
     pub part: &'static str,
     /// What the tensor is for.
     pub role: TensorRole,
@@ -92,12 +92,12 @@ impl ModelSize {
     /// The size of the checkpoint in `directory`.
     ///
     /// # Errors
-    /// The directory is not a readable checkpoint of a known model type.
+    /// The directory is not a readable checkpoint, or its config.json is no encoder's although it says so.
     pub fn of(directory: impl AsRef<Path>) -> Result<Self, Error> {
         let checkpoint = Checkpoint::open(directory)?;
-        let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
+        let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
         Ok(Self::from_tensors(
-            &tensor_sizes(&checkpoint, &spec)?,
+            &tensor_sizes(&checkpoint, &catalogue)?,
             disk_bytes(&checkpoint)?,
         ))
     }
@@ -180,7 +180,7 @@ fn groups(tensors: &[TensorSize], key: impl Fn(&TensorSize) -> &'static str) -> 
 /// Every stored tensor, in file order.
 pub(crate) fn tensor_sizes(
     checkpoint: &Checkpoint,
-    spec: &EncoderSpec,
+    catalogue: &Catalogue,
 ) -> Result<Vec<TensorSize>, Error> {
     checkpoint
         .tensors()
@@ -190,7 +190,7 @@ pub(crate) fn tensor_sizes(
                 name: info.name.clone(),
                 dtype: info.dtype.name(),
                 shape: info.shape.clone(),
-                part: spec.part_of(&info.name),
+                part: catalogue.part_of(&info.name),
                 role: if parameters.is_some() {
                     TensorRole::Parameter
                 } else {

@@ -5,12 +5,13 @@
 mod bert;
 mod distilbert;
 mod electra;
+mod modernbert;
 mod mpnet;
 mod roberta;
 
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
-use crate::spec::{EncoderSpec, NameTable, Positions};
+use crate::config_fields::ConfigFields;
+use crate::spec::{Biases, EncoderSpec, NameTable, NormPlacement, Positions};
 use fewbit_kernels::Activation;
 use serde_json::Value;
 
@@ -20,6 +21,7 @@ pub const MODEL_TYPES: &[&str] = &[
     "camembert",
     "distilbert",
     "electra",
+    "modernbert",
     "mpnet",
     "roberta",
     "xlm-roberta",
@@ -29,6 +31,13 @@ const MAX_VOCABULARY: usize = 1 << 24;
 const MAX_POSITIONS: usize = 1 << 24;
 const MAX_WIDTH: usize = 1 << 18;
 const MAX_LAYERS: usize = 1 << 12;
+
+/// Whether config.json describes a model of these families, defined by their own code.
+pub(crate) fn is_known(config: &Value) -> bool {
+    let model_type = config["model_type"].as_str();
+    model_type.is_some_and(|model_type| MODEL_TYPES.contains(&model_type))
+        && model_class_of_its_own(config).is_none()
+}
 
 pub(crate) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {
     let known = || format!("expected one of {}", MODEL_TYPES.join(", "));
@@ -46,12 +55,15 @@ pub(crate) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         Some("roberta" | "xlm-roberta" | "camembert") => roberta::read(fields),
         Some("distilbert") => distilbert::read(fields),
         Some("electra") => electra::read(fields),
+        Some("modernbert") => modernbert::read(fields),
         Some("mpnet") => mpnet::read(fields),
         _ => return Err(fields.error("model_type", format!("{}, found {found}", known()), hint)),
     }?;
     // These look up a type for every token: without a row for it they do not run in transformers either, and leaving the types of
     // the checkpoint out would give other states. (The other families have no types, whatever the field says.)
-    if spec.token_types == 0 && !["distilbert", "mpnet"].contains(&spec.model_type.as_str()) {
+    if spec.token_types == 0
+        && !["distilbert", "modernbert", "mpnet"].contains(&spec.model_type.as_str())
+    {
         return Err(fields.error(
             "type_vocab_size",
             "expected at least 1, found 0",
@@ -68,6 +80,17 @@ pub(crate) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
                 spec.hidden_size, spec.heads
             ),
             "correct config.json or fetch it again",
+        ));
+    }
+    if spec.rotary.is_some() && spec.head_size() % 2 != 0 {
+        return Err(fields.error(
+            "num_attention_heads",
+            format!(
+                "expected heads of an even number of features, found {} of {}",
+                spec.heads,
+                spec.head_size()
+            ),
+            "rotary positions turn pairs of features",
         ));
     }
     if spec.positions.max_tokens() == 0 {
@@ -136,15 +159,11 @@ fn refuse_other_mathematics(fields: &ConfigFields<'_>) -> Result<(), ModelError>
 /// `auto_map` names classes in Python files beside the model, which compute what no one can know from config.json. A class
 /// of the configuration alone does no harm.
 fn refuse_custom_code(fields: &ConfigFields<'_>) -> Result<(), ModelError> {
-    let classes = match fields.get("auto_map") {
-        None | Some(Value::Null) => return Ok(()),
-        Some(Value::Object(classes)) => classes,
+    match fields.get("auto_map") {
+        None | Some(Value::Null | Value::Object(_)) => {}
         Some(other) => return Err(fields.invalid("auto_map", "expected an object", other)),
-    };
-    let model = classes
-        .iter()
-        .find(|(class, _)| class.starts_with("AutoModel"));
-    match model {
+    }
+    match model_class_of_its_own(fields.object()) {
         None => Ok(()),
         Some((class, found)) => Err(fields.unsupported(
             &format!("auto_map.{class}"),
@@ -153,6 +172,12 @@ fn refuse_custom_code(fields: &ConfigFields<'_>) -> Result<(), ModelError> {
             "the model is defined by Python code of its own, not by its `model_type`",
         )),
     }
+}
+
+/// The class in `auto_map` that the model is of.
+fn model_class_of_its_own(config: &Value) -> Option<(&String, &Value)> {
+    let mut classes = config["auto_map"].as_object()?.iter();
+    classes.find(|(class, _)| class.starts_with("AutoModel"))
 }
 
 /// The fields that BERT's configuration has and most families took over; defaults are those of transformers.
@@ -168,6 +193,8 @@ fn read_like_bert(fields: &ConfigFields<'_>, names: NameTable) -> Result<Encoder
         heads: fields.size("num_attention_heads", 12, 1, MAX_WIDTH)?,
         intermediate_size: fields.size("intermediate_size", 3072, 1, MAX_WIDTH)?,
         activation: activation(fields, "hidden_act")?,
+        norms: NormPlacement::After,
+        biases: Biases::ALL,
         layer_norm_epsilon: fields.fraction("layer_norm_eps", 1e-12)?,
         positions: Positions {
             count: fields.size("max_position_embeddings", 512, 1, MAX_POSITIONS)?,
@@ -175,6 +202,8 @@ fn read_like_bert(fields: &ConfigFields<'_>, names: NameTable) -> Result<Encoder
         },
         token_types: fields.size("type_vocab_size", 2, 0, MAX_VOCABULARY)?,
         relative_attention: None,
+        rotary: None,
+        local_attention: None,
         names,
     })
 }

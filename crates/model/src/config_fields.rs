@@ -37,6 +37,22 @@ impl<'a> ConfigFields<'a> {
         self.object.get(field)
     }
 
+    /// The object itself.
+    pub(crate) fn object(&self) -> &'a Value {
+        self.object
+    }
+
+    /// A finite number above 0.
+    pub(crate) fn positive(&self, field: &str, default: f32) -> Result<f32, ModelError> {
+        let Some(value) = self.get(field) else {
+            return Ok(default);
+        };
+        match value.as_f64().map(|number| number as f32) {
+            Some(number) if number > 0.0 && number.is_finite() => Ok(number),
+            _ => Err(self.invalid(field, "expected a number above 0", value)),
+        }
+    }
+
     /// A whole number in `minimum..=maximum`.
     pub(crate) fn size(
         &self,

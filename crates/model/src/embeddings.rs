@@ -63,8 +63,8 @@ impl EmbeddingTable {
                 scales,
                 group_size,
             },
-            (four_bit @ StoredWeight::FourBit { .. }, _) => {
-                Storage::F32(four_bit.dequantize(shape)?)
+            (other @ (StoredWeight::FourBit { .. } | StoredWeight::FloatBytes { .. }), _) => {
+                Storage::F32(other.dequantize(shape)?)
             }
         };
         Ok(Self { columns, storage })

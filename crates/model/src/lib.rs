@@ -10,6 +10,8 @@
 //! ```
 
 pub mod architectures;
+pub mod catalogue;
+mod config_fields;
 mod embeddings;
 pub mod encoder;
 pub mod error;
@@ -28,11 +30,12 @@ pub mod tap;
 pub mod tokenization;
 pub mod weight_only;
 
+pub use catalogue::{Catalogue, Module, ModuleKind, Role};
 pub use encoder::{Embeddings, EncodeOptions, Encoder, EncoderSettings, Prompt};
 pub use error::ModelError;
 pub use ledger::LoadLedger;
 pub use network::Network;
 pub use ragged_batch::RaggedBatch;
-pub use spec::{EncoderSpec, LinearModule};
+pub use spec::EncoderSpec;
 pub use tap::Tap;
 pub use weight_only::WeightOnlyArithmetic;

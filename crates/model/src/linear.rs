@@ -14,7 +14,7 @@ use fewbit_numerics::activation::MAX_TWELVE_BIT_COLUMNS;
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::dynamic_linear::per_tensor_parameters;
-use fewbit_numerics::half_precision::{f32_to_bf16_bytes, f32_to_f16_bytes};
+use fewbit_numerics::half_precision::{f32_to_bf16_bytes, f32_to_f16_bytes, float_bytes_to_f32};
 
 /// `y = x W^T + b`, with W in whatever form the checkpoint holds it.
 pub(crate) struct Linear {
@@ -173,6 +173,15 @@ impl Linear {
                 DType::F16 => PackedFloat::from_f16_bytes(&view.bytes()?, out, inside),
                 DType::BF16 => PackedFloat::from_bf16_bytes(&view.bytes()?, out, inside),
                 _ => PackedFloat::from_f32(&view.to_f32()?, out, inside),
+            }),
+            StoredWeight::FloatBytes { dtype, bytes } => Packed::Float(match dtype {
+                DType::F16 => PackedFloat::from_f16_bytes(&bytes, out, inside),
+                DType::BF16 => PackedFloat::from_bf16_bytes(&bytes, out, inside),
+                _ => {
+                    let mut values = vec![0.0; out * inside];
+                    float_bytes_to_f32(dtype, &bytes, &mut values);
+                    PackedFloat::from_f32(&values, out, inside)
+                }
             }),
             StoredWeight::Int8 { .. } if inside > PackedInt8::MAX_IN_FEATURES => {
                 return Err(CheckpointError::new(

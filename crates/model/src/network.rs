@@ -5,8 +5,10 @@ mod forward;
 mod input_scales;
 mod load;
 mod relative_bias;
+mod rotary;
 mod scratch;
 mod thread_pools;
+mod window;
 
 use crate::embeddings::EmbeddingTable;
 use crate::linear::Linear;
@@ -22,6 +24,7 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 use relative_bias::RelativeBias;
 use scratch::{BlockScratch, Pool, RowScratch};
 use thread_pools::ThreadPools;
+use window::Window;
 
 /// Tokens of a block. Also what the buffers are sized for at first, so that they grow only for a longer sequence.
 const BLOCK_TOKENS: usize = 256;
@@ -44,13 +47,14 @@ pub struct Network {
     /// (vocab_size, embedding_size)
     word_embeddings: EmbeddingTable,
     /// (positions.count, embedding_size)
-    position_embeddings: EmbeddingTable,
+    position_embeddings: Option<EmbeddingTable>,
     /// (token_types, embedding_size)
     token_type_embeddings: Option<EmbeddingTable>,
     embeddings_norm: LayerNorm,
     embeddings_projection: Option<Linear>,
     relative_bias: Option<RelativeBias>,
     layers: Vec<EncoderLayer>,
+    final_norm: Option<LayerNorm>,
     /// Whether a layer quantizes all rows of a text together, so that they must come together.
     reads_whole_texts: bool,
     /// Rows that go through a layer at a time.
@@ -101,10 +105,16 @@ struct EncoderLayer {
     key: Linear,
     value: Linear,
     attention_output: Linear,
-    attention_norm: LayerNorm,
+    /// After attention's addition to the residual stream, or before attention.
+    attention_norm: Option<LayerNorm>,
+    /// After the feed-forward's addition to the residual stream, or before the feed-forward.
+    feed_forward_norm: LayerNorm,
     intermediate: Linear,
+    /// What the activations of the feed-forward are multiplied by.
+    gate: Option<Linear>,
     output: Linear,
-    output_norm: LayerNorm,
+    /// The keys that a token attends to, if not all.
+    window: Option<Window>,
 }
 
 struct LayerNorm {
@@ -316,7 +326,7 @@ impl Network {
     pub fn memory_bytes(&self) -> usize {
         let tables = [
             Some(&self.word_embeddings),
-            Some(&self.position_embeddings),
+            self.position_embeddings.as_ref(),
             self.token_type_embeddings.as_ref(),
         ];
         let tables: usize = tables
@@ -333,7 +343,13 @@ impl Network {
             .relative_bias
             .as_ref()
             .map_or(0, RelativeBias::memory_bytes);
-        tables + self.embeddings_norm.memory_bytes() + projection + relative_bias + layers
+        let final_norm = self.final_norm.as_ref().map_or(0, LayerNorm::memory_bytes);
+        tables
+            + self.embeddings_norm.memory_bytes()
+            + final_norm
+            + projection
+            + relative_bias
+            + layers
     }
 
     /// Bytes of activation buffers kept for the next call: one set for each block and each chunk of rows that have run at
@@ -361,29 +377,31 @@ impl EncoderLayer {
     /// Whether attention over so many tokens takes the integers of the int8 products that give queries, keys and values.
     fn attends_in_integers(&self, tokens: usize) -> bool {
         let projections = [&self.query, &self.key, &self.value];
-        tokens >= LEAST_INTEGER_ATTENTION_TOKENS
+        self.window.is_none()
+            && tokens >= LEAST_INTEGER_ATTENTION_TOKENS
             && projections
                 .iter()
                 .all(|linear| linear.has_eight_bit_activations())
     }
 
-    fn linears(&self) -> [&Linear; 6] {
-        [
-            &self.query,
-            &self.key,
-            &self.value,
-            &self.attention_output,
-            &self.intermediate,
-            &self.output,
-        ]
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let attention = [&self.query, &self.key, &self.value, &self.attention_output];
+        let feed_forward = [
+            Some(&self.intermediate),
+            self.gate.as_ref(),
+            Some(&self.output),
+        ];
+        attention
+            .into_iter()
+            .chain(feed_forward.into_iter().flatten())
     }
 
     fn memory_bytes(&self) -> usize {
-        let linear = self.linears();
-        let norms = [&self.attention_norm, &self.output_norm];
-        linear.into_iter().map(Linear::memory_bytes).sum::<usize>()
+        let norms = [self.attention_norm.as_ref(), Some(&self.feed_forward_norm)];
+        self.linears().map(Linear::memory_bytes).sum::<usize>()
             + norms
                 .into_iter()
+                .flatten()
                 .map(LayerNorm::memory_bytes)
                 .sum::<usize>()
     }

@@ -1,7 +1,7 @@
 //! From the hidden states of a text to one vector, as sentence-transformers' Pooling module does it.
 
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
+use crate::config_fields::ConfigFields;
 use serde_json::Value;
 
 /// One way to pool hidden states h_0 … h_(n-1).

@@ -5,9 +5,9 @@ mod prompts;
 mod transformer_settings;
 
 use crate::ModelError;
+use crate::config_fields::ConfigFields;
 use crate::json_file::{read_json, read_object, type_name};
 use crate::pooling::Pooling;
-use crate::spec::config_fields::ConfigFields;
 use fewbit_checkpoint::MODULES_FILE;
 use model_settings::ModelSettings;
 use prompts::Prompts;

@@ -1,7 +1,7 @@
 //! A read-only window on named sites of the executor.
 //!
 //! A site is `MODULE.input` or `MODULE.output`. Modules have BERT's names whatever the checkpoint calls them, so the
-//! same site means the same value in every family; [`sites`] lists those of a spec:
+//! same site means the same value in every family; [`sites`] lists those of a model:
 //!
 //! | site | value |
 //! |---|---|
@@ -13,10 +13,19 @@
 //! | `encoder.layer.I.intermediate.dense.input`, `.output` | the output is before the activation function |
 //! | `encoder.layer.I.output.dense.input`, `.output` | the input is after the activation function |
 //! | `encoder.layer.I.output.LayerNorm.output` | the output of layer I |
+//!
+//! Where layers normalize what they read (pre-norm), the first and the last of these are
+//!
+//! | site | value |
+//! |---|---|
+//! | `encoder.layer.I.attention.LayerNorm.output` | what attention reads |
+//! | `encoder.layer.I.intermediate.LayerNorm.output` | what the feed-forward reads |
+//! | `encoder.LayerNorm.output` | the output of the last layer, normalized |
+//!
+//! and a gated feed-forward has `encoder.layer.I.intermediate.gate.input` and `.output`, what the activations are multiplied by.
 
-use crate::EncoderSpec;
 use crate::profile::{Stage, StageTimes};
-use crate::spec::LayerLinear;
+use crate::{Catalogue, Module, ModuleKind};
 
 /// Sees values at sites such as `encoder.layer.3.output.dense.input`; never changes them.
 ///
@@ -28,56 +37,19 @@ pub trait Tap {
     fn see(&mut self, site: &str, rows: usize, columns: usize, values: &[f32]);
 }
 
-/// Module path of the embeddings' LayerNorm at sites.
-pub(crate) const EMBEDDINGS_NORM: &str = "embeddings.LayerNorm";
-/// Module path of the projection after the embeddings at sites.
-pub(crate) const EMBEDDINGS_PROJECTION: &str = "embeddings_project";
-
-/// Module path of a layer's linear at sites.
-pub(crate) fn layer_linear(layer: usize, role: LayerLinear) -> String {
-    let path = match role {
-        LayerLinear::Query => "attention.self.query",
-        LayerLinear::Key => "attention.self.key",
-        LayerLinear::Value => "attention.self.value",
-        LayerLinear::AttentionOutput => "attention.output.dense",
-        LayerLinear::Intermediate => "intermediate.dense",
-        LayerLinear::Output => "output.dense",
-    };
-    format!("encoder.layer.{layer}.{path}")
-}
-
-/// Module path of the LayerNorm after attention at sites.
-pub(crate) fn attention_norm(layer: usize) -> String {
-    format!("encoder.layer.{layer}.attention.output.LayerNorm")
-}
-
-/// Module path of the LayerNorm after the feed-forward at sites.
-pub(crate) fn output_norm(layer: usize) -> String {
-    format!("encoder.layer.{layer}.output.LayerNorm")
-}
-
 /// Every site of an encoder, in execution order.
-///
-/// The linear layers among them are in the order of [`EncoderSpec::linear_modules`].
-pub fn sites(spec: &EncoderSpec) -> Vec<String> {
-    let around = |module: String| [format!("{module}.input"), format!("{module}.output")];
-    let mut sites = vec![format!("{EMBEDDINGS_NORM}.output")];
-    if spec.has_embeddings_projection() {
-        sites.extend(around(EMBEDDINGS_PROJECTION.to_owned()));
-    }
-    for layer in 0..spec.layers {
-        for role in LayerLinear::ALL {
-            sites.extend(around(layer_linear(layer, role)));
-            match role {
-                LayerLinear::AttentionOutput => {
-                    sites.push(format!("{}.output", attention_norm(layer)));
-                }
-                LayerLinear::Output => sites.push(format!("{}.output", output_norm(layer))),
-                _ => {}
-            }
-        }
-    }
-    sites
+pub fn sites(catalogue: &Catalogue) -> Vec<String> {
+    let of_module = |module: &Module| {
+        let ends: &[&str] = match module.kind() {
+            ModuleKind::Linear => &["input", "output"],
+            ModuleKind::Norm => &["output"],
+            ModuleKind::Table => &[],
+        };
+        let sites = module.sites.iter();
+        let sites = sites.flat_map(|site| ends.iter().map(move |end| format!("{site}.{end}")));
+        sites.collect::<Vec<_>>()
+    };
+    catalogue.modules().iter().flat_map(of_module).collect()
 }
 
 /// The executor's end of a tap and of a profile; without either it costs nothing.

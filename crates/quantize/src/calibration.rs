@@ -69,11 +69,11 @@ impl Calibrator {
         let encoder = Encoder::open(&source)?;
         let checkpoint = Checkpoint::open(encoder.checkpoint_directory())?;
         crate::plan::require_float_source(&checkpoint)?;
-        let spec = encoder.network().spec();
+        let catalogue = encoder.network().spec().catalogue();
         let statistics = CalibrationStatistics::new(
-            fingerprint::fingerprint(&checkpoint, spec)?,
+            fingerprint::fingerprint(&checkpoint, &catalogue)?,
             settings,
-            calibration_sites(spec),
+            calibration_sites(&catalogue),
         )?;
         Ok(Self {
             source,
@@ -176,12 +176,12 @@ pub fn static_recipe(
     recipe: &Recipe,
     calibrated: &Recipe,
 ) -> Result<Recipe, QuantizeError> {
-    let spec = EncoderSpec::from_checkpoint(checkpoint)?;
-    let selection = Selection::new(checkpoint, &spec, recipe)?;
+    let catalogue = EncoderSpec::from_checkpoint(checkpoint)?.catalogue();
+    let selection = Selection::new(checkpoint, &catalogue, recipe)?;
     let quantized: HashSet<&str> = selection
         .quantized
         .iter()
-        .map(|selected| without_prefix(&selected.module.name, &spec.prefix))
+        .map(|selected| without_prefix(&selected.module.name, &catalogue.prefix))
         .collect();
     let mut static_inputs = calibrated.static_inputs.clone();
     static_inputs.retain(|module, _| quantized.contains(module.as_str()));

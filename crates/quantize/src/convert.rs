@@ -124,14 +124,14 @@ fn convert(
             finished_layers,
             ..
         } = calibration;
-        let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
+        let catalogue = EncoderSpec::from_checkpoint(&checkpoint)?.catalogue();
         let layers = finished_layers.as_deref().map(|directory| {
             let bytes = *hessian_bytes;
-            FinishedLayers::new(directory, &checkpoint, &spec, recipe, samples, bytes)
+            FinishedLayers::new(directory, &checkpoint, &catalogue, recipe, samples, bytes)
         });
         finished = layers.transpose()?;
         let encoder = Encoder::open(source)?;
-        let passes = GptqPasses::new(&spec, plan.rows(), *hessian_bytes);
+        let passes = GptqPasses::new(&catalogue, plan.rows(), *hessian_bytes);
         passes.run(&encoder, calibration, finished.as_ref(), &mut conversion)?;
     }
     let Conversion {

@@ -6,7 +6,7 @@
 //! loaded as a sequence classifier whose head does not exist yet, and many have no pooler tensors at
 //! all although the class builds one.
 
-use fewbit_model::EncoderSpec;
+use fewbit_model::{Catalogue, ModuleKind};
 
 use crate::Selection;
 use crate::selection::without_prefix;
@@ -40,12 +40,16 @@ pub(crate) struct LoaderSkipList {
 impl LoaderSkipList {
     /// Collects the modules of `selection` that stay float, embedding tables apart: poolers, heads and
     /// what the recipe skips.
-    pub(crate) fn new(spec: &EncoderSpec, selection: &Selection) -> Self {
+    pub(crate) fn new(catalogue: &Catalogue, selection: &Selection) -> Self {
+        let is_table = |name: &str| {
+            let mut modules = catalogue.modules().iter();
+            modules.any(|module| module.name == name && module.kind() == ModuleKind::Table)
+        };
         let of_this_checkpoint = selection
             .kept
             .iter()
-            .filter(|kept| kept.module != spec.word_embeddings().name)
-            .map(|kept| without_prefix(&kept.module, &spec.prefix).to_owned())
+            .filter(|kept| !is_table(&kept.module))
+            .map(|kept| without_prefix(&kept.module, &catalogue.prefix).to_owned())
             .collect();
         Self { of_this_checkpoint }
     }

@@ -1,10 +1,11 @@
 //! What each method would make of a checkpoint, without reading a weight.
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::EncoderSpec;
+use fewbit_model::{Catalogue, ModuleKind};
 use serde::Serialize;
 
-use crate::selection::{ModuleKind, without_prefix};
+use crate::plan::needs_no_code;
+use crate::selection::without_prefix;
 use crate::shared_embeddings::needs_shared_embeddings;
 use crate::{QuantizeError, QuantizePlan, Recipe, Selection, StaticInput};
 
@@ -30,14 +31,16 @@ pub struct MethodSize {
 /// # Errors
 /// Those of [`QuantizePlan::new`].
 pub fn method_sizes(checkpoint: &Checkpoint) -> Result<Vec<MethodSize>, QuantizeError> {
-    let spec = EncoderSpec::from_checkpoint(checkpoint)?;
+    let catalogue = Catalogue::of_checkpoint(checkpoint)?;
     let mut sizes = Vec::new();
     for recipe in Recipe::of_every_method() {
-        if needs_shared_embeddings(checkpoint, &recipe) {
+        if !catalogue.is_of_an_encoder() && (!needs_no_code(&recipe) || recipe.quantize_embeddings)
+            || needs_shared_embeddings(checkpoint, &recipe)
+        {
             continue;
         }
-        let planned = with_scales(checkpoint, &spec, &recipe)?;
-        let plan = QuantizePlan::for_spec(checkpoint, &spec, &planned)?;
+        let planned = with_scales(checkpoint, &catalogue, &recipe)?;
+        let plan = QuantizePlan::for_catalogue(checkpoint, &catalogue, &planned)?;
         sizes.push(MethodSize {
             label: recipe.label(),
             recipe,
@@ -52,7 +55,7 @@ pub fn method_sizes(checkpoint: &Checkpoint) -> Result<Vec<MethodSize>, Quantize
 /// A recipe of `static` with some scale for every input, as what is written takes as many bytes with any; others as they are.
 fn with_scales(
     checkpoint: &Checkpoint,
-    spec: &EncoderSpec,
+    catalogue: &Catalogue,
     recipe: &Recipe,
 ) -> Result<Recipe, QuantizeError> {
     if !recipe.method.needs_calibration() {
@@ -62,11 +65,11 @@ fn with_scales(
         scale: 1.0,
         zero_point: 0,
     };
-    let selection = Selection::new(checkpoint, spec, recipe)?;
+    let selection = Selection::new(checkpoint, catalogue, recipe)?;
     let modules = selection.quantized.iter();
-    let linear = modules.filter(|selected| selected.kind == ModuleKind::Linear);
+    let linear = modules.filter(|selected| selected.module.kind() == ModuleKind::Linear);
     let inputs =
-        linear.map(|selected| without_prefix(&selected.module.name, &spec.prefix).to_owned());
+        linear.map(|selected| without_prefix(&selected.module.name, &catalogue.prefix).to_owned());
     Ok(recipe
         .clone()
         .with_static_inputs(inputs.map(|module| (module, some)).collect()))

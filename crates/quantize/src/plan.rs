@@ -1,7 +1,7 @@
 //! What will be done to every tensor, before anything is done.
 
 use fewbit_checkpoint::{Checkpoint, compressed_tensors};
-use fewbit_model::EncoderSpec;
+use fewbit_model::{Catalogue, EncoderSpec, ModuleKind};
 use fewbit_numerics::dtype::DType;
 use serde::Serialize;
 use serde_json::Value;
@@ -9,9 +9,9 @@ use serde_json::Value;
 use crate::loader_skip_list::LoaderSkipList;
 use crate::plan_row::RowPlanner;
 pub use crate::plan_row::{PlanRow, TensorAction};
-use crate::selection::{ModuleKind, without_prefix};
+use crate::selection::without_prefix;
 use crate::shared_embeddings::refuse_shared_embeddings;
-use crate::{KeptModule, QuantizeError, Recipe, Selection};
+use crate::{KeptModule, Method, QuantizeError, Recipe, Selection};
 
 /// Bytes of one part of the model before and after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,33 +52,35 @@ impl QuantizePlan {
     pub fn new(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Self, QuantizeError> {
         recipe.validate()?;
         require_float_source(checkpoint)?;
-        let spec = EncoderSpec::from_checkpoint(checkpoint)?;
-        Self::for_spec(checkpoint, &spec, recipe)
+        let catalogue = catalogue_for(checkpoint, recipe)?;
+        Self::for_catalogue(checkpoint, &catalogue, recipe)
     }
 
-    /// [`new`](Self::new) with the specification already read.
-    pub(crate) fn for_spec(
+    /// [`new`](Self::new) with the list of modules already made.
+    pub(crate) fn for_catalogue(
         checkpoint: &Checkpoint,
-        spec: &EncoderSpec,
+        catalogue: &Catalogue,
         recipe: &Recipe,
     ) -> Result<Self, QuantizeError> {
         recipe.validate()?;
         require_float_source(checkpoint)?;
         refuse_shared_embeddings(checkpoint, recipe)?;
-        let selection = Selection::new(checkpoint, spec, recipe)?;
-        refuse_unknown_inputs(recipe, spec, &selection)?;
-        let planner = RowPlanner::new(spec, recipe, &selection);
+        let selection = Selection::new(checkpoint, catalogue, recipe)?;
+        refuse_unknown_inputs(recipe, catalogue, &selection)?;
+        let planner = RowPlanner::new(catalogue, recipe, &selection);
         let rows = checkpoint
             .tensors()
             .map(|info| planner.row(info))
             .collect::<Result<Vec<_>, _>>()?;
         // Also of the methods that quantize none of them: what is written must be a model.
-        for module in spec.linear_modules() {
+        let needed = catalogue
+            .linear_modules()
+            .chain(catalogue.word_embeddings());
+        for module in needed.filter(|_| catalogue.is_of_an_encoder()) {
             module.stored_weight(checkpoint)?;
         }
-        spec.word_embeddings().stored_weight(checkpoint)?;
-        let quantization_config = quantization_config(recipe, spec, &selection, &rows);
-        let notes = notes(checkpoint, &rows);
+        let quantization_config = quantization_config(recipe, catalogue, &selection, &rows);
+        let notes = notes(checkpoint, catalogue, &rows);
         Ok(Self::from_rows(
             recipe.clone(),
             rows,
@@ -199,13 +201,13 @@ pub(crate) fn require_float_source(checkpoint: &Checkpoint) -> Result<(), Quanti
 /// Every static scale must be that of a layer that is quantized.
 fn refuse_unknown_inputs(
     recipe: &Recipe,
-    spec: &EncoderSpec,
+    catalogue: &Catalogue,
     selection: &Selection,
 ) -> Result<(), QuantizeError> {
     let known = |module: &str| {
         selection.quantized.iter().any(|selected| {
-            selected.kind == ModuleKind::Linear
-                && without_prefix(&selected.module.name, &spec.prefix) == module
+            selected.module.kind() == ModuleKind::Linear
+                && without_prefix(&selected.module.name, &catalogue.prefix) == module
         })
     };
     match recipe.static_inputs.keys().find(|module| !known(module)) {
@@ -224,22 +226,22 @@ fn refuse_unknown_inputs(
 /// model prefix, because the class that loads the checkpoint may have another prefix or none.
 fn quantization_config(
     recipe: &Recipe,
-    spec: &EncoderSpec,
+    catalogue: &Catalogue,
     selection: &Selection,
     rows: &[PlanRow],
 ) -> Option<Value> {
-    let stays_float = LoaderSkipList::new(spec, selection);
+    let stays_float = LoaderSkipList::new(catalogue, selection);
     if recipe.method.is_int8() {
         // All modules of a group have one scheme, but for scale and zero point of its inputs.
         let (mut fixed, mut weight_only, mut others) = (Vec::new(), Vec::new(), Vec::new());
         let mut embeddings = Vec::new();
         for selected in &selection.quantized {
-            let module = without_prefix(&selected.module.name, &spec.prefix).to_owned();
-            let group = match selected.kind {
-                ModuleKind::Embedding => &mut embeddings,
+            let module = without_prefix(&selected.module.name, &catalogue.prefix).to_owned();
+            let group = match selected.module.kind() {
                 ModuleKind::Linear if selected.weight_only => &mut weight_only,
                 ModuleKind::Linear if recipe.static_inputs.contains_key(&module) => &mut fixed,
                 ModuleKind::Linear => &mut others,
+                _ => &mut embeddings,
             };
             group.push(module);
         }
@@ -262,8 +264,32 @@ fn quantization_config(
     })
 }
 
-/// What a user should know about the source: what was merged into it, and what is narrowed.
-fn notes(checkpoint: &Checkpoint, rows: &[PlanRow]) -> Vec<String> {
+/// Whether weights are all that the recipe looks at.
+pub(crate) fn needs_no_code(recipe: &Recipe) -> bool {
+    !recipe.gptq && !matches!(recipe.method, Method::Dynamic | Method::Static)
+}
+
+/// The modules of the model: those of an encoder, or what the tensors' names say where a method needs no more than weights.
+///
+/// # Errors
+/// No encoder that fewbit knows, and a method that concerns activations.
+fn catalogue_for(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Catalogue, QuantizeError> {
+    let catalogue = Catalogue::of_checkpoint(checkpoint)?;
+    if !needs_no_code(recipe) && !catalogue.is_of_an_encoder() {
+        // Its error says what fewbit knows and what was found.
+        return Ok(EncoderSpec::from_checkpoint(checkpoint)?.catalogue());
+    }
+    Ok(catalogue)
+}
+
+/// What a user should know about the source: that it is known by names alone, what was merged into it, and what is narrowed.
+fn notes(checkpoint: &Checkpoint, catalogue: &Catalogue, rows: &[PlanRow]) -> Vec<String> {
+    let by_name = (!catalogue.is_of_an_encoder()).then(|| {
+        format!(
+            "`model_type` {}: fewbit does not run this model; what is a linear layer was told from the names and shapes of its tensors",
+            catalogue.model_type
+        )
+    });
     let merged = checkpoint.adapter().map(|adapter| {
         let replaced = match adapter.replaced.len() {
             0 => String::new(),
@@ -282,5 +308,6 @@ fn notes(checkpoint: &Checkpoint, rows: &[PlanRow]) -> Vec<String> {
     let narrowed = (wide > 0).then(|| {
         format!("{wide} F64 tensors are read as F32: what they hold beyond its digits is lost")
     });
-    merged.into_iter().chain(narrowed).collect()
+    let notes = [by_name, merged, narrowed];
+    notes.into_iter().flatten().collect()
 }

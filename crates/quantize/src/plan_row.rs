@@ -6,13 +6,13 @@ use std::fmt;
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan};
-use fewbit_model::{EncoderSpec, LinearModule};
+use fewbit_model::{Catalogue, Module, ModuleKind};
 use fewbit_numerics::activation::MAX_INT8_COLUMNS;
 use fewbit_numerics::dtype::DType;
 use serde::{Serialize, Serializer};
 
 use crate::config_file::transformers_name;
-use crate::selection::{ModuleKind, without_prefix};
+use crate::selection::without_prefix;
 use crate::{QuantizeError, Recipe, SelectedModule, Selection};
 
 /// The scheme whose tensors an int8 embedding table has: `weight` I8 and `weight_scale`. Loaders have
@@ -132,7 +132,7 @@ pub struct PlanRow {
 impl PlanRow {
     /// Whether the encoder computes with the tensor. Poolers, heads and what the architecture does not name are carried along.
     pub(crate) fn is_of_the_encoder(&self) -> bool {
-        !["pooler", "head", "other"].contains(&self.part)
+        self.module.is_some() || !["pooler", "head", "other"].contains(&self.part)
     }
 
     /// Whether the tensor is stored with fewer bits than a float dtype.
@@ -152,24 +152,26 @@ impl PlanRow {
 /// Plans the tensors of one checkpoint.
 pub(crate) struct RowPlanner<'a> {
     recipe: &'a Recipe,
-    spec: &'a EncoderSpec,
+    catalogue: &'a Catalogue,
     /// Modules that are quantized, by path.
     quantized: HashMap<&'a str, &'a SelectedModule>,
     /// Paths of the linear layers of the encoder and of the word embeddings.
-    modules: HashSet<String>,
+    modules: HashSet<&'a str>,
 }
 
 impl<'a> RowPlanner<'a> {
-    pub(crate) fn new(spec: &'a EncoderSpec, recipe: &'a Recipe, selection: &'a Selection) -> Self {
-        let mut modules: HashSet<String> = spec
+    pub(crate) fn new(
+        catalogue: &'a Catalogue,
+        recipe: &'a Recipe,
+        selection: &'a Selection,
+    ) -> Self {
+        let modules = catalogue
             .linear_modules()
-            .into_iter()
-            .map(|module| module.name)
-            .collect();
-        modules.insert(spec.word_embeddings().name);
+            .chain(catalogue.word_embeddings());
+        let modules = modules.map(|module| module.name.as_str()).collect();
         Self {
             recipe,
-            spec,
+            catalogue,
             quantized: selection
                 .quantized
                 .iter()
@@ -192,7 +194,7 @@ impl<'a> RowPlanner<'a> {
             module: module
                 .filter(|module| self.modules.contains(*module))
                 .map(str::to_owned),
-            part: self.spec.part_of(&info.name),
+            part: self.catalogue.part_of(&info.name),
             dtype: info.dtype.name(),
             shape: info.shape.clone(),
             action,
@@ -208,9 +210,9 @@ impl<'a> RowPlanner<'a> {
         selected: &SelectedModule,
     ) -> Result<(TensorAction, Vec<TensorPlan>), QuantizeError> {
         expect_readable_float(info)?;
-        let LinearModule { name, shape } = &selected.module;
+        let Module { name, shape, .. } = &selected.module;
         let method = self.recipe.method;
-        let input = without_prefix(name, &self.spec.prefix);
+        let input = without_prefix(name, &self.catalogue.prefix);
         Ok(
             match (
                 method.four_bit_type(),
@@ -227,7 +229,7 @@ impl<'a> RowPlanner<'a> {
                     let outputs = layout.plan(name, *shape);
                     (TensorAction::FourBitBlocks(layout), outputs)
                 }
-                (None, Some(_)) if selected.kind == ModuleKind::Embedding => (
+                (None, Some(_)) if selected.module.kind() == ModuleKind::Table => (
                     TensorAction::Int8Embedding,
                     EMBEDDING_SCHEME.plan(name, *shape),
                 ),

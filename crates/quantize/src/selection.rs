@@ -24,7 +24,7 @@
 use std::fmt;
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::{EncoderSpec, LinearModule};
+use fewbit_model::{Catalogue, Module, ModuleKind};
 use globset::{GlobBuilder, GlobSet};
 use serde::{Serialize, Serializer};
 
@@ -35,23 +35,11 @@ const LONGEST_GLOB: usize = 1000;
 /// How many near names a hint lists.
 const NEAR_NAMES: usize = 5;
 
-/// The kind of a quantized module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ModuleKind {
-    /// A linear layer, (out, in).
-    Linear,
-    /// An embedding table, (rows, width).
-    Embedding,
-}
-
 /// A module whose weight is quantized.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SelectedModule {
-    /// Module path as in the checkpoint and the shape of its weight.
-    pub module: LinearModule,
-    /// Linear layer or embedding table.
-    pub kind: ModuleKind,
+    /// A linear layer or an embedding table.
+    pub module: Module,
     /// Whether a glob of [`Recipe::weight_only`] matches it: its inputs are not quantized to 8 bits.
     pub weight_only: bool,
 }
@@ -68,6 +56,10 @@ pub enum KeepReason {
     TaskHead,
     /// The encoder has no such module.
     OutsideTheEncoder,
+    /// A table of a model that fewbit does not run.
+    Table,
+    /// A matrix that is kept as (in, out).
+    Transposed,
     /// The recipe does not ask for int8 embeddings.
     EmbeddingTable,
     /// The bitsandbytes layout has no quantized embeddings.
@@ -81,6 +73,10 @@ impl fmt::Display for KeepReason {
             KeepReason::Pooler => f.write_str("poolers stay float"),
             KeepReason::TaskHead => f.write_str("task heads stay float"),
             KeepReason::OutsideTheEncoder => f.write_str("not part of the encoder"),
+            KeepReason::Table => f.write_str("tables that are looked up stay float"),
+            KeepReason::Transposed => f.write_str(
+                "its weight is stored as (in, out), which layouts of quantized weights do not have",
+            ),
             KeepReason::EmbeddingTable => {
                 f.write_str("the embedding table stays float unless `quantize_embeddings` is set")
             }
@@ -123,45 +119,45 @@ impl Selection {
     /// A glob that is malformed or matches nothing, or globs that leave nothing to quantize.
     pub fn new(
         checkpoint: &Checkpoint,
-        spec: &EncoderSpec,
+        catalogue: &Catalogue,
         recipe: &Recipe,
     ) -> Result<Self, QuantizeError> {
         if recipe.method.float_dtype().is_some() {
             return Ok(Self::default());
         }
-        let word_embeddings = spec.word_embeddings();
-        let prefix = spec.prefix.as_str();
+        let prefix = catalogue.prefix.as_str();
+        let candidate = |module: &Module| SelectedModule {
+            module: module.clone(),
+            weight_only: false,
+        };
         let mut candidates = Vec::new();
         let mut selection = Self::default();
-        if recipe.quantize_embeddings {
-            candidates.push(SelectedModule {
-                module: word_embeddings,
-                kind: ModuleKind::Embedding,
-                weight_only: false,
-            });
-        } else {
-            selection.kept.push(KeptModule {
-                module: word_embeddings.name,
+        match catalogue.word_embeddings() {
+            Some(table) if recipe.quantize_embeddings => candidates.push(candidate(table)),
+            Some(table) => selection.kept.push(KeptModule {
+                module: table.name.clone(),
                 reason: if recipe.method.is_int8() {
                     KeepReason::EmbeddingTable
                 } else {
                     KeepReason::EmbeddingTableFourBit
                 },
-            });
+            }),
+            None if recipe.quantize_embeddings => {
+                return Err(QuantizeError::Recipe {
+                    origin: "recipe".to_owned(),
+                    field: "quantize_embeddings",
+                    expected: "a model that fewbit runs, whose word embedding table it knows"
+                        .to_owned(),
+                    found: format!("`model_type` {}", catalogue.model_type),
+                    hint: "leave it out".to_owned(),
+                });
+            }
+            None => {}
         }
-        candidates.extend(
-            spec.linear_modules()
-                .into_iter()
-                .map(|module| SelectedModule {
-                    module,
-                    kind: ModuleKind::Linear,
-                    weight_only: false,
-                }),
-        );
-
+        candidates.extend(catalogue.linear_modules().map(candidate));
         selection
             .kept
-            .extend(matrices_outside_the_encoder(checkpoint, spec));
+            .extend(matrices_that_stay_float(checkpoint, catalogue));
         let globs = Globs::compile(
             "skip",
             &recipe.skip,
@@ -189,7 +185,7 @@ impl Selection {
     }
 
     fn mark_weight_only(&mut self, patterns: &[String], prefix: &str) -> Result<(), QuantizeError> {
-        let is_linear = |selected: &SelectedModule| selected.kind == ModuleKind::Linear;
+        let is_linear = |selected: &SelectedModule| selected.module.kind() == ModuleKind::Linear;
         let candidates: Vec<_> = self.quantized.iter().filter(|m| is_linear(m)).collect();
         let globs = Globs::compile("weight_only", patterns, &candidates, &self.kept, prefix)?;
         for selected in self.quantized.iter_mut().filter(|m| is_linear(m)) {
@@ -204,18 +200,28 @@ pub(crate) fn without_prefix<'a>(module: &'a str, prefix: &str) -> &'a str {
     module.strip_prefix(prefix).unwrap_or(module)
 }
 
-/// Modules with a weight matrix in the checkpoint that the encoder proper does not have.
-fn matrices_outside_the_encoder<'a>(
+/// Modules with a weight matrix in the checkpoint that are no candidates: heads, poolers, and what the encoder proper does not have.
+fn matrices_that_stay_float<'a>(
     checkpoint: &'a Checkpoint,
-    spec: &'a EncoderSpec,
+    catalogue: &'a Catalogue,
 ) -> impl Iterator<Item = KeptModule> + 'a {
     checkpoint.tensors().filter_map(|info| {
         let module = info.name.strip_suffix(".weight")?;
-        let reason = match spec.part_of(&info.name) {
+        let of_an_encoder = catalogue.is_of_an_encoder();
+        let reason = match catalogue.part_of(&info.name) {
             "pooler" => KeepReason::Pooler,
             "head" => KeepReason::TaskHead,
-            "other" => KeepReason::OutsideTheEncoder,
-            _ => return None,
+            "other" if of_an_encoder => KeepReason::OutsideTheEncoder,
+            _ if of_an_encoder => return None,
+            _ => match catalogue
+                .modules()
+                .iter()
+                .find(|known| known.name == module)
+            {
+                None => KeepReason::Transposed,
+                Some(table) if table.kind() == ModuleKind::Table => KeepReason::Table,
+                Some(_) => return None,
+            },
         };
         (info.shape.len() == 2).then(|| KeptModule {
             module: module.to_owned(),

@@ -13,7 +13,9 @@ pub(super) fn run(arguments: &InspectArguments, global: GlobalArguments) -> Resu
         methods = inspection.methods.len(),
         "headers read, sizes planned"
     );
-    super::warn_of_unused_layers(inspection.layers, inspection.stored_layers);
+    if let Some(encoder) = &inspection.encoder {
+        super::warn_of_unused_layers(encoder.layers, encoder.stored_layers);
+    }
     if global.json {
         return streams::print_json(&inspection);
     }

@@ -9,12 +9,11 @@ use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
 use anyhow::Result;
 use fewbit::checkpoint::CheckpointWriter;
-use fewbit::inspect::stored_layers;
 use fewbit::quantize::calibration::SiteSensitivity;
 use fewbit::quantize::overlap::refuse_overlap;
 use fewbit::quantize::{ActivationScales, GptqCalibration};
 use fewbit::{
-    Checkpoint, EncoderSpec, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
+    Catalogue, Checkpoint, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
     TensorAction, quantize_model, quantize_model_with_gptq, threads,
 };
 use serde::Serialize;
@@ -155,8 +154,8 @@ fn plan(source: &Path, recipe: &Recipe) -> Result<QuantizePlan> {
         output_bytes = plan.output_bytes(),
         "tensors planned"
     );
-    let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
-    super::warn_of_unused_layers(spec.layers, stored_layers(&checkpoint, &spec));
+    let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
+    super::warn_of_unused_layers(catalogue.layers(), catalogue.stored_layers(&checkpoint));
     if kept == plan.rows().len() {
         let method = recipe.method;
         streams::note(&format!(

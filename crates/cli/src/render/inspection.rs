@@ -10,13 +10,19 @@ use fewbit::size::{GroupSize, TensorRole};
 pub(crate) fn text(inspection: &Inspection, tensors: bool) -> String {
     let size = &inspection.size;
     let mut out = format!(
-        "{}\n  {}, {} layers, hidden size {}, {} heads, vocabulary {}\n  {}\n  {} parameters, {} of tensors ({:.2} bits a parameter), {} on disk\n\n",
+        "{}\n  {}, {}\n  {}\n  {} parameters, {} of tensors ({:.2} bits a parameter), {} on disk\n\n",
         inspection.directory.display(),
         inspection.model_type,
-        inspection.layers,
-        inspection.hidden_size,
-        inspection.heads,
-        grouped(inspection.vocab_size as u64),
+        inspection.encoder.as_ref().map_or_else(
+            || "a model that fewbit does not run: weights can be quantized, as their names and shapes say".to_owned(),
+            |encoder| format!(
+                "{} layers, hidden size {}, {} heads, vocabulary {}",
+                encoder.layers,
+                encoder.hidden_size,
+                encoder.heads,
+                grouped(encoder.vocab_size as u64)
+            )
+        ),
         inspection.quantization.as_deref().map_or_else(
             || "not quantized".to_owned(),
             |name| format!("quantized: {name}")

@@ -151,11 +151,11 @@ fn unknown_model_type() {
     let workspace = Workspace::new();
     workspace.edit_config(|config| config["model_type"] = json!("mamba"));
     insta::assert_snapshot!(workspace.fail(&["inspect", "model"]), @r#"
-    error: model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, mpnet, roberta, xlm-roberta, found "mamba"
+    error: model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found "mamba"
       hint: fewbit runs encoders of these families; decoders and encoder-decoders are not among them
     "#);
     insta::assert_snapshot!(quantize(&workspace), @r#"
-    error: model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, mpnet, roberta, xlm-roberta, found "mamba"
+    error: model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found "mamba"
       hint: fewbit runs encoders of these families; decoders and encoder-decoders are not among them
     "#);
 }

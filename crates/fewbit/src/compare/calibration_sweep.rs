@@ -244,7 +244,7 @@ pub fn calibration_sweep(
         seeds: options.seeds().collect(),
         texts: judge.texts.len(),
         texts_kind: options.texts.kind(),
-        inputs: calibration_sites(calibrator.encoder().network().spec()).len(),
+        inputs: calibration_sites(&calibrator.encoder().network().spec().catalogue()).len(),
         threads: options.threads,
         isa: crate::isa()?,
         original: judge.similarity(&judge.reference)?,

@@ -1,28 +1,35 @@
 //! BERT: `model_type` "bert".
 
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
+use crate::catalogue::Role;
+use crate::config_fields::ConfigFields;
 use crate::spec::{EncoderSpec, NameTable};
 
-/// Names that RoBERTa and ELECTRA share, but for the prefix.
-pub(super) const NAMES: NameTable = NameTable {
+/// Paths that RoBERTa and ELECTRA share.
+pub(super) const MODULES: &[(Role, &str)] = &[
+    (Role::WordEmbeddings, "embeddings.word_embeddings"),
+    (Role::PositionEmbeddings, "embeddings.position_embeddings"),
+    (
+        Role::TokenTypeEmbeddings,
+        "embeddings.token_type_embeddings",
+    ),
+    (Role::EmbeddingsNorm, "embeddings.LayerNorm"),
+    (Role::EmbeddingsProjection, "embeddings_project"),
+    (Role::Query, "attention.self.query"),
+    (Role::Key, "attention.self.key"),
+    (Role::Value, "attention.self.value"),
+    (Role::AttentionOutput, "attention.output.dense"),
+    (Role::AttentionNorm, "attention.output.LayerNorm"),
+    (Role::Intermediate, "intermediate.dense"),
+    (Role::Output, "output.dense"),
+    (Role::FeedForwardNorm, "output.LayerNorm"),
+    (Role::Pooler, "pooler.dense"),
+];
+
+const NAMES: NameTable = NameTable {
     base_prefix: "bert.",
-    word_embeddings: "embeddings.word_embeddings",
-    position_embeddings: "embeddings.position_embeddings",
-    token_type_embeddings: "embeddings.token_type_embeddings",
-    embeddings_norm: "embeddings.LayerNorm",
-    embeddings_projection: "embeddings_project",
-    relative_attention_bias: "encoder.relative_attention_bias",
     layers: "encoder.layer",
-    query: "attention.self.query",
-    key: "attention.self.key",
-    value: "attention.self.value",
-    attention_output: "attention.output.dense",
-    attention_norm: "attention.output.LayerNorm",
-    intermediate: "intermediate.dense",
-    output: "output.dense",
-    output_norm: "output.LayerNorm",
-    pooler: Some("pooler.dense"),
+    modules: MODULES,
 };
 
 pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {

@@ -3,24 +3,28 @@
 //! BERT without token types, with names of its own for fields and tensors, and a LayerNorm epsilon that is fixed.
 //! `sinusoidal_pos_embds` only says how the stored position table was initialized.
 
-use super::{MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH, bert};
+use super::{MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH};
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
-use crate::spec::{EncoderSpec, NameTable, Positions};
+use crate::catalogue::Role;
+use crate::config_fields::ConfigFields;
+use crate::spec::{Biases, EncoderSpec, NameTable, NormPlacement, Positions};
 
 const NAMES: NameTable = NameTable {
     base_prefix: "distilbert.",
     layers: "transformer.layer",
-    query: "attention.q_lin",
-    key: "attention.k_lin",
-    value: "attention.v_lin",
-    attention_output: "attention.out_lin",
-    attention_norm: "sa_layer_norm",
-    intermediate: "ffn.lin1",
-    output: "ffn.lin2",
-    output_norm: "output_layer_norm",
-    pooler: None,
-    ..bert::NAMES
+    modules: &[
+        (Role::WordEmbeddings, "embeddings.word_embeddings"),
+        (Role::PositionEmbeddings, "embeddings.position_embeddings"),
+        (Role::EmbeddingsNorm, "embeddings.LayerNorm"),
+        (Role::Query, "attention.q_lin"),
+        (Role::Key, "attention.k_lin"),
+        (Role::Value, "attention.v_lin"),
+        (Role::AttentionOutput, "attention.out_lin"),
+        (Role::AttentionNorm, "sa_layer_norm"),
+        (Role::Intermediate, "ffn.lin1"),
+        (Role::Output, "ffn.lin2"),
+        (Role::FeedForwardNorm, "output_layer_norm"),
+    ],
 };
 
 pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {
@@ -35,13 +39,17 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         heads: fields.size("n_heads", 12, 1, MAX_WIDTH)?,
         intermediate_size: fields.size("hidden_dim", 3072, 1, MAX_WIDTH)?,
         activation: super::activation(fields, "activation")?,
+        norms: NormPlacement::After,
         layer_norm_epsilon: 1e-12,
+        biases: Biases::ALL,
         positions: Positions {
             count: fields.size("max_position_embeddings", 512, 1, MAX_POSITIONS)?,
             padding_id: None,
         },
         token_types: 0,
         relative_attention: None,
+        rotary: None,
+        local_attention: None,
         names: NAMES,
     })
 }

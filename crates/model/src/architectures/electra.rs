@@ -4,13 +4,13 @@
 
 use super::bert;
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
+use crate::config_fields::ConfigFields;
 use crate::spec::{EncoderSpec, NameTable};
 
 const NAMES: NameTable = NameTable {
     base_prefix: "electra.",
-    pooler: None,
-    ..bert::NAMES
+    layers: "encoder.layer",
+    modules: bert::MODULES.split_last().expect("all but the pooler").1,
 };
 
 pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {

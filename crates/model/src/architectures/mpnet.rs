@@ -5,19 +5,33 @@
 //! of transformers' implementation: `pad_token_id` does not move the positions, and `relative_attention_num_buckets`
 //! only sizes the table.
 
-use super::{MAX_WIDTH, bert};
+use super::MAX_WIDTH;
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
+use crate::catalogue::Role;
+use crate::config_fields::ConfigFields;
 use crate::spec::{EncoderSpec, NameTable, Positions, RelativeAttention};
 
 const NAMES: NameTable = NameTable {
     base_prefix: "mpnet.",
-    query: "attention.attn.q",
-    key: "attention.attn.k",
-    value: "attention.attn.v",
-    attention_output: "attention.attn.o",
-    attention_norm: "attention.LayerNorm",
-    ..bert::NAMES
+    layers: "encoder.layer",
+    modules: &[
+        (Role::WordEmbeddings, "embeddings.word_embeddings"),
+        (Role::PositionEmbeddings, "embeddings.position_embeddings"),
+        (Role::EmbeddingsNorm, "embeddings.LayerNorm"),
+        (
+            Role::RelativeAttentionBias,
+            "encoder.relative_attention_bias",
+        ),
+        (Role::Query, "attention.attn.q"),
+        (Role::Key, "attention.attn.k"),
+        (Role::Value, "attention.attn.v"),
+        (Role::AttentionOutput, "attention.attn.o"),
+        (Role::AttentionNorm, "attention.LayerNorm"),
+        (Role::Intermediate, "intermediate.dense"),
+        (Role::Output, "output.dense"),
+        (Role::FeedForwardNorm, "output.LayerNorm"),
+        (Role::Pooler, "pooler.dense"),
+    ],
 };
 
 const PADDING_ID: u32 = 1;

@@ -5,12 +5,13 @@
 
 use super::bert;
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
+use crate::config_fields::ConfigFields;
 use crate::spec::{EncoderSpec, NameTable, Positions};
 
 const NAMES: NameTable = NameTable {
     base_prefix: "roberta.",
-    ..bert::NAMES
+    layers: "encoder.layer",
+    modules: bert::MODULES,
 };
 
 pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {

@@ -30,6 +30,15 @@ impl<'b> Block<'b> {
         self.batch.offsets[self.last_sequence] - self.first_token()
     }
 
+    /// Tokens of the longest sequence.
+    pub(super) fn longest_sequence(&self) -> usize {
+        let sequences = self.first_sequence..self.last_sequence;
+        sequences
+            .map(|sequence| self.batch.range(sequence).len())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// The rows of each sequence that has a token in `rows`, in order.
     pub(super) fn sequences_in(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let (batch, first_token) = (self.batch, self.first_token());

@@ -7,15 +7,20 @@
 
 use super::block::Block;
 use super::relative_bias::RelativeBias;
+use super::rotary::Rotations;
 use super::scratch::{BlockScratch, KeysAndValues, LinearScratch, RowScratch, grow};
+use super::window::{Tile, Window};
 use super::{BLOCK_TOKENS, EncoderLayer, LayerNorm, Network};
 use crate::ModelError;
 use crate::finite::check_values;
 use crate::linear::{Linear, LinearInput, Then};
 use crate::profile::Stage;
 use crate::shared_columns::with_threads_awake;
+use crate::spec::NormPlacement;
 use crate::tap::Viewer;
-use fewbit_kernels::{AttentionInput, COLUMN_SPLIT, QuantizedRows, QuantizedSequence, RowScale};
+use fewbit_kernels::{
+    AttentionInput, COLUMN_SPLIT, QuantizedRows, QuantizedSequence, RowScale, Workspace,
+};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 use std::ops::Range;
@@ -65,9 +70,12 @@ struct Chunk<'a> {
     next_values: &'a mut [f32],
 }
 
-/// What the queries of a block attend to.
+/// What all rows of a block read.
 #[derive(Clone, Copy)]
-struct AttentionMemory<'a> {
+struct Shared<'a> {
+    block: Block<'a>,
+    rotations: &'a [Rotations; 2],
+    /// What the queries attend to.
     keys_and_values: &'a KeysAndValues,
     /// The same in integers, where a sequence attends in integers.
     sequences: &'a [QuantizedSequence],
@@ -98,6 +106,7 @@ impl Network {
         let chunk_rows = tokens.div_ceil(tokens.div_ceil(most_rows));
         let mut scratch = self.block_scratch.take();
         scratch.fit(&self.spec, tokens.max(BLOCK_TOKENS));
+        scratch.fit_rotations(&self.spec, block.longest_sequence());
         let result = with_threads_awake(team.columns, || {
             (0..=self.layers.len()).try_for_each(|step| {
                 self.step(step, block, chunk_rows, team, &mut scratch, viewer, hidden)
@@ -111,7 +120,8 @@ impl Network {
             None => Ok(()),
             Some(layer) => {
                 let columns = self.spec.hidden_size;
-                check_values(hidden, columns, 0, &layer.output_norm.site, "output")
+                let last = self.final_norm.as_ref().unwrap_or(&layer.feed_forward_norm);
+                check_values(hidden, columns, 0, &last.site, "output")
             }
         }
     }
@@ -134,13 +144,16 @@ impl Network {
             keys_and_values,
             next_keys_and_values: next,
             sequences,
+            rotations,
         } = scratch;
         if let Some(layer) = step.checked_sub(1) {
             let layer = &self.layers[layer];
             viewer.enter(Stage::Attention);
             self.quantize_sequences(layer, block, keys_and_values, sequences, team);
         }
-        let memory = AttentionMemory {
+        let shared = Shared {
+            block,
+            rotations,
             keys_and_values,
             sequences,
         };
@@ -170,7 +183,7 @@ impl Network {
                 .with_max_len(1)
                 .try_for_each(|(index, (((hidden, query), keys), values))| {
                     let chunk = chunk(index, hidden, query, keys, values);
-                    self.run_chunk(step, block, memory, chunk, 1, &mut Viewer::nobody())
+                    self.run_chunk(step, shared, chunk, 1, &mut Viewer::nobody())
                 })?;
         } else {
             let (hidden, query, keys, values) = chunks;
@@ -181,7 +194,7 @@ impl Network {
                 .zip(values.chunks_mut(size));
             for (index, (((hidden, query), keys), values)) in chunks.enumerate() {
                 let chunk = chunk(index, hidden, query, keys, values);
-                self.run_chunk(step, block, memory, chunk, team.columns, viewer)?;
+                self.run_chunk(step, shared, chunk, team.columns, viewer)?;
             }
         }
         std::mem::swap(keys_and_values, next);
@@ -191,8 +204,7 @@ impl Network {
     fn run_chunk(
         &self,
         step: usize,
-        block: Block<'_>,
-        memory: AttentionMemory<'_>,
+        shared: Shared<'_>,
         mut chunk: Chunk<'_>,
         threads: usize,
         viewer: &mut Viewer<'_>,
@@ -201,11 +213,14 @@ impl Network {
         scratch.fit(&self.spec, chunk.rows.len().max(self.chunk_rows), threads);
         let next = self.layers.get(step);
         let result = match step.checked_sub(1) {
-            None => self.embed(block, next, &mut chunk, &mut scratch, viewer),
+            None => self.embed(shared, next, &mut chunk, &mut scratch, viewer),
             Some(layer) => {
                 let layer = &self.layers[layer];
-                self.attention(layer, block, memory, &mut chunk, &mut scratch, viewer)
-                    .and_then(|()| self.feed_forward(layer, next, &mut chunk, &mut scratch, viewer))
+                self.attention(layer, shared, &mut chunk, &mut scratch, viewer)
+                    .and_then(|()| self.feed_forward(layer, &mut chunk, &mut scratch, viewer))
+                    .and_then(|()| {
+                        self.finish_layer(layer, next, shared, &mut chunk, &mut scratch, viewer)
+                    })
             }
         };
         self.row_scratch.put(scratch);
@@ -215,7 +230,7 @@ impl Network {
     /// The embeddings of the chunk's tokens, and what the first layer wants of them.
     fn embed(
         &self,
-        block: Block<'_>,
+        shared: Shared<'_>,
         first: Option<&EncoderLayer>,
         chunk: &mut Chunk<'_>,
         scratch: &mut RowScratch,
@@ -232,13 +247,13 @@ impl Network {
         let (rows, norm) = (chunk.rows.clone(), &self.embeddings_norm);
         let scale = match &self.embeddings_projection {
             None => {
-                self.sum_embeddings(block, rows, table_row, chunk.hidden);
+                self.sum_embeddings(shared.block, rows, table_row, chunk.hidden);
                 let reader = first.map(|layer| &layer.query);
                 self.normalize(norm, chunk.hidden, reader, quantized, viewer)?
             }
             Some(projection) => {
                 let embeddings = &mut embeddings[..rows.len() * self.spec.embedding_size];
-                self.sum_embeddings(block, rows, table_row, embeddings);
+                self.sum_embeddings(shared.block, rows, table_row, embeddings);
                 let scale =
                     self.normalize(norm, embeddings, Some(projection), quantized, viewer)?;
                 let mut input = LinearInput::new(chunk.rows.len(), embeddings, quantized, scale);
@@ -247,7 +262,7 @@ impl Network {
                 None
             }
         };
-        self.project(first, scale, chunk, scratch, viewer)
+        self.project(first, scale, shared, chunk, scratch, viewer)
     }
 
     /// Word + token type + position embedding of every token, in this order of additions, to `out`
@@ -268,36 +283,75 @@ impl Network {
                 table.read(token.token_type, table_row);
                 self.kernels.add(out, table_row);
             }
-            self.position_embeddings.read(token.position, table_row);
-            self.kernels.add(out, table_row);
+            if let Some(table) = &self.position_embeddings {
+                table.read(token.position, table_row);
+                self.kernels.add(out, table_row);
+            }
         }
     }
 
-    /// Queries, keys and values of `layer`, if there is one, for the chunk's rows, which `scratch.quantized` holds as `scale` says.
+    /// Queries, keys and values of `layer`, if there is one, for the chunk's rows, which `scratch.quantized` holds as `scale` says unless the
+    /// layer normalizes what it reads.
     fn project(
         &self,
         layer: Option<&EncoderLayer>,
         scale: Option<RowScale>,
+        shared: Shared<'_>,
         chunk: &mut Chunk<'_>,
         scratch: &mut RowScratch,
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
         let Some(layer) = layer else { return Ok(()) };
+        let RowScratch {
+            normalized,
+            quantized,
+            linear,
+            ..
+        } = scratch;
+        let (values, scale) = match &layer.attention_norm {
+            Some(norm) if self.is_pre_norm() => {
+                viewer.enter(Stage::AttentionNorm);
+                let reader = Some(&layer.query);
+                self.normalized(norm, chunk.hidden, normalized, reader, quantized, viewer)?
+            }
+            _ => (&*chunk.hidden, scale),
+        };
         viewer.enter(Stage::QueryKeyValue);
-        let rows = chunk.rows.len();
-        let mut input = LinearInput::new(rows, chunk.hidden, &mut scratch.quantized, scale);
+        let mut input = LinearInput::new(chunk.rows.len(), values, quantized, scale);
         let linears = [
             (&layer.query, &mut *chunk.query),
             (&layer.key, &mut *chunk.next_keys),
             (&layer.value, &mut *chunk.next_values),
         ];
-        self.run_linears(
-            linears,
-            &mut input,
-            Then::Store,
-            &mut scratch.linear,
-            viewer,
-        )
+        self.run_linears(linears, &mut input, Then::Store, linear, viewer)?;
+        self.turn_by_positions(layer, shared, chunk, viewer);
+        Ok(())
+    }
+
+    /// Turns queries and keys of the chunk's rows by their positions, where the model has them so.
+    fn turn_by_positions(
+        &self,
+        layer: &EncoderLayer,
+        shared: Shared<'_>,
+        chunk: &mut Chunk<'_>,
+        viewer: &mut Viewer<'_>,
+    ) {
+        if self.spec.rotary.is_none() {
+            return;
+        }
+        viewer.enter(Stage::Attention);
+        let columns = self.spec.hidden_size;
+        let rotations = &shared.rotations[usize::from(layer.window.is_some())];
+        for sequence in shared.block.sequences_in(chunk.rows.clone()) {
+            let start = sequence.start.max(chunk.rows.start);
+            let end = sequence.end.min(chunk.rows.end);
+            for row in start..end {
+                let place =
+                    (row - chunk.rows.start) * columns..(row + 1 - chunk.rows.start) * columns;
+                rotations.turn(row - sequence.start, &mut chunk.query[place.clone()]);
+                rotations.turn(row - sequence.start, &mut chunk.next_keys[place]);
+            }
+        }
     }
 
     /// Quantizes the keys and values of each sequence that attends to them in integers: once for all of its queries.
@@ -374,8 +428,7 @@ impl Network {
     fn attention(
         &self,
         layer: &EncoderLayer,
-        block: Block<'_>,
-        memory: AttentionMemory<'_>,
+        shared: Shared<'_>,
         chunk: &mut Chunk<'_>,
         scratch: &mut RowScratch,
         viewer: &mut Viewer<'_>,
@@ -391,9 +444,9 @@ impl Network {
             ..
         } = scratch;
         let context = &mut context[..chunk.rows.len() * columns];
-        let mut quantized_sequences =
-            memory.sequences[Self::quantized_before(layer, block, chunk)..].iter();
-        for sequence in block.sequences_in(chunk.rows.clone()) {
+        let first_quantized = Self::quantized_before(layer, shared.block, chunk);
+        let mut quantized_sequences = shared.sequences[first_quantized..].iter();
+        for sequence in shared.block.sequences_in(chunk.rows.clone()) {
             let bias = self.relative_bias.as_ref().map(|bias| {
                 if *attention_bias_length != sequence.len() {
                     bias.fill(sequence.len(), attention_bias);
@@ -410,10 +463,12 @@ impl Network {
                 queries,
                 query_tokens,
                 bias,
-                ..self.keys_and_values_of(&sequence, memory.keys_and_values)
+                ..self.keys_and_values_of(&sequence, shared.keys_and_values)
             };
             let (out, workspace) = (&mut context[in_chunk], linear.workspace());
-            if layer.attends_in_integers(sequence.len()) {
+            if let Some(window) = &layer.window {
+                self.windowed_attention(window, &input, out, workspace);
+            } else if layer.attends_in_integers(sequence.len()) {
                 let sequence = quantized_sequences.next();
                 let sequence = sequence.expect("one for each sequence that attends in integers");
                 self.kernels.attend(&input, sequence, out, workspace);
@@ -427,17 +482,43 @@ impl Network {
         self.run_linears(projection, &mut input, Then::Add, linear, viewer)
     }
 
-    /// From the residual stream after attention to the layer's output, and what the next layer wants of it.
+    /// Attention to near keys only.
+    fn windowed_attention(
+        &self,
+        window: &Window,
+        input: &AttentionInput<'_>,
+        out: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        let (columns, first) = (input.row_stride, input.query_tokens.start);
+        for Tile { queries, keys } in window.tiles(input.query_tokens.clone(), input.tokens) {
+            let of_tile = (queries.start - first) * columns..(queries.end - first) * columns;
+            let of_keys = keys.start * columns..keys.end * columns;
+            let tile = AttentionInput {
+                queries: &input.queries[of_tile.clone()],
+                query_tokens: queries.start - keys.start..queries.end - keys.start,
+                keys: &input.keys[of_keys.clone()],
+                values: &input.values[of_keys],
+                tokens: keys.len(),
+                bias: Some(window.bias()),
+                ..*input
+            };
+            self.kernels.attention(&tile, &mut out[of_tile], workspace);
+        }
+    }
+
+    /// Residual stream, after attention, += the feed-forward of the chunk's tokens.
     fn feed_forward(
         &self,
         layer: &EncoderLayer,
-        next: Option<&EncoderLayer>,
         chunk: &mut Chunk<'_>,
         scratch: &mut RowScratch,
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
         let RowScratch {
+            normalized,
             intermediate,
+            gate,
             intermediate_codes,
             quantized,
             linear,
@@ -447,13 +528,24 @@ impl Network {
         let hidden = &mut *chunk.hidden;
         viewer.enter(Stage::AttentionNorm);
         let reader = Some(&layer.intermediate);
-        let scale = self.normalize(&layer.attention_norm, hidden, reader, quantized, viewer)?;
+        let (values, scale) = match &layer.attention_norm {
+            Some(norm) if !self.is_pre_norm() => {
+                let scale = self.normalize(norm, hidden, reader, quantized, viewer)?;
+                (&*hidden, scale)
+            }
+            _ => {
+                let norm = &layer.feed_forward_norm;
+                self.normalized(norm, hidden, normalized, reader, quantized, viewer)?
+            }
+        };
 
         viewer.enter(Stage::Intermediate);
-        let mut input = LinearInput::new(rows, hidden, quantized, scale);
+        let mut input = LinearInput::new(rows, values, quantized, scale);
         let activation = self.spec.activation;
         let codes_scale = match layer.output.input_scale() {
-            Some(scale @ RowScale::Static(parameters)) if !viewer.looks() => {
+            Some(scale @ RowScale::Static(parameters))
+                if layer.gate.is_none() && !viewer.looks() =>
+            {
                 let codes = &mut *intermediate_codes;
                 layer
                     .intermediate
@@ -472,10 +564,19 @@ impl Network {
         let mut input = match codes_scale {
             Some(scale) => LinearInput::of_codes(intermediate_codes, scale),
             None => {
-                let intermediate = &mut intermediate[..rows * self.spec.intermediate_size];
+                let length = rows * self.spec.intermediate_size;
+                let intermediate = &mut intermediate[..length];
                 let then = Then::Activate(activation);
-                let layer = [(&layer.intermediate, &mut *intermediate)];
-                self.run_linears(layer, &mut input, then, linear, viewer)?;
+                let first = [(&layer.intermediate, &mut *intermediate)];
+                self.run_linears(first, &mut input, then, linear, viewer)?;
+                if let Some(layer) = &layer.gate {
+                    let gate = &mut gate[..length];
+                    let factors = [(layer, &mut *gate)];
+                    self.run_linears(factors, &mut input, Then::Store, linear, viewer)?;
+                    for (value, factor) in intermediate.iter_mut().zip(gate) {
+                        *value *= *factor;
+                    }
+                }
                 // Not in `quantized`, whose rows would become longer and shorter again with every layer.
                 LinearInput::new(rows, intermediate, intermediate_codes, None)
             }
@@ -483,12 +584,54 @@ impl Network {
 
         viewer.enter(Stage::Output);
         let output = [(&layer.output, &mut *hidden)];
-        self.run_linears(output, &mut input, Then::Add, linear, viewer)?;
+        self.run_linears(output, &mut input, Then::Add, linear, viewer)
+    }
 
+    /// From the residual stream after the feed-forward to the layer's output, and what the next layer wants of it.
+    fn finish_layer(
+        &self,
+        layer: &EncoderLayer,
+        next: Option<&EncoderLayer>,
+        shared: Shared<'_>,
+        chunk: &mut Chunk<'_>,
+        scratch: &mut RowScratch,
+        viewer: &mut Viewer<'_>,
+    ) -> Result<(), ModelError> {
         viewer.enter(Stage::OutputNorm);
+        let norm = match (self.is_pre_norm(), next) {
+            (false, _) => Some(&layer.feed_forward_norm),
+            (true, None) => self.final_norm.as_ref(),
+            (true, Some(_)) => None,
+        };
         let reader = next.map(|layer| &layer.query);
-        let scale = self.normalize(&layer.output_norm, hidden, reader, quantized, viewer)?;
-        self.project(next, scale, chunk, scratch, viewer)
+        let scale = match norm {
+            Some(norm) => {
+                self.normalize(norm, chunk.hidden, reader, &mut scratch.quantized, viewer)?
+            }
+            None => None,
+        };
+        self.project(next, scale, shared, chunk, scratch, viewer)
+    }
+
+    /// Whether layers normalize what they read, instead of what they have added to.
+    fn is_pre_norm(&self) -> bool {
+        self.spec.norms != NormPlacement::After
+    }
+
+    /// [`Network::normalize`] of a copy in `out`, of which it returns the rows of x.
+    fn normalized<'o>(
+        &self,
+        norm: &LayerNorm,
+        x: &[f32],
+        out: &'o mut [f32],
+        reader: Option<&Linear>,
+        quantized: &mut QuantizedRows,
+        viewer: &mut Viewer<'_>,
+    ) -> Result<(&'o [f32], Option<RowScale>), ModelError> {
+        let out = &mut out[..x.len()];
+        out.copy_from_slice(x);
+        let scale = self.normalize(norm, out, reader, quantized, viewer)?;
+        Ok((out, scale))
     }
 
     /// Normalizes x in place. What `reader` will quantize of it is quantized in passing: the result says how.

@@ -31,7 +31,9 @@ impl Network {
             [
                 vec![&mut layer.query, &mut layer.key, &mut layer.value],
                 vec![&mut layer.attention_output],
-                vec![&mut layer.intermediate],
+                std::iter::once(&mut layer.intermediate)
+                    .chain(&mut layer.gate)
+                    .collect(),
                 vec![&mut layer.output],
             ]
         });

@@ -1,20 +1,21 @@
 //! From tensors to the parts of a network, keeping the ledger.
 
+use crate::catalogue::about_sizes;
 use crate::embeddings::EmbeddingTable;
 use crate::finite::check_tensor;
 use crate::linear::Linear;
 use crate::network::{
-    EncoderLayer, LayerNorm, Network, Pool, RelativeBias, ThreadPools, arithmetic, chunk_rows,
+    EncoderLayer, LayerNorm, Network, Pool, RelativeBias, ThreadPools, Window, arithmetic,
+    chunk_rows,
 };
-use crate::spec::{LayerLinear, LinearModule, about_sizes};
-use crate::{EncoderSpec, LoadLedger, ModelError, WeightOnlyArithmetic, tap};
+use crate::{Catalogue, EncoderSpec, LoadLedger, ModelError, Module, Role, WeightOnlyArithmetic};
 use fewbit_checkpoint::{Checkpoint, StoredWeight};
 use fewbit_kernels::Kernels;
 use std::collections::HashSet;
 
 struct Loader<'c> {
     checkpoint: &'c Checkpoint,
-    spec: &'c EncoderSpec,
+    catalogue: Catalogue,
     kernels: &'static Kernels,
     weight_only: WeightOnlyArithmetic,
     applied: HashSet<String>,
@@ -26,54 +27,40 @@ pub(crate) fn load(
     kernels: &'static Kernels,
     weight_only: WeightOnlyArithmetic,
 ) -> Result<(Network, LoadLedger), ModelError> {
+    let catalogue = spec.catalogue();
+    catalogue.refuse_shared_names(&checkpoint.config_file())?;
     let mut loader = Loader {
         checkpoint,
-        spec: &spec,
+        catalogue,
         kernels,
         weight_only,
         applied: HashSet::new(),
     };
-    let names = &spec.names;
-    let embedding_table = |loader: &mut Loader<'_>, path: &str, rows: usize| {
-        loader.table(&LinearModule {
-            name: spec.module(path),
-            shape: [rows, spec.embedding_size],
-        })
-    };
-    let word_embeddings = loader.table(&spec.word_embeddings())?;
-    let position_embeddings =
-        embedding_table(&mut loader, names.position_embeddings, spec.positions.count)?;
-    let token_type_embeddings = match spec.token_types {
-        0 => None,
-        rows => Some(embedding_table(
-            &mut loader,
-            names.token_type_embeddings,
-            rows,
-        )?),
-    };
-    let embeddings_norm = loader.norm(
-        &spec.module(names.embeddings_norm),
-        tap::EMBEDDINGS_NORM.to_owned(),
-        spec.embedding_size,
-    )?;
-    let embeddings_projection = match spec.embeddings_projection() {
+    let word_embeddings = loader.table(&loader.required(Role::WordEmbeddings, None)?)?;
+    let position_embeddings = loader.optional_table(Role::PositionEmbeddings)?;
+    let token_type_embeddings = loader.optional_table(Role::TokenTypeEmbeddings)?;
+    let embeddings_norm = loader.norm(&loader.required(Role::EmbeddingsNorm, None)?)?;
+    let embeddings_projection = match loader.module(Role::EmbeddingsProjection, None) {
         None => None,
-        Some(module) => Some(loader.linear(&module, tap::EMBEDDINGS_PROJECTION.to_owned())?),
+        Some(module) => Some(loader.linear(&module)?),
     };
-    let relative_bias = match spec.relative_attention {
-        None => None,
-        Some(relative) => {
-            let module = LinearModule {
-                name: spec.module(names.relative_attention_bias),
-                shape: [relative.rows, spec.heads],
-            };
+    let relative_bias = match (
+        spec.relative_attention,
+        loader.module(Role::RelativeAttentionBias, None),
+    ) {
+        (Some(relative), Some(module)) => {
             let table = loader.stored_table(&module)?.dequantize(module.shape)?;
             Some(RelativeBias::new(relative, spec.heads, table))
         }
+        _ => None,
     };
     let layers = (0..spec.layers)
-        .map(|layer| loader.layer(layer))
+        .map(|layer| loader.layer(&spec, layer))
         .collect::<Result<Vec<_>, _>>()?;
+    let final_norm = match loader.module(Role::FinalNorm, None) {
+        None => None,
+        Some(module) => Some(loader.norm(&module)?),
+    };
     let ledger = loader.ledger();
     let linears = layers.iter().flat_map(EncoderLayer::linears);
     let reads_whole_texts = linears
@@ -89,6 +76,7 @@ pub(crate) fn load(
         embeddings_projection,
         relative_bias,
         layers,
+        final_norm,
         reads_whole_texts,
         chunk_rows,
         block_scratch: Pool::default(),
@@ -100,67 +88,122 @@ pub(crate) fn load(
 }
 
 impl<'c> Loader<'c> {
-    fn layer(&mut self, layer: usize) -> Result<EncoderLayer, ModelError> {
-        let (spec, names) = (self.spec, &self.spec.names);
-        let mut linear = |role| {
-            self.linear(
-                &spec.layer_linear(layer, role),
-                tap::layer_linear(layer, role),
-            )
+    fn module(&self, role: Role, layer: Option<usize>) -> Option<Module> {
+        self.catalogue.get(role, layer).cloned()
+    }
+
+    fn required(&self, role: Role, layer: Option<usize>) -> Result<Module, ModelError> {
+        self.module(role, layer).ok_or_else(|| {
+            ModelError::Input(format!(
+                "{}: expected a module of the role {role:?}, found none\n  hint: the name table of this family lacks it",
+                self.catalogue.model_type
+            ))
+        })
+    }
+
+    fn layer(&mut self, spec: &EncoderSpec, layer: usize) -> Result<EncoderLayer, ModelError> {
+        let of_layer = Some(layer);
+        let [query, key, value] = match self.module(Role::QueryKeyValue, of_layer) {
+            Some(fused) => self.fused(&fused)?,
+            None => {
+                let mut linear = |role| self.linear(&self.required(role, of_layer)?);
+                [
+                    linear(Role::Query)?,
+                    linear(Role::Key)?,
+                    linear(Role::Value)?,
+                ]
+            }
         };
-        let (query, key, value) = (
-            linear(LayerLinear::Query)?,
-            linear(LayerLinear::Key)?,
-            linear(LayerLinear::Value)?,
-        );
-        let attention_output = linear(LayerLinear::AttentionOutput)?;
-        let (intermediate, output) = (
-            linear(LayerLinear::Intermediate)?,
-            linear(LayerLinear::Output)?,
-        );
-        let mut norm =
-            |path, site| self.norm(&spec.layer_module(layer, path), site, spec.hidden_size);
-        let attention_norm = norm(names.attention_norm, tap::attention_norm(layer))?;
-        let output_norm = norm(names.output_norm, tap::output_norm(layer))?;
+        let attention_output = self.linear(&self.required(Role::AttentionOutput, of_layer)?)?;
+        let (intermediate, gate) = match self.module(Role::GatedIntermediate, of_layer) {
+            Some(fused) => {
+                let [intermediate, gate] = self.fused(&fused)?;
+                (intermediate, Some(gate))
+            }
+            None => (
+                self.linear(&self.required(Role::Intermediate, of_layer)?)?,
+                None,
+            ),
+        };
+        let output = self.linear(&self.required(Role::Output, of_layer)?)?;
+        let attention_norm = match self.module(Role::AttentionNorm, of_layer) {
+            None => None,
+            Some(module) => Some(self.norm(&module)?),
+        };
+        let local = spec.local_attention.as_ref();
+        let local = local.and_then(|local| local.of_layer(layer));
         Ok(EncoderLayer {
             query,
             key,
             value,
             attention_output,
             attention_norm,
+            feed_forward_norm: self.norm(&self.required(Role::FeedForwardNorm, of_layer)?)?,
             intermediate,
+            gate,
             output,
-            output_norm,
+            window: local.map(Window::new),
         })
     }
 
-    fn linear(&mut self, module: &LinearModule, site: String) -> Result<Linear, ModelError> {
+    fn linear(&mut self, module: &Module) -> Result<Linear, ModelError> {
+        let [linear] = self.fused(module)?;
+        Ok(linear)
+    }
+
+    /// The layers that a module's outputs are the outputs of, in equal parts.
+    fn fused<const N: usize>(&mut self, module: &Module) -> Result<[Linear; N], ModelError> {
+        let [out, inside] = module.shape;
         let stored = module.stored_weight(self.checkpoint)?;
         self.take_weight(&module.name, &stored)?;
-        let bias = self.vector(&format!("{}.bias", module.name), module.shape[0])?;
-        let linear = Linear::new(
-            site,
-            &module.name,
-            stored,
-            bias,
-            module.shape,
-            self.kernels,
-            self.weight_only,
-        );
+        let bias = match module.bias {
+            true => self.vector(&format!("{}.bias", module.name), out)?,
+            false => vec![0.0; out],
+        };
+        let size = out / N;
+        let weights = if N == 1 {
+            vec![stored]
+        } else {
+            let part = |index| stored.rows(index * size..(index + 1) * size, inside);
+            (0..N).map(part).collect::<Result<_, _>>()?
+        };
+        let parts = weights
+            .into_iter()
+            .zip(bias.chunks(size.max(1)))
+            .zip(&module.sites);
+        let linears = parts.map(|((weight, bias), site)| {
+            Linear::new(
+                site.clone(),
+                &module.name,
+                weight,
+                bias.to_vec(),
+                [size, inside],
+                self.kernels,
+                self.weight_only,
+            )
+        });
+        let linears = linears.collect::<Result<Vec<_>, _>>();
         self.release(&module.name);
-        linear.map_err(|error| {
-            let file = self
-                .checkpoint
-                .get(&format!("{}.weight", module.name))
-                .map(|view| view.info.file.clone());
-            match file {
-                Some(file) => error.in_file(file).into(),
-                None => error.into(),
+        let linears = linears.map_err(|error| {
+            let weight = self.checkpoint.get(&format!("{}.weight", module.name));
+            match weight {
+                Some(view) => error.in_file(view.info.file.clone()),
+                None => error,
             }
-        })
+        })?;
+        Ok(linears
+            .try_into()
+            .unwrap_or_else(|_| panic!("a site for each of {N} layers")))
     }
 
-    fn table(&mut self, module: &LinearModule) -> Result<EmbeddingTable, ModelError> {
+    fn optional_table(&mut self, role: Role) -> Result<Option<EmbeddingTable>, ModelError> {
+        match self.module(role, None) {
+            None => Ok(None),
+            Some(module) => Ok(Some(self.table(&module)?)),
+        }
+    }
+
+    fn table(&mut self, module: &Module) -> Result<EmbeddingTable, ModelError> {
         let stored = self.stored_table(module)?;
         let mapped = match &stored {
             StoredWeight::Float(view) => self.checkpoint.mapped(&view.info.name),
@@ -173,7 +216,7 @@ impl<'c> Loader<'c> {
 
     /// A table that is looked up. Quantization configurations speak of linear layers unless they name a table, so one
     /// that is there in floats is taken as it is.
-    fn stored_table(&mut self, module: &LinearModule) -> Result<StoredWeight<'c>, ModelError> {
+    fn stored_table(&mut self, module: &Module) -> Result<StoredWeight<'c>, ModelError> {
         let weight = self.checkpoint.get(&format!("{}.weight", module.name));
         let float = weight.filter(|view| view.info.is_readable_float());
         let stored = match float {
@@ -188,16 +231,20 @@ impl<'c> Loader<'c> {
     }
 
     /// `weight` and `bias`, or `gamma` and `beta` as conversions from TensorFlow once named them.
-    fn norm(&mut self, module: &str, site: String, size: usize) -> Result<LayerNorm, ModelError> {
+    fn norm(&mut self, module: &Module) -> Result<LayerNorm, ModelError> {
+        let (path, size) = (&module.name, module.shape[1]);
         let mut either = |name: &str, old: &str| {
-            let (name, old) = (format!("{module}.{name}"), format!("{module}.{old}"));
+            let (name, old) = (format!("{path}.{name}"), format!("{path}.{old}"));
             let old_only = self.checkpoint.contains(&old) && !self.checkpoint.contains(&name);
             self.vector(if old_only { &old } else { &name }, size)
         };
         Ok(LayerNorm {
             gamma: either("weight", "gamma")?,
-            beta: either("bias", "beta")?,
-            site,
+            beta: match module.bias {
+                true => either("bias", "beta")?,
+                false => vec![0.0; size],
+            },
+            site: module.sites.concat(),
         })
     }
 
@@ -233,10 +280,9 @@ impl<'c> Loader<'c> {
 
     /// The pooler's tensors that the checkpoint lacks.
     fn missing(&self) -> Vec<String> {
-        let Some(pooler) = self.spec.names.pooler else {
+        let Some(Module { name: module, .. }) = self.module(Role::Pooler, None) else {
             return Vec::new();
         };
-        let module = self.spec.module(pooler);
         let (weight, bias) = (format!("{module}.weight"), format!("{module}.bias"));
         let mut missing = Vec::new();
         // A quantized weight may have parts and no tensor of its own.
@@ -258,9 +304,10 @@ impl<'c> Loader<'c> {
             if self.applied.remove(&tensor.name) {
                 ledger.applied.push(tensor.name.clone());
             } else {
-                ledger
-                    .unused
-                    .push((tensor.name.clone(), self.spec.reason_unused(&tensor.name)));
+                ledger.unused.push((
+                    tensor.name.clone(),
+                    self.catalogue.reason_unused(&tensor.name),
+                ));
             }
         }
         ledger

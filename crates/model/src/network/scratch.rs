@@ -1,6 +1,8 @@
 //! Activation buffers, reused from block to block and from call to call.
 
-use crate::EncoderSpec;
+use super::rotary::Rotations;
+use crate::spec::NormPlacement;
+use crate::{EncoderSpec, Role};
 use fewbit_kernels::{QuantizedRows, QuantizedSequence, Workspace};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +16,8 @@ pub(super) struct BlockScratch {
     pub(super) next_keys_and_values: KeysAndValues,
     /// `keys_and_values` of the sequences of the block that attend in integers, one after the other.
     pub(super) sequences: Vec<QuantizedSequence>,
+    /// Of global and of local layers, where the model has rotary positions.
+    pub(super) rotations: [Rotations; 2],
 }
 
 #[derive(Default)]
@@ -42,6 +46,16 @@ impl BlockScratch {
         }
     }
 
+    /// Makes rotations for a sequence of `tokens`.
+    pub(super) fn fit_rotations(&mut self, spec: &EncoderSpec, tokens: usize) {
+        if let Some(rotary) = spec.rotary {
+            let bases = [rotary.base, rotary.local_base];
+            for (rotations, base) in self.rotations.iter_mut().zip(bases) {
+                rotations.fit(tokens, base, spec.head_size());
+            }
+        }
+    }
+
     pub(super) fn memory_bytes(&self) -> usize {
         let KeysAndValues { keys, values } = &self.keys_and_values;
         let next = &self.next_keys_and_values;
@@ -53,6 +67,11 @@ impl BlockScratch {
                 .sequences
                 .iter()
                 .map(QuantizedSequence::memory_bytes)
+                .sum::<usize>()
+            + self
+                .rotations
+                .iter()
+                .map(Rotations::memory_bytes)
                 .sum::<usize>()
     }
 }
@@ -66,8 +85,12 @@ pub(super) struct RowScratch {
     pub(super) table_row: Vec<f32>,
     /// (rows, hidden_size): what attention gives.
     pub(super) context: Vec<f32>,
+    /// (rows, hidden_size): what layers that normalize their input read.
+    pub(super) normalized: Vec<f32>,
     /// (rows, intermediate_size)
     pub(super) intermediate: Vec<f32>,
+    /// (rows, intermediate_size), used where the feed-forward is gated.
+    pub(super) gate: Vec<f32>,
     /// (rows, intermediate_size): the codes of `intermediate`, or what it would hold, where only a layer with static activations reads it.
     pub(super) intermediate_codes: QuantizedRows,
     /// (heads, 2 * length - 1) for sequences of `attention_bias_length` tokens.
@@ -123,6 +146,12 @@ impl RowScratch {
         grow(&mut self.table_row, spec.embedding_size);
         grow(&mut self.context, rows * spec.hidden_size);
         grow(&mut self.intermediate, rows * spec.intermediate_size);
+        if spec.norms != NormPlacement::After {
+            grow(&mut self.normalized, rows * spec.hidden_size);
+        }
+        if spec.names.has(Role::GatedIntermediate) {
+            grow(&mut self.gate, rows * spec.intermediate_size);
+        }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -130,7 +159,9 @@ impl RowScratch {
             &self.embeddings,
             &self.table_row,
             &self.context,
+            &self.normalized,
             &self.intermediate,
+            &self.gate,
             &self.linear.watched,
             &self.attention_bias,
         ];

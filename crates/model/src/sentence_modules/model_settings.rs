@@ -4,8 +4,8 @@
 
 use super::prompts::Prompts;
 use crate::ModelError;
+use crate::config_fields::ConfigFields;
 use crate::json_file::read_object;
-use crate::spec::config_fields::ConfigFields;
 use std::path::{Path, PathBuf};
 
 /// The file's name.

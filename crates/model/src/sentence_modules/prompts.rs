@@ -1,7 +1,7 @@
 //! The prompts of a sentence-transformers model: texts that stand before every text, by name.
 
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
+use crate::config_fields::ConfigFields;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 

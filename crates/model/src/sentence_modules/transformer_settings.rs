@@ -4,8 +4,8 @@
 //! a field is honoured, is known to change no embedding, or is an error.
 
 use crate::ModelError;
+use crate::config_fields::ConfigFields;
 use crate::json_file::read_object;
-use crate::spec::config_fields::ConfigFields;
 use serde_json::{Map, Value};
 use std::path::Path;
 

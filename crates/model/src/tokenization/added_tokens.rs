@@ -5,7 +5,7 @@ use super::special_tokens::SpecialTokens;
 use super::stored::StoredToken;
 use super::written_token::WrittenToken;
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
+use crate::config_fields::ConfigFields;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use super::settings::Settings;
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
+use crate::config_fields::ConfigFields;
 use serde_json::Value;
 
 /// Classes of transformers 5 as far as they build different tokenizers.

@@ -1,8 +1,8 @@
 //! The small files beside tokenizer.json that hold settings, and which of them counts.
 
 use crate::ModelError;
+use crate::config_fields::ConfigFields;
 use crate::json_file::read_object;
-use crate::spec::config_fields::ConfigFields;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 

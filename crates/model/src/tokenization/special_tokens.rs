@@ -4,7 +4,7 @@ use super::class::TokenizerClass;
 use super::settings::Settings;
 use super::written_token::WrittenToken;
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
+use crate::config_fields::ConfigFields;
 use serde_json::Value;
 
 /// Roles in the order in which transformers adds tokens that a vocabulary lacks.

@@ -1,7 +1,7 @@
 //! A token as JSON files write it: a text, or an object with the flags of an `AddedToken`.
 
 use crate::ModelError;
-use crate::spec::config_fields::ConfigFields;
+use crate::config_fields::ConfigFields;
 use serde_json::Value;
 use tokenizers::AddedToken;
 

@@ -38,6 +38,9 @@ from transformers import (
     MPNetConfig,
     MPNetForMaskedLM,
     MPNetModel,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    ModernBertModel,
     RobertaConfig,
     RobertaModel,
     XLMRobertaConfig,
@@ -62,7 +65,7 @@ def randomize(model, generator):
     """Large enough that dropping any bias, any LayerNorm parameter or the epsilon shows in the hidden states."""
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator)
-        if "LayerNorm" in name or "layer_norm" in name:
+        if "LayerNorm" in name or "norm" in name:
             value = 1.0 + 0.3 * noise if name.endswith("weight") else 0.2 * noise
         elif "embeddings" in name and "project" not in name:
             value = 0.4 * noise
@@ -74,7 +77,10 @@ def randomize(model, generator):
     return model
 
 
-def layers_of(encoder):
+def modules_of_layers(encoder):
+    """The module of each layer whose output is kept: the whole layer, or where it adds to what it does not normalize, its second norm."""
+    if encoder.config.model_type == "modernbert":
+        return [layer.mlp_norm for layer in encoder.layers]
     return encoder.transformer.layer if hasattr(encoder, "transformer") else encoder.encoder.layer
 
 
@@ -89,7 +95,7 @@ def run(encoder, input_ids, token_type_ids):
         return hook
 
     hooks = [encoder.embeddings.register_forward_hook(keep("embeddings"))]
-    hooks += [layer.register_forward_hook(keep(f"layer.{i}")) for i, layer in enumerate(layers_of(encoder))]
+    hooks += [layer.register_forward_hook(keep(f"layer.{i}")) for i, layer in enumerate(modules_of_layers(encoder))]
     arguments = {"input_ids": torch.tensor([input_ids])}
     if token_type_ids is not None:
         arguments["token_type_ids"] = torch.tensor([token_type_ids])
@@ -103,7 +109,7 @@ def run(encoder, input_ids, token_type_ids):
 def expected_tensors(encoder, generator, lengths, token_types, pad_inside):
     config = encoder.config
     wide = copy.deepcopy(encoder).double()
-    pad = encoder.embeddings.word_embeddings.padding_idx
+    pad = encoder.get_input_embeddings().padding_idx
     ordinary = [i for i in range(config.vocab_size) if i != pad]
     tensors, worst, per_layer = {}, 0.0, 0
     for i, length in enumerate(lengths):
@@ -241,10 +247,33 @@ def architectures():
     )
 
 
+    modernbert = SHAPE | dict(num_hidden_layers=4, intermediate_size=28, local_attention=8, pad_token_id=0, bos_token_id=1, cls_token_id=1, eos_token_id=2, sep_token_id=2)
+    case(
+        "modernbert", ModernBertModel(ModernBertConfig(**modernbert)),
+        seed=60, note="pre-norm, one matrix for queries, keys and values, rotary positions, gated feed-forward, no biases; windows of 4 tokens on each side",
+    )
+    case(
+        "modernbert-biases-masked-lm",
+        ModernBertForMaskedLM(ModernBertConfig(**(modernbert | dict(
+            num_hidden_layers=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"], hidden_activation="gelu_pytorch_tanh",
+            norm_bias=True, attention_bias=True, mlp_bias=True, norm_eps=0.01, num_attention_heads=2,
+            rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 5000.0}, "sliding_attention": {"rope_type": "default", "rope_theta": 300.0}},
+        )))),
+        seed=61, note="prefix `model.`, heads `head` and `decoder`; all biases, layer types and bases of its own",
+    )
+    case(
+        "modernbert-long", ModernBertModel(ModernBertConfig(**(modernbert | dict(
+            hidden_size=16, intermediate_size=20, num_attention_heads=1, num_hidden_layers=2, max_position_embeddings=300, local_attention=37,
+        )))),
+        seed=62, lengths=(20, 150, 300), note="300 tokens, several times the window of 18 on each side",
+    )
+
+
 def refused():
     """config.json files only; each names the field that must be refused."""
     base = BertConfig(**SHAPE, type_vocab_size=2).to_dict() | {"architectures": ["BertModel"]}
     roberta = RobertaConfig(**SHAPE).to_dict() | {"architectures": ["RobertaModel"]}
+    modernbert = ModernBertConfig(**SHAPE, local_attention=8, pad_token_id=0).to_dict() | {"architectures": ["ModernBertModel"]}
     cases = {
         "position-embedding-type-relative-key": (base | {"position_embedding_type": "relative_key"}, "position_embedding_type"),
         "position-embedding-type-relative-key-query": (roberta | {"position_embedding_type": "relative_key_query"}, "position_embedding_type"),
@@ -252,6 +281,12 @@ def refused():
         "hidden-act-unknown": (base | {"hidden_act": "snake"}, "hidden_act"),
         "model-type-unknown": (base | {"model_type": "retnet"}, "model_type"),
         "model-type-missing": ({k: v for k, v in base.items() if k != "model_type"}, "model_type"),
+        "modernbert-rope-type": (modernbert | {"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 4.0}}}, "rope_parameters.full_attention.rope_type"),
+        "modernbert-rope-scaling": (modernbert | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_scaling"),
+        "modernbert-window-of-zero": (modernbert | {"local_attention": 0}, "local_attention"),
+        "modernbert-heads-do-not-divide": (modernbert | {"num_attention_heads": 5}, "num_attention_heads"),
+        "modernbert-odd-heads": (modernbert | {"num_attention_heads": 32}, "num_attention_heads"),
+        "modernbert-layer-types": (modernbert | {"layer_types": ["full_attention", "chunked_attention"]}, "layer_types"),
         "heads-do-not-divide": (base | {"num_attention_heads": 5}, "num_attention_heads"),
     }
     for name, (config, field) in cases.items():

@@ -222,7 +222,7 @@ fn dynamic_int8_is_near_the_float_model_of_the_same_weights() {
     for symmetric in [false, true] {
         let float = TinyCheckpoint::of("bert");
         let mut dequantized = TinyCheckpoint::of("bert");
-        for module in float.spec().linear_modules() {
+        for module in float.spec().catalogue().linear_modules() {
             let name = format!("{}.weight", module.name);
             let rows = quantize_rows_int8(
                 &float.tensors[&name].values(),

@@ -57,13 +57,13 @@ fn texts() {
         refuse(&json!({"model_type": "mpnet", "relative_attention_num_buckets": 16})).to_string(),
     ];
     insta::assert_snapshot!(texts.join("\n\n"), @r#"
-    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, mpnet, roberta, xlm-roberta, found no such field
+    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found no such field
       hint: fewbit runs encoders of these families; decoders and encoder-decoders are not among them
 
-    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, mpnet, roberta, xlm-roberta, found "t5"
+    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found "t5"
       hint: fewbit runs encoders of these families; decoders and encoder-decoders are not among them
 
-    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, mpnet, roberta, xlm-roberta, found no such field
+    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found no such field
       hint: fewbit runs encoders of these families; decoders and encoder-decoders are not among them
 
     model/config.json: `hidden_act`: supported is one of gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu, relu, silu, tanh, linear, found "mish"

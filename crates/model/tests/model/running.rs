@@ -204,5 +204,9 @@ fn the_attention_bias_of_a_long_sequence_takes_little_memory() {
     let batch = RaggedBatch::from_sequences(&[&vec![5; TOKENS][..]]);
     network.hidden_states(&batch, 1).expect("runs");
     let pairs = size_of::<f32>() * TOKENS * TOKENS;
-    assert!(network.scratch_bytes() < pairs, "{}", network.scratch_bytes());
+    assert!(
+        network.scratch_bytes() < pairs,
+        "{}",
+        network.scratch_bytes()
+    );
 }

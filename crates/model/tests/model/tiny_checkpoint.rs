@@ -113,7 +113,7 @@ impl TinyCheckpoint {
     /// Every linear layer of the encoder in int8 with per-token activations, as llm-compressor writes W8A8; for a case
     /// without prefix.
     pub(crate) fn with_dynamic_int8(mut self, symmetric_activations: bool) -> Self {
-        for module in self.spec().linear_modules() {
+        for module in self.spec().catalogue().linear_modules() {
             let name = format!("{}.weight", module.name);
             let [rows, columns] = module.shape;
             let quantized = quantize_rows_int8(&self.tensors[&name].values(), rows, columns);
@@ -164,8 +164,9 @@ impl TinyCheckpoint {
     /// zero point -3 of signed codes.
     pub(crate) fn with_static_int8(self, scale: f32, is_static: impl Fn(&str) -> bool) -> Self {
         let mut checkpoint = self.with_dynamic_int8(false);
-        let modules = checkpoint.spec().linear_modules();
-        let modules: Vec<String> = modules.into_iter().map(|module| module.name).collect();
+        let catalogue = checkpoint.spec().catalogue();
+        let modules = catalogue.linear_modules();
+        let modules: Vec<String> = modules.map(|module| module.name.clone()).collect();
         let (fixed, dynamic): (Vec<&String>, Vec<&String>) =
             modules.iter().partition(|module| is_static(module));
         for module in &fixed {

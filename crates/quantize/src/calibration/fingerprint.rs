@@ -1,7 +1,7 @@
 //! Which model statistics belong to.
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::EncoderSpec;
+use fewbit_model::Catalogue;
 use sha2::{Digest, Sha256};
 
 use crate::QuantizeError;
@@ -10,10 +10,10 @@ use crate::QuantizeError;
 /// of them have other activations.
 pub(crate) fn fingerprint(
     checkpoint: &Checkpoint,
-    spec: &EncoderSpec,
+    catalogue: &Catalogue,
 ) -> Result<String, QuantizeError> {
     let mut hash = Sha256::new();
-    for module in spec.linear_modules() {
+    for module in catalogue.linear_modules() {
         let view = checkpoint.require(&format!("{}.weight", module.name))?;
         hash.update(format!(
             "{} {:?} {}\n",

@@ -1,8 +1,6 @@
 //! Where activations are observed.
 
-use fewbit_model::{EncoderSpec, tap};
-
-use crate::selection::without_prefix;
+use fewbit_model::Catalogue;
 
 /// Rows that one linear layer or several quantize alike: queries, keys and values read the same rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,25 +12,20 @@ pub struct CalibrationSite {
 }
 
 /// The input of every linear layer of the encoder, in execution order.
-pub fn calibration_sites(spec: &EncoderSpec) -> Vec<CalibrationSite> {
-    let names = tap::sites(spec)
-        .into_iter()
-        .filter(|site| is_linear_input(site));
+pub fn calibration_sites(catalogue: &Catalogue) -> Vec<CalibrationSite> {
     let mut sites: Vec<CalibrationSite> = Vec::new();
-    for (name, module) in names.zip(spec.linear_modules()) {
-        let module = without_prefix(&module.name, &spec.prefix).to_owned();
-        let same_rows = name.ends_with(".self.key.input") || name.ends_with(".self.value.input");
+    for module in catalogue.linear_modules() {
+        let Some(name) = &module.input_site else {
+            continue;
+        };
+        let path = catalogue.without_prefix(&module.name).to_owned();
         match sites.last_mut() {
-            Some(site) if same_rows => site.modules.push(module),
+            Some(site) if site.name == *name => site.modules.push(path),
             _ => sites.push(CalibrationSite {
-                name,
-                modules: vec![module],
+                name: name.clone(),
+                modules: vec![path],
             }),
         }
     }
     sites
-}
-
-fn is_linear_input(site: &str) -> bool {
-    site.ends_with(".input")
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan};
-use fewbit_model::EncoderSpec;
+use fewbit_model::Catalogue;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::rows::Int8Rows;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ impl FinishedLayers {
     pub(crate) fn new(
         directory: &Path,
         checkpoint: &Checkpoint,
-        spec: &EncoderSpec,
+        catalogue: &Catalogue,
         recipe: &Recipe,
         samples: &CalibrationSamples,
         hessian_bytes: usize,
@@ -37,7 +37,7 @@ impl FinishedLayers {
         Ok(Self {
             directory: directory.to_owned(),
             run: json!({
-                "model": fingerprint(checkpoint, spec)?,
+                "model": fingerprint(checkpoint, catalogue)?,
                 "recipe": recipe.to_toml(),
                 "samples": samples.digest(),
                 "hessian_bytes": hessian_bytes,

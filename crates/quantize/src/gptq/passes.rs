@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use fewbit_checkpoint::compressed_tensors::CompressedScheme;
-use fewbit_model::{Encoder, EncoderSpec, ModelError};
+use fewbit_model::{Catalogue, Encoder, ModelError};
 use fewbit_numerics::rows::Int8Rows;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tracing::debug;
@@ -39,8 +39,8 @@ pub(crate) struct GptqPasses<'a> {
 }
 
 impl<'a> GptqPasses<'a> {
-    /// Those of `rows`, which are the plan's for the model of `spec`, with Hessians of so many bytes at a time.
-    pub(crate) fn new(spec: &EncoderSpec, rows: &'a [PlanRow], hessian_bytes: usize) -> Self {
+    /// Those of `rows`, which are the plan's for the model of `catalogue`, with Hessians of so many bytes at a time.
+    pub(crate) fn new(catalogue: &Catalogue, rows: &'a [PlanRow], hessian_bytes: usize) -> Self {
         let mut modules: HashMap<&str, GptqModule<'a>> = rows
             .iter()
             .enumerate()
@@ -52,7 +52,7 @@ impl<'a> GptqPasses<'a> {
                 else {
                     return None;
                 };
-                let name = without_prefix(row.module.as_deref()?, &spec.prefix);
+                let name = without_prefix(row.module.as_deref()?, &catalogue.prefix);
                 let module = GptqModule {
                     index,
                     row,
@@ -67,7 +67,7 @@ impl<'a> GptqPasses<'a> {
         for CalibrationSite {
             name,
             modules: readers,
-        } in calibration_sites(spec)
+        } in calibration_sites(catalogue)
         {
             let readers = readers.iter();
             let modules: Vec<GptqModule<'a>> = readers

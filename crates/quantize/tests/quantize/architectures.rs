@@ -50,11 +50,9 @@ fn every_family_converts_with_every_method_and_reads_back() {
                 spec,
                 "{context}"
             );
-            for module in spec
-                .linear_modules()
-                .into_iter()
-                .chain([spec.word_embeddings()])
-            {
+            let catalogue = spec.catalogue();
+            let word_embeddings = catalogue.word_embeddings();
+            for module in catalogue.linear_modules().chain(word_embeddings) {
                 let stored = output.stored_weight(&module.name, module.shape).unwrap();
                 let weight = stored.dequantize(module.shape).unwrap();
                 let original = source.require(&format!("{}.weight", module.name)).unwrap();

@@ -65,7 +65,7 @@ fn the_first_products_are_those_of_torch_quantize_dynamic() {
         quantize_model(&golden, &recipe, &out, false, &mut |_, _, _| {}).expect("quantizes");
         let checkpoint = Checkpoint::open(&out).expect("opens");
         let spec = EncoderSpec::from_checkpoint(&checkpoint).expect("an encoder");
-        for module in spec.linear_modules() {
+        for module in spec.catalogue().linear_modules() {
             let StoredWeight::Int8 { codes, scales, .. } =
                 module.stored_weight(&checkpoint).expect("a weight")
             else {

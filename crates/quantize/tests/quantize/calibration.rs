@@ -42,7 +42,7 @@ fn calibrate(source: &Source, settings: ObserverSettings, texts: &[&str]) -> Cal
 fn queries_keys_and_values_are_one_site() {
     let source = source(TinyBert::f32());
     let encoder = Encoder::open(&source.directory).unwrap();
-    let sites = calibration_sites(encoder.network().spec());
+    let sites = calibration_sites(&encoder.network().spec().catalogue());
     assert_eq!(sites.len(), 4 * 2);
     let attention = "encoder.layer.1.attention.self";
     assert_eq!(sites[4].name, format!("{attention}.query.input"));

@@ -48,7 +48,7 @@ fn recipes(spec: &EncoderSpec) -> Vec<(String, Recipe)> {
         ..Recipe::new(Method::Dynamic)
     });
     recipes.push(Recipe::new(Method::Nf4).with_block_size(128));
-    let inputs = calibration_sites(spec)
+    let inputs = calibration_sites(&spec.catalogue())
         .into_iter()
         .flat_map(|site| site.modules);
     let input = StaticInput {

@@ -424,8 +424,9 @@ fn the_outputs_of_each_layer_change_less_than_without_gptq() {
     let spec = encoder.network().spec();
     let batch = encoder.batch(&TEXTS).unwrap();
     let float = source.open();
-    let mut modules = spec.linear_modules().into_iter();
-    for site in calibration_sites(spec) {
+    let catalogue = spec.catalogue();
+    let mut modules = catalogue.linear_modules();
+    for site in calibration_sites(&catalogue) {
         let mut inputs = Site(&site.name, Vec::new());
         encoder
             .network()
@@ -472,7 +473,7 @@ fn every_int8_method_can_have_it() {
             let checkpoint = convert(&source, &recipe, &calibration, &name).unwrap();
             let spec = fewbit_model::EncoderSpec::from_checkpoint(&checkpoint).unwrap();
             let mut pairs = 0;
-            for module in spec.linear_modules() {
+            for module in spec.catalogue().linear_modules() {
                 let codes = match module.stored_weight(&checkpoint).unwrap() {
                     StoredWeight::Int8 { codes, .. } => codes,
                     StoredWeight::WeightOnly { codes, .. } => codes,

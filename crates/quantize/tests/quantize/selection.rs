@@ -9,7 +9,7 @@ use crate::tiny_bert::{TinyBert, linear_modules};
 fn select(prefix: &str, recipe: &Recipe) -> Selection {
     let checkpoint = TinyBert::new(DType::F32, prefix).write().open();
     let spec = EncoderSpec::from_checkpoint(&checkpoint).unwrap();
-    Selection::new(&checkpoint, &spec, recipe).unwrap()
+    Selection::new(&checkpoint, &spec.catalogue(), recipe).unwrap()
 }
 
 fn quantized(selection: &Selection) -> Vec<&str> {

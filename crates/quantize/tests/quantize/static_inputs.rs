@@ -34,7 +34,7 @@ fn layers_with_a_scale_are_static_and_the_others_dynamic() {
     let out = checkpoint.directory();
     let mut fixed = Vec::new();
     let spec = fewbit_model::EncoderSpec::from_checkpoint(&checkpoint).unwrap();
-    for module in spec.linear_modules() {
+    for module in spec.catalogue().linear_modules() {
         match module.stored_weight(&checkpoint).unwrap() {
             StoredWeight::Int8 {
                 activations:
@@ -44,7 +44,7 @@ fn layers_with_a_scale_are_static_and_the_others_dynamic() {
                 ..
             } => {
                 assert_eq!((scale, zero_point), (0.0625, -9));
-                fixed.push(module.name);
+                fixed.push(module.name.clone());
             }
             StoredWeight::Int8 { .. } => {}
             other => panic!("{}: {other:?}", module.name),

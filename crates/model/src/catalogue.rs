@@ -1,0 +1,326 @@
+//! The modules of a model: one list that loading, sites, selection, calibration and size tables derive from.
+//!
+//! The catalogue of an encoder follows from its [`EncoderSpec`]: an architecture names the path of each [`Role`]. That of any other
+//! checkpoint follows from the names and shapes of its tensors.
+
+mod role;
+mod tensor_names;
+
+use crate::spec::{EncoderSpec, NormPlacement};
+use crate::{ModelError, architectures};
+use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight};
+pub use role::{ModuleKind, Role};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// A module with weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// What it is.
+    pub role: Role,
+    /// The layer that it is in.
+    pub layer: Option<usize>,
+    /// Path in the checkpoint, prefix included: `bert.encoder.layer.0.output.dense`.
+    pub name: String,
+    /// (out, in) of a linear layer, (rows, columns) of a table, (1, columns) of a normalization.
+    pub shape: [usize; 2],
+    /// Whether it has a bias.
+    pub bias: bool,
+    /// Paths at sites ([`crate::tap`]) of the layers that its rows of outputs are: one, but for fused weights, which are parts of equal size.
+    pub sites: Vec<String>,
+    /// The site of the rows that a linear layer reads; layers that read the same rows have the same.
+    pub input_site: Option<String>,
+}
+
+impl Module {
+    /// What it does with its weight.
+    pub fn kind(&self) -> ModuleKind {
+        self.role.kind()
+    }
+
+    /// The weight as `checkpoint` stores it; a float weight is not read.
+    ///
+    /// # Errors
+    /// A part of it is missing or has another dtype or shape than config.json says.
+    pub fn stored_weight<'c>(
+        &self,
+        checkpoint: &'c Checkpoint,
+    ) -> Result<StoredWeight<'c>, CheckpointError> {
+        checkpoint
+            .stored_weight(&self.name, self.shape)
+            .map_err(about_sizes)
+    }
+}
+
+/// Says where an expected shape comes from.
+pub(crate) fn about_sizes(error: CheckpointError) -> CheckpointError {
+    if error.kind() == CheckpointErrorKind::WrongShape {
+        error.hint("the expected shape follows from the sizes in config.json; the two files may belong to different models")
+    } else {
+        error
+    }
+}
+
+/// Every module of a model, in execution order as far as that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Catalogue {
+    /// What stands before a task model's names of the encoder: `""`, `"bert."` …
+    pub prefix: String,
+    /// What the model is, for messages: config.json's `model_type`.
+    pub model_type: String,
+    modules: Vec<Module>,
+    /// Path of the list of layers, and how many config.json asks for.
+    layers: Option<(String, usize)>,
+}
+
+impl Catalogue {
+    /// That of an encoder.
+    pub fn of_encoder(spec: &EncoderSpec) -> Self {
+        let (of_layers, others): (Vec<_>, Vec<_>) =
+            (spec.names.modules.iter()).partition(|(role, _)| role.is_of_a_layer());
+        let is_last = |role: Role| matches!(role, Role::FinalNorm | Role::Pooler);
+        let once = |last: bool| {
+            let named = others
+                .iter()
+                .filter(move |(role, _)| is_last(*role) == last);
+            named.filter_map(|(role, path)| spec.module_of(*role, None, path))
+        };
+        let modules = once(false)
+            .chain((0..spec.layers).flat_map(|layer| {
+                let named = of_layers.iter();
+                named.filter_map(move |(role, path)| spec.module_of(*role, Some(layer), path))
+            }))
+            .chain(once(true));
+        Self {
+            modules: modules.collect(),
+            prefix: spec.prefix.clone(),
+            model_type: spec.model_type.clone(),
+            layers: Some((spec.names.layers.to_owned(), spec.layers)),
+        }
+    }
+
+    /// That of any checkpoint: of an encoder that fewbit runs, or from the names of its tensors where config.json's `model_type` is another
+    /// or the model is defined by code of its own.
+    ///
+    /// # Errors
+    /// Those of [`EncoderSpec::from_checkpoint`], for encoders that fewbit should run.
+    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        if architectures::is_known(checkpoint.config()) {
+            return Ok(EncoderSpec::from_checkpoint(checkpoint)?.catalogue());
+        }
+        Ok(tensor_names::catalogue(checkpoint))
+    }
+
+    /// Whether fewbit has the code of the model, so that it can run it.
+    pub fn is_of_an_encoder(&self) -> bool {
+        self.layers.is_some()
+    }
+
+    /// Errors if two modules have the same path, and so claim the same tensors; `file` is named in the error.
+    pub(crate) fn refuse_shared_names(&self, file: &Path) -> Result<(), ModelError> {
+        let mut seen = HashMap::new();
+        for module in &self.modules {
+            if let Some(other) = seen.insert(&module.name, module.role) {
+                return Err(ModelError::Config {
+                    file: file.to_owned(),
+                    field: "model_type".to_owned(),
+                    message: format!(
+                        "expected tensors of one module below `{}`, found two: {other:?} and {:?}",
+                        module.name, module.role
+                    ),
+                    hint: "the name table of this family is wrong".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Every module.
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The module of a role, of a layer where the role is one of layers.
+    pub fn get(&self, role: Role, layer: Option<usize>) -> Option<&Module> {
+        let mut modules = self.modules.iter();
+        modules.find(|module| module.role == role && module.layer == layer)
+    }
+
+    /// Every linear layer of the model proper (attention, feed-forward, the embedding projection), in execution order. Poolers and heads
+    /// are not part of it.
+    pub fn linear_modules(&self) -> impl Iterator<Item = &Module> {
+        let linear = |module: &&Module| module.kind() == ModuleKind::Linear;
+        self.modules
+            .iter()
+            .filter(linear)
+            .filter(|module| module.role != Role::Pooler)
+    }
+
+    /// The word embedding table, where it is known which that is.
+    pub fn word_embeddings(&self) -> Option<&Module> {
+        self.get(Role::WordEmbeddings, None)
+    }
+
+    /// A module's path without the prefix.
+    pub fn without_prefix<'a>(&self, module: &'a str) -> &'a str {
+        module.strip_prefix(&self.prefix).unwrap_or(module)
+    }
+
+    /// The layers that config.json asks for; none where it is not known which those are.
+    pub fn layers(&self) -> usize {
+        self.layers.as_ref().map_or(0, |(_, layers)| *layers)
+    }
+
+    /// The layers for which `checkpoint` has tensors, counted to the last one; none where it is not known which those are.
+    pub fn stored_layers(&self, checkpoint: &Checkpoint) -> usize {
+        let layers = checkpoint.tensors().filter_map(|info| {
+            let path = info.name.strip_prefix(self.prefix.as_str())?;
+            Some(self.split_layer(path)?.0.saturating_add(1))
+        });
+        layers.max().unwrap_or(0)
+    }
+
+    /// Part of the model that a tensor belongs to, for reports: "embeddings", "attention", "feed-forward", "normalization", "pooler",
+    /// "head" or "other".
+    pub fn part_of(&self, tensor: &str) -> &'static str {
+        let owner = |module: &&Module| is_inside(tensor, &module.name);
+        match self.modules.iter().find(owner) {
+            Some(module) if module.role == Role::OtherLinear => tensor_names::part_of(tensor),
+            Some(module) => module.role.part(),
+            None if self.layers.is_none() => tensor_names::part_of(tensor),
+            None => {
+                let inside = tensor.strip_prefix(&self.prefix);
+                match inside.unwrap_or(tensor).split('.').next() {
+                    Some("pooler") if inside.is_some() => "pooler",
+                    Some(first) if HEADS.contains(&first) => "head",
+                    _ => "other",
+                }
+            }
+        }
+    }
+
+    /// Why the encoder has no use for `tensor`.
+    pub(crate) fn reason_unused(&self, tensor: &str) -> String {
+        let part = self.part_of(tensor);
+        match part {
+            "pooler" => return "pooler: not needed for hidden states".to_owned(),
+            "head" => return "task head: not needed for hidden states".to_owned(),
+            _ => {}
+        }
+        if tensor.ends_with(".position_ids") || tensor == "position_ids" {
+            return "position_ids buffer: computed, not stored".to_owned();
+        }
+        if tensor.ends_with(".token_type_ids") || tensor == "token_type_ids" {
+            return "token_type_ids buffer: computed, not stored".to_owned();
+        }
+        let layer = tensor
+            .strip_prefix(self.prefix.as_str())
+            .and_then(|path| self.split_layer(path));
+        match (layer, &self.layers) {
+            (Some((layer, _)), Some((_, layers))) if layer >= *layers => {
+                format!("layer {layer}: config.json asks for {layers} layers")
+            }
+            _ if ["attention", "feed-forward", "embeddings"].contains(&part) => {
+                "not part of the form in which its module's weight is stored".to_owned()
+            }
+            _ => format!("not part of a {} encoder", self.model_type),
+        }
+    }
+
+    /// Splits `encoder.layer.7.output.dense.weight` into (7, "output.dense.weight").
+    fn split_layer<'p>(&self, path: &'p str) -> Option<(usize, &'p str)> {
+        let (layers, _) = self.layers.as_ref()?;
+        let (index, path) = path
+            .strip_prefix(layers.as_str())?
+            .strip_prefix('.')?
+            .split_once('.')?;
+        Some((index.parse().ok()?, path))
+    }
+}
+
+impl EncoderSpec {
+    /// Every module of the encoder.
+    pub fn catalogue(&self) -> Catalogue {
+        Catalogue::of_encoder(self)
+    }
+
+    /// The module that has `role`, where the model has one.
+    fn module_of(&self, role: Role, layer: Option<usize>, path: &str) -> Option<Module> {
+        let (hidden, intermediate) = (self.hidden_size, self.intermediate_size);
+        let pre_norm = self.norms != NormPlacement::After;
+        let (shape, bias) = match role {
+            Role::WordEmbeddings => ([self.vocab_size, self.embedding_size], false),
+            Role::PositionEmbeddings => ([self.positions.count, self.embedding_size], false),
+            Role::TokenTypeEmbeddings if self.token_types == 0 => return None,
+            Role::TokenTypeEmbeddings => ([self.token_types, self.embedding_size], false),
+            Role::EmbeddingsNorm => ([1, self.embedding_size], self.biases.norm),
+            Role::EmbeddingsProjection if !self.has_embeddings_projection() => return None,
+            Role::EmbeddingsProjection => ([hidden, self.embedding_size], true),
+            Role::RelativeAttentionBias => ([self.relative_attention?.rows, self.heads], false),
+            Role::AttentionNorm
+                if layer == Some(0) && self.norms == NormPlacement::BeforeButFirst =>
+            {
+                return None;
+            }
+            Role::AttentionNorm | Role::FeedForwardNorm | Role::FinalNorm => {
+                ([1, hidden], self.biases.norm)
+            }
+            Role::Query | Role::Key | Role::Value | Role::AttentionOutput => {
+                ([hidden, hidden], self.biases.attention)
+            }
+            Role::QueryKeyValue => ([3 * hidden, hidden], self.biases.attention),
+            Role::Intermediate => ([intermediate, hidden], self.biases.feed_forward),
+            Role::GatedIntermediate => ([2 * intermediate, hidden], self.biases.feed_forward),
+            Role::Output => ([hidden, intermediate], self.biases.feed_forward),
+            Role::Pooler => ([hidden, hidden], true),
+            Role::OtherLinear | Role::OtherTable => return None,
+        };
+        let (name, site) = match layer {
+            Some(layer) => (
+                format!("{}{}.{layer}.{path}", self.prefix, self.names.layers),
+                format!("encoder.layer.{layer}."),
+            ),
+            None => (format!("{}{path}", self.prefix), String::new()),
+        };
+        let input_site = (role.kind() == ModuleKind::Linear)
+            .then(|| role.reads())
+            .flatten()
+            .map(|path| format!("{site}{path}.input"));
+        let sites = role.site_paths(pre_norm).iter();
+        Some(Module {
+            role,
+            layer,
+            name,
+            shape,
+            bias,
+            sites: sites.map(|path| format!("{site}{path}")).collect(),
+            input_site,
+        })
+    }
+}
+
+/// First path component of task heads, as the model classes of transformers name them.
+const HEADS: &[&str] = &[
+    "classifier",
+    "cls",
+    "decoder",
+    "discriminator_predictions",
+    "generator_lm_head",
+    "generator_predictions",
+    "head",
+    "lm_head",
+    "pre_classifier",
+    "qa_outputs",
+    "score",
+    "sequence_summary",
+    "vocab_layer_norm",
+    "vocab_projector",
+    "vocab_transform",
+];
+
+/// Whether `tensor` is one of the module `module`.
+fn is_inside(tensor: &str, module: &str) -> bool {
+    tensor
+        .strip_prefix(module)
+        .is_some_and(|rest| rest.starts_with('.'))
+}

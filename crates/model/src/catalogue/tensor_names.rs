@@ -1,0 +1,151 @@
+//! The modules of a model that fewbit does not run, by the names and shapes of its tensors.
+
+use super::{Catalogue, Module, Role};
+use fewbit_checkpoint::{Checkpoint, TensorInfo};
+
+/// Every matrix `NAME.weight` is a linear layer, or a table where its name says so.
+pub(super) fn catalogue(checkpoint: &Checkpoint) -> Catalogue {
+    let model_type = checkpoint.config()["model_type"].as_str();
+    let transposed = model_type.is_some_and(|model_type| TRANSPOSED.contains(&model_type));
+    let module = |info: &TensorInfo| {
+        let name = info.name.strip_suffix(".weight")?;
+        let &[rows, columns] = info.shape.as_slice() else {
+            return None;
+        };
+        let role = if part_of(&info.name) == "embeddings" || is_bias_table(name) {
+            Role::OtherTable
+        } else if transposed
+            && name
+                .rsplit('.')
+                .next()
+                .is_some_and(|last| last.starts_with("c_"))
+        {
+            return None;
+        } else {
+            Role::OtherLinear
+        };
+        Some(Module {
+            role,
+            layer: None,
+            name: name.to_owned(),
+            shape: [rows, columns],
+            bias: checkpoint.contains(&format!("{name}.bias")),
+            sites: Vec::new(),
+            input_site: None,
+        })
+    };
+    Catalogue {
+        prefix: String::new(),
+        model_type: model_type.unwrap_or("unknown").to_owned(),
+        modules: checkpoint.tensors().filter_map(module).collect(),
+        layers: None,
+    }
+}
+
+/// Types of models whose `c_*` layers keep their weights as (in, out): the other way round than every layout of quantized weights has them.
+const TRANSPOSED: [&str; 4] = ["gpt2", "imagegpt", "decision_transformer", "openai-gpt"];
+
+/// Components of heads' names, as the model classes of transformers have them.
+const HEADS: [&str; 12] = [
+    "classifier",
+    "cls",
+    "embed_out",
+    "lm_head",
+    "multi_modal_projector",
+    "pre_classifier",
+    "proj_out",
+    "qa_outputs",
+    "score",
+    "text_projection",
+    "visual_projection",
+    "vocab_projector",
+];
+
+/// A table of T5's kind, which holds a bias for each distance between tokens.
+fn is_bias_table(name: &str) -> bool {
+    name.ends_with("relative_attention_bias")
+}
+
+/// Part of the model that a tensor seems to belong to.
+pub(super) fn part_of(tensor: &str) -> &'static str {
+    let lower = tensor.to_ascii_lowercase();
+    let components: Vec<&str> = lower.split('.').collect();
+    let any = |names: &[&str]| components.iter().any(|component| names.contains(component));
+    let any_with = |parts: &[&str]| {
+        let mut components = components.iter();
+        components.any(|component| parts.iter().any(|part| component.contains(part)))
+    };
+    if any(&HEADS) {
+        "head"
+    } else if any(&["pooler"]) {
+        "pooler"
+    } else if any_with(&["norm"]) || any(&["ln_1", "ln_2", "ln_f", "ln"]) {
+        "normalization"
+    } else if any_with(&["embed"]) || any(&["wte", "wpe", "shared"]) {
+        "embeddings"
+    } else if any_with(&["attn", "attention"]) || any(&["q_proj", "k_proj", "v_proj", "o_proj"]) {
+        "attention"
+    } else if any_with(&[
+        "mlp",
+        "ffn",
+        "feed_forward",
+        "denserelu",
+        "intermediate",
+        "experts",
+    ]) || any(&["fc1", "fc2", "output"])
+    {
+        "feed-forward"
+    } else {
+        "other"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part_of;
+
+    #[test]
+    fn parts_of_well_known_models() {
+        for (tensor, part) in [
+            ("model.embed_tokens.weight", "embeddings"),
+            ("model.layers.0.self_attn.q_proj.weight", "attention"),
+            ("model.layers.0.mlp.gate_proj.weight", "feed-forward"),
+            (
+                "model.layers.0.post_attention_layernorm.weight",
+                "normalization",
+            ),
+            ("model.norm.weight", "normalization"),
+            ("lm_head.weight", "head"),
+            ("shared.weight", "embeddings"),
+            (
+                "encoder.block.0.layer.0.SelfAttention.q.weight",
+                "attention",
+            ),
+            (
+                "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
+                "feed-forward",
+            ),
+            (
+                "decoder.block.0.layer.1.EncDecAttention.o.weight",
+                "attention",
+            ),
+            (
+                "model.decoder.layers.0.encoder_attn.k_proj.weight",
+                "attention",
+            ),
+            ("model.encoder.layers.0.fc1.weight", "feed-forward"),
+            ("vit.embeddings.cls_token", "embeddings"),
+            (
+                "vit.encoder.layer.0.attention.attention.query.weight",
+                "attention",
+            ),
+            ("vit.encoder.layer.0.output.dense.weight", "feed-forward"),
+            ("vit.pooler.dense.weight", "pooler"),
+            ("transformer.h.0.ln_1.weight", "normalization"),
+            ("transformer.wpe.weight", "embeddings"),
+            ("proj.weight", "other"),
+        ] {
+            assert_eq!(part_of(tensor), part, "{tensor}");
+        }
+    }
+}
