@@ -41,8 +41,7 @@ pub(crate) fn is_known(config: &Value) -> bool {
 
 pub(crate) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {
     let known = || format!("expected one of {}", MODEL_TYPES.join(", "));
-    let hint =
-        "fewbit runs encoders of these families; decoders and encoder-decoders are not among them";
+    let hint = "fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)";
     let Some(found) = fields.get("model_type") else {
         return Err(fields.error(
             "model_type",

@@ -94,6 +94,17 @@ pub enum QuantizeError {
         /// A tensor of the head.
         tensor: String,
     },
+    /// Nothing in the checkpoint is a linear layer whose weight could be quantized.
+    #[error(
+        "{}: expected at least one linear layer to quantize, found none: {kept} matrices stay float\n  hint: `--method fp16` or `bf16` converts every tensor; `fewbit inspect --tensors` shows what there is",
+        file.display()
+    )]
+    NoLinearLayer {
+        /// The checkpoint directory.
+        file: PathBuf,
+        /// Matrices that stay float.
+        kept: usize,
+    },
     /// The skip globs leave no module to quantize.
     #[error(
         "recipe: `skip`: expected at least one module left to quantize, found none: the patterns match all {modules}\n  hint: use narrower patterns, or copy the directory if nothing is to be quantized"

@@ -158,6 +158,12 @@ impl Selection {
         selection
             .kept
             .extend(matrices_that_stay_float(checkpoint, catalogue));
+        if candidates.is_empty() {
+            return Err(QuantizeError::NoLinearLayer {
+                file: checkpoint.directory().to_owned(),
+                kept: selection.kept.len(),
+            });
+        }
         let globs = Globs::compile(
             "skip",
             &recipe.skip,

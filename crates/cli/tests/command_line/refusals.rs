@@ -152,11 +152,11 @@ fn unknown_model_type() {
     workspace.edit_config(|config| config["model_type"] = json!("mamba"));
     insta::assert_snapshot!(workspace.fail(&["inspect", "model"]), @r#"
     error: model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found "mamba"
-      hint: fewbit runs encoders of these families; decoders and encoder-decoders are not among them
+      hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
     "#);
     insta::assert_snapshot!(quantize(&workspace), @r#"
     error: model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found "mamba"
-      hint: fewbit runs encoders of these families; decoders and encoder-decoders are not among them
+      hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
     "#);
 }
 

@@ -3,7 +3,7 @@
 use super::{Catalogue, Module, Role};
 use fewbit_checkpoint::{Checkpoint, TensorInfo};
 
-/// Every matrix `NAME.weight` is a linear layer, or a table where its name says so.
+/// Every matrix `NAME.weight` is a linear layer, or a table where its name says so. Heads and poolers are left out, as they stay float.
 pub(super) fn catalogue(checkpoint: &Checkpoint) -> Catalogue {
     let model_type = checkpoint.config()["model_type"].as_str();
     let transposed = model_type.is_some_and(|model_type| TRANSPOSED.contains(&model_type));
@@ -12,8 +12,11 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Catalogue {
         let &[rows, columns] = info.shape.as_slice() else {
             return None;
         };
-        let role = if part_of(&info.name) == "embeddings" || is_bias_table(name) {
+        let part = part_of(&info.name);
+        let role = if part == "embeddings" || is_bias_table(name) {
             Role::OtherTable
+        } else if ["head", "pooler"].contains(&part) {
+            return None;
         } else if transposed
             && name
                 .rsplit('.')

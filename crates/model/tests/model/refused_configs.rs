@@ -58,13 +58,13 @@ fn texts() {
     ];
     insta::assert_snapshot!(texts.join("\n\n"), @r#"
     model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found no such field
-      hint: fewbit runs encoders of these families; decoders and encoder-decoders are not among them
+      hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
 
     model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found "t5"
-      hint: fewbit runs encoders of these families; decoders and encoder-decoders are not among them
+      hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
 
     model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found no such field
-      hint: fewbit runs encoders of these families; decoders and encoder-decoders are not among them
+      hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
 
     model/config.json: `hidden_act`: supported is one of gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu, relu, silu, tanh, linear, found "mish"
       hint: the activation function changes every hidden state, so there is no substitute

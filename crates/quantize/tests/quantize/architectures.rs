@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use fewbit_checkpoint::Checkpoint;
-use fewbit_model::EncoderSpec;
+use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan};
+use fewbit_model::{EncoderSpec, Network, RaggedBatch};
 use fewbit_quantize::{Method, QuantizeError, QuantizePlan, Recipe, method_sizes, quantize_model};
 
 pub(crate) fn golden_models() -> Vec<PathBuf> {
@@ -153,5 +153,60 @@ fn least_cosine(method: Method) -> f64 {
     match method {
         Method::Nf4 | Method::Fp4 => 0.98,
         _ => 0.9999,
+    }
+}
+
+/// Parts of fused weights, also those that begin within a block, are those of the dequantized matrix: a product with 4-bit codes is that of
+/// their values.
+#[test]
+fn parts_of_a_fused_4_bit_weight_compute_what_their_values_give() {
+    let root = tempfile::tempdir().unwrap();
+    let model = golden_models()
+        .into_iter()
+        .find(|path| path.ends_with("modernbert"))
+        .unwrap();
+    for block_size in [64, 4096] {
+        let recipe = Recipe::new(Method::Nf4).with_block_size(block_size);
+        let out = root.path().join(format!("{block_size}"));
+        quantize_model(&model, &recipe, &out, false, &mut |_, _, _| {}).unwrap();
+        let quantized = Checkpoint::open(&out).unwrap();
+
+        let source = Checkpoint::open(&model).unwrap();
+        let catalogue = EncoderSpec::from_checkpoint(&source).unwrap().catalogue();
+        let float = root.path().join(format!("{block_size} float"));
+        let mut writer = CheckpointWriter::create(&float, false).unwrap();
+        writer.write_json("config.json", source.config()).unwrap();
+        let plans = source
+            .tensors()
+            .map(|info| TensorPlan::new(&info.name, info.dtype, info.shape.clone()));
+        writer.plan_tensors(plans.collect()).unwrap();
+        for info in source.tensors() {
+            let module = info.name.strip_suffix(".weight");
+            let linear = catalogue
+                .linear_modules()
+                .find(|linear| Some(linear.name.as_str()) == module);
+            let values = match linear {
+                None => source.require(&info.name).unwrap().to_f32().unwrap(),
+                Some(linear) => {
+                    let stored = linear.stored_weight(&quantized).unwrap();
+                    stored.dequantize(linear.shape).unwrap()
+                }
+            };
+            let bytes: Vec<u8> = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
+            writer.write_tensor(&info.name, &bytes).unwrap();
+        }
+        writer.finish().unwrap();
+
+        let ids: Vec<u32> = (0..30).collect();
+        let states = |checkpoint: &Checkpoint| {
+            let (network, _) = Network::load(checkpoint).unwrap();
+            let batch = RaggedBatch::from_sequences(&[&ids]);
+            network.hidden_states(&batch, 1).unwrap()
+        };
+        let float = Checkpoint::open(&float).unwrap();
+        assert_eq!(states(&quantized), states(&float), "blocks of {block_size}");
     }
 }

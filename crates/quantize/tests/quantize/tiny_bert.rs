@@ -72,6 +72,20 @@ impl TinyBert {
         model
     }
 
+    /// No BERT: random f32 tensors of these names and shapes.
+    pub(crate) fn of_tensors(config: Value, tensors: &[(&str, &[usize])]) -> Self {
+        let mut model = Self {
+            dtype: DType::F32,
+            config,
+            tensors: Vec::new(),
+        };
+        for (name, shape) in tensors {
+            let values = random(name.len() as u64, shape.iter().product(), 0.1);
+            model.float(name, shape, &values);
+        }
+        model
+    }
+
     /// The usual one: f32, `bert.`.
     pub(crate) fn f32() -> Self {
         Self::new(DType::F32, "bert.")

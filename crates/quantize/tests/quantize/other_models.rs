@@ -1,0 +1,140 @@
+//! Checkpoints of models that fewbit does not run.
+
+use fewbit_model::{Catalogue, Role};
+use fewbit_quantize::{KeepReason, Method, QuantizeError, QuantizePlan, Recipe, method_sizes};
+use serde_json::{Value, json};
+
+use crate::tiny_bert::{Source, TinyBert};
+
+fn llama(config: Value) -> Source {
+    let tensors: &[(&str, &[usize])] = &[
+        ("model.embed_tokens.weight", &[40, 32]),
+        ("model.layers.0.input_layernorm.weight", &[32]),
+        ("model.layers.0.self_attn.q_proj.weight", &[32, 32]),
+        ("model.layers.0.self_attn.k_proj.weight", &[16, 32]),
+        ("model.layers.0.mlp.gate_proj.weight", &[64, 32]),
+        ("model.layers.0.mlp.down_proj.weight", &[32, 64]),
+        ("model.layers.0.mlp.experts.gate_up_proj", &[2, 64, 32]),
+        ("model.norm.weight", &[32]),
+        ("lm_head.weight", &[40, 32]),
+    ];
+    TinyBert::of_tensors(config, tensors).write()
+}
+
+const LINEAR: [&str; 4] = [
+    "model.layers.0.self_attn.q_proj",
+    "model.layers.0.self_attn.k_proj",
+    "model.layers.0.mlp.gate_proj",
+    "model.layers.0.mlp.down_proj",
+];
+
+#[test]
+fn weights_are_quantized_by_their_names() {
+    for config in [
+        json!({"model_type": "llama", "hidden_size": 32}),
+        json!({}),
+        // Known, but defined by code of its own.
+        json!({"model_type": "bert", "auto_map": {"AutoModel": "modeling.Model"}}),
+    ] {
+        let source = llama(config);
+        for method in [Method::WeightOnly, Method::Nf4, Method::Fp4] {
+            let plan = QuantizePlan::new(&source.open(), &Recipe::new(method)).unwrap();
+            let quantized = plan.rows().iter().filter(|row| row.is_quantized());
+            let quantized: Vec<&str> = quantized.filter_map(|row| row.module.as_deref()).collect();
+            assert_eq!(quantized, LINEAR);
+            let kept: Vec<_> = (plan.kept().iter())
+                .map(|kept| (kept.module.as_str(), &kept.reason))
+                .collect();
+            assert_eq!(
+                kept,
+                [
+                    ("model.embed_tokens", &KeepReason::Table),
+                    ("lm_head", &KeepReason::TaskHead)
+                ]
+            );
+            assert!(plan.notes()[0].contains("fewbit does not run this model"));
+            let out = source.out(method.name());
+            source
+                .quantize_into(&Recipe::new(method), &out, false)
+                .unwrap();
+            let written = fewbit_checkpoint::Checkpoint::open(&out).unwrap();
+            let config = written.config()["quantization_config"].to_string();
+            assert!(config.contains("lm_head"), "{config}");
+            for module in Catalogue::of_checkpoint(&source.open())
+                .unwrap()
+                .linear_modules()
+            {
+                assert_eq!(module.role, Role::OtherLinear);
+                let stored = written.stored_weight(&module.name, module.shape).unwrap();
+                let found = stored.dequantize(module.shape).unwrap();
+                let source = source.open();
+                let weight = source.require(&format!("{}.weight", module.name)).unwrap();
+                let weight = weight.to_f32().unwrap();
+                let cosine = fewbit_numerics::error_statistics::cosine(&weight, &found);
+                // The bounds of `architectures::least_cosine`.
+                let least = if method == Method::WeightOnly {
+                    0.9999
+                } else {
+                    0.98
+                };
+                assert!(cosine > least, "{method} {}: {cosine}", module.name);
+            }
+            std::fs::remove_dir_all(out).unwrap();
+        }
+        for method in [Method::Fp16, Method::Bf16] {
+            let (_, written) = source.converted_into(&Recipe::new(method), method.name());
+            let dtype = Recipe::new(method).method.float_dtype().unwrap();
+            assert!(written.tensors().all(|info| info.dtype == dtype));
+        }
+        let sizes = method_sizes(&source.open()).unwrap();
+        assert!(
+            sizes
+                .iter()
+                .all(|size| { !matches!(size.recipe.method, Method::Dynamic | Method::Static) })
+        );
+        assert!(sizes.len() >= 5);
+    }
+}
+
+#[test]
+fn what_needs_the_code_of_the_model_is_refused() {
+    let source = llama(json!({"model_type": "llama"}));
+    let gptq = Recipe::new(Method::WeightOnly).with_gptq(true);
+    for recipe in [Recipe::new(Method::Dynamic), gptq] {
+        let error = QuantizePlan::new(&source.open(), &recipe).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("`model_type`: expected one of bert,")
+                && text.contains("found \"llama\"")
+                && text.contains("weight-only, nf4, fp4"),
+            "{text}"
+        );
+    }
+    let embeddings = Recipe::new(Method::WeightOnly).with_quantize_embeddings(true);
+    let error = QuantizePlan::new(&source.open(), &embeddings).unwrap_err();
+    assert!(
+        error.to_string().contains("`quantize_embeddings`"),
+        "{error}"
+    );
+}
+
+/// GPT-2's layers keep (in, out).
+#[test]
+fn transposed_weights_stay_float() {
+    let source = TinyBert::of_tensors(
+        json!({"model_type": "gpt2"}),
+        &[
+            ("transformer.wte.weight", &[40, 32]),
+            ("transformer.h.0.attn.c_attn.weight", &[32, 96]),
+            ("transformer.h.0.mlp.c_fc.weight", &[32, 64]),
+        ],
+    )
+    .write();
+    let error = QuantizePlan::new(&source.open(), &Recipe::new(Method::Nf4)).unwrap_err();
+    assert!(
+        matches!(error, QuantizeError::NoLinearLayer { kept: 3, .. }),
+        "{error}"
+    );
+    let (report, _) = source.converted(&Recipe::new(Method::Fp16));
+    assert_eq!(report.output_bytes * 2, report.source_bytes);
+}
