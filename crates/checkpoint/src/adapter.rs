@@ -7,10 +7,13 @@ mod config;
 mod low_rank;
 mod names;
 
-use crate::safetensors_file::SafetensorsFile;
 use crate::shards::{Shards, read_json};
 use crate::tensor::TensorData;
-use crate::{CheckpointError, CheckpointErrorKind, MappedTensor, TensorInfo, TensorView, hub};
+use crate::weights_file::WeightsFile;
+use crate::{
+    CheckpointError, CheckpointErrorKind, MappedTensor, TensorInfo, TensorView, hub,
+    safetensors_file,
+};
 use config::AdapterConfig;
 pub(crate) use low_rank::LowRankUpdate;
 use low_rank::Stored;
@@ -225,10 +228,10 @@ pub(crate) fn read(
     Ok(Some((adapter, tensors)))
 }
 
-fn open_weights(directory: &Path) -> Result<SafetensorsFile, CheckpointError> {
+fn open_weights(directory: &Path) -> Result<WeightsFile, CheckpointError> {
     let file = directory.join(ADAPTER_WEIGHTS_FILE);
     if file.exists() {
-        return SafetensorsFile::open(&file);
+        return safetensors_file::open(&file);
     }
     let pickle = directory.join("adapter_model.bin").exists();
     let found = if pickle {

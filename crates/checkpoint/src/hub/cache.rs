@@ -4,7 +4,7 @@ use super::id::HubId;
 use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
 use crate::checkpoint::CONFIG_FILE;
 use crate::location::{MODULES_FILE, transformer_directory};
-use crate::shards::{INDEX_FILE, SINGLE_FILE, read_json};
+use crate::shards::{WEIGHT_NAMES, read_json};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use std::path::{Path, PathBuf};
 
@@ -37,11 +37,11 @@ fn is_complete(directory: &Path) -> bool {
     if !has(CONFIG_FILE) {
         return has(ADAPTER_CONFIG_FILE);
     }
-    if has(SINGLE_FILE) {
-        return true;
-    }
-    read_json(&directory.join(INDEX_FILE)).is_ok_and(|index| {
-        let shards = shards(&index);
-        !shards.is_empty() && shards.iter().all(|shard| is_inside(shard) && has(shard))
+    WEIGHT_NAMES.iter().any(|(single, index)| {
+        has(single)
+            || read_json(&directory.join(index)).is_ok_and(|index| {
+                let shards = shards(&index);
+                !shards.is_empty() && shards.iter().all(|shard| is_inside(shard) && has(shard))
+            })
     })
 }
