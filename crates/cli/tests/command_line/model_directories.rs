@@ -182,3 +182,73 @@ fn a_head_that_shares_the_embeddings_keeps_them_float() {
             .all(|method| method["recipe"]["quantize_embeddings"] != true)
     );
 }
+
+/// The golden model of every test, as `torch.save` writes it.
+fn pickle_weights(workspace: &Workspace) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../checkpoint/tests/golden/pytorch/bert/pytorch_model.bin");
+    std::fs::remove_file(workspace.path("model/model.safetensors")).unwrap();
+    workspace.write("model/pytorch_model.bin", std::fs::read(file).unwrap());
+}
+
+#[test]
+fn a_pytorch_checkpoint_gives_what_its_safetensors_twin_gives() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a cat\nthe long walk by the sea\n");
+    let results = |out: &str| {
+        let embeddings = workspace
+            .succeed(&["embed", "model", "-i", "texts.txt"])
+            .stdout;
+        workspace.succeed(&["quantize", "model", "-o", out, "--method", "dynamic"]);
+        let inspection = workspace.succeed(&["inspect", "model", "--json"]).json();
+        (
+            embeddings,
+            workspace.entries(out),
+            workspace.read(&format!("{out}/model.safetensors")),
+            ["parameters", "parameter_bytes", "buffer_bytes"]
+                .map(|field| inspection["size"][field].as_u64().unwrap()),
+        )
+    };
+    let twin = results("from-safetensors");
+    pickle_weights(&workspace);
+    let found = results("from-pickle");
+    assert!(twin == found, "the twin differs");
+    assert!(
+        found.1.iter().all(|name| !name.ends_with(".bin")),
+        "{:?}",
+        found.1
+    );
+
+    let comparison = workspace
+        .succeed(&[
+            "compare",
+            "model",
+            "--texts",
+            "texts.txt",
+            "--methods",
+            "fp16",
+            "--threads",
+            "1",
+            "--json",
+        ])
+        .json();
+    let file = workspace.read("model/pytorch_model.bin");
+    assert_eq!(comparison["rows"][0]["disk_bytes"], file.len());
+}
+
+#[test]
+fn a_pickle_that_runs_programs_is_refused_by_what_it_names() {
+    let workspace = Workspace::new();
+    pickle_weights(&workspace);
+    // The older form, whose state dict calls os.system("touch owned").
+    workspace.write(
+        "model/pytorch_model.bin",
+        b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\0\0\0little_endian\x88s.\
+          \x80\x02cos\nsystem\nX\x0b\0\0\0touch owned\x85R.",
+    );
+    insta::assert_snapshot!(workspace.fail(&["inspect", "model"]), @"
+    error: model/pytorch_model.bin: state dict: byte 2 of the pickle: the pickle refers to `os.system`: expected only what a state dict of tensors needs
+      hint: fewbit executes nothing that a file says; if you trust the file, load it with torch.load(FILE, weights_only=True) and save its tensors with safetensors.torch.save_file as model.safetensors
+    ");
+    assert!(!workspace.path("owned").exists() && !workspace.path("model/owned").exists());
+}
