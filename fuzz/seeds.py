@@ -73,7 +73,7 @@ def safetensors_header():
 def pytorch_bin():
     target = "pytorch_bin"
     goldens = CHECKPOINT_GOLDEN / "pytorch"
-    for name in ["archive", "stream", "new-types", "values-beside", "nested"]:
+    for name in ["archive", "stream", "stream-parts", "new-types", "values-beside", "nested"]:
         seed(target, name, (goldens / name / "pytorch_model.bin").read_bytes())
     seed(target, "shard", (goldens / "sharded" / "pytorch_model-00002-of-00002.bin").read_bytes())
     # A state dict that calls os.system, in the older form.

@@ -47,8 +47,8 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens `directory`: reads config.json, maps `model.safetensors` or the shards of `model.safetensors.index.json` (where there is
-    /// neither, `pytorch_model.bin` or the shards of its index, of which nothing is executed), and validates every header. Where a sentence-transformers modules.json gives the encoder a folder of its own (`0_Transformer`),
-    /// that is where they are. A PEFT adapter beside them is merged, see [`adapter`]; the base of one that lies there alone is a
+    /// neither, `pytorch_model.bin` or the shards of its index, of which nothing is executed), and validates every header. Where a
+    /// sentence-transformers modules.json gives the encoder a folder of its own (`0_Transformer`), that is where they are. A PEFT adapter beside them is merged, see [`adapter`]; the base of one that lies there alone is a
     /// directory or a model in the Hub cache.
     ///
     /// Errors if a file is missing or damaged, if the quantization is of a kind that fewbit does not read, or the adapter of a
@@ -265,7 +265,9 @@ fn check_directory(directory: &Path) -> Result<(), CheckpointError> {
             "expected a checkpoint directory, found a file",
         )
         .in_file(directory)
-        .hint("name the directory that holds config.json and model.safetensors")),
+        .hint(
+            "name the directory that holds config.json and model.safetensors or pytorch_model.bin",
+        )),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(CheckpointError::new(
             CheckpointErrorKind::NotFound,
             "no such directory",
@@ -288,9 +290,7 @@ fn read_config(directory: &Path) -> Result<Value, CheckpointError> {
             format!("not a checkpoint: expected {CONFIG_FILE}, found none"),
         )
         .in_file(directory)
-        .hint(
-            "a checkpoint directory holds config.json, model.safetensors and the tokenizer files",
-        ));
+        .hint("a checkpoint directory holds config.json, model.safetensors or pytorch_model.bin, and the tokenizer files"));
     }
     let config = read_json(&path)?;
     if config.is_object() {

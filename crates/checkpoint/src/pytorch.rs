@@ -81,6 +81,11 @@ fn read_archive(path: &Path, map: &Arc<MappedFile>) -> Result<WeightsFile, Check
     let (objects, root, _) = pickle::read(&file[program]).map_err(in_pickle)?;
     state_dict::read(path, map, &objects, root, |storage| {
         let key = storage.key;
+        if storage.part.is_some() {
+            return Err(malformed(format!(
+                "storage `{key}`: expected a whole one, as zip archives have them, found a part"
+            )));
+        }
         let range = entry(&format!("data/{key}")).ok_or_else(|| {
             malformed(format!(
                 "storage `{key}`: expected the entry {folder}/data/{key}, found none"

@@ -29,7 +29,7 @@ pub(crate) struct Shards {
 }
 
 /// Opens a file of weights: what it is, its name says.
-fn open_file(path: &Path) -> Result<WeightsFile, CheckpointError> {
+pub(crate) fn open_file(path: &Path) -> Result<WeightsFile, CheckpointError> {
     if path.extension().is_some_and(|extension| extension == "bin") {
         pytorch::open(path)
     } else {

@@ -1,5 +1,5 @@
 //! Which files of a repository an encoder needs.
-use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
+use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHT_NAMES};
 use crate::checkpoint::CONFIG_FILE;
 use crate::location::MODULES_FILE;
 use crate::shards::{PYTORCH_SINGLE_FILE, SINGLE_FILE, WEIGHT_NAMES};
@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Files beside the weights, or at the top of the repository, that are downloaded where they exist.
-const OPTIONAL: [&str; 21] = [
+const OPTIONAL: [&str; 20] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -30,7 +30,6 @@ const OPTIONAL: [&str; 21] = [
     "config_sentence_transformers.json",
     // An adapter is a part of the model.
     ADAPTER_CONFIG_FILE,
-    ADAPTER_WEIGHTS_FILE,
 ];
 
 /// The file of the weights or the index of their shards, among `available` those that are read.
@@ -44,7 +43,10 @@ pub(super) fn weights(available: &BTreeSet<String>) -> Option<&'static str> {
 /// Files to download besides the shards, which the index names: those of `available` that are config.json, tokenizer, adapter and
 /// sentence-transformers files, and the weights or their index.
 pub(super) fn first_files(available: &BTreeSet<String>) -> Vec<&str> {
-    [Some(CONFIG_FILE), weights(available)]
+    let adapter_weights = ADAPTER_WEIGHT_NAMES
+        .into_iter()
+        .find(|name| available.contains(*name));
+    [Some(CONFIG_FILE), weights(available), adapter_weights]
         .into_iter()
         .flatten()
         .chain(OPTIONAL)
@@ -145,6 +147,18 @@ mod tests {
             "training_args.bin",
         ]);
         assert_eq!(first_files(&pickled), ["config.json", "pytorch_model.bin"]);
+        let adapter = |weights: &[&str]| {
+            let names = [&["adapter_config.json", "README.md"], weights].concat();
+            first_files(&available(&names)).join(" ")
+        };
+        assert_eq!(
+            adapter(&["adapter_model.bin"]),
+            "adapter_model.bin adapter_config.json"
+        );
+        assert_eq!(
+            adapter(&["adapter_model.bin", "adapter_model.safetensors"]),
+            "adapter_model.safetensors adapter_config.json"
+        );
     }
 
     #[test]

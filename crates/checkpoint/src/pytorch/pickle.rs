@@ -378,12 +378,10 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The metadata of a tensor say that its values are to be negated or conjugated.
+    /// The metadata of a tensor say that its values are to be negated or conjugated. There are none where neither is so.
     fn expect_no_metadata(&self, metadata: Option<&Value<'a>>) -> Result<(), CheckpointError> {
         let nothing = match metadata.and_then(|&metadata| self.objects.object(metadata)) {
-            Some(Object::Dict(entries)) => entries
-                .iter()
-                .all(|(_, value)| *value == Value::Bool(false)),
+            Some(Object::Dict(entries)) => entries.is_empty(),
             _ => matches!(metadata, None | Some(Value::None)),
         };
         if nothing {

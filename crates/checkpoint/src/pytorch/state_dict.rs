@@ -108,15 +108,19 @@ impl Layout {
         };
         let refuse = || {
             malformed(format!(
-                "sizes {shape:?} with strides {strides:?}: expected as many strides as sizes, at most {MAX_DIMENSIONS}, none negative, and a number of bytes that does not overflow"
+                "sizes {shape:?} with strides {strides:?}: expected none negative, and a number of bytes that does not overflow"
             ))
         };
+        if shape.len() != strides.len() || shape.len() > MAX_DIMENSIONS {
+            return Err(malformed(format!(
+                "expected as many strides as sizes, at most {MAX_DIMENSIONS}, found {} sizes and {} strides",
+                shape.len(),
+                strides.len()
+            )));
+        }
         let (Some(sizes), Some(steps)) = (unsigned(shape), unsigned(strides)) else {
             return Err(refuse());
         };
-        if sizes.len() != steps.len() || sizes.len() > MAX_DIMENSIONS {
-            return Err(refuse());
-        }
         // Of one element the stride says nothing.
         let steps: Vec<usize> = sizes
             .iter()

@@ -135,13 +135,13 @@ fn not_a_checkpoint_directory() {
     let error = Checkpoint::open(directory.path().join("config.json")).unwrap_err();
     assert_snapshot!(directory.text(&error), @r"
     DIR/config.json: expected a checkpoint directory, found a file
-      hint: name the directory that holds config.json and model.safetensors
+      hint: name the directory that holds config.json and model.safetensors or pytorch_model.bin
     ");
 
     fs::remove_file(directory.path().join("config.json")).unwrap();
     assert_snapshot!(error_of(&directory, CheckpointErrorKind::NotFound), @r"
     DIR: not a checkpoint: expected config.json, found none
-      hint: a checkpoint directory holds config.json, model.safetensors and the tokenizer files
+      hint: a checkpoint directory holds config.json, model.safetensors or pytorch_model.bin, and the tokenizer files
     ");
     directory.write("config.json", "{\"a\": 1");
     assert_snapshot!(

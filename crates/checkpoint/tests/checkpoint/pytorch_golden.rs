@@ -38,7 +38,14 @@ fn assert_same(directory: &Path, expected: &Path) {
 
 #[test]
 fn every_form_that_torch_writes() {
-    for name in ["archive", "stream", "new-types", "values-beside", "sharded"] {
+    for name in [
+        "archive",
+        "stream",
+        "stream-parts",
+        "new-types",
+        "values-beside",
+        "sharded",
+    ] {
         let directory = golden("pytorch").join(name);
         assert_same(&directory, &directory.join("expected.safetensors"));
     }

@@ -59,8 +59,20 @@ fn sizes_that_do_not_fit_their_storage() {
         (4, 3, vec![4], vec![-1], "none negative"),
         (4, 0, vec![huge, huge], vec![1, 1], "does not overflow"),
         (4, 0, vec![2, 2], vec![huge, huge], "does not overflow"),
-        (4, 0, vec![4], vec![1, 1], "as many strides as sizes"),
-        (4, 0, vec![1; 65], vec![1; 65], "at most 64"),
+        (
+            4,
+            0,
+            vec![4],
+            vec![1, 1],
+            "expected as many strides as sizes, at most 64, found 1 sizes and 2 strides",
+        ),
+        (
+            4,
+            0,
+            vec![1; 65],
+            vec![1; 65],
+            "at most 64, found 65 sizes and 65 strides",
+        ),
         // The elements of one float, expanded to more than the file has.
         (
             4,
@@ -149,6 +161,16 @@ fn archives_that_are_not_as_torch_writes_them() {
     assert_snapshot!(
         refusal(&larger, kind),
         @"zip entry `archive/data/0`: expected as many bytes as are stored, 4, found 4294967295"
+    );
+    // Small in the file and huge by both of its sizes.
+    larger[second + 20..second + 24].copy_from_slice(&(u32::MAX - 1).to_le_bytes());
+    larger[second + 24..second + 28].copy_from_slice(&(u32::MAX - 1).to_le_bytes());
+    let text = refusal(&larger, kind);
+    assert!(
+        text.starts_with(
+            "zip entry `archive/data/0`: expected 4294967294 bytes of data within the file of "
+        ),
+        "{text}"
     );
     assert_snapshot!(
         refusal(&archive(&entries[..1]), kind),
@@ -255,4 +277,43 @@ fn streams_that_are_not_as_torch_writes_them() {
     big_endian[flag] = 0x89;
     let text = refusal(&big_endian, CheckpointErrorKind::UnsupportedPickle);
     assert!(text.contains("expected little-endian numbers"), "{text}");
+}
+
+/// Only the older form has parts of storages; an archive whose part is passed over would give the elements of another one.
+#[test]
+fn parts_of_storages_in_archives() {
+    let program = Program::new()
+        .op(b"}")
+        .string("w")
+        .global("torch._utils", "_rebuild_tensor_v2")
+        .op(b"((")
+        .string("storage")
+        .global("torch", "FloatStorage")
+        .string("0")
+        .string("cpu")
+        .op(b"K\x04(")
+        .string("1")
+        .op(b"K\x02K\x02ttQ")
+        .op(b"K\0K\x02\x85K\x01\x85\x89NtRs")
+        .end();
+    let kind = CheckpointErrorKind::Malformed;
+    assert_snapshot!(
+        refusal(&archive(&[("data.pkl", &program), ("data/0", &[0; 16])]), kind),
+        @"tensor `w`: storage `0`: expected a whole one, as zip archives have them, found a part"
+    );
+    // Where there are parts, they lie within their storage.
+    let outside = stream(&program, &[("0", 4, &[0; 16])]);
+    let directory = CheckpointDirectory::new(&json!({}), &[]);
+    directory.write("pytorch_model.bin", &outside);
+    Checkpoint::open(directory.path()).unwrap();
+    let mut outside = program;
+    let part = outside
+        .windows(4)
+        .position(|window| window == b"K\x02K\x02")
+        .unwrap();
+    outside[part + 1] = 3;
+    assert_snapshot!(
+        refusal(&stream(&outside, &[("0", 4, &[0; 16])]), kind),
+        @"tensor `w`: storage `0`: expected a part within its 16 bytes, found 2 elements from 3 on"
+    );
 }

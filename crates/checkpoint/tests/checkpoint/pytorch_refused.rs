@@ -98,6 +98,17 @@ fn allowed_functions_take_only_their_arguments() {
             Program::new().global("torch", "Size").op(b"}b"),
             "expected attributes of a dict",
         ),
+        // The metadata of a conjugated tensor.
+        (
+            Program::new()
+                .op(b"}")
+                .string("w")
+                .global("torch._utils", "_rebuild_tensor_v2")
+                .op(b"(NK\0))\x89N}")
+                .string("conj")
+                .op(b"\x88stRs"),
+            "found one that is to be negated or conjugated",
+        ),
         (
             Program::new().op(b"(").string("module").op(b"K\x01tQ"),
             "found a reference to something else",
@@ -231,6 +242,33 @@ fn deep_and_circular_values() {
         CheckpointErrorKind::UnsupportedPickle,
     );
     assert!(text.contains("`w` is a dict"), "{text}");
+    // Each tuple has the one before twice: 2 to the power of 200000 values, if they were copied.
+    let doubled = Program::new()
+        .op(b")")
+        .op(&b"q\x01h\x01\x86".repeat(200_000));
+    let text = refusal(
+        &archive(&[("data.pkl", &doubled.end())]),
+        CheckpointErrorKind::UnsupportedPickle,
+    );
+    assert!(text.contains("found a tuple"), "{text}");
+    // The sizes of a tensor, which are copied: the same tuple for many tensors.
+    let tensor = b"h\x02(h\x03K\0h\x01h\x01\x89NtR";
+    let sizes = Program::new()
+        .ints(&[1; 1000])
+        .op(b"q\x01")
+        .global("torch._utils", "_rebuild_tensor_v2")
+        .op(b"q\x02(")
+        .string("storage")
+        .global("torch", "FloatStorage")
+        .string("0")
+        .string("cpu")
+        .op(b"K\x04tQq\x03(")
+        .op(&tensor.repeat(1100));
+    let text = broken_pickle(&sizes.end());
+    assert!(
+        text.contains("expected a pickle of at most 2000000 values, found more"),
+        "{text}"
+    );
     // A huge number of the memo is no huge memo.
     let memo = Program::new().op(b"}r\xff\xff\xff\xff0");
     refusal(

@@ -252,3 +252,33 @@ fn a_pickle_that_runs_programs_is_refused_by_what_it_names() {
     ");
     assert!(!workspace.path("owned").exists() && !workspace.path("model/owned").exists());
 }
+
+/// transformers would run such a file with random weights, and says so: what is right here would be wrong there.
+#[test]
+fn names_of_a_wrapped_model_are_read_with_a_warning() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a cat\n");
+    let embed = || workspace.succeed(&["--quiet", "embed", "model", "-i", "texts.txt"]);
+    let plain = embed();
+    assert_eq!(plain.stderr, "");
+    let file = workspace.read("model/model.safetensors");
+    let (length, rest) = file.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: serde_json::Map<String, Value> = serde_json::from_slice(header).unwrap();
+    let wrapped = header
+        .into_iter()
+        .map(|(name, tensor)| match name.as_str() {
+            "__metadata__" => (name, tensor),
+            _ => (format!("module.{name}"), tensor),
+        });
+    let header = serde_json::to_vec(&Value::Object(wrapped.collect())).unwrap();
+    let length = (header.len() as u64).to_le_bytes();
+    workspace.write(
+        "model/model.safetensors",
+        [&length[..], &header, data].concat(),
+    );
+    let found = embed();
+    assert_eq!(found.stdout, plain.stdout);
+    let warning = "model: names of tensors begin with `module.`, where transformers expects `bert.` or nothing";
+    assert!(found.stderr.contains(warning), "{}", found.stderr);
+}

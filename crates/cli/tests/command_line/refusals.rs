@@ -135,7 +135,7 @@ fn config_missing() {
     std::fs::remove_file(workspace.path("model/config.json")).unwrap();
     insta::assert_snapshot!(workspace.fail(&["inspect", "model"]), @"
     error: model: not a checkpoint: expected config.json, found none
-      hint: a checkpoint directory holds config.json, model.safetensors and the tokenizer files
+      hint: a checkpoint directory holds config.json, model.safetensors or pytorch_model.bin, and the tokenizer files
     ");
 }
 

@@ -1,14 +1,16 @@
 """Writes the golden PyTorch checkpoints beside this script with the real torch.save.
 
 Each directory holds config.json, the checkpoint, and expected.safetensors with the same tensors as torch.load gives them, made
-contiguous. `bert` is the model of crates/model/tests/golden/architectures/bert, saved again.
+contiguous. `bert` is the model of crates/model/tests/golden/architectures/bert, saved again, and `adapter` the adapter `lora` beside it.
 
 Versions: torch 2.15.0, safetensors 0.8.0.
 Run: OMP_NUM_THREADS=1 python generate.py
 """
 
 import json
+import pickle
 import shutil
+import struct
 from collections import OrderedDict
 from pathlib import Path
 
@@ -16,7 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).parent
-MODEL = HERE.parents[3] / "model" / "tests" / "golden" / "architectures" / "bert"
+MODELS = HERE.parents[3] / "model" / "tests" / "golden"
+MODEL = MODELS / "architectures" / "bert"
 
 
 def state_dict():
@@ -57,6 +60,8 @@ def state_dict():
     tensors["tied.transposed.again"] = tied.t()
     tensors["parameter"] = torch.nn.Parameter(random(3, 2))
     tensors["frozen"] = torch.nn.Parameter(random(2), requires_grad=False)
+    tensors["parameter_with_state"] = torch.nn.Parameter(random(2, 3))
+    tensors["parameter_with_state"].note = "an attribute of Python"
     # As a module gives it: with the attribute _metadata.
     for name, value in module.state_dict().items():
         tensors[f"module.{name}"] = value
@@ -100,6 +105,47 @@ def sharded():
     expected(path, *names)
 
 
+class StoragePart:
+    def __init__(self, part):
+        self.part = part
+
+
+class Rebuilt:
+    def __init__(self, part, offset, shape, strides):
+        self.arguments = (StoragePart(part), offset, shape, strides, False, OrderedDict())
+
+    def __reduce__(self):
+        return torch._utils._rebuild_tensor_v2, self.arguments
+
+
+class PartPickler(pickle.Pickler):
+    def persistent_id(self, value):
+        if isinstance(value, StoragePart):
+            return "storage", torch.FloatStorage, "7", "cpu", 40, value.part
+        return None
+
+
+def stream_parts():
+    """Tensors of parts of a storage, which torch.save once wrote and torch.load still reads."""
+    path = directory("stream-parts")
+    part = ("8", 4, 24)
+    tensors = {
+        "whole": Rebuilt(None, 0, (5, 8), (8, 1)),
+        "part": Rebuilt(part, 0, (24,), (1,)),
+        "rows": Rebuilt(part, 8, (2, 4), (4, 1)),
+        "transposed": Rebuilt(part, 1, (4, 2), (1, 4)),
+        "last": Rebuilt(("9", 39, 1), 0, (1,), (1,)),
+    }
+    with open(path / "pytorch_model.bin", "wb") as file:
+        pickle.dump(torch.serialization.MAGIC_NUMBER, file, protocol=2)
+        pickle.dump(torch.serialization.PROTOCOL_VERSION, file, protocol=2)
+        pickle.dump({"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}, file, protocol=2)
+        PartPickler(file, protocol=2).dump(tensors)
+        pickle.dump(["7"], file, protocol=2)
+        file.write(struct.pack("<q", 40) + torch.arange(40.0).numpy().tobytes())
+    expected(path, "pytorch_model.bin")
+
+
 def main():
     save("archive", state_dict())
     save("stream", state_dict(), _use_new_zipfile_serialization=False)
@@ -115,6 +161,8 @@ def main():
     save("values-beside", OrderedDict(step=5, weight=torch.arange(3.0), none=None, version="x", rate=0.5, optimizer={"state": [1]}))
     torch.save({"state_dict": {"weight": torch.arange(3.0)}, "epoch": 3}, directory("nested") / "pytorch_model.bin")
     sharded()
+    stream_parts()
+    torch.save(load_file(MODELS / "adapters" / "lora" / "adapter_model.safetensors"), directory("adapter") / "adapter_model.bin")
     path = directory("bert")
     shutil.copy(MODEL / "config.json", path)
     torch.save(OrderedDict(load_file(MODEL / "model.safetensors")), path / "pytorch_model.bin")
