@@ -70,6 +70,18 @@ def safetensors_header():
     seed(target, "padded", struct.pack("<Q", len(padded)) + padded + golden[8 + length :][:end])
 
 
+def pytorch_bin():
+    target = "pytorch_bin"
+    goldens = CHECKPOINT_GOLDEN / "pytorch"
+    for name in ["archive", "stream", "stream-parts", "new-types", "values-beside", "nested"]:
+        seed(target, name, (goldens / name / "pytorch_model.bin").read_bytes())
+    seed(target, "shard", (goldens / "sharded" / "pytorch_model-00002-of-00002.bin").read_bytes())
+    # A state dict that calls os.system, in the older form.
+    magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03."
+    system = b"\x80\x02}X\x0d\0\0\0little_endian\x88s."
+    seed(target, "os-system", magic + system + b"\x80\x02cos\nsystem\nX\x0b\0\0\0touch owned\x85R.")
+
+
 def quantization_config():
     target = "quantization_config"
     goldens = [*CHECKPOINT_GOLDEN.glob("*/config.json"), *MODEL_GOLDEN.glob("written_by_others/*/config.json")]
@@ -312,6 +324,7 @@ def data_rows():
 
 def main():
     safetensors_header()
+    pytorch_bin()
     quantization_config()
     quant_state()
     tokenizer_files()

@@ -1,4 +1,4 @@
-//! A PEFT adapter (`adapter_config.json`, `adapter_model.safetensors`) on top of a float checkpoint.
+//! A PEFT adapter (`adapter_config.json` and `adapter_model.safetensors` or `adapter_model.bin`) on top of a float checkpoint.
 //!
 //! transformers and sentence-transformers run a directory with an adapter as base and adapter together. Here the two are
 //! merged where tensors are read, so that whoever reads the checkpoint sees one model: a weight W with a LoRA update is read
@@ -7,9 +7,9 @@ mod config;
 mod low_rank;
 mod names;
 
-use crate::safetensors_file::SafetensorsFile;
-use crate::shards::{Shards, read_json};
+use crate::shards::{Shards, open_file, read_json};
 use crate::tensor::TensorData;
+use crate::weights_file::WeightsFile;
 use crate::{CheckpointError, CheckpointErrorKind, MappedTensor, TensorInfo, TensorView, hub};
 use config::AdapterConfig;
 pub(crate) use low_rank::LowRankUpdate;
@@ -20,8 +20,9 @@ use std::path::{Path, PathBuf};
 
 /// The file whose presence makes a directory one with an adapter.
 pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
-/// The adapter's tensors.
-pub(crate) const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// The names that the file of the adapter's tensors may have, the first that is there being the one that is read, as PEFT does it.
+pub(crate) const ADAPTER_WEIGHT_NAMES: [&str; 2] =
+    ["adapter_model.safetensors", "adapter_model.bin"];
 
 /// What to do with an adapter that is not merged here.
 pub(crate) const MERGE_WITH_PEFT: &str = "merge it with PEFT: model = AutoPeftModel.from_pretrained(DIRECTORY).merge_and_unload(); \
@@ -98,7 +99,7 @@ pub(crate) fn base_directory(
             format!("`base_model_name_or_path`: expected a directory or a model in the Hugging Face cache, found neither of `{name}`"),
         )
         .in_file(&file)
-        .hint(format!("the directory holds an adapter alone: download the base once with `fewbit inspect {name}`, or copy {ADAPTER_CONFIG_FILE} and {ADAPTER_WEIGHTS_FILE} into the directory of the base model"))
+        .hint(format!("the directory holds an adapter alone: download the base once with `fewbit inspect {name}`, or copy {ADAPTER_CONFIG_FILE} and the adapter's weights into the directory of the base model"))
         .caused_by(error)
     })?;
     if base.join(ADAPTER_CONFIG_FILE).exists() {
@@ -225,25 +226,21 @@ pub(crate) fn read(
     Ok(Some((adapter, tensors)))
 }
 
-fn open_weights(directory: &Path) -> Result<SafetensorsFile, CheckpointError> {
-    let file = directory.join(ADAPTER_WEIGHTS_FILE);
-    if file.exists() {
-        return SafetensorsFile::open(&file);
+fn open_weights(directory: &Path) -> Result<WeightsFile, CheckpointError> {
+    let file = ADAPTER_WEIGHT_NAMES
+        .map(|name| directory.join(name))
+        .into_iter()
+        .find(|file| file.exists());
+    if let Some(file) = file {
+        return open_file(&file);
     }
-    let pickle = directory.join("adapter_model.bin").exists();
-    let found = if pickle {
-        "only the pickle file adapter_model.bin, which fewbit does not read"
-    } else {
-        "none: without it the base model would run alone"
-    };
     Err(CheckpointError::new(
         CheckpointErrorKind::NotFound,
-        format!("{ADAPTER_CONFIG_FILE} without its weights: expected {ADAPTER_WEIGHTS_FILE}, found {found}"),
+        format!(
+            "{ADAPTER_CONFIG_FILE} without its weights: expected {}, found none: without them the base model would run alone",
+            ADAPTER_WEIGHT_NAMES.join(" or ")
+        ),
     )
     .in_file(directory)
-    .hint(if pickle {
-        MERGE_WITH_PEFT
-    } else {
-        "copy the weights beside it, or take adapter_config.json away if the base model alone is meant"
-    }))
+    .hint("copy the weights beside it, or take adapter_config.json away if the base model alone is meant"))
 }

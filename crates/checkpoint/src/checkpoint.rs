@@ -3,7 +3,7 @@ use crate::adapter::{self, Adapter, AdapterTensor};
 use crate::location::transformer_directory;
 use crate::memory_map::MappedTensor;
 use crate::quantization_config::QuantizationConfig;
-use crate::shards::{INDEX_FILE, SINGLE_FILE, Shards, read_json};
+use crate::shards::{INDEX_FILE, Shards, WEIGHT_NAMES, read_json};
 use crate::{
     CheckpointError, CheckpointErrorKind, StoredWeight, TensorInfo, TensorView, stored_weight,
 };
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Name of the file that describes the model.
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
-/// `config.json` and its safetensors files, mapped and validated, no tensor read yet.
+/// `config.json` and its files of weights, mapped and validated, no tensor read yet.
 ///
 /// The files are mapped into memory: they must not be changed in place while the checkpoint is open (replacing them by
 /// renaming is fine).
@@ -46,9 +46,9 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens `directory`: reads config.json, maps `model.safetensors` or the shards of `model.safetensors.index.json`, and
-    /// validates every header. Where a sentence-transformers modules.json gives the encoder a folder of its own (`0_Transformer`),
-    /// that is where they are. A PEFT adapter beside them is merged, see [`adapter`]; the base of one that lies there alone is a
+    /// Opens `directory`: reads config.json, maps `model.safetensors` or the shards of `model.safetensors.index.json` (where there is
+    /// neither, `pytorch_model.bin` or the shards of its index, of which nothing is executed), and validates every header. Where a
+    /// sentence-transformers modules.json gives the encoder a folder of its own (`0_Transformer`), that is where they are. A PEFT adapter beside them is merged, see [`adapter`]; the base of one that lies there alone is a
     /// directory or a model in the Hub cache.
     ///
     /// Errors if a file is missing or damaged, if the quantization is of a kind that fewbit does not read, or the adapter of a
@@ -210,12 +210,12 @@ impl Checkpoint {
 
     /// The file that a message about the whole of the weights should name.
     pub(crate) fn weights_file(&self) -> PathBuf {
-        let single = self.base_directory.join(SINGLE_FILE);
-        if single.exists() {
-            single
-        } else {
-            self.base_directory.join(INDEX_FILE)
-        }
+        WEIGHT_NAMES
+            .iter()
+            .flat_map(|&(single, index)| [single, index])
+            .map(|name| self.base_directory.join(name))
+            .find(|file| file.exists())
+            .unwrap_or_else(|| self.base_directory.join(INDEX_FILE))
     }
 
     /// The error for a tensor that is not there.
@@ -265,7 +265,9 @@ fn check_directory(directory: &Path) -> Result<(), CheckpointError> {
             "expected a checkpoint directory, found a file",
         )
         .in_file(directory)
-        .hint("name the directory that holds config.json and model.safetensors")),
+        .hint(
+            "name the directory that holds config.json and model.safetensors or pytorch_model.bin",
+        )),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(CheckpointError::new(
             CheckpointErrorKind::NotFound,
             "no such directory",
@@ -288,9 +290,7 @@ fn read_config(directory: &Path) -> Result<Value, CheckpointError> {
             format!("not a checkpoint: expected {CONFIG_FILE}, found none"),
         )
         .in_file(directory)
-        .hint(
-            "a checkpoint directory holds config.json, model.safetensors and the tokenizer files",
-        ));
+        .hint("a checkpoint directory holds config.json, model.safetensors or pytorch_model.bin, and the tokenizer files"));
     }
     let config = read_json(&path)?;
     if config.is_object() {

@@ -17,6 +17,7 @@ pub enum CheckpointErrorKind {
     NonFinite,
     UnsupportedQuantization,
     UnsupportedAdapter,
+    UnsupportedPickle,
     OutputExists,
     Hub,
 }
@@ -91,6 +92,13 @@ impl CheckpointError {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error, its message after the name of the part of the file that it is about.
+    #[must_use]
+    pub(crate) fn within(mut self, part: &str) -> Self {
+        self.0.message = format!("{part}: {}", self.0.message);
         self
     }
 

@@ -1,7 +1,7 @@
 //! Hugging Face Hub ids, through hf-hub: download into the cache that all Hugging Face tools share, or read from it.
 //!
-//! Only what an encoder needs is downloaded: config.json, the safetensors files, tokenizer files, and the folders that a
-//! sentence-transformers `modules.json` names.
+//! Only what an encoder needs is downloaded: config.json, the safetensors files (where there are none, those of PyTorch), tokenizer
+//! files, and the folders that a sentence-transformers `modules.json` names.
 mod cache;
 mod download;
 mod files;

@@ -1,7 +1,7 @@
 //! Bytes on disk: what a Hugging Face checkpoint directory holds, read and written.
 //!
-//! - [`Checkpoint`] opens a directory (`config.json`, `model.safetensors` or its shards), validates every header before it
-//!   touches data, and reads weights in the form in which they are stored ([`StoredWeight`]): float, the bitsandbytes
+//! - [`Checkpoint`] opens a directory (`config.json`, and `model.safetensors`, `pytorch_model.bin` or shards of either), validates
+//!   every header before it touches data, and reads weights in the form in which they are stored ([`StoredWeight`]): float, the bitsandbytes
 //!   layouts, the compressed-tensors layouts.
 //! - [`adapter`] merges a PEFT adapter that lies beside the weights, or whose base is found, into the tensors that are read.
 //! - [`CheckpointWriter`] writes a directory beside its destination, tensor by tensor, and renames it when it is whole; [`OutputFile`](output_file::OutputFile)
@@ -34,6 +34,7 @@ pub mod output_file;
 mod output_path;
 mod ownership;
 mod parameter_count;
+mod pytorch;
 pub mod quantization_config;
 mod safetensors_file;
 mod shards;
@@ -43,6 +44,7 @@ pub mod temporary_directory;
 pub mod tensor;
 mod tensor_file;
 pub mod unfinished;
+mod weights_file;
 pub mod writer;
 
 pub use adapter::{ADAPTER_CONFIG_FILE, Adapter};

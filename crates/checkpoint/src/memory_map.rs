@@ -69,22 +69,33 @@ impl MappedFile {
 }
 
 /// The bytes of one tensor in its mapped file, which stays mapped as long as this is kept: the file must not be changed in place, as
-/// for [`Checkpoint`](crate::Checkpoint).
+/// for [`Checkpoint`](crate::Checkpoint). (A tensor whose elements lie in another order in its file is a copy in memory.)
 #[derive(Debug, Clone)]
-pub struct MappedTensor {
-    file: Arc<MappedFile>,
-    /// Within the file.
-    range: Range<usize>,
+pub struct MappedTensor(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    /// A range within the file.
+    File(Arc<MappedFile>, Range<usize>),
+    Memory(Arc<[u8]>),
 }
 
 impl MappedTensor {
     pub(crate) fn new(file: Arc<MappedFile>, range: Range<usize>) -> Self {
-        Self { file, range }
+        Self(Source::File(file, range))
+    }
+
+    /// A tensor that no file has in this order.
+    pub(crate) fn in_memory(bytes: Vec<u8>) -> Self {
+        Self(Source::Memory(bytes.into()))
     }
 
     /// Little-endian, as stored; not aligned to anything.
     pub fn bytes(&self) -> &[u8] {
-        &self.file.bytes()[self.range.clone()]
+        match &self.0 {
+            Source::File(file, range) => &file.bytes()[range.clone()],
+            Source::Memory(bytes) => bytes,
+        }
     }
 
     /// Copies the bytes from `start` on to `out`. Unlike a look at [`MappedTensor::bytes`], this leaves no pages in the memory of
@@ -93,8 +104,13 @@ impl MappedTensor {
     /// # Panics
     /// If they are not within the tensor.
     pub fn read(&self, start: usize, out: &mut [u8]) {
-        assert!(start <= self.range.len() && out.len() <= self.range.len() - start);
-        self.file.read(self.range.start + start, out);
+        match &self.0 {
+            Source::File(file, range) => {
+                assert!(start <= range.len() && out.len() <= range.len() - start);
+                file.read(range.start + start, out);
+            }
+            Source::Memory(bytes) => out.copy_from_slice(&bytes[start..][..out.len()]),
+        }
     }
 
     /// Says that the bytes `part` of the tensor need not stay in memory. Reading them again is right, only slower.
@@ -102,8 +118,12 @@ impl MappedTensor {
     /// # Panics
     /// If `part` is not within the tensor.
     pub fn release(&self, part: Range<usize>) {
-        assert!(part.start <= part.end && part.end <= self.range.len());
-        let start = self.range.start;
-        self.file.release(start + part.start..start + part.end);
+        match &self.0 {
+            Source::File(file, range) => {
+                assert!(part.start <= part.end && part.end <= range.len());
+                file.release(range.start + part.start..range.start + part.end);
+            }
+            Source::Memory(bytes) => assert!(part.start <= part.end && part.end <= bytes.len()),
+        }
     }
 }

@@ -5,15 +5,15 @@
 //! messages that name the tensor, what was expected and what was found, and a refusal of duplicate names, which that
 //! crate resolves silently.
 use crate::memory_map::{MappedFile, MappedTensor};
-use crate::tensor::TensorData;
-use crate::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorView};
+use crate::weights_file::WeightsFile;
+use crate::{CheckpointError, CheckpointErrorKind, TensorInfo};
 use fewbit_numerics::dtype::DType;
 use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Longest header that readers accept.
@@ -21,69 +21,31 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Bytes of the header length field.
 const LENGTH_BYTES: usize = 8;
 
-/// A mapped and validated file.
-#[derive(Debug)]
-pub(crate) struct SafetensorsFile {
-    map: Arc<MappedFile>,
-    /// In the order of their data.
-    tensors: Vec<TensorInfo>,
-    /// Byte range in the file of each tensor.
-    ranges: Vec<Range<usize>>,
-}
-
-impl SafetensorsFile {
-    /// Maps and validates the file at `path`.
-    pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let map = MappedFile::open(path)
-            .map(Arc::new)
-            .map_err(|error| CheckpointError::io("cannot open", path, error))?;
-        let entries = parse_header(map.bytes()).map_err(|error| error.in_file(path))?;
-        let mut tensors = Vec::with_capacity(entries.len());
-        let mut ranges = Vec::with_capacity(entries.len());
-        for Entry {
+/// Maps and validates the file at `path`; its tensors are in the order of their data.
+pub(crate) fn open(path: &Path) -> Result<WeightsFile, CheckpointError> {
+    let map = MappedFile::open(path)
+        .map(Arc::new)
+        .map_err(|error| CheckpointError::io("cannot open", path, error))?;
+    let entries = parse_header(map.bytes()).map_err(|error| error.in_file(path))?;
+    let mut tensors = Vec::with_capacity(entries.len());
+    let mut data = Vec::with_capacity(entries.len());
+    for Entry {
+        name,
+        dtype,
+        shape,
+        range,
+    } in entries
+    {
+        tensors.push(TensorInfo {
             name,
             dtype,
             shape,
-            range,
-        } in entries
-        {
-            let byte_len = range.len();
-            tensors.push(TensorInfo {
-                name,
-                dtype,
-                shape,
-                file: PathBuf::from(path),
-                byte_len,
-            });
-            ranges.push(range);
-        }
-        Ok(SafetensorsFile {
-            map,
-            tensors,
-            ranges,
-        })
+            file: path.to_owned(),
+            byte_len: range.len(),
+        });
+        data.push(MappedTensor::new(Arc::clone(&map), range));
     }
-
-    /// The tensors, in the order of their data.
-    pub(crate) fn tensors(&self) -> &[TensorInfo] {
-        &self.tensors
-    }
-
-    /// The bytes of a tensor, for longer than this value lives.
-    pub(crate) fn mapped(&self, index: usize) -> MappedTensor {
-        MappedTensor::new(Arc::clone(&self.map), self.ranges[index].clone())
-    }
-
-    /// Lets the pages of tensor number `index` go.
-    pub(crate) fn release(&self, index: usize) {
-        self.map.release(self.ranges[index].clone());
-    }
-
-    /// Tensor number `index` of [`Self::tensors`].
-    pub(crate) fn view(&self, index: usize) -> TensorView<'_> {
-        let bytes = &self.map.bytes()[self.ranges[index].clone()];
-        TensorView::new(&self.tensors[index], TensorData::Stored(bytes))
-    }
+    Ok(WeightsFile::new(tensors, data))
 }
 
 /// A tensor of a header, its byte range counted from the start of the file.

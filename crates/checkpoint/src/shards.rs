@@ -1,6 +1,6 @@
-//! Which safetensors files a checkpoint directory consists of.
-use crate::safetensors_file::SafetensorsFile;
-use crate::{CheckpointError, CheckpointErrorKind};
+//! Which files of weights a checkpoint directory consists of.
+use crate::weights_file::WeightsFile;
+use crate::{CheckpointError, CheckpointErrorKind, pytorch, safetensors_file};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -9,37 +9,58 @@ use std::path::Path;
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 /// Name of the index of a sharded checkpoint.
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+/// Name of the file of an unsharded checkpoint that PyTorch wrote.
+pub(crate) const PYTORCH_SINGLE_FILE: &str = "pytorch_model.bin";
+/// Name of the index of a sharded one.
+pub(crate) const PYTORCH_INDEX_FILE: &str = "pytorch_model.bin.index.json";
+
+/// The names that weights may have in a directory, the first that are there being those that are read, as transformers does it.
+pub(crate) const WEIGHT_NAMES: [(&str, &str); 2] = [
+    (SINGLE_FILE, INDEX_FILE),
+    (PYTORCH_SINGLE_FILE, PYTORCH_INDEX_FILE),
+];
 
 /// The opened files and where each tensor is.
 #[derive(Debug)]
 pub(crate) struct Shards {
-    pub(crate) files: Vec<SafetensorsFile>,
+    pub(crate) files: Vec<WeightsFile>,
     /// Name of a tensor to (file, tensor in the file).
     pub(crate) places: HashMap<String, (usize, usize)>,
 }
 
+/// Opens a file of weights: what it is, its name says.
+pub(crate) fn open_file(path: &Path) -> Result<WeightsFile, CheckpointError> {
+    if path.extension().is_some_and(|extension| extension == "bin") {
+        pytorch::open(path)
+    } else {
+        safetensors_file::open(path)
+    }
+}
+
 impl Shards {
-    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists; where there is neither, `pytorch_model.bin`
+    /// or the shards of its index.
     pub(crate) fn open(directory: &Path) -> Result<Self, CheckpointError> {
-        let single = directory.join(SINGLE_FILE);
-        let index = directory.join(INDEX_FILE);
-        if single.exists() {
-            let file = SafetensorsFile::open(&single)?;
-            let places = file
-                .tensors()
-                .iter()
-                .enumerate()
-                .map(|(at, tensor)| (tensor.name.clone(), (0, at)))
-                .collect();
-            Ok(Shards {
-                files: vec![file],
-                places,
-            })
-        } else if index.exists() {
-            Self::open_index(directory, &index)
-        } else {
-            Err(no_weights(directory))
+        for (single, index) in WEIGHT_NAMES {
+            let (single, index) = (directory.join(single), directory.join(index));
+            if single.exists() {
+                let file = open_file(&single)?;
+                let places = file
+                    .tensors()
+                    .iter()
+                    .enumerate()
+                    .map(|(at, tensor)| (tensor.name.clone(), (0, at)))
+                    .collect();
+                return Ok(Shards {
+                    files: vec![file],
+                    places,
+                });
+            }
+            if index.exists() {
+                return Self::open_index(directory, &index);
+            }
         }
+        Err(no_weights(directory))
     }
 
     fn open_index(directory: &Path, index: &Path) -> Result<Self, CheckpointError> {
@@ -67,7 +88,7 @@ impl Shards {
         let mut files = Vec::with_capacity(wanted.len());
         let mut places = HashMap::with_capacity(weight_map.len());
         for (shard, tensors) in &wanted {
-            let file = SafetensorsFile::open(&directory.join(shard))?;
+            let file = open_file(&directory.join(shard))?;
             for (at, tensor) in file.tensors().iter().enumerate() {
                 match weight_map.get(&tensor.name) {
                     Some(owner) if owner != shard => continue,
@@ -153,7 +174,7 @@ pub(crate) fn read_json(path: &Path) -> Result<Value, CheckpointError> {
     })
 }
 
-/// Says what is there instead of safetensors.
+/// Says what is there instead of weights.
 fn no_weights(directory: &Path) -> CheckpointError {
     let mut names: Vec<String> = std::fs::read_dir(directory)
         .into_iter()
@@ -162,8 +183,11 @@ fn no_weights(directory: &Path) -> CheckpointError {
         .collect();
     names.sort();
     let with = |test: fn(&str) -> bool| names.iter().find(|name| test(name));
-    let message =
-        |found: &str| format!("no weights: expected {SINGLE_FILE} or {INDEX_FILE}, found {found}");
+    let message = |found: &str| {
+        format!(
+            "no weights: expected {SINGLE_FILE}, {PYTORCH_SINGLE_FILE} or an index of shards, found {found}"
+        )
+    };
     let error = |found: &str| {
         CheckpointError::new(CheckpointErrorKind::NotFound, message(found)).in_file(directory)
     };
@@ -174,9 +198,9 @@ fn no_weights(directory: &Path) -> CheckpointError {
     } else if let Some(name) =
         with(|name| name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth"))
     {
-        error(&format!("only the pickle file `{name}`, which fewbit does not read yet")).hint(
-            "convert it with transformers: AutoModel.from_pretrained(DIRECTORY).save_pretrained(OUT), which writes safetensors",
-        )
+        error(&format!("only the pickle file `{name}`")).hint(format!(
+            "rename it to {PYTORCH_SINGLE_FILE} if it holds the state dict of the whole model"
+        ))
     } else if let Some(name) = with(|name| name.ends_with(".gguf")) {
         error(&format!(
             "only the GGUF file `{name}`, which fewbit does not read yet"

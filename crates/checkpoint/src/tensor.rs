@@ -17,7 +17,7 @@ pub struct TensorInfo {
     pub dtype: DType,
     /// Dimensions, outermost first; empty for a scalar.
     pub shape: Vec<usize>,
-    /// The safetensors file that holds it.
+    /// The file that holds it.
     pub file: PathBuf,
     /// Length of its data in bytes.
     pub byte_len: usize,

@@ -9,8 +9,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\
-MODEL is a directory with config.json and safetensors files, or a Hugging Face Hub id
-(owner/name, optionally followed by @revision), which is downloaded into the Hugging Face cache.
+MODEL is a directory with config.json and weights (safetensors files, or where there are none
+pytorch_model.bin), or a Hugging Face Hub id (owner/name, optionally followed by @revision),
+which is downloaded into the Hugging Face cache.
 HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
 
 Data goes to standard output, everything else to standard error.

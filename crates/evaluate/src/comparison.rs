@@ -18,7 +18,7 @@ pub struct ReferenceFacts<'a> {
 pub struct ComparisonRow {
     /// What the model is called.
     pub name: String,
-    /// Bytes of its safetensors files.
+    /// Bytes of the files of its weights.
     pub disk_bytes: u64,
     /// Bytes of parameters in memory.
     pub weight_memory_bytes: u64,

@@ -45,7 +45,7 @@ impl Default for MeasureOptions {
 pub struct Measurement {
     /// Bytes of all files, tokenizer and configuration included.
     pub directory_bytes: u64,
-    /// Bytes of the safetensors files of the model.
+    /// Bytes of the files of the model's weights.
     pub weight_bytes: u64,
     /// Bytes of parameters in memory, in the form in which they are computed with.
     pub weight_memory_bytes: u64,
@@ -151,15 +151,22 @@ pub fn directory_bytes(directory: &Path) -> Result<u64, EvaluateError> {
     sum_files(directory, true, &|_| true)
 }
 
-/// Bytes of the safetensors files of the model itself: those in the directory, not in its folders.
+/// Bytes of the safetensors files of the model itself, where there are none, of its `pytorch_model*.bin`: those in the directory, not
+/// in its folders.
 ///
 /// # Errors
 /// A file or folder that cannot be read.
 pub fn weight_bytes(directory: &Path) -> Result<u64, EvaluateError> {
-    sum_files(directory, false, &|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "safetensors")
-    })
+    let named = |begin: &str, end: &str| {
+        sum_files(directory, false, &|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(begin) && name.ends_with(end))
+        })
+    };
+    match named("", ".safetensors")? {
+        0 => named("pytorch_model", ".bin"),
+        bytes => Ok(bytes),
+    }
 }
 
 fn sum_files(
@@ -204,6 +211,23 @@ mod tests {
         write("2_Dense/model.safetensors", 4000);
         assert_eq!(weight_bytes(directory.path()).unwrap(), 120);
         assert_eq!(directory_bytes(directory.path()).unwrap(), 4123);
+        // Where there are safetensors files, they are what is read.
+        write("pytorch_model.bin", 500);
+        assert_eq!(weight_bytes(directory.path()).unwrap(), 120);
+    }
+
+    #[test]
+    fn bytes_of_the_files_of_pytorch() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, bytes) in [
+            ("pytorch_model-00001-of-00002.bin", 100),
+            ("pytorch_model-00002-of-00002.bin", 20),
+            ("pytorch_model.bin.index.json", 3),
+            ("training_args.bin", 4000),
+        ] {
+            fs::write(directory.path().join(name), vec![0; bytes]).unwrap();
+        }
+        assert_eq!(weight_bytes(directory.path()).unwrap(), 120);
     }
 
     #[cfg(unix)]

@@ -1,6 +1,6 @@
 //! Quantize Hugging Face encoders to few bits, and run them fast on a CPU.
 //!
-//! A model is a standard checkpoint directory: `config.json`, safetensors files, tokenizer files. [`quantize_model`]
+//! A model is a standard checkpoint directory: `config.json`, files of weights, tokenizer files. [`quantize_model`]
 //! makes a smaller one of it, in a format that Hugging Face transformers loads unchanged; [`Encoder`] runs either;
 //! [`compare`](compare::compare) says what each method costs; [`bench`](bench::bench()) how fast models are; [`inspect()`]
 //! looks without running anything.

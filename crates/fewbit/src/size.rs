@@ -59,7 +59,7 @@ pub struct ModelSize {
     pub parameter_bytes: u64,
     /// Bytes of buffers, which go beside parameters: scales, zero points, code tables, positions.
     pub buffer_bytes: u64,
-    /// Bytes of the safetensors files, headers included.
+    /// Bytes of the files of weights, headers included.
     pub disk_bytes: u64,
     /// `8 * (parameter_bytes + buffer_bytes) / parameters`; 0 for a model without parameters.
     pub bits_per_parameter: f64,
@@ -203,7 +203,7 @@ pub(crate) fn tensor_sizes(
         .collect()
 }
 
-/// Bytes of the safetensors files that the checkpoint consists of.
+/// Bytes of the files of weights that the checkpoint consists of.
 pub(crate) fn disk_bytes(checkpoint: &Checkpoint) -> Result<u64, Error> {
     let mut files: Vec<&PathBuf> = checkpoint.tensors().map(|info| &info.file).collect();
     files.sort();

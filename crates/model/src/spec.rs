@@ -177,6 +177,16 @@ impl EncoderSpec {
         let file = checkpoint.config_file();
         let mut spec = Self::from_config(checkpoint.config(), &file)?;
         spec.prefix = find_prefix(checkpoint, &spec.names)?;
+        if !["", spec.names.base_prefix].contains(&spec.prefix.as_str()) {
+            tracing::warn!(
+                "{}: names of tensors begin with `{}`, where transformers expects `{}` or nothing: they are read, but transformers would \
+                 run this model, and what is written of it, with random weights; save it without what wraps the model (for DataParallel: \
+                 model.module.save_pretrained(OUT))",
+                checkpoint.directory().display(),
+                spec.prefix,
+                spec.names.base_prefix,
+            );
+        }
         Ok(spec)
     }
 

@@ -1,8 +1,8 @@
 //! Which tensor of the base a tensor of the adapter belongs to.
 use crate::adapter::config::AdapterConfig;
 use crate::adapter::low_rank::Stored;
-use crate::safetensors_file::SafetensorsFile;
 use crate::shards::Shards;
+use crate::weights_file::WeightsFile;
 use crate::{CheckpointError, CheckpointErrorKind};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub(super) struct Parts {
 
 /// Sorts the tensors of `weights`; what is neither an update nor a module of `modules_to_save` is an error.
 pub(super) fn group(
-    weights: &SafetensorsFile,
+    weights: &WeightsFile,
     config: &AdapterConfig,
     config_file: &Path,
 ) -> Result<Parts, CheckpointError> {

@@ -1,10 +1,10 @@
 //! Models that are in the cache already.
 use super::files::{is_inside, shards};
 use super::id::HubId;
-use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
+use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHT_NAMES};
 use crate::checkpoint::CONFIG_FILE;
 use crate::location::{MODULES_FILE, transformer_directory};
-use crate::shards::{INDEX_FILE, SINGLE_FILE, read_json};
+use crate::shards::{WEIGHT_NAMES, read_json};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use std::path::{Path, PathBuf};
 
@@ -31,17 +31,19 @@ pub(super) fn find(cache: &Path, id: &HubId) -> Option<PathBuf> {
 fn is_complete(directory: &Path) -> bool {
     let (directory, _) = transformer_directory(directory);
     let has = |name: &str| directory.join(name).is_file();
-    if has(ADAPTER_CONFIG_FILE) && !has(ADAPTER_WEIGHTS_FILE) {
+    if has(ADAPTER_CONFIG_FILE) && !ADAPTER_WEIGHT_NAMES.into_iter().any(has) {
         return false;
     }
     if !has(CONFIG_FILE) {
         return has(ADAPTER_CONFIG_FILE);
     }
-    if has(SINGLE_FILE) {
-        return true;
-    }
-    read_json(&directory.join(INDEX_FILE)).is_ok_and(|index| {
-        let shards = shards(&index);
-        !shards.is_empty() && shards.iter().all(|shard| is_inside(shard) && has(shard))
+    let mut names = WEIGHT_NAMES.into_iter();
+    let there = names.find(|(single, index)| has(single) || has(index));
+    there.is_some_and(|(single, index)| {
+        has(single)
+            || read_json(&directory.join(index)).is_ok_and(|index| {
+                let shards = shards(&index);
+                !shards.is_empty() && shards.iter().all(|shard| is_inside(shard) && has(shard))
+            })
     })
 }

@@ -1,12 +1,12 @@
 //! Downloading a repository's files into the cache.
 use super::cache;
-use super::files::{first_files, inside, is_inside, module_files, shards};
+use super::files::{first_files, inside, is_inside, module_files, shards, weights};
 use super::id::HubId;
 use super::settings::HubSettings;
 use crate::adapter::ADAPTER_CONFIG_FILE;
 use crate::checkpoint::CONFIG_FILE;
 use crate::location::{MODULES_FILE, transformer_folder};
-use crate::shards::{INDEX_FILE, SINGLE_FILE, read_json};
+use crate::shards::read_json;
 use crate::{CheckpointError, CheckpointErrorKind};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
@@ -85,14 +85,14 @@ pub(super) fn fetch(
             snapshot.get(SETTINGS)?;
         }
     }
-    if !model_files.contains(SINGLE_FILE) && model_files.contains(INDEX_FILE) {
+    if let Some(index_file) = weights(&model_files).filter(|name| name.ends_with(".json")) {
         let index =
-            read_json(&snapshot.directory.join(in_folder(INDEX_FILE))).map_err(Failure::Refused)?;
+            read_json(&snapshot.directory.join(in_folder(index_file))).map_err(Failure::Refused)?;
         for shard in shards(&index) {
             if !model_files.contains(&shard) {
                 return Err(Failure::Refused(hub_error(
                     id,
-                    format!("{INDEX_FILE} names the shard `{shard}`, which the repository lacks"),
+                    format!("{index_file} names the shard `{shard}`, which the repository lacks"),
                 )));
             }
             snapshot.get(&in_folder(&shard))?;
@@ -152,7 +152,7 @@ impl Snapshot<'_> {
     }
 }
 
-/// Errors unless there are a config.json and safetensors weights, or an adapter, whose base is somewhere else.
+/// Errors unless there are a config.json and weights, or an adapter, whose base is somewhere else.
 fn check_contents(id: &HubId, available: &BTreeSet<String>) -> Result<(), CheckpointError> {
     let lacks = |what: &str, found: String| {
         hub_error(
@@ -173,10 +173,10 @@ fn check_contents(id: &HubId, available: &BTreeSet<String>) -> Result<(), Checkp
             ),
         ));
     }
-    if available.contains(SINGLE_FILE) || available.contains(INDEX_FILE) {
+    if weights(available).is_some() {
         return Ok(());
     }
-    let expected = "model.safetensors";
+    let expected = "model.safetensors or pytorch_model.bin";
     let of_kind = |ending: &str| {
         available.iter().find(|name| {
             Path::new(name)
@@ -184,15 +184,14 @@ fn check_contents(id: &HubId, available: &BTreeSet<String>) -> Result<(), Checkp
                 .is_some_and(|extension| extension == ending)
         })
     };
-    Err(match (of_kind("bin"), of_kind("gguf"), of_kind("safetensors")) {
-        (_, _, Some(other)) => lacks(expected, format!("`{other}`")),
-        (Some(pickle), ..) => lacks(expected, format!("only the pickle file `{pickle}`")).hint(
-            "convert it with transformers: AutoModel.from_pretrained(ID).save_pretrained(OUT), which writes safetensors; \
-             some repositories have it at the revision `refs/pr/1`",
-        ),
-        (None, Some(gguf), None) => lacks(expected, format!("only the GGUF file `{gguf}`")),
-        (None, None, None) => lacks(expected, "none".to_owned()),
-    })
+    Err(
+        match (of_kind("bin"), of_kind("gguf"), of_kind("safetensors")) {
+            (_, _, Some(other)) => lacks(expected, format!("`{other}`")),
+            (Some(pickle), ..) => lacks(expected, format!("only the pickle file `{pickle}`")),
+            (None, Some(gguf), None) => lacks(expected, format!("only the GGUF file `{gguf}`")),
+            (None, None, None) => lacks(expected, "none".to_owned()),
+        },
+    )
 }
 
 fn hub_error(id: &HubId, message: impl Into<String>) -> CheckpointError {

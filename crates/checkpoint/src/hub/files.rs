@@ -1,13 +1,13 @@
 //! Which files of a repository an encoder needs.
-use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
+use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHT_NAMES};
 use crate::checkpoint::CONFIG_FILE;
 use crate::location::MODULES_FILE;
-use crate::shards::{INDEX_FILE, SINGLE_FILE};
+use crate::shards::{PYTORCH_SINGLE_FILE, SINGLE_FILE, WEIGHT_NAMES};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Files beside the weights, or at the top of the repository, that are downloaded where they exist.
-const OPTIONAL: [&str; 21] = [
+const OPTIONAL: [&str; 20] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -30,19 +30,25 @@ const OPTIONAL: [&str; 21] = [
     "config_sentence_transformers.json",
     // An adapter is a part of the model.
     ADAPTER_CONFIG_FILE,
-    ADAPTER_WEIGHTS_FILE,
 ];
 
-/// Files to download besides the shards, which the index names: those of `available` that are config.json, tokenizer, adapter and
-/// sentence-transformers files, and `model.safetensors` or its index.
-pub(super) fn first_files(available: &BTreeSet<String>) -> Vec<&str> {
-    let weights = if available.contains(SINGLE_FILE) {
-        SINGLE_FILE
-    } else {
-        INDEX_FILE
-    };
-    [CONFIG_FILE, weights]
+/// The file of the weights or the index of their shards, among `available` those that are read.
+pub(super) fn weights(available: &BTreeSet<String>) -> Option<&'static str> {
+    WEIGHT_NAMES
         .into_iter()
+        .flat_map(|(single, index)| [single, index])
+        .find(|name| available.contains(*name))
+}
+
+/// Files to download besides the shards, which the index names: those of `available` that are config.json, tokenizer, adapter and
+/// sentence-transformers files, and the weights or their index.
+pub(super) fn first_files(available: &BTreeSet<String>) -> Vec<&str> {
+    let adapter_weights = ADAPTER_WEIGHT_NAMES
+        .into_iter()
+        .find(|name| available.contains(*name));
+    [Some(CONFIG_FILE), weights(available), adapter_weights]
+        .into_iter()
+        .flatten()
         .chain(OPTIONAL)
         .filter(|name| available.contains(*name))
         .collect()
@@ -65,10 +71,16 @@ pub(super) fn module_files(modules: &Value, available: &BTreeSet<String>) -> Vec
         .flatten()
         .filter_map(|module| module.get("path")?.as_str());
     let names = paths.filter(|path| !path.is_empty()).flat_map(|path| {
-        let folder = path.trim_end_matches('/');
-        [CONFIG_FILE, SINGLE_FILE].map(|file| format!("{folder}/{file}"))
+        let file = |name: &str| {
+            let name = format!("{}/{name}", path.trim_end_matches('/'));
+            available.contains(&name).then_some(name)
+        };
+        [
+            file(CONFIG_FILE),
+            file(SINGLE_FILE).or_else(|| file(PYTORCH_SINGLE_FILE)),
+        ]
     });
-    names.filter(|name| available.contains(name)).collect()
+    names.flatten().collect()
 }
 
 /// Whether a file name of the Hub is a relative path that stays inside its directory.
@@ -128,6 +140,25 @@ mod tests {
             first_files(&sharded),
             ["config.json", "model.safetensors.index.json"]
         );
+        let pickled = available(&[
+            "config.json",
+            "pytorch_model.bin",
+            "pytorch_model.bin.index.json",
+            "training_args.bin",
+        ]);
+        assert_eq!(first_files(&pickled), ["config.json", "pytorch_model.bin"]);
+        let adapter = |weights: &[&str]| {
+            let names = [&["adapter_config.json", "README.md"], weights].concat();
+            first_files(&available(&names)).join(" ")
+        };
+        assert_eq!(
+            adapter(&["adapter_model.bin"]),
+            "adapter_model.bin adapter_config.json"
+        );
+        assert_eq!(
+            adapter(&["adapter_model.bin", "adapter_model.safetensors"]),
+            "adapter_model.safetensors adapter_config.json"
+        );
     }
 
     #[test]
@@ -152,14 +183,18 @@ mod tests {
             "2_Dense/config.json",
             "2_Dense/model.safetensors",
             "2_Dense/pytorch_model.bin",
+            "4_Dense/config.json",
+            "4_Dense/pytorch_model.bin",
         ]);
-        let modules = json!([{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}, {"path": "3_Normalize"}]);
+        let modules = json!([{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}, {"path": "3_Normalize"}, {"path": "4_Dense"}]);
         assert_eq!(
             module_files(&modules, &all),
             [
                 "1_Pooling/config.json",
                 "2_Dense/config.json",
-                "2_Dense/model.safetensors"
+                "2_Dense/model.safetensors",
+                "4_Dense/config.json",
+                "4_Dense/pytorch_model.bin"
             ]
         );
         assert!(module_files(&json!({"path": 1}), &all).is_empty());

@@ -246,7 +246,40 @@ fn refusals() {
 }
 
 #[test]
-fn repositories_without_safetensors() {
+fn files_of_pytorch_where_there_are_no_safetensors() {
+    let whole: &[(&str, &[u8])] = &[
+        ("config.json", b"{}"),
+        ("pytorch_model.bin", b"pickle"),
+        ("training_args.bin", b"arguments"),
+    ];
+    let index = br#"{"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}"#;
+    let sharded: &[(&str, &[u8])] = &[
+        ("config.json", b"{}"),
+        ("pytorch_model.bin.index.json", index),
+        ("pytorch_model-00001-of-00001.bin", b"pickle"),
+        ("training_args.bin", b"arguments"),
+    ];
+    for (files, weights) in [
+        (whole, "pytorch_model.bin"),
+        (sharded, "pytorch_model-00001-of-00001.bin"),
+    ] {
+        let (hub, cache) = (LocalHub::new(files), TempDir::new().unwrap());
+        let online = settings(&hub.endpoint, &cache);
+        let directory = resolve_with("owner/model", &online).unwrap();
+        assert_eq!(fs::read(directory.join(weights)).unwrap(), b"pickle");
+        assert!(!directory.join("training_args.bin").exists());
+        let offline = HubSettings {
+            offline: true,
+            ..online
+        };
+        assert_eq!(resolve_with("owner/model", &offline).unwrap(), directory);
+        fs::remove_file(directory.join(weights)).unwrap();
+        refusal(&offline, "owner/model", CheckpointErrorKind::NotFound);
+    }
+}
+
+#[test]
+fn repositories_without_weights() {
     let refused = |files: &[(&str, &[u8])]| {
         let (hub, cache) = (LocalHub::new(files), TempDir::new().unwrap());
         refusal(
@@ -255,17 +288,17 @@ fn repositories_without_safetensors() {
             CheckpointErrorKind::Hub,
         )
     };
-    assert_snapshot!(refused(&[("config.json", b"{}"), ("pytorch_model.bin", b"")]), @r"
-    owner/model: the repository has no weights that fewbit reads: expected model.safetensors, found only the pickle file `pytorch_model.bin`
-      hint: convert it with transformers: AutoModel.from_pretrained(ID).save_pretrained(OUT), which writes safetensors; some repositories have it at the revision `refs/pr/1`
-    ");
+    assert_snapshot!(
+        refused(&[("config.json", b"{}"), ("training_args.bin", b"")]),
+        @"owner/model: the repository has no weights that fewbit reads: expected model.safetensors or pytorch_model.bin, found only the pickle file `training_args.bin`"
+    );
     assert_snapshot!(
         refused(&[("config.json", b"{}"), ("model-q4.gguf", b"")]),
-        @"owner/model: the repository has no weights that fewbit reads: expected model.safetensors, found only the GGUF file `model-q4.gguf`"
+        @"owner/model: the repository has no weights that fewbit reads: expected model.safetensors or pytorch_model.bin, found only the GGUF file `model-q4.gguf`"
     );
     assert_snapshot!(
         refused(&[("config.json", b"{}")]),
-        @"owner/model: the repository has no weights that fewbit reads: expected model.safetensors, found none"
+        @"owner/model: the repository has no weights that fewbit reads: expected model.safetensors or pytorch_model.bin, found none"
     );
     assert_snapshot!(
         refused(&[("model.safetensors", b"")]),

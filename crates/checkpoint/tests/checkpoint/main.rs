@@ -8,4 +8,8 @@ mod hub_download;
 mod local_hub;
 mod opening;
 mod parameter_count;
+mod pytorch_golden;
+mod pytorch_layouts;
+mod pytorch_refused;
+mod torch_archive;
 mod writing;

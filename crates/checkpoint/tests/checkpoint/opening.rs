@@ -135,13 +135,13 @@ fn not_a_checkpoint_directory() {
     let error = Checkpoint::open(directory.path().join("config.json")).unwrap_err();
     assert_snapshot!(directory.text(&error), @r"
     DIR/config.json: expected a checkpoint directory, found a file
-      hint: name the directory that holds config.json and model.safetensors
+      hint: name the directory that holds config.json and model.safetensors or pytorch_model.bin
     ");
 
     fs::remove_file(directory.path().join("config.json")).unwrap();
     assert_snapshot!(error_of(&directory, CheckpointErrorKind::NotFound), @r"
     DIR: not a checkpoint: expected config.json, found none
-      hint: a checkpoint directory holds config.json, model.safetensors and the tokenizer files
+      hint: a checkpoint directory holds config.json, model.safetensors or pytorch_model.bin, and the tokenizer files
     ");
     directory.write("config.json", "{\"a\": 1");
     assert_snapshot!(
@@ -157,21 +157,21 @@ fn weights_of_another_kind() {
     let directory = CheckpointDirectory::new(&json!({}), &[]);
     assert_snapshot!(
         error_of(&directory, CheckpointErrorKind::NotFound),
-        @"DIR: no weights: expected model.safetensors or model.safetensors.index.json, found none of them"
+        @"DIR: no weights: expected model.safetensors, pytorch_model.bin or an index of shards, found none of them"
     );
     directory.write("model.gguf", "GGUF");
     assert_snapshot!(error_of(&directory, CheckpointErrorKind::NotFound), @r"
-    DIR: no weights: expected model.safetensors or model.safetensors.index.json, found only the GGUF file `model.gguf`, which fewbit does not read yet
+    DIR: no weights: expected model.safetensors, pytorch_model.bin or an index of shards, found only the GGUF file `model.gguf`, which fewbit does not read yet
       hint: use the safetensors checkpoint that the GGUF file was made from
     ");
-    directory.write("pytorch_model.bin", "PK");
+    directory.write("model.pt", "PK");
     assert_snapshot!(error_of(&directory, CheckpointErrorKind::NotFound), @r"
-    DIR: no weights: expected model.safetensors or model.safetensors.index.json, found only the pickle file `pytorch_model.bin`, which fewbit does not read yet
-      hint: convert it with transformers: AutoModel.from_pretrained(DIRECTORY).save_pretrained(OUT), which writes safetensors
+    DIR: no weights: expected model.safetensors, pytorch_model.bin or an index of shards, found only the pickle file `model.pt`
+      hint: rename it to pytorch_model.bin if it holds the state dict of the whole model
     ");
     directory.write("weights.safetensors", "");
     assert_snapshot!(error_of(&directory, CheckpointErrorKind::NotFound), @r"
-    DIR: no weights: expected model.safetensors or model.safetensors.index.json, found `weights.safetensors`
+    DIR: no weights: expected model.safetensors, pytorch_model.bin or an index of shards, found `weights.safetensors`
       hint: rename it to model.safetensors if it holds the whole model
     ");
 }

@@ -118,7 +118,7 @@ fn cells(row: &ComparedModel, spearman: bool) -> Vec<String> {
 fn legend(comparison: &Comparison) -> String {
     let threads = count(comparison.threads, "thread", "threads");
     let mut lines = vec![
-        "disk            the safetensors files; 1 MB = 1,000,000 bytes; `times less` compares these".to_owned(),
+        "disk            the files of weights; 1 MB = 1,000,000 bytes; `times less` compares these".to_owned(),
         "params          what is stored of the parameters themselves: floats or codes".to_owned(),
         "buffers         what is stored beside them: scales, code tables, position numbers".to_owned(),
         "bits/weight     8 x bytes on disk / number of parameters, embeddings included".to_owned(),

@@ -182,3 +182,103 @@ fn a_head_that_shares_the_embeddings_keeps_them_float() {
             .all(|method| method["recipe"]["quantize_embeddings"] != true)
     );
 }
+
+/// The golden model of every test, as `torch.save` writes it.
+fn pickle_weights(workspace: &Workspace) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../checkpoint/tests/golden/pytorch/bert/pytorch_model.bin");
+    std::fs::remove_file(workspace.path("model/model.safetensors")).unwrap();
+    workspace.write("model/pytorch_model.bin", std::fs::read(file).unwrap());
+}
+
+#[test]
+fn a_pytorch_checkpoint_gives_what_its_safetensors_twin_gives() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a cat\nthe long walk by the sea\n");
+    let results = |out: &str| {
+        let embeddings = workspace
+            .succeed(&["embed", "model", "-i", "texts.txt"])
+            .stdout;
+        workspace.succeed(&["quantize", "model", "-o", out, "--method", "dynamic"]);
+        let inspection = workspace.succeed(&["inspect", "model", "--json"]).json();
+        (
+            embeddings,
+            workspace.entries(out),
+            workspace.read(&format!("{out}/model.safetensors")),
+            ["parameters", "parameter_bytes", "buffer_bytes"]
+                .map(|field| inspection["size"][field].as_u64().unwrap()),
+        )
+    };
+    let twin = results("from-safetensors");
+    pickle_weights(&workspace);
+    let found = results("from-pickle");
+    assert!(twin == found, "the twin differs");
+    assert!(
+        found.1.iter().all(|name| !name.ends_with(".bin")),
+        "{:?}",
+        found.1
+    );
+
+    let comparison = workspace
+        .succeed(&[
+            "compare",
+            "model",
+            "--texts",
+            "texts.txt",
+            "--methods",
+            "fp16",
+            "--threads",
+            "1",
+            "--json",
+        ])
+        .json();
+    let file = workspace.read("model/pytorch_model.bin");
+    assert_eq!(comparison["rows"][0]["disk_bytes"], file.len());
+}
+
+#[test]
+fn a_pickle_that_runs_programs_is_refused_by_what_it_names() {
+    let workspace = Workspace::new();
+    pickle_weights(&workspace);
+    // The older form, whose state dict calls os.system("touch owned").
+    workspace.write(
+        "model/pytorch_model.bin",
+        b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\0\0\0little_endian\x88s.\
+          \x80\x02cos\nsystem\nX\x0b\0\0\0touch owned\x85R.",
+    );
+    insta::assert_snapshot!(workspace.fail(&["inspect", "model"]), @"
+    error: model/pytorch_model.bin: state dict: byte 2 of the pickle: the pickle refers to `os.system`: expected only what a state dict of tensors needs
+      hint: fewbit executes nothing that a file says; if you trust the file, load it with torch.load(FILE, weights_only=True) and save its tensors with safetensors.torch.save_file as model.safetensors
+    ");
+    assert!(!workspace.path("owned").exists() && !workspace.path("model/owned").exists());
+}
+
+/// transformers would run such a file with random weights, and says so: what is right here would be wrong there.
+#[test]
+fn names_of_a_wrapped_model_are_read_with_a_warning() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a cat\n");
+    let embed = || workspace.succeed(&["--quiet", "embed", "model", "-i", "texts.txt"]);
+    let plain = embed();
+    assert_eq!(plain.stderr, "");
+    let file = workspace.read("model/model.safetensors");
+    let (length, rest) = file.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: serde_json::Map<String, Value> = serde_json::from_slice(header).unwrap();
+    let wrapped = header
+        .into_iter()
+        .map(|(name, tensor)| match name.as_str() {
+            "__metadata__" => (name, tensor),
+            _ => (format!("module.{name}"), tensor),
+        });
+    let header = serde_json::to_vec(&Value::Object(wrapped.collect())).unwrap();
+    let length = (header.len() as u64).to_le_bytes();
+    workspace.write(
+        "model/model.safetensors",
+        [&length[..], &header, data].concat(),
+    );
+    let found = embed();
+    assert_eq!(found.stdout, plain.stdout);
+    let warning = "model: names of tensors begin with `module.`, where transformers expects `bert.` or nothing";
+    assert!(found.stderr.contains(warning), "{}", found.stderr);
+}

@@ -135,7 +135,7 @@ fn config_missing() {
     std::fs::remove_file(workspace.path("model/config.json")).unwrap();
     insta::assert_snapshot!(workspace.fail(&["inspect", "model"]), @"
     error: model: not a checkpoint: expected config.json, found none
-      hint: a checkpoint directory holds config.json, model.safetensors and the tokenizer files
+      hint: a checkpoint directory holds config.json, model.safetensors or pytorch_model.bin, and the tokenizer files
     ");
 }
 
@@ -184,7 +184,7 @@ fn shard_missing() {
 fn weights_missing() {
     let workspace = Workspace::new();
     std::fs::remove_file(workspace.path("model/model.safetensors")).unwrap();
-    insta::assert_snapshot!(workspace.fail(&["inspect", "model"]), @"error: model: no weights: expected model.safetensors or model.safetensors.index.json, found none of them");
+    insta::assert_snapshot!(workspace.fail(&["inspect", "model"]), @"error: model: no weights: expected model.safetensors, pytorch_model.bin or an index of shards, found none of them");
 }
 
 #[test]
