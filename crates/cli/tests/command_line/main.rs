@@ -14,6 +14,7 @@ mod help;
 mod inspect;
 mod interruption;
 mod model_directories;
+mod other_models;
 mod quantize;
 mod refusals;
 mod tiny_model;

@@ -150,7 +150,7 @@ fn config_that_is_no_json() {
 fn unknown_model_type() {
     let workspace = Workspace::new();
     workspace.edit_config(|config| config["model_type"] = json!("mamba"));
-    insta::assert_snapshot!(workspace.fail(&["inspect", "model"]), @r#"
+    insta::assert_snapshot!(workspace.fail(&["embed", "model"]), @r#"
     error: model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found "mamba"
       hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
     "#);

@@ -175,7 +175,7 @@ fn settings_count_as_in_transformers_5() {
     added_tokens_decoder-new-alone-no-tokenizer-json: xlm-roberta, camembert
     added_tokens_decoder-no-content: bert, mpnet, roberta, xlm-roberta, camembert, backend-word-piece, backend-byte-level, backend-unigram
     added_tokens_decoder-normalized-no-tokenizer-json: xlm-roberta, camembert
-    class-: bert, bert-by-model, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, camembert, backend-word-piece, backend-byte-level, backend-unigram
+    class-: bert, bert-by-model, distilbert, electra, mpnet, roberta, xlm-roberta, camembert, backend-word-piece, backend-byte-level, backend-unigram
     class-BertJapaneseTokenizer: bert, bert-by-model, distilbert, electra, mpnet
     class-BertTokenizer: roberta, xlm-roberta, camembert, backend-byte-level, backend-unigram
     class-BertTokenizerFast: roberta, xlm-roberta, camembert, backend-byte-level, backend-unigram
@@ -183,12 +183,12 @@ fn settings_count_as_in_transformers_5() {
     class-DistilBertTokenizerFast: roberta, xlm-roberta, camembert, backend-byte-level, backend-unigram
     class-ElectraTokenizer: roberta, xlm-roberta, camembert, backend-byte-level, backend-unigram
     class-ElectraTokenizerFast: roberta, xlm-roberta, camembert, backend-byte-level, backend-unigram
-    class-HerbertTokenizer: bert, bert-by-model, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, camembert, backend-word-piece, backend-byte-level, backend-unigram
+    class-HerbertTokenizer: bert, bert-by-model, distilbert, electra, mpnet, roberta, xlm-roberta, camembert, backend-word-piece, backend-byte-level, backend-unigram
     class-LongformerTokenizer: bert, bert-by-model, distilbert, electra, mpnet, xlm-roberta, camembert, backend-word-piece, backend-unigram
     class-MPNetTokenizer: roberta, xlm-roberta, camembert, backend-byte-level, backend-unigram
     class-MPNetTokenizerFast: roberta, xlm-roberta, camembert, backend-byte-level, backend-unigram
     class-MobileBertTokenizer: roberta, xlm-roberta, camembert, backend-byte-level, backend-unigram
-    class-NoSuchTokenizer: bert, bert-by-model, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, camembert, backend-word-piece, backend-byte-level, backend-unigram
+    class-NoSuchTokenizer: bert, bert-by-model, distilbert, electra, mpnet, roberta, xlm-roberta, camembert, backend-word-piece, backend-byte-level, backend-unigram
     class-None: backend-unigram
     class-RobertaTokenizer: bert, bert-by-model, distilbert, electra, mpnet, xlm-roberta, camembert, backend-word-piece, backend-unigram
     class-RobertaTokenizerFast: bert, bert-by-model, distilbert, electra, mpnet, xlm-roberta, camembert, backend-word-piece, backend-unigram

@@ -22,10 +22,10 @@ fn llama(config: Value) -> Source {
 }
 
 const LINEAR: [&str; 4] = [
-    "model.layers.0.self_attn.q_proj",
-    "model.layers.0.self_attn.k_proj",
-    "model.layers.0.mlp.gate_proj",
     "model.layers.0.mlp.down_proj",
+    "model.layers.0.mlp.gate_proj",
+    "model.layers.0.self_attn.k_proj",
+    "model.layers.0.self_attn.q_proj",
 ];
 
 #[test]
@@ -48,8 +48,8 @@ fn weights_are_quantized_by_their_names() {
             assert_eq!(
                 kept,
                 [
-                    ("model.embed_tokens", &KeepReason::Table),
-                    ("lm_head", &KeepReason::TaskHead)
+                    ("lm_head", &KeepReason::TaskHead),
+                    ("model.embed_tokens", &KeepReason::Table)
                 ]
             );
             assert!(plan.notes()[0].contains("fewbit does not run this model"));
@@ -110,6 +110,7 @@ fn what_needs_the_code_of_the_model_is_refused() {
             "{text}"
         );
     }
+    let source = llama(json!({"model_type": "llama", "tie_word_embeddings": false}));
     let embeddings = Recipe::new(Method::WeightOnly).with_quantize_embeddings(true);
     let error = QuantizePlan::new(&source.open(), &embeddings).unwrap_err();
     assert!(

@@ -1,0 +1,44 @@
+//! Models that the program does not run.
+
+use crate::tiny_model::Workspace;
+use serde_json::json;
+
+#[test]
+fn what_inspect_and_a_dry_run_say() {
+    let workspace = Workspace::new();
+    workspace.edit_config(|config| config["model_type"] = json!("mamba"));
+    let text = workspace.succeed(&["inspect", "model"]).stdout;
+    assert!(
+        text.contains("mamba, a model that fewbit does not run"),
+        "{text}"
+    );
+    let methods = text.split("What each method").nth(1).unwrap();
+    for method in ["fp16", "bf16", "weight-only", "nf4", "fp4"] {
+        assert!(methods.contains(method), "{text}");
+    }
+    assert!(
+        !methods.contains("\ndynamic") && !methods.contains("\nstatic "),
+        "{text}"
+    );
+    let dry = [
+        "quantize",
+        "model",
+        "-o",
+        "out",
+        "--method",
+        "nf4",
+        "--dry-run",
+    ];
+    let text = workspace.succeed(&dry).stdout;
+    for line in [
+        "encoder.layer.0.attention.self.query.weight",
+        "embeddings.word_embeddings: tables that are looked up stay float",
+        "note: `model_type` mamba: fewbit does not run this model; what is a linear layer was told from the names and shapes of its tensors",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let json = workspace.succeed(&["inspect", "model", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["model_type"], "mamba");
+    assert!(json.get("layers").is_none() && json["tensors"].is_array());
+}
