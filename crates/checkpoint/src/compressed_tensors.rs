@@ -10,14 +10,18 @@ mod config_object;
 mod read;
 mod settings;
 
-use crate::TensorPlan;
-pub use config_object::config;
+use crate::stored_weight::Int8Activations;
+use crate::{StoredWeight, TensorPlan};
+pub use config_object::{EVERY_LINEAR, config};
+use fewbit_numerics::activation::ActivationScheme;
+use fewbit_numerics::affine::CodeRange;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::int_packing::{pack_rows, packed_words};
 use fewbit_numerics::rows::Int8Rows;
 pub(crate) use read::read;
 use serde::{Deserialize, Serialize};
 pub use settings::CompressedTensorsConfig;
+use std::borrow::Cow;
 
 /// Some of the bytes of a planned tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +121,49 @@ impl CompressedScheme {
                 scale,
                 TensorPlan::new(name("weight_shape"), DType::I64, [2]),
             ],
+        }
+    }
+
+    /// The weight that reading gives of what [`encode`](Self::encode) makes.
+    pub fn stored_weight(&self, rows: Int8Rows) -> StoredWeight<'static> {
+        let Int8Rows {
+            columns,
+            codes,
+            scales,
+            ..
+        } = rows;
+        let codes = Cow::Owned(codes);
+        let activations = match *self {
+            CompressedScheme::DynamicInt8 => Int8Activations::Dynamic(ActivationScheme::Affine),
+            CompressedScheme::PerTensorDynamicInt8 { reduce_range, .. } => {
+                Int8Activations::DynamicPerTensor { reduce_range }
+            }
+            CompressedScheme::StaticInt8 {
+                scale,
+                zero_point,
+                reduce_range,
+                ..
+            } => Int8Activations::Static {
+                scale,
+                zero_point: zero_point.into(),
+                codes: match reduce_range {
+                    true => CodeRange::INT8.reduced(),
+                    false => CodeRange::INT8,
+                },
+            },
+            CompressedScheme::WeightOnlyInt8 | CompressedScheme::WeightOnlyInt8Unpacked => {
+                return StoredWeight::WeightOnly {
+                    codes,
+                    scales,
+                    group_size: columns,
+                    bits: 8,
+                };
+            }
+        };
+        StoredWeight::Int8 {
+            codes,
+            scales,
+            activations,
         }
     }
 

@@ -308,7 +308,7 @@ mod tests {
                 "fewbit-compare-Abc123/.fewbit-lock",
                 "fewbit-compare-Abc123/dynamic/config.json",
                 "fewbit-measure-Abc123/.fewbit-lock",
-                "fewbit-sensitivity-Abc123/.fewbit-lock",
+                "fewbit-measure-Def456/.fewbit-lock",
                 ".fewbit-Abc123.partial",
             ],
         );
@@ -333,7 +333,7 @@ mod tests {
                 ".out.fewbit-partial-empty1",
                 "fewbit-compare-Abc123",
                 "fewbit-measure-Abc123",
-                "fewbit-sensitivity-Abc123",
+                "fewbit-measure-Def456",
             ]
         );
         assert_eq!(found[0].bytes(), ".fewbit-Abc123.partial".len() as u64);

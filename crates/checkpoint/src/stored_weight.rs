@@ -194,49 +194,24 @@ impl<'a> StoredWeight<'a> {
     ///
     /// Errors if `shape` is not the shape that the weight was read with.
     pub fn dequantize(&self, shape: [usize; 2]) -> Result<Vec<f32>, CheckpointError> {
+        self.expect_shape(shape)?;
         let [rows, columns] = shape;
-        let wrong = |what: &str, found: usize| {
-            CheckpointError::new(
-                CheckpointErrorKind::WrongShape,
-                format!("{what}: expected enough for shape {shape:?}, found {found}"),
-            )
-        };
-        let elements = rows
-            .checked_mul(columns)
-            .ok_or_else(|| wrong("elements", usize::MAX))?;
-        match self {
-            StoredWeight::Float(view) => {
-                view.expect_shape(&shape)?;
-                view.to_f32()
-            }
+        Ok(match self {
+            StoredWeight::Float(view) => view.to_f32()?,
             StoredWeight::FloatBytes { dtype, bytes } => {
-                if bytes.len() != elements * dtype.bytes() {
-                    return Err(wrong("bytes", bytes.len()));
-                }
-                let mut values = vec![0.0; elements];
+                let mut values = vec![0.0; rows * columns];
                 float_bytes_to_f32(*dtype, bytes, &mut values);
-                Ok(values)
+                values
             }
             StoredWeight::Int8 { codes, scales, .. } => {
-                if codes.len() != elements || scales.len() != rows {
-                    return Err(wrong("codes", codes.len()));
-                }
-                Ok(dequantize_groups(codes, scales, columns).collect())
+                dequantize_groups(codes, scales, columns).collect()
             }
             StoredWeight::WeightOnly {
                 codes,
                 scales,
                 group_size,
                 ..
-            } => {
-                if codes.len() != elements
-                    || *group_size == 0
-                    || scales.len().checked_mul(*group_size) != Some(elements)
-                {
-                    return Err(wrong("codes", codes.len()));
-                }
-                Ok(dequantize_groups(codes, scales, *group_size).collect())
-            }
+            } => dequantize_groups(codes, scales, *group_size).collect(),
             StoredWeight::FourBit {
                 packed,
                 absmax,
@@ -244,17 +219,66 @@ impl<'a> StoredWeight<'a> {
                 kind,
                 dtype,
             } => {
-                if *block_size == 0
-                    || packed.len() != elements.div_ceil(2)
-                    || absmax.len() != elements.div_ceil(*block_size)
-                {
-                    return Err(wrong("packed bytes", packed.len()));
-                }
-                let mut values = vec![0.0; elements];
+                let mut values = vec![0.0; rows * columns];
                 dequantize_range(packed, absmax, *block_size, *kind, 0, &mut values);
                 round_to(*dtype, &mut values);
-                Ok(values)
+                values
             }
+        })
+    }
+
+    /// Errors if the parts are not those of a weight of `shape` (out, in).
+    pub fn expect_shape(&self, shape: [usize; 2]) -> Result<(), CheckpointError> {
+        let [rows, columns] = shape;
+        let wrong = |what: &str, found: usize| {
+            let message = format!("{what}: expected as many as shape {shape:?} has, found {found}");
+            Err(CheckpointError::new(
+                CheckpointErrorKind::WrongShape,
+                message,
+            ))
+        };
+        let Some(elements) = rows.checked_mul(columns) else {
+            return wrong("elements", usize::MAX);
+        };
+        match self {
+            StoredWeight::Float(view) => view.expect_shape(&shape),
+            StoredWeight::FloatBytes { dtype, bytes } => {
+                match elements.checked_mul(dtype.bytes()) == Some(bytes.len()) {
+                    true => Ok(()),
+                    false => wrong("bytes", bytes.len()),
+                }
+            }
+            StoredWeight::Int8 { codes, scales, .. } => match () {
+                () if codes.len() != elements => wrong("codes", codes.len()),
+                () if scales.len() != rows => wrong("scales", scales.len()),
+                () => Ok(()),
+            },
+            StoredWeight::WeightOnly {
+                codes,
+                scales,
+                group_size,
+                ..
+            } => match () {
+                () if codes.len() != elements => wrong("codes", codes.len()),
+                () if *group_size == 0 || !columns.is_multiple_of(*group_size) => {
+                    wrong("columns of a group", *group_size)
+                }
+                () if scales.len() != elements / group_size => wrong("scales", scales.len()),
+                () => Ok(()),
+            },
+            StoredWeight::FourBit {
+                packed,
+                absmax,
+                block_size,
+                ..
+            } => match () {
+                () if *block_size == 0 => wrong("elements of a block", 0),
+                () if packed.len() != elements.div_ceil(2) => wrong("packed bytes", packed.len()),
+                () if absmax.len() != elements.div_ceil(*block_size) => {
+                    wrong("absmax", absmax.len())
+                }
+                () => Ok(()),
+            },
         }
     }
 }

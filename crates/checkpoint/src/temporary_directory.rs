@@ -15,19 +15,16 @@ pub enum Purpose {
     Compare,
     /// Embeddings on their way from a measuring process.
     Measure,
-    /// The model that the effect of static ranges is measured on.
-    Sensitivity,
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Purpose; 3] = [Purpose::Compare, Purpose::Measure, Purpose::Sensitivity];
+    pub(crate) const ALL: [Purpose; 2] = [Purpose::Compare, Purpose::Measure];
 
     /// What the names of such directories begin with.
     pub(crate) fn prefix(self) -> &'static str {
         match self {
             Purpose::Compare => "fewbit-compare-",
             Purpose::Measure => "fewbit-measure-",
-            Purpose::Sensitivity => "fewbit-sensitivity-",
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::network;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
+use crate::weight_source::{FromCheckpoint, WeightSource};
 use crate::{EncoderSpec, LoadLedger, ModelError, Network, RaggedBatch, WeightOnlyArithmetic};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::stored_weight::Int8Activations;
@@ -95,8 +96,22 @@ impl Encoder {
         Self::open_with(
             directory.as_ref(),
             settings,
+            &FromCheckpoint,
             network::kernels_from_environment,
         )
+    }
+
+    /// [`Encoder::open`] with the weights that `weights` has in place of the directory's.
+    ///
+    /// # Errors
+    /// As [`Encoder::open`]; a weight of another shape than its module's, or with NaN or infinity.
+    pub fn open_with_weights(
+        directory: impl AsRef<Path>,
+        weights: &dyn WeightSource,
+    ) -> Result<Self, ModelError> {
+        let settings = EncoderSettings::default();
+        let kernels = network::kernels_from_environment;
+        Self::open_with(directory.as_ref(), &settings, weights, kernels)
     }
 
     /// [`Encoder::open`] with the kernels of a certain instruction set.
@@ -108,12 +123,15 @@ impl Encoder {
         kernels: &'static Kernels,
     ) -> Result<Self, ModelError> {
         let settings = EncoderSettings::default();
-        Self::open_with(directory.as_ref(), &settings, || Ok(kernels))
+        Self::open_with(directory.as_ref(), &settings, &FromCheckpoint, || {
+            Ok(kernels)
+        })
     }
 
     fn open_with(
         directory: &Path,
         settings: &EncoderSettings,
+        weights: &dyn WeightSource,
         kernels: impl FnOnce() -> Result<&'static Kernels, ModelError>,
     ) -> Result<Self, ModelError> {
         let mut modules = SentenceModules::read(directory)?;
@@ -127,7 +145,7 @@ impl Encoder {
         let weight_only = WeightOnlyArithmetic::resolve(settings.weight_only)?;
         let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
         let (loaded, tokenizer) = side_by_side(
-            || network::load(&checkpoint, spec.clone(), kernels, weight_only),
+            || network::load(&checkpoint, weights, spec.clone(), kernels, weight_only),
             || TextTokenizer::open(&modules.transformer, &spec, text_settings),
         );
         let (network, ledger) = loaded?;

@@ -29,6 +29,7 @@ pub mod spec;
 pub mod tap;
 pub mod tokenization;
 pub mod weight_only;
+mod weight_source;
 
 pub use catalogue::{Catalogue, Module, ModuleKind, Role};
 pub use encoder::{Embeddings, EncodeOptions, Encoder, EncoderSettings, Prompt};
@@ -39,3 +40,4 @@ pub use ragged_batch::RaggedBatch;
 pub use spec::EncoderSpec;
 pub use tap::Tap;
 pub use weight_only::WeightOnlyArithmetic;
+pub use weight_source::WeightSource;

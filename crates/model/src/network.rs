@@ -15,6 +15,7 @@ use crate::linear::Linear;
 use crate::profile::StageTimes;
 use crate::tap::Viewer;
 use crate::weight_only::WeightOnlyArithmetic;
+use crate::weight_source::{FromCheckpoint, WeightSource};
 use crate::{EncoderSpec, LoadLedger, ModelError, RaggedBatch, Tap};
 use block::{Block, blocks};
 use fewbit_checkpoint::Checkpoint;
@@ -171,7 +172,21 @@ impl Network {
         weight_only: WeightOnlyArithmetic,
     ) -> Result<(Self, LoadLedger), ModelError> {
         let spec = EncoderSpec::from_checkpoint(checkpoint)?;
-        load(checkpoint, spec, kernels, weight_only)
+        load(checkpoint, &FromCheckpoint, spec, kernels, weight_only)
+    }
+
+    /// [`Network::load`] with the weights that `weights` has in place of the checkpoint's.
+    ///
+    /// # Errors
+    /// As [`Network::load`]; a weight of another shape than its module's, or with NaN or infinity.
+    pub fn load_with_weights(
+        checkpoint: &Checkpoint,
+        weights: &dyn WeightSource,
+    ) -> Result<(Self, LoadLedger), ModelError> {
+        let spec = EncoderSpec::from_checkpoint(checkpoint)?;
+        let arithmetic = WeightOnlyArithmetic::from_environment()?;
+        let kernels = kernels_from_environment()?;
+        load(checkpoint, weights, spec, kernels, arithmetic)
     }
 
     /// What this network computes.

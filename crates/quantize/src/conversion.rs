@@ -8,7 +8,7 @@
 mod float;
 mod four_bit;
 pub(crate) mod gptq;
-mod int8;
+pub(crate) mod int8;
 mod slices;
 
 use fewbit_checkpoint::{CheckpointError, CheckpointWriter, TensorView};

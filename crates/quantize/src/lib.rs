@@ -39,6 +39,7 @@ pub mod report;
 pub mod selection;
 pub mod shared_embeddings;
 mod static_input;
+mod unwritten_weights;
 
 pub use calibration::{CalibrationStatistics, Calibrator};
 pub use convert::{quantize_model, quantize_model_with_gptq};

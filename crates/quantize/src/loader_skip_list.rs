@@ -32,9 +32,13 @@ const POOLERS_AND_HEADS: [&str; 14] = [
     "score",
 ];
 
+/// Heads of models that fewbit does not run, which may share a matrix with another module and so not be in the checkpoint.
+const OTHER_HEADS: [&str; 2] = ["embed_out", "proj_out"];
+
 /// Module paths, without the model prefix, that stay float.
 pub(crate) struct LoaderSkipList {
     of_this_checkpoint: Vec<String>,
+    of_an_encoder: bool,
 }
 
 impl LoaderSkipList {
@@ -51,7 +55,10 @@ impl LoaderSkipList {
             .filter(|kept| !is_table(&kept.module))
             .map(|kept| without_prefix(&kept.module, &catalogue.prefix).to_owned())
             .collect();
-        Self { of_this_checkpoint }
+        Self {
+            of_this_checkpoint,
+            of_an_encoder: catalogue.is_of_an_encoder(),
+        }
     }
 
     /// The float modules of this checkpoint.
@@ -62,6 +69,9 @@ impl LoaderSkipList {
     /// The float modules of this checkpoint, and the poolers and heads of every model class.
     pub(crate) fn of_every_class(&self) -> Vec<String> {
         let mut list: Vec<String> = POOLERS_AND_HEADS.map(str::to_owned).to_vec();
+        if !self.of_an_encoder {
+            list.extend(OTHER_HEADS.map(str::to_owned));
+        }
         for module in &self.of_this_checkpoint {
             if !list.iter().any(|entry| covers(entry, module)) {
                 list.push(module.clone());

@@ -252,6 +252,17 @@ fn quantization_config(
                 Some((scheme, modules.as_slice()))
             })
             .collect();
+        if !catalogue.is_of_an_encoder() {
+            // Loaders may rename the modules of such a model, so that lists of names would match nothing.
+            let every = [compressed_tensors::EVERY_LINEAR.to_owned()];
+            let (scheme, _) = linear.first()?;
+            let ignored = stays_float.of_every_class();
+            return Some(compressed_tensors::config(
+                &[(*scheme, &every)],
+                &[],
+                &ignored,
+            ));
+        }
         return Some(compressed_tensors::config(
             &linear,
             &embeddings,

@@ -28,7 +28,7 @@ use fewbit_model::{Catalogue, Module, ModuleKind};
 use globset::{GlobBuilder, GlobSet};
 use serde::{Serialize, Serializer};
 
-use crate::{QuantizeError, Recipe};
+use crate::{Method, QuantizeError, Recipe};
 
 /// The most characters of a glob; longer ones are slips, and can exhaust whatever compiles them.
 const LONGEST_GLOB: usize = 1000;
@@ -40,7 +40,8 @@ const NEAR_NAMES: usize = 5;
 pub struct SelectedModule {
     /// A linear layer or an embedding table.
     pub module: Module,
-    /// Whether a glob of [`Recipe::weight_only`] matches it: its inputs are not quantized to 8 bits.
+    /// Whether its inputs are not quantized to 8 bits and its codes not packed: a glob of [`Recipe::weight_only`] matches it, or readers need
+    /// it so.
     pub weight_only: bool,
 }
 
@@ -60,6 +61,8 @@ pub enum KeepReason {
     Table,
     /// A matrix that is kept as (in, out).
     Transposed,
+    /// transformers keeps the layer in float32 where others become 4-bit layers.
+    KeptInFloat32,
     /// The recipe does not ask for int8 embeddings.
     EmbeddingTable,
     /// The bitsandbytes layout has no quantized embeddings.
@@ -77,6 +80,9 @@ impl fmt::Display for KeepReason {
             KeepReason::Transposed => f.write_str(
                 "its weight is stored as (in, out), which layouts of quantized weights do not have",
             ),
+            KeepReason::KeptInFloat32 => {
+                f.write_str("transformers keeps it in float32 beside 4-bit layers")
+            }
             KeepReason::EmbeddingTable => {
                 f.write_str("the embedding table stays float unless `quantize_embeddings` is set")
             }
@@ -154,7 +160,17 @@ impl Selection {
             }
             None => {}
         }
-        candidates.extend(catalogue.linear_modules().map(candidate));
+        let is_kept = |module: &&Module| {
+            recipe.method.four_bit_type().is_some() && is_kept_in_float32(catalogue, module)
+        };
+        let (kept, linear): (Vec<_>, Vec<_>) = catalogue.linear_modules().partition(is_kept);
+        candidates.extend(linear.into_iter().map(candidate));
+        selection
+            .kept
+            .extend(kept.into_iter().map(|module| KeptModule {
+                module: module.name.clone(),
+                reason: KeepReason::KeptInFloat32,
+            }));
         selection
             .kept
             .extend(matrices_that_stay_float(checkpoint, catalogue));
@@ -187,6 +203,11 @@ impl Selection {
             });
         }
         selection.mark_weight_only(&recipe.weight_only, prefix)?;
+        if recipe.method == Method::WeightOnly && needs_a_tensor_named_weight(catalogue) {
+            for selected in &mut selection.quantized {
+                selected.weight_only = selected.module.kind() == ModuleKind::Linear;
+            }
+        }
         Ok(selection)
     }
 
@@ -199,6 +220,18 @@ impl Selection {
         }
         Ok(())
     }
+}
+
+/// Whether the model's class in transformers looks at the weight of each layer while it is made, packed codes or not: those of models that
+/// fewbit does not run may all do so.
+fn needs_a_tensor_named_weight(catalogue: &Catalogue) -> bool {
+    catalogue.model_type == "modernbert" || !catalogue.is_of_an_encoder()
+}
+
+/// Whether transformers leaves the layer out (`_keep_in_fp32_modules`) when it makes 4-bit layers, of T5 and its kin.
+fn is_kept_in_float32(catalogue: &Catalogue, module: &Module) -> bool {
+    ["t5", "mt5", "umt5", "udop"].contains(&catalogue.model_type.as_str())
+        && module.name.ends_with(".wo")
 }
 
 /// The module path without the model prefix.

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 /// The release of compressed-tensors whose layout is written.
 const LAYOUT_VERSION: &str = "0.20.0";
 
+/// The name of a class instead of a module's: every linear layer but for those of `ignore`.
+pub const EVERY_LINEAR: &str = "Linear";
+
 /// The quantization_config object: a group for each of the `linear` schemes with its modules, embeddings (int8 per row) in a
 /// group of their own if given; `ignore` lists what stays float. What a scheme has for a single module, a scale, is of no
 /// account here.
@@ -13,7 +16,7 @@ const LAYOUT_VERSION: &str = "0.20.0";
 /// Names are given without the model's prefix (`encoder.layer.0.output.dense`, not `bert.encoder…`). They are written as
 /// expressions that accept any prefix, so that `AutoModel` and a class with a head find the same modules, and name every
 /// quantized module, so that a head that transformers adds to the model is never taken for a quantized one. An entry that
-/// starts with `re:` is written as it is. A list without modules makes no group.
+/// starts with `re:`, and [`EVERY_LINEAR`], are written as they are. A list without modules makes no group.
 pub fn config(
     linear: &[(CompressedScheme, &[String])],
     embedding_modules: &[String],
@@ -130,18 +133,22 @@ impl CompressedScheme {
     }
 }
 
+fn is_as_given(name: &str) -> bool {
+    name.starts_with("re:") || name == EVERY_LINEAR
+}
+
 /// Expressions that match exactly the modules `names`, under any prefix. Names that differ in their first number only (layers)
 /// share one: `re:(.*\.)?encoder\.layer\.(0|1)\.output\.dense$`.
 fn patterns(names: &[String]) -> Vec<String> {
     let mut as_given: Vec<String> = names
         .iter()
-        .filter(|name| name.starts_with("re:"))
+        .filter(|name| is_as_given(name))
         .cloned()
         .collect();
     // What stands before and after the number, to the numbers.
     let mut families: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
     let mut plain: Vec<String> = Vec::new();
-    for name in names.iter().filter(|name| !name.starts_with("re:")) {
+    for name in names.iter().filter(|name| !is_as_given(name)) {
         let components: Vec<&str> = name.split('.').collect();
         match components.iter().position(|component| {
             component.bytes().all(|byte| byte.is_ascii_digit()) && !component.is_empty()

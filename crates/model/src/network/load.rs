@@ -8,13 +8,18 @@ use crate::network::{
     EncoderLayer, LayerNorm, Network, Pool, RelativeBias, ThreadPools, Window, arithmetic,
     chunk_rows,
 };
-use crate::{Catalogue, EncoderSpec, LoadLedger, ModelError, Module, Role, WeightOnlyArithmetic};
-use fewbit_checkpoint::{Checkpoint, StoredWeight};
+use crate::{
+    Catalogue, EncoderSpec, LoadLedger, ModelError, Module, Role, WeightOnlyArithmetic,
+    WeightSource,
+};
+use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight};
 use fewbit_kernels::Kernels;
+use fewbit_numerics::finite::first_non_finite;
 use std::collections::HashSet;
 
 struct Loader<'c> {
     checkpoint: &'c Checkpoint,
+    weights: &'c dyn WeightSource,
     catalogue: Catalogue,
     kernels: &'static Kernels,
     weight_only: WeightOnlyArithmetic,
@@ -23,6 +28,7 @@ struct Loader<'c> {
 
 pub(crate) fn load(
     checkpoint: &Checkpoint,
+    weights: &dyn WeightSource,
     spec: EncoderSpec,
     kernels: &'static Kernels,
     weight_only: WeightOnlyArithmetic,
@@ -31,6 +37,7 @@ pub(crate) fn load(
     catalogue.refuse_shared_names(&checkpoint.config_file())?;
     let mut loader = Loader {
         checkpoint,
+        weights,
         catalogue,
         kernels,
         weight_only,
@@ -154,7 +161,10 @@ impl<'c> Loader<'c> {
     /// The layers that a module's outputs are the outputs of, in equal parts.
     fn fused<const N: usize>(&mut self, module: &Module) -> Result<[Linear; N], ModelError> {
         let [out, inside] = module.shape;
-        let stored = module.stored_weight(self.checkpoint)?;
+        let stored = match self.replaced(module)? {
+            Some(stored) => stored,
+            None => module.stored_weight(self.checkpoint)?,
+        };
         self.take_weight(&module.name, &stored)?;
         let bias = match module.bias {
             true => self.vector(&format!("{}.bias", module.name), out)?,
@@ -196,6 +206,27 @@ impl<'c> Loader<'c> {
             .unwrap_or_else(|_| panic!("a site for each of {N} layers")))
     }
 
+    /// The weight that takes the place of the checkpoint's.
+    fn replaced(&self, module: &Module) -> Result<Option<StoredWeight<'c>>, ModelError> {
+        let Some(stored) = self.weights.weight(module)? else {
+            return Ok(None);
+        };
+        let name = format!("{}.weight", module.name);
+        let in_place = |error: CheckpointError| error.at_tensor(&name);
+        stored.expect_shape(module.shape).map_err(in_place)?;
+        if let StoredWeight::FloatBytes { .. } = stored
+            && let Some((index, value)) = first_non_finite(&stored.dequantize(module.shape)?)
+        {
+            let message = format!("element {index}: expected a finite number, found {value}");
+            return Err(in_place(CheckpointError::new(
+                CheckpointErrorKind::NonFinite,
+                message,
+            ))
+            .into());
+        }
+        Ok(Some(stored))
+    }
+
     fn optional_table(&mut self, role: Role) -> Result<Option<EmbeddingTable>, ModelError> {
         match self.module(role, None) {
             None => Ok(None),
@@ -217,6 +248,10 @@ impl<'c> Loader<'c> {
     /// A table that is looked up. Quantization configurations speak of linear layers unless they name a table, so one
     /// that is there in floats is taken as it is.
     fn stored_table(&mut self, module: &Module) -> Result<StoredWeight<'c>, ModelError> {
+        if let Some(stored) = self.replaced(module)? {
+            self.take_weight(&module.name, &stored)?;
+            return Ok(stored);
+        }
         let weight = self.checkpoint.get(&format!("{}.weight", module.name));
         let float = weight.filter(|view| view.info.is_readable_float());
         let stored = match float {

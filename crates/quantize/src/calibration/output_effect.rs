@@ -12,18 +12,19 @@
 //! and the effect of a site is the loss with it static less the loss without. It is what the user sees of the site, and it can be below
 //! zero where an error cancels another. The small errors of several sites add up, nearly.
 //!
-//! The model is written to a temporary directory and runs as any other: what is measured is what the executor computes, skipped layers
-//! and int8 embeddings included. It costs one pass over the texts for each site, on int8 weights.
+//! The int8 weights are made in memory and the model runs as one that was written: what is measured is what the executor computes, skipped
+//! layers and int8 embeddings included. It costs one pass over the texts for each site, on int8 weights.
 
+use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::stored_weight::Int8Activations;
-use fewbit_checkpoint::temporary_directory::{Purpose, TemporaryDirectory};
 use fewbit_model::{Embeddings, EncodeOptions, Encoder, ModelError};
 use fewbit_numerics::error_statistics::cosine;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Calibrator, SiteSensitivity};
-use crate::{Method, QuantizeError, Recipe, quantize_model};
+use crate::unwritten_weights::UnwrittenWeights;
+use crate::{Method, QuantizeError, Recipe};
 
 /// Texts that the effect is measured on, at most.
 pub const OUTPUT_TEXTS: usize = 32;
@@ -61,8 +62,8 @@ impl Calibrator {
             Ok(embeddings)
         };
         let reference = pass(&self.encoder)?;
-        let mut dynamic = DynamicModel::write(&self.source, recipe)?;
-        let loss_of_dynamic = loss(&reference, &pass(&dynamic.encoder)?);
+        let mut dynamic = dynamic_model(&self.source, recipe)?;
+        let loss_of_dynamic = loss(&reference, &pass(&dynamic)?);
         for sensitivity in sites {
             let found = inputs
                 .iter()
@@ -73,10 +74,7 @@ impl Calibrator {
                 zero_point: input.zero_point.into(),
                 codes,
             };
-            let embeddings =
-                dynamic
-                    .encoder
-                    .with_input_quantization(&site.name, activations, &mut pass);
+            let embeddings = dynamic.with_input_quantization(&site.name, activations, &mut pass);
             sensitivity.output_effect = embeddings
                 .transpose()?
                 .map(|embeddings| loss(&reference, &embeddings) - loss_of_dynamic);
@@ -85,35 +83,18 @@ impl Calibrator {
     }
 }
 
-/// The model of the method `dynamic` in a temporary directory.
-struct DynamicModel {
-    /// Goes first, as it may have mapped files of the directory.
-    encoder: Encoder,
-    _directory: TemporaryDirectory,
-}
-
-impl DynamicModel {
-    /// With what else `recipe` says, but for GPTQ, which has little to do with ranges of inputs.
-    fn write(source: &Path, recipe: &Recipe) -> Result<Self, QuantizeError> {
-        let recipe = Recipe {
-            method: Method::Dynamic,
-            static_inputs: BTreeMap::new(),
-            gptq: false,
-            saturation_proof: false,
-            ..recipe.clone()
-        };
-        let directory =
-            TemporaryDirectory::new(Purpose::Sensitivity).map_err(|source| QuantizeError::Io {
-                path: std::env::temp_dir(),
-                source,
-            })?;
-        let model = directory.path().join("model");
-        quantize_model(source, &recipe, &model, false, &mut |_, _, _| {})?;
-        Ok(DynamicModel {
-            encoder: Encoder::open(&model)?,
-            _directory: directory,
-        })
-    }
+/// The model of the method `dynamic`, with what else `recipe` says, but for GPTQ, which has little to do with ranges of inputs.
+fn dynamic_model(source: &Path, recipe: &Recipe) -> Result<Encoder, QuantizeError> {
+    let recipe = Recipe {
+        method: Method::Dynamic,
+        static_inputs: BTreeMap::new(),
+        gptq: false,
+        saturation_proof: false,
+        ..recipe.clone()
+    };
+    let checkpoint = Checkpoint::open(source)?;
+    let weights = UnwrittenWeights::new(&checkpoint, &recipe)?;
+    Ok(Encoder::open_with_weights(source, &weights)?)
 }
 
 /// 1 - mean cosine.

@@ -1,10 +1,10 @@
 //! int8 with one scale a row, or one at all: linear layers and embedding tables.
 
-use fewbit_checkpoint::TensorView;
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
+use fewbit_checkpoint::{CheckpointError, TensorView};
 use fewbit_numerics::absmax::absmax;
 use fewbit_numerics::rows::{
-    dequantize_groups, per_tensor_scale, quantize_int8_with_scale, quantize_rows_int8,
+    Int8Rows, dequantize_groups, per_tensor_scale, quantize_int8_with_scale, quantize_rows_int8,
 };
 
 use super::slices::Slices;
@@ -28,11 +28,7 @@ pub(super) fn quantize(
     let mut error = ErrorSums::default();
     let mut dequantized = Vec::new();
     while let Some((start, values)) = slices.next_slice()? {
-        let rows = values.len() / columns;
-        let slice = match one_scale {
-            None => quantize_rows_int8(values, rows, columns),
-            Some(scale) => quantize_int8_with_scale(values, rows, columns, scale),
-        };
+        let slice = quantize_rows(values, columns, one_scale);
         dequantized.clear();
         dequantized.extend(dequantize_groups(&slice.codes, &slice.scales, columns));
         error.add(values, &dequantized);
@@ -47,6 +43,29 @@ pub(super) fn quantize(
         error: Some(error.statistics()),
         ..Outcome::default()
     })
+}
+
+/// The codes of a whole matrix, as [`quantize`] writes them.
+pub(crate) fn in_memory(
+    view: &TensorView<'_>,
+    scheme: CompressedScheme,
+) -> Result<Int8Rows, CheckpointError> {
+    let [rows, columns] = matrix_shape(view)?;
+    let mut values = vec![0.0; rows * columns];
+    view.read_finite_range(0, &mut values)?;
+    let one_scale = match scheme.weight_scales() {
+        WeightScales::PerChannel => None,
+        WeightScales::PerTensor => Some(per_tensor_scale(absmax(&values))),
+    };
+    Ok(quantize_rows(&values, columns, one_scale))
+}
+
+fn quantize_rows(values: &[f32], columns: usize, one_scale: Option<f32>) -> Int8Rows {
+    let rows = values.len() / columns;
+    match one_scale {
+        None => quantize_rows_int8(values, rows, columns),
+        Some(scale) => quantize_int8_with_scale(values, rows, columns, scale),
+    }
 }
 
 /// The largest magnitude of a matrix.

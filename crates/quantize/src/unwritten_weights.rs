@@ -1,0 +1,39 @@
+//! What a recipe makes of weights, without writing it.
+
+use fewbit_checkpoint::{Checkpoint, CheckpointError, StoredWeight};
+use fewbit_model::{Module, WeightSource};
+
+use crate::conversion::int8;
+use crate::plan_row::EMBEDDING_SCHEME;
+use crate::{QuantizeError, QuantizePlan, Recipe, TensorAction};
+
+/// The int8 weights of a recipe, each made when it is asked for: the same codes and scales as those of a written model.
+pub(crate) struct UnwrittenWeights<'a> {
+    checkpoint: &'a Checkpoint,
+    plan: QuantizePlan,
+}
+
+impl<'a> UnwrittenWeights<'a> {
+    /// # Errors
+    /// Those of [`QuantizePlan::new`].
+    pub(crate) fn new(checkpoint: &'a Checkpoint, recipe: &Recipe) -> Result<Self, QuantizeError> {
+        let plan = QuantizePlan::new(checkpoint, recipe)?;
+        Ok(Self { checkpoint, plan })
+    }
+}
+
+impl WeightSource for UnwrittenWeights<'_> {
+    fn weight(&self, module: &Module) -> Result<Option<StoredWeight<'_>>, CheckpointError> {
+        let mut rows = self.plan.rows().iter();
+        let Some(row) = rows.find(|row| row.module.as_ref() == Some(&module.name)) else {
+            return Ok(None);
+        };
+        let scheme = match row.action {
+            TensorAction::Int8Linear(scheme) => scheme,
+            TensorAction::Int8Embedding => EMBEDDING_SCHEME,
+            _ => return Ok(None),
+        };
+        let view = self.checkpoint.require(&row.tensor)?;
+        Ok(Some(scheme.stored_weight(int8::in_memory(&view, scheme)?)))
+    }
+}
