@@ -287,7 +287,7 @@ fn letters_of_sentencepiece() -> Vec<u8> {
     let pieces = pieces.flat_map(|(text, kind)| {
         let mut piece = vec![0x0a, text.len() as u8];
         piece.extend(text.as_bytes());
-        piece.extend([0x15]);
+        piece.push(0x15);
         piece.extend((-1.0f32).to_le_bytes());
         piece.extend([0x18, kind]);
         [vec![0x0a, piece.len() as u8], piece].concat()

@@ -166,7 +166,7 @@ mod tests {
 
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
         let length = u8::try_from(content.len()).expect("short");
-        [&[number << 3 | 2, length], content].concat()
+        [&[(number << 3) | 2, length], content].concat()
     }
 
     fn piece(text: &str, score: f32) -> Vec<u8> {
