@@ -225,6 +225,9 @@ def tokenizer_files():
         "model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"[UNK]": 0, "the": 1, "fox": 2}},
     }
     seed(target, "word-level", files(compact(word_level)))
+    for name, model in {"XLMRobertaTokenizer": "rules", "CamembertTokenizer": "symbols"}.items():
+        pieces = (MODEL_GOLDEN / "sentencepiece" / f"{model}.model").read_bytes()
+        seed(target, f"sentencepiece-{model}", files("", "", compact({"tokenizer_class": name}), "", "", pieces))
 
 
 def recipe():

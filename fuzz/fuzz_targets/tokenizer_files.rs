@@ -1,5 +1,5 @@
-//! The files of a tokenizer. An input is their contents in the order of [`FILES`], separated by NUL bytes, which no text has; a
-//! file of no bytes is not there.
+//! The files of a tokenizer. An input is their contents in the order of [`FILES`], separated by NUL bytes, which no text has (the last
+//! is no text, and has the rest); a file of no bytes is not there.
 #![no_main]
 
 use fewbit_fuzz::{Scratch, small_bert};
@@ -8,12 +8,13 @@ use fewbit_model::tokenization::{TextSettings, TextTokenizer};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "tokenizer.json",
     "vocab.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "sentencepiece.bpe.model",
 ];
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(Scratch::new);

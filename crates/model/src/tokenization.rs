@@ -7,6 +7,8 @@ mod build;
 mod class;
 mod limits;
 mod panics;
+mod protobuf;
+mod sentencepiece;
 mod settings;
 mod special_tokens;
 mod stored;

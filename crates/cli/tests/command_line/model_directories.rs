@@ -261,24 +261,62 @@ fn names_of_a_wrapped_model_are_read_with_a_warning() {
     let embed = || workspace.succeed(&["--quiet", "embed", "model", "-i", "texts.txt"]);
     let plain = embed();
     assert_eq!(plain.stderr, "");
-    let file = workspace.read("model/model.safetensors");
-    let (length, rest) = file.split_first_chunk::<8>().unwrap();
-    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
-    let header: serde_json::Map<String, Value> = serde_json::from_slice(header).unwrap();
-    let wrapped = header
-        .into_iter()
-        .map(|(name, tensor)| match name.as_str() {
-            "__metadata__" => (name, tensor),
-            _ => (format!("module.{name}"), tensor),
-        });
-    let header = serde_json::to_vec(&Value::Object(wrapped.collect())).unwrap();
-    let length = (header.len() as u64).to_le_bytes();
-    workspace.write(
-        "model/model.safetensors",
-        [&length[..], &header, data].concat(),
-    );
+    workspace.edit_weights(|header, _| {
+        let tensors = header.as_object_mut().unwrap();
+        for (name, tensor) in std::mem::take(tensors) {
+            let prefix = if name == "__metadata__" {
+                ""
+            } else {
+                "module."
+            };
+            tensors.insert(format!("{prefix}{name}"), tensor);
+        }
+    });
     let found = embed();
     assert_eq!(found.stdout, plain.stdout);
     let warning = "model: names of tensors begin with `module.`, where transformers expects `bert.` or nothing";
     assert!(found.stderr.contains(warning), "{}", found.stderr);
+}
+
+/// A sentencepiece file of letters: protocol buffers with a text, a score and a type for each piece.
+fn letters_of_sentencepiece() -> Vec<u8> {
+    let letters = ('a'..='z').map(|letter| (letter.to_string(), 1));
+    let symbols = [("<unk>", 2), ("<s>", 3), ("</s>", 3), ("\u{2581}", 1)];
+    let symbols = symbols.map(|(text, kind)| (text.to_owned(), kind));
+    let pieces = symbols.into_iter().chain(letters);
+    let pieces = pieces.flat_map(|(text, kind)| {
+        let mut piece = vec![0x0a, text.len() as u8];
+        piece.extend(text.as_bytes());
+        piece.push(0x15);
+        piece.extend((-1.0f32).to_le_bytes());
+        piece.extend([0x18, kind]);
+        [vec![0x0a, piece.len() as u8], piece].concat()
+    });
+    pieces.collect()
+}
+
+#[test]
+fn a_sentencepiece_file_goes_with_the_quantized_model() {
+    let workspace = Workspace::with("camembert");
+    workspace.write("texts.txt", "a cat\nthe long walk by the sea\n");
+    std::fs::remove_file(workspace.path("model/vocab.txt")).unwrap();
+    workspace.write("model/tokenizer_config.json", "{}");
+    let file = letters_of_sentencepiece();
+    workspace.write("model/sentencepiece.bpe.model", &file);
+    let embed = |model: &str| {
+        workspace
+            .succeed(&["embed", model, "-i", "texts.txt"])
+            .embeddings()
+    };
+    let expected = embed("model");
+    workspace.succeed(&["quantize", "model", "-o", "out", "--method", "fp16"]);
+    assert_eq!(workspace.read("out/sentencepiece.bpe.model"), file);
+    // fp16 keeps 11 bits.
+    assert!(largest_difference(&embed("out"), &expected) < 0.01);
+
+    workspace.write("model/sentencepiece.bpe.model", &file[..file.len() - 1]);
+    insta::assert_snapshot!(workspace.fail(&["embed", "model", "-i", "texts.txt"]), @"
+    error: model/sentencepiece.bpe.model: expected a model of sentencepiece, found something else: byte 361: expected 10 more bytes, found 9: the file is incomplete or damaged
+      hint: fetch the file again
+    ");
 }

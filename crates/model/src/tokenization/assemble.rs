@@ -1,9 +1,10 @@
 //! From the files of a directory to a tokenizer.
 
 use super::added_tokens::AddedTokens;
-use super::build::Builder;
+use super::build::{Builder, kind_of_class};
 use super::class::TokenizerClass;
 use super::panics::contain;
+use super::sentencepiece::SentencePieceModel;
 use super::settings::Settings;
 use super::special_tokens::SpecialTokens;
 use super::stored::{StoredModelSettings, StoredSettings, StoredVocabulary};
@@ -13,7 +14,9 @@ use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
+use tokenizers::models::unigram::Unigram;
 use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::Precompiled;
 use tokenizers::utils::truncation::TruncationDirection;
 
 /// A tokenizer before limits.
@@ -80,7 +83,8 @@ fn stored(
                 special: &special,
                 file,
             };
-            builder.build(model, &head.model, &normalizer, &added)?
+            let table = builder.stored_table(&normalizer)?;
+            builder.build(model, &head.model, table, &added)?
         }
     };
     Ok(Assembled {
@@ -128,11 +132,7 @@ fn from_vocabulary(
             )
         }
         TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
-            return Err(missing(
-                directory,
-                "tokenizer.json",
-                "none; fewbit does not read sentencepiece's files",
-            ));
+            return from_sentencepiece(directory, class, settings);
         }
         TokenizerClass::AsStored => {
             return Err(missing(
@@ -150,7 +150,68 @@ fn from_vocabulary(
         special: &special,
         file: &file,
     };
-    let tokenizer = builder.build(model, &StoredModelSettings::default(), &Value::Null, &added)?;
+    let tokenizer = builder.build(model, &StoredModelSettings::default(), None, &added)?;
+    Ok(Assembled {
+        file,
+        tokenizer,
+        truncation_side: None,
+        gives_token_types: false,
+    })
+}
+
+/// The names that the sentencepiece file of a class may have, the first that is there being the one that transformers 5 reads.
+const SENTENCEPIECE_NAMES: [&str; 2] = ["tokenizer.model", "sentencepiece.bpe.model"];
+
+/// Without tokenizer.json, from sentencepiece's own file.
+fn from_sentencepiece(
+    directory: &Path,
+    class: TokenizerClass,
+    settings: &Settings,
+) -> Result<Assembled, ModelError> {
+    let file = SENTENCEPIECE_NAMES
+        .map(|name| directory.join(name))
+        .into_iter()
+        .find(|file| file.exists())
+        .ok_or_else(|| {
+            missing(
+                directory,
+                "tokenizer.json, or sentencepiece.bpe.model of sentencepiece",
+                "neither",
+            )
+        })?;
+    let damaged = |error: &dyn std::fmt::Display| ModelError::Tokenizer {
+        file: file.clone(),
+        message: format!("expected a model of sentencepiece, found something else: {error}"),
+        hint: "fetch the file again".to_owned(),
+    };
+    let bytes = std::fs::read(&file).map_err(|error| damaged(&error))?;
+    let pieces = SentencePieceModel::read(&bytes).map_err(|error| damaged(&error))?;
+    let mut special = SpecialTokens::read(settings, class, None)?;
+    let added = AddedTokens::read(settings, &special, &file, &[])?;
+    special.take_symbols(pieces.symbols());
+    let builder = Builder {
+        class,
+        settings,
+        special: &special,
+        file: &file,
+    };
+    if let Some(found) = pieces.other_kind() {
+        return Err(builder.foreign(kind_of_class(class), found));
+    }
+    let table = (!pieces.charsmap.is_empty())
+        .then(|| Precompiled::from(&pieces.charsmap))
+        .transpose()
+        .map_err(|error| damaged(&error))?
+        .map(Into::into);
+    // Where both classes have their unknown token.
+    const UNKNOWN: usize = 3;
+    let vocabulary = pieces.vocabulary(class, &special);
+    let model = Unigram::from(vocabulary, Some(UNKNOWN), false).map_err(|error| damaged(&error))?;
+    let stored = StoredModelSettings {
+        unk_id: Some(UNKNOWN),
+        ..StoredModelSettings::default()
+    };
+    let tokenizer = builder.build(model.into(), &stored, table, &added)?;
     Ok(Assembled {
         file,
         tokenizer,

@@ -8,6 +8,7 @@ use super::stored::StoredModelSettings;
 use crate::ModelError;
 use serde_json::Value;
 use std::path::Path;
+use tokenizers::Tokenizer;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::unigram::Unigram;
 use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
@@ -20,7 +21,6 @@ use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{Model, Tokenizer};
 
 /// What all steps look at.
 pub(super) struct Builder<'a> {
@@ -32,15 +32,16 @@ pub(super) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// The class's tokenizer for a vocabulary. `stored` and `normalizer` are tokenizer.json's, if the vocabulary is.
+    /// The class's tokenizer for a vocabulary. `stored` are tokenizer.json's, if the vocabulary is; `table` is how sentencepiece
+    /// normalizes texts, for the classes that have one.
     pub(super) fn build(
         &self,
         model: ModelWrapper,
         stored: &StoredModelSettings,
-        normalizer: &Value,
+        table: Option<NormalizerWrapper>,
         added: &AddedTokens,
     ) -> Result<Tokenizer, ModelError> {
-        let normalizer = self.normalizer(normalizer)?;
+        let normalizer = self.normalizer(table)?;
         let pre_tokenizer = self.pre_tokenizer()?;
         let mut tokenizer = Tokenizer::new(self.model(model, stored)?);
         tokenizer.with_normalizer(normalizer);
@@ -87,8 +88,9 @@ impl Builder<'_> {
                 self.unigram(model, stored, 3)?.into()
             }
             (TokenizerClass::Camembert, ModelWrapper::Unigram(model)) => {
-                let unknown = model.token_to_id(unknown).unwrap_or(0);
-                self.unigram(model, stored, unknown as usize)?.into()
+                let mut pieces = model.iter();
+                let unknown = pieces.position(|(piece, _)| piece == unknown).unwrap_or(0);
+                self.unigram(model, stored, unknown)?.into()
             }
             (_, model) => {
                 let (expected, found) = (kind_of_class(self.class), kind_of_model(&model));
@@ -117,7 +119,10 @@ impl Builder<'_> {
         })
     }
 
-    fn normalizer(&self, stored: &Value) -> Result<Option<NormalizerWrapper>, ModelError> {
+    fn normalizer(
+        &self,
+        table: Option<NormalizerWrapper>,
+    ) -> Result<Option<NormalizerWrapper>, ModelError> {
         match self.class {
             TokenizerClass::Bert | TokenizerClass::MpNet => {
                 let strip_accents = match self.settings.of("strip_accents").get("strip_accents") {
@@ -131,13 +136,19 @@ impl Builder<'_> {
                 let normalizer = BertNormalizer::new(true, chinese, strip_accents, lowercase);
                 Ok(Some(normalizer.into()))
             }
-            TokenizerClass::XlmRoberta | TokenizerClass::Camembert => self.precompiled(stored),
+            TokenizerClass::XlmRoberta | TokenizerClass::Camembert => Ok(table),
             TokenizerClass::Roberta | TokenizerClass::AsStored => Ok(None),
         }
     }
 
-    /// The first table of sentencepiece in tokenizer.json; nothing else of its normalizer counts.
-    fn precompiled(&self, stored: &Value) -> Result<Option<NormalizerWrapper>, ModelError> {
+    /// The first table of sentencepiece in tokenizer.json's normalizer, of which nothing else counts, for the classes that have one.
+    pub(super) fn stored_table(
+        &self,
+        stored: &Value,
+    ) -> Result<Option<NormalizerWrapper>, ModelError> {
+        if !self.class.is_sentencepiece() {
+            return Ok(None);
+        }
         let one = std::slice::from_ref(stored);
         let parts = match stored.get("normalizers").and_then(Value::as_array) {
             Some(parts) if stored["type"] == "Sequence" => parts,
@@ -252,7 +263,7 @@ impl Builder<'_> {
     }
 
     /// The vocabulary is of another kind than the class's.
-    fn foreign(&self, expected: &str, found: &str) -> ModelError {
+    pub(super) fn foreign(&self, expected: &str, found: &str) -> ModelError {
         ModelError::Tokenizer {
             file: self.file.to_owned(),
             message: format!(
@@ -264,7 +275,7 @@ impl Builder<'_> {
     }
 }
 
-fn kind_of_class(class: TokenizerClass) -> &'static str {
+pub(super) fn kind_of_class(class: TokenizerClass) -> &'static str {
     match class {
         TokenizerClass::Bert | TokenizerClass::MpNet => "a WordPiece model",
         TokenizerClass::Roberta => "a BPE model",

@@ -82,6 +82,11 @@ impl TokenizerClass {
         })
     }
 
+    /// Whether its vocabulary comes from sentencepiece.
+    pub(super) fn is_sentencepiece(self) -> bool {
+        matches!(self, Self::XlmRoberta | Self::Camembert)
+    }
+
     /// Its name, for messages.
     pub(super) fn name(self) -> &'static str {
         match self {

@@ -25,6 +25,8 @@ pub(super) struct SpecialTokens {
     named: Vec<(String, Option<WrittenToken>)>,
     /// Those without a role.
     extra: Vec<WrittenToken>,
+    /// Whether the settings say them, under the newer name.
+    extra_is_said: bool,
 }
 
 impl SpecialTokens {
@@ -72,6 +74,7 @@ impl SpecialTokens {
         let mut tokens = Self {
             named,
             extra: Vec::new(),
+            extra_is_said: false,
         };
         tokens.read_extra(settings, class)?;
         Ok(tokens)
@@ -107,6 +110,7 @@ impl SpecialTokens {
             match of_extra.get(EXTRA) {
                 Some(Value::Object(object)) => self.add_named(&of_extra, EXTRA, object)?,
                 Some(value) => {
+                    self.extra_is_said = true;
                     if value.is_array() {
                         self.extra = listed(in_config)?;
                     }
@@ -121,6 +125,7 @@ impl SpecialTokens {
         } else if let Some((_, value)) = in_config
             && !value.is_object()
         {
+            self.extra_is_said = true;
             self.extra = listed(in_config)?;
         } else if settings.is_of_the_map(ADDITIONAL) {
             let fields = settings.of(ADDITIONAL);
@@ -150,6 +155,13 @@ impl SpecialTokens {
             }
         }
         Ok(())
+    }
+
+    /// The symbols of a sentencepiece file are the extra tokens where the settings do not say them under the newer name.
+    pub(super) fn take_symbols(&mut self, symbols: Vec<WrittenToken>) {
+        if !self.extra_is_said {
+            self.extra = symbols;
+        }
     }
 
     /// The text of a role's token.

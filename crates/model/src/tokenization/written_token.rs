@@ -58,6 +58,19 @@ impl WrittenToken {
         }
     }
 
+    /// A symbol of a sentencepiece file.
+    pub(super) fn symbol(content: &str, special: bool) -> Self {
+        let flags = Flags {
+            normalized: Some(false),
+            special,
+            ..Flags::default()
+        };
+        Self {
+            content: content.to_owned(),
+            flags: Some(flags),
+        }
+    }
+
     /// A text or, where it is written as an `AddedToken`, an object.
     pub(super) fn from_value(
         fields: &ConfigFields<'_>,

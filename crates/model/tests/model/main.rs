@@ -10,6 +10,7 @@ mod refused_configs;
 mod rounding_set;
 mod running;
 mod sentence_settings;
+mod sentencepiece;
 mod sentences;
 mod tiny_checkpoint;
 mod tokenization;

@@ -487,7 +487,7 @@ fn settings_that_cannot_be_followed_are_refused() {
     DIR: expected tokenizer.json, which `tokenizer_class` "PreTrainedTokenizerFast" reads, found none
       hint: `AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes tokenizer.json
 
-    DIR: expected tokenizer.json, found none; fewbit does not read sentencepiece's files
+    DIR: expected tokenizer.json, or sentencepiece.bpe.model of sentencepiece, found neither
       hint: `AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes tokenizer.json
 
     DIR: expected tokenizer.json, or vocab.json and merges.txt of a BPE, found neither

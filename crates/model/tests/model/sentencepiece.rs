@@ -1,0 +1,180 @@
+//! Sentencepiece's own files without tokenizer.json, against the ids that transformers 5 gives.
+
+use crate::golden_files::golden;
+use fewbit_model::tokenization::{TextSettings, TextTokenizer};
+use fewbit_model::{EncoderSpec, ModelError};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+fn cases() -> Value {
+    let file = golden("sentencepiece").join("cases.json");
+    serde_json::from_slice(&fs::read(file).expect("golden file")).expect("JSON")
+}
+
+/// A directory with the files of a case.
+fn directory(case: &Value) -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let text = |key: &str| case[key].as_str().expect("a text");
+    let model = golden("sentencepiece").join(format!("{}.model", text("model")));
+    fs::copy(model, directory.path().join(text("file"))).expect("copied");
+    for (name, content) in case["files"].as_object().expect("files") {
+        fs::write(directory.path().join(name), content.to_string()).expect("written");
+    }
+    directory
+}
+
+fn open(directory: &Path) -> Result<TextTokenizer, ModelError> {
+    let config = fs::read(directory.join("config.json")).expect("config.json");
+    let mut config: Value = serde_json::from_slice(&config).expect("JSON");
+    config["vocab_size"] = json!(10_000);
+    config["max_position_embeddings"] = json!(2000);
+    let spec = EncoderSpec::from_config(&config, Path::new("config.json")).expect("valid");
+    TextTokenizer::open(directory, &spec, TextSettings::default())
+}
+
+/// What is opened gives the ids of transformers. The snapshot has what only fewbit refuses, with the beginning of its message.
+#[test]
+fn sentencepiece_files_give_the_ids_of_transformers_5() {
+    let golden = cases();
+    let texts: Vec<&str> = golden["texts"]
+        .as_array()
+        .expect("texts")
+        .iter()
+        .map(|text| text.as_str().expect("a text"))
+        .collect();
+    let (mut refused, mut wrong, mut compared) = (Vec::new(), Vec::new(), 0);
+    for case in golden["cases"].as_array().expect("cases") {
+        let name = case["name"].as_str().expect("a name");
+        if name.starts_with("albert") {
+            continue;
+        }
+        let directory = directory(case);
+        let expected = case["result"]
+            .as_u64()
+            .map(|index| &golden["results"][usize::try_from(index).expect("an index")]);
+        match (open(directory.path()), expected) {
+            (Err(_), None) => {}
+            (Err(error), Some(_)) => {
+                let error = error.to_string();
+                let error = error.lines().next().expect("a line");
+                let error = error.replace(directory.path().to_str().expect("UTF-8"), "DIR");
+                refused.push(format!("{name}: {error}"));
+            }
+            (Ok(_), None) => wrong.push(format!("{name}: transformers refuses it")),
+            (Ok(tokenizer), Some(expected)) => {
+                for (text, expected) in texts.iter().zip(expected.as_array().expect("lists")) {
+                    compared += 1;
+                    match tokenizer.tokenize(text) {
+                        Ok(found) if json!(found.token_ids) == *expected => {}
+                        found => wrong.push(format!("{name}: {text:?}: {found:?}, not {expected}")),
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {compared}:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(compared > 2700, "{compared}");
+    insta::assert_snapshot!(refused.join("\n"), @r#"
+    xlm-roberta/bpe: DIR/sentencepiece.bpe.model: expected a Unigram model, which XLMRobertaTokenizer is built from, found a BPE model of sentencepiece
+    xlm-roberta/word: DIR/sentencepiece.bpe.model: expected a Unigram model, which XLMRobertaTokenizer is built from, found a model of whole words of sentencepiece
+    xlm-roberta/char: DIR/sentencepiece.bpe.model: expected a Unigram model, which XLMRobertaTokenizer is built from, found a model of characters of sentencepiece
+    xlm-roberta/spiece.model: DIR: expected tokenizer.json, or sentencepiece.bpe.model of sentencepiece, found neither
+    xlm-roberta/added_tokens-far: DIR/added_tokens.json: `[NEW]`: expected the id 1000 for the token `[NEW]` to be the next free one or the vocabulary's, found 137
+    xlm-roberta/added_tokens-known: DIR/added_tokens.json: `<mask>`: expected the id 0 for the token `<mask>` to be the next free one or the vocabulary's, found 136
+    camembert/spiece.model: DIR: expected tokenizer.json, or sentencepiece.bpe.model of sentencepiece, found neither
+    camembert/added_tokens-far: DIR/added_tokens.json: `[NEW]`: expected the id 1000 for the token `[NEW]` to be the next free one or the vocabulary's, found 140
+    camembert/added_tokens-known: DIR/added_tokens.json: `<mask>`: expected the id 0 for the token `<mask>` to be the next free one or the vocabulary's, found 139
+    backend/tokenizer.model: DIR: expected tokenizer.json, which `tokenizer_class` "PreTrainedTokenizerFast" reads, found none
+    bert/sentencepiece.bpe.model: DIR: expected tokenizer.json, or a WordPiece vocab.txt, found neither
+    "#);
+}
+
+/// A family that has no tokenizer here is refused by its class, whatever lies in the directory.
+#[test]
+fn other_classes_of_sentencepiece_are_named() {
+    let golden = cases();
+    let cases = golden["cases"].as_array().expect("cases");
+    let mut case = cases
+        .iter()
+        .find(|case| case["name"] == "xlm-roberta/rules")
+        .expect("the case")
+        .clone();
+    for class in [
+        "AlbertTokenizer",
+        "XLNetTokenizer",
+        "DebertaV2Tokenizer",
+        "T5Tokenizer",
+    ] {
+        case["files"]["tokenizer_config.json"]["tokenizer_class"] = json!(class);
+        let directory = directory(&case);
+        let error = open(directory.path()).expect_err("refused").to_string();
+        assert!(
+            error.contains("`tokenizer_class`") && error.contains(class) && error.contains("hint:"),
+            "{error}"
+        );
+    }
+}
+
+/// Every beginning of a file, and the file with every byte changed, is read or refused with the file's name, and never a panic.
+#[test]
+fn damaged_files_are_refused_with_their_names() {
+    let golden = cases();
+    let cases = golden["cases"].as_array().expect("cases");
+    let case = cases
+        .iter()
+        .find(|case| case["name"] == "camembert/symbols")
+        .expect("the case");
+    let directory = directory(case);
+    let file = directory.path().join("sentencepiece.bpe.model");
+    let whole = fs::read(&file).expect("the model");
+    let refusal = |bytes: &[u8]| {
+        fs::write(&file, bytes).expect("written");
+        let text = open(directory.path()).err()?.to_string();
+        assert!(text.starts_with(file.to_str().expect("UTF-8")), "{text}");
+        Some(text)
+    };
+    for length in (0..whole.len()).step_by(7) {
+        refusal(&whole[..length]);
+    }
+    for at in (0..whole.len()).step_by(7) {
+        let mut changed = whole.clone();
+        changed[at] ^= if at % 2 == 0 { 0x80 } else { 0x07 };
+        if refusal(&changed).is_none() {
+            let tokenizer = open(directory.path()).expect("opens");
+            // Its normalizer may fail at a text; that is an error, too.
+            tokenizer.tokenize("the dog \u{fb01}\u{3000}½ আমি").ok();
+        }
+    }
+    for (bytes, expected) in [
+        (
+            &b""[..],
+            "expected a model of sentencepiece, found something else: expected pieces of a vocabulary, found none in 0 bytes",
+        ),
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            "byte 0: expected a field",
+        ),
+        (
+            &whole[..whole.len() - 1],
+            "the file is incomplete or damaged",
+        ),
+        (
+            b"\x0a\xff\xff\xff\xff\xff\xff\xff\x7f",
+            "more bytes, found 0",
+        ),
+        (
+            b"\x0a\x03\x0a\x01a\x1a\x03\x12\x01x",
+            "expected a model of sentencepiece",
+        ),
+    ] {
+        let text = refusal(bytes).expect("refused");
+        assert!(text.contains(expected), "{text}\nexpected {expected}");
+    }
+}
