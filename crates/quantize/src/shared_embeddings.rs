@@ -7,8 +7,9 @@ use fewbit_checkpoint::{Checkpoint, TensorInfo};
 use crate::{QuantizeError, Recipe};
 
 /// What precedes the tensors of such heads.
-const LANGUAGE_MODELLING_HEADS: [&str; 6] = [
+const LANGUAGE_MODELLING_HEADS: [&str; 7] = [
     "cls.predictions.",
+    "decoder.bias",
     "generator_lm_head.",
     "generator_predictions.",
     "lm_head.",

@@ -136,6 +136,7 @@ fn int8_embeddings_that_a_head_shares_are_refused() {
     for name in [
         "bert-masked-lm",
         "distilbert-relu-masked-lm",
+        "modernbert-biases-masked-lm",
         "mpnet-long-masked-lm",
         "xlm-roberta-masked-lm",
     ] {

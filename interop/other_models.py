@@ -1,0 +1,73 @@
+"""Tiny models of kinds that fewbit does not run, whose weights it quantizes by the names of their tensors."""
+
+import torch
+import transformers
+
+SIZES = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4)
+TEXT = SIZES | dict(vocab_size=96, num_key_value_heads=2)
+T5 = dict(vocab_size=96, d_model=64, d_ff=128, num_layers=1, num_heads=4, d_kv=16)
+WHISPER = dict(
+    vocab_size=96, d_model=64, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=128,
+    decoder_ffn_dim=128, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, begin_suppress_tokens=None, suppress_tokens=None,
+)
+
+
+def ids(generator):
+    return torch.randint(3, 70, (1, 9), generator=generator)
+
+
+def for_decoder(generator):
+    return dict(input_ids=ids(generator))
+
+
+def for_both(generator):
+    return dict(input_ids=ids(generator), decoder_input_ids=ids(generator))
+
+
+def for_image(generator):
+    return dict(pixel_values=torch.randn((1, 3, 32, 32), generator=generator))
+
+
+def for_sound(generator):
+    return dict(input_features=torch.randn((1, 80, 3000), generator=generator), decoder_input_ids=ids(generator))
+
+
+# Name: class, configuration, inputs. Qwen2 and Whisper share their heads' matrix with the embeddings; transformers renames ViT's modules as it
+# loads them; T5 has layers that it keeps in float32.
+MODELS = {
+    "llama": (transformers.LlamaForCausalLM, transformers.LlamaConfig(**TEXT), for_decoder),
+    "qwen2": (transformers.Qwen2ForCausalLM, transformers.Qwen2Config(**TEXT, tie_word_embeddings=True), for_decoder),
+    "t5": (transformers.T5ForConditionalGeneration, transformers.T5Config(**T5), for_both),
+    "vit": (transformers.ViTForImageClassification, transformers.ViTConfig(**SIZES, image_size=32, patch_size=16), for_image),
+    "whisper": (transformers.WhisperForConditionalGeneration, transformers.WhisperConfig(**WHISPER), for_sound),
+}
+# Method: arguments, least cosine of logits to the float model, as for the families: only names can break it.
+METHODS = {
+    "fp16": (["--method", "fp16"], 0.999),
+    "weight-only": (["--method", "weight-only"], 0.99),
+    "nf4": (["--method", "nf4", "--double-quant"], 0.5),
+}
+
+
+def logits(model, inputs):
+    with torch.no_grad():
+        return model.eval()(**inputs(torch.Generator().manual_seed(1))).logits.double().flatten()
+
+
+def check(row, fewbit, work, method):
+    """Every model, written by its class and quantized, loads and gives logits near its own."""
+    arguments, limit = METHODS[method]
+    least = 1.0
+    for name, (kind, config, inputs) in MODELS.items():
+        source, out = work / "other-models" / name, work / "other-models" / f"{name}-{method}"
+        if not source.exists():
+            torch.manual_seed(0)
+            kind(config).save_pretrained(source)
+        fewbit.quantize(source, out, arguments)
+        reference = logits(kind.from_pretrained(source, dtype=torch.float32), inputs)
+        found = logits(kind.from_pretrained(out, dtype=torch.float32), inputs)
+        cosine = torch.nn.functional.cosine_similarity(found, reference, dim=0).item()
+        least = min(least, cosine)
+        row.expect(cosine > limit, f"{name}: cosine {cosine:.4f} to the float model, expected above {limit}")
+    row.cells["to float"] = f"{least:.4f} (min)"
+    return row
