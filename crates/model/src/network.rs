@@ -7,11 +7,11 @@ mod load;
 mod relative_bias;
 mod rotary;
 mod scratch;
-mod thread_pools;
+pub(crate) mod thread_pools;
 mod window;
 
 use crate::embeddings::EmbeddingTable;
-use crate::linear::Linear;
+use crate::packed_linear::PackedLinear;
 use crate::profile::StageTimes;
 use crate::tap::Viewer;
 use crate::weight_only::WeightOnlyArithmetic;
@@ -52,7 +52,7 @@ pub struct Network {
     /// (token_types, embedding_size)
     token_type_embeddings: Option<EmbeddingTable>,
     embeddings_norm: LayerNorm,
-    embeddings_projection: Option<Linear>,
+    embeddings_projection: Option<PackedLinear>,
     relative_bias: Option<RelativeBias>,
     layers: Vec<EncoderLayer>,
     final_norm: Option<LayerNorm>,
@@ -102,18 +102,18 @@ fn chunk_rows(arithmetic: Arithmetic, isa: Isa) -> usize {
 const LEAST_INTEGER_ATTENTION_TOKENS: usize = 64;
 
 struct EncoderLayer {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    attention_output: Linear,
+    query: PackedLinear,
+    key: PackedLinear,
+    value: PackedLinear,
+    attention_output: PackedLinear,
     /// After attention's addition to the residual stream, or before attention.
     attention_norm: Option<LayerNorm>,
     /// After the feed-forward's addition to the residual stream, or before the feed-forward.
     feed_forward_norm: LayerNorm,
-    intermediate: Linear,
+    intermediate: PackedLinear,
     /// What the activations of the feed-forward are multiplied by.
-    gate: Option<Linear>,
-    output: Linear,
+    gate: Option<PackedLinear>,
+    output: PackedLinear,
     /// The keys that a token attends to, if not all.
     window: Option<Window>,
 }
@@ -353,7 +353,7 @@ impl Network {
         let projection = self
             .embeddings_projection
             .as_ref()
-            .map_or(0, Linear::memory_bytes);
+            .map_or(0, PackedLinear::memory_bytes);
         let relative_bias = self
             .relative_bias
             .as_ref()
@@ -399,7 +399,7 @@ impl EncoderLayer {
                 .all(|linear| linear.has_eight_bit_activations())
     }
 
-    fn linears(&self) -> impl Iterator<Item = &Linear> {
+    fn linears(&self) -> impl Iterator<Item = &PackedLinear> {
         let attention = [&self.query, &self.key, &self.value, &self.attention_output];
         let feed_forward = [
             Some(&self.intermediate),
@@ -413,7 +413,9 @@ impl EncoderLayer {
 
     fn memory_bytes(&self) -> usize {
         let norms = [self.attention_norm.as_ref(), Some(&self.feed_forward_norm)];
-        self.linears().map(Linear::memory_bytes).sum::<usize>()
+        self.linears()
+            .map(PackedLinear::memory_bytes)
+            .sum::<usize>()
             + norms
                 .into_iter()
                 .flatten()

@@ -13,7 +13,7 @@ use super::window::{Tile, Window};
 use super::{BLOCK_TOKENS, EncoderLayer, LayerNorm, Network};
 use crate::ModelError;
 use crate::finite::check_values;
-use crate::linear::{Linear, LinearInput, Then};
+use crate::packed_linear::{LinearInput, PackedLinear, Then};
 use crate::profile::Stage;
 use crate::shared_columns::with_threads_awake;
 use crate::spec::NormPlacement;
@@ -624,7 +624,7 @@ impl Network {
         norm: &LayerNorm,
         x: &[f32],
         out: &'o mut [f32],
-        reader: Option<&Linear>,
+        reader: Option<&PackedLinear>,
         quantized: &mut QuantizedRows,
         viewer: &mut Viewer<'_>,
     ) -> Result<(&'o [f32], Option<RowScale>), ModelError> {
@@ -639,13 +639,13 @@ impl Network {
         &self,
         norm: &LayerNorm,
         x: &mut [f32],
-        reader: Option<&Linear>,
+        reader: Option<&PackedLinear>,
         quantized: &mut QuantizedRows,
         viewer: &mut Viewer<'_>,
     ) -> Result<Option<RowScale>, ModelError> {
         let (gamma, beta, epsilon) = (&norm.gamma, &norm.beta, self.spec.layer_norm_epsilon);
         let kernels = self.kernels;
-        let scale = reader.and_then(Linear::input_scale);
+        let scale = reader.and_then(PackedLinear::input_scale);
         match (reader, scale) {
             (Some(reader), Some(scale)) => {
                 if !kernels.layer_norm_quantize(x, gamma, beta, epsilon, scale, quantized) {
@@ -661,7 +661,7 @@ impl Network {
     /// Runs layers that read the same input, and what comes after them, each into its output (rows, out_features).
     fn run_linears<const N: usize>(
         &self,
-        layers: [(&Linear, &mut [f32]); N],
+        layers: [(&PackedLinear, &mut [f32]); N],
         input: &mut LinearInput<'_>,
         then: Then,
         scratch: &mut LinearScratch,
@@ -669,11 +669,11 @@ impl Network {
     ) -> Result<(), ModelError> {
         let (watched, workspaces) = scratch.parts();
         if !viewer.looks() {
-            return Linear::forward(layers, input, then, self.kernels, workspaces);
+            return PackedLinear::forward(layers, input, then, self.kernels, workspaces);
         }
         // What comes after the product is done apart, so that the product exists: it gives the same bits.
         let mut store = |linear, out: &mut [f32], input: &mut LinearInput<'_>| {
-            Linear::forward(
+            PackedLinear::forward(
                 [(linear, out)],
                 input,
                 Then::Store,

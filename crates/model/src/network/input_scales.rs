@@ -1,7 +1,7 @@
 //! Other scales at one site, for those who measure what they cost.
 
 use super::Network;
-use crate::linear::{InputScale, Linear};
+use crate::packed_linear::{InputScale, PackedLinear};
 use fewbit_kernels::Arithmetic;
 
 impl Network {
@@ -20,9 +20,9 @@ impl Network {
     }
 
     /// The int8 layers that read the rows of `site`.
-    fn readers(&mut self, site: &str) -> Vec<&mut Linear> {
+    fn readers(&mut self, site: &str) -> Vec<&mut PackedLinear> {
         let module = site.strip_suffix(".input");
-        let reads = |linears: &[&mut Linear]| {
+        let reads = |linears: &[&mut PackedLinear]| {
             let mut sites = linears.iter().map(|linear| linear.site());
             sites.any(|known| Some(known) == module)
         };

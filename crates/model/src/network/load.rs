@@ -3,11 +3,11 @@
 use crate::catalogue::about_sizes;
 use crate::embeddings::EmbeddingTable;
 use crate::finite::check_tensor;
-use crate::linear::Linear;
 use crate::network::{
     EncoderLayer, LayerNorm, Network, Pool, RelativeBias, ThreadPools, Window, arithmetic,
     chunk_rows,
 };
+use crate::packed_linear::PackedLinear;
 use crate::{
     Catalogue, EncoderSpec, LoadLedger, ModelError, Module, Role, WeightOnlyArithmetic,
     WeightSource,
@@ -72,7 +72,7 @@ pub(crate) fn load(
     let linears = layers.iter().flat_map(EncoderLayer::linears);
     let reads_whole_texts = linears
         .chain(embeddings_projection.as_ref())
-        .any(Linear::reads_whole_texts);
+        .any(PackedLinear::reads_whole_texts);
     let chunk_rows = chunk_rows(arithmetic(&layers), kernels.isa());
     let network = Network {
         kernels,
@@ -153,13 +153,13 @@ impl<'c> Loader<'c> {
         })
     }
 
-    fn linear(&mut self, module: &Module) -> Result<Linear, ModelError> {
+    fn linear(&mut self, module: &Module) -> Result<PackedLinear, ModelError> {
         let [linear] = self.fused(module)?;
         Ok(linear)
     }
 
     /// The layers that a module's outputs are the outputs of, in equal parts.
-    fn fused<const N: usize>(&mut self, module: &Module) -> Result<[Linear; N], ModelError> {
+    fn fused<const N: usize>(&mut self, module: &Module) -> Result<[PackedLinear; N], ModelError> {
         let [out, inside] = module.shape;
         let stored = match self.replaced(module)? {
             Some(stored) => stored,
@@ -182,7 +182,7 @@ impl<'c> Loader<'c> {
             .zip(bias.chunks(size.max(1)))
             .zip(&module.sites);
         let linears = parts.map(|((weight, bias), site)| {
-            Linear::new(
+            PackedLinear::new(
                 site.clone(),
                 &module.name,
                 weight,

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The pool of the last number of threads asked for; calls that ask for another one make it anew.
 #[derive(Default)]
-pub(super) struct ThreadPools(Mutex<Option<Arc<ThreadPool>>>);
+pub(crate) struct ThreadPools(Mutex<Option<Arc<ThreadPool>>>);
 
 impl ThreadPools {
     /// Runs `work` in a pool of `threads` threads.
-    pub(super) fn with<T: Send>(
+    pub(crate) fn with<T: Send>(
         &self,
         threads: usize,
         work: impl FnOnce() -> T + Send,

@@ -4,6 +4,7 @@ mod adapters;
 mod allocations;
 mod architectures;
 mod golden_files;
+mod linear;
 mod loading;
 mod quantized;
 mod refused_configs;
