@@ -69,7 +69,7 @@ pub struct ModelSize {
     pub by_part: Vec<GroupSize>,
 }
 
-/// Parts of a model, as [`EncoderSpec::part_of`] names them, in the order of reports.
+/// Parts of a model, as [`Catalogue::part_of`] names them, in the order of reports.
 pub const PARTS: [&str; 7] = [
     "embeddings",
     "attention",

@@ -156,7 +156,7 @@ fn archives_that_are_not_as_torch_writes_them() {
         refusal(&compressed, kind),
         @"zip entry `archive/data/0`: expected data that are stored as they are, as torch.save writes them, found compression method 8"
     );
-    let mut larger = whole.clone();
+    let mut larger = whole;
     larger[second + 24..second + 28].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_snapshot!(
         refusal(&larger, kind),

@@ -13,19 +13,13 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Catalogue {
             return None;
         };
         let part = part_of(&info.name);
-        let role = if part == "embeddings" || is_bias_table(name) {
-            Role::OtherTable
-        } else if ["head", "pooler"].contains(&part) {
-            return None;
-        } else if transposed
-            && name
-                .rsplit('.')
-                .next()
-                .is_some_and(|last| last.starts_with("c_"))
-        {
-            return None;
-        } else {
-            Role::OtherLinear
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let stays_float =
+            ["head", "pooler"].contains(&part) || transposed && last.starts_with("c_");
+        let role = match () {
+            () if part == "embeddings" || is_bias_table(name) => Role::OtherTable,
+            () if stays_float => return None,
+            () => Role::OtherLinear,
         };
         Some(Module {
             role,

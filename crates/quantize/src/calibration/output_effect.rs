@@ -35,7 +35,7 @@ impl Calibrator {
     /// `progress(done, total)` counts passes over the texts.
     ///
     /// # Errors
-    /// Those of [`quantize_model`] and [`Encoder::encode`]; [`QuantizeError::Calibration`] for no text.
+    /// Those of [`QuantizePlan::new`](crate::QuantizePlan::new) and [`Encoder::encode`]; [`QuantizeError::Calibration`] for no text.
     pub fn measure_output_effect<S: AsRef<str> + Sync>(
         &self,
         sites: &mut [SiteSensitivity],
