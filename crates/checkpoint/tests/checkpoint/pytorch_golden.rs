@@ -113,20 +113,18 @@ fn damaged_anywhere() {
             );
         }
         for at in 0..whole.len() {
-            for change in [0x01, 0x80, 0xff] {
-                let mut changed = whole.clone();
-                changed[at] ^= change;
-                fs::write(&file, &changed).unwrap();
-                match Checkpoint::open(directory.path()) {
-                    Ok(checkpoint) => {
-                        for tensor in checkpoint.tensors() {
-                            let bytes = checkpoint.require(&tensor.name).unwrap();
-                            assert_eq!(bytes.bytes().unwrap().len(), tensor.byte_len);
-                        }
+            let mut changed = whole.clone();
+            changed[at] ^= [0x01, 0x80, 0xff][at % 3];
+            fs::write(&file, &changed).unwrap();
+            match Checkpoint::open(directory.path()) {
+                Ok(checkpoint) => {
+                    for tensor in checkpoint.tensors() {
+                        let bytes = checkpoint.require(&tensor.name).unwrap();
+                        assert_eq!(bytes.bytes().unwrap().len(), tensor.byte_len);
                     }
-                    Err(error) => {
-                        assert_eq!(error.file(), Some(file.as_path()), "{name}: {at}: {error}");
-                    }
+                }
+                Err(error) => {
+                    assert_eq!(error.file(), Some(file.as_path()), "{name}: {at}: {error}");
                 }
             }
         }

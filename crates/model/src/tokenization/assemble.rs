@@ -16,7 +16,6 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::unigram::Unigram;
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::Precompiled;
 use tokenizers::utils::truncation::TruncationDirection;
 
 /// A tokenizer before limits.
@@ -198,11 +197,7 @@ fn from_sentencepiece(
     if let Some(found) = pieces.other_kind() {
         return Err(builder.foreign(kind_of_class(class), found));
     }
-    let table = (!pieces.charsmap.is_empty())
-        .then(|| Precompiled::from(&pieces.charsmap))
-        .transpose()
-        .map_err(|error| damaged(&error))?
-        .map(Into::into);
+    let table = pieces.table().map_err(|error| damaged(&error))?;
     // Where both classes have their unknown token.
     const UNKNOWN: usize = 3;
     let vocabulary = pieces.vocabulary(class, &special);
@@ -211,7 +206,7 @@ fn from_sentencepiece(
         unk_id: Some(UNKNOWN),
         ..StoredModelSettings::default()
     };
-    let tokenizer = builder.build(model.into(), &stored, table, &added)?;
+    let tokenizer = builder.build(model.into(), &stored, table.map(Into::into), &added)?;
     Ok(Assembled {
         file,
         tokenizer,

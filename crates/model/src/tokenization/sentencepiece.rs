@@ -7,6 +7,7 @@ use super::class::TokenizerClass;
 use super::protobuf::{Fields, Value};
 use super::special_tokens::SpecialTokens;
 use super::written_token::WrittenToken;
+use tokenizers::normalizers::Precompiled;
 
 /// What transformers takes of the file.
 #[derive(Debug, Default, PartialEq)]
@@ -15,7 +16,7 @@ pub(super) struct SentencePieceModel {
     /// 1 is Unigram, which is also the default.
     model_type: Option<u64>,
     /// How texts are normalized; empty if they are not.
-    pub(super) charsmap: Vec<u8>,
+    charsmap: Vec<u8>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -75,6 +76,32 @@ impl SentencePieceModel {
             }
         }
         Ok(())
+    }
+
+    /// How texts are normalized, None if they are not.
+    ///
+    /// # Errors
+    /// The message for a table that is damaged.
+    pub(super) fn table(&self) -> Result<Option<Precompiled>, String> {
+        let Some((size, rest)) = self.charsmap.split_first_chunk() else {
+            return match self.charsmap.len() {
+                0 => Ok(None),
+                found => Err(format!(
+                    "normalizer: expected a table of at least 4 bytes, found {found}"
+                )),
+            };
+        };
+        // The crate takes memory for as many entries as the table says.
+        let size = u32::from_le_bytes(*size);
+        if size as usize > rest.len() {
+            return Err(format!(
+                "normalizer: expected a table with {size} bytes of entries, as it says, found {}",
+                rest.len()
+            ));
+        }
+        Precompiled::from(&self.charsmap)
+            .map(Some)
+            .map_err(|error| format!("normalizer: {error}"))
     }
 
     /// What a message calls the kind of the model, unless it is Unigram.
@@ -197,6 +224,28 @@ mod tests {
         let words = [field(1, &field(1, b"a")), field(2, b"\x18\x03")].concat();
         let words = SentencePieceModel::read(&words).expect("a model");
         assert!(words.other_kind().is_some());
+    }
+
+    #[test]
+    fn tables_that_say_more_than_they_have() {
+        let table = |charsmap: &[u8]| SentencePieceModel {
+            charsmap: charsmap.to_vec(),
+            ..SentencePieceModel::default()
+        };
+        assert_eq!(table(b"").table(), Ok(None));
+        // One entry, and nothing that it stands for.
+        assert!(matches!(table(b"\x04\0\0\0abcd").table(), Ok(Some(_))));
+        for (charsmap, expected) in [
+            (&b"abc"[..], "expected a table of at least 4 bytes, found 3"),
+            (
+                b"\xf0\xff\xff\xffabcd",
+                "expected a table with 4294967280 bytes of entries, as it says, found 4",
+            ),
+            (b"\x04\0\0\0abcd\xff", "normalizer: "),
+        ] {
+            let error = table(charsmap).table().expect_err("refused");
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]
