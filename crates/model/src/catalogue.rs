@@ -324,3 +324,32 @@ fn is_inside(tensor: &str, module: &str) -> bool {
         .strip_prefix(module)
         .is_some_and(|rest| rest.starts_with('.'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::NameTable;
+    use serde_json::json;
+
+    #[test]
+    fn two_modules_that_claim_one_tensor_are_refused() {
+        let file = Path::new("config.json");
+        let config = json!({"model_type": "bert", "num_hidden_layers": 1});
+        let mut spec = EncoderSpec::from_config(&config, file).unwrap();
+        spec.catalogue().refuse_shared_names(file).unwrap();
+        spec.names = NameTable {
+            modules: &[
+                (Role::WordEmbeddings, "words"),
+                (Role::Query, "query"),
+                (Role::Key, "query"),
+            ],
+            ..spec.names
+        };
+        let error = spec.catalogue().refuse_shared_names(file).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("one module below `encoder.layer.0.query`, found two: Query and Key"),
+            "{text}"
+        );
+    }
+}

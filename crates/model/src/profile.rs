@@ -14,13 +14,13 @@ pub enum Stage {
     Attention,
     /// The product after attention, added to the residual stream.
     AttentionOutput,
-    /// LayerNorm after attention.
+    /// LayerNorm after attention; where layers normalize what they read, before attention and before the feed-forward.
     AttentionNorm,
     /// The first product of the feed-forward and its activation function.
     Intermediate,
     /// The second product of the feed-forward, added to the residual stream.
     Output,
-    /// LayerNorm after the feed-forward.
+    /// LayerNorm after the feed-forward; where layers normalize what they read, after the last one.
     OutputNorm,
 }
 
