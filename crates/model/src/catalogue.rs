@@ -146,6 +146,11 @@ impl Catalogue {
         modules.find(|module| module.role == role && module.layer == layer)
     }
 
+    /// The module of this path.
+    pub fn named(&self, name: &str) -> Option<&Module> {
+        self.modules.iter().find(|module| module.name == name)
+    }
+
     /// Every linear layer of the model proper (attention, feed-forward, the embedding projection), in execution order. Poolers and heads
     /// are not part of it.
     pub fn linear_modules(&self) -> impl Iterator<Item = &Module> {
@@ -351,5 +356,21 @@ mod tests {
             text.contains("one module below `encoder.layer.0.query`, found two: Query and Key"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn only_the_models_own_prefix_is_cut() {
+        let config = json!({"model_type": "bert", "num_hidden_layers": 1});
+        let mut spec = EncoderSpec::from_config(&config, Path::new("config.json")).unwrap();
+        let mut without_prefix = |module: &str, prefix: &str| {
+            prefix.clone_into(&mut spec.prefix);
+            spec.catalogue().without_prefix(module).to_owned()
+        };
+        assert_eq!(
+            without_prefix("bert.encoder.layer.0", "bert."),
+            "encoder.layer.0"
+        );
+        assert_eq!(without_prefix("encoder.layer.0", ""), "encoder.layer.0");
+        assert_eq!(without_prefix("classifier", "bert."), "classifier");
     }
 }

@@ -37,7 +37,6 @@ use std::path::{Path, PathBuf};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{Encoder, EncoderSpec, RaggedBatch};
 
-use crate::selection::without_prefix;
 use crate::{ObserverSettings, QuantizeError, Recipe, Selection};
 use collector::Collector;
 pub use input::{CalibrationInput, CalibrationSamples};
@@ -181,7 +180,7 @@ pub fn static_recipe(
     let quantized: HashSet<&str> = selection
         .quantized
         .iter()
-        .map(|selected| without_prefix(&selected.module.name, &catalogue.prefix))
+        .map(|selected| catalogue.without_prefix(&selected.module.name))
         .collect();
     let mut static_inputs = calibrated.static_inputs.clone();
     static_inputs.retain(|module, _| quantized.contains(module.as_str()));

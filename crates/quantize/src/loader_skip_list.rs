@@ -9,7 +9,6 @@
 use fewbit_model::{Catalogue, ModuleKind};
 
 use crate::Selection;
-use crate::selection::without_prefix;
 
 /// Poolers and heads of the encoder families, as they are named beside or inside the encoder. Loaders
 /// match an entry as a path from the start up to a dot or as the end of a path, so `pooler.dense`
@@ -46,14 +45,14 @@ impl LoaderSkipList {
     /// what the recipe skips.
     pub(crate) fn new(catalogue: &Catalogue, selection: &Selection) -> Self {
         let is_table = |name: &str| {
-            let mut modules = catalogue.modules().iter();
-            modules.any(|module| module.name == name && module.kind() == ModuleKind::Table)
+            let module = catalogue.named(name);
+            module.is_some_and(|module| module.kind() == ModuleKind::Table)
         };
         let of_this_checkpoint = selection
             .kept
             .iter()
             .filter(|kept| !is_table(&kept.module))
-            .map(|kept| without_prefix(&kept.module, &catalogue.prefix).to_owned())
+            .map(|kept| catalogue.without_prefix(&kept.module).to_owned())
             .collect();
         Self {
             of_this_checkpoint,

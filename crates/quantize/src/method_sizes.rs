@@ -5,7 +5,6 @@ use fewbit_model::{Catalogue, ModuleKind};
 use serde::Serialize;
 
 use crate::plan::needs_no_code;
-use crate::selection::without_prefix;
 use crate::shared_embeddings::needs_shared_embeddings;
 use crate::{QuantizeError, QuantizePlan, Recipe, Selection, StaticInput};
 
@@ -68,8 +67,7 @@ fn with_scales(
     let selection = Selection::new(checkpoint, catalogue, recipe)?;
     let modules = selection.quantized.iter();
     let linear = modules.filter(|selected| selected.module.kind() == ModuleKind::Linear);
-    let inputs =
-        linear.map(|selected| without_prefix(&selected.module.name, &catalogue.prefix).to_owned());
+    let inputs = linear.map(|selected| catalogue.without_prefix(&selected.module.name).to_owned());
     Ok(recipe
         .clone()
         .with_static_inputs(inputs.map(|module| (module, some)).collect()))

@@ -9,7 +9,6 @@ use serde_json::Value;
 use crate::loader_skip_list::LoaderSkipList;
 use crate::plan_row::RowPlanner;
 pub use crate::plan_row::{PlanRow, TensorAction};
-use crate::selection::without_prefix;
 use crate::shared_embeddings::refuse_shared_embeddings;
 use crate::{KeptModule, Method, QuantizeError, Recipe, Selection};
 
@@ -207,7 +206,7 @@ fn refuse_unknown_inputs(
     let known = |module: &str| {
         selection.quantized.iter().any(|selected| {
             selected.module.kind() == ModuleKind::Linear
-                && without_prefix(&selected.module.name, &catalogue.prefix) == module
+                && catalogue.without_prefix(&selected.module.name) == module
         })
     };
     match recipe.static_inputs.keys().find(|module| !known(module)) {
@@ -236,7 +235,7 @@ fn quantization_config(
         let (mut fixed, mut weight_only, mut others) = (Vec::new(), Vec::new(), Vec::new());
         let mut embeddings = Vec::new();
         for selected in &selection.quantized {
-            let module = without_prefix(&selected.module.name, &catalogue.prefix).to_owned();
+            let module = catalogue.without_prefix(&selected.module.name).to_owned();
             let group = match selected.module.kind() {
                 ModuleKind::Linear if selected.weight_only => &mut weight_only,
                 ModuleKind::Linear if recipe.static_inputs.contains_key(&module) => &mut fixed,

@@ -12,7 +12,6 @@ use fewbit_numerics::dtype::DType;
 use serde::{Serialize, Serializer};
 
 use crate::config_file::transformers_name;
-use crate::selection::without_prefix;
 use crate::{QuantizeError, Recipe, SelectedModule, Selection};
 
 /// The scheme whose tensors an int8 embedding table has: `weight` I8 and `weight_scale`. Loaders have
@@ -212,7 +211,7 @@ impl<'a> RowPlanner<'a> {
         expect_readable_float(info)?;
         let Module { name, shape, .. } = &selected.module;
         let method = self.recipe.method;
-        let input = without_prefix(name, &self.catalogue.prefix);
+        let input = self.catalogue.without_prefix(name);
         Ok(
             match (
                 method.four_bit_type(),

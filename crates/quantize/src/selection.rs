@@ -131,7 +131,6 @@ impl Selection {
         if recipe.method.float_dtype().is_some() {
             return Ok(Self::default());
         }
-        let prefix = catalogue.prefix.as_str();
         let candidate = |module: &Module| SelectedModule {
             module: module.clone(),
             weight_only: false,
@@ -185,11 +184,11 @@ impl Selection {
             &recipe.skip,
             &candidates.iter().collect::<Vec<_>>(),
             &selection.kept,
-            prefix,
+            catalogue,
         )?;
         let number_of_candidates = candidates.len();
         for candidate in candidates {
-            match globs.first_match(&candidate.module.name, prefix) {
+            match globs.first_match(&candidate.module.name, catalogue) {
                 Some(pattern) => selection.kept.push(KeptModule {
                     module: candidate.module.name,
                     reason: KeepReason::SkipPattern(pattern.to_owned()),
@@ -202,7 +201,7 @@ impl Selection {
                 modules: number_of_candidates,
             });
         }
-        selection.mark_weight_only(&recipe.weight_only, prefix)?;
+        selection.mark_weight_only(&recipe.weight_only, catalogue)?;
         if recipe.method == Method::WeightOnly && needs_a_tensor_named_weight(catalogue) {
             for selected in &mut selection.quantized {
                 selected.weight_only = selected.module.kind() == ModuleKind::Linear;
@@ -211,12 +210,18 @@ impl Selection {
         Ok(selection)
     }
 
-    fn mark_weight_only(&mut self, patterns: &[String], prefix: &str) -> Result<(), QuantizeError> {
+    fn mark_weight_only(
+        &mut self,
+        patterns: &[String],
+        catalogue: &Catalogue,
+    ) -> Result<(), QuantizeError> {
         let is_linear = |selected: &SelectedModule| selected.module.kind() == ModuleKind::Linear;
         let candidates: Vec<_> = self.quantized.iter().filter(|m| is_linear(m)).collect();
-        let globs = Globs::compile("weight_only", patterns, &candidates, &self.kept, prefix)?;
+        let globs = Globs::compile("weight_only", patterns, &candidates, &self.kept, catalogue)?;
         for selected in self.quantized.iter_mut().filter(|m| is_linear(m)) {
-            selected.weight_only = globs.first_match(&selected.module.name, prefix).is_some();
+            selected.weight_only = globs
+                .first_match(&selected.module.name, catalogue)
+                .is_some();
         }
         Ok(())
     }
@@ -234,11 +239,6 @@ fn is_kept_in_float32(catalogue: &Catalogue, module: &Module) -> bool {
         && module.name.ends_with(".wo")
 }
 
-/// The module path without the model prefix.
-pub(crate) fn without_prefix<'a>(module: &'a str, prefix: &str) -> &'a str {
-    module.strip_prefix(prefix).unwrap_or(module)
-}
-
 /// Modules with a weight matrix in the checkpoint that are no candidates: heads, poolers, and what the encoder proper does not have.
 fn matrices_that_stay_float<'a>(
     checkpoint: &'a Checkpoint,
@@ -252,11 +252,7 @@ fn matrices_that_stay_float<'a>(
             "head" => KeepReason::TaskHead,
             "other" if of_an_encoder => KeepReason::OutsideTheEncoder,
             _ if of_an_encoder => return None,
-            _ => match catalogue
-                .modules()
-                .iter()
-                .find(|known| known.name == module)
-            {
+            _ => match catalogue.named(module) {
                 None => KeepReason::Transposed,
                 Some(table) if table.kind() == ModuleKind::Table => KeepReason::Table,
                 Some(_) => return None,
@@ -281,12 +277,12 @@ impl<'a> Globs<'a> {
         patterns: &'a [String],
         candidates: &[&SelectedModule],
         kept: &[KeptModule],
-        prefix: &str,
+        catalogue: &Catalogue,
     ) -> Result<Self, QuantizeError> {
         let mut globs = Vec::with_capacity(patterns.len());
         for pattern in patterns {
             let glob = compile_glob(field, pattern)?;
-            let matches = |module: &str| is_match(&glob, module, prefix);
+            let matches = |module: &str| is_match(&glob, module, catalogue);
             if !candidates
                 .iter()
                 .any(|candidate| matches(&candidate.module.name))
@@ -311,7 +307,7 @@ impl<'a> Globs<'a> {
                             "`{}` stays float without it: leave the pattern out",
                             float.module
                         ),
-                        None => near_names_hint(pattern, candidates, prefix),
+                        None => near_names_hint(pattern, candidates, catalogue),
                     },
                 });
             }
@@ -320,10 +316,10 @@ impl<'a> Globs<'a> {
         Ok(Self { globs })
     }
 
-    fn first_match(&self, module: &str, prefix: &str) -> Option<&'a str> {
+    fn first_match(&self, module: &str, catalogue: &Catalogue) -> Option<&'a str> {
         self.globs
             .iter()
-            .find(|(_, glob)| is_match(glob, module, prefix))
+            .find(|(_, glob)| is_match(glob, module, catalogue))
             .map(|(pattern, _)| *pattern)
     }
 }
@@ -363,14 +359,14 @@ fn compile_glob(field: &'static str, pattern: &str) -> Result<GlobSet, QuantizeE
     })
 }
 
-fn is_match(glob: &GlobSet, module: &str, prefix: &str) -> bool {
-    glob.is_match(module) || glob.is_match(without_prefix(module, prefix))
+fn is_match(glob: &GlobSet, module: &str, catalogue: &Catalogue) -> bool {
+    glob.is_match(module) || glob.is_match(catalogue.without_prefix(module))
 }
 
-fn near_names_hint(pattern: &str, candidates: &[&SelectedModule], prefix: &str) -> String {
+fn near_names_hint(pattern: &str, candidates: &[&SelectedModule], catalogue: &Catalogue) -> String {
     let names = candidates
         .iter()
-        .map(|candidate| without_prefix(&candidate.module.name, prefix));
+        .map(|candidate| catalogue.without_prefix(&candidate.module.name));
     format!(
         "modules with near names: {}",
         near_names(pattern, names).join(", ")
@@ -407,15 +403,5 @@ mod tests {
             near_names("output.dense*", names.into_iter())[..3],
             ["output.dense", "output.dens", "outpu.dense"]
         );
-    }
-
-    #[test]
-    fn only_the_models_own_prefix_is_cut() {
-        assert_eq!(
-            without_prefix("bert.encoder.layer.0", "bert."),
-            "encoder.layer.0"
-        );
-        assert_eq!(without_prefix("encoder.layer.0", ""), "encoder.layer.0");
-        assert_eq!(without_prefix("classifier", "bert."), "classifier");
     }
 }

@@ -11,7 +11,6 @@ use tracing::debug;
 use super::collect::collect;
 use super::{FinishedLayers, GptqCalibration, Hessian, InverseFactor, NotPositive, int8_rows};
 use crate::calibration::{CalibrationSite, calibration_sites};
-use crate::selection::without_prefix;
 use crate::{PlanRow, QuantizeError, TensorAction};
 
 /// A weight to round.
@@ -52,7 +51,7 @@ impl<'a> GptqPasses<'a> {
                 else {
                     return None;
                 };
-                let name = without_prefix(row.module.as_deref()?, &catalogue.prefix);
+                let name = catalogue.without_prefix(row.module.as_deref()?);
                 let module = GptqModule {
                     index,
                     row,
