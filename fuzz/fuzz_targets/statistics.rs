@@ -4,7 +4,7 @@
 
 use fewbit_fuzz::Scratch;
 use fewbit_quantize::calibration::{PartialCalibration, Sensitivity};
-use fewbit_quantize::{Backend, CalibrationStatistics, Recipe};
+use fewbit_quantize::{Backend, CalibrationStatistics, Int8Recipe, Recipe};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
@@ -53,8 +53,8 @@ fn check(statistics: &CalibrationStatistics) {
             (Backend::Fbgemm, 30.0),
             (Backend::Qnnpack, f64::NEG_INFINITY),
         ] {
-            if let Ok(recipe) = sensitivity.recipe(statistics, backend, least_sqnr_db) {
-                valid(&recipe);
+            if let Ok(inputs) = sensitivity.static_inputs(statistics, backend, least_sqnr_db) {
+                valid(&Int8Recipe::from(inputs).into());
             }
         }
     }

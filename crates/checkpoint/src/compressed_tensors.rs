@@ -89,6 +89,14 @@ impl CompressedScheme {
         }
     }
 
+    /// Whether inputs are quantized to 8 bits.
+    pub fn quantizes_activations(&self) -> bool {
+        !matches!(
+            self,
+            CompressedScheme::WeightOnlyInt8 | CompressedScheme::WeightOnlyInt8Unpacked
+        )
+    }
+
     /// Tensors of `module`, whose weight has shape (out, in). Embedding tables, of shape (vocabulary, hidden), are always
     /// stored as `DynamicInt8` plans it (see [`config`]).
     pub fn plan(&self, module: &str, shape: [usize; 2]) -> Vec<TensorPlan> {

@@ -6,9 +6,9 @@
 //! looks without running anything.
 //!
 //! ```no_run
-//! use fewbit::{EncodeOptions, Encoder, Method, Recipe, quantize_model};
+//! use fewbit::{EncodeOptions, Encoder, Int8Recipe, quantize_model};
 //!
-//! let recipe = Recipe::new(Method::Dynamic).with_quantize_embeddings(true);
+//! let recipe = Int8Recipe::dynamic().with_quantize_embeddings(true).into();
 //! let report = quantize_model("models/all-MiniLM-L6-v2", &recipe, "models/minilm-int8", false, &mut |_, _, _| {})?;
 //! println!("{:.2} times smaller", report.compression_ratio);
 //!
@@ -44,8 +44,9 @@ pub use fewbit_model::{
 pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;
 pub use fewbit_quantize::{
-    KeptModule, Method, MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan,
-    QuantizeReport, Recipe, TensorAction, quantize_model, quantize_model_with_gptq,
+    FourBitRecipe, Int8Recipe, KeptModule, Method, MethodSize, ModuleReport, PartBytes,
+    QuantizeError, QuantizePlan, QuantizeReport, Recipe, RecipeFields, TensorAction,
+    quantize_model, quantize_model_with_gptq,
 };
 pub use inspect::{Inspection, inspect};
 pub use manager::QuantizationManager;

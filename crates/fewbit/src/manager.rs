@@ -5,11 +5,10 @@ use crate::size::ModelSize;
 use fewbit_checkpoint::Checkpoint;
 use fewbit_quantize::calibration::{NoisyStaticSites, Sensitivity, SiteSensitivity};
 use fewbit_quantize::{
-    Backend, Calibrator, GptqCalibration, Method, QuantizeReport, Recipe, method_sizes,
-    quantize_model, quantize_model_with_gptq,
+    Backend, Calibrator, GptqCalibration, Int8Inputs, Int8Recipe, Method, QuantizeReport, Recipe,
+    method_sizes, quantize_model, quantize_model_with_gptq,
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// One float checkpoint and what has been made of it.
@@ -115,8 +114,7 @@ impl QuantizationManager {
         for planned in method_sizes(&Checkpoint::open(&self.source)?)? {
             let is_applied = |applied: &Applied| {
                 // Scales are not planned, they are found.
-                let found = applied.recipe.clone().with_static_inputs(BTreeMap::new());
-                found == planned.recipe
+                without_scales(&applied.recipe) == planned.recipe
             };
             if !self.applied.iter().any(is_applied) {
                 rows.push(row(&planned.label, planned.output_bytes as u64, None));
@@ -264,6 +262,17 @@ impl QuantizationManager {
     }
 }
 
+/// A recipe of `static` before calibration found its scales; others as they are.
+fn without_scales(recipe: &Recipe) -> Recipe {
+    let mut recipe = recipe.clone();
+    if let Recipe::Int8(options) = &mut recipe
+        && let Int8Inputs::Static(inputs) = &mut options.inputs
+    {
+        inputs.scales.clear();
+    }
+    recipe
+}
+
 /// A model with observers: the result of [`QuantizationManager::prepare_static_quantization`].
 #[derive(Debug)]
 pub struct PreparedStaticQuantization {
@@ -286,8 +295,9 @@ impl PreparedStaticQuantization {
         let statistics = self.calibrator.finish()?;
         let sensitivity = Sensitivity::new(&statistics)?;
         let least = self.backend.least_sqnr_db();
+        let inputs = sensitivity.static_inputs(&statistics, self.backend, least)?;
         Ok(CalibratedStaticQuantization {
-            recipe: sensitivity.recipe(&statistics, self.backend, least)?,
+            recipe: Int8Recipe::from(inputs).into(),
             noisy: NoisyStaticSites::among(sensitivity.sites(), least),
             sites: sensitivity.sites().to_vec(),
         })

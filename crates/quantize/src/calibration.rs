@@ -37,7 +37,9 @@ use std::path::{Path, PathBuf};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{Encoder, EncoderSpec, RaggedBatch};
 
-use crate::{ObserverSettings, QuantizeError, Recipe, Selection};
+use crate::{
+    Int8Inputs, Int8Recipe, ObserverSettings, QuantizeError, Recipe, Selection, StaticInputs,
+};
 use collector::Collector;
 pub use input::{CalibrationInput, CalibrationSamples};
 pub use output_effect::OUTPUT_TEXTS;
@@ -165,28 +167,32 @@ impl Calibrator {
     }
 }
 
-/// `recipe` with what calibration decided, `calibrated`, for those layers of `checkpoint` that it quantizes: scales and codes of their
-/// inputs, and which elements of their weights share a scale.
+/// `options` as a recipe of the method `static`, with what calibration decided for those layers of `checkpoint` that it quantizes: scales and
+/// codes of their inputs, and which elements of their weights share a scale.
 ///
 /// # Errors
 /// A glob of the recipe that matches nothing, and others of [`Selection::new`].
 pub fn static_recipe(
     checkpoint: &Checkpoint,
-    recipe: &Recipe,
-    calibrated: &Recipe,
+    options: &Int8Recipe,
+    calibrated: &StaticInputs,
 ) -> Result<Recipe, QuantizeError> {
+    let with = |inputs: StaticInputs| {
+        Recipe::Int8(Int8Recipe {
+            inputs: Int8Inputs::Static(inputs),
+            ..options.clone()
+        })
+    };
     let catalogue = EncoderSpec::from_checkpoint(checkpoint)?.catalogue();
-    let selection = Selection::new(checkpoint, &catalogue, recipe)?;
+    let selection = Selection::new(checkpoint, &catalogue, &with(StaticInputs::default()))?;
     let quantized: HashSet<&str> = selection
         .quantized
         .iter()
         .map(|selected| catalogue.without_prefix(&selected.module.name))
         .collect();
-    let mut static_inputs = calibrated.static_inputs.clone();
-    static_inputs.retain(|module, _| quantized.contains(module.as_str()));
-    Ok(recipe
-        .clone()
-        .with_static_inputs(static_inputs)
-        .with_weight_scales(calibrated.weight_scales)
-        .with_reduce_range(calibrated.reduce_range))
+    let mut inputs = calibrated.clone();
+    inputs
+        .scales
+        .retain(|module, _| quantized.contains(module.as_str()));
+    Ok(with(inputs))
 }

@@ -70,7 +70,7 @@ fn convert(
 ) -> Result<QuantizeReport, QuantizeError> {
     let started = Instant::now();
     recipe.validate()?;
-    let gptq = match (recipe.gptq, calibration) {
+    let gptq = match (recipe.needs_gptq(), calibration) {
         (false, _) => None,
         (true, Some(calibration)) => Some(calibration),
         (true, None) => {
@@ -209,10 +209,7 @@ impl GptqOutput for Conversion<'_> {
 /// config.json of the result.
 fn output_config(checkpoint: &Checkpoint, plan: &QuantizePlan) -> serde_json::Value {
     let config = checkpoint.config();
-    match (
-        plan.quantization_config(),
-        plan.recipe().method.float_dtype(),
-    ) {
+    match (plan.quantization_config(), plan.recipe().float_dtype()) {
         (Some(quantization), _) => config_file::with_quantization(config, quantization.clone()),
         (None, Some(dtype)) => config_file::with_dtype(config, dtype),
         (None, None) => config.clone(),

@@ -43,7 +43,7 @@ pub enum QuantizeError {
     Recipe {
         /// File name, or `recipe` for one that came from elsewhere.
         origin: String,
-        /// Key of a recipe file, which is a field of [`Recipe`](crate::Recipe).
+        /// Key of a recipe file, as [`RecipeFields`](crate::RecipeFields) has it.
         field: &'static str,
         /// What the field may hold.
         expected: String,
@@ -65,7 +65,7 @@ pub enum QuantizeError {
     /// A glob is malformed or matches no module that it could concern.
     #[error("recipe: `{field}`: pattern `{pattern}` {problem}\n  hint: {hint}")]
     Pattern {
-        /// Key of a recipe file, which is a field of [`Recipe`](crate::Recipe).
+        /// Key of a recipe file, as [`RecipeFields`](crate::RecipeFields) has it.
         field: &'static str,
         /// The glob.
         pattern: String,
@@ -173,4 +173,26 @@ pub enum QuantizeError {
         /// Cause.
         source: std::io::Error,
     },
+}
+
+impl QuantizeError {
+    /// The error of a recipe that was read from `origin`; others as they are.
+    pub fn in_recipe(self, origin: &str) -> Self {
+        match self {
+            Self::Recipe {
+                field,
+                expected,
+                found,
+                hint,
+                ..
+            } => Self::Recipe {
+                origin: origin.to_owned(),
+                field,
+                expected,
+                found,
+                hint,
+            },
+            other => other,
+        }
+    }
 }

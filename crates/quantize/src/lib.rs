@@ -10,9 +10,9 @@
 //! says which observer and which scheme, and a [`Backend`] has the defaults.
 //!
 //! ```no_run
-//! use fewbit_quantize::{Method, Recipe, quantize_model};
+//! use fewbit_quantize::{Int8Recipe, quantize_model};
 //!
-//! let recipe = Recipe::new(Method::Dynamic).with_quantize_embeddings(true);
+//! let recipe = Int8Recipe::dynamic().with_quantize_embeddings(true).into();
 //! let report = quantize_model("models/minilm", &recipe, "models/minilm-int8", false, &mut |_, _, _| {})?;
 //! println!("{:.2} times smaller", report.compression_ratio);
 //! # Ok::<(), fewbit_quantize::QuantizeError>(())
@@ -50,7 +50,10 @@ pub use method::Method;
 pub use method_sizes::{MethodSize, method_sizes};
 pub use plan::{PartBytes, PlanRow, QuantizePlan, TensorAction};
 pub use qconfig::{Backend, ObserverKind, ObserverSettings, QConfig};
-pub use recipe::{ActivationScales, Recipe};
+pub use recipe::{
+    ActivationScales, ActivationsField, DynamicInputs, FourBitRecipe, Int8Inputs, Int8Recipe,
+    Recipe, RecipeFields, Rounding, StaticInputs,
+};
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};
 pub use static_input::StaticInput;

@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use crate::plan::needs_no_code;
 use crate::shared_embeddings::needs_shared_embeddings;
-use crate::{QuantizeError, QuantizePlan, Recipe, Selection, StaticInput};
+use crate::{
+    Int8Inputs, Int8Recipe, QuantizeError, QuantizePlan, Recipe, Selection, StaticInput,
+    StaticInputs,
+};
 
 /// The size that one recipe would give.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,7 +36,8 @@ pub fn method_sizes(checkpoint: &Checkpoint) -> Result<Vec<MethodSize>, Quantize
     let catalogue = Catalogue::of_checkpoint(checkpoint)?;
     let mut sizes = Vec::new();
     for recipe in Recipe::of_every_method() {
-        if !catalogue.is_of_an_encoder() && (!needs_no_code(&recipe) || recipe.quantize_embeddings)
+        if !catalogue.is_of_an_encoder()
+            && (!needs_no_code(&recipe) || recipe.quantize_embeddings())
             || needs_shared_embeddings(checkpoint, &recipe)
         {
             continue;
@@ -57,9 +61,12 @@ fn with_scales(
     catalogue: &Catalogue,
     recipe: &Recipe,
 ) -> Result<Recipe, QuantizeError> {
-    if !recipe.method.needs_calibration() {
+    let Recipe::Int8(options) = recipe else {
         return Ok(recipe.clone());
-    }
+    };
+    let Int8Inputs::Static(inputs) = &options.inputs else {
+        return Ok(recipe.clone());
+    };
     let some = StaticInput {
         scale: 1.0,
         zero_point: 0,
@@ -67,8 +74,12 @@ fn with_scales(
     let selection = Selection::new(checkpoint, catalogue, recipe)?;
     let modules = selection.quantized.iter();
     let linear = modules.filter(|selected| selected.module.kind() == ModuleKind::Linear);
-    let inputs = linear.map(|selected| catalogue.without_prefix(&selected.module.name).to_owned());
-    Ok(recipe
-        .clone()
-        .with_static_inputs(inputs.map(|module| (module, some)).collect()))
+    let names = linear.map(|selected| catalogue.without_prefix(&selected.module.name).to_owned());
+    Ok(Recipe::Int8(Int8Recipe {
+        inputs: Int8Inputs::Static(StaticInputs {
+            scales: names.map(|module| (module, some)).collect(),
+            ..inputs.clone()
+        }),
+        ..options.clone()
+    }))
 }

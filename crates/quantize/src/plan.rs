@@ -209,7 +209,8 @@ fn refuse_unknown_inputs(
                 && catalogue.without_prefix(&selected.module.name) == module
         })
     };
-    match recipe.static_inputs.keys().find(|module| !known(module)) {
+    let scales = recipe.static_inputs().into_iter().flatten();
+    match scales.map(|(module, _)| module).find(|module| !known(module)) {
         None => Ok(()),
         Some(module) => Err(QuantizeError::Recipe {
             origin: "recipe".to_owned(),
@@ -230,15 +231,19 @@ fn quantization_config(
     rows: &[PlanRow],
 ) -> Option<Value> {
     let stays_float = LoaderSkipList::new(catalogue, selection);
-    if recipe.method.is_int8() {
+    if let Some(options) = recipe.int8() {
         // All modules of a group have one scheme, but for scale and zero point of its inputs.
         let (mut fixed, mut weight_only, mut others) = (Vec::new(), Vec::new(), Vec::new());
         let mut embeddings = Vec::new();
+        let is_static = |module: &str| {
+            let scales = recipe.static_inputs();
+            scales.is_some_and(|scales| scales.contains_key(module))
+        };
         for selected in &selection.quantized {
             let module = catalogue.without_prefix(&selected.module.name).to_owned();
             let group = match selected.module.kind() {
                 ModuleKind::Linear if selected.weight_only => &mut weight_only,
-                ModuleKind::Linear if recipe.static_inputs.contains_key(&module) => &mut fixed,
+                ModuleKind::Linear if is_static(&module) => &mut fixed,
                 ModuleKind::Linear => &mut others,
                 _ => &mut embeddings,
             };
@@ -247,7 +252,7 @@ fn quantization_config(
         let linear: Vec<_> = [(&fixed, false), (&others, false), (&weight_only, true)]
             .into_iter()
             .filter_map(|(modules, weight_only)| {
-                let scheme = recipe.int8_scheme(modules.first()?, weight_only)?;
+                let scheme = options.scheme(modules.first()?, weight_only);
                 Some((scheme, modules.as_slice()))
             })
             .collect();
@@ -276,7 +281,7 @@ fn quantization_config(
 
 /// Whether weights are all that the recipe looks at.
 pub(crate) fn needs_no_code(recipe: &Recipe) -> bool {
-    !recipe.gptq && !matches!(recipe.method, Method::Dynamic | Method::Static)
+    !recipe.needs_gptq() && !matches!(recipe.method(), Method::Dynamic | Method::Static)
 }
 
 /// The modules of the model: those of an encoder, or what the tensors' names say where a method needs no more than weights.

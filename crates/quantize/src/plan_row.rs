@@ -12,7 +12,7 @@ use fewbit_numerics::dtype::DType;
 use serde::{Serialize, Serializer};
 
 use crate::config_file::transformers_name;
-use crate::{QuantizeError, Recipe, SelectedModule, Selection};
+use crate::{QuantizeError, Recipe, Rounding, SelectedModule, Selection};
 
 /// The scheme whose tensors an int8 embedding table has: `weight` I8 and `weight_scale`. Loaders have
 /// no packed form of embeddings; what is done to activations does not concern a lookup.
@@ -210,62 +210,52 @@ impl<'a> RowPlanner<'a> {
     ) -> Result<(TensorAction, Vec<TensorPlan>), QuantizeError> {
         expect_readable_float(info)?;
         let Module { name, shape, .. } = &selected.module;
-        let method = self.recipe.method;
-        let input = self.catalogue.without_prefix(name);
-        Ok(
-            match (
-                method.four_bit_type(),
-                self.recipe.int8_scheme(input, selected.weight_only),
-            ) {
-                (Some(kind), _) => {
-                    let layout = FourBitLayout {
-                        kind,
-                        block_size: self.recipe.effective_block_size(),
-                        double_quantization: self.recipe.double_quantization,
-                        // What weights dequantize to; no loader makes F64 of them.
-                        dtype: transformers_name(narrowed(info.dtype)).to_owned(),
-                    };
-                    let outputs = layout.plan(name, *shape);
-                    (TensorAction::FourBitBlocks(layout), outputs)
+        Ok(match self.recipe {
+            // They select no module.
+            Recipe::Fp16 | Recipe::Bf16 => self.float_tensor(info)?,
+            Recipe::FourBit(options) => {
+                let layout = FourBitLayout {
+                    kind: options.data_type,
+                    block_size: options.block_size,
+                    double_quantization: options.double_quantization,
+                    // What weights dequantize to; no loader makes F64 of them.
+                    dtype: transformers_name(narrowed(info.dtype)).to_owned(),
+                };
+                let outputs = layout.plan(name, *shape);
+                (TensorAction::FourBitBlocks(layout), outputs)
+            }
+            Recipe::Int8(_) if selected.module.kind() == ModuleKind::Table => (
+                TensorAction::Int8Embedding,
+                EMBEDDING_SCHEME.plan(name, *shape),
+            ),
+            Recipe::Int8(options) => {
+                let path = self.catalogue.without_prefix(name);
+                let scheme = options.scheme(path, selected.weight_only);
+                if scheme.quantizes_activations() && shape[1] > MAX_INT8_COLUMNS {
+                    return Err(QuantizeError::TooManyColumns {
+                        file: info.file.clone(),
+                        tensor: info.name.clone(),
+                        limit: MAX_INT8_COLUMNS,
+                        found: shape[1],
+                    });
                 }
-                (None, Some(_)) if selected.module.kind() == ModuleKind::Table => (
-                    TensorAction::Int8Embedding,
-                    EMBEDDING_SCHEME.plan(name, *shape),
-                ),
-                (None, Some(scheme)) => {
-                    let weight_only = [
-                        CompressedScheme::WeightOnlyInt8,
-                        CompressedScheme::WeightOnlyInt8Unpacked,
-                    ];
-                    if !weight_only.contains(&scheme) && shape[1] > MAX_INT8_COLUMNS {
-                        return Err(QuantizeError::TooManyColumns {
-                            file: info.file.clone(),
-                            tensor: info.name.clone(),
-                            limit: MAX_INT8_COLUMNS,
-                            found: shape[1],
-                        });
-                    }
-                    let action = if self.recipe.gptq {
-                        TensorAction::Int8LinearGptq {
-                            scheme,
-                            saturation_proof: self.recipe.saturation_proof,
-                        }
-                    } else {
-                        TensorAction::Int8Linear(scheme)
-                    };
-                    (action, scheme.plan(name, *shape))
-                }
-                // The float methods select no module.
-                (None, None) => self.float_tensor(info)?,
-            },
-        )
+                let action = match options.rounding {
+                    Rounding::Nearest => TensorAction::Int8Linear(scheme),
+                    Rounding::Gptq { saturation_proof } => TensorAction::Int8LinearGptq {
+                        scheme,
+                        saturation_proof,
+                    },
+                };
+                (action, scheme.plan(name, *shape))
+            }
+        })
     }
 
     fn float_tensor(
         &self,
         info: &TensorInfo,
     ) -> Result<(TensorAction, Vec<TensorPlan>), QuantizeError> {
-        let dtype = match self.recipe.method.float_dtype() {
+        let dtype = match self.recipe.float_dtype() {
             Some(dtype) if info.dtype.is_float() && info.dtype != dtype => {
                 expect_readable_float(info)?;
                 dtype

@@ -128,7 +128,7 @@ impl Selection {
         catalogue: &Catalogue,
         recipe: &Recipe,
     ) -> Result<Self, QuantizeError> {
-        if recipe.method.float_dtype().is_some() {
+        if recipe.float_dtype().is_some() {
             return Ok(Self::default());
         }
         let candidate = |module: &Module| SelectedModule {
@@ -138,16 +138,16 @@ impl Selection {
         let mut candidates = Vec::new();
         let mut selection = Self::default();
         match catalogue.word_embeddings() {
-            Some(table) if recipe.quantize_embeddings => candidates.push(candidate(table)),
+            Some(table) if recipe.quantize_embeddings() => candidates.push(candidate(table)),
             Some(table) => selection.kept.push(KeptModule {
                 module: table.name.clone(),
-                reason: if recipe.method.is_int8() {
+                reason: if recipe.int8().is_some() {
                     KeepReason::EmbeddingTable
                 } else {
                     KeepReason::EmbeddingTableFourBit
                 },
             }),
-            None if recipe.quantize_embeddings => {
+            None if recipe.quantize_embeddings() => {
                 return Err(QuantizeError::Recipe {
                     origin: "recipe".to_owned(),
                     field: "quantize_embeddings",
@@ -159,9 +159,8 @@ impl Selection {
             }
             None => {}
         }
-        let is_kept = |module: &&Module| {
-            recipe.method.four_bit_type().is_some() && is_kept_in_float32(catalogue, module)
-        };
+        let is_kept =
+            |module: &&Module| recipe.four_bit().is_some() && is_kept_in_float32(catalogue, module);
         let (kept, linear): (Vec<_>, Vec<_>) = catalogue.linear_modules().partition(is_kept);
         candidates.extend(linear.into_iter().map(candidate));
         selection
@@ -181,7 +180,7 @@ impl Selection {
         }
         let globs = Globs::compile(
             "skip",
-            &recipe.skip,
+            recipe.skip(),
             &candidates.iter().collect::<Vec<_>>(),
             &selection.kept,
             catalogue,
@@ -201,8 +200,8 @@ impl Selection {
                 modules: number_of_candidates,
             });
         }
-        selection.mark_weight_only(&recipe.weight_only, catalogue)?;
-        if recipe.method == Method::WeightOnly && needs_a_tensor_named_weight(catalogue) {
+        selection.mark_weight_only(recipe.weight_only(), catalogue)?;
+        if recipe.method() == Method::WeightOnly && needs_a_tensor_named_weight(catalogue) {
             for selected in &mut selection.quantized {
                 selected.weight_only = selected.module.kind() == ModuleKind::Linear;
             }

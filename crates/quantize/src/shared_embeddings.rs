@@ -40,7 +40,7 @@ pub(crate) fn refuse_shared_embeddings(
 /// A tensor of the head. `tie_word_embeddings` is true unless config.json says otherwise.
 fn head_in_the_way<'a>(checkpoint: &'a Checkpoint, recipe: &Recipe) -> Option<&'a TensorInfo> {
     let tied = checkpoint.config()["tie_word_embeddings"] != false;
-    if !(tied && recipe.quantize_embeddings) {
+    if !(tied && recipe.quantize_embeddings()) {
         return None;
     }
     checkpoint.tensors().find(|info| {

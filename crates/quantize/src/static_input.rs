@@ -1,6 +1,5 @@
 //! Scale and zero point of a layer's input.
 
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
 use serde::{Deserialize, Serialize};
 
 /// How the input of a linear layer is quantized statically: `x ~ (code - zero_point) * scale`, codes -128..=127, or -64..=63 where
@@ -18,16 +17,4 @@ pub struct StaticInput {
     pub scale: f32,
     /// The code of 0.
     pub zero_point: i8,
-}
-
-impl StaticInput {
-    /// How a layer with this input is stored.
-    pub(crate) fn scheme(self, weights: WeightScales, reduce_range: bool) -> CompressedScheme {
-        CompressedScheme::StaticInt8 {
-            scale: self.scale,
-            zero_point: self.zero_point,
-            weights,
-            reduce_range,
-        }
-    }
 }

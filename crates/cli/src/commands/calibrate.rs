@@ -20,8 +20,8 @@ use fewbit::quantize::calibration::{
 };
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
-    ActivationScales, Backend, CalibrationStatistics, Calibrator, ObserverKind, ObserverSettings,
-    WeightScales,
+    ActivationScales, Backend, CalibrationStatistics, Calibrator, Int8Inputs, Int8Recipe,
+    ObserverKind, ObserverSettings, WeightScales,
 };
 use fewbit::{Checkpoint, EncoderSpec, Method, QuantizeError, Recipe};
 use serde::Serialize;
@@ -126,10 +126,9 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
 pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<(), UsageError> {
     let calibration = &arguments.calibration;
     // Scales per tensor at run time have a backend, too, but nothing to observe.
-    let of_run_time =
-        recipe.activations == ActivationScales::PerTensor && arguments.recipe.is_none();
+    let of_run_time = has_scales_of_run_time(recipe) && arguments.recipe.is_none();
     let named = is_named(calibration, of_run_time)? || !calibration.texts.field.is_empty();
-    if recipe.gptq {
+    if recipe.needs_gptq() {
         return check_gptq(arguments, recipe, of_run_time);
     }
     if arguments.threads.is_some() {
@@ -148,16 +147,24 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
             "flags of calibration do not go with --recipe, which holds the scales that calibration chose\n  hint: give --method static instead of the recipe to calibrate again".to_owned(),
         ));
     }
-    if named && recipe.method != Method::Static {
+    if named && recipe.method() != Method::Static {
         return Err(UsageError(format!(
             "flags of calibration do not go with the method `{}`, which is not calibrated\n  hint: leave them out, or give --method static, or --gptq, which takes texts for every int8 method",
-            recipe.method
+            recipe.method()
         )));
     }
-    if !is_given(calibration) && arguments.recipe.is_none() && recipe.method == Method::Static {
+    if !is_given(calibration) && arguments.recipe.is_none() && recipe.method() == Method::Static {
         return Err(UsageError(format!("--method static: {EXPECTED_TEXTS}")));
     }
     Ok(())
+}
+
+/// Whether the inputs of layers have one scale each that is chosen at run time.
+fn has_scales_of_run_time(recipe: &Recipe) -> bool {
+    recipe.int8().is_some_and(|options| match &options.inputs {
+        Int8Inputs::Dynamic(inputs) => inputs.activations != ActivationScales::PerToken,
+        _ => false,
+    })
 }
 
 /// Refuses GPTQ without texts, and flags beside it that would have no effect.
@@ -174,7 +181,7 @@ fn check_gptq(
     if calibration.calibration.is_none() {
         return Err(UsageError(format!("{who}: {EXPECTED_TEXTS_OF_GPTQ}")));
     }
-    if recipe.method == Method::Static && arguments.recipe.is_none() {
+    if recipe.method() == Method::Static && arguments.recipe.is_none() {
         return refuse_one_scale(&calibration.texts);
     }
     if arguments.sensitivity.is_some() {
@@ -275,15 +282,22 @@ pub(super) struct Calibrated {
 }
 
 impl Calibrated {
-    /// `recipe` with the scales of the layers in `source` that it quantizes: of every input that tolerates one.
+    /// `options` with the scales of the layers in `source` that it quantizes: of every input that tolerates one.
     ///
     /// # Errors
     /// None does.
-    pub(super) fn recipe(&self, source: &Path, recipe: &Recipe) -> Result<Recipe, QuantizeError> {
+    pub(super) fn recipe(
+        &self,
+        source: &Path,
+        options: &Int8Recipe,
+    ) -> Result<Recipe, QuantizeError> {
         let statistics = self.calibrator.statistics();
-        let calibrated =
-            Sensitivity::new(statistics)?.recipe(statistics, self.backend, self.least_sqnr_db)?;
-        static_recipe(&Checkpoint::open(source)?, recipe, &calibrated)
+        let calibrated = Sensitivity::new(statistics)?.static_inputs(
+            statistics,
+            self.backend,
+            self.least_sqnr_db,
+        )?;
+        static_recipe(&Checkpoint::open(source)?, options, &calibrated)
     }
 
     /// Says what it costs that a backend of PyTorch makes every input static, where nobody asked for that in so many words.
@@ -307,8 +321,8 @@ impl Calibrated {
         ));
     }
 
-    /// Measures on some of the texts what the ranges do to the embeddings of the model that `recipe` makes.
-    pub(super) fn measure_output_effect(&mut self, recipe: &Recipe) -> Result<()> {
+    /// Measures on some of the texts what the ranges do to the embeddings of the model that `options` make.
+    pub(super) fn measure_output_effect(&mut self, options: &Int8Recipe) -> Result<()> {
         let CalibrationSamples::Texts(texts) = &self.samples else {
             return Err(UsageError(
                 "--sensitivity output: expected texts to embed, found rows of token ids\n  hint: calibrate with a file of texts, or leave the flag out: which inputs are dynamic does not depend on it"
@@ -324,7 +338,7 @@ impl Calibrated {
         let mut progress = Progress::start("sensitivity", 0, Unit::Passes);
         let mut show = |done, total| progress.set(done as u64, total as u64, "");
         let calibrator = &self.calibrator;
-        let result = calibrator.measure_output_effect(&mut self.sites, recipe, &texts, &mut show);
+        let result = calibrator.measure_output_effect(&mut self.sites, options, &texts, &mut show);
         progress.finish();
         Ok(result?)
     }

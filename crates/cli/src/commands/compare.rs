@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
         mut failed,
         samples,
     } = with_scales(recipes, arguments, &source)?;
-    let gptq = if recipes.iter().any(|recipe| recipe.gptq) {
+    let gptq = if recipes.iter().any(Recipe::needs_gptq) {
         let samples = match samples {
             Some(samples) => samples,
             None => calibrate::samples(&source, &arguments.calibration)?,
@@ -108,7 +108,7 @@ fn with_scales(
 ) -> Result<Calibrated> {
     if !recipes
         .iter()
-        .any(|recipe| recipe.method.needs_calibration())
+        .any(|recipe| recipe.method().needs_calibration())
     {
         return Ok(Calibrated {
             recipes,
@@ -131,11 +131,14 @@ fn with_scales(
     let mut failed = Vec::new();
     let mut first_error = None;
     for recipe in recipes {
-        if !recipe.method.needs_calibration() {
-            ready.push(recipe);
-            continue;
-        }
-        match calibrated.recipe(source, &recipe) {
+        let options = match recipe.int8() {
+            Some(options) if recipe.method().needs_calibration() => options,
+            _ => {
+                ready.push(recipe);
+                continue;
+            }
+        };
+        match calibrated.recipe(source, options) {
             Ok(recipe) => ready.push(recipe),
             Err(error) => {
                 failed.push(FailedMethod::new(recipe.label(), &error));
@@ -166,8 +169,8 @@ fn recipes(arguments: &CompareArguments) -> Result<Vec<Recipe>, UsageError> {
     };
     let fixed = recipes
         .iter()
-        .find(|recipe| recipe.method.needs_calibration());
-    let gptq = recipes.iter().find(|recipe| recipe.gptq);
+        .find(|recipe| recipe.method().needs_calibration());
+    let gptq = recipes.iter().find(|recipe| recipe.needs_gptq());
     match (fixed, gptq) {
         (Some(recipe), _) if !given => {
             let method = method_name(recipe);

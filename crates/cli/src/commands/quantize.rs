@@ -11,10 +11,10 @@ use anyhow::Result;
 use fewbit::checkpoint::CheckpointWriter;
 use fewbit::quantize::calibration::SiteSensitivity;
 use fewbit::quantize::overlap::refuse_overlap;
-use fewbit::quantize::{ActivationScales, GptqCalibration};
+use fewbit::quantize::{ActivationsField, GptqCalibration};
 use fewbit::{
     Catalogue, Checkpoint, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
-    TensorAction, quantize_model, quantize_model_with_gptq, threads,
+    RecipeFields, TensorAction, quantize_model, quantize_model_with_gptq, threads,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -45,20 +45,24 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
     let mut sensitivity = Vec::new();
     let mut costs = String::new();
     let mut samples = None;
-    if recipe.method == Method::Static && arguments.recipe.is_none() {
+    if let Recipe::Int8(options) = &recipe
+        && recipe.method().needs_calibration()
+        && arguments.recipe.is_none()
+    {
         let mut calibrated = calibrate::calibrate(&source, &arguments.calibration)?;
-        recipe = calibrated
-            .recipe(&source, &recipe)
+        let with_scales = calibrated
+            .recipe(&source, options)
             .map_err(|error| in_words_of_flags(error, arguments))?;
         if arguments.sensitivity == Some(SensitivityArgument::Output) {
-            calibrated.measure_output_effect(&recipe)?;
+            calibrated.measure_output_effect(options)?;
         }
+        recipe = with_scales;
         calibrated.warn_of_noise(&arguments.calibration);
         sensitivity = calibrated.sites;
         costs = render::sensitivity::table(&sensitivity, calibrated.least_sqnr_db) + "\n";
         samples = Some(calibrated.samples);
     }
-    let gptq = if recipe.gptq {
+    let gptq = if recipe.needs_gptq() {
         let samples = match samples {
             Some(samples) => samples,
             None => calibrate::samples(&source, &arguments.calibration)?,
@@ -157,7 +161,7 @@ fn plan(source: &Path, recipe: &Recipe) -> Result<QuantizePlan> {
     let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
     super::warn_of_unused_layers(catalogue.layers(), catalogue.stored_layers(&checkpoint));
     if kept == plan.rows().len() {
-        let method = recipe.method;
+        let method = recipe.method();
         streams::note(&format!(
             "already {method}: every tensor is written as it is\n"
         ));
@@ -238,45 +242,45 @@ fn pattern_error(
     }
 }
 
-/// The recipe that the flags and the recipe file, if any, amount to.
+/// The recipe that the flags and the recipe file, if any, amount to. One of `static` by flags has no scales yet.
 fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
     let method = arguments.method.map(method);
-    let mut recipe = match (&arguments.recipe, method) {
+    let mut fields = match (&arguments.recipe, method) {
         (Some(path), _) => {
-            let recipe = Recipe::read(path)?;
-            contradictions(arguments, method, &recipe)?;
-            recipe
+            // What a file holds is an error of the file, whatever flags stand beside it.
+            let fields = RecipeFields::from(Recipe::read(path)?);
+            contradictions(arguments, method, &fields)?;
+            fields
         }
         (None, Some(method)) => {
-            let mut recipe = Recipe::new(method)
-                .with_double_quantization(arguments.double_quant)
-                .with_quantize_embeddings(arguments.quantize_embeddings)
-                .with_gptq(arguments.gptq)
-                .with_saturation_proof(arguments.saturation_proof);
-            if let Some(block_size) = arguments.block_size {
-                recipe = recipe.with_block_size(block_size);
-            }
-            backend::apply(recipe, arguments)?
+            let fields = RecipeFields {
+                block_size: arguments.block_size,
+                double_quantization: arguments.double_quant,
+                quantize_embeddings: arguments.quantize_embeddings,
+                gptq: arguments.gptq,
+                saturation_proof: arguments.saturation_proof,
+                ..RecipeFields::new(method)
+            };
+            backend::apply(fields, arguments)?
         }
         (None, None) => return Err(UsageError("expected --method or --recipe".to_owned()).into()),
     };
-    let more = |typed: &[String], known: &[String]| -> Vec<String> {
-        let new = typed.iter().filter(|pattern| !known.contains(pattern));
-        new.cloned().collect()
+    let add = |typed: &[String], known: &mut Vec<String>| {
+        for pattern in typed {
+            if !known.contains(pattern) {
+                known.push(pattern.clone());
+            }
+        }
     };
-    let (skip, weight_only) = (
-        more(&arguments.skip, &recipe.skip),
-        more(&arguments.weight_only, &recipe.weight_only),
-    );
-    recipe = recipe.with_skip(skip).with_weight_only(weight_only);
-    match recipe.validate() {
-        // Without scales a static recipe is not yet one.
-        Err(QuantizeError::Recipe {
-            field: "static_inputs",
-            ..
-        }) if arguments.recipe.is_none() => {}
-        result => result.map_err(|error| in_words_of_flags(error, arguments))?,
-    }
+    add(&arguments.skip, &mut fields.skip);
+    add(&arguments.weight_only, &mut fields.weight_only);
+    let recipe = Recipe::try_from(fields).and_then(|recipe| {
+        if recipe.method() != Method::Static || arguments.recipe.is_some() {
+            recipe.validate()?;
+        }
+        Ok(recipe)
+    });
+    let recipe = recipe.map_err(|error| in_words_of_flags(error, arguments))?;
     calibrate::check(arguments, &recipe)?;
     Ok(recipe)
 }
@@ -285,7 +289,7 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
 fn contradictions(
     arguments: &QuantizeArguments,
     method: Option<Method>,
-    recipe: &Recipe,
+    file: &RecipeFields,
 ) -> Result<(), UsageError> {
     let refuse = |flag: &str, typed: String, file: String| {
         Err(UsageError(format!(
@@ -293,46 +297,47 @@ fn contradictions(
         )))
     };
     if let Some(method) = method
-        && method != recipe.method
+        && method != file.method
     {
-        return refuse("--method", method.to_string(), recipe.method.to_string());
+        return refuse("--method", method.to_string(), file.method.to_string());
     }
     if let Some(activations) = arguments.activations {
-        let typed = backend::activation_scales(activations);
-        if typed != recipe.activations {
-            let name = |scales| match scales {
-                ActivationScales::PerToken => "per-token".to_owned(),
-                ActivationScales::PerTensor => "per-tensor".to_owned(),
+        let typed = backend::activations_field(activations);
+        if typed != file.activations {
+            let name = |field| match field {
+                ActivationsField::PerToken => "per-token".to_owned(),
+                ActivationsField::PerTensor => "per-tensor".to_owned(),
             };
-            return refuse("--activations", name(typed), name(recipe.activations));
+            return refuse("--activations", name(typed), name(file.activations));
         }
     }
     if let Some(block_size) = arguments.block_size
-        && (recipe.method.four_bit_type().is_none() || block_size != recipe.effective_block_size())
+        && Some(block_size) != file.block_size
     {
-        let file = recipe.method.four_bit_type().map_or_else(
-            || "none".to_owned(),
-            |_| recipe.effective_block_size().to_string(),
-        );
-        return refuse("--block-size", block_size.to_string(), file);
+        let known = file
+            .block_size
+            .map_or("none".to_owned(), |size| size.to_string());
+        return refuse("--block-size", block_size.to_string(), known);
     }
-    if arguments.double_quant && !recipe.double_quantization {
-        return refuse("--double-quant", "true".to_owned(), "false".to_owned());
-    }
-    for (flag, typed, file) in [
+    for (flag, typed, known) in [
+        (
+            "--double-quant",
+            arguments.double_quant,
+            file.double_quantization,
+        ),
         (
             "--quantize-embeddings",
             arguments.quantize_embeddings,
-            recipe.quantize_embeddings,
+            file.quantize_embeddings,
         ),
-        ("--gptq", arguments.gptq, recipe.gptq),
+        ("--gptq", arguments.gptq, file.gptq),
         (
             "--saturation-proof",
             arguments.saturation_proof,
-            recipe.saturation_proof,
+            file.saturation_proof,
         ),
     ] {
-        if typed && !file {
+        if typed && !known {
             return refuse(flag, "true".to_owned(), "false".to_owned());
         }
     }

@@ -178,7 +178,7 @@ fn notes(comparison: &Comparison) -> Vec<String> {
         comparison.rows.iter().any(|row| {
             row.recipe
                 .as_ref()
-                .is_some_and(|recipe| methods.contains(&recipe.method))
+                .is_some_and(|recipe| methods.contains(&recipe.method()))
         })
     };
     let mut notes = Vec::new();

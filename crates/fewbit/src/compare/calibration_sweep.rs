@@ -12,7 +12,8 @@ use fewbit_quantize::calibration::{
     CalibrationInput, Sensitivity, calibration_sites, static_recipe,
 };
 use fewbit_quantize::{
-    Backend, Calibrator, Method, ObserverSettings, QuantizePlan, Recipe, quantize_model,
+    Backend, Calibrator, Method, ObserverSettings, QuantizePlan, Recipe, StaticInputs,
+    quantize_model,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -226,8 +227,8 @@ pub fn calibration_sweep(
             let statistics = calibrator.restart()?;
             let sensitivity = Sensitivity::new(&statistics)?;
             let least = options.least_sqnr_db;
-            let calibrated = sensitivity.recipe(&statistics, options.backend, least)?;
-            let recipe = static_recipe(&checkpoint, &Recipe::new(Method::Static), &calibrated)?;
+            let calibrated = sensitivity.static_inputs(&statistics, options.backend, least)?;
+            let recipe = static_recipe(&checkpoint, &StaticInputs::default().into(), &calibrated)?;
             let sites = sensitivity.sites();
             runs.push(SweepRun {
                 seed,

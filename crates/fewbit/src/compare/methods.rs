@@ -3,15 +3,15 @@
 use crate::Error;
 use fewbit_checkpoint::Checkpoint;
 use fewbit_quantize::shared_embeddings::needs_shared_embeddings;
-use fewbit_quantize::{Method, Recipe};
+use fewbit_quantize::{Int8Recipe, Method, Recipe, Rounding};
 use std::path::Path;
 
 /// What a comparison goes through unless told otherwise: every method, `dynamic` also with int8 embeddings, `nf4` also
 /// with double quantization.
 pub fn default_recipes() -> Vec<Recipe> {
-    let wanted = |recipe: &Recipe| match recipe.method {
-        Method::WeightOnly => !recipe.quantize_embeddings,
-        Method::Fp4 => !recipe.double_quantization,
+    let wanted = |recipe: &Recipe| match recipe.method() {
+        Method::WeightOnly => !recipe.quantize_embeddings(),
+        Method::Fp4 => !has_double_quantization(recipe),
         _ => true,
     };
     Recipe::standard().into_iter().filter(wanted).collect()
@@ -32,20 +32,26 @@ pub fn without_shared_embeddings(
 
 /// A method as it is typed in a list: `nf4`, `nf4+double`, `dynamic+embeddings`.
 pub fn method_name(recipe: &Recipe) -> String {
-    let mut name = recipe.method.name().to_owned();
-    if recipe.gptq {
+    let mut name = recipe.method().name().to_owned();
+    if let Some(Rounding::Gptq { saturation_proof }) = recipe.int8().map(|int8| int8.rounding) {
         name += "+gptq";
+        if saturation_proof {
+            name += "+saturation-proof";
+        }
     }
-    if recipe.saturation_proof {
-        name += "+saturation-proof";
-    }
-    if recipe.quantize_embeddings {
+    if recipe.quantize_embeddings() {
         name += "+embeddings";
     }
-    if recipe.double_quantization {
+    if has_double_quantization(recipe) {
         name += "+double";
     }
     name
+}
+
+fn has_double_quantization(recipe: &Recipe) -> bool {
+    recipe
+        .four_bit()
+        .is_some_and(|options| options.double_quantization)
 }
 
 /// What to type for a name from elsewhere that is no method of fewbit.
@@ -67,9 +73,9 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// An unknown method, or an addition that the method does not have; the text lists all names.
 ///
 /// ```
-/// use fewbit::{Method, Recipe, compare::parse_method};
+/// use fewbit::{FourBitRecipe, Recipe, compare::parse_method};
 ///
-/// let recipe = Recipe::new(Method::Nf4).with_double_quantization(true);
+/// let recipe = Recipe::from(FourBitRecipe::nf4().with_double_quantization(true));
 /// assert_eq!(parse_method("nf4+double")?, recipe);
 /// assert_eq!(parse_method(&recipe.label())?, recipe);
 /// assert!(parse_method("nf4+embeddings").is_err());
@@ -111,13 +117,15 @@ pub fn parse_method(text: &str) -> Result<Recipe, Error> {
 
 /// A recipe, and what GPTQ makes of it if its method has int8 weights.
 fn with_gptq(recipe: Recipe) -> Vec<Recipe> {
-    let mut recipes = vec![recipe.clone()];
-    if recipe.method.is_int8() {
-        let gptq = recipe.with_gptq(true);
-        recipes.push(gptq.clone());
-        recipes.push(gptq.with_saturation_proof(true));
-    }
-    recipes
+    let rounded = |options: &Int8Recipe, saturation_proof| {
+        let rounding = Rounding::Gptq { saturation_proof };
+        Recipe::from(options.clone().with_rounding(rounding))
+    };
+    let gptq: Vec<Recipe> = match recipe.int8() {
+        Some(options) => vec![rounded(options, false), rounded(options, true)],
+        None => Vec::new(),
+    };
+    [recipe].into_iter().chain(gptq).collect()
 }
 
 /// Reads a list of methods, each as [`parse_method`] does.

@@ -8,7 +8,7 @@ use fewbit::compare::{
 use fewbit::evaluate::{Latency, MeasuredModel, SentencePair, Throughput};
 use fewbit::measure::{InProcess, Measure, MeasureRequest, Speed};
 use fewbit::quantize::calibration::CalibrationSamples;
-use fewbit::quantize::{Backend, GptqCalibration};
+use fewbit::quantize::{Backend, GptqCalibration, Int8Recipe, Rounding};
 use fewbit::{Encoder, Error, Method, QuantizationManager, Recipe};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -89,7 +89,9 @@ fn the_manager_rounds_for_the_texts_that_it_is_given() {
     let (directory, model) = workspace();
     let out = |name: &str| directory.path().join(name);
     let mut manager = QuantizationManager::new(&model).unwrap();
-    let recipe = Recipe::new(Method::Dynamic).with_gptq(true);
+    let recipe = Recipe::from(Int8Recipe::dynamic().with_rounding(Rounding::Gptq {
+        saturation_proof: false,
+    }));
     let without = manager.apply(&recipe, out("without")).unwrap_err();
     assert!(without.to_string().contains("calibration texts beside it"));
     let texts = ["a b c", "x y"].map(str::to_owned).to_vec();
@@ -103,7 +105,13 @@ fn the_manager_rounds_for_the_texts_that_it_is_given() {
     assert_eq!(rows[1].bytes, dynamic.bytes);
 
     let options = CompareOptions {
-        recipes: vec![recipe.with_saturation_proof(true)],
+        recipes: vec![
+            Int8Recipe::dynamic()
+                .with_rounding(Rounding::Gptq {
+                    saturation_proof: true,
+                })
+                .into(),
+        ],
         gptq: Some(calibration),
         ..CompareOptions::default()
     };
@@ -159,7 +167,7 @@ fn a_quantized_model_counts_the_weights_and_not_their_codes() {
             .map(|info| info.byte_len as u64)
             .sum();
         assert_eq!(tensors, stored);
-        let quantized = recipe.method.float_dtype().is_none();
+        let quantized = recipe.float_dtype().is_none();
         assert_eq!(inspection.quantization.is_some(), quantized);
         assert_eq!(inspection.methods.is_empty(), quantized);
         assert_eq!(inspection.size.buffer_bytes > 0, quantized);
@@ -361,7 +369,7 @@ fn methods_read_as_they_are_typed() {
         "weight-only+gptq+saturation-proof+embeddings",
     ] {
         let recipe = parse_method(text).unwrap();
-        assert!(recipe.gptq, "{text}");
+        assert!(recipe.needs_gptq(), "{text}");
         assert_eq!(label(&recipe.label()), Ok(recipe.label()));
         assert_eq!(label(&method_name(&recipe)), Ok(recipe.label()));
     }
@@ -475,7 +483,7 @@ fn a_static_model_has_the_scales_that_calibration_chose() {
         .calibrate(&["a small dog", "the sea", "red"])
         .unwrap();
     assert_eq!(calibrated.sites().len(), 4 * 2);
-    assert!(!calibrated.recipe().static_inputs.is_empty());
+    assert!(!calibrated.recipe().static_inputs().unwrap().is_empty());
     let out = directory.path().join("static");
     let report = manager
         .convert_static_quantization(&calibrated, &out)

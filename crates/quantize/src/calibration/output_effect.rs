@@ -19,19 +19,18 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_model::{Embeddings, EncodeOptions, Encoder, ModelError};
 use fewbit_numerics::error_statistics::cosine;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Calibrator, SiteSensitivity};
 use crate::unwritten_weights::UnwrittenWeights;
-use crate::{Method, QuantizeError, Recipe};
+use crate::{DynamicInputs, Int8Inputs, Int8Recipe, QuantizeError, Rounding};
 
 /// Texts that the effect is measured on, at most.
 pub const OUTPUT_TEXTS: usize = 32;
 
 impl Calibrator {
     /// Sets [`SiteSensitivity::output_effect`] of each of `sites`, those of [`Sensitivity`](super::Sensitivity) of what was collected so
-    /// far, that a quantized layer reads: `recipe` says which layers are quantized, and whether the embeddings are.
+    /// far, that a quantized layer reads: `options` say which layers are quantized, and whether the embeddings are.
     /// `progress(done, total)` counts passes over the texts.
     ///
     /// # Errors
@@ -39,7 +38,7 @@ impl Calibrator {
     pub fn measure_output_effect<S: AsRef<str> + Sync>(
         &self,
         sites: &mut [SiteSensitivity],
-        recipe: &Recipe,
+        options: &Int8Recipe,
         texts: &[S],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), QuantizeError> {
@@ -62,7 +61,7 @@ impl Calibrator {
             Ok(embeddings)
         };
         let reference = pass(&self.encoder)?;
-        let mut dynamic = dynamic_model(&self.source, recipe)?;
+        let mut dynamic = dynamic_model(&self.source, options)?;
         let loss_of_dynamic = loss(&reference, &pass(&dynamic)?);
         for sensitivity in sites {
             let found = inputs
@@ -83,17 +82,15 @@ impl Calibrator {
     }
 }
 
-/// The model of the method `dynamic`, with what else `recipe` says, but for GPTQ, which has little to do with ranges of inputs.
-fn dynamic_model(source: &Path, recipe: &Recipe) -> Result<Encoder, QuantizeError> {
-    let recipe = Recipe {
-        method: Method::Dynamic,
-        static_inputs: BTreeMap::new(),
-        gptq: false,
-        saturation_proof: false,
-        ..recipe.clone()
+/// The model of the method `dynamic`, with what else `options` say, but for GPTQ, which has little to do with ranges of inputs.
+fn dynamic_model(source: &Path, options: &Int8Recipe) -> Result<Encoder, QuantizeError> {
+    let dynamic = Int8Recipe {
+        inputs: Int8Inputs::Dynamic(DynamicInputs::default()),
+        rounding: Rounding::Nearest,
+        ..options.clone()
     };
     let checkpoint = Checkpoint::open(source)?;
-    let weights = UnwrittenWeights::new(&checkpoint, &recipe)?;
+    let weights = UnwrittenWeights::new(&checkpoint, &dynamic.into())?;
     Ok(Encoder::open_with_weights(source, &weights)?)
 }
 

@@ -18,7 +18,7 @@
 use serde::Serialize;
 
 use super::CalibrationStatistics;
-use crate::{Backend, QuantizeError, Recipe};
+use crate::{Backend, QuantizeError, StaticInputs};
 
 /// The least ratio of signal to noise, in dB, of a site that stays static: the noise then has at most 1/1000 of the signal's energy.
 pub const LEAST_SQNR_DB: f64 = 30.0;
@@ -93,17 +93,17 @@ impl Sensitivity {
         &self.sites
     }
 
-    /// The recipe in which the sites that do not tolerate a static range are dynamic, and weights have the scales of `backend`, whose
+    /// The scales of the sites that tolerate a static range; the others are dynamic. Weights have the scales of `backend`, whose
     /// [`least_sqnr_db`](Backend::least_sqnr_db) is what `least_sqnr_db` is by default.
     ///
     /// # Errors
     /// [`QuantizeError::Calibration`] if that leaves no static site.
-    pub fn recipe(
+    pub fn static_inputs(
         &self,
         statistics: &CalibrationStatistics,
         backend: Backend,
         least_sqnr_db: f64,
-    ) -> Result<Recipe, QuantizeError> {
+    ) -> Result<StaticInputs, QuantizeError> {
         let dynamic: Vec<&str> = self
             .sites
             .iter()
@@ -119,8 +119,11 @@ impl Sensitivity {
                     .to_owned(),
             });
         }
-        let recipe = statistics.recipe_without(|site| dynamic.contains(&site))?;
-        Ok(recipe.with_weight_scales(backend.qconfig().weight_scales()))
+        let inputs = statistics.static_inputs_without(|site| dynamic.contains(&site))?;
+        Ok(StaticInputs {
+            weight_scales: backend.qconfig().weight_scales(),
+            ..inputs
+        })
     }
 
     fn worst_and_best(&self) -> String {

@@ -12,7 +12,9 @@ use super::json_file;
 use super::quantization_noise::QuantizationNoise;
 use super::sensitivity::SiteSensitivity;
 use crate::observers::{QuantizedDType, Statistics};
-use crate::{Method, ObserverSettings, QuantizeError, Recipe, StaticInput};
+use crate::{
+    Int8Recipe, ObserverSettings, QuantizeError, Recipe, StaticInput, StaticInputs, WeightScales,
+};
 
 /// Version of the file that [`CalibrationStatistics::write`] writes.
 pub const STATISTICS_VERSION: u32 = 1;
@@ -263,23 +265,26 @@ impl CalibrationStatistics {
     /// # Errors
     /// [`QuantizeError::Calibration`] before any text.
     pub fn recipe(&self) -> Result<Recipe, QuantizeError> {
-        self.recipe_without(|_| false)
+        let inputs = self.static_inputs_without(|_| false)?;
+        Ok(Int8Recipe::from(inputs).into())
     }
 
-    /// The recipe in which every site but those that `is_dynamic` names is static.
-    pub(super) fn recipe_without(
+    /// The scales of every site but those that `is_dynamic` names.
+    pub(super) fn static_inputs_without(
         &self,
         is_dynamic: impl Fn(&str) -> bool,
-    ) -> Result<Recipe, QuantizeError> {
+    ) -> Result<StaticInputs, QuantizeError> {
         let inputs = self.inputs()?;
-        let fixed: BTreeMap<String, StaticInput> = inputs
+        let scales: BTreeMap<String, StaticInput> = inputs
             .into_iter()
             .filter(|(site, _)| !is_dynamic(&site.name))
             .flat_map(|(site, input)| site.modules.into_iter().map(move |module| (module, input)))
             .collect();
-        Ok(Recipe::new(Method::Static)
-            .with_static_inputs(fixed)
-            .with_reduce_range(self.settings.rule().reduce_range()))
+        Ok(StaticInputs {
+            scales,
+            weight_scales: WeightScales::PerChannel,
+            reduce_range: self.settings.rule().reduce_range(),
+        })
     }
 
     /// Reads a file that [`write`](Self::write) wrote.

@@ -4,25 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Recipe;
+use super::{RECIPE_KEYS, Recipe, RecipeFields};
 use crate::QuantizeError;
-
-/// Every key of a recipe, as it is written.
-pub const RECIPE_KEYS: [&str; 13] = [
-    "version",
-    "method",
-    "block_size",
-    "double_quant",
-    "quantize_embeddings",
-    "activations",
-    "weight_scales",
-    "reduce_range",
-    "gptq",
-    "saturation_proof",
-    "skip",
-    "weight_only",
-    "static_inputs",
-];
 
 /// Flags of `fewbit quantize` that say how scales are found, not what they are.
 const CALIBRATION_FLAGS: [&str; 14] = [
@@ -72,7 +55,7 @@ impl Recipe {
     /// # Errors
     /// [`QuantizeError::RecipeSyntax`] or [`QuantizeError::Recipe`].
     pub fn from_toml(text: &str) -> Result<Self, QuantizeError> {
-        Self::parse_toml(text, "recipe")
+        Self::of_fields(RecipeFields::parse_toml(text, "recipe")?, "recipe")
     }
 
     /// Parses and validates JSON.
@@ -80,7 +63,7 @@ impl Recipe {
     /// # Errors
     /// [`QuantizeError::RecipeSyntax`] or [`QuantizeError::Recipe`].
     pub fn from_json(text: &str) -> Result<Self, QuantizeError> {
-        Self::parse_json(text, "recipe")
+        Self::of_fields(RecipeFields::parse_json(text, "recipe")?, "recipe")
     }
 
     /// Reads a recipe file: JSON where the name ends in `.json`, TOML otherwise.
@@ -89,72 +72,70 @@ impl Recipe {
     /// [`QuantizeError::Io`], and those of [`from_toml`](Self::from_toml).
     pub fn read(path: impl AsRef<Path>) -> Result<Self, QuantizeError> {
         let path = path.as_ref();
+        let fields = RecipeFields::read(path)?;
+        Self::of_fields(fields, &path.display().to_string())
+    }
+
+    /// The recipe as TOML; keys that hold their default are left out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a struct of numbers, strings and lists is valid TOML")
+    }
+
+    /// The recipe as JSON; keys that hold their default are left out.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a struct with string keys is valid JSON")
+    }
+
+    fn of_fields(fields: RecipeFields, origin: &str) -> Result<Self, QuantizeError> {
+        let recipe = Self::try_from(fields);
+        let valid = recipe.and_then(|recipe| recipe.validate().map(|()| recipe));
+        valid.map_err(|error| error.in_recipe(origin))
+    }
+}
+
+impl RecipeFields {
+    /// Reads the keys of a recipe file: JSON where the name ends in `.json`, TOML otherwise.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Io`] or [`QuantizeError::RecipeSyntax`]. Whether the keys go together is for [`Recipe::try_from`] to say.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, QuantizeError> {
+        let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|source| QuantizeError::Io {
             path: path.to_owned(),
             source,
         })?;
         let origin = path.display().to_string();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
+        let is_json = path.extension().is_some_and(|name| name == "json");
+        if is_json {
             Self::parse_json(&text, &origin)
         } else {
             Self::parse_toml(&text, &origin)
         }
     }
 
-    /// The recipe as TOML; fields that hold their default are left out.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a struct of numbers, strings and lists is valid TOML")
-    }
-
-    /// The recipe as JSON; fields that hold their default are left out.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a struct with string keys is valid JSON")
-    }
-
     fn parse_toml(text: &str, origin: &str) -> Result<Self, QuantizeError> {
-        let parsed = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned());
-        let table = toml::from_str(text).ok();
-        Self::validated(parsed, table.as_ref(), origin)
+        toml::from_str(text).map_err(|error| {
+            let message = error.to_string().trim_end().to_owned();
+            no_recipe(origin, message, toml::from_str(text).ok().as_ref())
+        })
     }
 
     fn parse_json(text: &str, origin: &str) -> Result<Self, QuantizeError> {
-        let parsed = serde_json::from_str(text).map_err(|error| error.to_string());
-        let value = serde_json::from_str(text).ok();
-        Self::validated(parsed, value.as_ref(), origin)
+        serde_json::from_str(text).map_err(|error| {
+            let values = serde_json::from_str(text).ok();
+            no_recipe(origin, error.to_string(), values.as_ref())
+        })
     }
+}
 
-    /// `fields` is the same text as names and values, if it is that at least.
-    fn validated(
-        parsed: Result<Self, String>,
-        fields: Option<&Value>,
-        origin: &str,
-    ) -> Result<Self, QuantizeError> {
-        let recipe = parsed.map_err(|message| QuantizeError::RecipeSyntax {
-            origin: origin.to_owned(),
-            message,
-            hint: fields.and_then(unknown_key_hint).unwrap_or_else(|| {
-                "a recipe.toml stands beside every model that fewbit quantized; docs/recipe.md describes it"
-                    .to_owned()
-            }),
-        })?;
-        match recipe.validate() {
-            Err(QuantizeError::Recipe {
-                field,
-                expected,
-                found,
-                hint,
-                ..
-            }) => Err(QuantizeError::Recipe {
-                origin: origin.to_owned(),
-                field,
-                expected,
-                found,
-                hint,
-            }),
-            result => result.map(|()| recipe),
-        }
+/// `values` is the same text as names and values, if it is that at least.
+fn no_recipe(origin: &str, message: String, values: Option<&Value>) -> QuantizeError {
+    QuantizeError::RecipeSyntax {
+        origin: origin.to_owned(),
+        message,
+        hint: values.and_then(unknown_key_hint).unwrap_or_else(|| {
+            "a recipe.toml stands beside every model that fewbit quantized; docs/recipe.md describes it"
+                .to_owned()
+        }),
     }
 }

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan};
 use fewbit_model::{EncoderSpec, Network, RaggedBatch};
-use fewbit_quantize::{Method, QuantizeError, QuantizePlan, Recipe, method_sizes, quantize_model};
+use fewbit_quantize::{
+    FourBitRecipe, Int8Recipe, Method, QuantizeError, QuantizePlan, Recipe, method_sizes,
+    quantize_model,
+};
 
 pub(crate) fn golden_models() -> Vec<PathBuf> {
     let directory = concat!(
@@ -32,14 +35,14 @@ fn every_family_converts_with_every_method_and_reads_back() {
             let context = format!("{name}: {}", recipe.label());
             let out = root.path().join(&context);
             let plan = match QuantizePlan::new(&source, &recipe) {
-                Err(QuantizeError::TiedEmbeddings { .. }) if recipe.quantize_embeddings => continue,
+                Err(QuantizeError::TiedEmbeddings { .. }) if recipe.quantize_embeddings() => {
+                    continue;
+                }
                 plan => plan.unwrap(),
             };
             let report = quantize_model(&model, &recipe, &out, false, &mut |_, _, _| {})
                 .unwrap_or_else(|error| panic!("{context}: {error}"));
-            assert!(
-                report.output_bytes < report.source_bytes || recipe.method.float_dtype().is_some()
-            );
+            assert!(report.output_bytes < report.source_bytes || recipe.float_dtype().is_some());
 
             let output = Checkpoint::open(&out).unwrap();
             let written: usize = output.tensors().map(|info| info.byte_len).sum();
@@ -59,7 +62,7 @@ fn every_family_converts_with_every_method_and_reads_back() {
                 let cosine =
                     fewbit_numerics::error_statistics::cosine(&original.to_f32().unwrap(), &weight);
                 assert!(
-                    cosine > least_cosine(recipe.method),
+                    cosine > least_cosine(recipe.method()),
                     "{context} {}: {cosine}",
                     module.name
                 );
@@ -76,7 +79,7 @@ fn a_skipped_projection_of_the_embeddings_is_on_the_list_for_loaders() {
         .find(|path| path.ends_with("electra-embedding-size-16"))
         .unwrap();
     let root = tempfile::tempdir().unwrap();
-    let recipe = Recipe::new(Method::Nf4).with_skip(["embeddings_project"]);
+    let recipe = Recipe::from(FourBitRecipe::nf4().with_skip(["embeddings_project"]));
     let report = quantize_model(
         &model,
         &recipe,
@@ -125,11 +128,14 @@ fn int8_embeddings_that_a_head_shares_are_refused() {
         QuantizePlan::new(&checkpoint, &recipe).unwrap();
         let sizes = method_sizes(&checkpoint).unwrap();
         let refused = matches!(
-            QuantizePlan::new(&checkpoint, &recipe.with_quantize_embeddings(true)),
+            QuantizePlan::new(
+                &checkpoint,
+                &Int8Recipe::dynamic().with_quantize_embeddings(true).into()
+            ),
             Err(QuantizeError::TiedEmbeddings { .. })
         );
         // The list of what can be made of the model leaves them out.
-        let listed = sizes.iter().any(|size| size.recipe.quantize_embeddings);
+        let listed = sizes.iter().any(|size| size.recipe.quantize_embeddings());
         assert_eq!(listed, !refused, "{name}");
         refused
     };
@@ -167,7 +173,7 @@ fn parts_of_a_fused_4_bit_weight_compute_what_their_values_give() {
         .find(|path| path.ends_with("modernbert"))
         .unwrap();
     for block_size in [64, 4096] {
-        let recipe = Recipe::new(Method::Nf4).with_block_size(block_size);
+        let recipe = Recipe::from(FourBitRecipe::nf4().with_block_size(block_size));
         let out = root.path().join(format!("{block_size}"));
         quantize_model(&model, &recipe, &out, false, &mut |_, _, _| {}).unwrap();
         let quantized = Checkpoint::open(&out).unwrap();

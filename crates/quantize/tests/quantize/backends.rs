@@ -7,7 +7,10 @@ use fewbit_checkpoint::{Checkpoint, StoredWeight};
 use fewbit_model::{EncoderSpec, Network, RaggedBatch, Tap};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::dynamic_linear::{PerTensorInt8, dynamic_linear, quantize_per_tensor_int8};
-use fewbit_quantize::{Backend, Method, Recipe, StaticInput, WeightScales, quantize_model};
+use fewbit_quantize::{
+    Backend, Int8Recipe, Method, QuantizeError, Recipe, RecipeFields, StaticInput, StaticInputs,
+    WeightScales, quantize_model,
+};
 use serde_json::{Value, json};
 
 use crate::tiny_bert::{TinyBert, linear_modules};
@@ -183,10 +186,11 @@ fn static_layers_have_the_weights_and_the_codes_of_the_backend() {
         (Backend::Onednn, "channel", 8, CodeRange::INT8),
     ] {
         let qconfig = backend.qconfig();
-        let recipe = Recipe::new(Method::Static)
-            .with_static_inputs(inputs.clone())
-            .with_weight_scales(qconfig.weight_scales())
-            .with_reduce_range(qconfig.activation().rule().reduce_range());
+        let recipe = Recipe::from(Int8Recipe::from(StaticInputs {
+            scales: inputs.clone(),
+            weight_scales: qconfig.weight_scales(),
+            reduce_range: qconfig.activation().rule().reduce_range(),
+        }));
         let out = source.out(backend.name());
         source
             .quantize_into(&recipe, &out, false)
@@ -212,7 +216,7 @@ fn static_layers_have_the_weights_and_the_codes_of_the_backend() {
                 .and_then(|view| view.to_f32())
                 .unwrap();
             let per_tensor = quantize_per_tensor_int8(&weight);
-            match recipe.weight_scales {
+            match qconfig.weight_scales() {
                 WeightScales::PerTensor => {
                     assert_eq!(scale.info.shape, [1]);
                     assert_eq!(scale.to_f32().unwrap(), [per_tensor.scale]);
@@ -228,7 +232,7 @@ fn static_layers_have_the_weights_and_the_codes_of_the_backend() {
             else {
                 panic!("{name}");
             };
-            if recipe.weight_scales == WeightScales::PerTensor {
+            if qconfig.weight_scales() == WeightScales::PerTensor {
                 let PerTensorInt8 { codes, .. } = per_tensor;
                 assert_eq!(weight_codes[..], codes);
             }
@@ -265,28 +269,34 @@ fn static_layers_have_the_weights_and_the_codes_of_the_backend() {
 #[test]
 fn what_has_no_meaning_is_refused() {
     let source = TinyBert::f32().write();
-    let refused = |recipe: &Recipe| {
-        let text = source.quantize(recipe).unwrap_err().to_string();
-        text.lines().next().unwrap_or_default().to_owned()
-    };
-    let of_static = Recipe {
+    let first_line =
+        |error: QuantizeError| error.to_string().lines().next().unwrap_or("").to_owned();
+    let refused = |fields: RecipeFields| first_line(Recipe::try_from(fields).unwrap_err());
+    let of_static = RecipeFields {
         method: Method::Static,
-        ..Recipe::quantize_dynamic(Backend::X86)
+        ..RecipeFields::from(Recipe::quantize_dynamic(Backend::X86))
     };
     assert_eq!(
-        refused(&of_static),
+        refused(of_static),
         "recipe: `activations`: expected `per-token` with the method `static`, found `per-tensor`"
     );
     for method in [Method::Dynamic, Method::WeightOnly, Method::Nf4] {
-        let per_tensor = Recipe::new(method).with_weight_scales(WeightScales::PerTensor);
+        let per_tensor = RecipeFields {
+            weight_scales: WeightScales::PerTensor,
+            ..RecipeFields::new(method)
+        };
         assert_eq!(
-            refused(&per_tensor),
+            refused(per_tensor),
             format!(
                 "recipe: `weight_scales`: expected `per-channel` with the method `{method}`, found `per-tensor`"
             )
         );
+        let reduced = RecipeFields {
+            reduce_range: true,
+            ..RecipeFields::new(method)
+        };
         assert_eq!(
-            refused(&Recipe::new(method).with_reduce_range(true)),
+            refused(reduced),
             format!(
                 "recipe: `reduce_range`: expected false with the method `{method}`, found true"
             )
@@ -296,11 +306,13 @@ fn what_has_no_meaning_is_refused() {
         scale: 0.1,
         zero_point: 64,
     };
-    let eight_bits = Recipe::new(Method::Static)
-        .with_static_inputs(BTreeMap::from([(linear_modules()[0].0.clone(), input)]))
-        .with_reduce_range(true);
+    let eight_bits = Recipe::from(Int8Recipe::from(StaticInputs {
+        scales: BTreeMap::from([(linear_modules()[0].0.clone(), input)]),
+        weight_scales: WeightScales::PerChannel,
+        reduce_range: true,
+    }));
     assert_eq!(
-        refused(&eight_bits),
+        first_line(source.quantize(&eight_bits).unwrap_err()),
         "recipe: `static_inputs`: expected a zero point of `encoder.layer.0.attention.self.query` in -64..=63, the codes of a reduced range, found 64"
     );
     assert!(source.siblings().is_empty());

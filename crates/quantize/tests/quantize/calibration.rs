@@ -8,7 +8,9 @@ use fewbit_numerics::error_statistics::{ErrorSums, cosine};
 use fewbit_quantize::calibration::{
     CalibrationStatistics, Calibrator, Sensitivity, calibration_sites, static_recipe,
 };
-use fewbit_quantize::{Backend, ObserverKind, ObserverSettings, QuantizeError, Recipe};
+use fewbit_quantize::{
+    Backend, Int8Recipe, ObserverKind, ObserverSettings, QuantizeError, Recipe, StaticInputs,
+};
 use fewbit_quantize::{Method, quantize_model};
 
 use crate::tiny_bert::{Source, TinyBert};
@@ -83,7 +85,7 @@ fn split_calibrations_merge_into_the_whole() {
         }
     }
     let recipe = whole.recipe().unwrap();
-    assert_eq!(recipe.static_inputs.len(), 6 * 2);
+    assert_eq!(recipe.static_inputs().unwrap().len(), 6 * 2);
     quantize_model(
         &source.directory,
         &recipe,
@@ -94,9 +96,10 @@ fn split_calibrations_merge_into_the_whole() {
     .unwrap();
     Encoder::open(source.out("out")).unwrap();
     // A layer that is skipped has no scale.
-    let skipping = Recipe::new(Method::Static).with_skip(["*.layer.0.*"]);
-    let skipping = static_recipe(&source.open(), &skipping, &recipe).unwrap();
-    assert_eq!(skipping.static_inputs.len(), 6);
+    let every_input = StaticInputs::new(recipe.static_inputs().unwrap().clone());
+    let skipping = Int8Recipe::dynamic().with_skip(["*.layer.0.*"]);
+    let skipping = static_recipe(&source.open(), &skipping, &every_input).unwrap();
+    assert_eq!(skipping.static_inputs().unwrap().len(), 6);
     source
         .quantize_into(&skipping, &source.out("skipping"), false)
         .unwrap();
@@ -118,18 +121,18 @@ fn static_ranges_are_those_of_the_float_activations() {
     let sites = sensitivity.sites();
     let mut ratios: Vec<f64> = sites.iter().map(|site| site.static_sqnr_db).collect();
     ratios.sort_by(f64::total_cmp);
-    let recipe = sensitivity
-        .recipe(&statistics, Backend::Native, ratios[3])
+    let inputs = sensitivity
+        .static_inputs(&statistics, Backend::Native, ratios[3])
         .unwrap();
     let expected: usize = sites
         .iter()
         .filter(|site| !site.is_dynamic(ratios[3]))
         .map(|site| site.modules.len())
         .sum();
-    assert_eq!(recipe.static_inputs.len(), expected);
+    assert_eq!(inputs.scales.len(), expected);
     assert!(sites.iter().any(|site| site.is_dynamic(ratios[3])));
     let none_left = sensitivity
-        .recipe(&statistics, Backend::Native, f64::INFINITY)
+        .static_inputs(&statistics, Backend::Native, f64::INFINITY)
         .unwrap_err()
         .to_string();
     assert!(
@@ -147,11 +150,11 @@ struct Measured<'r> {
 impl Tap for Measured<'_> {
     fn wants(&self, site: &str) -> bool {
         let module = site.strip_suffix(".input");
-        module.is_some_and(|module| self.recipe.static_inputs.contains_key(module))
+        module.is_some_and(|module| self.recipe.static_inputs().unwrap().contains_key(module))
     }
 
     fn see(&mut self, site: &str, _rows: usize, columns: usize, values: &[f32]) {
-        let input = self.recipe.static_inputs[site.strip_suffix(".input").unwrap()];
+        let input = self.recipe.static_inputs().unwrap()[site.strip_suffix(".input").unwrap()];
         let parameters = AffineParameters {
             scale: input.scale,
             zero_point: input.zero_point.into(),
@@ -242,14 +245,14 @@ fn one_site_alone_is_static_as_in_a_model_that_was_written_so() {
     };
     let mut sensitivity = Sensitivity::new(statistics).unwrap().sites().to_vec();
     let mut passes = Vec::new();
-    let recipe = Recipe::new(Method::Static);
+    let options = Int8Recipe::dynamic();
     let progress = &mut |done, total| passes.push((done, total));
     calibrator
-        .measure_output_effect(&mut sensitivity, &recipe, &TEXTS, progress)
+        .measure_output_effect(&mut sensitivity, &options, &TEXTS, progress)
         .unwrap();
     assert_eq!(passes, (1..=10).map(|done| (done, 10)).collect::<Vec<_>>());
     for (index, site) in sensitivity.iter().enumerate() {
-        let mut inputs = all.static_inputs.clone();
+        let mut inputs = all.static_inputs().unwrap().clone();
         inputs.retain(|module, _| site.modules.contains(module));
         let input = inputs[&site.modules[0]];
         let activations = Int8Activations::Static {
@@ -257,7 +260,7 @@ fn one_site_alone_is_static_as_in_a_model_that_was_written_so() {
             zero_point: input.zero_point.into(),
             codes: CodeRange::INT8,
         };
-        let alone = Recipe::new(Method::Static).with_static_inputs(inputs);
+        let alone = Int8Recipe::from(StaticInputs::new(inputs)).into();
         let written = embed(&open(&alone, &format!("alone-{index}")));
         let swapped = dynamic.with_input_quantization(&site.site, activations, embed);
         assert_eq!(swapped.as_ref(), Some(&written), "{}", site.site);
@@ -267,7 +270,7 @@ fn one_site_alone_is_static_as_in_a_model_that_was_written_so() {
         assert_eq!(site.output_effect, Some(effect), "{}", site.site);
     }
     let none: [&str; 0] = [];
-    let error = calibrator.measure_output_effect(&mut sensitivity, &recipe, &none, &mut |_, _| {});
+    let error = calibrator.measure_output_effect(&mut sensitivity, &options, &none, &mut |_, _| {});
     let error = error.unwrap_err().to_string();
     assert!(error.contains("expected at least one text"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! config.json of the result.
 
-use fewbit_quantize::{Method, Recipe};
+use fewbit_quantize::{FourBitRecipe, Int8Recipe, Method, Recipe};
 use serde_json::{Value, json};
 
 use crate::tiny_bert::TinyBert;
@@ -65,9 +65,11 @@ fn quantizing_methods_leave_the_dtype_alone() {
 /// The names of skipped modules, and the poolers and heads of every class.
 #[test]
 fn the_skip_list_of_the_four_bit_methods() {
-    let recipe = Recipe::new(Method::Nf4)
-        .with_double_quantization(true)
-        .with_skip(["encoder.layer.1.output.dense"]);
+    let recipe = Recipe::from(
+        FourBitRecipe::nf4()
+            .with_double_quantization(true)
+            .with_skip(["encoder.layer.1.output.dense"]),
+    );
     let config = written(&TinyBert::f32(), &recipe);
     insta::assert_json_snapshot!(config["quantization_config"], @r#"
     {
@@ -106,8 +108,9 @@ fn the_skip_list_of_the_four_bit_methods() {
 
 #[test]
 fn int8_targets_are_the_quantized_modules_without_the_prefix() {
-    let recipe = Recipe::new(Method::Dynamic).with_skip(["*.layer.1.*", "*.attention.*"]);
-    let config = written(&TinyBert::f32(), &recipe.with_quantize_embeddings(true));
+    let recipe = Int8Recipe::dynamic().with_skip(["*.layer.1.*", "*.attention.*"]);
+    let recipe = recipe.with_quantize_embeddings(true).into();
+    let config = written(&TinyBert::f32(), &recipe);
     insta::assert_json_snapshot!(config["quantization_config"], @r#"
     {
       "quant_method": "compressed-tensors",
@@ -184,8 +187,8 @@ fn int8_targets_are_the_quantized_modules_without_the_prefix() {
 
 #[test]
 fn weight_only_configuration() {
-    let recipe = Recipe::new(Method::WeightOnly).with_skip(["*.layer.1.*", "*.attention.*"]);
-    let config = written(&TinyBert::f32(), &recipe);
+    let recipe = Int8Recipe::weight_only().with_skip(["*.layer.1.*", "*.attention.*"]);
+    let config = written(&TinyBert::f32(), &recipe.clone().into());
     insta::assert_json_snapshot!(config["quantization_config"], @r#"
     {
       "quant_method": "compressed-tensors",
@@ -231,7 +234,8 @@ fn weight_only_configuration() {
       }
     }
     "#);
-    let config = written(&TinyBert::f32(), &recipe.with_quantize_embeddings(true));
+    let recipe = recipe.with_quantize_embeddings(true).into();
+    let config = written(&TinyBert::f32(), &recipe);
     insta::assert_json_snapshot!(config["quantization_config"], @r#"
     {
       "quant_method": "compressed-tensors",
@@ -301,9 +305,11 @@ fn weight_only_configuration() {
 
 #[test]
 fn int8_embeddings_alone_have_a_configuration() {
-    let recipe = Recipe::new(Method::WeightOnly)
-        .with_quantize_embeddings(true)
-        .with_skip(["encoder.*"]);
+    let recipe = Recipe::from(
+        Int8Recipe::weight_only()
+            .with_quantize_embeddings(true)
+            .with_skip(["encoder.*"]),
+    );
     let config = written(&TinyBert::f32(), &recipe);
     insta::assert_json_snapshot!(config["quantization_config"]["config_groups"], @r#"
     {

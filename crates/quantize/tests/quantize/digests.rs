@@ -7,8 +7,8 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{EncoderSpec, Network, RaggedBatch};
 use fewbit_quantize::calibration::calibration_sites;
 use fewbit_quantize::{
-    ActivationScales, Method, QuantizeError, QuantizePlan, Recipe, StaticInput, WeightScales,
-    quantize_model,
+    ActivationScales, DynamicInputs, FourBitRecipe, Int8Inputs, Int8Recipe, Method, QuantizeError,
+    QuantizePlan, Recipe, StaticInput, StaticInputs, WeightScales, quantize_model,
 };
 use std::fmt::Write;
 
@@ -42,12 +42,13 @@ fn batch(spec: &EncoderSpec) -> RaggedBatch {
 /// One recipe of each arithmetic.
 fn recipes(spec: &EncoderSpec) -> Vec<(String, Recipe)> {
     let mut recipes = Recipe::of_every_method();
-    recipes.push(Recipe {
-        activations: ActivationScales::PerTensor,
+    let per_tensor = ActivationScales::PerTensor {
         weight_scales: WeightScales::PerTensor,
-        ..Recipe::new(Method::Dynamic)
-    });
-    recipes.push(Recipe::new(Method::Nf4).with_block_size(128));
+        reduce_range: false,
+    };
+    let dynamic = DynamicInputs::default().with_activations(per_tensor);
+    recipes.push(Int8Recipe::from(dynamic).into());
+    recipes.push(FourBitRecipe::nf4().with_block_size(128).into());
     let inputs = calibration_sites(&spec.catalogue())
         .into_iter()
         .flat_map(|site| site.modules);
@@ -55,15 +56,15 @@ fn recipes(spec: &EncoderSpec) -> Vec<(String, Recipe)> {
         scale: 0.031,
         zero_point: -3,
     };
-    let inputs = inputs.map(|module| (module, input)).collect();
+    let inputs = StaticInputs::new(inputs.map(|module| (module, input)).collect());
     let labelled = recipes.into_iter().map(|recipe| {
         let label = recipe.label();
-        match recipe.method {
-            Method::Static => (
-                label,
-                recipe.with_static_inputs(std::collections::BTreeMap::clone(&inputs)),
-            ),
-            _ => (label, recipe),
+        match recipe {
+            Recipe::Int8(options) if options.method() == Method::Static => {
+                let inputs = Int8Inputs::Static(inputs.clone());
+                (label, Recipe::Int8(Int8Recipe { inputs, ..options }))
+            }
+            recipe => (label, recipe),
         }
     });
     labelled.collect()
@@ -85,7 +86,9 @@ fn hidden_states_have_the_recorded_bits() {
         let spec = EncoderSpec::from_checkpoint(&source).unwrap();
         for (label, recipe) in recipes(&spec) {
             match QuantizePlan::new(&source, &recipe) {
-                Err(QuantizeError::TiedEmbeddings { .. }) if recipe.quantize_embeddings => continue,
+                Err(QuantizeError::TiedEmbeddings { .. }) if recipe.quantize_embeddings() => {
+                    continue;
+                }
                 plan => plan.unwrap(),
             };
             let out = root.path().join(format!("{name} {label}"));

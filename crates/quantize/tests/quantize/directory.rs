@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use fewbit_quantize::{Method, Recipe};
+use fewbit_quantize::{FourBitRecipe, Method, Recipe};
 
 use crate::tiny_bert::{Source, TinyBert};
 
@@ -82,9 +82,11 @@ fn other_files_come_along_and_other_weights_do_not() {
 #[test]
 fn the_recipe_beside_the_model_makes_the_same_model() {
     let source = TinyBert::f32().write();
-    let recipe = Recipe::new(Method::Nf4)
-        .with_double_quantization(true)
-        .with_skip(["*.query"]);
+    let recipe = Recipe::from(
+        FourBitRecipe::nf4()
+            .with_double_quantization(true)
+            .with_skip(["*.query"]),
+    );
     let report = source.quantize(&recipe).unwrap();
     let replayed = Recipe::read(report.output.join("recipe.toml")).unwrap();
     assert_eq!(replayed, recipe);
@@ -175,7 +177,7 @@ fn links_to_folders_are_not_followed() {
 #[test]
 fn the_report_serializes() {
     let source = TinyBert::f32().write();
-    let recipe = Recipe::new(Method::Nf4).with_skip(["*.layer.1.*"]);
+    let recipe = Recipe::from(FourBitRecipe::nf4().with_skip(["*.layer.1.*"]));
     let report = source.quantize(&recipe).unwrap();
     assert!(report.elapsed_seconds > 0.0);
     let json = serde_json::to_value(&report).unwrap();

@@ -3,7 +3,10 @@
 use std::fs;
 
 use fewbit_numerics::dtype::DType;
-use fewbit_quantize::{Method, QuantizeError, QuantizePlan, Recipe, StaticInput};
+use fewbit_quantize::{
+    FourBitRecipe, Int8Recipe, Method, QuantizeError, QuantizePlan, Recipe, StaticInput,
+    StaticInputs,
+};
 use serde_json::json;
 
 use crate::tiny_bert::{HIDDEN, LAYERS, Source, TinyBert};
@@ -38,7 +41,7 @@ fn nan_in_a_quantized_weight() {
         scale: 0.1,
         zero_point: 0,
     };
-    let calibrated = Recipe::new(Method::Static).with_static_inputs([(module, input)].into());
+    let calibrated = Int8Recipe::from(StaticInputs::new([(module, input)].into())).into();
     for recipe in Recipe::standard().into_iter().chain([calibrated]) {
         let text = error_text(&source, &recipe);
         assert!(
@@ -140,7 +143,9 @@ fn more_columns_than_exact_int8_products_have() {
     for recipe in [
         Recipe::new(Method::WeightOnly),
         Recipe::new(Method::Nf4),
-        Recipe::new(Method::Dynamic).with_skip(["*.layer.?.output.dense"]),
+        Int8Recipe::dynamic()
+            .with_skip(["*.layer.?.output.dense"])
+            .into(),
     ] {
         plan(&source, &recipe).unwrap();
     }
@@ -243,7 +248,7 @@ fn an_output_that_overlaps_the_source() {
 #[test]
 fn an_invalid_recipe_made_in_code() {
     let source = TinyBert::f32().write();
-    let recipe = Recipe::new(Method::Nf4).with_block_size(65);
+    let recipe = Recipe::from(FourBitRecipe::nf4().with_block_size(65));
     let text = error_text(&source, &recipe);
     assert!(text.starts_with("recipe: `block_size`: "), "{text}");
 }

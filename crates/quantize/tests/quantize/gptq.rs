@@ -11,8 +11,8 @@ use fewbit_quantize::gptq::{
     ColumnQuantizer, DAMPING, Hessian, InverseFactor, NearestCodes, SaturationProofCodes, int8_rows,
 };
 use fewbit_quantize::{
-    Backend, GptqCalibration, Method, QuantizeError, Recipe, quantize_model,
-    quantize_model_with_gptq,
+    Backend, DynamicInputs, GptqCalibration, Int8Recipe, Method, QuantizeError, Recipe, Rounding,
+    quantize_model, quantize_model_with_gptq,
 };
 
 use crate::calibration::source;
@@ -418,7 +418,9 @@ fn the_outputs_of_each_layer_change_less_than_without_gptq() {
         .quantize_into(&plain, &source.out("plain"), false)
         .unwrap();
     let plain = Checkpoint::open(source.out("plain")).unwrap();
-    let recipe = Recipe::new(Method::Dynamic).with_gptq(true);
+    let recipe = Recipe::from(Int8Recipe::dynamic().with_rounding(Rounding::Gptq {
+        saturation_proof: false,
+    }));
     let gptq = convert(&source, &recipe, &calibration(texts(&TEXTS)), "gptq").unwrap();
     let encoder = Encoder::open(&source.directory).unwrap();
     let spec = encoder.network().spec();
@@ -458,17 +460,15 @@ fn every_int8_method_can_have_it() {
     calibrator.observe(&TEXTS).unwrap();
     let fixed = calibrator.finish().unwrap().recipe().unwrap();
     let calibration = calibration(texts(&TEXTS));
-    for recipe in [
-        Recipe::new(Method::Dynamic),
-        fixed,
-        Recipe::new(Method::WeightOnly).with_quantize_embeddings(true),
-        Recipe::new(Method::Dynamic).with_weight_only(["*.intermediate.dense"]),
+    for options in [
+        Int8Recipe::dynamic(),
+        fixed.int8().unwrap().clone(),
+        Int8Recipe::weight_only().with_quantize_embeddings(true),
+        Int8Recipe::from(DynamicInputs::default().with_weight_only(["*.intermediate.dense"])),
     ] {
         for saturation_proof in [false, true] {
-            let recipe = recipe
-                .clone()
-                .with_gptq(true)
-                .with_saturation_proof(saturation_proof);
+            let rounding = Rounding::Gptq { saturation_proof };
+            let recipe = Recipe::from(options.clone().with_rounding(rounding));
             let name = recipe.label();
             let checkpoint = convert(&source, &recipe, &calibration, &name).unwrap();
             let spec = fewbit_model::EncoderSpec::from_checkpoint(&checkpoint).unwrap();
@@ -492,7 +492,9 @@ fn every_int8_method_can_have_it() {
 #[test]
 fn the_result_depends_on_the_samples_alone() {
     let source = source(TinyBert::f32());
-    let recipe = Recipe::new(Method::WeightOnly).with_gptq(true);
+    let recipe = Recipe::from(Int8Recipe::weight_only().with_rounding(Rounding::Gptq {
+        saturation_proof: false,
+    }));
     convert(&source, &recipe, &calibration(texts(&TEXTS)), "two").unwrap();
     for threads in [1, 5] {
         let calibration = GptqCalibration::new(texts(&TEXTS), threads);
@@ -537,19 +539,21 @@ fn steps(
 
 #[test]
 fn an_interrupted_run_goes_on_after_the_last_finished_layers() {
-    goes_on(
-        &Recipe::new(Method::WeightOnly),
-        Recipe::new(Method::Dynamic),
-    );
-    let mixed = Recipe::new(Method::Dynamic).with_weight_only(["*.intermediate.dense"]);
-    goes_on(&mixed, mixed.clone().with_weight_only(["*.query"]));
+    goes_on(&Int8Recipe::weight_only(), &Int8Recipe::dynamic());
+    let mixed = DynamicInputs::default().with_weight_only(["*.intermediate.dense"]);
+    let other = mixed.clone().with_weight_only(["*.query"]);
+    goes_on(&mixed.into(), &other.into());
 }
 
-/// `recipe` can be interrupted; `other` cannot take what is finished.
-fn goes_on(recipe: &Recipe, other: Recipe) {
+/// GPTQ with `options` can be interrupted; with the `others` it cannot take what is finished.
+fn goes_on(options: &Int8Recipe, others: &Int8Recipe) {
+    let rounded = |options: &Int8Recipe, saturation_proof| {
+        let rounding = Rounding::Gptq { saturation_proof };
+        Recipe::from(options.clone().with_rounding(rounding))
+    };
     let source = source(TinyBert::f32());
     let whole = calibration(texts(&TEXTS));
-    let recipe = &recipe.clone().with_gptq(true);
+    let recipe = &rounded(options, false);
     convert(&source, recipe, &whole, "whole").unwrap();
     let finished = source.out("out.partial");
     assert_eq!(GptqCalibration::path_beside(&source.out("out")), finished);
@@ -565,17 +569,16 @@ fn goes_on(recipe: &Recipe, other: Recipe) {
     assert_eq!(source.siblings(), ["out.partial", "whole"]);
 
     // Of other texts, or another recipe, nothing can be used.
-    let others = GptqCalibration {
+    let other_texts = GptqCalibration {
         samples: texts(&TEXTS[1..]),
         ..by_layer.clone()
     };
-    let refused = convert(&source, recipe, &others, "out")
+    let refused = convert(&source, recipe, &other_texts, "out")
         .unwrap_err()
         .to_string();
     let expected = "out.partial/pass-1: expected layers of the same model, recipe and calibration samples, found those of others";
     assert!(refused.contains(expected), "{refused}");
-    let proof = recipe.clone().with_saturation_proof(true);
-    for other in [proof, other.with_gptq(true)] {
+    for other in [rounded(options, true), rounded(others, false)] {
         let refused = convert(&source, &other, &by_layer, "out")
             .unwrap_err()
             .to_string();
@@ -595,10 +598,12 @@ fn goes_on(recipe: &Recipe, other: Recipe) {
 #[test]
 fn skipped_layers_stay_float_and_others_are_reported_in_file_order() {
     let source = source(TinyBert::f32());
-    let recipe = Recipe::new(Method::Dynamic)
-        .with_gptq(true)
+    let nearest = Int8Recipe::dynamic()
         .with_skip(["*.layer.0.*"])
         .with_quantize_embeddings(true);
+    let recipe = Recipe::from(nearest.clone().with_rounding(Rounding::Gptq {
+        saturation_proof: false,
+    }));
     let mut steps = Vec::new();
     let report = quantize_model_with_gptq(
         &source.directory,
@@ -609,12 +614,8 @@ fn skipped_layers_stay_float_and_others_are_reported_in_file_order() {
         &mut |done, total, what| steps.push((done, total, what.to_owned())),
     )
     .unwrap();
-    let plain = Recipe {
-        gptq: false,
-        ..recipe
-    };
     let plain = source
-        .quantize_into(&plain, &source.out("plain"), false)
+        .quantize_into(&nearest.into(), &source.out("plain"), false)
         .unwrap();
     let modules = |report: &fewbit_quantize::QuantizeReport| -> Vec<String> {
         let modules = report.modules.iter();
@@ -635,7 +636,9 @@ fn skipped_layers_stay_float_and_others_are_reported_in_file_order() {
 #[test]
 fn what_gptq_cannot_do_is_refused_and_leaves_nothing() {
     let good = source(TinyBert::f32());
-    let recipe = Recipe::new(Method::Dynamic).with_gptq(true);
+    let recipe = Recipe::from(Int8Recipe::dynamic().with_rounding(Rounding::Gptq {
+        saturation_proof: false,
+    }));
     let text = |result: Result<Checkpoint, QuantizeError>| result.unwrap_err().to_string();
     let without = quantize_model(
         &good.directory,
@@ -671,7 +674,8 @@ fn what_gptq_cannot_do_is_refused_and_leaves_nothing() {
     encoder.layer.1.output.dense.input: expected activations whose squares are finite in f32, found larger ones, or NaN
       hint: the model overflows on one of the calibration texts: quantize it without GPTQ, or skip the layer
     ");
-    let skipping = recipe.clone().with_skip(["*.layer.1.output.dense"]);
+    let skipping = recipe.int8().unwrap().clone();
+    let skipping = skipping.with_skip(["*.layer.1.output.dense"]).into();
     convert(&large, &skipping, &calibration(texts(&TEXTS)), "skipping").unwrap();
     assert_eq!(large.siblings(), ["skipping"]);
 

@@ -9,7 +9,7 @@ use fewbit_numerics::dynamic_map::dynamic_map;
 use fewbit_numerics::error_statistics::ErrorStatistics;
 use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
 use fewbit_numerics::rows::quantize_rows_int8;
-use fewbit_quantize::{Method, QuantizePlan, Recipe};
+use fewbit_quantize::{FourBitRecipe, Int8Recipe, Method, QuantizePlan, Recipe};
 
 use crate::tiny_bert::{HIDDEN, TinyBert, VOCABULARY, linear_modules, to_bytes};
 
@@ -130,8 +130,9 @@ fn weight_only_stores_packed_codes_of_the_reference() {
 fn embeddings_are_stored_by_row_when_asked_for() {
     let source = TinyBert::f32().write();
     let float = source.open();
-    for method in [Method::Dynamic, Method::WeightOnly] {
-        let recipe = Recipe::new(method).with_quantize_embeddings(true);
+    for options in [Int8Recipe::dynamic(), Int8Recipe::weight_only()] {
+        let method = options.method();
+        let recipe = options.with_quantize_embeddings(true).into();
         let report = source
             .quantize_into(&recipe, &source.out(method.name()), false)
             .unwrap();
@@ -173,9 +174,10 @@ fn four_bit_methods_store_the_blocks_of_the_reference() {
     ] {
         for block_size in [64, 4096] {
             for double in [false, true] {
-                let recipe = Recipe::new(method)
+                let recipe = FourBitRecipe::new(kind)
                     .with_block_size(block_size)
-                    .with_double_quantization(double);
+                    .with_double_quantization(double)
+                    .into();
                 let name = format!("{method}-{block_size}-{double}");
                 let report = source
                     .quantize_into(&recipe, &source.out(&name), false)
@@ -403,7 +405,7 @@ fn reported_errors_are_those_of_the_dequantized_weights() {
     let source = TinyBert::f32().write();
     let float = source.open();
     for recipe in Recipe::standard() {
-        if recipe.quantize_embeddings {
+        if recipe.quantize_embeddings() {
             continue;
         }
         let out = source.out(&recipe.label());
@@ -429,7 +431,7 @@ fn reported_errors_are_those_of_the_dequantized_weights() {
             reported += 1;
         }
         // fp16 and bf16 also convert the embedding table, which is reported as well.
-        let embeddings = usize::from(recipe.method.float_dtype().is_some());
+        let embeddings = usize::from(recipe.float_dtype().is_some());
         assert_eq!(report.modules.len(), reported + embeddings);
     }
 }
@@ -461,7 +463,7 @@ fn a_large_tensor_is_converted_slice_by_slice_as_if_whole() {
     let source = model.write();
     let module = "bert.embeddings.word_embeddings";
 
-    let recipe = Recipe::new(Method::Dynamic).with_quantize_embeddings(true);
+    let recipe = Recipe::from(Int8Recipe::dynamic().with_quantize_embeddings(true));
     let mut calls = Vec::new();
     let report = fewbit_quantize::quantize_model(
         &source.directory,

@@ -1,7 +1,9 @@
 //! Checkpoints of models that fewbit does not run.
 
 use fewbit_model::{Catalogue, Role};
-use fewbit_quantize::{KeepReason, Method, QuantizeError, QuantizePlan, Recipe, method_sizes};
+use fewbit_quantize::{
+    Int8Recipe, KeepReason, Method, QuantizeError, QuantizePlan, Recipe, Rounding, method_sizes,
+};
 use serde_json::{Value, json};
 
 use crate::tiny_bert::{Source, TinyBert};
@@ -83,14 +85,14 @@ fn weights_are_quantized_by_their_names() {
         }
         for method in [Method::Fp16, Method::Bf16] {
             let (_, written) = source.converted_into(&Recipe::new(method), method.name());
-            let dtype = Recipe::new(method).method.float_dtype().unwrap();
+            let dtype = method.float_dtype().unwrap();
             assert!(written.tensors().all(|info| info.dtype == dtype));
         }
         let sizes = method_sizes(&source.open()).unwrap();
         assert!(
             sizes
                 .iter()
-                .all(|size| { !matches!(size.recipe.method, Method::Dynamic | Method::Static) })
+                .all(|size| { !matches!(size.recipe.method(), Method::Dynamic | Method::Static) })
         );
         assert!(sizes.len() >= 5);
     }
@@ -99,8 +101,10 @@ fn weights_are_quantized_by_their_names() {
 #[test]
 fn what_needs_the_code_of_the_model_is_refused() {
     let source = llama(json!({"model_type": "llama"}));
-    let gptq = Recipe::new(Method::WeightOnly).with_gptq(true);
-    for recipe in [Recipe::new(Method::Dynamic), gptq] {
+    let gptq = Int8Recipe::weight_only().with_rounding(Rounding::Gptq {
+        saturation_proof: false,
+    });
+    for recipe in [Recipe::new(Method::Dynamic), gptq.into()] {
         let error = QuantizePlan::new(&source.open(), &recipe).unwrap_err();
         let text = error.to_string();
         assert!(
@@ -111,7 +115,9 @@ fn what_needs_the_code_of_the_model_is_refused() {
         );
     }
     let source = llama(json!({"model_type": "llama", "tie_word_embeddings": false}));
-    let embeddings = Recipe::new(Method::WeightOnly).with_quantize_embeddings(true);
+    let embeddings = Int8Recipe::weight_only()
+        .with_quantize_embeddings(true)
+        .into();
     let error = QuantizePlan::new(&source.open(), &embeddings).unwrap_err();
     assert!(
         error.to_string().contains("`quantize_embeddings`"),

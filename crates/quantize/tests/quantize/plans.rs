@@ -1,6 +1,8 @@
 //! Plans: exact sizes without reading a weight.
 
-use fewbit_quantize::{Method, QuantizePlan, Recipe, TensorAction, method_sizes};
+use fewbit_quantize::{
+    FourBitRecipe, Int8Recipe, Method, QuantizePlan, Recipe, TensorAction, method_sizes,
+};
 
 use crate::tiny_bert::TinyBert;
 
@@ -42,7 +44,7 @@ fn bytes_of_one_layer_by_hand() {
         (Recipe::new(Method::Nf4), 768 + 4 * 24 + 4 * 16),
         // One byte a block, one nested block, two tables.
         (
-            Recipe::new(Method::Fp4).with_double_quantization(true),
+            FourBitRecipe::fp4().with_double_quantization(true).into(),
             768 + 24 + 4 + 4 * 16 + 4 * 256,
         ),
     ] {
@@ -111,14 +113,16 @@ fn actions_are_told_in_words() {
     );
     assert_eq!(
         action(
-            Recipe::new(Method::WeightOnly).with_quantize_embeddings(true),
+            Int8Recipe::weight_only()
+                .with_quantize_embeddings(true)
+                .into(),
             table
         ),
         "quantize to int8 per row"
     );
     assert_eq!(
         action(
-            Recipe::new(Method::Fp4).with_double_quantization(true),
+            FourBitRecipe::fp4().with_double_quantization(true).into(),
             weight
         ),
         "quantize to fp4, blocks of 64, double quantization"
@@ -160,7 +164,7 @@ fn sizes_of_all_methods_are_those_of_their_plans() {
     // A recipe of `static` has no scales before calibration; its size is tested against a model that is written.
     for size in sizes
         .iter()
-        .filter(|size| !size.recipe.method.needs_calibration())
+        .filter(|size| !size.recipe.method().needs_calibration())
     {
         let plan = QuantizePlan::new(&checkpoint, &size.recipe).unwrap();
         assert_eq!(size.output_bytes, plan.output_bytes(), "{}", size.label);
@@ -169,7 +173,7 @@ fn sizes_of_all_methods_are_those_of_their_plans() {
 
 #[test]
 fn a_plan_serializes_for_a_dry_run() {
-    let plan = plan(&Recipe::new(Method::Dynamic).with_skip(["*.layer.1.*"]));
+    let plan = plan(&Int8Recipe::dynamic().with_skip(["*.layer.1.*"]).into());
     let json = serde_json::to_value(&plan).unwrap();
     assert_eq!(json["recipe"]["method"], "dynamic");
     assert_eq!(json["output_bytes"], plan.output_bytes());

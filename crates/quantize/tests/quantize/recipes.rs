@@ -1,6 +1,6 @@
 //! Recipes: two spellings, defaults, and every way of being wrong.
 
-use fewbit_quantize::{Method, QuantizeError, Recipe};
+use fewbit_quantize::{FourBitRecipe, Int8Recipe, Method, QuantizeError, Recipe, Rounding};
 
 fn text(result: Result<Recipe, QuantizeError>) -> String {
     result.unwrap_err().to_string()
@@ -9,11 +9,12 @@ fn text(result: Result<Recipe, QuantizeError>) -> String {
 #[test]
 fn defaults_are_filled_in() {
     let recipe = Recipe::from_toml("version = 1\nmethod = \"nf4\"\n").unwrap();
-    assert_eq!(recipe.effective_block_size(), 64);
-    assert!(!recipe.double_quantization && !recipe.quantize_embeddings);
-    assert!(recipe.skip.is_empty());
-    assert_eq!(Recipe::new(Method::Nf4).block_size, Some(64));
-    assert_eq!(Recipe::new(Method::Dynamic).block_size, None);
+    let options = recipe.four_bit().unwrap();
+    assert_eq!(options.block_size, 64);
+    assert!(!options.double_quantization && !recipe.quantize_embeddings());
+    assert!(recipe.skip().is_empty());
+    assert_eq!(Recipe::new(Method::Nf4), recipe);
+    assert!(Recipe::new(Method::Dynamic).four_bit().is_none());
 }
 
 #[test]
@@ -23,9 +24,11 @@ fn every_standard_recipe_survives_both_spellings() {
         assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
         assert_eq!(Recipe::from_json(&recipe.to_json()).unwrap(), recipe);
     }
-    let recipe = Recipe::new(Method::Dynamic)
-        .with_quantize_embeddings(true)
-        .with_skip(["*.query", "encoder.layer.{0,1}.*"]);
+    let recipe = Recipe::from(
+        Int8Recipe::dynamic()
+            .with_quantize_embeddings(true)
+            .with_skip(["*.query", "encoder.layer.{0,1}.*"]),
+    );
     assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
     assert_eq!(Recipe::from_json(&recipe.to_json()).unwrap(), recipe);
 }
@@ -33,7 +36,7 @@ fn every_standard_recipe_survives_both_spellings() {
 #[test]
 fn int4_in_a_file_means_nf4() {
     let recipe = Recipe::from_json(r#"{"version": 1, "method": "int4"}"#).unwrap();
-    assert_eq!(recipe.method, Method::Nf4);
+    assert_eq!(recipe.method(), Method::Nf4);
     assert!(recipe.to_toml().contains("method = \"nf4\""));
 }
 
@@ -77,9 +80,9 @@ fn gptq_goes_with_int8_weights_that_have_a_scale_for_each_channel() {
     let recipe = recipe.unwrap();
     assert_eq!(
         recipe,
-        Recipe::new(Method::Dynamic)
-            .with_gptq(true)
-            .with_saturation_proof(true)
+        Recipe::from(Int8Recipe::dynamic().with_rounding(Rounding::Gptq {
+            saturation_proof: true
+        }))
     );
     assert_eq!(recipe.label(), "dynamic + GPTQ + saturation-proof");
     assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
@@ -110,7 +113,7 @@ fn block_sizes_at_the_limits() {
         (4096, true),
         (8192, false),
     ] {
-        let recipe = Recipe::new(Method::Fp4).with_block_size(block_size);
+        let recipe = Recipe::from(FourBitRecipe::fp4().with_block_size(block_size));
         assert_eq!(recipe.validate().is_ok(), valid, "{block_size}");
     }
 }

@@ -2,7 +2,9 @@
 
 use fewbit_model::EncoderSpec;
 use fewbit_numerics::dtype::DType;
-use fewbit_quantize::{KeepReason, Method, QuantizePlan, Recipe, Selection};
+use fewbit_quantize::{
+    FourBitRecipe, Int8Recipe, KeepReason, Method, QuantizePlan, Recipe, Selection,
+};
 
 use crate::tiny_bert::{TinyBert, linear_modules};
 
@@ -72,7 +74,7 @@ fn what_stays_float_is_listed_with_its_reason() {
             "the bitsandbytes layout has no quantized embeddings"
         )
     );
-    let mut found = kept(&Recipe::new(Method::Dynamic).with_quantize_embeddings(true));
+    let mut found = kept(&Int8Recipe::dynamic().with_quantize_embeddings(true).into());
     found.sort();
     assert_eq!(found, [pooler, head]);
 }
@@ -90,7 +92,7 @@ fn globs_match_with_and_without_the_prefix() {
         ("*.{query,key}", 4),
         ("*.layer.?.intermediate.dense", 2),
     ] {
-        let selection = select("bert.", &Recipe::new(Method::Dynamic).with_skip([pattern]));
+        let selection = select("bert.", &Int8Recipe::dynamic().with_skip([pattern]).into());
         assert_eq!(selection.quantized.len(), all - matched, "{pattern}");
         let reason = KeepReason::SkipPattern(pattern.to_owned());
         let kept = selection.kept.iter().filter(|kept| kept.reason == reason);
@@ -100,7 +102,7 @@ fn globs_match_with_and_without_the_prefix() {
 
 #[test]
 fn globs_are_added_to_the_defaults() {
-    let recipe = Recipe::new(Method::Dynamic).with_skip(["*.query", "*.layer.0.*"]);
+    let recipe = Recipe::from(Int8Recipe::dynamic().with_skip(["*.query", "*.layer.0.*"]));
     let selection = select("bert.", &recipe);
     assert_eq!(selection.quantized.len(), 12 - 2 - 5);
     let module = |name: &str| selection.kept.iter().any(|kept| kept.module == name);
@@ -109,11 +111,13 @@ fn globs_are_added_to_the_defaults() {
 
 #[test]
 fn embeddings_can_be_skipped_by_glob_like_any_module() {
-    let recipe = Recipe::new(Method::Dynamic)
-        .with_quantize_embeddings(true)
-        .with_skip(["embeddings.word_embeddings"]);
+    let recipe = Recipe::from(
+        Int8Recipe::dynamic()
+            .with_quantize_embeddings(true)
+            .with_skip(["embeddings.word_embeddings"]),
+    );
     assert!(!quantized(&select("bert.", &recipe)).contains(&"bert.embeddings.word_embeddings"));
-    let recipe = Recipe::new(Method::Dynamic).with_quantize_embeddings(true);
+    let recipe = Recipe::from(Int8Recipe::dynamic().with_quantize_embeddings(true));
     assert!(quantized(&select("bert.", &recipe)).contains(&"bert.embeddings.word_embeddings"));
 }
 
@@ -121,7 +125,7 @@ fn embeddings_can_be_skipped_by_glob_like_any_module() {
 fn a_glob_that_matches_nothing_lists_near_names() {
     let checkpoint = TinyBert::f32().write().open();
     let text = |pattern: &str| {
-        let recipe = Recipe::new(Method::Dynamic).with_skip([pattern]);
+        let recipe = Recipe::from(Int8Recipe::dynamic().with_skip([pattern]));
         QuantizePlan::new(&checkpoint, &recipe)
             .unwrap_err()
             .to_string()
@@ -164,7 +168,7 @@ fn layers_beyond_those_of_the_config_are_named() {
 fn enormous_globs_are_errors() {
     let checkpoint = TinyBert::f32().write().open();
     let text = |pattern: &str| {
-        let recipe = Recipe::new(Method::Dynamic).with_skip([pattern]);
+        let recipe = Recipe::from(Int8Recipe::dynamic().with_skip([pattern]));
         QuantizePlan::new(&checkpoint, &recipe)
             .unwrap_err()
             .to_string()
@@ -201,7 +205,7 @@ fn enormous_globs_are_errors() {
 #[test]
 fn skipping_everything_is_an_error() {
     let checkpoint = TinyBert::f32().write().open();
-    let recipe = Recipe::new(Method::Nf4).with_skip(["*"]);
+    let recipe = Recipe::from(FourBitRecipe::nf4().with_skip(["*"]));
     let error = QuantizePlan::new(&checkpoint, &recipe).unwrap_err();
     insta::assert_snapshot!(error, @r"
     recipe: `skip`: expected at least one module left to quantize, found none: the patterns match all 12

@@ -6,7 +6,7 @@ use std::path::Path;
 use fewbit_checkpoint::StoredWeight;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_model::{Network, RaggedBatch};
-use fewbit_quantize::{Method, Recipe, StaticInput};
+use fewbit_quantize::{Int8Recipe, Method, Recipe, RecipeFields, StaticInput, StaticInputs};
 
 use crate::tiny_bert::TinyBert;
 
@@ -23,8 +23,12 @@ fn inputs(modules: &[&str]) -> BTreeMap<String, StaticInput> {
         .collect()
 }
 
+fn options(modules: &[&str]) -> Int8Recipe {
+    StaticInputs::new(inputs(modules)).into()
+}
+
 fn recipe(modules: &[&str]) -> Recipe {
-    Recipe::new(Method::Static).with_static_inputs(inputs(modules))
+    options(modules).into()
 }
 
 #[test]
@@ -91,7 +95,11 @@ fn scales_that_cannot_be_used_are_refused() {
         convert_first.contains("calibrate() must run before convert()"),
         "{convert_first}"
     );
-    let of_dynamic = refused(&Recipe::new(Method::Dynamic).with_static_inputs(inputs(&[OUTPUT])));
+    let of_dynamic = RecipeFields {
+        static_inputs: inputs(&[OUTPUT]),
+        ..RecipeFields::new(Method::Dynamic)
+    };
+    let of_dynamic = Recipe::try_from(of_dynamic).unwrap_err().to_string();
     assert!(
         of_dynamic.contains("`static_inputs`: expected none with the method `dynamic`"),
         "{of_dynamic}"
@@ -101,12 +109,12 @@ fn scales_that_cannot_be_used_are_refused() {
         unknown.contains("found `encoder.layer.7.output.dense`"),
         "{unknown}"
     );
-    let skipped = refused(&recipe(&[OUTPUT]).with_skip(["*.output.dense"]));
+    let skipped = refused(&options(&[OUTPUT]).with_skip(["*.output.dense"]).into());
     assert!(skipped.contains("or the layer is skipped"), "{skipped}");
     for scale in [0.0, -1.0, 1e-40, f32::NAN, f32::INFINITY] {
-        let mut recipe = recipe(&[OUTPUT]);
-        recipe.static_inputs.get_mut(OUTPUT).unwrap().scale = scale;
-        let text = refused(&recipe);
+        let mut scales = inputs(&[OUTPUT]);
+        scales.get_mut(OUTPUT).unwrap().scale = scale;
+        let text = refused(&Int8Recipe::from(StaticInputs::new(scales)).into());
         assert!(text.contains("expected a finite positive scale"), "{text}");
     }
 }

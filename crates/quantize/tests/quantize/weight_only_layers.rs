@@ -4,7 +4,9 @@ use fewbit_checkpoint::{Checkpoint, StoredWeight};
 use fewbit_model::{Network, RaggedBatch};
 use fewbit_numerics::activation::{ActivationScheme, quantize_row, quantize_row_twelve_bit};
 use fewbit_numerics::affine::AffineParameters;
-use fewbit_quantize::{Backend, Method, QuantizePlan, Recipe};
+use fewbit_quantize::{
+    ActivationScales, Backend, DynamicInputs, Int8Recipe, Method, QuantizePlan, Recipe, Rounding,
+};
 use serde_json::{Value, json};
 
 use crate::backends::{bits, shown};
@@ -12,8 +14,8 @@ use crate::tiny_bert::{TinyBert, linear_modules};
 
 const FEED_FORWARD: [&str; 2] = ["*.intermediate.dense", "*[0-9].output.dense"];
 
-fn mixed<const N: usize>(patterns: [&str; N]) -> Recipe {
-    Recipe::new(Method::Dynamic).with_weight_only(patterns)
+fn mixed<const N: usize>(patterns: [&str; N]) -> Int8Recipe {
+    DynamicInputs::default().with_weight_only(patterns).into()
 }
 
 fn load(checkpoint: &Checkpoint) -> Network {
@@ -43,7 +45,7 @@ fn layers_are_stored_as_the_method_of_each_stores_them() {
     let source = TinyBert::f32().write();
     let (_, dynamic) = source.converted_into(&Recipe::new(Method::Dynamic), "dynamic");
     let (_, weight_only) = source.converted_into(&Recipe::new(Method::WeightOnly), "weight-only");
-    let (report, checkpoint) = source.converted(&mixed(FEED_FORWARD));
+    let (report, checkpoint) = source.converted(&mixed(FEED_FORWARD).into());
     for (module, shape) in linear_modules() {
         let name = format!("bert.{module}");
         let feed_forward = !module.contains("attention");
@@ -118,7 +120,8 @@ fn every_layer_of_a_mixture_computes_as_its_own_method_says() {
     .into_iter()
     .enumerate()
     {
-        let recipe = Recipe::new(Method::Dynamic).with_weight_only(patterns.iter().copied());
+        let inputs = DynamicInputs::default().with_weight_only(patterns.iter().copied());
+        let recipe = Int8Recipe::from(inputs).into();
         let (_, checkpoint) = source.converted_into(&recipe, &number.to_string());
         let network = load(&checkpoint);
         let shown = shown(&network, &batch);
@@ -171,7 +174,7 @@ fn layers_of_a_mixture_are_those_of_the_pure_models() {
     let dynamic = sites(&Recipe::new(Method::Dynamic), "dynamic");
     let weight_only = sites(&Recipe::new(Method::WeightOnly), "weight-only");
     // The first layer reads the embeddings, which are the same in all.
-    let query = sites(&mixed(["*.query"]), "query");
+    let query = sites(&mixed(["*.query"]).into(), "query");
     let site = |name: &str| format!("encoder.layer.0.attention.self.{name}.output");
     assert_ne!(dynamic[&site("query")], weight_only[&site("query")]);
     assert_eq!(query[&site("query")], weight_only[&site("query")]);
@@ -180,13 +183,13 @@ fn layers_of_a_mixture_are_those_of_the_pure_models() {
         assert_eq!(query[&site(name)], dynamic[&site(name)]);
     }
     let output = |layer: usize| format!("encoder.layer.{layer}.output.LayerNorm.output");
-    let first = sites(&mixed(["*.layer.0.*"]), "first");
+    let first = sites(&mixed(["*.layer.0.*"]).into(), "first");
     assert_eq!(first[&output(0)], weight_only[&output(0)]);
     assert_ne!(first[&output(1)], weight_only[&output(1)]);
-    let second = sites(&mixed(["*.layer.1.*"]), "second");
+    let second = sites(&mixed(["*.layer.1.*"]).into(), "second");
     assert_eq!(second[&output(0)], dynamic[&output(0)]);
     assert_ne!(second[&output(1)], dynamic[&output(1)]);
-    let all = sites(&mixed(["*"]), "all");
+    let all = sites(&mixed(["*"]).into(), "all");
     assert_eq!(all, weight_only);
 }
 
@@ -197,7 +200,11 @@ fn layers_per_text_can_stand_beside_them() {
     let batch = batch();
     let torch = Recipe::quantize_dynamic(Backend::X86);
     let (_, pure) = source.converted_into(&torch, "pure");
-    let recipe = torch.with_weight_only(["*.query"]);
+    let activations = ActivationScales::of_quantize_dynamic(Backend::X86);
+    let inputs = DynamicInputs::default()
+        .with_activations(activations)
+        .with_weight_only(["*.query"]);
+    let recipe = Recipe::from(Int8Recipe::from(inputs));
     assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
     let (_, checkpoint) = source.converted_into(&recipe, "mixed");
     let (_, weight_only) = source.converted_into(&Recipe::new(Method::WeightOnly), "weight-only");
@@ -231,7 +238,7 @@ fn groups(checkpoint: &Checkpoint) -> Vec<[Value; 3]> {
 fn each_kind_has_a_group_of_its_own() {
     let source = TinyBert::f32().write();
     let recipe = mixed(FEED_FORWARD).with_skip(["*.attention.*"]);
-    let recipe = recipe.with_quantize_embeddings(true);
+    let recipe = recipe.with_quantize_embeddings(true).into();
     // All that is left of the linear layers is weight-only.
     let (_, checkpoint) = source.converted_into(&recipe, "skipping");
     let pattern = |pattern: &str| json!([format!("re:(.*\\.)?{pattern}$")]);
@@ -252,7 +259,8 @@ fn each_kind_has_a_group_of_its_own() {
 
     let keys = mixed(FEED_FORWARD)
         .with_skip(["*.{query,value}", "*.attention.output.dense"])
-        .with_quantize_embeddings(true);
+        .with_quantize_embeddings(true)
+        .into();
     let (_, checkpoint) = source.converted_into(&keys, "keys");
     let key = [
         json!("int-quantized"),
@@ -273,8 +281,8 @@ fn each_kind_has_a_group_of_its_own() {
 #[test]
 fn globs_that_concern_no_layer_are_refused() {
     let checkpoint = TinyBert::f32().write().open();
-    let text = |recipe: Recipe| {
-        let refused = QuantizePlan::new(&checkpoint, &recipe).unwrap_err();
+    let text = |options: Int8Recipe| {
+        let refused = QuantizePlan::new(&checkpoint, &options.into()).unwrap_err();
         refused.to_string()
     };
     insta::assert_snapshot!(text(mixed(["*.query", "*.qeury"])), @"
@@ -299,7 +307,7 @@ fn globs_that_concern_no_layer_are_refused() {
       hint: modules with near names: encoder.layer.0.output.dense, encoder.layer.1.output.dense, encoder.layer.0.attention.self.key, encoder.layer.0.intermediate.dense, encoder.layer.1.attention.self.key
     ");
     // What is skipped stays float; the glob still concerns the others.
-    let recipe = mixed(["*.query"]).with_skip(["*.layer.0.*"]);
+    let recipe = mixed(["*.query"]).with_skip(["*.layer.0.*"]).into();
     let plan = QuantizePlan::new(&checkpoint, &recipe).unwrap();
     let weight_only = plan
         .rows()
@@ -327,6 +335,8 @@ fn methods_other_than_dynamic_have_no_such_layers() {
     recipe: `weight_only`: expected no patterns with the method `nf4`, found ["*.query"]
       hint: `dynamic` has layers whose weights alone are quantized
     "#);
-    let label = mixed(["*.query"]).with_gptq(true).label();
-    assert_eq!(label, "dynamic, some layers weight-only + GPTQ");
+    let recipe = Recipe::from(mixed(["*.query"]).with_rounding(Rounding::Gptq {
+        saturation_proof: false,
+    }));
+    assert_eq!(recipe.label(), "dynamic, some layers weight-only + GPTQ");
 }

@@ -3,45 +3,48 @@
 use crate::arguments::{ActivationsArgument, QuantizeArguments};
 use crate::commands::calibrate;
 use crate::failure::UsageError;
-use fewbit::quantize::{ActivationScales, Backend};
-use fewbit::{Method, Recipe};
+use fewbit::quantize::{ActivationsField, Backend};
+use fewbit::{Method, Recipe, RecipeFields};
 
-pub(super) fn activation_scales(argument: ActivationsArgument) -> ActivationScales {
+pub(super) fn activations_field(argument: ActivationsArgument) -> ActivationsField {
     match argument {
-        ActivationsArgument::PerToken => ActivationScales::PerToken,
-        ActivationsArgument::PerTensor => ActivationScales::PerTensor,
+        ActivationsArgument::PerToken => ActivationsField::PerToken,
+        ActivationsArgument::PerTensor => ActivationsField::PerTensor,
     }
 }
 
-/// `recipe`, that of a method with its defaults, as the backend has it. What the backend gives a static recipe comes with calibration.
-pub(super) fn apply(recipe: Recipe, arguments: &QuantizeArguments) -> Result<Recipe, UsageError> {
+/// `fields`, those of a method with its defaults, as the backend has them. What the backend gives a static recipe comes with calibration.
+pub(super) fn apply(
+    fields: RecipeFields,
+    arguments: &QuantizeArguments,
+) -> Result<RecipeFields, UsageError> {
     let backend = calibrate::backend(&arguments.calibration.texts);
     let activations = arguments
         .activations
-        .map_or(ActivationScales::PerToken, activation_scales);
-    match (recipe.method, activations, backend) {
-        (Method::Dynamic, ActivationScales::PerTensor, Backend::Native) => {
+        .map_or(ActivationsField::PerToken, activations_field);
+    match (fields.method, activations, backend) {
+        (Method::Dynamic, ActivationsField::PerTensor, Backend::Native) => {
             Err(UsageError(
                 "--activations per-tensor: expected --backend fbgemm, x86, qnnpack or onednn beside it: it gives what PyTorch's quantize_dynamic gives there\n  hint: leave it out for a scale a token, which is more accurate"
                     .to_owned(),
             ))
         }
-        (Method::Dynamic, ActivationScales::PerTensor, _) => {
-            let torch = Recipe::quantize_dynamic(backend);
-            Ok(Recipe {
+        (Method::Dynamic, ActivationsField::PerTensor, _) => {
+            let torch = RecipeFields::from(Recipe::quantize_dynamic(backend));
+            Ok(RecipeFields {
                 activations: torch.activations,
                 weight_scales: torch.weight_scales,
                 reduce_range: torch.reduce_range,
-                ..recipe
+                ..fields
             })
         }
-        (Method::Dynamic, ActivationScales::PerToken, Backend::Native) => Ok(recipe),
-        (Method::Dynamic, ActivationScales::PerToken, _) => Err(UsageError(format!(
+        (Method::Dynamic, ActivationsField::PerToken, Backend::Native) => Ok(fields),
+        (Method::Dynamic, ActivationsField::PerToken, _) => Err(UsageError(format!(
             "--backend {backend} with --method dynamic: expected --activations per-tensor beside it\n  hint: PyTorch's dynamic layers have one scale for a whole input; leave the backend out for a scale a token, which is more accurate"
         ))),
-        (method, ActivationScales::PerTensor, _) => Err(UsageError(format!(
+        (method, ActivationsField::PerTensor, _) => Err(UsageError(format!(
             "--activations per-tensor does not go with the method `{method}`\n  hint: `dynamic` chooses scales of inputs at run time; `static` has one for each layer's input, chosen by calibration"
         ))),
-        (_, ActivationScales::PerToken, _) => Ok(recipe),
+        (_, ActivationsField::PerToken, _) => Ok(fields),
     }
 }

@@ -1,0 +1,390 @@
+//! A recipe as a flat list of keys, as files and command lines spell it.
+
+use std::collections::BTreeMap;
+
+use fewbit_checkpoint::compressed_tensors::WeightScales;
+use fewbit_numerics::four_bit::FourBitType;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ActivationScales, DEFAULT_BLOCK_SIZE, DynamicInputs, FourBitRecipe, Int8Inputs, Int8Recipe,
+    RECIPE_VERSION, Recipe, Rounding, StaticInputs, error,
+};
+use crate::{Method, QuantizeError, StaticInput};
+
+/// Every key of a recipe, as it is written.
+pub const RECIPE_KEYS: [&str; 13] = [
+    "version",
+    "method",
+    "block_size",
+    "double_quant",
+    "quantize_embeddings",
+    "activations",
+    "weight_scales",
+    "reduce_range",
+    "gptq",
+    "saturation_proof",
+    "skip",
+    "weight_only",
+    "static_inputs",
+];
+
+/// The keys of a recipe file: those of all methods. [`Recipe::try_from`] refuses what the method does not have.
+///
+/// ```
+/// use fewbit_quantize::{Method, Recipe, RecipeFields};
+///
+/// let fields = RecipeFields { gptq: true, ..RecipeFields::new(Method::Dynamic) };
+/// assert_eq!(Recipe::try_from(fields)?.label(), "dynamic + GPTQ");
+/// let fields = RecipeFields { gptq: true, ..RecipeFields::new(Method::Fp16) };
+/// assert!(Recipe::try_from(fields).is_err());
+/// # Ok::<(), fewbit_quantize::QuantizeError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipeFields {
+    /// Version of the recipe format: [`RECIPE_VERSION`].
+    pub version: u32,
+    /// The method.
+    pub method: Method,
+    /// [`FourBitRecipe::block_size`]; [`DEFAULT_BLOCK_SIZE`] where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<usize>,
+    /// [`FourBitRecipe::double_quantization`]
+    #[serde(
+        rename = "double_quant",
+        alias = "double_quantization",
+        default,
+        skip_serializing_if = "is_false"
+    )]
+    pub double_quantization: bool,
+    /// [`Int8Recipe::quantize_embeddings`]
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub quantize_embeddings: bool,
+    /// Which [`ActivationScales`] the method `dynamic` has.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub activations: ActivationsField,
+    /// Which elements of a linear layer's weight share a scale, where its input has one scale.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub weight_scales: WeightScales,
+    /// Whether inputs with one scale are quantized to 7 bits.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reduce_range: bool,
+    /// Whether [`Rounding::Gptq`] is the rounding.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub gptq: bool,
+    /// Whether it is saturation-proof.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub saturation_proof: bool,
+    /// [`Recipe::skip`]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip: Vec<String>,
+    /// [`DynamicInputs::weight_only`]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weight_only: Vec<String>,
+    /// [`StaticInputs::scales`]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub static_inputs: BTreeMap<String, StaticInput>,
+}
+
+/// What a recipe file says of the scales of inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActivationsField {
+    /// [`ActivationScales::PerToken`]
+    #[default]
+    PerToken,
+    /// [`ActivationScales::PerTensor`]
+    PerTensor,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl RecipeFields {
+    /// A method without options.
+    pub fn new(method: Method) -> Self {
+        Self {
+            version: RECIPE_VERSION,
+            method,
+            block_size: None,
+            double_quantization: false,
+            quantize_embeddings: false,
+            activations: ActivationsField::PerToken,
+            weight_scales: WeightScales::PerChannel,
+            reduce_range: false,
+            gptq: false,
+            saturation_proof: false,
+            skip: Vec::new(),
+            weight_only: Vec::new(),
+            static_inputs: BTreeMap::new(),
+        }
+    }
+}
+
+impl From<Recipe> for RecipeFields {
+    fn from(recipe: Recipe) -> Self {
+        let fields = Self::new(recipe.method());
+        let options = match recipe {
+            Recipe::Fp16 | Recipe::Bf16 => return fields,
+            Recipe::FourBit(options) => {
+                return Self {
+                    block_size: Some(options.block_size),
+                    double_quantization: options.double_quantization,
+                    skip: options.skip,
+                    ..fields
+                };
+            }
+            Recipe::Int8(options) => options,
+        };
+        let (gptq, saturation_proof) = match options.rounding {
+            Rounding::Nearest => (false, false),
+            Rounding::Gptq { saturation_proof } => (true, saturation_proof),
+        };
+        let fields = Self {
+            quantize_embeddings: options.quantize_embeddings,
+            gptq,
+            saturation_proof,
+            skip: options.skip,
+            ..fields
+        };
+        match options.inputs {
+            Int8Inputs::WeightOnly => fields,
+            Int8Inputs::Static(inputs) => Self {
+                weight_scales: inputs.weight_scales,
+                reduce_range: inputs.reduce_range,
+                static_inputs: inputs.scales,
+                ..fields
+            },
+            Int8Inputs::Dynamic(inputs) => {
+                let fields = Self {
+                    weight_only: inputs.weight_only,
+                    ..fields
+                };
+                match inputs.activations {
+                    ActivationScales::PerToken => fields,
+                    ActivationScales::PerTensor {
+                        weight_scales,
+                        reduce_range,
+                    } => Self {
+                        activations: ActivationsField::PerTensor,
+                        weight_scales,
+                        reduce_range,
+                        ..fields
+                    },
+                }
+            }
+        }
+    }
+}
+
+impl TryFrom<RecipeFields> for Recipe {
+    type Error = QuantizeError;
+
+    /// # Errors
+    /// [`QuantizeError::Recipe`] for a key that does not go with the method. Values are checked by [`Recipe::validate`].
+    fn try_from(fields: RecipeFields) -> Result<Self, QuantizeError> {
+        fields.expect_keys_of_the_method()?;
+        let four_bit = |data_type, fields: RecipeFields| FourBitRecipe {
+            data_type,
+            block_size: fields.block_size.unwrap_or(DEFAULT_BLOCK_SIZE),
+            double_quantization: fields.double_quantization,
+            skip: fields.skip,
+        };
+        let inputs = match fields.method {
+            Method::Fp16 => return Ok(Recipe::Fp16),
+            Method::Bf16 => return Ok(Recipe::Bf16),
+            Method::Nf4 => return Ok(four_bit(FourBitType::Nf4, fields).into()),
+            Method::Fp4 => return Ok(four_bit(FourBitType::Fp4, fields).into()),
+            Method::WeightOnly => Int8Inputs::WeightOnly,
+            Method::Static => Int8Inputs::Static(StaticInputs {
+                scales: fields.static_inputs,
+                weight_scales: fields.weight_scales,
+                reduce_range: fields.reduce_range,
+            }),
+            Method::Dynamic => Int8Inputs::Dynamic(DynamicInputs {
+                activations: match fields.activations {
+                    ActivationsField::PerToken => ActivationScales::PerToken,
+                    ActivationsField::PerTensor => ActivationScales::PerTensor {
+                        weight_scales: fields.weight_scales,
+                        reduce_range: fields.reduce_range,
+                    },
+                },
+                weight_only: fields.weight_only,
+            }),
+        };
+        Ok(Recipe::Int8(Int8Recipe {
+            inputs,
+            rounding: match fields.gptq {
+                false => Rounding::Nearest,
+                true => Rounding::Gptq {
+                    saturation_proof: fields.saturation_proof,
+                },
+            },
+            quantize_embeddings: fields.quantize_embeddings,
+            skip: fields.skip,
+        }))
+    }
+}
+
+impl RecipeFields {
+    /// Errors for the first key that the method does not have.
+    fn expect_keys_of_the_method(&self) -> Result<(), QuantizeError> {
+        if self.version != RECIPE_VERSION {
+            return error(
+                "version",
+                RECIPE_VERSION.to_string(),
+                self.version.to_string(),
+                "the recipe was made for another version of fewbit",
+            );
+        }
+        let method = self.method;
+        if method.four_bit_type().is_none() {
+            self.expect_no_keys_of_four_bits()?;
+        }
+        if !method.is_int8() {
+            self.expect_no_keys_of_int8()?;
+        }
+        self.expect_keys_of_one_scale()?;
+        if !self.weight_only.is_empty() && method != Method::Dynamic {
+            let hint = match method {
+                Method::WeightOnly => "all layers are: leave the patterns out",
+                Method::Static => {
+                    "a layer that is not static is quantized per token there; use `dynamic` for layers of both kinds"
+                }
+                _ => "`dynamic` has layers whose weights alone are quantized",
+            };
+            return error(
+                "weight_only",
+                format!("no patterns with the method `{method}`"),
+                format!("{:?}", self.weight_only),
+                hint,
+            );
+        }
+        if self.saturation_proof && !self.gptq {
+            return error(
+                "saturation_proof",
+                "false without `gptq`",
+                "true",
+                "the steps of such weights are half as wide again, which only GPTQ makes up for: set `gptq`, too",
+            );
+        }
+        if let Some(module) = self.static_inputs.keys().next()
+            && method != Method::Static
+        {
+            return error(
+                "static_inputs",
+                format!("none with the method `{method}`"),
+                format!("`{module}`"),
+                "`static` has scales of inputs",
+            );
+        }
+        if !self.skip.is_empty() && method.float_dtype().is_some() {
+            return error(
+                "skip",
+                format!(
+                    "no patterns with the method `{method}`, which converts every float tensor"
+                ),
+                format!("{:?}", self.skip),
+                "a checkpoint of mixed dtypes is loaded as one dtype: leave the patterns out",
+            );
+        }
+        Ok(())
+    }
+
+    /// Of a method other than `nf4` and `fp4`.
+    fn expect_no_keys_of_four_bits(&self) -> Result<(), QuantizeError> {
+        let method = self.method;
+        if let Some(block_size) = self.block_size {
+            return error(
+                "block_size",
+                format!("none with the method `{method}`"),
+                block_size.to_string(),
+                "`nf4` and `fp4` have a block size",
+            );
+        }
+        if self.double_quantization {
+            return error(
+                "double_quant",
+                format!("false with the method `{method}`"),
+                "true",
+                "`nf4` and `fp4` have double quantization",
+            );
+        }
+        Ok(())
+    }
+
+    /// Of a method other than `dynamic`, `static` and `weight-only`.
+    fn expect_no_keys_of_int8(&self) -> Result<(), QuantizeError> {
+        let method = self.method;
+        let four_bit = method.four_bit_type().is_some();
+        if self.quantize_embeddings {
+            let hint = match four_bit {
+                true => {
+                    "the bitsandbytes layout has no int8 embeddings: use the method `dynamic`, `static` or `weight-only`"
+                }
+                false => "`dynamic`, `static` and `weight-only` have int8 embeddings",
+            };
+            return error(
+                "quantize_embeddings",
+                format!("false with the method `{method}`"),
+                "true",
+                hint,
+            );
+        }
+        if self.gptq {
+            let hint = match four_bit {
+                true => {
+                    "GPTQ rounds int8 weights, and no 4-bit ones yet: use `dynamic`, `static` or `weight-only`"
+                }
+                false => "GPTQ rounds int8 weights: use `dynamic`, `static` or `weight-only`",
+            };
+            return error(
+                "gptq",
+                format!("false with the method `{method}`"),
+                "true",
+                hint,
+            );
+        }
+        Ok(())
+    }
+
+    /// Keys that concern layers whose input has one scale: of `static`, and of `dynamic` with activations per tensor.
+    fn expect_keys_of_one_scale(&self) -> Result<(), QuantizeError> {
+        let method = self.method;
+        let per_tensor = self.activations == ActivationsField::PerTensor;
+        if per_tensor && method != Method::Dynamic {
+            return error(
+                "activations",
+                format!("`per-token` with the method `{method}`"),
+                "`per-tensor`",
+                "`dynamic` has scales per tensor at run time, to give PyTorch's; `static` has stored ones",
+            );
+        }
+        if per_tensor || method == Method::Static {
+            return Ok(());
+        }
+        if self.weight_scales == WeightScales::PerTensor {
+            return error(
+                "weight_scales",
+                format!("`per-channel` with the method `{method}`"),
+                "`per-tensor`",
+                "`static`, and `dynamic` with activations per tensor, have such weights, to give PyTorch's",
+            );
+        }
+        if self.reduce_range {
+            return error(
+                "reduce_range",
+                format!("false with the method `{method}`"),
+                "true",
+                "`static`, and `dynamic` with activations per tensor, have a reduced range, to give PyTorch's; no product here needs it",
+            );
+        }
+        Ok(())
+    }
+}

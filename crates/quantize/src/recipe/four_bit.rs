@@ -1,0 +1,89 @@
+//! The options of `nf4` and `fp4`.
+
+use fewbit_numerics::four_bit::FourBitType;
+
+use super::error;
+use crate::QuantizeError;
+
+/// Block size where none is named: that of bitsandbytes.
+pub const DEFAULT_BLOCK_SIZE: usize = 64;
+
+/// 4-bit codes with one absmax a block, in the bitsandbytes layout.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FourBitRecipe {
+    /// The code table.
+    pub data_type: FourBitType,
+    /// Elements that share one absmax: a power of two from 32 to 4096.
+    pub block_size: usize,
+    /// Whether the absmax values are themselves quantized to 8 bits.
+    pub double_quantization: bool,
+    /// Globs on module names that stay float, added to the defaults (see [`selection`](crate::selection)).
+    pub skip: Vec<String>,
+}
+
+impl FourBitRecipe {
+    /// `nf4` in blocks of [`DEFAULT_BLOCK_SIZE`].
+    pub fn nf4() -> Self {
+        Self::new(FourBitType::Nf4)
+    }
+
+    /// `fp4` in blocks of [`DEFAULT_BLOCK_SIZE`].
+    pub fn fp4() -> Self {
+        Self::new(FourBitType::Fp4)
+    }
+
+    /// A code table, in blocks of [`DEFAULT_BLOCK_SIZE`], without double quantization.
+    pub fn new(data_type: FourBitType) -> Self {
+        Self {
+            data_type,
+            block_size: DEFAULT_BLOCK_SIZE,
+            double_quantization: false,
+            skip: Vec::new(),
+        }
+    }
+
+    /// Sets [`block_size`](Self::block_size).
+    #[must_use]
+    pub fn with_block_size(self, block_size: usize) -> Self {
+        Self { block_size, ..self }
+    }
+
+    /// Sets [`double_quantization`](Self::double_quantization).
+    #[must_use]
+    pub fn with_double_quantization(self, double_quantization: bool) -> Self {
+        Self {
+            double_quantization,
+            ..self
+        }
+    }
+
+    /// Adds globs to [`skip`](Self::skip).
+    #[must_use]
+    pub fn with_skip<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.skip.extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
+    pub(super) fn label_of_options(&self) -> String {
+        let mut label = String::new();
+        if self.block_size != DEFAULT_BLOCK_SIZE {
+            label += &format!(", blocks of {}", self.block_size);
+        }
+        if self.double_quantization {
+            label += " + double quantization";
+        }
+        label
+    }
+
+    pub(super) fn validate(&self) -> Result<(), QuantizeError> {
+        if !self.block_size.is_power_of_two() || !(32..=4096).contains(&self.block_size) {
+            return error(
+                "block_size",
+                "a power of two from 32 to 4096",
+                self.block_size.to_string(),
+                "64 is what bitsandbytes uses",
+            );
+        }
+        Ok(())
+    }
+}

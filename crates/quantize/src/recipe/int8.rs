@@ -1,0 +1,333 @@
+//! The options of `dynamic`, `static` and `weight-only`.
+
+use std::collections::BTreeMap;
+
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
+
+use super::error;
+use crate::{Backend, Method, QuantizeError, StaticInput};
+
+/// int8 weights, in a compressed-tensors layout.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Int8Recipe {
+    /// How the inputs of linear layers are quantized: what the methods differ in.
+    pub inputs: Int8Inputs,
+    /// How weights become codes.
+    pub rounding: Rounding,
+    /// Whether the word embedding table is stored as int8 with one scale a row.
+    pub quantize_embeddings: bool,
+    /// Globs on module names that stay float, added to the defaults (see [`selection`](crate::selection)).
+    pub skip: Vec<String>,
+}
+
+/// How the inputs of linear layers are quantized.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Int8Inputs {
+    /// `dynamic`: with scales that are chosen at run time.
+    Dynamic(DynamicInputs),
+    /// `static`: with stored scales, which calibration chose.
+    Static(StaticInputs),
+    /// `weight-only`: not as far as the layout goes; fewbit gives them 12 bits per token at run time.
+    WeightOnly,
+}
+
+/// The options of `dynamic`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DynamicInputs {
+    /// Which elements of an input share a scale.
+    pub activations: ActivationScales,
+    /// Globs on names of linear layers whose weights alone are quantized, as those of `weight-only` are.
+    pub weight_only: Vec<String>,
+}
+
+/// Which elements of an input share a scale that is chosen at run time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ActivationScales {
+    /// Those of a token. A result then depends on nothing but its text, and no token pays for the range of another.
+    #[default]
+    PerToken,
+    /// All of a text, chosen by the rule of PyTorch's `quantize_dynamic`
+    /// ([`fewbit_numerics::dynamic_linear`]). PyTorch takes the range of a whole batch, padding included; a text is what it sees
+    /// where it runs one text at a time.
+    PerTensor {
+        /// Which elements of a weight share a scale.
+        weight_scales: WeightScales,
+        /// Whether inputs are quantized to 7 bits, as PyTorch does on its backends `fbgemm` and `x86`. Never needed: the products of
+        /// fewbit do not saturate.
+        reduce_range: bool,
+    },
+}
+
+impl ActivationScales {
+    /// Those of PyTorch's `quantize_dynamic` by default on a backend; of `native`, per token.
+    pub fn of_quantize_dynamic(backend: Backend) -> Self {
+        if backend == Backend::Native {
+            return Self::PerToken;
+        }
+        Self::PerTensor {
+            weight_scales: WeightScales::PerTensor,
+            // `_choose_qparams_per_tensor` ignores the wish on qnnpack only.
+            reduce_range: backend != Backend::Qnnpack,
+        }
+    }
+}
+
+/// The options of `static`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StaticInputs {
+    /// Scale and zero point of the inputs of linear layers, by module path without the model's prefix. The input of a layer that is not
+    /// named here is quantized per token at run time.
+    pub scales: BTreeMap<String, StaticInput>,
+    /// Which elements of the weight of such a layer share a scale.
+    pub weight_scales: WeightScales,
+    /// Whether inputs are quantized to 7 bits, as PyTorch does on its backends `fbgemm` and `x86`.
+    pub reduce_range: bool,
+}
+
+/// How weights become codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rounding {
+    /// The nearest code.
+    #[default]
+    Nearest,
+    /// By [GPTQ](crate::gptq), which needs calibration texts beside the recipe, and a scale for each channel.
+    Gptq {
+        /// Whether no pair of neighbouring weights can saturate the 16 bits of `vpmaddubsw`
+        /// ([`fewbit_numerics::saturation`]).
+        saturation_proof: bool,
+    },
+}
+
+impl From<DynamicInputs> for Int8Recipe {
+    fn from(inputs: DynamicInputs) -> Self {
+        Self::new(Int8Inputs::Dynamic(inputs))
+    }
+}
+
+impl From<StaticInputs> for Int8Recipe {
+    fn from(inputs: StaticInputs) -> Self {
+        Self::new(Int8Inputs::Static(inputs))
+    }
+}
+
+impl Int8Recipe {
+    /// `dynamic`: inputs are quantized per token at run time.
+    pub fn dynamic() -> Self {
+        DynamicInputs::default().into()
+    }
+
+    /// `weight-only`
+    pub fn weight_only() -> Self {
+        Self::new(Int8Inputs::WeightOnly)
+    }
+
+    /// Weights rounded to the nearest code, float embeddings, nothing skipped beyond the defaults.
+    pub fn new(inputs: Int8Inputs) -> Self {
+        Self {
+            inputs,
+            rounding: Rounding::Nearest,
+            quantize_embeddings: false,
+            skip: Vec::new(),
+        }
+    }
+
+    /// The method that the inputs make it.
+    pub fn method(&self) -> Method {
+        match self.inputs {
+            Int8Inputs::Dynamic(_) => Method::Dynamic,
+            Int8Inputs::Static(_) => Method::Static,
+            Int8Inputs::WeightOnly => Method::WeightOnly,
+        }
+    }
+
+    /// Sets [`rounding`](Self::rounding).
+    #[must_use]
+    pub fn with_rounding(self, rounding: Rounding) -> Self {
+        Self { rounding, ..self }
+    }
+
+    /// Sets [`quantize_embeddings`](Self::quantize_embeddings).
+    #[must_use]
+    pub fn with_quantize_embeddings(self, quantize_embeddings: bool) -> Self {
+        Self {
+            quantize_embeddings,
+            ..self
+        }
+    }
+
+    /// Adds globs to [`skip`](Self::skip).
+    #[must_use]
+    pub fn with_skip<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.skip.extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
+    /// Which elements of the weight of a layer whose input has one scale share a scale.
+    fn weight_scales(&self) -> WeightScales {
+        match &self.inputs {
+            Int8Inputs::Dynamic(DynamicInputs {
+                activations: ActivationScales::PerTensor { weight_scales, .. },
+                ..
+            }) => *weight_scales,
+            Int8Inputs::Static(inputs) => inputs.weight_scales,
+            Int8Inputs::Dynamic(_) | Int8Inputs::WeightOnly => WeightScales::PerChannel,
+        }
+    }
+
+    /// How the linear layer `module` (a path without the model's prefix) is stored. `weight_only` says whether it is one of those whose
+    /// weights alone are quantized beside others.
+    pub(crate) fn scheme(&self, module: &str, weight_only: bool) -> CompressedScheme {
+        if weight_only {
+            return CompressedScheme::WeightOnlyInt8Unpacked;
+        }
+        match &self.inputs {
+            Int8Inputs::WeightOnly => CompressedScheme::WeightOnlyInt8,
+            Int8Inputs::Dynamic(inputs) => match inputs.activations {
+                ActivationScales::PerToken => CompressedScheme::DynamicInt8,
+                ActivationScales::PerTensor {
+                    weight_scales,
+                    reduce_range,
+                } => CompressedScheme::PerTensorDynamicInt8 {
+                    weights: weight_scales,
+                    reduce_range,
+                },
+            },
+            Int8Inputs::Static(inputs) => match inputs.scales.get(module) {
+                Some(&StaticInput { scale, zero_point }) => CompressedScheme::StaticInt8 {
+                    scale,
+                    zero_point,
+                    weights: inputs.weight_scales,
+                    reduce_range: inputs.reduce_range,
+                },
+                // Without a scale of their own, inputs are quantized per token.
+                None => CompressedScheme::DynamicInt8,
+            },
+        }
+    }
+
+    pub(super) fn label_of_options(&self) -> String {
+        let mut label = String::new();
+        match &self.inputs {
+            Int8Inputs::Dynamic(inputs) => {
+                if let ActivationScales::PerTensor {
+                    weight_scales,
+                    reduce_range,
+                } = inputs.activations
+                {
+                    label += ", activations per text";
+                    label += &label_of_one_scale(weight_scales, reduce_range);
+                }
+                if !inputs.weight_only.is_empty() {
+                    label += ", some layers weight-only";
+                }
+            }
+            Int8Inputs::Static(inputs) => {
+                label += &label_of_one_scale(inputs.weight_scales, inputs.reduce_range);
+            }
+            Int8Inputs::WeightOnly => {}
+        }
+        label += match self.rounding {
+            Rounding::Nearest => "",
+            Rounding::Gptq {
+                saturation_proof: false,
+            } => " + GPTQ",
+            Rounding::Gptq {
+                saturation_proof: true,
+            } => " + GPTQ + saturation-proof",
+        };
+        if self.quantize_embeddings {
+            label += " + int8 embeddings";
+        }
+        label
+    }
+
+    pub(super) fn validate(&self) -> Result<(), QuantizeError> {
+        if self.rounding != Rounding::Nearest && self.weight_scales() == WeightScales::PerTensor {
+            return error(
+                "weight_scales",
+                "`per-channel` with `gptq`",
+                "`per-tensor`",
+                "PyTorch's backends qnnpack, fbgemm and x86 may have one scale for a weight: leave out the backend, or GPTQ",
+            );
+        }
+        match &self.inputs {
+            Int8Inputs::Static(inputs) => inputs.validate(),
+            Int8Inputs::Dynamic(_) | Int8Inputs::WeightOnly => Ok(()),
+        }
+    }
+}
+
+/// What PyTorch's layers have where an input has one scale, as far as it is not fewbit's default.
+fn label_of_one_scale(weight_scales: WeightScales, reduce_range: bool) -> String {
+    let mut label = String::new();
+    if weight_scales == WeightScales::PerTensor {
+        label += ", weights per tensor";
+    }
+    if reduce_range {
+        label += ", reduced range";
+    }
+    label
+}
+
+impl DynamicInputs {
+    /// Sets [`activations`](Self::activations).
+    #[must_use]
+    pub fn with_activations(self, activations: ActivationScales) -> Self {
+        Self {
+            activations,
+            ..self
+        }
+    }
+
+    /// Adds globs to [`weight_only`](Self::weight_only).
+    #[must_use]
+    pub fn with_weight_only<S: Into<String>>(
+        mut self,
+        patterns: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.weight_only
+            .extend(patterns.into_iter().map(Into::into));
+        self
+    }
+}
+
+impl StaticInputs {
+    /// Scales of 8 bits, and weights with a scale for each channel.
+    pub fn new(scales: BTreeMap<String, StaticInput>) -> Self {
+        Self {
+            scales,
+            ..Self::default()
+        }
+    }
+
+    fn validate(&self) -> Result<(), QuantizeError> {
+        if self.scales.is_empty() {
+            return error(
+                "static_inputs",
+                "the scale of at least one layer's input with the method `static`",
+                "none",
+                "calibrate() must run before convert(): give calibration texts, or a recipe that was calibrated; `dynamic` needs neither",
+            );
+        }
+        for (module, StaticInput { scale, zero_point }) in &self.scales {
+            if self.reduce_range && !(-64..=63).contains(zero_point) {
+                return error(
+                    "static_inputs",
+                    format!("a zero point of `{module}` in -64..=63, the codes of a reduced range"),
+                    zero_point.to_string(),
+                    "the scales were calibrated for 8 bits: leave out `reduce_range`, or calibrate again with --backend x86",
+                );
+            }
+            // Of a denormal scale the reciprocal, by which inputs are multiplied, can be infinite.
+            if !(f32::MIN_POSITIVE..=f32::MAX).contains(scale) {
+                return error(
+                    "static_inputs",
+                    format!("a finite positive scale of `{module}`"),
+                    scale.to_string(),
+                    "calibrate again, or leave the module out, so that its input is quantized per token",
+                );
+            }
+        }
+        Ok(())
+    }
+}
