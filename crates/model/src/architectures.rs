@@ -5,9 +5,11 @@
 mod bert;
 mod distilbert;
 mod electra;
+mod layer_types;
 mod modernbert;
 mod mpnet;
 mod roberta;
+mod rotary_positions;
 
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
