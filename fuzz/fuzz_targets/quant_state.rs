@@ -2,7 +2,8 @@
 #![no_main]
 
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
-use fewbit_checkpoint::{Checkpoint, CheckpointError, StoredWeight};
+use fewbit_checkpoint::weight_layout::TensorPart;
+use fewbit_checkpoint::{Checkpoint, CheckpointError, StoredWeight, WeightLayout};
 use fewbit_fuzz::{Scratch, Tensor, safetensors_file};
 use fewbit_numerics::double_quantization::{self, NESTED_BLOCK_SIZE};
 use fewbit_numerics::dtype::DType;
@@ -11,6 +12,7 @@ use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType, quantize_blocks};
 use libfuzzer_sys::fuzz_target;
 use safetensors::Dtype;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| {
@@ -35,6 +37,7 @@ fn read(tensors: &[Tensor], shape: [usize; 2]) -> Result<Read, CheckpointError> 
     let StoredWeight::FourBit {
         packed,
         absmax,
+        nested: _,
         block_size,
         kind,
         dtype,
@@ -143,20 +146,23 @@ fuzz_target!(|state: &[u8]| {
             double_quantization,
             ..layout.clone()
         };
-        let parts = layout.encode(
-            MODULE,
-            shape,
-            FourBitBlocks {
-                packed: packed.clone(),
-                absmax: absmax.clone(),
-            },
-        );
+        let weight = StoredWeight::FourBit {
+            packed: Cow::Borrowed(&packed),
+            absmax: absmax.clone(),
+            nested: double_quantization.then(|| double_quantization::quantize(&absmax)),
+            block_size: layout.block_size,
+            kind: layout.kind,
+            dtype: DType::F32,
+        };
+        let parts = layout
+            .encode(MODULE, shape, 0, &weight)
+            .expect("a weight in the layout's form");
         let plans = layout.plan(MODULE, shape);
         assert_eq!(plans.len(), parts.len());
         let written: Vec<Tensor> = plans
             .iter()
             .zip(parts)
-            .map(|(plan, (name, bytes))| {
+            .map(|(plan, TensorPart { name, bytes, .. })| {
                 assert_eq!((&plan.name, plan.byte_len()), (&name, bytes.len()));
                 let dtype = match plan.dtype {
                     DType::U8 => Dtype::U8,

@@ -15,12 +15,13 @@
 mod quant_state;
 mod read;
 
-use crate::quantization_config::malformed;
-use crate::{CheckpointError, TensorPlan};
-use fewbit_numerics::double_quantization::{self, NESTED_BLOCK_SIZE};
+use crate::quantization_error::malformed;
+use crate::weight_layout::{TensorPart, no_place_for};
+use crate::{CheckpointError, StoredWeight, TensorPlan, WeightLayout};
+use fewbit_numerics::double_quantization::NESTED_BLOCK_SIZE;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::dynamic_map::dynamic_map;
-use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
+use fewbit_numerics::four_bit::FourBitType;
 use quant_state::{NestedState, QuantState};
 pub(crate) use read::{four_bit_shape, read};
 use serde_json::{Value, json};
@@ -96,11 +97,24 @@ fn parse_kind(name: &str) -> Option<FourBitType> {
         .find(|kind| kind.name() == name)
 }
 
+/// The tensors that `X.weight` is followed by.
+pub(crate) const SUFFIXES: [&str; 8] = [
+    "weight.absmax",
+    "weight.quant_map",
+    "weight.nested_absmax",
+    "weight.nested_quant_map",
+    "weight.quant_state.bitsandbytes__nf4",
+    "weight.quant_state.bitsandbytes__fp4",
+    "SCB",
+    "weight_format",
+];
+
 /// What a layer's 4-bit tensors look like on disk.
 ///
 /// ```
+/// use fewbit_checkpoint::WeightLayout;
 /// use fewbit_checkpoint::bitsandbytes::FourBitLayout;
-/// use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
+/// use fewbit_numerics::four_bit::FourBitType;
 ///
 /// let layout = FourBitLayout {
 ///     kind: FourBitType::Nf4,
@@ -109,10 +123,8 @@ fn parse_kind(name: &str) -> Option<FourBitType> {
 ///     dtype: "float32".to_owned(),
 /// };
 /// let planned = layout.plan("pooler.dense", [4, 32]);
-/// let tensors = layout.encode("pooler.dense", [4, 32], quantize_blocks(&[0.5; 128], 64, FourBitType::Nf4));
-/// for (plan, (name, bytes)) in planned.iter().zip(&tensors) {
-///     assert_eq!((&plan.name, plan.byte_len()), (name, bytes.len()));
-/// }
+/// assert_eq!(planned[0].name, "pooler.dense.weight");
+/// assert_eq!(planned[0].byte_len(), 64);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct FourBitLayout {
@@ -126,13 +138,13 @@ pub struct FourBitLayout {
     pub dtype: String,
 }
 
-impl FourBitLayout {
-    /// Tensors of `module` (names, dtypes, shapes, sizes fixed in advance: the quant_state JSON is padded with spaces).
+impl WeightLayout for FourBitLayout {
+    /// The quant_state JSON is padded with spaces, so that its size is known.
     ///
     /// # Panics
     ///
     /// If `block_size` is 0.
-    pub fn plan(&self, module: &str, shape: [usize; 2]) -> Vec<TensorPlan> {
+    fn plan(&self, module: &str, shape: [usize; 2]) -> Vec<TensorPlan> {
         // A shape beyond the address space has no data; the writer refuses the plan.
         let elements = shape[0].saturating_mul(shape[1]);
         let blocks = elements.div_ceil(self.block_size);
@@ -167,36 +179,74 @@ impl FourBitLayout {
         plans
     }
 
-    /// Quantizes nothing (but the absmax values, with double quantization): turns already quantized blocks into the bytes of each
-    /// planned tensor, in the same order.
-    pub fn encode(
+    /// Of a whole weight: blocks run over its rows.
+    fn encode(
         &self,
         module: &str,
         shape: [usize; 2],
-        blocks: FourBitBlocks,
-    ) -> Vec<(String, Vec<u8>)> {
-        let name = |part: &str| format!("{module}.weight{part}");
-        let quant_map = (name(".quant_map"), f32_bytes(self.kind.table()));
-        let mut tensors = vec![(name(""), blocks.packed)];
-        let mut offset = 0.0;
-        if self.double_quantization {
-            let nested = double_quantization::quantize(&blocks.absmax);
-            offset = nested.offset;
-            tensors.push((name(".absmax"), nested.codes));
-            tensors.push(quant_map);
-            tensors.push((name(".nested_absmax"), f32_bytes(&nested.nested_absmax)));
-            tensors.push((name(".nested_quant_map"), f32_bytes(dynamic_map())));
-        } else {
-            tensors.push((name(".absmax"), f32_bytes(&blocks.absmax)));
-            tensors.push(quant_map);
+        first_row: usize,
+        rows: &StoredWeight<'_>,
+    ) -> Result<Vec<TensorPart>, CheckpointError> {
+        rows.expect_shape(shape)?;
+        let StoredWeight::FourBit {
+            packed,
+            absmax,
+            nested,
+            block_size,
+            kind,
+            ..
+        } = rows
+        else {
+            return Err(no_place_for(rows, module, self));
+        };
+        let is_of_the_layout = (*kind, *block_size, nested.is_some())
+            == (self.kind, self.block_size, self.double_quantization);
+        if !is_of_the_layout || first_row != 0 {
+            return Err(no_place_for(rows, module, self));
         }
-        tensors.push((
-            self.quant_state_name(module),
-            self.quant_state(shape, offset).to_padded_json(),
-        ));
-        tensors
+        let part = |name: &str, bytes: Vec<u8>| TensorPart {
+            name: format!("{module}.weight{name}"),
+            offset: 0,
+            bytes,
+        };
+        let offset = nested.as_ref().map_or(0.0, |nested| nested.offset);
+        let quant_map = part(".quant_map", f32_bytes(self.kind.table()));
+        let mut parts = vec![part("", packed.to_vec())];
+        match nested {
+            None => parts.extend([part(".absmax", f32_bytes(absmax)), quant_map]),
+            Some(nested) => parts.extend([
+                part(".absmax", nested.codes.clone()),
+                quant_map,
+                part(".nested_absmax", f32_bytes(&nested.nested_absmax)),
+                part(".nested_quant_map", f32_bytes(dynamic_map())),
+            ]),
+        }
+        parts.push(TensorPart {
+            name: self.quant_state_name(module),
+            offset: 0,
+            bytes: self.quant_state(shape, offset).to_padded_json(),
+        });
+        Ok(parts)
     }
+}
 
+/// As errors name it.
+impl fmt::Display for FourBitLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nested = match self.double_quantization {
+            true => " with double quantization",
+            false => "",
+        };
+        let kind = self.kind.name();
+        write!(
+            f,
+            "a whole weight in {kind} blocks of {}{nested}",
+            self.block_size
+        )
+    }
+}
+
+impl FourBitLayout {
     /// The quantization_config object for config.json.
     ///
     /// `skip_modules` must name every linear layer that transformers creates for the model and that is stored as float here

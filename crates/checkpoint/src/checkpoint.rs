@@ -3,11 +3,9 @@ use crate::adapter::{self, Adapter, AdapterTensor};
 use crate::location::transformer_directory;
 use crate::memory_map::MappedTensor;
 use crate::quantization_config::QuantizationConfig;
-use crate::shards::{INDEX_FILE, Shards, WEIGHT_NAMES, read_json};
-use crate::{
-    CheckpointError, CheckpointErrorKind, StoredWeight, TensorInfo, TensorView, stored_weight,
-};
-use serde_json::Value;
+use crate::shards::{INDEX_FILE, Shards, read_json, weights_in};
+use crate::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorView};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +36,7 @@ pub struct Checkpoint {
     /// Where config.json and the weights are: the encoder's folder, or another directory where that holds an adapter alone.
     base_directory: PathBuf,
     config: Value,
+    has_config: bool,
     quantization: QuantizationConfig,
     shards: Shards,
     adapter: Option<Adapter>,
@@ -46,7 +45,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens `directory`: reads config.json, maps `model.safetensors` or the shards of `model.safetensors.index.json` (where there is
+    /// Opens `directory`: reads config.json (without one, [`has_config`](Self::has_config) says so), maps `model.safetensors` or the shards of `model.safetensors.index.json` (where there is
     /// neither, `pytorch_model.bin` or the shards of its index, of which nothing is executed), and validates every header. Where a
     /// sentence-transformers modules.json gives the encoder a folder of its own (`0_Transformer`), that is where they are. A PEFT adapter beside them is merged, see [`adapter`]; the base of one that lies there alone is a
     /// directory or a model in the Hub cache.
@@ -60,6 +59,8 @@ impl Checkpoint {
         let base = adapter::base_directory(&inside, CONFIG_FILE)?;
         let base_directory = base.as_deref().unwrap_or(&inside);
         let config = read_config(base_directory)?;
+        let has_config = config.is_some();
+        let config = config.unwrap_or_else(|| Value::Object(Map::new()));
         let quantization = QuantizationConfig::from_config(&config)
             .map_err(|error| error.in_file(base_directory.join(CONFIG_FILE)))?;
         let shards = Shards::open(base_directory)?;
@@ -78,6 +79,7 @@ impl Checkpoint {
             folder,
             base_directory: base_directory.to_owned(),
             config,
+            has_config,
             quantization,
             shards,
             adapter,
@@ -106,7 +108,20 @@ impl Checkpoint {
         self.adapter.as_ref()
     }
 
-    /// The parsed config.json.
+    /// Whether there is a config.json. Weights can be looked at and quantized without one, by the names of their tensors.
+    pub fn has_config(&self) -> bool {
+        self.has_config
+    }
+
+    /// The error for what needs a config.json, where there is none.
+    pub fn missing_config(&self) -> CheckpointError {
+        not_a_checkpoint(&self.base_directory).hint(
+            "without it nothing says what model the weights are of; `inspect`, and `quantize` with fp16, bf16, weight-only, nf4 and fp4, \
+             need only these",
+        )
+    }
+
+    /// The parsed config.json; an object without fields if there is none.
     pub fn config(&self) -> &Value {
         &self.config
     }
@@ -187,35 +202,9 @@ impl Checkpoint {
         self.get(name).ok_or_else(|| self.missing(name))
     }
 
-    /// The weight of the module `module` (for instance `encoder.layer.0.output.dense`) of shape (out, in), in whatever form it is stored.
-    ///
-    /// Which tensors exist decides the form; `quantization()` must agree with them. Every part's dtype and shape is checked, and
-    /// scales are checked to be finite.
-    pub fn stored_weight(
-        &self,
-        module: &str,
-        shape: [usize; 2],
-    ) -> Result<StoredWeight<'_>, CheckpointError> {
-        stored_weight::read(self, module, shape)
-    }
-
-    /// Names of the tensors that `stored_weight(module)` consists of (for the load ledger), those that exist.
-    pub fn weight_tensor_names(&self, module: &str) -> Vec<String> {
-        stored_weight::SUFFIXES
-            .iter()
-            .map(|suffix| format!("{module}.{suffix}"))
-            .filter(|name| self.contains(name))
-            .collect()
-    }
-
     /// The file that a message about the whole of the weights should name.
     pub(crate) fn weights_file(&self) -> PathBuf {
-        WEIGHT_NAMES
-            .iter()
-            .flat_map(|&(single, index)| [single, index])
-            .map(|name| self.base_directory.join(name))
-            .find(|file| file.exists())
-            .unwrap_or_else(|| self.base_directory.join(INDEX_FILE))
+        weights_in(&self.base_directory).unwrap_or_else(|| self.base_directory.join(INDEX_FILE))
     }
 
     /// The error for a tensor that is not there.
@@ -282,19 +271,26 @@ fn check_directory(directory: &Path) -> Result<(), CheckpointError> {
     }
 }
 
-fn read_config(directory: &Path) -> Result<Value, CheckpointError> {
+fn not_a_checkpoint(directory: &Path) -> CheckpointError {
+    CheckpointError::new(
+        CheckpointErrorKind::NotFound,
+        format!("not a checkpoint: expected {CONFIG_FILE}, found none"),
+    )
+    .in_file(directory)
+}
+
+/// The parsed config.json; none where there are weights without one.
+fn read_config(directory: &Path) -> Result<Option<Value>, CheckpointError> {
     let path = directory.join(CONFIG_FILE);
     if !path.exists() {
-        return Err(CheckpointError::new(
-            CheckpointErrorKind::NotFound,
-            format!("not a checkpoint: expected {CONFIG_FILE}, found none"),
-        )
-        .in_file(directory)
-        .hint("a checkpoint directory holds config.json, model.safetensors or pytorch_model.bin, and the tokenizer files"));
+        if weights_in(directory).is_some() {
+            return Ok(None);
+        }
+        return Err(not_a_checkpoint(directory).hint("a checkpoint directory holds config.json, model.safetensors or pytorch_model.bin, and the tokenizer files"));
     }
     let config = read_json(&path)?;
     if config.is_object() {
-        Ok(config)
+        Ok(Some(config))
     } else {
         Err(CheckpointError::new(
             CheckpointErrorKind::Malformed,

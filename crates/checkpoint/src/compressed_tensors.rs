@@ -11,28 +11,29 @@ mod read;
 mod settings;
 
 use crate::stored_weight::Int8Activations;
-use crate::{StoredWeight, TensorPlan};
+use crate::weight_layout::{TensorPart, no_place_for, rows_beyond};
+use crate::{CheckpointError, StoredWeight, TensorPlan, WeightLayout};
 pub use config_object::{EVERY_LINEAR, config};
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::affine::CodeRange;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::int_packing::{pack_rows, packed_words};
 use fewbit_numerics::rows::Int8Rows;
-pub(crate) use read::read;
+pub(crate) use read::{packed_shape, read};
 use serde::{Deserialize, Serialize};
 pub use settings::CompressedTensorsConfig;
 use std::borrow::Cow;
 
-/// Some of the bytes of a planned tensor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorPart {
-    /// Name of the tensor.
-    pub name: String,
-    /// Bytes of the tensor that come before these.
-    pub offset: usize,
-    /// The bytes.
-    pub bytes: Vec<u8>,
-}
+/// The tensors that a module has beside or instead of `X.weight`.
+pub(crate) const SUFFIXES: [&str; 7] = [
+    "weight_packed",
+    "weight_scale",
+    "weight_zero_point",
+    "weight_shape",
+    "weight_g_idx",
+    "input_scale",
+    "input_zero_point",
+];
 
 /// Which elements of a weight share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -97,42 +98,7 @@ impl CompressedScheme {
         )
     }
 
-    /// Tensors of `module`, whose weight has shape (out, in). Embedding tables, of shape (vocabulary, hidden), are always
-    /// stored as `DynamicInt8` plans it (see [`config`]).
-    pub fn plan(&self, module: &str, shape: [usize; 2]) -> Vec<TensorPlan> {
-        let [rows, columns] = shape;
-        let name = |part: &str| format!("{module}.{part}");
-        let scale = match self.weight_scales() {
-            WeightScales::PerChannel => {
-                TensorPlan::new(name("weight_scale"), DType::F32, [rows, 1])
-            }
-            WeightScales::PerTensor => TensorPlan::new(name("weight_scale"), DType::F32, [1]),
-        };
-        match self {
-            CompressedScheme::DynamicInt8
-            | CompressedScheme::PerTensorDynamicInt8 { .. }
-            | CompressedScheme::WeightOnlyInt8Unpacked => {
-                vec![TensorPlan::new(name("weight"), DType::I8, shape), scale]
-            }
-            CompressedScheme::StaticInt8 { .. } => vec![
-                TensorPlan::new(name("weight"), DType::I8, shape),
-                scale,
-                TensorPlan::new(name("input_scale"), DType::F32, [1]),
-                TensorPlan::new(name("input_zero_point"), DType::I8, [1]),
-            ],
-            CompressedScheme::WeightOnlyInt8 => vec![
-                TensorPlan::new(
-                    name("weight_packed"),
-                    DType::I32,
-                    [rows, packed_words(columns, 8)],
-                ),
-                scale,
-                TensorPlan::new(name("weight_shape"), DType::I64, [2]),
-            ],
-        }
-    }
-
-    /// The weight that reading gives of what [`encode`](Self::encode) makes.
+    /// The weight that reading gives of what [`encode`](WeightLayout::encode) makes.
     pub fn stored_weight(&self, rows: Int8Rows) -> StoredWeight<'static> {
         let Int8Rows {
             columns,
@@ -174,32 +140,74 @@ impl CompressedScheme {
             activations,
         }
     }
+}
 
-    /// The bytes of each planned tensor, in the same order.
-    pub fn encode(&self, module: &str, rows: &Int8Rows) -> Vec<(String, Vec<u8>)> {
-        let parts = self.encode_rows(module, [rows.rows, rows.columns], 0, rows);
-        parts
-            .into_iter()
-            .map(|part| (part.name, part.bytes))
-            .collect()
+impl WeightLayout for CompressedScheme {
+    /// Embedding tables, of shape (vocabulary, hidden), are always stored as `DynamicInt8` plans it (see [`config`]).
+    fn plan(&self, module: &str, shape: [usize; 2]) -> Vec<TensorPlan> {
+        let [rows, columns] = shape;
+        let name = |part: &str| format!("{module}.{part}");
+        let scale = match self.weight_scales() {
+            WeightScales::PerChannel => {
+                TensorPlan::new(name("weight_scale"), DType::F32, [rows, 1])
+            }
+            WeightScales::PerTensor => TensorPlan::new(name("weight_scale"), DType::F32, [1]),
+        };
+        match self {
+            CompressedScheme::DynamicInt8
+            | CompressedScheme::PerTensorDynamicInt8 { .. }
+            | CompressedScheme::WeightOnlyInt8Unpacked => {
+                vec![TensorPlan::new(name("weight"), DType::I8, shape), scale]
+            }
+            CompressedScheme::StaticInt8 { .. } => vec![
+                TensorPlan::new(name("weight"), DType::I8, shape),
+                scale,
+                TensorPlan::new(name("input_scale"), DType::F32, [1]),
+                TensorPlan::new(name("input_zero_point"), DType::I8, [1]),
+            ],
+            CompressedScheme::WeightOnlyInt8 => vec![
+                TensorPlan::new(
+                    name("weight_packed"),
+                    DType::I32,
+                    [rows, packed_words(columns, 8)],
+                ),
+                scale,
+                TensorPlan::new(name("weight_shape"), DType::I64, [2]),
+            ],
+        }
     }
 
-    /// What `rows`, the rows from `first_row` on of a weight of `shape`, contribute to the planned tensors, in the same order.
-    /// The parts of all rows together are what [`encode`](Self::encode) gives; `weight_shape`, `input_scale`,
-    /// `input_zero_point` and the only scale of a weight come with row 0.
-    pub fn encode_rows(
+    fn encode(
         &self,
         module: &str,
         shape: [usize; 2],
         first_row: usize,
-        rows: &Int8Rows,
-    ) -> Vec<TensorPart> {
+        rows: &StoredWeight<'_>,
+    ) -> Result<Vec<TensorPart>, CheckpointError> {
+        let columns = shape[1];
+        let (codes, scales) = match rows {
+            StoredWeight::Int8 { codes, scales, .. } if self.quantizes_activations() => {
+                (codes, scales)
+            }
+            StoredWeight::WeightOnly {
+                codes,
+                scales,
+                group_size,
+                bits: 8,
+            } if !self.quantizes_activations() && *group_size == columns => (codes, scales),
+            _ => return Err(no_place_for(rows, module, "int8 codes with a scale a row")),
+        };
+        let count = codes.len() / columns.max(1);
+        rows.expect_shape([count, columns])?;
+        if first_row + count > shape[0] {
+            return Err(rows_beyond(module, first_row + count, shape));
+        }
         let part = |name: &str, bytes_per_row: usize, bytes: Vec<u8>| TensorPart {
             name: format!("{module}.{name}"),
             offset: first_row * bytes_per_row,
             bytes,
         };
-        let scales = rows.scales.iter().flat_map(|scale| scale.to_le_bytes());
+        let scales = scales.iter().flat_map(|scale| scale.to_le_bytes());
         let scale = match self.weight_scales() {
             WeightScales::PerChannel => {
                 Some(part("weight_scale", DType::F32.bytes(), scales.collect()))
@@ -207,13 +215,13 @@ impl CompressedScheme {
             WeightScales::PerTensor => (first_row == 0)
                 .then(|| part("weight_scale", 0, scales.take(DType::F32.bytes()).collect())),
         };
-        match self {
+        Ok(match self {
             CompressedScheme::DynamicInt8
             | CompressedScheme::PerTensorDynamicInt8 { .. }
             | CompressedScheme::StaticInt8 { .. }
             | CompressedScheme::WeightOnlyInt8Unpacked => {
-                let codes = rows.codes.iter().map(|code| code.cast_unsigned());
-                let mut parts = vec![part("weight", rows.columns, codes.collect())];
+                let codes = codes.iter().map(|code| code.cast_unsigned());
+                let mut parts = vec![part("weight", columns, codes.collect())];
                 parts.extend(scale);
                 if let CompressedScheme::StaticInt8 {
                     scale, zero_point, ..
@@ -230,9 +238,9 @@ impl CompressedScheme {
                 parts
             }
             CompressedScheme::WeightOnlyInt8 => {
-                let words = pack_rows(&rows.codes, rows.rows, rows.columns, 8);
+                let words = pack_rows(codes, count, columns, 8);
                 let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                let bytes_per_row = DType::I32.bytes() * packed_words(rows.columns, 8);
+                let bytes_per_row = DType::I32.bytes() * packed_words(columns, 8);
                 let mut parts = vec![part("weight_packed", bytes_per_row, bytes)];
                 parts.extend(scale);
                 if first_row == 0 {
@@ -241,7 +249,7 @@ impl CompressedScheme {
                 }
                 parts
             }
-        }
+        })
     }
 }
 
@@ -274,24 +282,50 @@ mod tests {
             CompressedScheme::WeightOnlyInt8Unpacked,
         ] {
             let plans = scheme.plan("m", shape);
+            let encode = |range: std::ops::Range<usize>| {
+                let rows = scheme.stored_weight(rows(range.clone()));
+                scheme.encode("m", shape, range.start, &rows).unwrap()
+            };
             let mut filled: Vec<(String, Vec<u8>)> = plans
                 .iter()
                 .map(|plan| (plan.name.clone(), Vec::new()))
                 .collect();
-            for range in [0..3, 3..4, 4..7] {
-                for part in scheme.encode_rows("m", shape, range.start, &rows(range.clone())) {
-                    let (_, bytes) = filled
-                        .iter_mut()
-                        .find(|(name, _)| *name == part.name)
-                        .unwrap();
-                    assert_eq!(bytes.len(), part.offset, "{}", part.name);
-                    bytes.extend(part.bytes);
-                }
+            for part in [0..3, 3..4, 4..7].into_iter().flat_map(encode) {
+                let (_, bytes) = filled
+                    .iter_mut()
+                    .find(|(name, _)| *name == part.name)
+                    .unwrap();
+                assert_eq!(bytes.len(), part.offset, "{}", part.name);
+                bytes.extend(part.bytes);
             }
-            assert_eq!(filled, scheme.encode("m", &rows(0..7)));
+            let whole = encode(0..7).into_iter().map(|part| (part.name, part.bytes));
+            assert_eq!(filled, whole.collect::<Vec<_>>());
             for (plan, (_, bytes)) in plans.iter().zip(&filled) {
                 assert_eq!(plan.byte_len(), bytes.len(), "{}", plan.name);
             }
         }
+    }
+
+    #[test]
+    fn a_weight_in_another_form_is_refused() {
+        let rows = || quantize_rows_int8(&[0.5; 12], 3, 4);
+        let floats = StoredWeight::of_values(&[0.5; 12]);
+        let codes = CompressedScheme::WeightOnlyInt8.stored_weight(rows());
+        let short = CompressedScheme::DynamicInt8.stored_weight(rows());
+        for (weight, found) in [
+            (floats, "found floats"),
+            (codes, "found weight-only codes of 8 bits"),
+        ] {
+            let refused = CompressedScheme::DynamicInt8.encode("m", [3, 4], 0, &weight);
+            let text = refused.unwrap_err().to_string();
+            assert!(text.starts_with("tensor `m.weight`: "), "{text}");
+            assert!(text.contains(found), "{text}");
+        }
+        // More rows than the weight has left.
+        assert!(
+            CompressedScheme::DynamicInt8
+                .encode("m", [3, 4], 1, &short)
+                .is_err()
+        );
     }
 }

@@ -7,7 +7,7 @@
 //! - [`CheckpointWriter`] writes a directory beside its destination, tensor by tensor, and renames it when it is whole; [`OutputFile`](output_file::OutputFile)
 //!   does the same for one file.
 //! - [`unfinished`] and [`leftovers`] see to it that nothing stays behind when a process is stopped or killed.
-//! - [`bitsandbytes`] and [`compressed_tensors`] say which tensors and which `quantization_config` a scheme is stored as.
+//! - [`bitsandbytes`] and [`compressed_tensors`] say which tensors ([`WeightLayout`]) and which `quantization_config` a scheme is stored as.
 //! - [`hub`] turns a Hub id into a local directory.
 //!
 //! Every error is a [`CheckpointError`]: file, tensor, expected, found, hint.
@@ -21,6 +21,7 @@ pub mod compressed_tensors;
 mod directory_listing;
 mod disk_space;
 pub mod error;
+mod float_weight;
 pub mod hub;
 pub mod leftovers;
 mod location;
@@ -36,6 +37,8 @@ mod ownership;
 mod parameter_count;
 mod pytorch;
 pub mod quantization_config;
+mod quantization_error;
+mod read_weight;
 mod safetensors_file;
 mod shards;
 mod staging;
@@ -44,6 +47,7 @@ pub mod temporary_directory;
 pub mod tensor;
 mod tensor_file;
 pub mod unfinished;
+pub mod weight_layout;
 mod weights_file;
 pub mod writer;
 
@@ -55,4 +59,5 @@ pub use memory_map::MappedTensor;
 pub use quantization_config::QuantizationConfig;
 pub use stored_weight::StoredWeight;
 pub use tensor::{TensorInfo, TensorView};
+pub use weight_layout::WeightLayout;
 pub use writer::{CheckpointWriter, TensorPlan};

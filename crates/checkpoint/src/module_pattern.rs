@@ -1,6 +1,6 @@
 //! How a quantization config names modules: by exact name, by class, or by regular expression.
 use crate::CheckpointError;
-use crate::quantization_config::unsupported;
+use crate::quantization_error::unsupported;
 use regex::Regex;
 
 /// An entry of `targets` or `ignore` in a compressed-tensors config.

@@ -1,7 +1,6 @@
 //! How many parameters a stored tensor stands for.
-use crate::stored_weight::SUFFIXES;
-use crate::{Checkpoint, CheckpointError, TensorInfo, bitsandbytes};
-use fewbit_numerics::dtype::DType;
+use crate::read_weight::suffixes;
+use crate::{Checkpoint, CheckpointError, TensorInfo};
 
 impl Checkpoint {
     /// Parameters that a tensor of this checkpoint holds: the elements of the weight that it encodes, whatever their storage. None for a
@@ -16,28 +15,16 @@ impl Checkpoint {
                 .is_float()
                 .then(|| element_count(&tensor.shape)));
         };
-        match suffix {
-            "weight" => match bitsandbytes::four_bit_shape(self, module)? {
-                Some(shape) => Ok(Some(element_count(&shape))),
-                None => Ok(Some(element_count(&tensor.shape))),
-            },
-            "weight_packed" => {
-                let shape = self.require(&format!("{module}.weight_shape"))?;
-                shape.expect_dtype(&[DType::I64])?;
-                let dimensions = shape.stored_bytes()?.as_chunks::<8>().0;
-                let dimensions: Vec<usize> = dimensions
-                    .iter()
-                    .map(|bytes| usize::try_from(i64::from_le_bytes(*bytes)).unwrap_or(usize::MAX))
-                    .collect();
-                Ok(Some(element_count(&dimensions)))
-            }
-            _ => Ok(None),
+        if !["weight", "weight_packed"].contains(&suffix) {
+            return Ok(None);
         }
+        let shape = self.weight_shape(module)?;
+        Ok(shape.map(|shape| element_count(&shape)))
     }
 
-    /// Module and [`SUFFIXES`] entry of a tensor of a module whose weight is stored in codes.
+    /// Module and suffix of a tensor of a module whose weight is stored in codes.
     fn part_of_quantized_weight<'a>(&self, tensor: &'a str) -> Option<(&'a str, &'static str)> {
-        SUFFIXES.iter().find_map(|&suffix| {
+        suffixes().find_map(|suffix| {
             let module = tensor.strip_suffix(suffix)?.strip_suffix('.')?;
             let codes = |name: &str| {
                 self.get(&format!("{module}.{name}"))

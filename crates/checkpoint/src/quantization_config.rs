@@ -1,7 +1,8 @@
 //! The `quantization_config` of config.json.
+use crate::CheckpointError;
 use crate::bitsandbytes::BitsAndBytesConfig;
 use crate::compressed_tensors::CompressedTensorsConfig;
-use crate::{CheckpointError, CheckpointErrorKind};
+use crate::quantization_error::{malformed, unsupported};
 use serde_json::Value;
 use std::fmt;
 
@@ -65,17 +66,4 @@ impl fmt::Display for QuantizationConfig {
             QuantizationConfig::CompressedTensors(config) => config.fmt(f),
         }
     }
-}
-
-/// A quantization_config that contradicts its own format.
-pub(crate) fn malformed(message: impl Into<String>) -> CheckpointError {
-    CheckpointError::new(CheckpointErrorKind::Malformed, message)
-}
-
-/// A quantization that exists but is not read here; `what` names it.
-pub(crate) fn unsupported(what: impl fmt::Display) -> CheckpointError {
-    CheckpointError::new(CheckpointErrorKind::UnsupportedQuantization, format!("unsupported: {what}")).hint(
-        "fewbit reads float checkpoints, bitsandbytes (nf4, fp4, 8-bit) and compressed-tensors (int-quantized with 8 bits, \
-         pack-quantized with 4 or 8 bits)",
-    )
 }

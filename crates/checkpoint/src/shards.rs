@@ -3,7 +3,7 @@ use crate::weights_file::WeightsFile;
 use crate::{CheckpointError, CheckpointErrorKind, pytorch, safetensors_file};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Name of the file of an unsharded checkpoint.
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
@@ -19,6 +19,16 @@ pub(crate) const WEIGHT_NAMES: [(&str, &str); 2] = [
     (SINGLE_FILE, INDEX_FILE),
     (PYTORCH_SINGLE_FILE, PYTORCH_INDEX_FILE),
 ];
+
+/// The first of these files that `directory` has: an index, or weights.
+pub(crate) fn weights_in(directory: &Path) -> Option<PathBuf> {
+    let names = WEIGHT_NAMES
+        .iter()
+        .flat_map(|&(single, index)| [single, index]);
+    names
+        .map(|name| directory.join(name))
+        .find(|file| file.exists())
+}
 
 /// The opened files and where each tensor is.
 #[derive(Debug)]

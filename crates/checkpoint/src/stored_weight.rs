@@ -1,12 +1,9 @@
 //! A weight matrix in the form in which it is stored.
-use crate::quantization_config::QuantizationConfig;
-use crate::{
-    Checkpoint, CheckpointError, CheckpointErrorKind, TensorView, bitsandbytes, compressed_tensors,
-};
+use crate::{CheckpointError, CheckpointErrorKind, TensorView};
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::affine::CodeRange;
+use fewbit_numerics::double_quantization::DoubleQuantized;
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::four_bit::{FourBitType, dequantize_range};
 use fewbit_numerics::half_precision::{
     bf16_bytes_to_f32, f16_bytes_to_f32, f32_to_bf16_bytes, f32_to_f16_bytes, float_bytes_to_f32,
@@ -14,7 +11,6 @@ use fewbit_numerics::half_precision::{
 use fewbit_numerics::rows::dequantize_groups;
 use std::borrow::Cow;
 use std::ops::Range;
-use zerocopy::FromBytes;
 
 /// A (out, in) weight. Codes and packed bytes are row-major over that shape; all scales are finite.
 #[derive(Debug, Clone)]
@@ -48,12 +44,15 @@ pub enum StoredWeight<'a> {
         /// Bits of a code: 4 (codes -8..=7) or 8.
         bits: usize,
     },
-    /// bitsandbytes NF4 / FP4; absmax already dequantized when it was nested.
+    /// bitsandbytes NF4 / FP4.
     FourBit {
         /// Two codes a byte, the first in the high nibble: (ceil(out * in / 2))
         packed: Cow<'a, [u8]>,
         /// (ceil(out * in / block_size))
         absmax: Vec<f32>,
+        /// With double quantization, the 8-bit codes that give `absmax`. None also of a file whose codes stand for other values than those of
+        /// the usual [`dynamic_map`](fewbit_numerics::dynamic_map::dynamic_map).
+        nested: Option<DoubleQuantized>,
         /// Elements of the flattened weight that share an absmax.
         block_size: usize,
         /// The code table.
@@ -140,6 +139,7 @@ impl<'a> StoredWeight<'a> {
                 block_size,
                 kind,
                 dtype,
+                ..
             } => {
                 // Two codes are a byte.
                 let begins =
@@ -150,6 +150,8 @@ impl<'a> StoredWeight<'a> {
                         absmax: absmax
                             [elements.start / block_size..elements.end.div_ceil(*block_size)]
                             .to_vec(),
+                        // Its blocks begin elsewhere.
+                        nested: None,
                         block_size: *block_size,
                         kind: *kind,
                         dtype: *dtype,
@@ -218,6 +220,7 @@ impl<'a> StoredWeight<'a> {
                 block_size,
                 kind,
                 dtype,
+                ..
             } => {
                 let mut values = vec![0.0; rows * columns];
                 dequantize_range(packed, absmax, *block_size, *kind, 0, &mut values);
@@ -308,113 +311,4 @@ fn round_to(dtype: DType, values: &mut [f32]) {
             _ => {}
         }
     }
-}
-
-/// What follows the module's name in the names of the tensors that make up a weight, all layouts together.
-pub(crate) const SUFFIXES: [&str; 16] = [
-    "weight",
-    "weight.absmax",
-    "weight.quant_map",
-    "weight.nested_absmax",
-    "weight.nested_quant_map",
-    "weight.quant_state.bitsandbytes__nf4",
-    "weight.quant_state.bitsandbytes__fp4",
-    "SCB",
-    "weight_format",
-    "weight_packed",
-    "weight_scale",
-    "weight_zero_point",
-    "weight_shape",
-    "weight_g_idx",
-    "input_scale",
-    "input_zero_point",
-];
-
-/// Reads the weight of `module` in the form in which it is stored.
-pub(crate) fn read<'a>(
-    checkpoint: &'a Checkpoint,
-    module: &str,
-    shape: [usize; 2],
-) -> Result<StoredWeight<'a>, CheckpointError> {
-    match checkpoint.quantization() {
-        QuantizationConfig::None => read_float(checkpoint, module, shape),
-        QuantizationConfig::BitsAndBytes(_) => bitsandbytes::read(checkpoint, module, shape),
-        QuantizationConfig::CompressedTensors(config) => {
-            compressed_tensors::read(checkpoint, config, module, shape)
-        }
-    }
-}
-
-/// Reads a float weight; anything else is an error that says what config.json had promised.
-pub(crate) fn read_float<'a>(
-    checkpoint: &'a Checkpoint,
-    module: &str,
-    shape: [usize; 2],
-) -> Result<StoredWeight<'a>, CheckpointError> {
-    let name = format!("{module}.weight");
-    let Some(view) = checkpoint.get(&name) else {
-        let parts = checkpoint.weight_tensor_names(module);
-        return match parts.first() {
-            None => Err(checkpoint.missing(&name)),
-            Some(part) => Err(inconsistent(
-                checkpoint,
-                part,
-                "a float weight",
-                "a part of a quantized one",
-            )),
-        };
-    };
-    if !view.info.is_readable_float() {
-        let found = view.info.dtype.name();
-        return Err(
-            inconsistent(checkpoint, &name, "F32, F16, BF16 or F64", found)
-                .in_file(&view.info.file),
-        );
-    }
-    view.expect_shape(&shape)?;
-    Ok(StoredWeight::Float(view))
-}
-
-/// The tensors of a module are not what `quantization_config` says.
-pub(crate) fn inconsistent(
-    checkpoint: &Checkpoint,
-    tensor: &str,
-    expected: &str,
-    found: &str,
-) -> CheckpointError {
-    let error = CheckpointError::new(
-        CheckpointErrorKind::WrongDType,
-        format!(
-            "config.json ({}): expected {expected}, found {found}",
-            checkpoint.quantization()
-        ),
-    )
-    .in_file(checkpoint.weights_file())
-    .at_tensor(tensor);
-    if checkpoint.quantization().is_quantized() {
-        error.hint("config.json and the weights belong to different models, or its list of ignored modules is wrong")
-    } else {
-        error.hint("a quantized checkpoint needs its `quantization_config` in config.json")
-    }
-}
-
-/// Reads a small float tensor (scales, absmax) whole; NaN and infinity are errors.
-pub(crate) fn read_finite(view: &TensorView<'_>) -> Result<Vec<f32>, CheckpointError> {
-    let values = view.to_f32()?;
-    match first_non_finite(&values) {
-        None => Ok(values),
-        Some((index, value)) => Err(view
-            .error(
-                CheckpointErrorKind::NonFinite,
-                format!("element {index}: expected a finite number, found {value}"),
-            )
-            .hint("the checkpoint is damaged, or was quantized from weights that were not finite")),
-    }
-}
-
-/// The bytes of an I8 tensor as codes.
-pub(crate) fn read_codes<'a>(view: &TensorView<'a>) -> Result<Cow<'a, [i8]>, CheckpointError> {
-    let bytes = view.stored_bytes()?;
-    let codes = <[i8]>::ref_from_bytes(bytes).expect("a byte is a code");
-    Ok(Cow::Borrowed(codes))
 }

@@ -7,6 +7,7 @@ use fewbit_numerics::half_precision::float_bytes_to_f32;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::PathBuf;
+use zerocopy::FromBytes;
 
 /// Name, type and shape of a stored tensor, and the file that holds it.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,6 +130,29 @@ impl<'a> TensorView<'a> {
         };
         float_bytes_to_f32(self.info.dtype, bytes, out);
         Ok(())
+    }
+
+    /// All of a small tensor (scales, absmax), whose values are used: NaN and infinity are errors.
+    pub(crate) fn to_finite_f32(&self) -> Result<Vec<f32>, CheckpointError> {
+        let values = self.to_f32()?;
+        match first_non_finite(&values) {
+            None => Ok(values),
+            Some((index, value)) => Err(self
+                .error(
+                    CheckpointErrorKind::NonFinite,
+                    format!("element {index}: expected a finite number, found {value}"),
+                )
+                .hint(
+                    "the checkpoint is damaged, or was quantized from weights that were not finite",
+                )),
+        }
+    }
+
+    /// The bytes of an I8 tensor as codes.
+    pub(crate) fn codes(&self) -> Result<Cow<'a, [i8]>, CheckpointError> {
+        let bytes = self.stored_bytes()?;
+        let codes = <[i8]>::ref_from_bytes(bytes).expect("a byte is a code");
+        Ok(Cow::Borrowed(codes))
     }
 
     /// [`TensorView::read_f32_range`] of values that are used: NaN and infinity are errors that name their index.

@@ -6,7 +6,7 @@ use crate::shards::SINGLE_FILE;
 use crate::staging::{Staging, sync_directory};
 use crate::tensor_file::{TensorFile, TensorLayout};
 use crate::unfinished::critical_section;
-use crate::{CheckpointError, CheckpointErrorKind};
+use crate::{CheckpointError, CheckpointErrorKind, StoredWeight, WeightLayout};
 use fewbit_numerics::dtype::DType;
 use std::fs::{self, File};
 use std::io::Write;
@@ -187,6 +187,21 @@ impl CheckpointWriter {
         bytes: &[u8],
     ) -> Result<(), CheckpointError> {
         self.planned(name)?.write_part(name, offset, bytes)
+    }
+
+    /// Some rows of the weight of a module, in `layout`, whose tensors were planned; see [`WeightLayout::encode`].
+    pub fn write_weight(
+        &mut self,
+        layout: &dyn WeightLayout,
+        module: &str,
+        shape: [usize; 2],
+        first_row: usize,
+        rows: &StoredWeight<'_>,
+    ) -> Result<(), CheckpointError> {
+        for part in layout.encode(module, shape, first_row, rows)? {
+            self.write_tensor_part(&part.name, part.offset, &part.bytes)?;
+        }
+        Ok(())
     }
 
     /// Errors if a planned tensor was not written whole. Syncs and renames; returns the output directory.

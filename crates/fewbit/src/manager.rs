@@ -3,7 +3,9 @@
 use crate::Error;
 use crate::size::ModelSize;
 use fewbit_checkpoint::Checkpoint;
-use fewbit_quantize::calibration::{NoisyStaticSites, Sensitivity, SiteSensitivity};
+use fewbit_quantize::calibration::{
+    CalibrationSamples, NoisyStaticSites, SiteSensitivity, StaticCalibration,
+};
 use fewbit_quantize::{
     Backend, Calibrator, GptqCalibration, Int8Inputs, Int8Recipe, Method, QuantizeReport, Recipe,
     method_sizes, quantize_model, quantize_model_with_gptq,
@@ -292,14 +294,12 @@ impl PreparedStaticQuantization {
         for batch in texts.chunks(CALIBRATION_BATCH) {
             self.calibrator.observe(batch)?;
         }
-        let statistics = self.calibrator.finish()?;
-        let sensitivity = Sensitivity::new(&statistics)?;
-        let least = self.backend.least_sqnr_db();
-        let inputs = sensitivity.static_inputs(&statistics, self.backend, least)?;
+        let texts = CalibrationSamples::Texts(Vec::new());
+        let calibration = StaticCalibration::new(self.calibrator, texts, Some(self.backend), None)?;
         Ok(CalibratedStaticQuantization {
-            recipe: Int8Recipe::from(inputs).into(),
-            noisy: NoisyStaticSites::among(sensitivity.sites(), least),
-            sites: sensitivity.sites().to_vec(),
+            recipe: calibration.recipe(&Int8Recipe::dynamic())?,
+            noisy: calibration.noisy_sites(),
+            sites: calibration.sites().to_vec(),
         })
     }
 }

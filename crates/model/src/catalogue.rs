@@ -103,12 +103,12 @@ impl Catalogue {
     /// or the model is defined by code of its own.
     ///
     /// # Errors
-    /// Those of [`EncoderSpec::from_checkpoint`], for encoders that fewbit should run.
+    /// Those of [`EncoderSpec::from_checkpoint`], for encoders that fewbit should run; a packed weight whose shape is not said.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         if architectures::is_known(checkpoint.config()) {
             return Ok(EncoderSpec::from_checkpoint(checkpoint)?.catalogue());
         }
-        Ok(tensor_names::catalogue(checkpoint))
+        Ok(tensor_names::catalogue(checkpoint)?)
     }
 
     /// Whether fewbit has the code of the model, so that it can run it.

@@ -174,6 +174,9 @@ impl EncoderSpec {
     /// As [`EncoderSpec::from_config`], and if no tensor or more than one family of tensors looks like the word
     /// embedding table.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        if !checkpoint.has_config() {
+            return Err(checkpoint.missing_config().into());
+        }
         let file = checkpoint.config_file();
         let mut spec = Self::from_config(checkpoint.config(), &file)?;
         spec.prefix = find_prefix(checkpoint, &spec.names)?;

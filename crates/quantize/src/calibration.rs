@@ -27,7 +27,9 @@ mod quantization_noise;
 mod reservoir;
 mod sensitivity;
 mod sites;
+mod static_calibration;
 mod statistics;
+mod statistics_file;
 pub mod texts;
 pub mod tokens;
 
@@ -46,7 +48,9 @@ pub use output_effect::OUTPUT_TEXTS;
 pub use partial::{CalibrationRun, PartialCalibration};
 pub use sensitivity::{LEAST_SQNR_DB, NoisyStaticSites, Sensitivity, SiteSensitivity};
 pub use sites::{CalibrationSite, calibration_sites};
+pub use static_calibration::StaticCalibration;
 pub use statistics::{CalibrationStatistics, STATISTICS_VERSION};
+pub use statistics_file::StatisticsFile;
 
 /// A float model whose layers' inputs are observed.
 #[derive(Debug)]
@@ -134,6 +138,26 @@ impl Calibrator {
             .hidden_states_tapped(batch, &mut collector)?;
         collector.finish()?;
         self.statistics.count(batch.sequences(), batch.tokens());
+        Ok(())
+    }
+
+    /// Runs samples through the model, from the one with the number `first` on, in batches of `batch_size`, and observes.
+    /// `after_batch(calibrator, samples)` is told after each batch how many of the samples have been seen.
+    ///
+    /// # Errors
+    /// Those of [`observe_batch`](Self::observe_batch) and of `after_batch`.
+    pub fn observe_samples(
+        &mut self,
+        samples: &CalibrationSamples,
+        first: usize,
+        batch_size: usize,
+        mut after_batch: impl FnMut(&Self, usize) -> Result<(), QuantizeError>,
+    ) -> Result<(), QuantizeError> {
+        for range in samples.batches(first, batch_size) {
+            let end = range.end;
+            self.observe_batch(&samples.batch(&self.encoder, range)?)?;
+            after_batch(self, end)?;
+        }
         Ok(())
     }
 

@@ -11,7 +11,9 @@ pub(crate) mod gptq;
 pub(crate) mod int8;
 mod slices;
 
-use fewbit_checkpoint::{CheckpointError, CheckpointWriter, TensorView};
+use fewbit_checkpoint::{
+    CheckpointError, CheckpointWriter, StoredWeight, TensorView, WeightLayout,
+};
 use fewbit_numerics::error_statistics::ErrorStatistics;
 use fewbit_numerics::finite::first_non_finite;
 
@@ -51,11 +53,17 @@ impl<'a> Output<'a> {
         (self.progress)(self.done_bytes, self.total_bytes, tensor);
     }
 
-    /// Writes whole tensors.
-    fn write_all(&mut self, tensors: &[(String, Vec<u8>)]) -> Result<(), CheckpointError> {
-        tensors
-            .iter()
-            .try_for_each(|(name, bytes)| self.writer.write_tensor(name, bytes))
+    /// Writes rows of the weight that is `view` in the source, those from `first_row` on.
+    fn write_rows(
+        &mut self,
+        view: &TensorView<'_>,
+        layout: &dyn WeightLayout,
+        first_row: usize,
+        rows: &StoredWeight<'_>,
+    ) -> Result<(), CheckpointError> {
+        let (module, shape) = (module_name(view), matrix_shape(view)?);
+        self.writer
+            .write_weight(layout, module, shape, first_row, rows)
     }
 }
 

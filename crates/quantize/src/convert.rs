@@ -1,6 +1,6 @@
 //! Streaming conversion of a whole checkpoint directory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, MODULES_FILE};
@@ -8,7 +8,7 @@ use fewbit_model::{Encoder, EncoderSpec};
 use fewbit_numerics::rows::Int8Rows;
 use tracing::debug;
 
-use crate::carry_over::{carried_files, modules_at_root};
+use crate::carry_over::{CarriedFile, carried_files, modules_at_root};
 use crate::conversion::{Outcome, Output, convert_tensor, gptq};
 use crate::gptq::{FinishedLayers, GptqCalibration, GptqModule, GptqOutput, GptqPasses};
 use crate::overlap::refuse_overlap;
@@ -38,7 +38,7 @@ pub fn quantize_model(
     force: bool,
     progress: &mut dyn FnMut(usize, usize, &str),
 ) -> Result<QuantizeReport, QuantizeError> {
-    convert(source.as_ref(), recipe, None, out.as_ref(), force, progress)
+    PlannedConversion::new(source, recipe)?.write(None, out, force, progress)
 }
 
 /// [`quantize_model`] for a recipe with `gptq`, whose linear layers are rounded for what `calibration` shows of their inputs; a recipe
@@ -56,97 +56,162 @@ pub fn quantize_model_with_gptq(
     force: bool,
     progress: &mut dyn FnMut(usize, usize, &str),
 ) -> Result<QuantizeReport, QuantizeError> {
-    let (source, out) = (source.as_ref(), out.as_ref());
-    convert(source, recipe, Some(calibration), out, force, progress)
+    PlannedConversion::new(source, recipe)?.write(Some(calibration), out, force, progress)
 }
 
-fn convert(
-    source: &Path,
-    recipe: &Recipe,
-    calibration: Option<&GptqCalibration>,
-    out: &Path,
-    force: bool,
-    progress: &mut dyn FnMut(usize, usize, &str),
-) -> Result<QuantizeReport, QuantizeError> {
-    let started = Instant::now();
-    recipe.validate()?;
-    let gptq = match (recipe.needs_gptq(), calibration) {
-        (false, _) => None,
-        (true, Some(calibration)) => Some(calibration),
-        (true, None) => {
-            return Err(QuantizeError::Recipe {
-                origin: "recipe".to_owned(),
-                field: "gptq",
-                expected: "calibration texts beside it".to_owned(),
-                found: "none".to_owned(),
-                hint: "give some: `quantize_model_with_gptq`, or `--calibration FILE` on the command line".to_owned(),
+/// A conversion that is decided: everything about the source and the recipe is checked, and nothing is written yet.
+///
+/// ```no_run
+/// use fewbit_quantize::{Method, PlannedConversion, Recipe};
+///
+/// let conversion = PlannedConversion::new("models/minilm", &Recipe::new(Method::Dynamic))?;
+/// println!("{} bytes", conversion.plan().output_bytes());
+/// conversion.write(None, "models/minilm-int8", false, &mut |_, _, _| {})?;
+/// # Ok::<(), fewbit_quantize::QuantizeError>(())
+/// ```
+#[derive(Debug)]
+pub struct PlannedConversion {
+    source: PathBuf,
+    checkpoint: Checkpoint,
+    plan: QuantizePlan,
+}
+
+impl PlannedConversion {
+    /// What `recipe` makes of the checkpoint in `source`. Reads no weight.
+    ///
+    /// # Errors
+    /// Those of [`QuantizePlan::new`].
+    pub fn new(source: impl AsRef<Path>, recipe: &Recipe) -> Result<Self, QuantizeError> {
+        let source = source.as_ref().to_owned();
+        let checkpoint = Checkpoint::open(&source)?;
+        let plan = QuantizePlan::new(&checkpoint, recipe)?;
+        Ok(Self {
+            source,
+            checkpoint,
+            plan,
+        })
+    }
+
+    /// The source.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// What becomes of every tensor.
+    pub fn plan(&self) -> &QuantizePlan {
+        &self.plan
+    }
+
+    /// Checks what [`write`](Self::write) would be refused for because of the output directory. A hidden directory beside it comes and goes
+    /// meanwhile: only that shows whether one can be written.
+    ///
+    /// # Errors
+    /// An output directory that overlaps the source, is not empty (without `force`), or cannot be written.
+    pub fn check_output(&self, out: impl AsRef<Path>, force: bool) -> Result<(), QuantizeError> {
+        refuse_overlap(&self.source, out.as_ref())?;
+        CheckpointWriter::create(out, force)?;
+        Ok(())
+    }
+
+    /// Carries the plan out, as [`quantize_model`] does. `calibration` is for a recipe with GPTQ, which needs it.
+    ///
+    /// # Errors
+    /// Those of [`quantize_model`] and [`quantize_model_with_gptq`].
+    pub fn write(
+        &self,
+        calibration: Option<&GptqCalibration>,
+        out: impl AsRef<Path>,
+        force: bool,
+        progress: &mut dyn FnMut(usize, usize, &str),
+    ) -> Result<QuantizeReport, QuantizeError> {
+        let started = Instant::now();
+        let Self {
+            source,
+            checkpoint,
+            plan,
+        } = self;
+        let (recipe, out) = (plan.recipe(), out.as_ref());
+        let gptq = match (recipe.needs_gptq(), calibration) {
+            (false, _) => None,
+            (true, Some(calibration)) => Some(calibration),
+            (true, None) => {
+                return Err(QuantizeError::Recipe {
+                    origin: "recipe".to_owned(),
+                    field: "gptq",
+                    expected: "calibration texts beside it".to_owned(),
+                    found: "none".to_owned(),
+                    hint: "give some: `quantize_model_with_gptq`, or `--calibration FILE` on the command line".to_owned(),
+                });
+            }
+        };
+        refuse_overlap(source, out)?;
+        let files = carried_files(source, checkpoint.folder())?;
+        let mut writer = CheckpointWriter::create(out, force)?;
+        self.write_other_files(&mut writer, &files)?;
+
+        let mut conversion = Conversion {
+            checkpoint,
+            report: QuantizeReport::of_plan(source.clone(), plan),
+            modules: Vec::new(),
+            output: Output::new(&mut writer, progress, plan.source_bytes()),
+        };
+        for (index, row) in plan.rows().iter().enumerate() {
+            if !matches!(row.action, TensorAction::Int8LinearGptq { .. }) {
+                conversion.tensor(index, row)?;
+            }
+        }
+        let mut finished = None;
+        if let Some(calibration) = gptq {
+            let GptqCalibration {
+                samples,
+                hessian_bytes,
+                finished_layers,
+                ..
+            } = calibration;
+            let catalogue = EncoderSpec::from_checkpoint(checkpoint)?.catalogue();
+            let layers = finished_layers.as_deref().map(|directory| {
+                let bytes = *hessian_bytes;
+                FinishedLayers::new(directory, checkpoint, &catalogue, recipe, samples, bytes)
             });
+            finished = layers.transpose()?;
+            let encoder = Encoder::open(source)?;
+            let passes = GptqPasses::new(&catalogue, plan.rows(), *hessian_bytes);
+            passes.run(&encoder, calibration, finished.as_ref(), &mut conversion)?;
         }
-    };
-    let checkpoint = Checkpoint::open(source)?;
-    let plan = QuantizePlan::new(&checkpoint, recipe)?;
-    refuse_overlap(source, out)?;
-    let files = carried_files(source, checkpoint.folder())?;
-
-    let mut writer = CheckpointWriter::create(out, force)?;
-    // First, as it finds out whether the disk has room.
-    writer.plan_tensors(
-        plan.rows()
-            .iter()
-            .flat_map(|row| row.outputs.clone())
-            .collect(),
-    )?;
-    for file in &files {
-        writer.copy_file(&file.path, &file.name)?;
-    }
-    if let Some(modules) = modules_at_root(&checkpoint)? {
-        writer.write_json(MODULES_FILE, &modules)?;
-    }
-    writer.write_json("config.json", &output_config(&checkpoint, &plan))?;
-    writer.write_file("recipe.toml", recipe.to_toml().as_bytes())?;
-
-    let mut conversion = Conversion {
-        checkpoint: &checkpoint,
-        report: QuantizeReport::of_plan(source.to_owned(), &plan),
-        modules: Vec::new(),
-        output: Output::new(&mut writer, progress, plan.source_bytes()),
-    };
-    for (index, row) in plan.rows().iter().enumerate() {
-        if !matches!(row.action, TensorAction::Int8LinearGptq { .. }) {
-            conversion.tensor(index, row)?;
-        }
-    }
-    let mut finished = None;
-    if let Some(calibration) = gptq {
-        let GptqCalibration {
-            samples,
-            hessian_bytes,
-            finished_layers,
+        let Conversion {
+            mut report,
+            mut modules,
             ..
-        } = calibration;
-        let catalogue = EncoderSpec::from_checkpoint(&checkpoint)?.catalogue();
-        let layers = finished_layers.as_deref().map(|directory| {
-            let bytes = *hessian_bytes;
-            FinishedLayers::new(directory, &checkpoint, &catalogue, recipe, samples, bytes)
-        });
-        finished = layers.transpose()?;
-        let encoder = Encoder::open(source)?;
-        let passes = GptqPasses::new(&catalogue, plan.rows(), *hessian_bytes);
-        passes.run(&encoder, calibration, finished.as_ref(), &mut conversion)?;
+        } = conversion;
+        modules.sort_by_key(|(index, _)| *index);
+        report.modules = modules.into_iter().map(|(_, module)| module).collect();
+        report.output = writer.finish()?;
+        if let Some(finished) = finished {
+            finished.remove()?;
+        }
+        report.elapsed_seconds = started.elapsed().as_secs_f64();
+        Ok(report)
     }
-    let Conversion {
-        mut report,
-        mut modules,
-        ..
-    } = conversion;
-    modules.sort_by_key(|(index, _)| *index);
-    report.modules = modules.into_iter().map(|(_, module)| module).collect();
-    report.output = writer.finish()?;
-    if let Some(finished) = finished {
-        finished.remove()?;
+
+    /// Plans the tensors, and writes everything but these.
+    fn write_other_files(
+        &self,
+        writer: &mut CheckpointWriter,
+        files: &[CarriedFile],
+    ) -> Result<(), QuantizeError> {
+        // First, as it finds out whether the disk has room.
+        let rows = self.plan.rows().iter();
+        writer.plan_tensors(rows.flat_map(|row| row.outputs.clone()).collect())?;
+        for file in files {
+            writer.copy_file(&file.path, &file.name)?;
+        }
+        if let Some(modules) = modules_at_root(&self.checkpoint)? {
+            writer.write_json(MODULES_FILE, &modules)?;
+        }
+        writer.write_json("config.json", &output_config(&self.checkpoint, &self.plan))?;
+        writer.write_file("recipe.toml", self.plan.recipe().to_toml().as_bytes())?;
+        Ok(())
     }
-    report.elapsed_seconds = started.elapsed().as_secs_f64();
-    Ok(report)
 }
 
 /// A conversion that is going on.

@@ -6,6 +6,7 @@ use fewbit_checkpoint::CheckpointError;
 use fewbit_data::DataError;
 use fewbit_model::ModelError;
 
+use crate::Method;
 use crate::observers::ObserverError;
 
 /// An error of planning or converting. The text names where, what was expected and what was found,
@@ -52,6 +53,24 @@ pub enum QuantizeError {
         /// What to do about it.
         hint: String,
     },
+    /// A key of the recipe is of other methods.
+    #[error(
+        "{origin}: `{field}`: expected {expected} with the method `{method}`, found {found}\n  hint: {hint}"
+    )]
+    RecipeKey {
+        /// File name, or `recipe` for one that came from elsewhere.
+        origin: String,
+        /// Key of a recipe file, as [`RecipeFields`](crate::RecipeFields) has it.
+        field: &'static str,
+        /// The method of the recipe.
+        method: Method,
+        /// What the key holds where it says nothing.
+        expected: &'static str,
+        /// What it holds.
+        found: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// The recipe is not valid TOML or JSON, or has unknown or missing fields.
     #[error("{origin}: not a recipe: {message}\n  hint: {hint}")]
     RecipeSyntax {
@@ -63,8 +82,10 @@ pub enum QuantizeError {
         hint: String,
     },
     /// A glob is malformed or matches no module that it could concern.
-    #[error("recipe: `{field}`: pattern `{pattern}` {problem}\n  hint: {hint}")]
+    #[error("{origin}: `{field}`: pattern `{pattern}` {problem}\n  hint: {hint}")]
     Pattern {
+        /// File name, or `recipe` for one that came from elsewhere.
+        origin: String,
         /// Key of a recipe file, as [`RecipeFields`](crate::RecipeFields) has it.
         field: &'static str,
         /// The glob.
@@ -104,14 +125,6 @@ pub enum QuantizeError {
         file: PathBuf,
         /// Matrices that stay float.
         kept: usize,
-    },
-    /// The skip globs leave no module to quantize.
-    #[error(
-        "recipe: `skip`: expected at least one module left to quantize, found none: the patterns match all {modules}\n  hint: use narrower patterns, or copy the directory if nothing is to be quantized"
-    )]
-    NothingToQuantize {
-        /// How many modules the recipe would have quantized without skip globs.
-        modules: usize,
     },
     /// The output directory would be the source, lie in it or contain it.
     #[error(
@@ -177,22 +190,13 @@ pub enum QuantizeError {
 
 impl QuantizeError {
     /// The error of a recipe that was read from `origin`; others as they are.
-    pub fn in_recipe(self, origin: &str) -> Self {
-        match self {
-            Self::Recipe {
-                field,
-                expected,
-                found,
-                hint,
-                ..
-            } => Self::Recipe {
-                origin: origin.to_owned(),
-                field,
-                expected,
-                found,
-                hint,
-            },
-            other => other,
+    pub fn in_recipe(mut self, new_origin: &str) -> Self {
+        if let Self::Recipe { origin, .. }
+        | Self::RecipeKey { origin, .. }
+        | Self::Pattern { origin, .. } = &mut self
+        {
+            *origin = new_origin.to_owned();
         }
+        self
     }
 }

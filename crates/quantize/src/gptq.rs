@@ -34,6 +34,7 @@ mod round_rows;
 
 use std::path::{Path, PathBuf};
 
+use crate::QuantizeError;
 use crate::calibration::CalibrationSamples;
 pub use crate::convert::quantize_model_with_gptq;
 pub use factor::{DAMPING, InverseFactor, NotPositive};
@@ -70,6 +71,27 @@ impl GptqCalibration {
             hessian_bytes: HESSIAN_BYTES,
             finished_layers: None,
         }
+    }
+
+    /// The same, with the finished layers of `out` kept [beside it](Self::path_beside). With `resume` those of an interrupted run are gone on
+    /// from, if there are any.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] if there are some and nobody said `resume`.
+    pub fn kept_beside(self, out: &Path, resume: bool) -> Result<Self, QuantizeError> {
+        let directory = Self::path_beside(out);
+        if directory.exists() && !resume {
+            return Err(QuantizeError::Calibration {
+                place: directory.display().to_string(),
+                expected: "nothing".to_owned(),
+                found: "the finished layers of a run that was interrupted".to_owned(),
+                hint: "go on with --resume, or remove the directory to start again".to_owned(),
+            });
+        }
+        Ok(Self {
+            finished_layers: Some(directory),
+            ..self
+        })
     }
 
     /// Where the finished layers of an output directory lie: beside it, with `.partial` after its name.

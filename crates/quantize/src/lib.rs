@@ -30,7 +30,7 @@ mod loader_skip_list;
 pub mod method;
 pub mod method_sizes;
 pub mod observers;
-pub mod overlap;
+mod overlap;
 pub mod plan;
 mod plan_row;
 pub mod qconfig;
@@ -42,7 +42,7 @@ mod static_input;
 mod unwritten_weights;
 
 pub use calibration::{CalibrationStatistics, Calibrator};
-pub use convert::{quantize_model, quantize_model_with_gptq};
+pub use convert::{PlannedConversion, quantize_model, quantize_model_with_gptq};
 pub use error::QuantizeError;
 pub use fewbit_checkpoint::compressed_tensors::WeightScales;
 pub use gptq::GptqCalibration;

@@ -9,7 +9,7 @@ use crate::QuantizeError;
 ///
 /// # Errors
 /// One does.
-pub fn refuse_overlap(source: &Path, out: &Path) -> Result<(), QuantizeError> {
+pub(crate) fn refuse_overlap(source: &Path, out: &Path) -> Result<(), QuantizeError> {
     let (Some(real_source), Some(real_out)) = (real_path(source), real_path(out)) else {
         return Ok(());
     };

@@ -300,10 +300,14 @@ fn catalogue_for(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Catalogue, 
 /// What a user should know about the source: that it is known by names alone, what was merged into it, and what is narrowed.
 fn notes(checkpoint: &Checkpoint, catalogue: &Catalogue, rows: &[PlanRow]) -> Vec<String> {
     let by_name = (!catalogue.is_of_an_encoder()).then(|| {
-        format!(
-            "`model_type` {}: fewbit does not run this model; what is a linear layer was told from the names and shapes of its tensors",
-            catalogue.model_type
-        )
+        let model = match checkpoint.has_config() {
+            true => format!(
+                "`model_type` {}: fewbit does not run this model",
+                catalogue.model_type
+            ),
+            false => "no config.json says what model this is, and loaders will want one".to_owned(),
+        };
+        format!("{model}; what is a linear layer was told from the names and shapes of its tensors")
     });
     let merged = checkpoint.adapter().map(|adapter| {
         let replaced = match adapter.replaced.len() {

@@ -5,7 +5,9 @@ use std::fmt;
 
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
-use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan};
+use fewbit_checkpoint::{
+    CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan, WeightLayout,
+};
 use fewbit_model::{Catalogue, Module, ModuleKind};
 use fewbit_numerics::activation::MAX_INT8_COLUMNS;
 use fewbit_numerics::dtype::DType;
@@ -42,6 +44,20 @@ pub enum TensorAction {
     Int8Embedding,
     /// 4-bit codes with one absmax a block, in the bitsandbytes layout.
     FourBitBlocks(FourBitLayout),
+}
+
+impl TensorAction {
+    /// How the weight is written, if it is quantized.
+    pub fn layout(&self) -> Option<&dyn WeightLayout> {
+        match self {
+            TensorAction::Keep | TensorAction::ConvertFloat(_) => None,
+            TensorAction::Int8Linear(scheme) | TensorAction::Int8LinearGptq { scheme, .. } => {
+                Some(scheme)
+            }
+            TensorAction::Int8Embedding => Some(&EMBEDDING_SCHEME),
+            TensorAction::FourBitBlocks(layout) => Some(layout),
+        }
+    }
 }
 
 impl fmt::Display for TensorAction {
@@ -184,9 +200,18 @@ impl<'a> RowPlanner<'a> {
     pub(crate) fn row(&self, info: &TensorInfo) -> Result<PlanRow, QuantizeError> {
         let module = info.name.strip_suffix(".weight");
         let selected = module.and_then(|module| self.quantized.get(module));
-        let (action, outputs) = match selected {
+        let action = match selected {
             Some(selected) => self.quantized_weight(info, selected)?,
             None => self.float_tensor(info)?,
+        };
+        let outputs = match (&action, selected) {
+            (TensorAction::ConvertFloat(dtype), _) => {
+                vec![TensorPlan::new(&info.name, *dtype, info.shape.clone())]
+            }
+            (action, Some(SelectedModule { module, .. })) if let Some(layout) = action.layout() => {
+                layout.plan(&module.name, module.shape)
+            }
+            _ => vec![TensorPlan::new(&info.name, info.dtype, info.shape.clone())],
         };
         Ok(PlanRow {
             tensor: info.name.clone(),
@@ -207,27 +232,22 @@ impl<'a> RowPlanner<'a> {
         &self,
         info: &TensorInfo,
         selected: &SelectedModule,
-    ) -> Result<(TensorAction, Vec<TensorPlan>), QuantizeError> {
+    ) -> Result<TensorAction, QuantizeError> {
         expect_readable_float(info)?;
         let Module { name, shape, .. } = &selected.module;
         Ok(match self.recipe {
             // They select no module.
             Recipe::Fp16 | Recipe::Bf16 => self.float_tensor(info)?,
-            Recipe::FourBit(options) => {
-                let layout = FourBitLayout {
-                    kind: options.data_type,
-                    block_size: options.block_size,
-                    double_quantization: options.double_quantization,
-                    // What weights dequantize to; no loader makes F64 of them.
-                    dtype: transformers_name(narrowed(info.dtype)).to_owned(),
-                };
-                let outputs = layout.plan(name, *shape);
-                (TensorAction::FourBitBlocks(layout), outputs)
+            Recipe::FourBit(options) => TensorAction::FourBitBlocks(FourBitLayout {
+                kind: options.data_type,
+                block_size: options.block_size,
+                double_quantization: options.double_quantization,
+                // What weights dequantize to; no loader makes F64 of them.
+                dtype: transformers_name(narrowed(info.dtype)).to_owned(),
+            }),
+            Recipe::Int8(_) if selected.module.kind() == ModuleKind::Table => {
+                TensorAction::Int8Embedding
             }
-            Recipe::Int8(_) if selected.module.kind() == ModuleKind::Table => (
-                TensorAction::Int8Embedding,
-                EMBEDDING_SCHEME.plan(name, *shape),
-            ),
             Recipe::Int8(options) => {
                 let path = self.catalogue.without_prefix(name);
                 let scheme = options.scheme(path, selected.weight_only);
@@ -239,22 +259,18 @@ impl<'a> RowPlanner<'a> {
                         found: shape[1],
                     });
                 }
-                let action = match options.rounding {
+                match options.rounding {
                     Rounding::Nearest => TensorAction::Int8Linear(scheme),
                     Rounding::Gptq { saturation_proof } => TensorAction::Int8LinearGptq {
                         scheme,
                         saturation_proof,
                     },
-                };
-                (action, scheme.plan(name, *shape))
+                }
             }
         })
     }
 
-    fn float_tensor(
-        &self,
-        info: &TensorInfo,
-    ) -> Result<(TensorAction, Vec<TensorPlan>), QuantizeError> {
+    fn float_tensor(&self, info: &TensorInfo) -> Result<TensorAction, QuantizeError> {
         let dtype = match self.recipe.float_dtype() {
             Some(dtype) if info.dtype.is_float() && info.dtype != dtype => {
                 expect_readable_float(info)?;
@@ -264,13 +280,10 @@ impl<'a> RowPlanner<'a> {
             None => narrowed(info.dtype),
             Some(_) => info.dtype,
         };
-        let action = if dtype == info.dtype {
-            TensorAction::Keep
-        } else {
-            TensorAction::ConvertFloat(dtype)
-        };
-        let output = TensorPlan::new(&info.name, dtype, info.shape.clone());
-        Ok((action, vec![output]))
+        Ok(match dtype == info.dtype {
+            true => TensorAction::Keep,
+            false => TensorAction::ConvertFloat(dtype),
+        })
     }
 }
 

@@ -196,8 +196,13 @@ impl Selection {
             }
         }
         if selection.quantized.is_empty() {
-            return Err(QuantizeError::NothingToQuantize {
-                modules: number_of_candidates,
+            return Err(QuantizeError::Recipe {
+                origin: "recipe".to_owned(),
+                field: "skip",
+                expected: "at least one module left to quantize".to_owned(),
+                found: format!("none: the patterns match all {number_of_candidates}"),
+                hint: "use narrower patterns, or copy the directory if nothing is to be quantized"
+                    .to_owned(),
             });
         }
         selection.mark_weight_only(recipe.weight_only(), catalogue)?;
@@ -288,6 +293,7 @@ impl<'a> Globs<'a> {
             {
                 let float = kept.iter().find(|kept| matches(&kept.module));
                 return Err(QuantizeError::Pattern {
+                    origin: "recipe".to_owned(),
                     field,
                     pattern: pattern.clone(),
                     problem: match field {
@@ -326,6 +332,7 @@ impl<'a> Globs<'a> {
 /// A set of one glob: unlike a matcher, a set says what it cannot compile.
 fn compile_glob(field: &'static str, pattern: &str) -> Result<GlobSet, QuantizeError> {
     let refuse = |pattern: String, problem: String, hint: &str| QuantizeError::Pattern {
+        origin: "recipe".to_owned(),
         field,
         pattern,
         problem,

@@ -1,10 +1,11 @@
 //! Reading bitsandbytes weights.
 use super::quant_state::QuantState;
-use crate::quantization_config::unsupported;
-use crate::stored_weight::{read_codes, read_finite, read_float};
+use crate::float_weight::read_float;
+use crate::quantization_error::unsupported;
 use crate::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight, TensorView};
-use fewbit_numerics::double_quantization;
+use fewbit_numerics::double_quantization::{self, DoubleQuantized, NESTED_BLOCK_SIZE};
 use fewbit_numerics::dtype::DType;
+use fewbit_numerics::dynamic_map::dynamic_map;
 use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::four_bit::FourBitType;
 use fewbit_numerics::rows::llm_int8_scale;
@@ -109,22 +110,24 @@ fn read_four_bit<'a>(
     let blocks = elements.div_ceil(state.block_size);
     let absmax_view = require(".absmax")?;
     absmax_view.expect_shape(&[blocks])?;
-    let absmax = match state.nested {
-        None => read_finite(&absmax_view)?,
+    let (absmax, nested) = match state.nested {
+        None => (absmax_view.to_finite_f32()?, None),
         Some(nested) => {
             absmax_view.expect_dtype(&[DType::U8])?;
             let nested_absmax = require(".nested_absmax")?;
             nested_absmax.expect_shape(&[blocks.div_ceil(nested.block_size)])?;
             let nested_map = require(".nested_quant_map")?;
             nested_map.expect_shape(&[256])?;
-            let map = read_finite(&nested_map)?;
+            let map = nested_map.to_finite_f32()?;
             let map: &[f32; 256] = map[..].try_into().map_err(|_| {
                 nested_map.error(CheckpointErrorKind::WrongShape, "shape: expected [256]")
             })?;
+            let codes = absmax_view.stored_bytes()?;
+            let nested_absmax = nested_absmax.to_finite_f32()?;
             let absmax = double_quantization::dequantize(
-                absmax_view.stored_bytes()?,
+                codes,
                 map,
-                &read_finite(&nested_absmax)?,
+                &nested_absmax,
                 nested.block_size,
                 nested.offset,
             );
@@ -135,13 +138,20 @@ fn read_four_bit<'a>(
                 );
                 return Err(absmax_view.error(CheckpointErrorKind::NonFinite, message));
             }
-            absmax
+            let is_usual = map == dynamic_map() && nested.block_size == NESTED_BLOCK_SIZE;
+            let nested = is_usual.then(|| DoubleQuantized {
+                codes: codes.to_vec(),
+                nested_absmax,
+                offset: nested.offset,
+            });
+            (absmax, nested)
         }
     };
     let dtype = state.dtype().unwrap_or(DType::F32);
     Ok(StoredWeight::FourBit {
         packed: Cow::Borrowed(packed_bytes),
         absmax,
+        nested,
         block_size: state.block_size,
         kind,
         dtype,
@@ -170,12 +180,13 @@ fn read_eight_bit<'a>(
             .at_tensor(&format.info.name));
         }
     }
-    let scales = read_finite(row_absmax)?
+    let scales = row_absmax
+        .to_finite_f32()?
         .into_iter()
         .map(llm_int8_scale)
         .collect();
     Ok(StoredWeight::WeightOnly {
-        codes: read_codes(&weight)?,
+        codes: weight.codes()?,
         scales,
         group_size: shape[1],
         bits: 8,

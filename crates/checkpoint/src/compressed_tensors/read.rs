@@ -2,8 +2,9 @@
 use super::settings::{
     ActivationSettings, CompressedTensorsConfig, ConfigGroup, Format, Granularity,
 };
-use crate::quantization_config::unsupported;
-use crate::stored_weight::{Int8Activations, inconsistent, read_codes, read_finite, read_float};
+use crate::float_weight::{inconsistent, read_float};
+use crate::quantization_error::unsupported;
+use crate::stored_weight::Int8Activations;
 use crate::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight, TensorView};
 use fewbit_numerics::affine::CodeRange;
 use fewbit_numerics::dtype::DType;
@@ -79,7 +80,7 @@ fn read_int_quantized<'a>(
     weight.expect_shape(&shape)?;
     expect_no_zero_points(checkpoint, module)?;
     let scales = read_scales(checkpoint, group, module, shape)?;
-    let codes = read_codes(&weight)?;
+    let codes = weight.codes()?;
     let activations = match group.activations {
         None => {
             return Ok(StoredWeight::WeightOnly {
@@ -154,14 +155,14 @@ fn read_scales(
     match group.granularity {
         Granularity::Tensor => {
             expect_scalar(&view)?;
-            let scale = read_finite(&view)?[0];
+            let scale = view.to_finite_f32()?[0];
             Ok(vec![scale; rows])
         }
         Granularity::Channel => {
             // Older writers left out the dimension of 1.
             let expected: &[usize] = if one_dimensional { &[rows] } else { &[rows, 1] };
             view.expect_shape(expected)?;
-            read_finite(&view)
+            view.to_finite_f32()
         }
         Granularity::Group(size) => {
             if columns % size != 0 {
@@ -171,7 +172,7 @@ fn read_scales(
                 ));
             }
             view.expect_shape(&[rows, columns / size])?;
-            read_finite(&view)
+            view.to_finite_f32()
         }
     }
 }
@@ -184,7 +185,7 @@ fn read_static(
 ) -> Result<Int8Activations, CheckpointError> {
     let view = checkpoint.require(&format!("{module}.input_scale"))?;
     expect_scalar(&view)?;
-    let scale = read_finite(&view)?[0];
+    let scale = view.to_finite_f32()?[0];
     // Of a denormal scale the reciprocal, by which inputs are multiplied, can be infinite.
     if scale < f32::MIN_POSITIVE {
         return Err(view
@@ -273,5 +274,17 @@ fn read_integers(view: &TensorView<'_>) -> Result<Vec<i64>, CheckpointError> {
         .stored_bytes()?
         .chunks_exact(width)
         .map(widen)
+        .collect())
+}
+
+/// The shape that `weight_shape` gives of a packed weight.
+pub(crate) fn packed_shape(
+    checkpoint: &Checkpoint,
+    module: &str,
+) -> Result<Vec<usize>, CheckpointError> {
+    let shape = checkpoint.require(&format!("{module}.weight_shape"))?;
+    let dimensions = read_integers(&shape)?.into_iter();
+    Ok(dimensions
+        .map(|size| usize::try_from(size).unwrap_or(usize::MAX))
         .collect())
 }

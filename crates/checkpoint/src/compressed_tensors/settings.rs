@@ -1,7 +1,7 @@
 //! Parsing a compressed-tensors `quantization_config`.
 use crate::CheckpointError;
 use crate::module_pattern::{ModulePattern, class_of};
-use crate::quantization_config::{malformed, unsupported};
+use crate::quantization_error::{malformed, unsupported};
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::affine::CodeRange;
 use serde_json::Value;

@@ -2,12 +2,14 @@
 
 use crate::checkpoint_builder::{CheckpointDirectory, Tensor, f32_tensor, golden, tensor};
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
+use fewbit_checkpoint::weight_layout::TensorPart;
 use fewbit_checkpoint::{
     Checkpoint, CheckpointError, CheckpointErrorKind, CheckpointWriter, QuantizationConfig,
-    StoredWeight,
+    StoredWeight, WeightLayout,
 };
+use fewbit_numerics::double_quantization;
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType, quantize_blocks};
+use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
 use insta::assert_snapshot;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -147,17 +149,9 @@ fn encoding_is_the_librarys() {
             double_quantization: false,
             dtype: dtype.to_owned(),
         };
-        let read = |part: &str| {
-            checkpoint
-                .require(&format!("{module}.weight{part}"))
-                .unwrap()
-        };
-        let blocks = FourBitBlocks {
-            packed: read("").bytes().unwrap().to_vec(),
-            absmax: read(".absmax").to_f32().unwrap(),
-        };
-        let encoded = layout.encode(module, shape, blocks);
-        let names: Vec<&str> = encoded.iter().map(|(name, _)| name.as_str()).collect();
+        let weight = checkpoint.stored_weight(module, shape).unwrap();
+        let encoded = layout.encode(module, shape, 0, &weight).unwrap();
+        let names: Vec<&str> = encoded.iter().map(|part| part.name.as_str()).collect();
         let mut sorted = names.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, {
@@ -165,7 +159,8 @@ fn encoding_is_the_librarys() {
             names.sort_unstable();
             names
         });
-        for ((name, bytes), plan) in encoded.iter().zip(layout.plan(module, shape)) {
+        for (TensorPart { name, bytes, .. }, plan) in encoded.iter().zip(layout.plan(module, shape))
+        {
             let view = checkpoint.require(name).unwrap();
             assert_eq!(
                 (&plan.name, plan.dtype, plan.byte_len()),
@@ -205,9 +200,18 @@ fn written_weights_are_read() {
             let out = directory.path().join("out");
             let mut writer = CheckpointWriter::create(&out, false).unwrap();
             writer.plan_tensors(layout.plan("m", shape)).unwrap();
-            for (name, bytes) in layout.encode("m", shape, blocks.clone()) {
-                writer.write_tensor(&name, &bytes).unwrap();
-            }
+            let nested = double_quantization.then(|| double_quantization::quantize(&blocks.absmax));
+            let weight = StoredWeight::FourBit {
+                packed: blocks.packed.clone().into(),
+                absmax: blocks.absmax.clone(),
+                nested: nested.clone(),
+                block_size,
+                kind,
+                dtype: DType::F32,
+            };
+            writer
+                .write_weight(&layout, "m", shape, 0, &weight)
+                .unwrap();
             writer
                 .write_json(
                     "config.json",
@@ -228,12 +232,19 @@ fn written_weights_are_read() {
                 checkpoint.quantization().to_string(),
                 format!("bitsandbytes {}", kind.name())
             );
-            let StoredWeight::FourBit { packed, absmax, .. } =
-                checkpoint.stored_weight("m", shape).unwrap()
+            let StoredWeight::FourBit {
+                packed,
+                absmax,
+                nested: nested_read,
+                ..
+            } = checkpoint.stored_weight("m", shape).unwrap()
             else {
                 panic!()
             };
-            assert_eq!(packed, blocks.packed);
+            assert_eq!(
+                (packed, nested_read),
+                (blocks.packed.clone().into(), nested)
+            );
             if double_quantization {
                 // The dynamic map's widest gap, near 1, is 0.0141: half of it times the largest deviation from the mean (below 1).
                 for (read, written) in absmax.iter().zip(&blocks.absmax) {

@@ -3,7 +3,7 @@
 use crate::checkpoint_builder::golden;
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales, config};
 use fewbit_checkpoint::stored_weight::Int8Activations;
-use fewbit_checkpoint::{Checkpoint, CheckpointWriter, StoredWeight};
+use fewbit_checkpoint::{Checkpoint, CheckpointWriter, StoredWeight, WeightLayout};
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::affine::CodeRange;
 use fewbit_numerics::rows::{quantize_int8_with_scale, quantize_rows_int8};
@@ -162,11 +162,20 @@ fn written_weights_are_read() {
         let mut plans = scheme.plan(linear, [rows, columns]);
         plans.extend(CompressedScheme::DynamicInt8.plan(table, [rows, columns]));
         writer.plan_tensors(plans.clone()).unwrap();
-        let mut tensors = scheme.encode(linear, quantized);
-        tensors.extend(CompressedScheme::DynamicInt8.encode(table, &per_channel));
-        for (plan, (name, bytes)) in plans.iter().zip(&tensors) {
-            assert_eq!((&plan.name, plan.byte_len()), (name, bytes.len()));
-            writer.write_tensor(name, bytes).unwrap();
+        let mut parts = Vec::new();
+        for (module, scheme, codes) in [
+            (linear, scheme, quantized),
+            (table, CompressedScheme::DynamicInt8, &per_channel),
+        ] {
+            let weight = scheme.stored_weight(codes.clone());
+            parts.extend(scheme.encode(module, [rows, columns], 0, &weight).unwrap());
+        }
+        for (plan, part) in plans.iter().zip(&parts) {
+            assert_eq!(
+                (&plan.name, plan.byte_len(), 0),
+                (&part.name, part.bytes.len(), part.offset)
+            );
+            writer.write_tensor(&part.name, &part.bytes).unwrap();
         }
         let modules = names(&["encoder.layer.0.output.dense"]);
         let config = config(

@@ -152,6 +152,24 @@ fn not_a_checkpoint_directory() {
     assert_snapshot!(error_of(&directory, CheckpointErrorKind::Malformed), @"DIR/config.json: expected a JSON object, found another value");
 }
 
+/// Weights alone can be read; what model they are of is an error for those who ask.
+#[test]
+fn weights_without_a_config() {
+    let directory = CheckpointDirectory::new(&json!({}), &[f32_tensor("a.weight", &[1], &[0.5])]);
+    fs::remove_file(directory.path().join("config.json")).unwrap();
+    let checkpoint = Checkpoint::open(directory.path()).unwrap();
+    assert!(!checkpoint.has_config() && checkpoint.config() == &json!({}));
+    assert!(!checkpoint.quantization().is_quantized());
+    assert_eq!(checkpoint.weight_shape("a").unwrap(), Some(vec![1]));
+    assert_eq!(checkpoint.weight_shape("b").unwrap(), None);
+    let error = checkpoint.missing_config();
+    assert_eq!(error.kind(), CheckpointErrorKind::NotFound);
+    assert_snapshot!(directory.text(&error), @r"
+    DIR: not a checkpoint: expected config.json, found none
+      hint: without it nothing says what model the weights are of; `inspect`, and `quantize` with fp16, bf16, weight-only, nf4 and fp4, need only these
+    ");
+}
+
 #[test]
 fn weights_of_another_kind() {
     let directory = CheckpointDirectory::new(&json!({}), &[]);

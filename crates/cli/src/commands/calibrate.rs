@@ -8,29 +8,23 @@ use crate::failure::UsageError;
 use crate::render::numbers::count;
 use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
-use anyhow::{Result, anyhow};
-use fewbit::checkpoint::output_file::OutputFile;
+use anyhow::Result;
 use fewbit::data::TokenColumns;
 use fewbit::data::tokens::INPUT_IDS;
 use fewbit::quantize::calibration::texts::{CalibrationFile, Drawn};
 use fewbit::quantize::calibration::tokens::TokenizedFile;
 use fewbit::quantize::calibration::{
-    CalibrationInput, CalibrationRun, CalibrationSamples, LEAST_SQNR_DB, NoisyStaticSites,
-    OUTPUT_TEXTS, PartialCalibration, Sensitivity, SiteSensitivity, static_recipe,
+    CalibrationInput, CalibrationRun, CalibrationSamples, LEAST_SQNR_DB, Sensitivity,
+    SiteSensitivity, StaticCalibration, StatisticsFile,
 };
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
     ActivationScales, Backend, CalibrationStatistics, Calibrator, Int8Inputs, Int8Recipe,
     ObserverKind, ObserverSettings, WeightScales,
 };
-use fewbit::{Checkpoint, EncoderSpec, Method, QuantizeError, Recipe};
+use fewbit::{Checkpoint, EncoderSpec, Method, Recipe};
 use serde::Serialize;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// An interruption costs no more work than this and one batch.
-const SAVE_EVERY: Duration = Duration::from_secs(10);
+use std::path::Path;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -47,55 +41,26 @@ struct Summary<'a> {
 pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Result<()> {
     let source = super::resolve(&arguments.model)?;
     let out = &arguments.stats;
-    if out.exists() {
-        return Err(anyhow!(
-            "{}: expected no file, found one\n  hint: name another, and give both to `fewbit quantize --stats`, or remove it",
-            out.display()
+    let mut file = StatisticsFile::new(out, arguments.resume)?;
+    if arguments.resume && !file.is_resumed() {
+        streams::note(&format!(
+            "{} is not there: nothing to resume, calibrating from the start\n",
+            file.partial().display()
         ));
     }
-    OutputFile::check(out, false)?;
-    let partial = PartialCalibration::path_beside(out);
-    let interrupted = match (partial.exists(), arguments.resume) {
-        (true, true) => Some(PartialCalibration::read(&partial)?),
-        (true, false) => {
-            return Err(anyhow!(
-                "{}: expected no file, found the statistics of a calibration that was interrupted\n  hint: go on with --resume, or remove the file to start again",
-                partial.display()
-            ));
-        }
-        (false, true) => {
-            streams::note(&format!(
-                "{} is not there: nothing to resume, calibrating from the start\n",
-                partial.display()
-            ));
-            None
-        }
-        (false, false) => None,
-    };
     let flags = &arguments.texts;
     let mut calibrator = Calibrator::prepare(&source, settings(flags)?)?;
     let input = input(&arguments.calibration, flags)?;
     let samples = sample(&input, flags, calibrator.encoder().network().spec())?;
     let run = CalibrationRun::new(&input, &samples, flags.seed, flags.batch_size)?;
-    if let Some(interrupted) = interrupted {
-        calibrator.resume(interrupted.statistics_of(&partial, &run)?)?;
-    }
-    let resumed_after = calibrator.statistics().samples();
-    let first = usize::try_from(resumed_after)?;
-    // The first batch is saved at once: that the folder cannot be written to should not come out at the end.
-    let mut saved: Option<Instant> = None;
-    each_batch(&samples, first, flags.batch_size, "calibrate", |range| {
-        let end = range.end;
-        calibrator.observe_batch(&samples.batch(calibrator.encoder(), range)?)?;
-        if end < samples.len() && saved.is_none_or(|time| time.elapsed() >= SAVE_EVERY) {
-            PartialCalibration::write(&partial, &run, calibrator.statistics())?;
-            tracing::info!(samples = end, file = %partial.display(), "saved");
-            saved = Some(Instant::now());
-        }
-        Ok(())
-    })?;
-    let statistics = calibrator.finish()?;
-    statistics.write_in_place_of(&partial, out)?;
+    let resumed_after = file.resume(&mut calibrator, &run)?;
+    let mut progress = samples_progress(&samples);
+    progress.begin_after(resumed_after);
+    let statistics = file.calibrate(calibrator, &run, &samples, &mut |done| {
+        progress.set(done as u64, samples.len() as u64, "");
+    });
+    progress.finish();
+    let statistics = statistics?;
     let sensitivity = Sensitivity::new(&statistics)?;
     // What `quantize` will do by default with these statistics.
     let least = backend(flags).least_sqnr_db();
@@ -269,90 +234,51 @@ pub(super) fn is_named(
         || !(backend_apart || texts.is_default()))
 }
 
-/// What calibration found out about a model.
-pub(super) struct Calibrated {
-    calibrator: Calibrator,
-    /// None where statistics took their place.
-    pub(super) samples: CalibrationSamples,
-    backend: Backend,
-    /// Inputs whose signal to noise ratio with one range is lower are dynamic.
-    pub(super) least_sqnr_db: f64,
-    /// What one range costs, input by input.
-    pub(super) sites: Vec<SiteSensitivity>,
+/// Says what it costs that a backend of PyTorch makes every input static, where nobody asked for that in so many words.
+pub(super) fn warn_of_noise(calibration: &StaticCalibration, arguments: &CalibrationArguments) {
+    if arguments.min_sqnr.is_some() {
+        return;
+    }
+    let Some(noisy) = calibration.noisy_sites() else {
+        return;
+    };
+    let all = calibration.sites().len();
+    let worst = noisy.worst.site.trim_end_matches(".input");
+    let remedy = if noisy.count < all {
+        format!("--min-sqnr {LEAST_SQNR_DB} makes these dynamic per token, ")
+    } else {
+        String::new()
+    };
+    streams::warn(&format!(
+        "backend {}: every input is static, as in PyTorch; {} of {all} have a signal to noise ratio below {LEAST_SQNR_DB} dB, at worst {:.1} dB ({worst}): {remedy}--backend native or the method dynamic lose less",
+        calibration.backend(),
+        noisy.count,
+        noisy.worst.static_sqnr_db
+    ));
 }
 
-impl Calibrated {
-    /// `options` with the scales of the layers in `source` that it quantizes: of every input that tolerates one.
-    ///
-    /// # Errors
-    /// None does.
-    pub(super) fn recipe(
-        &self,
-        source: &Path,
-        options: &Int8Recipe,
-    ) -> Result<Recipe, QuantizeError> {
-        let statistics = self.calibrator.statistics();
-        let calibrated = Sensitivity::new(statistics)?.static_inputs(
-            statistics,
-            self.backend,
-            self.least_sqnr_db,
-        )?;
-        static_recipe(&Checkpoint::open(source)?, options, &calibrated)
-    }
-
-    /// Says what it costs that a backend of PyTorch makes every input static, where nobody asked for that in so many words.
-    pub(super) fn warn_of_noise(&self, arguments: &CalibrationArguments) {
-        if arguments.min_sqnr.is_some() {
-            return;
-        }
-        let Some(noisy) = NoisyStaticSites::among(&self.sites, self.least_sqnr_db) else {
-            return;
-        };
-        let all = self.sites.len();
-        let worst = noisy.worst.site.trim_end_matches(".input");
-        let remedy = if noisy.count < all {
-            format!("--min-sqnr {LEAST_SQNR_DB} makes these dynamic per token, ")
-        } else {
-            String::new()
-        };
-        streams::warn(&format!(
-            "backend {}: every input is static, as in PyTorch; {} of {all} have a signal to noise ratio below {LEAST_SQNR_DB} dB, at worst {:.1} dB ({worst}): {remedy}--backend native or the method dynamic lose less",
-            self.backend, noisy.count, noisy.worst.static_sqnr_db
-        ));
-    }
-
-    /// Measures on some of the texts what the ranges do to the embeddings of the model that `options` make.
-    pub(super) fn measure_output_effect(&mut self, options: &Int8Recipe) -> Result<()> {
-        let CalibrationSamples::Texts(texts) = &self.samples else {
-            return Err(UsageError(
-                "--sensitivity output: expected texts to embed, found rows of token ids\n  hint: calibrate with a file of texts, or leave the flag out: which inputs are dynamic does not depend on it"
-                    .to_owned(),
-            )
-            .into());
-        };
-        let count = texts.len().min(OUTPUT_TEXTS);
-        // Evenly spread: files are often sorted.
-        let texts: Vec<&String> = (0..count)
-            .map(|index| &texts[index * texts.len() / count])
-            .collect();
-        let mut progress = Progress::start("sensitivity", 0, Unit::Passes);
-        let mut show = |done, total| progress.set(done as u64, total as u64, "");
-        let calibrator = &self.calibrator;
-        let result = calibrator.measure_output_effect(&mut self.sites, options, &texts, &mut show);
-        progress.finish();
-        Ok(result?)
-    }
+/// Measures on some of the texts what the ranges do to the embeddings of the model that `options` make.
+pub(super) fn measure_output_effect(
+    calibration: &mut StaticCalibration,
+    options: &Int8Recipe,
+) -> Result<()> {
+    let mut progress = Progress::start("sensitivity", 0, Unit::Passes);
+    let mut show = |done, total| progress.set(done as u64, total as u64, "");
+    let result = calibration.measure_output_effect(options, &mut show);
+    progress.finish();
+    Ok(result?)
 }
 
 /// Calibrates the model in `source` as the flags say.
-pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Result<Calibrated> {
+pub(super) fn calibrate(
+    source: &Path,
+    arguments: &CalibrationArguments,
+) -> Result<StaticCalibration> {
     if arguments.calibration.is_none() {
         refuse_without_file(arguments)?;
     }
     let flags = &arguments.texts;
-    let saved = arguments.stats.iter().map(CalibrationStatistics::read);
-    let saved = saved.collect::<Result<Vec<_>, _>>()?;
-    refuse_twice(&arguments.stats, &saved)?;
+    let saved = CalibrationStatistics::read_all(&arguments.stats)?;
     // Saved statistics say themselves how they were observed.
     let settings = match saved.first() {
         Some(statistics) if flags.is_default() => statistics.settings(),
@@ -369,32 +295,22 @@ pub(super) fn calibrate(source: &Path, arguments: &CalibrationArguments) -> Resu
         }
         None => CalibrationSamples::Texts(Vec::new()),
     };
-    each_batch(&samples, 0, flags.batch_size, "calibrate", |range| {
-        let batch = samples.batch(calibrator.encoder(), range)?;
-        Ok(calibrator.observe_batch(&batch)?)
-    })?;
-    let backend = match (flags.backend, calibrator.statistics().settings()) {
-        // No backend but these two, which are alike, has a reduced range.
-        (None, settings) if settings.rule().reduce_range() => Backend::X86,
-        _ => backend(flags),
-    };
-    let sensitivity = Sensitivity::new(calibrator.statistics())?;
-    for site in sensitivity.sites() {
-        let SiteSensitivity {
-            site: name,
-            static_sqnr_db,
-            dynamic_sqnr_db,
-            ..
-        } = site;
-        tracing::info!(site = name, static_sqnr_db, dynamic_sqnr_db, "sensitivity");
+    if !samples.is_empty() {
+        let mut progress = samples_progress(&samples);
+        let observed = calibrator.observe_samples(&samples, 0, flags.batch_size, |_, done| {
+            progress.set(done as u64, samples.len() as u64, "");
+            Ok(())
+        });
+        progress.finish();
+        observed?;
     }
-    Ok(Calibrated {
-        backend,
-        least_sqnr_db: least_sqnr_db(arguments, backend),
-        sites: sensitivity.sites().to_vec(),
+    let backend = flags.backend.map(|_| backend(flags));
+    Ok(StaticCalibration::new(
         calibrator,
         samples,
-    })
+        backend,
+        arguments.min_sqnr,
+    )?)
 }
 
 /// The texts or rows of --calibration, for the model in `source`.
@@ -407,23 +323,6 @@ pub(super) fn samples(
     };
     let spec = EncoderSpec::from_checkpoint(&Checkpoint::open(source)?)?;
     sample(&input(file, &arguments.texts)?, &arguments.texts, &spec)
-}
-
-/// Errors if two of the files hold the same statistics: what they observed would count twice.
-fn refuse_twice(files: &[PathBuf], saved: &[CalibrationStatistics]) -> Result<(), UsageError> {
-    for (index, file) in files.iter().enumerate() {
-        let first = saved[..index]
-            .iter()
-            .position(|known| *known == saved[index]);
-        if let Some(first) = first {
-            return Err(UsageError(format!(
-                "--stats {}: expected statistics of other texts, found those of --stats {} again\n  hint: merged, their texts would count twice: name each file once",
-                file.display(),
-                files[first].display()
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// The signal to noise ratio below which an input becomes dynamic.
@@ -487,32 +386,13 @@ fn sample(
     Ok(samples)
 }
 
-/// Calls `work` with the numbers of the samples of each batch from the sample `first` on.
-fn each_batch(
-    samples: &CalibrationSamples,
-    first: usize,
-    batch_size: usize,
-    title: &str,
-    mut work: impl FnMut(Range<usize>) -> Result<()>,
-) -> Result<()> {
-    if samples.is_empty() {
-        return Ok(());
-    }
+/// The progress of a model that samples run through.
+fn samples_progress(samples: &CalibrationSamples) -> Progress {
     let unit = match samples {
         CalibrationSamples::Texts(_) => Unit::Texts,
         CalibrationSamples::Tokens(_) => Unit::Rows,
     };
-    let total = samples.len();
-    let mut progress = Progress::start(title, total as u64, unit);
-    progress.begin_after(first as u64);
-    let result = samples.batches(first, batch_size).try_for_each(|range| {
-        let end = range.end;
-        work(range)?;
-        progress.set(end as u64, total as u64, "");
-        Ok(())
-    });
-    progress.finish();
-    result
+    Progress::start("calibrate", samples.len() as u64, unit)
 }
 
 /// The backend that the flags name.

@@ -17,7 +17,7 @@ use fewbit::compare::{
 };
 use fewbit::evaluate::{PairColumns, read_sentence_pairs, read_texts};
 use fewbit::quantize::GptqCalibration;
-use fewbit::quantize::calibration::{CalibrationSamples, SiteSensitivity};
+use fewbit::quantize::calibration::CalibrationSamples;
 use fewbit::{Method, Recipe, threads};
 use std::path::Path;
 
@@ -117,16 +117,14 @@ fn with_scales(
         });
     }
     let calibrated = calibrate::calibrate(source, &arguments.calibration)?;
-    let sites = &calibrated.sites;
-    let is_dynamic = |site: &&SiteSensitivity| site.is_dynamic(calibrated.least_sqnr_db);
-    let dynamic = sites.iter().filter(is_dynamic).count();
-    if calibrated.least_sqnr_db > f64::NEG_INFINITY {
+    if calibrated.least_sqnr_db() > f64::NEG_INFINITY {
         streams::note(&format!(
-            "static: {dynamic} of {} inputs are dynamic per token, as one range would cost too much there\n",
-            sites.len()
+            "static: {} of {} inputs are dynamic per token, as one range would cost too much there\n",
+            calibrated.dynamic_sites(),
+            calibrated.sites().len()
         ));
     }
-    calibrated.warn_of_noise(&arguments.calibration);
+    calibrate::warn_of_noise(&calibrated, &arguments.calibration);
     let mut ready = Vec::new();
     let mut failed = Vec::new();
     let mut first_error = None;
@@ -138,7 +136,7 @@ fn with_scales(
                 continue;
             }
         };
-        match calibrated.recipe(source, options) {
+        match calibrated.recipe(options) {
             Ok(recipe) => ready.push(recipe),
             Err(error) => {
                 failed.push(FailedMethod::new(recipe.label(), &error));
@@ -151,7 +149,7 @@ fn with_scales(
         _ => Ok(Calibrated {
             recipes: ready,
             failed,
-            samples: Some(calibrated.samples),
+            samples: Some(calibrated.into_samples()),
         }),
     }
 }

@@ -8,16 +8,13 @@ use crate::failure::UsageError;
 use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
 use anyhow::Result;
-use fewbit::checkpoint::CheckpointWriter;
 use fewbit::quantize::calibration::SiteSensitivity;
-use fewbit::quantize::overlap::refuse_overlap;
-use fewbit::quantize::{ActivationsField, GptqCalibration};
+use fewbit::quantize::{ActivationsField, GptqCalibration, PlanRow, PlannedConversion};
 use fewbit::{
-    Catalogue, Checkpoint, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
-    RecipeFields, TensorAction, quantize_model, quantize_model_with_gptq, threads,
+    Catalogue, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe, RecipeFields,
+    TensorAction, threads,
 };
 use serde::Serialize;
-use std::path::{Path, PathBuf};
 
 /// What `--dry-run --json` prints.
 #[derive(Serialize)]
@@ -51,16 +48,16 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
     {
         let mut calibrated = calibrate::calibrate(&source, &arguments.calibration)?;
         let with_scales = calibrated
-            .recipe(&source, options)
+            .recipe(options)
             .map_err(|error| in_words_of_flags(error, arguments))?;
         if arguments.sensitivity == Some(SensitivityArgument::Output) {
-            calibrated.measure_output_effect(options)?;
+            calibrate::measure_output_effect(&mut calibrated, options)?;
         }
         recipe = with_scales;
-        calibrated.warn_of_noise(&arguments.calibration);
-        sensitivity = calibrated.sites;
-        costs = render::sensitivity::table(&sensitivity, calibrated.least_sqnr_db) + "\n";
-        samples = Some(calibrated.samples);
+        calibrate::warn_of_noise(&calibrated, &arguments.calibration);
+        sensitivity = calibrated.sites().to_vec();
+        costs = render::sensitivity::table(&sensitivity, calibrated.least_sqnr_db()) + "\n";
+        samples = Some(calibrated.into_samples());
     }
     let gptq = if recipe.needs_gptq() {
         let samples = match samples {
@@ -68,34 +65,34 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
             None => calibrate::samples(&source, &arguments.calibration)?,
         };
         let threads = threads::resolve(arguments.threads)?.count;
-        Some(GptqCalibration {
-            finished_layers: finished_layers(arguments)?,
-            ..GptqCalibration::new(samples, threads)
-        })
+        Some(gptq_calibration(
+            GptqCalibration::new(samples, threads),
+            arguments,
+        )?)
     } else {
         None
     };
     if arguments.method == Some(MethodArgument::Int4) {
         streams::note("int4 is nf4: 4-bit NormalFloat codes\n");
     }
-    let plan = plan(&source, &recipe).map_err(|error| match error.downcast() {
-        Ok(error) => in_words_of_flags(error, arguments),
-        Err(error) => error,
-    })?;
+    let conversion = PlannedConversion::new(&source, &recipe)
+        .map_err(|error| in_words_of_flags(error, arguments))?;
+    say_what_is_planned(&conversion)?;
+    let plan = conversion.plan();
     let output = match &arguments.output {
         Some(output) if !arguments.dry_run => output,
         output => {
             if let Some(output) = output {
-                check_output(&source, output, arguments.force)?;
+                conversion.check_output(output, arguments.force)?;
             }
             return if global.json {
                 streams::print_json(&DryRun {
                     dry_run: true,
-                    plan: &plan,
+                    plan,
                     sensitivity: &sensitivity,
                 })
             } else {
-                streams::print(&(costs + &render::quantization::plan(&plan)))
+                streams::print(&(costs + &render::quantization::plan(plan)))
             };
         }
     };
@@ -103,11 +100,7 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
     let mut show = |done, total, module: &str| {
         progress.set(done as u64, total as u64, module);
     };
-    let force = arguments.force;
-    let report = match &gptq {
-        Some(gptq) => quantize_model_with_gptq(&source, &recipe, gptq, output, force, &mut show),
-        None => quantize_model(&source, &recipe, output, force, &mut show),
-    };
+    let report = conversion.write(gptq.as_ref(), output, arguments.force, &mut show);
     progress.finish();
     let report = report?;
     tracing::info!(output = %report.output.display(), seconds = report.elapsed_seconds, "written");
@@ -121,125 +114,138 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
     }
 }
 
-/// Where finished layers are kept, if anything is to be written. Those of an interrupted run are not passed over.
-fn finished_layers(arguments: &QuantizeArguments) -> Result<Option<PathBuf>> {
+/// `calibration` with a place for finished layers, if anything is to be written.
+fn gptq_calibration(
+    calibration: GptqCalibration,
+    arguments: &QuantizeArguments,
+) -> Result<GptqCalibration> {
     let Some(out) = arguments.output.as_deref().filter(|_| !arguments.dry_run) else {
-        return Ok(None);
+        return Ok(calibration);
     };
-    let directory = GptqCalibration::path_beside(out);
-    let path = directory.display();
-    match (directory.exists(), arguments.resume) {
-        (true, false) => Err(anyhow::anyhow!(
-            "{path}: expected nothing, found the finished layers of a run that was interrupted\n  hint: go on with --resume, or remove the directory to start again"
-        )),
-        (false, true) => {
-            streams::note(&format!(
-                "{path} is not there: nothing to resume, starting anew\n"
-            ));
-            Ok(Some(directory))
-        }
-        _ => Ok(Some(directory)),
+    let kept = calibration.kept_beside(out, arguments.resume)?;
+    if let Some(directory) = &kept.finished_layers
+        && arguments.resume
+        && !directory.exists()
+    {
+        streams::note(&format!(
+            "{} is not there: nothing to resume, starting anew\n",
+            directory.display()
+        ));
     }
+    Ok(kept)
 }
 
-/// What will become of every tensor; says what is worth knowing before it happens.
-fn plan(source: &Path, recipe: &Recipe) -> Result<QuantizePlan> {
-    let checkpoint = Checkpoint::open(source)?;
-    let plan = QuantizePlan::new(&checkpoint, recipe)?;
-    let kept = plan
-        .rows()
-        .iter()
-        .filter(|row| row.action == TensorAction::Keep)
-        .count();
+/// Says what is worth knowing before it happens.
+fn say_what_is_planned(conversion: &PlannedConversion) -> Result<()> {
+    let (checkpoint, plan) = (conversion.checkpoint(), conversion.plan());
+    let rows = plan.rows();
+    let is_kept = |row: &&PlanRow| row.action == TensorAction::Keep;
+    let kept = rows.iter().filter(is_kept).count();
     tracing::info!(
-        changed = plan.rows().len() - kept,
+        changed = rows.len() - kept,
         as_they_are = kept,
         source_bytes = plan.source_bytes(),
         output_bytes = plan.output_bytes(),
         "tensors planned"
     );
-    let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
-    super::warn_of_unused_layers(catalogue.layers(), catalogue.stored_layers(&checkpoint));
-    if kept == plan.rows().len() {
-        let method = recipe.method();
+    let catalogue = Catalogue::of_checkpoint(checkpoint)?;
+    super::warn_of_unused_layers(catalogue.layers(), catalogue.stored_layers(checkpoint));
+    if kept == rows.len() {
+        let method = plan.recipe().method();
         streams::note(&format!(
             "already {method}: every tensor is written as it is\n"
         ));
     }
-    Ok(plan)
-}
-
-/// Errors where a conversion into `output` would. A hidden directory beside it comes and goes meanwhile: only that shows
-/// whether one can be written.
-fn check_output(source: &Path, output: &Path, force: bool) -> Result<()> {
-    refuse_overlap(source, output)?;
-    CheckpointWriter::create(output, force)?;
     Ok(())
 }
 
 /// An error of a recipe, told by the flag or the file that it comes from.
 fn in_words_of_flags(error: QuantizeError, arguments: &QuantizeArguments) -> anyhow::Error {
-    match &error {
-        // A recipe file was valid when it was read, so that what is wrong now is a flag.
+    let (field, what, hint) = match &error {
+        QuantizeError::RecipeKey {
+            field,
+            method,
+            hint,
+            ..
+        } => (
+            *field,
+            format!("does not go with the method `{method}`"),
+            *hint,
+        ),
+        QuantizeError::Recipe {
+            field: field @ "saturation_proof",
+            hint,
+            ..
+        } => (
+            *field,
+            "expected --gptq beside it".to_owned(),
+            hint.as_str(),
+        ),
         QuantizeError::Recipe {
             field,
             expected,
             found,
             hint,
             ..
-        } => {
-            let flag = match *field {
-                "block_size" => "--block-size",
-                "double_quant" => "--double-quant",
-                "quantize_embeddings" => "--quantize-embeddings",
-                "skip" => "--skip",
-                "weight_only" => "--weight-only",
-                "gptq" => "--gptq",
-                "saturation_proof" => "--saturation-proof",
-                _ => return error.into(),
-            };
-            let what = match expected.strip_prefix("false with ") {
-                Some(method) => format!("does not go with {method}"),
-                None if *field == "saturation_proof" => "expected --gptq beside it".to_owned(),
-                None => format!("expected {expected}, found {found}"),
-            };
-            UsageError(format!("{flag}: {what}\n  hint: {hint}")).into()
-        }
+        } => (
+            *field,
+            format!("expected {expected}, found {found}"),
+            hint.as_str(),
+        ),
+        QuantizeError::Pattern {
+            field,
+            pattern,
+            problem,
+            hint,
+            ..
+        } => (
+            *field,
+            format!("pattern `{pattern}` {problem}"),
+            hint.as_str(),
+        ),
+        _ => return error.into(),
+    };
+    // A recipe file was valid when it was read, but for its patterns, which meet the model only now.
+    if let Some(file) = &arguments.recipe
+        && !patterns_are_typed(&error, arguments)
+    {
+        return error.in_recipe(&file.display().to_string()).into();
+    }
+    match flag(field) {
+        Some(flag) => UsageError(format!("{flag}: {what}\n  hint: {hint}")).into(),
+        None => error.into(),
+    }
+}
+
+/// Whether the error is not about patterns of a recipe file alone.
+fn patterns_are_typed(error: &QuantizeError, arguments: &QuantizeArguments) -> bool {
+    match error {
         QuantizeError::Pattern { field, pattern, .. } => {
-            // A long pattern is shown by its start.
-            let start = pattern.trim_end_matches('…');
             let patterns = match *field {
                 "weight_only" => &arguments.weight_only,
                 _ => &arguments.skip,
             };
-            let typed = patterns.iter().any(|known| known.starts_with(start));
-            pattern_error(&error, field, typed, arguments.recipe.as_deref())
+            // A long pattern is shown by its start.
+            let start = pattern.trim_end_matches('…');
+            patterns.iter().any(|known| known.starts_with(start))
         }
-        QuantizeError::NothingToQuantize { .. } => pattern_error(
-            &error,
-            "skip",
-            !arguments.skip.is_empty(),
-            arguments.recipe.as_deref(),
-        ),
-        _ => error.into(),
+        QuantizeError::Recipe { field: "skip", .. } => !arguments.skip.is_empty(),
+        _ => true,
     }
 }
 
-/// An error about the globs of `field`, which the command line gave if they were `typed`.
-fn pattern_error(
-    error: &QuantizeError,
-    field: &str,
-    typed: bool,
-    file: Option<&Path>,
-) -> anyhow::Error {
-    let text = error.to_string();
-    let what = text
-        .strip_prefix(&format!("recipe: `{field}`: "))
-        .unwrap_or(&text);
-    match file {
-        Some(file) if !typed => anyhow::anyhow!("{}: `{field}`: {what}", file.display()),
-        _ => UsageError(format!("--{}: {what}", field.replace('_', "-"))).into(),
-    }
+/// The flag that sets a key of a recipe, if there is one.
+fn flag(field: &str) -> Option<&'static str> {
+    Some(match field {
+        "block_size" => "--block-size",
+        "double_quant" => "--double-quant",
+        "quantize_embeddings" => "--quantize-embeddings",
+        "skip" => "--skip",
+        "weight_only" => "--weight-only",
+        "gptq" => "--gptq",
+        "saturation_proof" => "--saturation-proof",
+        _ => return None,
+    })
 }
 
 /// The recipe that the flags and the recipe file, if any, amount to. One of `static` by flags has no scales yet.

@@ -300,3 +300,21 @@ fn the_manager_and_compare_make_what_quantize_makes() {
         assert!(!matches!(backend, Backend::X86 | Backend::Fbgemm) || noisy > 0);
     }
 }
+
+/// The effect of ranges on the output is measured beside a `dynamic` model, whose weights always have a scale for each channel.
+#[test]
+fn the_effect_on_the_output_is_measured_for_weights_per_tensor_too() {
+    let workspace = Workspace::new();
+    workspace.write("texts.txt", "a b\nc d e\n");
+    let flags = "quantize model --dry-run --json --method static --calibration texts.txt --backend qnnpack --sensitivity output";
+    let plan = workspace
+        .succeed(&flags.split(' ').collect::<Vec<_>>())
+        .stdout;
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let sites = plan["sensitivity"].as_array().unwrap();
+    assert!(!sites.is_empty());
+    for site in sites {
+        assert!(site["output_effect"].is_f64(), "{site}");
+    }
+    assert_eq!(plan["recipe"]["weight_scales"], "per-tensor");
+}

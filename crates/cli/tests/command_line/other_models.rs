@@ -42,3 +42,36 @@ fn what_inspect_and_a_dry_run_say() {
     assert_eq!(json["model_type"], "mamba");
     assert!(json.get("layers").is_none() && json["tensors"].is_array());
 }
+
+/// Weights and nothing else.
+#[test]
+fn a_checkpoint_without_a_config_is_known_by_its_tensors() {
+    let workspace = Workspace::new();
+    std::fs::remove_file(workspace.path("model/config.json")).unwrap();
+    let text = workspace.succeed(&["inspect", "model"]).stdout;
+    assert!(
+        text.contains("unknown, a model that fewbit does not run"),
+        "{text}"
+    );
+    for method in ["nf4", "fp16", "weight-only"] {
+        let quantize = ["quantize", "model", "-o", method, "--method", method];
+        let text = workspace.succeed(&quantize).stdout;
+        assert!(
+            text.contains("no config.json says what model this is, and loaders will want one"),
+            "{text}"
+        );
+        // It can be looked at like any other.
+        let json = workspace.succeed(&["inspect", method, "--json"]).stdout;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["model_type"], "unknown");
+    }
+    assert_eq!(
+        workspace.json("fp16/config.json"),
+        json!({"dtype": "float16"})
+    );
+    let refused = workspace.fail(&["quantize", "model", "-o", "out", "--method", "dynamic"]);
+    assert!(
+        refused.contains("model: not a checkpoint: expected config.json, found none"),
+        "{refused}"
+    );
+}

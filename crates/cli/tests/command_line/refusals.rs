@@ -133,6 +133,11 @@ fn a_hub_id_offline() {
 fn config_missing() {
     let workspace = Workspace::new();
     std::fs::remove_file(workspace.path("model/config.json")).unwrap();
+    insta::assert_snapshot!(workspace.fail(&["embed", "model", "-i", "texts.txt"]), @"
+    error: model: not a checkpoint: expected config.json, found none
+      hint: without it nothing says what model the weights are of; `inspect`, and `quantize` with fp16, bf16, weight-only, nf4 and fp4, need only these
+    ");
+    std::fs::remove_file(workspace.path("model/model.safetensors")).unwrap();
     insta::assert_snapshot!(workspace.fail(&["inspect", "model"]), @"
     error: model: not a checkpoint: expected config.json, found none
       hint: a checkpoint directory holds config.json, model.safetensors or pytorch_model.bin, and the tokenizer files

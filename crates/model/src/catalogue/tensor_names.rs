@@ -1,16 +1,24 @@
 //! The modules of a model that fewbit does not run, by the names and shapes of its tensors.
 
 use super::{Catalogue, Module, Role};
-use fewbit_checkpoint::{Checkpoint, TensorInfo};
+use fewbit_checkpoint::{Checkpoint, CheckpointError};
 
-/// Every matrix `NAME.weight` is a linear layer, or a table where its name says so. Heads and poolers are left out, as they stay float.
-pub(super) fn catalogue(checkpoint: &Checkpoint) -> Catalogue {
+/// Every matrix `NAME.weight` is a linear layer, or a table where its name says so, in whatever form it is stored. Heads and poolers are left
+/// out, as they stay float.
+///
+/// # Errors
+/// What says the shape of a packed weight is malformed or missing.
+pub(super) fn catalogue(checkpoint: &Checkpoint) -> Result<Catalogue, CheckpointError> {
     let model_type = checkpoint.config()["model_type"].as_str();
     let transposed = model_type.is_some_and(|model_type| TRANSPOSED.contains(&model_type));
-    let module = |info: &TensorInfo| {
-        let name = info.name.strip_suffix(".weight")?;
-        let &[rows, columns] = info.shape.as_slice() else {
-            return None;
+    let mut modules = Vec::new();
+    for info in checkpoint.tensors() {
+        let weight = |suffix| info.name.strip_suffix(suffix);
+        let Some(name) = weight(".weight").or_else(|| weight(".weight_packed")) else {
+            continue;
+        };
+        let Some(&[rows, columns]) = checkpoint.weight_shape(name)?.as_deref() else {
+            continue;
         };
         let part = part_of(&info.name);
         let last = name.rsplit('.').next().unwrap_or_default();
@@ -18,10 +26,10 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Catalogue {
             ["head", "pooler"].contains(&part) || transposed && last.starts_with("c_");
         let role = match () {
             () if part == "embeddings" || is_bias_table(name) => Role::OtherTable,
-            () if stays_float => return None,
+            () if stays_float => continue,
             () => Role::OtherLinear,
         };
-        Some(Module {
+        modules.push(Module {
             role,
             layer: None,
             name: name.to_owned(),
@@ -29,14 +37,14 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Catalogue {
             bias: checkpoint.contains(&format!("{name}.bias")),
             sites: Vec::new(),
             input_site: None,
-        })
-    };
-    Catalogue {
+        });
+    }
+    Ok(Catalogue {
         prefix: String::new(),
         model_type: model_type.unwrap_or("unknown").to_owned(),
-        modules: checkpoint.tensors().filter_map(module).collect(),
+        modules,
         layers: None,
-    }
+    })
 }
 
 /// Types of models whose `c_*` layers keep their weights as (in, out): the other way round than every layout of quantized weights has them.

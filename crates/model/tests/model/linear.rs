@@ -3,7 +3,7 @@
 use crate::golden_files::golden;
 use fewbit_checkpoint::compressed_tensors::CompressedScheme;
 use fewbit_checkpoint::{Checkpoint, CheckpointError, StoredWeight};
-use fewbit_model::{EncoderSpec, Linear, Module, Network, RaggedBatch, Role, WeightSource};
+use fewbit_model::{EncoderSpec, Linear, Module, Network, Role, WeightSource};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
 use fewbit_numerics::rows::quantize_rows_int8;
@@ -33,6 +33,7 @@ fn forms(weight: &[f32], [out, inside]: [usize; 2]) -> Vec<(&'static str, Stored
             StoredWeight::FourBit {
                 packed: Cow::Owned(blocks.packed),
                 absmax: blocks.absmax,
+                nested: None,
                 block_size: 64,
                 kind: FourBitType::Nf4,
                 dtype: DType::F32,
@@ -108,77 +109,6 @@ fn what_is_no_linear_layer_is_refused() {
     assert!(text(linear.forward(&[1.0; 3], 0)).contains("threads: expected at least 1"));
     let linear = Linear::from_matrix(&[2.0; 6], None, [2, 3]).unwrap();
     assert!(text(linear.forward(&[f32::MAX; 3], 1)).contains("linear.output"));
-}
-
-/// A layout that the product does not have: codes of a byte that stand for -1, 0 and 1, with a scale for the matrix.
-struct Ternary<'a> {
-    checkpoint: &'a Checkpoint,
-}
-
-impl Ternary<'_> {
-    /// The scale and the codes of a weight.
-    fn encode(&self, module: &Module) -> Result<(f32, Vec<i8>), CheckpointError> {
-        let weight = self
-            .checkpoint
-            .require(&format!("{}.weight", module.name))?;
-        let weight = weight.to_f32()?;
-        let scale = weight.iter().map(|value| value.abs()).sum::<f32>() / weight.len() as f32;
-        let code = |value: &f32| (value / scale).round().clamp(-1.0, 1.0) as i8;
-        Ok((scale, weight.iter().map(code).collect()))
-    }
-}
-
-impl WeightSource for Ternary<'_> {
-    fn weight(&self, module: &Module) -> Result<Option<StoredWeight<'_>>, CheckpointError> {
-        if module.role != Role::Output {
-            return Ok(None);
-        }
-        let (scale, codes) = self.encode(module)?;
-        Ok(Some(StoredWeight::WeightOnly {
-            codes: Cow::Owned(codes),
-            scales: vec![scale; module.shape[0]],
-            group_size: module.shape[1],
-            bits: 8,
-        }))
-    }
-}
-
-#[test]
-fn a_layout_of_its_own_runs_without_a_file() {
-    let checkpoint = Checkpoint::open(golden("architectures").join("bert")).unwrap();
-    let ternary = Ternary {
-        checkpoint: &checkpoint,
-    };
-    let (network, ledger) = Network::load_with_weights(&checkpoint, &ternary).unwrap();
-    assert!(
-        ledger
-            .unused
-            .iter()
-            .all(|(tensor, _)| !tensor.contains("output.dense.weight"))
-    );
-    // The same values as a float checkpoint would have them.
-    struct Values<'a>(Ternary<'a>);
-    impl WeightSource for Values<'_> {
-        fn weight(&self, module: &Module) -> Result<Option<StoredWeight<'_>>, CheckpointError> {
-            let stored = self.0.weight(module)?;
-            let values = stored.map(|stored| stored.dequantize(module.shape));
-            Ok(values
-                .transpose()?
-                .map(|values| StoredWeight::of_values(&values)))
-        }
-    }
-    let values = Values(Ternary {
-        checkpoint: &checkpoint,
-    });
-    let (float, _) = Network::load_with_weights(&checkpoint, &values).unwrap();
-    let (source, _) = Network::load(&checkpoint).unwrap();
-    let batch = RaggedBatch::from_sequences(&[&[5, 9, 40, 7, 3]]);
-    let [ternary, float, source] =
-        [&network, &float, &source].map(|network| network.hidden_states(&batch, 1).unwrap());
-    // Codes of twelve bits keep three digits; the layers after it keep the order.
-    let difference = crate::golden_files::largest_difference(&ternary, &float);
-    assert!(difference < 0.02, "{difference}");
-    assert!(crate::golden_files::largest_difference(&source, &float) > 0.1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod architectures;
 mod golden_files;
 mod linear;
 mod loading;
+mod new_layout;
 mod quantized;
 mod refused_configs;
 mod rounding_set;

@@ -57,6 +57,11 @@ impl CalibrationRun {
         })
     }
 
+    /// Samples that run through the model together.
+    pub(super) fn batch_size(&self) -> usize {
+        usize::try_from(self.batch_size).unwrap_or(usize::MAX)
+    }
+
     /// The first thing in which the two differ: its name, what it is here, and what it is there.
     fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
         let fields = |run: &Self| {

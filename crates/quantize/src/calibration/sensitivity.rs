@@ -93,6 +93,10 @@ impl Sensitivity {
         &self.sites
     }
 
+    pub(super) fn sites_mut(&mut self) -> &mut [SiteSensitivity] {
+        &mut self.sites
+    }
+
     /// The scales of the sites that tolerate a static range; the others are dynamic. Weights have the scales of `backend`, whose
     /// [`least_sqnr_db`](Backend::least_sqnr_db) is what `least_sqnr_db` is by default.
     ///

@@ -287,6 +287,28 @@ impl CalibrationStatistics {
         })
     }
 
+    /// Reads several files, each of other texts.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read); [`QuantizeError::Calibration`] if two of the files hold the same statistics: merged, their texts would count
+    /// twice.
+    pub fn read_all<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<Self>, QuantizeError> {
+        let mut all: Vec<Self> = Vec::with_capacity(paths.len());
+        for path in paths {
+            let statistics = Self::read(path)?;
+            if let Some(first) = all.iter().position(|known| *known == statistics) {
+                return Err(QuantizeError::Calibration {
+                    place: path.as_ref().display().to_string(),
+                    expected: "statistics of other texts".to_owned(),
+                    found: format!("those of {} again", paths[first].as_ref().display()),
+                    hint: "merged, their texts would count twice: name each file once".to_owned(),
+                });
+            }
+            all.push(statistics);
+        }
+        Ok(all)
+    }
+
     /// Reads a file that [`write`](Self::write) wrote.
     ///
     /// # Errors

@@ -1,16 +1,18 @@
 //! NF4 and FP4 with one absmax a block of the flattened weight.
 
-use fewbit_checkpoint::TensorView;
+use std::borrow::Cow;
+
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
-use fewbit_numerics::double_quantization::{self, NESTED_BLOCK_SIZE};
+use fewbit_checkpoint::{StoredWeight, TensorView};
+use fewbit_numerics::double_quantization::{self, DoubleQuantized, NESTED_BLOCK_SIZE};
+use fewbit_numerics::dtype::DType;
 use fewbit_numerics::dynamic_map::dynamic_map;
-use fewbit_numerics::error_statistics::ErrorStatistics;
+use fewbit_numerics::error_statistics::{ErrorStatistics, ErrorSums};
 use fewbit_numerics::four_bit::{FourBitBlocks, dequantize_range, quantize_blocks};
 
 use super::slices::Slices;
-use super::{Outcome, Output, matrix_shape, module_name};
+use super::{Outcome, Output};
 use crate::QuantizeError;
-use fewbit_numerics::error_statistics::ErrorSums;
 
 /// Quantizes a matrix in blocks and writes it in the bitsandbytes layout.
 pub(super) fn quantize(
@@ -18,7 +20,6 @@ pub(super) fn quantize(
     layout: &FourBitLayout,
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
-    let shape = matrix_shape(view)?;
     let elements = view.element_count();
     let mut blocks = FourBitBlocks {
         packed: Vec::with_capacity(elements.div_ceil(2)),
@@ -33,12 +34,37 @@ pub(super) fn quantize(
         blocks.absmax.extend_from_slice(&slice.absmax);
         output.advance(values.len() * view.info.dtype.bytes(), &view.info.name);
     }
+    let nested = layout
+        .double_quantization
+        .then(|| double_quantization::quantize(&blocks.absmax));
+    if let Some(nested) = &nested {
+        blocks.absmax = restored(nested);
+    }
     let error = error_statistics(view, layout, &blocks)?;
-    output.write_all(&layout.encode(module_name(view), shape, blocks))?;
+    let weight = StoredWeight::FourBit {
+        packed: Cow::Owned(blocks.packed),
+        absmax: blocks.absmax,
+        nested,
+        block_size: layout.block_size,
+        kind: layout.kind,
+        dtype: DType::F32,
+    };
+    output.write_rows(view, layout, 0, &weight)?;
     Ok(Outcome {
         error: Some(error),
         ..Outcome::default()
     })
+}
+
+/// The absmax values that codes stand for.
+fn restored(nested: &DoubleQuantized) -> Vec<f32> {
+    double_quantization::dequantize(
+        &nested.codes,
+        dynamic_map(),
+        &nested.nested_absmax,
+        NESTED_BLOCK_SIZE,
+        nested.offset,
+    )
 }
 
 /// The error of the blocks as a loader dequantizes them, before it rounds to the dtype of the source.
@@ -47,20 +73,6 @@ fn error_statistics(
     layout: &FourBitLayout,
     blocks: &FourBitBlocks,
 ) -> Result<ErrorStatistics, QuantizeError> {
-    let nested;
-    let absmax = if layout.double_quantization {
-        let quantized = double_quantization::quantize(&blocks.absmax);
-        nested = double_quantization::dequantize(
-            &quantized.codes,
-            dynamic_map(),
-            &quantized.nested_absmax,
-            NESTED_BLOCK_SIZE,
-            quantized.offset,
-        );
-        &nested
-    } else {
-        &blocks.absmax
-    };
     let mut error = ErrorSums::default();
     let mut dequantized = Vec::new();
     let mut slices = Slices::new(view, layout.block_size);
@@ -68,7 +80,7 @@ fn error_statistics(
         dequantized.resize(values.len(), 0.0);
         dequantize_range(
             &blocks.packed,
-            absmax,
+            &blocks.absmax,
             layout.block_size,
             layout.kind,
             start,

@@ -5,7 +5,7 @@ use fewbit_checkpoint::compressed_tensors::CompressedScheme;
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::rows::{Int8Rows, dequantize_groups};
 
-use super::{Outcome, Output, matrix_shape, module_name};
+use super::{Outcome, Output, matrix_shape};
 use crate::QuantizeError;
 
 /// Reads a matrix, has it rounded, and writes it in the layout of `scheme`; also returns what was written.
@@ -15,17 +15,13 @@ pub(crate) fn quantize(
     rounded: &dyn Fn(&[f32]) -> Int8Rows,
     output: &mut Output<'_>,
 ) -> Result<(Outcome, Int8Rows), QuantizeError> {
-    let shape = matrix_shape(view)?;
+    let [_, columns] = matrix_shape(view)?;
     let mut weights = vec![0.0; view.element_count()];
     view.read_finite_range(0, &mut weights)?;
     let rows = rounded(&weights);
-    for part in scheme.encode_rows(module_name(view), shape, 0, &rows) {
-        output
-            .writer
-            .write_tensor_part(&part.name, part.offset, &part.bytes)?;
-    }
+    output.write_rows(view, &scheme, 0, &scheme.stored_weight(rows.clone()))?;
     let mut error = ErrorSums::default();
-    let dequantized: Vec<f32> = dequantize_groups(&rows.codes, &rows.scales, shape[1]).collect();
+    let dequantized: Vec<f32> = dequantize_groups(&rows.codes, &rows.scales, columns).collect();
     error.add(&weights, &dequantized);
     output.advance(weights.len() * view.info.dtype.bytes(), &view.info.name);
     let outcome = Outcome {

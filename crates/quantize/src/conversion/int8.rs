@@ -8,7 +8,7 @@ use fewbit_numerics::rows::{
 };
 
 use super::slices::Slices;
-use super::{Outcome, Output, matrix_shape, module_name};
+use super::{Outcome, Output, matrix_shape};
 use crate::QuantizeError;
 use fewbit_numerics::error_statistics::ErrorSums;
 
@@ -18,8 +18,7 @@ pub(super) fn quantize(
     scheme: CompressedScheme,
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
-    let shape = matrix_shape(view)?;
-    let columns = shape[1];
+    let [_, columns] = matrix_shape(view)?;
     let one_scale = match scheme.weight_scales() {
         WeightScales::PerChannel => None,
         WeightScales::PerTensor => Some(per_tensor_scale(largest_magnitude(view, columns)?)),
@@ -32,11 +31,7 @@ pub(super) fn quantize(
         dequantized.clear();
         dequantized.extend(dequantize_groups(&slice.codes, &slice.scales, columns));
         error.add(values, &dequantized);
-        for part in scheme.encode_rows(module_name(view), shape, start / columns, &slice) {
-            output
-                .writer
-                .write_tensor_part(&part.name, part.offset, &part.bytes)?;
-        }
+        output.write_rows(view, &scheme, start / columns, &scheme.stored_weight(slice))?;
         output.advance(values.len() * view.info.dtype.bytes(), &view.info.name);
     }
     Ok(Outcome {

@@ -259,9 +259,9 @@ impl RecipeFields {
                 }
                 _ => "`dynamic` has layers whose weights alone are quantized",
             };
-            return error(
+            return self.of_other_methods(
                 "weight_only",
-                format!("no patterns with the method `{method}`"),
+                "no patterns",
                 format!("{:?}", self.weight_only),
                 hint,
             );
@@ -277,19 +277,17 @@ impl RecipeFields {
         if let Some(module) = self.static_inputs.keys().next()
             && method != Method::Static
         {
-            return error(
+            return self.of_other_methods(
                 "static_inputs",
-                format!("none with the method `{method}`"),
+                "none",
                 format!("`{module}`"),
                 "`static` has scales of inputs",
             );
         }
         if !self.skip.is_empty() && method.float_dtype().is_some() {
-            return error(
+            return self.of_other_methods(
                 "skip",
-                format!(
-                    "no patterns with the method `{method}`, which converts every float tensor"
-                ),
+                "no patterns",
                 format!("{:?}", self.skip),
                 "a checkpoint of mixed dtypes is loaded as one dtype: leave the patterns out",
             );
@@ -297,21 +295,37 @@ impl RecipeFields {
         Ok(())
     }
 
+    fn of_other_methods(
+        &self,
+        field: &'static str,
+        expected: &'static str,
+        found: impl Into<String>,
+        hint: &'static str,
+    ) -> Result<(), QuantizeError> {
+        Err(QuantizeError::RecipeKey {
+            origin: "recipe".to_owned(),
+            field,
+            method: self.method,
+            expected,
+            found: found.into(),
+            hint,
+        })
+    }
+
     /// Of a method other than `nf4` and `fp4`.
     fn expect_no_keys_of_four_bits(&self) -> Result<(), QuantizeError> {
-        let method = self.method;
         if let Some(block_size) = self.block_size {
-            return error(
+            return self.of_other_methods(
                 "block_size",
-                format!("none with the method `{method}`"),
+                "none",
                 block_size.to_string(),
                 "`nf4` and `fp4` have a block size",
             );
         }
         if self.double_quantization {
-            return error(
+            return self.of_other_methods(
                 "double_quant",
-                format!("false with the method `{method}`"),
+                "false",
                 "true",
                 "`nf4` and `fp4` have double quantization",
             );
@@ -330,12 +344,7 @@ impl RecipeFields {
                 }
                 false => "`dynamic`, `static` and `weight-only` have int8 embeddings",
             };
-            return error(
-                "quantize_embeddings",
-                format!("false with the method `{method}`"),
-                "true",
-                hint,
-            );
+            return self.of_other_methods("quantize_embeddings", "false", "true", hint);
         }
         if self.gptq {
             let hint = match four_bit {
@@ -344,12 +353,7 @@ impl RecipeFields {
                 }
                 false => "GPTQ rounds int8 weights: use `dynamic`, `static` or `weight-only`",
             };
-            return error(
-                "gptq",
-                format!("false with the method `{method}`"),
-                "true",
-                hint,
-            );
+            return self.of_other_methods("gptq", "false", "true", hint);
         }
         Ok(())
     }
@@ -359,9 +363,9 @@ impl RecipeFields {
         let method = self.method;
         let per_tensor = self.activations == ActivationsField::PerTensor;
         if per_tensor && method != Method::Dynamic {
-            return error(
+            return self.of_other_methods(
                 "activations",
-                format!("`per-token` with the method `{method}`"),
+                "`per-token`",
                 "`per-tensor`",
                 "`dynamic` has scales per tensor at run time, to give PyTorch's; `static` has stored ones",
             );
@@ -370,17 +374,17 @@ impl RecipeFields {
             return Ok(());
         }
         if self.weight_scales == WeightScales::PerTensor {
-            return error(
+            return self.of_other_methods(
                 "weight_scales",
-                format!("`per-channel` with the method `{method}`"),
+                "`per-channel`",
                 "`per-tensor`",
                 "`static`, and `dynamic` with activations per tensor, have such weights, to give PyTorch's",
             );
         }
         if self.reduce_range {
-            return error(
+            return self.of_other_methods(
                 "reduce_range",
-                format!("false with the method `{method}`"),
+                "false",
                 "true",
                 "`static`, and `dynamic` with activations per tensor, have a reduced range, to give PyTorch's; no product here needs it",
             );

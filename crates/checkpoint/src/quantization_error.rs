@@ -1,0 +1,16 @@
+//! What is wrong with a `quantization_config`, or not read here.
+use crate::{CheckpointError, CheckpointErrorKind};
+use std::fmt;
+
+/// A quantization_config that contradicts its own format.
+pub(crate) fn malformed(message: impl Into<String>) -> CheckpointError {
+    CheckpointError::new(CheckpointErrorKind::Malformed, message)
+}
+
+/// A quantization that exists but is not read here; `what` names it.
+pub(crate) fn unsupported(what: impl fmt::Display) -> CheckpointError {
+    CheckpointError::new(CheckpointErrorKind::UnsupportedQuantization, format!("unsupported: {what}")).hint(
+        "fewbit reads float checkpoints, bitsandbytes (nf4, fp4, 8-bit) and compressed-tensors (int-quantized with 8 bits, \
+         pack-quantized with 4 or 8 bits)",
+    )
+}

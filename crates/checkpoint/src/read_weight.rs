@@ -1,0 +1,58 @@
+//! The weight of a module, whatever its layout.
+//!
+//! The one place that knows every layout that is read: what `quantization_config` says decides which of them does it.
+use crate::float_weight::read_float;
+use crate::{
+    Checkpoint, CheckpointError, QuantizationConfig, StoredWeight, bitsandbytes, compressed_tensors,
+};
+
+/// What follows the module's name in the names of the tensors that make up a weight, all layouts together.
+pub(crate) fn suffixes() -> impl Iterator<Item = &'static str> {
+    let quantized = bitsandbytes::SUFFIXES
+        .iter()
+        .chain(&compressed_tensors::SUFFIXES);
+    ["weight"].into_iter().chain(quantized.copied())
+}
+
+impl Checkpoint {
+    /// The weight of the module `module` (for instance `encoder.layer.0.output.dense`) of shape (out, in), in whatever form it is stored.
+    ///
+    /// Which tensors exist decides the form; `quantization()` must agree with them. Every part's dtype and shape is checked, and
+    /// scales are checked to be finite.
+    pub fn stored_weight(
+        &self,
+        module: &str,
+        shape: [usize; 2],
+    ) -> Result<StoredWeight<'_>, CheckpointError> {
+        match self.quantization() {
+            QuantizationConfig::None => read_float(self, module, shape),
+            QuantizationConfig::BitsAndBytes(_) => bitsandbytes::read(self, module, shape),
+            QuantizationConfig::CompressedTensors(config) => {
+                compressed_tensors::read(self, config, module, shape)
+            }
+        }
+    }
+
+    /// The shape of the weight of `module`, in whatever form it is stored; none if it has none.
+    ///
+    /// # Errors
+    /// What says the shape of a packed weight (`weight_shape`, the bitsandbytes quant_state) is malformed or missing.
+    pub fn weight_shape(&self, module: &str) -> Result<Option<Vec<usize>>, CheckpointError> {
+        if let Some(shape) = bitsandbytes::four_bit_shape(self, module)? {
+            return Ok(Some(shape));
+        }
+        if self.contains(&format!("{module}.weight_packed")) {
+            return compressed_tensors::packed_shape(self, module).map(Some);
+        }
+        let weight = self.get(&format!("{module}.weight"));
+        Ok(weight.map(|view| view.info.shape.clone()))
+    }
+
+    /// Names of the tensors that `stored_weight(module)` consists of (for the load ledger), those that exist.
+    pub fn weight_tensor_names(&self, module: &str) -> Vec<String> {
+        suffixes()
+            .map(|suffix| format!("{module}.{suffix}"))
+            .filter(|name| self.contains(name))
+            .collect()
+    }
+}
