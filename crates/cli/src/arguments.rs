@@ -1,6 +1,7 @@
 //! What can be typed: argument types only, nothing is read or checked against the world here.
 
-use crate::method_parser::MethodParser;
+pub(crate) use crate::method_argument::MethodArgument;
+use crate::method_argument::MethodParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fewbit::model::WeightOnlyArithmetic;
 use fewbit::quantize::calibration::texts::SampleSize;
@@ -345,29 +346,6 @@ pub(crate) struct CalibrateArguments {
     pub(crate) resume: bool,
     #[command(flatten)]
     pub(crate) texts: CalibrationTexts,
-}
-
-/// Methods of `quantize`, as typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum MethodArgument {
-    /// int8 weights (one scale per output channel), activations quantized per token at run time
-    Dynamic,
-    /// int8 weights (one scale per output channel), activation scales chosen by calibration
-    Static,
-    /// int8 weights (one scale per output channel), activations of 12 bits, quantized per token at run time
-    WeightOnly,
-    /// Weights stored as IEEE half precision, computed in f32
-    #[value(alias = "float16")]
-    Fp16,
-    /// Weights stored as bfloat16, computed in f32
-    #[value(alias = "bfloat16")]
-    Bf16,
-    /// 4-bit NormalFloat codes in blocks (bitsandbytes)
-    Nf4,
-    /// 4-bit float codes in blocks (bitsandbytes)
-    Fp4,
-    /// The same as nf4
-    Int4,
 }
 
 /// Turn texts into embeddings

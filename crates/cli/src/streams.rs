@@ -1,12 +1,23 @@
 //! The two streams: data on standard output, everything else on standard error.
 
-use crate::failure::StdoutClosed;
 use crate::interruption::hold_if_interrupted;
 use crate::style::Style;
 use anyhow::{Context, Result};
 use serde::Serialize;
+use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The reader of standard output closed it (`fewbit … | head`); not a failure.
+#[derive(Debug)]
+pub(crate) struct StdoutClosed;
+
+impl fmt::Display for StdoutClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("standard output was closed")
+    }
+}
+impl std::error::Error for StdoutClosed {}
 
 /// Whether `--quiet` was given. Said once, before anything else is.
 static QUIET: AtomicBool = AtomicBool::new(false);

@@ -3,6 +3,7 @@
 use crate::arguments::{EmbedArguments, GlobalArguments, PoolingArgument, TextFormat};
 use crate::embedding_file::{EmbeddingFormat, EmbeddingWriter, check_place};
 use crate::failure::UsageError;
+use crate::model_directory::resolve;
 use crate::render::numbers::count;
 use crate::render::progress::Count;
 use crate::streams;
@@ -64,7 +65,7 @@ pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result
         threads: threads::resolve(arguments.threads.threads)?.count,
         batch_size: arguments.batch_size,
     };
-    let directory = super::resolve(&arguments.model)?;
+    let directory = resolve(&arguments.model)?;
     let encoder = Encoder::open_with_settings(&directory, &settings(arguments))?;
     log_model(&encoder, &options);
     let texts = Texts::open(&arguments.input, arguments.input_format, &arguments.field)?;
