@@ -3,13 +3,12 @@
 //! The catalogue of an encoder follows from its [`EncoderSpec`]: an architecture names the path of each [`Role`]. That of any other
 //! checkpoint follows from the names and shapes of its tensors.
 
-mod role;
 mod tensor_names;
 
+pub use crate::role::{ModuleKind, Role};
 use crate::spec::{EncoderSpec, NormPlacement};
 use crate::{ModelError, architectures};
 use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight};
-pub use role::{ModuleKind, Role};
 use std::collections::HashMap;
 use std::path::Path;
 

@@ -3,10 +3,10 @@
 //! Normalization before attention and feed-forward, no biases, queries, keys and values in one matrix, rotary positions with a base for
 //! global and one for local layers, a gated feed-forward.
 
-use super::{MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH};
+use super::shared_fields::{MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH, activation};
 use crate::ModelError;
-use crate::catalogue::Role;
 use crate::config_fields::ConfigFields;
+use crate::role::Role;
 use crate::spec::{
     Biases, EncoderSpec, LocalAttention, NameTable, NormPlacement, Positions, Rotary,
 };
@@ -44,7 +44,7 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         layers,
         heads: fields.size("num_attention_heads", 12, 1, MAX_WIDTH)?,
         intermediate_size: fields.size("intermediate_size", 1152, 1, MAX_WIDTH)?,
-        activation: super::activation(fields, "hidden_activation")?,
+        activation: activation(fields, "hidden_activation")?,
         norms: NormPlacement::BeforeButFirst,
         layer_norm_epsilon: fields.fraction("norm_eps", 1e-5)?,
         biases: Biases {

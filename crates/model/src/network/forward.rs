@@ -6,11 +6,12 @@
 //! rows they share the columns of each product.
 
 use super::block::Block;
+use super::encoder_layer::{EncoderLayer, LayerNorm};
 use super::relative_bias::RelativeBias;
 use super::rotary::Rotations;
 use super::scratch::{BlockScratch, KeysAndValues, LinearScratch, RowScratch, grow};
 use super::window::{Tile, Window};
-use super::{BLOCK_TOKENS, EncoderLayer, LayerNorm, Network};
+use super::{BLOCK_TOKENS, Network};
 use crate::ModelError;
 use crate::finite::check_values;
 use crate::packed_linear::{LinearInput, PackedLinear, Then};

@@ -3,10 +3,12 @@
 use crate::catalogue::about_sizes;
 use crate::embeddings::EmbeddingTable;
 use crate::finite::check_tensor;
-use crate::network::{
-    EncoderLayer, LayerNorm, Network, Pool, RelativeBias, ThreadPools, Window, arithmetic,
-    chunk_rows,
-};
+use crate::network::Network;
+use crate::network::encoder_layer::{EncoderLayer, LayerNorm, arithmetic, chunk_rows};
+use crate::network::relative_bias::RelativeBias;
+use crate::network::scratch::Pool;
+use crate::network::thread_pools::ThreadPools;
+use crate::network::window::Window;
 use crate::packed_linear::PackedLinear;
 use crate::{
     Catalogue, EncoderSpec, LoadLedger, ModelError, Module, Role, WeightOnlyArithmetic,
