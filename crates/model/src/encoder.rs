@@ -3,8 +3,8 @@
 mod settings;
 
 use crate::finite::check_values;
+use crate::input_scale::InputScale;
 use crate::network;
-use crate::packed_linear::InputScale;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
