@@ -10,7 +10,7 @@ const UNSIGNED_OFFSET: i32 = 128;
 /// Where the scale and the zero point of an int8 layer's input come from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum InputScale {
-    /// What a kernel does, also in passing.
+    /// A scale that kernels apply, also to rows that they compute (LayerNorm, requantization).
     Rows(RowScale),
     /// One for all rows, known beforehand, and codes (unsigned) that end before those of 8 bits.
     Clamped(AffineParameters, CodeRange),

@@ -164,7 +164,7 @@ impl Network {
     /// nothing is allocated.
     ///
     /// # Errors
-    /// As [`Network::hidden_states`]; `states` then holds nothing of use.
+    /// As [`Network::hidden_states`]; the contents of `states` are then unspecified.
     pub fn hidden_states_into(
         &self,
         batch: &RaggedBatch,
@@ -183,27 +183,27 @@ impl Network {
             .div_ceil(threads)
             .clamp(LEAST_BLOCK_TOKENS, BLOCK_TOKENS);
         if threads == 1 || batch.tokens() < LEAST_SHARED_TOKENS {
-            return self.run_blocks(batch, block_tokens, &mut Viewer::nobody(), states);
+            return self.run_blocks(batch, block_tokens, &mut Viewer::none(), states);
         }
         let result = self.thread_pools.with(threads, || {
             let work = self.cut(batch, block_tokens, states).collect::<Vec<_>>();
-            let members = threads.div_ceil(work.len());
+            let threads_of_block = threads.div_ceil(work.len());
             work.into_par_iter()
                 .with_max_len(1)
                 .try_for_each(|(block, out)| {
-                    self.run_block(block, members, &mut Viewer::nobody(), out)
+                    self.run_block(block, threads_of_block, &mut Viewer::none(), out)
                 })
         })?;
         match result {
-            // Whichever thread failed first: the error to tell is the one that a single thread meets first.
+            // Several threads may fail, in any order: the error to report is the one that a single thread meets first.
             Err(ModelError::NonFinite { .. }) => {
-                self.run_blocks(batch, block_tokens, &mut Viewer::nobody(), states)
+                self.run_blocks(batch, block_tokens, &mut Viewer::none(), states)
             }
             result => result,
         }
     }
 
-    /// The same on one thread, showing every wanted site to `tap`.
+    /// [`Network::hidden_states`] on one thread, showing every wanted site to `tap`.
     ///
     /// # Errors
     /// As [`Network::hidden_states`].
@@ -215,7 +215,7 @@ impl Network {
         self.run_viewed(batch, &mut Viewer::of(tap))
     }
 
-    /// The same on one thread, adding the time of each stage to `times`.
+    /// [`Network::hidden_states`] on one thread, adding the time of each stage to `times`.
     ///
     /// # Errors
     /// As [`Network::hidden_states`].
@@ -277,7 +277,7 @@ impl Network {
         self.kernels.isa()
     }
 
-    /// What most multiply-adds of its linear layers are.
+    /// The arithmetic of most multiply-adds in its linear layers.
     pub fn arithmetic(&self) -> Arithmetic {
         arithmetic(&self.layers)
     }

@@ -24,9 +24,9 @@ pub(crate) struct PackedLinear {
     shape: [usize; 2],
 }
 
-/// What becomes of a layer's output y.
+/// The epilogue of a linear layer, whose product with its bias is y.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Then {
+pub(crate) enum LinearEpilogue {
     /// out = y
     Store,
     /// out = out + y
@@ -70,7 +70,7 @@ impl<'a> LinearInput<'a> {
         self.values
     }
 
-    /// The rows of `linear`'s input as it wants them.
+    /// The rows, quantized with `scale`, the input scale of `linear`.
     fn quantize(
         &mut self,
         scale: InputScale,
@@ -132,7 +132,7 @@ impl PackedLinear {
         self.shape[1]
     }
 
-    /// What its multiply-adds are.
+    /// The arithmetic of its products.
     pub(crate) fn arithmetic(&self) -> Arithmetic {
         match &self.weight {
             PackedWeight::Int8 { .. } => Arithmetic::Int8,
@@ -183,7 +183,7 @@ impl PackedLinear {
     pub(crate) fn forward<const N: usize>(
         mut layers: [(&Self, &mut [f32]); N],
         input: &mut LinearInput<'_>,
-        then: Then,
+        then: LinearEpilogue,
         kernels: &Kernels,
         workspaces: &mut [Workspace],
     ) -> Result<(), ModelError> {
@@ -203,13 +203,13 @@ impl PackedLinear {
         };
         let outputs = layers
             .each_mut()
-            .map(|(linear, out)| OutputColumns::whole(out, linear.out_features()));
+            .map(|(linear, out)| OutputColumns::of_matrix(out, linear.out_features()));
         share_columns(outputs, workspaces, &|index, out, workspace| {
             let bias = Some(linears[index].bias.as_slice());
             let epilogue = match then {
-                Then::Store => Epilogue::store(bias),
-                Then::Add => Epilogue::add(bias),
-                Then::Activate(activation) => Epilogue::activation(bias, activation),
+                LinearEpilogue::Store => Epilogue::store(bias),
+                LinearEpilogue::Add => Epilogue::add(bias),
+                LinearEpilogue::Activate(activation) => Epilogue::activation(bias, activation),
             };
             match (&linears[index].weight, quantized) {
                 (PackedWeight::Float(weight), _) => {

@@ -1,4 +1,4 @@
-//! What a module is in an encoder.
+//! The roles of modules in an encoder.
 
 /// A role that a module with weights can have. Roles of layers come once a layer, the others once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,7 +47,7 @@ pub enum Role {
     OtherTable,
 }
 
-/// What a module does with its weight.
+/// How a module uses its weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModuleKind {
     /// Multiplies with it.
@@ -59,7 +59,7 @@ pub enum ModuleKind {
 }
 
 impl Role {
-    /// What a module of this role does.
+    /// How a module of this role uses its weight.
     pub fn kind(self) -> ModuleKind {
         match self {
             Self::WordEmbeddings

@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
 use transformer_settings::TransformerSettings;
 
-/// What happens before and after the encoder.
+/// Settings of the modules before and after the encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SentenceModules {
     /// Directory of config.json, weights and tokenizer.

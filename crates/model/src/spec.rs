@@ -27,7 +27,7 @@ pub struct EncoderSpec {
     pub heads: usize,
     /// Columns inside the feed-forward.
     pub intermediate_size: usize,
-    /// Between the matrices of the feed-forward.
+    /// The function between the matrices of the feed-forward.
     pub activation: Activation,
     /// Where a layer has its normalizations.
     pub norms: NormPlacement,
@@ -35,7 +35,7 @@ pub struct EncoderSpec {
     pub layer_norm_epsilon: f32,
     /// Which modules have biases.
     pub biases: Biases,
-    /// How tokens are numbered.
+    /// The positions of tokens.
     pub positions: Positions,
     /// Rows of the token type table; 0: the family has none.
     pub token_types: usize,
@@ -79,7 +79,7 @@ impl Biases {
     };
 }
 
-/// How tokens are numbered.
+/// The positions of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Positions {
     /// Rows of the position embedding table, or positions that rotations are made for.

@@ -4,7 +4,7 @@ use super::window::Window;
 use crate::packed_linear::PackedLinear;
 use fewbit_kernels::{Arithmetic, Isa};
 
-/// Tokens of a sequence that attends in integers: for fewer, making the codes costs more time than integer products gain.
+/// Sequences of at least this number of tokens attend in integers: for fewer, quantizing costs more time than integer products gain.
 const LEAST_INTEGER_ATTENTION_TOKENS: usize = 64;
 
 pub(super) struct EncoderLayer {
@@ -34,7 +34,7 @@ pub(super) struct LayerNorm {
 }
 
 impl EncoderLayer {
-    /// Whether attention over so many tokens takes the integers of the int8 products that give queries, keys and values.
+    /// Whether attention over `tokens` tokens is computed in integers: long sequences, where queries, keys and values are int8 products.
     pub(super) fn attends_in_integers(&self, tokens: usize) -> bool {
         let projections = [&self.query, &self.key, &self.value];
         self.window.is_none()
@@ -75,7 +75,7 @@ impl LayerNorm {
     }
 }
 
-/// What most multiply-adds of the layers are.
+/// The arithmetic of most multiply-adds in the layers.
 pub(super) fn arithmetic(layers: &[EncoderLayer]) -> Arithmetic {
     let linears = layers.iter().flat_map(EncoderLayer::linears);
     let mut balance = 0i128;

@@ -1,4 +1,4 @@
-//! Other scales at one site, for those who measure what they cost.
+//! Replaces the input scales of the int8 layers at one site, to measure what a scale costs.
 
 use super::Network;
 use crate::input_scale::InputScale;

@@ -160,7 +160,7 @@ impl<'c> Loader<'c> {
         Ok(linear)
     }
 
-    /// The layers that a module's outputs are the outputs of, in equal parts.
+    /// The linear layers that are packed into a module, of which each has an equal part of the outputs.
     fn fused<const N: usize>(&mut self, module: &Module) -> Result<[PackedLinear; N], ModelError> {
         let [out, inside] = module.shape;
         let stored = match self.replaced(module)? {
@@ -308,7 +308,7 @@ impl<'c> Loader<'c> {
         Ok(())
     }
 
-    /// The weight of `module` has been copied.
+    /// Releases the memory of the checkpoint's weight of `module`, which has been copied.
     fn release(&self, module: &str) {
         for tensor in self.checkpoint.weight_tensor_names(module) {
             self.checkpoint.release(&tensor);
