@@ -1,4 +1,4 @@
-//! What can be typed: argument types only, nothing is read or checked against the world here.
+//! The types of arguments. Files and other facts of the machine are not read or checked here.
 
 pub(crate) use crate::method_argument::MethodArgument;
 use crate::method_argument::MethodParser;
@@ -23,7 +23,7 @@ Exit codes:
   3    a quality gate (--max-drop) was missed
   130  ended by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP";
 
-/// Where calibration is one of several things, its flags stand apart.
+/// Heading of the flags of calibration in the help of commands that do more than that.
 const CALIBRATION: &str = "Calibration (for the method static, and for GPTQ)";
 
 /// Quantize Hugging Face encoders to few bits, and run them fast on a CPU.
@@ -572,7 +572,7 @@ impl WeightOnlyArgument {
     }
 }
 
-/// What is computed in, as typed.
+/// Numbers that layers compute in, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum NumbersArgument {
     /// Exact integers, with activations rounded to 12 bits

@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     | Command::Compare(_)
     | Command::Bench(_) = arguments.command
     {
-        // Whole models of killed processes may lie there; whoever makes room next need not know which command made them.
+        // Models that killed processes left there are removed by the next command that writes to it, whichever that is.
         leftovers::remove_from(&std::env::temp_dir());
     }
     match &arguments.command {

@@ -1,4 +1,4 @@
-//! How a command ends badly: error texts, exit codes, and a reader of standard output that went away.
+//! Errors of a command: their texts and exit codes.
 
 use crate::streams::{self, StdoutClosed};
 use crate::style::Style;
@@ -54,9 +54,9 @@ fn text(error: &anyhow::Error, style: Style) -> String {
     let mut messages: Vec<String> = Vec::new();
     let mut hints: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let whole = cause.to_string();
+        let cause_text = cause.to_string();
         let mut message = Vec::new();
-        for line in whole.lines() {
+        for line in cause_text.lines() {
             match line.trim_start().strip_prefix("hint: ") {
                 Some(hint) if hints.iter().any(|known| known == hint) => {}
                 Some(hint) => hints.push(hint.to_owned()),

@@ -21,7 +21,7 @@ pub(crate) fn resolve(model: &str) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Layers that the files hold and config.json does not ask for are not run; whoever set the number should know.
+/// Warns of layers that the files hold and config.json does not ask for: they are not run.
 pub(crate) fn warn_of_unused_layers(layers: usize, stored: usize) {
     if stored > layers {
         streams::warn(&format!(

@@ -60,14 +60,14 @@ pub(crate) fn written(result: io::Result<()>) -> Result<()> {
     }
 }
 
-/// Writes what is good to know to standard error, unless `--quiet` was given.
+/// Writes a note to standard error, unless `--quiet` was given.
 pub(crate) fn note(text: &str) {
     if !is_quiet() {
         complain(text);
     }
 }
 
-/// Writes what must be known to standard error. If even that fails there is nobody to tell.
+/// Writes what must be known to standard error. A failure of that cannot be reported and is passed over.
 pub(crate) fn complain(text: &str) {
     hold_if_interrupted();
     let _ = io::stderr().lock().write_all(text.as_bytes());

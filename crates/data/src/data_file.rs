@@ -1,4 +1,4 @@
-//! A file of rows: where it lies and how it is written.
+//! A file of rows: its path and its format.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -29,7 +29,7 @@ impl DataFile {
         }
     }
 
-    /// What comes on standard input.
+    /// Standard input, with rows written as `format`.
     pub fn standard_input(format: FileFormat) -> Self {
         Self {
             path: None,
@@ -38,12 +38,12 @@ impl DataFile {
         }
     }
 
-    /// Where it lies; none for standard input.
+    /// Its path; none for standard input.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// What messages call it.
+    /// Its name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -53,7 +53,7 @@ impl DataFile {
         self.format
     }
 
-    /// What it holds, from its start; standard input goes on where it was.
+    /// Opens it at its start; standard input goes on where it was.
     pub(crate) fn open(&self) -> Result<Box<dyn BufRead>, DataError> {
         Ok(match &self.path {
             Some(path) => Box::new(BufReader::with_capacity(

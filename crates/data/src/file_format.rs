@@ -46,7 +46,7 @@ impl FileFormat {
         self != Self::Lines
     }
 
-    /// What messages call it.
+    /// Its name in messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Lines => "text",

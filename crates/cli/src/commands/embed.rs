@@ -187,7 +187,7 @@ fn warn_of_truncation(done: &Done, encoder: &Encoder) {
     }
 }
 
-/// What the flags say in place of the model's files.
+/// Settings of the flags, which replace those of the model's files.
 fn settings(arguments: &EmbedArguments) -> EncoderSettings {
     let pooling = |argument| match argument {
         PoolingArgument::Mean => PoolingMode::Mean,
@@ -208,7 +208,7 @@ fn settings(arguments: &EmbedArguments) -> EncoderSettings {
     }
 }
 
-/// What was embedded.
+/// Counts of what was embedded.
 #[derive(Default)]
 struct Done {
     texts: usize,
@@ -228,7 +228,7 @@ fn embed(
 ) -> Result<Done> {
     let columns = encoder.columns();
     let mut done = Done::default();
-    // Whoever talks to the program through standard input sees the answers.
+    // On a terminal where texts are typed, progress would stand between texts and answers.
     let mut progress = (!texts.are_from_standard_input()).then(|| Count::start("embedding"));
     loop {
         let window = texts.next_window(BATCHES_A_STEP.saturating_mul(options.batch_size));
@@ -265,7 +265,7 @@ fn pooling_names(encoder: &Encoder) -> Vec<&'static str> {
     modes.iter().map(|mode| mode.name()).collect()
 }
 
-/// How the model runs and what became of the checkpoint's tensors, for `--verbose`.
+/// Logs how the model runs and which of the checkpoint's tensors it uses, for `--verbose`.
 fn log_model(encoder: &Encoder, options: &EncodeOptions) {
     const SHOWN: usize = 8;
     let ledger = encoder.ledger();
