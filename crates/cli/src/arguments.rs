@@ -1,6 +1,7 @@
-//! What can be typed: argument types only, nothing is read or checked against the world here.
+//! The types of arguments. Files and other facts of the machine are not read or checked here.
 
-use crate::method_parser::MethodParser;
+pub(crate) use crate::method_argument::MethodArgument;
+use crate::method_argument::MethodParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fewbit::model::WeightOnlyArithmetic;
 use fewbit::quantize::calibration::texts::SampleSize;
@@ -22,7 +23,7 @@ Exit codes:
   3    a quality gate (--max-drop) was missed
   130  ended by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP";
 
-/// Where calibration is one of several things, its flags stand apart.
+/// Heading of the flags of calibration in the help of commands that do more than that.
 const CALIBRATION: &str = "Calibration (for the method static, and for GPTQ)";
 
 /// Quantize Hugging Face encoders to few bits, and run them fast on a CPU.
@@ -347,29 +348,6 @@ pub(crate) struct CalibrateArguments {
     pub(crate) texts: CalibrationTexts,
 }
 
-/// Methods of `quantize`, as typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum MethodArgument {
-    /// int8 weights (one scale per output channel), activations quantized per token at run time
-    Dynamic,
-    /// int8 weights (one scale per output channel), activation scales chosen by calibration
-    Static,
-    /// int8 weights (one scale per output channel), activations of 12 bits, quantized per token at run time
-    WeightOnly,
-    /// Weights stored as IEEE half precision, computed in f32
-    #[value(alias = "float16")]
-    Fp16,
-    /// Weights stored as bfloat16, computed in f32
-    #[value(alias = "bfloat16")]
-    Bf16,
-    /// 4-bit NormalFloat codes in blocks (bitsandbytes)
-    Nf4,
-    /// 4-bit float codes in blocks (bitsandbytes)
-    Fp4,
-    /// The same as nf4
-    Int4,
-}
-
 /// Turn texts into embeddings
 ///
 /// Texts come one a line (an empty line is an empty text), as JSONL (one JSON string or object a line), as CSV with a
@@ -594,7 +572,7 @@ impl WeightOnlyArgument {
     }
 }
 
-/// What is computed in, as typed.
+/// Numbers that layers compute in, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum NumbersArgument {
     /// Exact integers, with activations rounded to 12 bits

@@ -15,11 +15,10 @@ mod quantize;
 
 use crate::arguments::{Arguments, Command};
 use crate::failure::UsageError;
+use crate::model_directory::{resolve, warn_of_unused_layers};
 use anyhow::Result;
-use fewbit::checkpoint::hub::{self, HubSettings};
 use fewbit::checkpoint::leftovers;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
 
 /// Does what the arguments say.
@@ -42,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     | Command::Compare(_)
     | Command::Bench(_) = arguments.command
     {
-        // Whole models of killed processes may lie there; whoever makes room next need not know which command made them.
+        // Models that killed processes left there are removed by the next command that writes to it, whichever that is.
         leftovers::remove_from(&std::env::temp_dir());
     }
     match &arguments.command {
@@ -67,30 +66,6 @@ pub(crate) const MEASURE_ONE_MODEL: &str = "measure-one-model";
 pub(crate) fn measure_one_model() -> Result<()> {
     start_log(0);
     measure::run()
-}
-
-/// The directory of a model, downloaded first where it is a Hub id.
-fn resolve(model: &str) -> Result<PathBuf> {
-    if model.trim().is_empty() {
-        return Err(UsageError(
-            "MODEL is empty\n  hint: name a model directory or a Hub id".to_owned(),
-        )
-        .into());
-    }
-    let mut settings = HubSettings::from_environment();
-    settings.progress &= !crate::streams::is_quiet();
-    let directory = hub::resolve_with(model, &settings)?;
-    tracing::info!(model, directory = %directory.display(), "model found");
-    Ok(directory)
-}
-
-/// Layers that the files hold and config.json does not ask for are not run; whoever set the number should know.
-fn warn_of_unused_layers(layers: usize, stored: usize) {
-    if stored > layers {
-        crate::streams::warn(&format!(
-            "the files hold {stored} layers, config.json asks for {layers}: the others are not used"
-        ));
-    }
 }
 
 fn start_log(verbose: u8) {

@@ -43,7 +43,7 @@ impl EmbeddingFormat {
         }
     }
 
-    /// What stands before `rows` by `columns` values. As long for any number of rows, so that it can be written again when all are there.
+    /// The bytes before `rows` by `columns` values. Their number does not depend on `rows`, so that they can be written again at the end.
     fn header(self, rows: usize, columns: usize) -> Vec<u8> {
         match self {
             EmbeddingFormat::Npy => npy_header(rows, columns),
@@ -169,13 +169,13 @@ fn npy_header(rows: usize, columns: usize) -> Vec<u8> {
     let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}");
     let longest = dictionary.len() - shape.len() + 2 * DIGITS + "(, ), }".len();
     let preamble = 10;
-    let whole = (preamble + longest + 1).next_multiple_of(64);
-    let length = whole - preamble;
+    let header_length = (preamble + longest + 1).next_multiple_of(64);
+    let length = header_length - preamble;
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     // Two numbers of at most 20 digits keep the dictionary far below the format's limit of 65535 bytes.
     header.extend_from_slice(&(length as u16).to_le_bytes());
     header.extend_from_slice(dictionary.as_bytes());
-    header.resize(whole - 1, b' ');
+    header.resize(header_length - 1, b' ');
     header.push(b'\n');
     header
 }

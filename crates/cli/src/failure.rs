@@ -1,5 +1,6 @@
-//! How a command ends badly: error texts, exit codes, and a reader of standard output that went away.
+//! Errors of a command: their texts and exit codes.
 
+use crate::streams::{self, StdoutClosed};
 use crate::style::Style;
 use std::fmt;
 use std::process::ExitCode;
@@ -33,23 +34,12 @@ impl fmt::Display for GateMissed {
 }
 impl std::error::Error for GateMissed {}
 
-/// The reader of standard output closed it (`fewbit … | head`); not a failure.
-#[derive(Debug)]
-pub(crate) struct StdoutClosed;
-
-impl fmt::Display for StdoutClosed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("standard output was closed")
-    }
-}
-impl std::error::Error for StdoutClosed {}
-
 /// Says on standard error what went wrong and gives the exit code for it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<StdoutClosed>().is_some() {
         return ExitCode::SUCCESS;
     }
-    crate::streams::complain(&format!("{}\n", text(error, Style::for_stderr())));
+    streams::complain(&format!("{}\n", text(error, Style::for_stderr())));
     ExitCode::from(if error.downcast_ref::<UsageError>().is_some() {
         USAGE
     } else if error.downcast_ref::<GateMissed>().is_some() {
@@ -64,9 +54,9 @@ fn text(error: &anyhow::Error, style: Style) -> String {
     let mut messages: Vec<String> = Vec::new();
     let mut hints: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let whole = cause.to_string();
+        let cause_text = cause.to_string();
         let mut message = Vec::new();
-        for line in whole.lines() {
+        for line in cause_text.lines() {
             match line.trim_start().strip_prefix("hint: ") {
                 Some(hint) if hints.iter().any(|known| known == hint) => {}
                 Some(hint) => hints.push(hint.to_owned()),

@@ -26,7 +26,7 @@ pub(crate) fn clean_up_on_signals() -> Result<()> {
         numbers.push(SIGHUP);
     }
     let failed = "cannot handle signals";
-    // Before the flags are set: a signal that only set its flag would be taken by nobody, and the others would wait for ever.
+    // Before the flags are set: a signal that only set its flag would not be handled, and the other threads would wait for ever.
     let mut signals = signal_hook::iterator::Signals::new(&numbers).context(failed)?;
     for &number in &numbers {
         let value = usize::try_from(number).context(failed)?;
@@ -109,7 +109,7 @@ pub(crate) fn end_with_parent() -> Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Signal, set_parent_process_death_signal};
-        // Where this fails, a measurement that nobody waits for runs to its end.
+        // Where this fails, a measurement whose result is not read runs to its end.
         let _ = set_parent_process_death_signal(Some(Signal::TERM));
     }
     Ok(())

@@ -1,12 +1,23 @@
 //! The two streams: data on standard output, everything else on standard error.
 
-use crate::failure::StdoutClosed;
 use crate::interruption::hold_if_interrupted;
 use crate::style::Style;
 use anyhow::{Context, Result};
 use serde::Serialize;
+use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The reader of standard output closed it (`fewbit … | head`); not a failure.
+#[derive(Debug)]
+pub(crate) struct StdoutClosed;
+
+impl fmt::Display for StdoutClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("standard output was closed")
+    }
+}
+impl std::error::Error for StdoutClosed {}
 
 /// Whether `--quiet` was given. Said once, before anything else is.
 static QUIET: AtomicBool = AtomicBool::new(false);
@@ -49,14 +60,14 @@ pub(crate) fn written(result: io::Result<()>) -> Result<()> {
     }
 }
 
-/// Writes what is good to know to standard error, unless `--quiet` was given.
+/// Writes a note to standard error, unless `--quiet` was given.
 pub(crate) fn note(text: &str) {
     if !is_quiet() {
         complain(text);
     }
 }
 
-/// Writes what must be known to standard error. If even that fails there is nobody to tell.
+/// Writes what must be known to standard error. A failure of that cannot be reported and is passed over.
 pub(crate) fn complain(text: &str) {
     hold_if_interrupted();
     let _ = io::stderr().lock().write_all(text.as_bytes());

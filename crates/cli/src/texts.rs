@@ -13,10 +13,10 @@ use std::time::Duration;
 const READ_AHEAD: usize = 16;
 /// Bytes of texts that one window holds at most, but for its last text.
 const WINDOW_BYTES: usize = 4 << 20;
-/// Whoever writes to standard input waits for an answer if nothing more comes for so long.
+/// After so long without a text on standard input, its writer is taken to wait for an answer.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The texts of a file or of standard input. A thread reads ahead of whoever takes them, by a bounded number.
+/// The texts of a file or of standard input. A thread reads ahead, by a bounded number.
 pub(crate) struct Texts {
     read: Receiver<Result<String, DataError>>,
     name: String,
@@ -31,9 +31,9 @@ pub(crate) struct Window {
 }
 
 impl Texts {
-    /// What `-i` names. Of every row, the columns `fields` are each a text of its own; the column `text` if none is named.
+    /// Opens the file that `-i` names. Of every row, the columns `fields` are each a text of its own; the column `text` if none is named.
     pub(crate) fn open(path: &Path, format: Option<TextFormat>, fields: &[String]) -> Result<Self> {
-        // Whoever says what the file is needs no remark on what it looks like.
+        // A format that the user named needs no remark on what the file looks like.
         let remarks = format.is_none();
         let format = format.map_or_else(
             || FileFormat::of_rows(path, !fields.is_empty()),
@@ -111,7 +111,7 @@ impl Texts {
     }
 }
 
-/// Sends every text, then what went wrong, if something did. Ends early if nobody takes them any more.
+/// Sends every text, then what went wrong, if something did. Ends early if the receiver is gone.
 fn read_all(
     file: &DataFile,
     columns: &[Column],
@@ -134,7 +134,7 @@ fn read_all(
     if let Err(error) = result
         && !abandoned
     {
-        // The receiver may be gone by now: then nobody wants to know.
+        // The receiver may be gone by now, and with it the need for the error.
         let _ = sender.send(Err(error));
     }
 }

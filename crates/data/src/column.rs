@@ -62,14 +62,14 @@ impl Column {
         }
     }
 
-    /// The same, which a row may be without.
+    /// This column, made optional: a row may be without it.
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.optional = true;
         self
     }
 
-    /// The same, which another flag than `--field` names.
+    /// This column, which the command line names with `flag` instead of `--field`.
     #[must_use]
     pub fn named_by(mut self, flag: &'static str) -> Self {
         self.flag = flag;

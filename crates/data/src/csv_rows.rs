@@ -50,7 +50,7 @@ pub(crate) fn for_each_row(
         }
         let place = Place {
             file: file.name(),
-            unit: "line",
+            row_word: "line",
             number: record.position().map_or(0, csv::Position::line),
         };
         take(Row {
@@ -89,7 +89,7 @@ fn damaged(file: &DataFile, error: csv::Error, line: u64) -> DataError {
     let number = error.position().map_or(line, csv::Position::line);
     let place = Place {
         file: file.name(),
-        unit: "line",
+        row_word: "line",
         number,
     };
     match error.into_kind() {

@@ -4,7 +4,7 @@ use crate::data_file::DataFile;
 use crate::row::{Place, column_place};
 use crate::{Cell, Column, ColumnKind, DataError};
 
-/// What CSV and TSV call a column.
+/// The word for a column in messages about CSV and TSV.
 pub(crate) const WORD: &str = "column";
 
 /// Where the header has `column`; none if it is optional and not there.
@@ -50,7 +50,7 @@ pub(crate) fn missing(file: &DataFile) -> DataError {
     )
 }
 
-/// What `text`, of a row's cell, is in `column`.
+/// Reads the text of a row's cell in `column`.
 pub(crate) fn cell(
     place: Place<'_>,
     column: &Column,

@@ -113,7 +113,7 @@ impl Elements<'_> {
         }
         let place = Place {
             file: self.file.name(),
-            unit: "element",
+            row_word: "element",
             number: self.number,
         };
         (self.take)(place, utf8(place, element)?)?;
@@ -135,7 +135,7 @@ impl Elements<'_> {
     fn place(&self) -> Place<'_> {
         Place {
             file: self.file.name(),
-            unit: "element",
+            row_word: "element",
             number: self.number,
         }
     }

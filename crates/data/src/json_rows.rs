@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::row::{Place, column_place};
 use crate::{Cell, Column, ColumnKind, DataError};
 
-/// What JSON calls a column.
+/// The word for a column in messages about JSON.
 pub(crate) const WORD: &str = "field";
 
 /// The cells of one JSON value. Fields that are not asked for are passed over: they may hold what JSON or UTF-8 does not know, such as NaN
@@ -61,28 +61,28 @@ fn alone(place: Place<'_>, text: &str, columns: &[Column]) -> Result<Vec<Cell>, 
                 "a JSON object"
             },
             kind(&other),
-            format!("every {} is a row", place.unit),
+            format!("every {} is a row", place.row_word),
         )),
     }
 }
 
-/// What `read` makes of the whole of `text`; and whether numbers that JSON does not know were taken for null.
+/// Parses all of `text` with `read`; also returns whether numbers that JSON does not know were taken for null.
 fn parse<T>(
     place: Place<'_>,
     text: &str,
     read: impl Fn(&mut TextDeserializer<'_>) -> Result<T, serde_json::Error>,
 ) -> Result<(T, bool), DataError> {
-    let whole = |text: &str| {
+    let read_all = |text: &str| {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let value = read(&mut deserializer)?;
         deserializer.end()?;
         Ok(value)
     };
-    whole(text)
+    read_all(text)
         .map(|value| (value, false))
         .or_else(|error| match without_non_finite(text) {
             // What is wrong then is not such a number.
-            Cow::Owned(finite) => whole(&finite).map(|value| (value, true)),
+            Cow::Owned(finite) => read_all(&finite).map(|value| (value, true)),
             Cow::Borrowed(_) => Err(error),
         })
         .map_err(|error: serde_json::Error| not_json(place, &error, text))
@@ -252,9 +252,9 @@ fn brief(value: &Value) -> String {
 
 /// The parser's message with the column only where the value is one line: the line of the file is in `place`.
 fn not_json(place: Place<'_>, error: &serde_json::Error, text: &str) -> DataError {
-    let whole = error.to_string();
+    let message = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
-    let what = whole.strip_suffix(&position).unwrap_or(&whole);
+    let what = message.strip_suffix(&position).unwrap_or(&message);
     let position = match error.line() {
         0 | 1 => format!("column {}", error.column()),
         line => format!("its line {line}, column {}", error.column()),
@@ -264,7 +264,7 @@ fn not_json(place: Place<'_>, error: &serde_json::Error, text: &str) -> DataErro
     } else if !text.trim_start().starts_with(['{', '[', '"']) {
         "plain text, one text a line, is a file of another name, such as texts.txt"
     } else {
-        match place.unit {
+        match place.row_word {
             "line" => {
                 "the line is no whole JSON value: write one object a line, or all in one array in a .json file"
             }
@@ -275,7 +275,7 @@ fn not_json(place: Place<'_>, error: &serde_json::Error, text: &str) -> DataErro
         place.to_string(),
         format!(
             "one JSON string or object {}",
-            match place.unit {
+            match place.row_word {
                 "line" => "a line",
                 _ => "an element",
             }

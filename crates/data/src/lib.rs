@@ -31,18 +31,21 @@ mod column;
 mod csv_rows;
 mod data_file;
 mod error;
+mod file_format;
 mod header;
 mod json_array;
 mod json_rows;
 mod lines;
 mod parquet_rows;
+mod read_rows;
 mod row;
 pub mod tokens;
 mod tsv_rows;
 
 pub use column::{Column, ColumnKind};
-pub use data_file::{DataFile, FileFormat};
+pub use data_file::DataFile;
 pub use error::DataError;
+pub use file_format::FileFormat;
 pub use row::{Cell, Row};
 pub use tokens::{TokenColumns, TokenLimits, TokenRow};
 

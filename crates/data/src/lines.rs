@@ -22,7 +22,7 @@ pub(crate) fn for_each_line(
         bytes.clear();
         let place = Place {
             file: file.name(),
-            unit: "line",
+            row_word: "line",
             number,
         };
         if !read_line(reader, &mut bytes).map_err(|error| not_read(file, place, error))? {
@@ -91,7 +91,7 @@ pub(crate) fn not_read(file: &DataFile, place: Place<'_>, error: io::Error) -> D
         found,
         format!(
             "a {} holds one text, of which a model reads the first few thousand characters: is this a file of texts?",
-            place.unit
+            place.row_word
         ),
     )
 }
@@ -106,7 +106,7 @@ pub(crate) fn utf8<'b>(place: Place<'_>, bytes: &'b [u8]) -> Result<&'b str, Dat
                 "the byte 0x{:02x} at byte {} of the {}",
                 bytes[error.valid_up_to()],
                 error.valid_up_to() + 1,
-                place.unit
+                place.row_word
             ),
             "convert the file to UTF-8, for instance with iconv",
         )

@@ -19,7 +19,7 @@ use crate::lines::{LONGEST, not_read, too_long};
 use crate::row::{Place, column_place};
 use crate::{Cell, Column, ColumnKind, DataError, Row};
 
-/// What Parquet calls a column.
+/// The word for a column in messages about Parquet.
 const WORD: &str = "column";
 /// Rows that are decoded at once.
 const CHUNK: usize = 256;
@@ -67,7 +67,7 @@ pub(crate) fn for_each_row(
                 number += 1;
                 let place = Place {
                     file: file.name(),
-                    unit: "row",
+                    row_word: "row",
                     number,
                 };
                 let row = columns
@@ -225,7 +225,7 @@ fn described(column: &ColumnDescriptor, leaves: usize) -> String {
     format!("{lists}{values}")
 }
 
-/// What a file has in one row of a column.
+/// A value as the file stores it, in one row of a column.
 enum Stored {
     Null,
     Text(Vec<u8>),

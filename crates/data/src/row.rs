@@ -4,23 +4,27 @@ use std::fmt;
 
 use crate::{Column, DataError};
 
-/// Where a row stands; put into words only where something is wrong with it.
+/// The place of a row in its file, for messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'p> {
     pub(crate) file: &'p str,
-    /// `line`, `row`, or `element` of a JSON array.
-    pub(crate) unit: &'static str,
+    /// The word for a row in messages: `line`, `row`, or `element` of a JSON array.
+    pub(crate) row_word: &'static str,
     /// From 1.
     pub(crate) number: u64,
 }
 
 impl fmt::Display for Place<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {} {}", self.file, self.unit, self.number)
+        write!(
+            formatter,
+            "{}: {} {}",
+            self.file, self.row_word, self.number
+        )
     }
 }
 
-/// What one row has in one column.
+/// The value of one row in one column.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
     /// Of a column of texts.
@@ -37,7 +41,7 @@ pub enum Cell {
 #[derive(Debug)]
 pub struct Row<'r> {
     pub(crate) place: Place<'r>,
-    /// What the format calls a column; none for lines, which have no columns.
+    /// The word for a column in messages; none for lines, which have no columns.
     pub(crate) word: Option<&'static str>,
     pub(crate) columns: &'r [Column],
     pub(crate) cells: Vec<Cell>,
@@ -50,7 +54,7 @@ impl Row<'_> {
         &self.cells
     }
 
-    /// What is odd about the row though it can be read: the file may be another kind than its name says. Only the first such row of a
+    /// A warning about a row that can be read but looks as if the file were of another kind than its name says. Only the first such row of a
     /// reading has one.
     pub fn remark(&self) -> Option<&str> {
         self.remark.as_deref()

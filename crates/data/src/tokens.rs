@@ -75,7 +75,7 @@ impl TokenColumns {
     }
 }
 
-/// What a model can run.
+/// The limits of a model, which rows must keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenLimits {
     /// Token ids are below this.

@@ -157,7 +157,7 @@ fn products(report: &Report<'_>, out_features: usize, in_features: usize) {
                 rows,
                 &float,
                 store,
-                OutputColumns::whole(out, out_features),
+                OutputColumns::of_matrix(out, out_features),
                 workspace,
             );
         });
@@ -167,7 +167,7 @@ fn products(report: &Report<'_>, out_features: usize, in_features: usize) {
                 rows,
                 &float16,
                 store,
-                OutputColumns::whole(out, out_features),
+                OutputColumns::of_matrix(out, out_features),
                 workspace,
             );
         });
@@ -177,7 +177,7 @@ fn products(report: &Report<'_>, out_features: usize, in_features: usize) {
                 rows,
                 &bfloat16,
                 store,
-                OutputColumns::whole(out, out_features),
+                OutputColumns::of_matrix(out, out_features),
                 workspace,
             );
         });
@@ -187,7 +187,7 @@ fn products(report: &Report<'_>, out_features: usize, in_features: usize) {
                 rows,
                 &weight_only,
                 store,
-                OutputColumns::whole(out, out_features),
+                OutputColumns::of_matrix(out, out_features),
                 workspace,
             );
         });
@@ -197,7 +197,7 @@ fn products(report: &Report<'_>, out_features: usize, in_features: usize) {
                 rows,
                 &four_bit,
                 store,
-                OutputColumns::whole(out, out_features),
+                OutputColumns::of_matrix(out, out_features),
                 workspace,
             );
         });
@@ -206,7 +206,7 @@ fn products(report: &Report<'_>, out_features: usize, in_features: usize) {
                 &quantized,
                 &int8,
                 store,
-                OutputColumns::whole(out, out_features),
+                OutputColumns::of_matrix(out, out_features),
                 workspace,
             );
         });

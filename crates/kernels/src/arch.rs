@@ -52,7 +52,7 @@ pub(crate) static TABLE: &[&Kernels] = &[
 ///
 /// A set with a faster tile for weights that cannot saturate gives its routines as `saturation_proof`.
 ///
-/// A set whose token is that of another one takes the routines that are no different there: `others_of` names its module.
+/// A set whose token is that of another one takes over the routines that are the same there: `others_of` names its module.
 ///
 /// A set that rounds operands gives the float tile for products with bf16 weights and for attention, and the types of these products; all
 /// else is that of `others_of`.

@@ -14,7 +14,7 @@ pub struct DistanceBias<'a> {
 }
 
 impl<'a> DistanceBias<'a> {
-    /// That of the keys `0..tokens` for one query.
+    /// The bias of the keys `0..tokens` for one query.
     #[inline(always)]
     pub(crate) fn of_query(self, head: usize, query: usize, tokens: usize) -> &'a [f32] {
         &self.values[head * self.head_stride + self.center - query..][..tokens]

@@ -16,7 +16,7 @@ pub(crate) struct Rows<'a, T> {
     pub(crate) count: usize,
 }
 
-/// Where the product with some panels goes, and how.
+/// The columns that the product with some panels is written to, and what is added to it.
 pub(crate) struct Columns<'a> {
     pub(crate) columns: OutputColumns<'a>,
     /// Added to each row, if any: one for each column.

@@ -1,66 +1,14 @@
 //! What an instruction set must offer for int8 products: a tile of exact integer sums.
 
 use crate::aligned::{AlignedVec, Plain, Scratch};
+pub(crate) use crate::panel_layout::{
+    INT8_GROUP, INT8_LINE, INT8_PANEL_VECTORS, LineOrder, PanelLayout,
+};
 use crate::quantized_rows::QuantizedRows;
 use crate::simd::LANES;
 
-/// Consecutive columns of one row that the int8 weights keep together.
-pub(crate) const INT8_GROUP: usize = 4;
-
 /// Rows of the accumulator block that a tile fills.
 pub(crate) const INT8_TILE_ROWS: usize = 6;
-
-/// The most vectors of sixteen outputs in a panel of int8 weights.
-pub(crate) const INT8_PANEL_VECTORS: usize = 4;
-
-/// Bytes of one group of sixteen outputs: a cache line.
-pub(crate) const INT8_LINE: usize = LANES * INT8_GROUP;
-
-/// How the codes of sixteen outputs and one group of columns lie in their [`INT8_LINE`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LineOrder {
-    /// `[outputs][4]`: for instructions that sum four products.
-    Fours,
-    /// `[2][outputs][2]`: for instructions that sum two products.
-    Pairs,
-}
-
-impl LineOrder {
-    /// Puts a line of [`LineOrder::Fours`] in this order.
-    #[inline(always)]
-    pub(crate) fn arrange(self, line: &mut [i8; INT8_LINE]) {
-        if self == LineOrder::Pairs {
-            let fours = *line;
-            let (first, second) = line.split_at_mut(INT8_LINE / 2);
-            let pairs = first.as_chunks_mut::<2>().0.iter_mut();
-            let pairs = pairs.zip(second.as_chunks_mut::<2>().0);
-            for (four, (first, second)) in fours.as_chunks::<4>().0.iter().zip(pairs) {
-                *first = [four[0], four[1]];
-                *second = [four[2], four[3]];
-            }
-        }
-    }
-}
-
-/// How a tile's weights lie in memory: panels `[outputs / (16 * vectors)][groups][vectors][line of 64 bytes]`, the last one as narrow as
-/// whole vectors of sixteen outputs allow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PanelLayout {
-    /// Vectors of sixteen outputs in a panel, 1..=[`INT8_PANEL_VECTORS`].
-    pub(crate) vectors: usize,
-    pub(crate) order: LineOrder,
-}
-
-impl PanelLayout {
-    /// Where the line of the sixteen outputs from `first` on and of `group` starts, of `outputs` outputs and `groups` groups, in bytes.
-    #[inline(always)]
-    pub(crate) fn line(self, outputs: usize, groups: usize, first: usize, group: usize) -> usize {
-        let panel_outputs = self.vectors * LANES;
-        let panel = first - first % panel_outputs;
-        let width = panel_outputs.min(outputs - panel);
-        (panel * groups + group * width + first - panel) * INT8_GROUP
-    }
-}
 
 /// Integer sums of one tile, row by row.
 #[repr(C, align(64))]
@@ -96,11 +44,11 @@ pub(crate) struct Int8Operands<A> {
     pub(crate) groups: usize,
     /// Vectors of outputs, 1..=[`Int8Tile::VECTORS`].
     pub(crate) vectors: usize,
-    /// The weights that come next, to be asked for evenly while this tile runs. Only a hint: they may be anywhere.
+    /// The weights that come next, to be prefetched evenly while this tile runs. Only a hint: they may be anywhere.
     pub(crate) prefetch: Prefetch,
 }
 
-/// Cache lines to ask for.
+/// Cache lines to prefetch.
 #[derive(Clone, Copy)]
 #[cfg_attr(
     not(target_arch = "x86_64"),
@@ -108,12 +56,12 @@ pub(crate) struct Int8Operands<A> {
 )]
 pub(crate) struct Prefetch {
     pub(crate) line: *const i8,
-    /// How many of 256 groups ask for a line, on average; more than 256 where a group asks for several.
+    /// How many of 256 groups prefetch a line, on average; more than 256 where a group prefetches several.
     pub(crate) rate: usize,
 }
 
 impl Prefetch {
-    /// Nothing to ask for.
+    /// Nothing to prefetch.
     pub(crate) const NONE: Self = Self {
         line: std::ptr::null(),
         rate: 0,
@@ -137,10 +85,10 @@ pub(crate) trait Int8Tile: Copy {
     /// cache beside the panel.
     const ROW_BYTES: usize = usize::MAX;
 
-    /// How many bytes ahead of a panel memory is asked for, at least.
+    /// How many bytes ahead of a panel memory is prefetched, at least.
     const PREFETCH_DISTANCE: usize = 96 << 10;
 
-    /// The fewest tiles of rows for which memory is asked for: a panel that is read once may be a stream that the CPU follows by itself.
+    /// The fewest tiles of rows for which memory is prefetched: a panel that is read once may be a stream that the CPU prefetches by itself.
     const PREFETCH_TILES: usize = 2;
 
     /// What the activations are lowered by: the tile multiplies `code - ACTIVATION_OFFSET`, and the caller lowers the zero point as much.
@@ -149,7 +97,7 @@ pub(crate) trait Int8Tile: Copy {
     /// Whether an activation is an i16, so that one product takes codes of sixteen bits.
     const WIDE: bool = size_of::<Self::Activation>() == size_of::<i16>();
 
-    /// The token.
+    /// Makes the token.
     ///
     /// # Safety
     ///

@@ -11,13 +11,13 @@ use crate::generic::linear::Linear;
 use crate::generic::linear_int8::{LinearInt8, Output, Requantize};
 use crate::generic::panel_element::{Bf16, F16};
 use crate::generic::panel_source::{DecodedFourBit, DecodedInt8, Stored};
-use crate::int8_tile::PanelLayout;
 use crate::isa::{Isa, IsaError};
 use crate::output_columns::OutputColumns;
 use crate::packed_float::{FloatPanels, PackedFloat};
 use crate::packed_four_bit::PackedFourBit;
 use crate::packed_int8::PackedInt8;
 use crate::packed_weight_only_int8::PackedWeightOnlyInt8;
+use crate::panel_layout::PanelLayout;
 use crate::panels::assert_shape;
 use crate::quantized_rows::{QuantizedRows, RowScale};
 use crate::quantized_sequence::QuantizedSequence;
@@ -143,7 +143,7 @@ pub(crate) struct SaturationProof {
 /// let weight = PackedFloat::from_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2);
 /// let mut out = [0.0; 3];
 /// let epilogue = Epilogue::store(Some(&[0.5; 3]));
-/// let all = OutputColumns::whole(&mut out, 3);
+/// let all = OutputColumns::of_matrix(&mut out, 3);
 /// kernels.linear_float(&[10.0, 1.0], 1, &weight, epilogue, all, &mut Workspace::new());
 /// assert_eq!(out, [12.5, 34.5, 56.5]);
 /// # Ok::<(), fewbit_kernels::IsaError>(())
@@ -438,9 +438,9 @@ impl Kernels {
     /// Bidirectional attention of one sequence, all heads; out (query tokens, heads * head_size).
     ///
     /// A score is one chain of fused multiply-adds over the features of a head, ascending; then the scale times log2(e) (with a bias: one
-    /// fused multiply-add); softmax subtracts the greatest score and takes powers of two; an output is one chain over the tokens,
-    /// ascending, multiplied by the inverse of the sum of the powers. Where attention is [`Exactness::RoundedToBf16`], that concerns queries,
-    /// keys, values and the undivided powers; their sum is that of the unrounded ones.
+    /// fused multiply-add); softmax subtracts the greatest score and takes exponentials to base two; an output is one chain over the tokens,
+    /// ascending, multiplied by the inverse of the sum of the exponentials. Where attention is [`Exactness::RoundedToBf16`], that concerns queries,
+    /// keys, values and the undivided exponentials; their sum is that of the unrounded ones.
     ///
     /// # Panics
     ///
@@ -464,7 +464,7 @@ impl Kernels {
     ///   -127..=127 ([`AffineParameters::symmetric`]).
     /// - `score = f32(sum of products of codes) * scale of the key`; times the factor `scale of the query * (scale * log2(e))` it is an exponent
     ///   of two. With a bias the exponent is `fma(score, factor, bias * log2(e))`.
-    /// - The powers `p = 2^fma(score - greatest, factor, log2(65000))` have a polynomial of degree 3 and are rounded to integers. Their products
+    /// - The exponentials `p = 2^fma(score - greatest, factor, log2(65000))` have a polynomial of degree 3 and are rounded to integers. Their products
     ///   with the codes of values are summed exactly over segments of 256 tokens, each sum being rounded to f32 once. The first segment
     ///   gives `sum * (scale of the feature * (1 / sum of p))`, each later one is added by a fused multiply-add.
     ///

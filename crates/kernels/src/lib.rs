@@ -12,7 +12,7 @@
 //! - `generic` holds the algorithms, each written once.
 //! - `arch` has one folder for each instruction set: its intrinsics, and the routines instantiated for it.
 //! - The `packed_*` modules hold weights in panels of outputs. int8 weights lie as the tile of an instruction set wants them
-//!   (`int8_tile`); other weights do not depend on it.
+//!   (`panel_layout`); other weights do not depend on it.
 //! - [`Kernels`] checks the arguments and calls the routine. [`Routine::all`] lists what there is.
 
 mod aligned;
@@ -20,6 +20,7 @@ mod arch;
 mod float_tile;
 mod generic;
 mod int8_tile;
+mod panel_layout;
 mod panels;
 mod simd;
 mod weight_memory;

@@ -1,11 +1,11 @@
 //! Where a product goes: all columns of a row-major matrix, or some of them while other threads write the others.
 
-use crate::int8_tile::INT8_PANEL_VECTORS;
+use crate::panel_layout::INT8_PANEL_VECTORS;
 use crate::simd::LANES;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Columns can be split at multiples of so many: every instruction set has whole panels of weights there.
+/// Columns can be split at multiples of this number, where panels of weights begin on every instruction set.
 pub const COLUMN_SPLIT: usize = INT8_PANEL_VECTORS * LANES;
 
 /// Some columns of all rows of a row-major matrix, to be written.
@@ -16,7 +16,7 @@ pub const COLUMN_SPLIT: usize = INT8_PANEL_VECTORS * LANES;
 /// ```
 /// use fewbit_kernels::OutputColumns;
 /// let mut matrix = [0.0; 2 * 96];
-/// let (left, right) = OutputColumns::whole(&mut matrix, 96).split_at(64);
+/// let (left, right) = OutputColumns::of_matrix(&mut matrix, 96).split_at(64);
 /// assert_eq!((left.columns(), right.columns()), (0..64, 64..96));
 /// ```
 #[derive(Debug)]
@@ -26,13 +26,13 @@ pub struct OutputColumns<'a, T = f32> {
     rows: usize,
     /// Elements from one row to the next.
     stride: usize,
-    /// Of the whole matrix.
+    /// Columns of the full matrix.
     matrix_columns: usize,
     columns: Range<usize>,
     matrix: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it is a mutable borrow of its elements, which nobody else has.
+// SAFETY: it is a mutable borrow of its elements, and no other value refers to them.
 unsafe impl<T: Send> Send for OutputColumns<'_, T> {}
 
 impl<'a, T> OutputColumns<'a, T> {
@@ -41,7 +41,7 @@ impl<'a, T> OutputColumns<'a, T> {
     /// # Panics
     ///
     /// If `matrix` does not consist of whole rows.
-    pub fn whole(matrix: &'a mut [T], columns: usize) -> Self {
+    pub fn of_matrix(matrix: &'a mut [T], columns: usize) -> Self {
         Self::padded(matrix, columns, columns)
     }
 
@@ -97,7 +97,7 @@ impl<'a, T> OutputColumns<'a, T> {
         self.rows
     }
 
-    /// Columns of the whole matrix.
+    /// Which columns of the full matrix these are.
     pub(crate) fn matrix_columns(&self) -> usize {
         self.matrix_columns
     }
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn parts_of_rows_are_where_they_belong() {
         let mut matrix: Vec<usize> = (0..3 * 130).collect();
-        let (mut left, right) = OutputColumns::whole(&mut matrix, 130).split_at(64);
+        let (mut left, right) = OutputColumns::of_matrix(&mut matrix, 130).split_at(64);
         let (mut middle, mut right) = right.split_at(128);
         assert_eq!(middle.columns(), 64..128);
         assert_eq!((right.rows(), right.columns()), (3, 128..130));
@@ -150,15 +150,15 @@ mod tests {
 
     #[test]
     fn without_rows_or_columns() {
-        let (left, right) = OutputColumns::<f32>::whole(&mut [], 100).split_at(64);
+        let (left, right) = OutputColumns::<f32>::of_matrix(&mut [], 100).split_at(64);
         assert_eq!((left.rows(), right.columns()), (0, 64..100));
-        let none = OutputColumns::<f32>::whole(&mut [], 0);
+        let none = OutputColumns::<f32>::of_matrix(&mut [], 0);
         assert_eq!((none.rows(), none.columns()), (0, 0..0));
     }
 
     #[test]
     #[should_panic = "at a multiple of 64"]
     fn panels_are_not_split() {
-        let _parts = OutputColumns::whole(&mut [0.0; 200], 200).split_at(100);
+        let _parts = OutputColumns::of_matrix(&mut [0.0; 200], 200).split_at(100);
     }
 }

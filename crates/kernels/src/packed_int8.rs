@@ -5,8 +5,8 @@ use fewbit_numerics::saturation::saturating_pairs;
 
 use crate::aligned::AlignedVec;
 use crate::generic::int8_panels::Int8Panels;
-use crate::int8_tile::{INT8_GROUP, INT8_LINE, PanelLayout};
 use crate::kernels::Kernels;
+use crate::panel_layout::{INT8_GROUP, INT8_LINE, PanelLayout};
 use crate::panels::{assert_shape, padded_elements};
 use crate::simd::LANES;
 use std::ops::Range;
@@ -32,7 +32,7 @@ pub struct PackedInt8 {
     pub(crate) codes: AlignedVec<i8>,
     /// (out_features, padded to 16)
     pub(crate) scales: AlignedVec<f32>,
-    /// Sum of the codes of each row (out_features, padded to 16): what one unit of the activations' zero point contributes.
+    /// Sum of the codes of each row (out_features, padded to 16): times the zero point of the activations it is the zero-point correction.
     pub(crate) row_sums: Vec<i32>,
 }
 
@@ -41,7 +41,7 @@ impl PackedInt8 {
     /// 255 * 128 in magnitude, and so is each term of `(activation - zero point) * weight`.
     pub const MAX_IN_FEATURES: usize = fewbit_numerics::activation::MAX_INT8_COLUMNS;
 
-    /// Packs row-major `codes` with one scale for each row, for products by `kernels` with activations of that many bits.
+    /// Packs row-major `codes` with one scale for each row, for products by `kernels` with activations of `bits`.
     ///
     /// # Panics
     ///
@@ -102,8 +102,8 @@ impl PackedInt8 {
                 let (lines, _) = packed[start + group * stride..].as_chunks_mut::<INT8_LINE>();
                 let line = &mut lines[0];
                 let fours = line.as_chunks_mut::<INT8_GROUP>().0.iter_mut();
-                for ((codes, whole), last) in fours.zip(&whole_groups).zip(&last_columns) {
-                    match whole.get(group) {
+                for ((codes, groups_of_row), last) in fours.zip(&whole_groups).zip(&last_columns) {
+                    match groups_of_row.get(group) {
                         Some(group) => *codes = *group,
                         None => codes[..last.len()].copy_from_slice(last),
                     }

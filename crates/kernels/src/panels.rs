@@ -7,7 +7,7 @@
 use crate::aligned::{AlignedVec, Plain};
 use crate::simd::LANES;
 
-/// Panels of a weight with that many output features.
+/// Panels of a weight with `out_features` output features.
 pub(crate) fn panel_count(out_features: usize) -> usize {
     out_features.div_ceil(LANES)
 }

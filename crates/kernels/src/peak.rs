@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::kernels::Kernels;
 
-/// What a product multiplies and adds with.
+/// The arithmetic of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Arithmetic {
     /// u8 activations times i8 weights, summed in i32.

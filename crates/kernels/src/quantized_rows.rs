@@ -3,11 +3,11 @@
 use fewbit_numerics::activation::{ActivationScheme, TWELVE_BIT_CODES};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
-use crate::int8_tile::INT8_GROUP;
 use crate::output_columns::OutputColumns;
+use crate::panel_layout::INT8_GROUP;
 use crate::panels::assert_shape;
 
-/// Rows of bytes that a row of codes of more than 8 bits is: the high ones, then the low ones.
+/// Planes of codes of more than 8 bits: a row of high bytes and a row of low bytes.
 pub(crate) const PLANES: usize = 2;
 
 /// Where the scale and the zero point of a row of activations come from.
@@ -48,7 +48,7 @@ impl RowScale {
 }
 
 impl QuantizedRows {
-    /// No rows.
+    /// An empty buffer.
     pub fn new() -> Self {
         Self::default()
     }

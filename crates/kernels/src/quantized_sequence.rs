@@ -1,7 +1,7 @@
 //! Keys and values of a sequence in integers.
 
 use crate::aligned::Scratch;
-use crate::int8_tile::PanelLayout;
+use crate::panel_layout::PanelLayout;
 
 /// Keys and values of one sequence as codes in panels, for attention in integers on one instruction set. A reusable buffer that
 /// [`Kernels::quantize_sequence`](crate::Kernels::quantize_sequence) fills, for any number of calls of
@@ -11,19 +11,20 @@ pub struct QuantizedSequence {
     pub(crate) tokens: usize,
     pub(crate) heads: usize,
     pub(crate) head_size: usize,
-    /// That of the instruction set; none before the buffer is first filled.
+    /// The layout of the instruction set; none before the buffer is first filled.
     pub(crate) layout: Option<PanelLayout>,
     /// (heads, panels of tokens): i8.
     pub(crate) keys: Scratch,
     /// (heads, tokens padded to sixteen): f32.
     pub(crate) key_scales: Scratch,
-    /// (heads, tokens padded to sixteen): i32, the sums that the offset of the queries' codes adds.
+    /// (heads, tokens padded to sixteen): i32, the zero-point corrections: the sums that the offset of the queries' codes adds.
     pub(crate) key_corrections: Scratch,
     /// (heads, segments, panels of features): i8.
     pub(crate) values: Scratch,
     /// (heads, features padded to sixteen): f32.
     pub(crate) value_scales: Scratch,
-    /// (heads, segments, features padded to sixteen): i32, the sums that the offset of the powers' codes adds.
+    /// (heads, segments, features padded to sixteen): i32, the zero-point corrections: the sums that the offset of the exponentials'
+    /// codes adds.
     pub(crate) value_corrections: Scratch,
 }
 

@@ -1,4 +1,4 @@
-//! Activation functions, and what else may follow a product.
+//! Activation functions, and epilogues of products.
 
 /// Activation function of a feed-forward layer. NaN gives NaN; far tails give x, 0, 1 or -1, never NaN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,8 +32,8 @@ impl Activation {
     ];
 }
 
-/// What becomes of a product while it is in registers: y = product + bias, and then y is stored, activated or added. The bits are those
-/// of the separate operations on a stored y.
+/// The epilogue of a product, computed while the product is in registers: y = product + bias, and then y is stored, activated or added. The
+/// bits are those of the separate operations on a stored y.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Epilogue<'a> {
     /// (out_features)

@@ -24,7 +24,7 @@ pub(crate) trait Simd: Copy {
     /// Panels of sixteen float outputs that a tile of six rows takes at once: as many as leave all its sums in registers, 1, 2 or 4.
     const TILE_PANELS: usize;
 
-    /// The token.
+    /// Makes the token.
     ///
     /// # Safety
     ///
@@ -46,7 +46,7 @@ pub(crate) trait Simd: Copy {
     #[inline(always)]
     fn load_up_to(self, from: &[f32], fill: f32) -> Self::F32 {
         match from.try_into() {
-            Ok(whole) => self.load(whole),
+            Ok(vector) => self.load(vector),
             Err(_) => self.load_partial(from, fill),
         }
     }
@@ -54,7 +54,7 @@ pub(crate) trait Simd: Copy {
     #[inline(always)]
     fn store_up_to(self, value: Self::F32, to: &mut [f32]) {
         match to.try_into() {
-            Ok(whole) => self.store(value, whole),
+            Ok(vector) => self.store(value, vector),
             Err(_) => self.store_partial(value, to),
         }
     }
@@ -75,7 +75,7 @@ pub(crate) trait Simd: Copy {
     fn store_u8_saturated(self, vectors: [Self::I32; 4], to: &mut [u8; 4 * LANES]);
     /// Stores the low byte of each lane.
     fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]);
-    /// Asks for the cache line at `line`, which may be anywhere, into the second-level cache; where that is not worth it, nothing.
+    /// Prefetches the cache line at `line`, which may be anywhere, into the second-level cache; does nothing on sets that gain nothing by it.
     #[inline(always)]
     fn prefetch(self, _line: *const u8) {}
     /// Stores the bits of the lanes.

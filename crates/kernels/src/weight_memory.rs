@@ -81,7 +81,7 @@ impl WeightMemory {
         if taken >= CHUNK / 4 {
             return Self::cut(Arc::new(Chunk::new(taken)), 0, bytes);
         }
-        // Whoever panicked left a chunk and a number of taken bytes that belong together: both are set at once, below.
+        // A panic elsewhere leaves a chunk and a number of taken bytes that belong together: both are set at once, below.
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         let chunk = current
             .0

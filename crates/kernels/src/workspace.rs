@@ -34,10 +34,10 @@ pub struct Workspace {
     pub(crate) key_scales_of_rows: Scratch,
     /// Keys and values of a sequence whose queries come in one call.
     pub(crate) sequence: QuantizedSequence,
-    /// Powers of the softmax of one block of queries, as codes of sixteen bits.
-    pub(crate) powers: QuantizedRows,
-    /// `powers` in the form that a tile reads.
-    pub(crate) power_activations: Scratch,
+    /// Exponentials of the softmax of one block of queries, as codes of sixteen bits.
+    pub(crate) exponentials: QuantizedRows,
+    /// `exponentials` in the form that a tile reads.
+    pub(crate) exponential_activations: Scratch,
 }
 
 impl Workspace {
@@ -59,13 +59,13 @@ impl Workspace {
             &self.query_scales,
             &self.key_codes,
             &self.key_scales_of_rows,
-            &self.power_activations,
+            &self.exponential_activations,
         ]
         .iter()
         .map(|scratch| scratch.memory_bytes())
         .sum::<usize>()
             + self.query_codes.memory_bytes()
             + self.sequence.memory_bytes()
-            + self.powers.memory_bytes()
+            + self.exponentials.memory_bytes()
     }
 }

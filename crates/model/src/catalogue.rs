@@ -3,20 +3,19 @@
 //! The catalogue of an encoder follows from its [`EncoderSpec`]: an architecture names the path of each [`Role`]. That of any other
 //! checkpoint follows from the names and shapes of its tensors.
 
-mod role;
 mod tensor_names;
 
+pub use crate::role::{ModuleKind, Role};
 use crate::spec::{EncoderSpec, NormPlacement};
 use crate::{ModelError, architectures};
 use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight};
-pub use role::{ModuleKind, Role};
 use std::collections::HashMap;
 use std::path::Path;
 
 /// A module with weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
-    /// What it is.
+    /// Its role in the model.
     pub role: Role,
     /// The layer that it is in.
     pub layer: Option<usize>,
@@ -33,7 +32,7 @@ pub struct Module {
 }
 
 impl Module {
-    /// What it does with its weight.
+    /// How it uses its weight.
     pub fn kind(&self) -> ModuleKind {
         self.role.kind()
     }
@@ -74,7 +73,7 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// That of an encoder.
+    /// The catalogue of an encoder.
     pub fn of_encoder(spec: &EncoderSpec) -> Self {
         let (of_layers, others): (Vec<_>, Vec<_>) =
             (spec.names.modules.iter()).partition(|(role, _)| role.is_of_a_layer());
@@ -99,7 +98,7 @@ impl Catalogue {
         }
     }
 
-    /// That of any checkpoint: of an encoder that fewbit runs, or from the names of its tensors where config.json's `model_type` is another
+    /// The catalogue of any checkpoint: of an encoder that fewbit runs, or from the names of its tensors where config.json's `model_type` is another
     /// or the model is defined by code of its own.
     ///
     /// # Errors

@@ -106,7 +106,7 @@ impl<'a> ConfigFields<'a> {
         }
     }
 
-    /// The error for a value that makes no sense.
+    /// The error for an invalid value.
     pub(crate) fn invalid(&self, field: &str, expected: &str, found: &Value) -> ModelError {
         self.error(
             field,
@@ -115,7 +115,7 @@ impl<'a> ConfigFields<'a> {
         )
     }
 
-    /// The error for a value that makes sense, but not to fewbit.
+    /// The error for a valid value that fewbit does not support.
     pub(crate) fn unsupported(
         &self,
         field: &str,

@@ -3,8 +3,8 @@
 mod settings;
 
 use crate::finite::check_values;
+use crate::input_scale::InputScale;
 use crate::network;
-use crate::packed_linear::InputScale;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
@@ -177,8 +177,8 @@ impl Encoder {
         &self.network
     }
 
-    /// What `run` gives while the int8 layers that read the rows of `site` (an input, see [`crate::tap`]) quantize them as `activations` says;
-    /// afterwards all is as before. None if no int8 layer reads them.
+    /// Calls `run` while the int8 layers that read the rows of `site` (an input, see [`crate::tap`]) quantize them as `activations` says, and
+    /// returns its result; afterwards they quantize as before. None, without a call, if no int8 layer reads these rows.
     ///
     /// [`Int8Activations::DynamicPerTensor`] needs layers that were loaded for it: whole texts must come together.
     pub fn with_input_quantization<R>(
@@ -358,7 +358,7 @@ impl Encoder {
     }
 }
 
-/// Both results; the second comes from a thread of its own where the system gives one. Warnings go where the caller's go.
+/// Runs both, the second on a thread of its own where the system gives one, and returns both results. Warnings go where the caller's go.
 fn side_by_side<A, B: Send>(first: impl FnOnce() -> A, second: impl Fn() -> B + Sync) -> (A, B) {
     let caller = tracing::dispatcher::get_default(tracing::Dispatch::clone);
     std::thread::scope(|scope| {

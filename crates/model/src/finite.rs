@@ -1,13 +1,13 @@
-//! NaN and infinity are errors wherever they enter or come up.
+//! Checks that turn NaN and infinity into errors, in weights and in values of a run.
 
 use crate::ModelError;
 use fewbit_checkpoint::{CheckpointError, MappedTensor, TensorView};
 use fewbit_numerics::finite::first_non_finite;
 
-/// A tensor of more elements is let go part by part while it is checked, as it might be the largest part of the model.
+/// The memory of a tensor of more elements is released part by part while it is checked, as it might be the largest part of the model.
 const LARGE_TENSOR_ELEMENTS: usize = 1 << 22;
 
-/// Elements of a large tensor that are let go at a time.
+/// Elements of a large tensor whose memory is released at a time.
 const PART_ELEMENTS: usize = 1 << 18;
 
 /// Errors at the first NaN or infinity of a stored float tensor that is kept as it is stored; `mapped` is the same tensor.

@@ -3,13 +3,13 @@
 use crate::ModelError;
 use crate::network::kernels_from_environment;
 use crate::network::thread_pools::ThreadPools;
-use crate::packed_linear::{LinearInput, PackedLinear, Then};
+use crate::packed_linear::{LinearEpilogue, LinearInput, PackedLinear};
 use crate::weight_only::WeightOnlyArithmetic;
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, StoredWeight};
 use fewbit_kernels::{Kernels, QuantizedRows, Workspace};
 use fewbit_numerics::finite::first_non_finite;
 
-/// What errors call it.
+/// Its name in errors.
 const NAME: &str = "linear";
 
 /// `y = x W^T + b`, with W in any form in which a weight is stored: floats, int8 codes with whatever activations, 4-bit codes.
@@ -140,7 +140,7 @@ impl Linear {
             PackedLinear::forward(
                 layer,
                 &mut input,
-                Then::Store,
+                LinearEpilogue::Store,
                 self.kernels,
                 &mut workspaces,
             )

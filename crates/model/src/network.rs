@@ -1,6 +1,7 @@
 //! The executor: runs every spec with every kind of weight.
 
 mod block;
+mod encoder_layer;
 mod forward;
 mod input_scales;
 mod load;
@@ -18,6 +19,7 @@ use crate::weight_only::WeightOnlyArithmetic;
 use crate::weight_source::{FromCheckpoint, WeightSource};
 use crate::{EncoderSpec, LoadLedger, ModelError, RaggedBatch, Tap};
 use block::{Block, blocks};
+use encoder_layer::{EncoderLayer, LayerNorm, arithmetic};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::{Arithmetic, Isa, Kernels};
 pub(crate) use load::load;
@@ -25,7 +27,6 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 use relative_bias::RelativeBias;
 use scratch::{BlockScratch, Pool, RowScratch};
 use thread_pools::ThreadPools;
-use window::Window;
 
 /// Tokens of a block. Also what the buffers are sized for at first, so that they grow only for a longer sequence.
 const BLOCK_TOKENS: usize = 256;
@@ -69,62 +70,6 @@ pub struct Network {
 /// The kernels that this CPU runs best, or that the environment variable `FEWBIT_ISA` names.
 pub(crate) fn kernels_from_environment() -> Result<&'static Kernels, ModelError> {
     Kernels::from_environment().map_err(|error| ModelError::Input(error.to_string()))
-}
-
-fn arithmetic(layers: &[EncoderLayer]) -> Arithmetic {
-    let linears = layers.iter().flat_map(EncoderLayer::linears);
-    let mut balance = 0i128;
-    for linear in linears {
-        let size = (linear.in_features() * linear.out_features()) as i128;
-        balance += match linear.arithmetic() {
-            Arithmetic::Int8 => size,
-            Arithmetic::F32 => -size,
-        };
-    }
-    if balance > 0 {
-        Arithmetic::Int8
-    } else {
-        Arithmetic::F32
-    }
-}
-
-/// Rows that go through a layer at a time: many enough to pay for reading the weights, which are longer as floats, few enough that their
-/// intermediate activations stay in the second-level cache. That of CPUs without instructions for products of bytes is small.
-fn chunk_rows(arithmetic: Arithmetic, isa: Isa) -> usize {
-    match (arithmetic, isa) {
-        (Arithmetic::Int8, Isa::Avx2) => 64,
-        (Arithmetic::Int8, _) => 128,
-        (Arithmetic::F32, _) => 256,
-    }
-}
-
-/// Tokens of a sequence that attends in integers: for fewer, making the codes costs more time than integer products gain.
-const LEAST_INTEGER_ATTENTION_TOKENS: usize = 64;
-
-struct EncoderLayer {
-    query: PackedLinear,
-    key: PackedLinear,
-    value: PackedLinear,
-    attention_output: PackedLinear,
-    /// After attention's addition to the residual stream, or before attention.
-    attention_norm: Option<LayerNorm>,
-    /// After the feed-forward's addition to the residual stream, or before the feed-forward.
-    feed_forward_norm: LayerNorm,
-    intermediate: PackedLinear,
-    /// What the activations of the feed-forward are multiplied by.
-    gate: Option<PackedLinear>,
-    output: PackedLinear,
-    /// The keys that a token attends to, if not all.
-    window: Option<Window>,
-}
-
-struct LayerNorm {
-    /// Module path at sites.
-    site: String,
-    /// (columns)
-    gamma: Vec<f32>,
-    /// (columns)
-    beta: Vec<f32>,
 }
 
 impl std::fmt::Debug for Network {
@@ -219,7 +164,7 @@ impl Network {
     /// nothing is allocated.
     ///
     /// # Errors
-    /// As [`Network::hidden_states`]; `states` then holds nothing of use.
+    /// As [`Network::hidden_states`]; the contents of `states` are then unspecified.
     pub fn hidden_states_into(
         &self,
         batch: &RaggedBatch,
@@ -238,27 +183,27 @@ impl Network {
             .div_ceil(threads)
             .clamp(LEAST_BLOCK_TOKENS, BLOCK_TOKENS);
         if threads == 1 || batch.tokens() < LEAST_SHARED_TOKENS {
-            return self.run_blocks(batch, block_tokens, &mut Viewer::nobody(), states);
+            return self.run_blocks(batch, block_tokens, &mut Viewer::none(), states);
         }
         let result = self.thread_pools.with(threads, || {
             let work = self.cut(batch, block_tokens, states).collect::<Vec<_>>();
-            let members = threads.div_ceil(work.len());
+            let threads_of_block = threads.div_ceil(work.len());
             work.into_par_iter()
                 .with_max_len(1)
                 .try_for_each(|(block, out)| {
-                    self.run_block(block, members, &mut Viewer::nobody(), out)
+                    self.run_block(block, threads_of_block, &mut Viewer::none(), out)
                 })
         })?;
         match result {
-            // Whichever thread failed first: the error to tell is the one that a single thread meets first.
+            // Several threads may fail, in any order: the error to report is the one that a single thread meets first.
             Err(ModelError::NonFinite { .. }) => {
-                self.run_blocks(batch, block_tokens, &mut Viewer::nobody(), states)
+                self.run_blocks(batch, block_tokens, &mut Viewer::none(), states)
             }
             result => result,
         }
     }
 
-    /// The same on one thread, showing every wanted site to `tap`.
+    /// [`Network::hidden_states`] on one thread, showing every wanted site to `tap`.
     ///
     /// # Errors
     /// As [`Network::hidden_states`].
@@ -270,7 +215,7 @@ impl Network {
         self.run_viewed(batch, &mut Viewer::of(tap))
     }
 
-    /// The same on one thread, adding the time of each stage to `times`.
+    /// [`Network::hidden_states`] on one thread, adding the time of each stage to `times`.
     ///
     /// # Errors
     /// As [`Network::hidden_states`].
@@ -332,7 +277,7 @@ impl Network {
         self.kernels.isa()
     }
 
-    /// What most multiply-adds of its linear layers are.
+    /// The arithmetic of most multiply-adds in its linear layers.
     pub fn arithmetic(&self) -> Arithmetic {
         arithmetic(&self.layers)
     }
@@ -385,47 +330,5 @@ impl Network {
         })?;
         states.resize(values, 0.0);
         Ok(())
-    }
-}
-
-impl EncoderLayer {
-    /// Whether attention over so many tokens takes the integers of the int8 products that give queries, keys and values.
-    fn attends_in_integers(&self, tokens: usize) -> bool {
-        let projections = [&self.query, &self.key, &self.value];
-        self.window.is_none()
-            && tokens >= LEAST_INTEGER_ATTENTION_TOKENS
-            && projections
-                .iter()
-                .all(|linear| linear.has_eight_bit_activations())
-    }
-
-    fn linears(&self) -> impl Iterator<Item = &PackedLinear> {
-        let attention = [&self.query, &self.key, &self.value, &self.attention_output];
-        let feed_forward = [
-            Some(&self.intermediate),
-            self.gate.as_ref(),
-            Some(&self.output),
-        ];
-        attention
-            .into_iter()
-            .chain(feed_forward.into_iter().flatten())
-    }
-
-    fn memory_bytes(&self) -> usize {
-        let norms = [self.attention_norm.as_ref(), Some(&self.feed_forward_norm)];
-        self.linears()
-            .map(PackedLinear::memory_bytes)
-            .sum::<usize>()
-            + norms
-                .into_iter()
-                .flatten()
-                .map(LayerNorm::memory_bytes)
-                .sum::<usize>()
-    }
-}
-
-impl LayerNorm {
-    fn memory_bytes(&self) -> usize {
-        size_of_val(self.gamma.as_slice()) + size_of_val(self.beta.as_slice())
     }
 }

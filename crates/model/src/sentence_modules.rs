@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
 use transformer_settings::TransformerSettings;
 
-/// What happens before and after the encoder.
+/// Settings of the modules before and after the encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SentenceModules {
     /// Directory of config.json, weights and tokenizer.
@@ -90,95 +90,114 @@ impl SentenceModules {
         Ok(modules)
     }
 
-    /// Reads the list of modules; returns whether pooling includes a prompt's tokens.
+    /// Takes over what each module of the list `list`, which `file` holds, says; returns whether pooling includes a prompt's tokens.
     fn read_list(
         &mut self,
         directory: &Path,
         file: &Path,
         list: &Value,
     ) -> Result<bool, ModelError> {
-        let error = |field: String, message: String| ModelError::Config {
-            file: file.to_owned(),
-            field,
-            message,
-            hint: MODULE_HINT.to_owned(),
-        };
         let Some(entries) = list.as_array() else {
-            return Err(error(
-                "modules".to_owned(),
-                format!("expected a list of modules, found {}", type_name(list)),
-            ));
+            let message = format!("expected a list of modules, found {}", type_name(list));
+            return Err(list_error(file, "modules", message));
         };
-        let (mut include_prompt, mut pooled) = (true, false);
+        let mut include_prompt = None;
         for (index, entry) in entries.iter().enumerate() {
-            // Modules are kept by name: of two with one name, the second would take the place of the first.
-            let label = &entry["name"];
-            if entries[..index]
-                .iter()
-                .any(|other| !label.is_null() && other["name"] == *label)
-            {
-                let message =
-                    format!("expected a name of its own for each module, found {label} before");
-                return Err(error(format!("{index}.name"), message));
-            }
-            let name = entry["type"].as_str().unwrap_or_default();
-            let kind = name.rsplit('.').next().unwrap_or_default();
-            let ours = name.starts_with("sentence_transformers.");
-            let Some(path) = inner_path(&entry["path"]) else {
-                let expected = "expected \"\" or the path of a folder inside the model directory";
-                let found = &entry["path"];
-                let field = format!("{index}.path");
-                return Err(ConfigFields::new(file, list).invalid(&field, expected, found));
-            };
-            let path = directory.join(path);
-            match kind {
-                "Transformer" if ours && index == 0 => self.transformer = path,
-                "Pooling" if ours && index == 1 => {
-                    let config = path.join("config.json");
-                    let value = read_object(&config)?.ok_or_else(|| {
-                        error(
-                            format!("{index}.path"),
-                            format!("expected a file {}, found none", config.display()),
-                        )
-                    })?;
-                    let fields = ConfigFields::new(&config, &value);
-                    self.pooling = Pooling::from_config(&fields)?;
-                    include_prompt = fields.flag("include_prompt", true)?;
-                    let width = Pooling::width_of(&fields)?;
-                    self.pooling_width = width.map(|width| (config, width));
-                    pooled = true;
+            refuse_shared_module_name(file, entries, index)?;
+            let path = directory.join(module_path(file, list, index)?);
+            match (module_class(entry), index) {
+                (Some("Transformer"), 0) => self.transformer = path,
+                (Some("Pooling"), 1) => {
+                    include_prompt = Some(self.read_pooling(file, index, &path)?);
                 }
-                "Normalize" if ours && pooled => {
+                (Some("Normalize"), _) if include_prompt.is_some() => {
                     check_normalize(&path.join("config.json"))?;
                     self.normalize = true;
                 }
-                _ => {
-                    let expected = match index {
-                        0 => "Transformer",
-                        1 => "Pooling",
-                        _ => "Normalize",
-                    };
-                    let message = format!(
-                        "expected a sentence-transformers {expected} module, found `{name}`"
-                    );
-                    return Err(error(format!("{index}.type"), message));
-                }
+                _ => return Err(unexpected_module(file, entry, index)),
             }
         }
-        if entries.is_empty() {
-            return Err(error(
-                "modules".to_owned(),
-                "expected Transformer and Pooling, found no module".to_owned(),
-            ));
-        }
-        if !pooled {
-            return Err(error(
-                "1.type".to_owned(),
-                "expected a sentence-transformers Pooling module, found no more modules".to_owned(),
-            ));
-        }
+        include_prompt.ok_or_else(|| missing_pooling(file, entries))
+    }
+
+    /// Takes over the configuration of pooling in the folder `path`; returns whether it includes a prompt's tokens. `index` is that of its
+    /// module in the list that `file` holds.
+    fn read_pooling(&mut self, file: &Path, index: usize, path: &Path) -> Result<bool, ModelError> {
+        let config = path.join("config.json");
+        let value = read_object(&config)?.ok_or_else(|| {
+            let message = format!("expected a file {}, found none", config.display());
+            list_error(file, format!("{index}.path"), message)
+        })?;
+        let fields = ConfigFields::new(&config, &value);
+        self.pooling = Pooling::from_config(&fields)?;
+        let include_prompt = fields.flag("include_prompt", true)?;
+        let width = Pooling::width_of(&fields)?;
+        self.pooling_width = width.map(|width| (config, width));
         Ok(include_prompt)
     }
+}
+
+/// An error about the list of modules that `file` holds.
+fn list_error(file: &Path, field: impl Into<String>, message: String) -> ModelError {
+    ModelError::Config {
+        file: file.to_owned(),
+        field: field.into(),
+        message,
+        hint: MODULE_HINT.to_owned(),
+    }
+}
+
+/// Modules are kept by name: of two with one name, the second would take the place of the first.
+fn refuse_shared_module_name(
+    file: &Path,
+    entries: &[Value],
+    index: usize,
+) -> Result<(), ModelError> {
+    let name = &entries[index]["name"];
+    let mut before = entries[..index].iter();
+    if name.is_null() || !before.any(|other| other["name"] == *name) {
+        return Ok(());
+    }
+    let message = format!("expected a name of its own for each module, found {name} before");
+    Err(list_error(file, format!("{index}.name"), message))
+}
+
+/// The class of a module of sentence-transformers, without its package; none for a module of another package.
+fn module_class(entry: &Value) -> Option<&str> {
+    let name = entry["type"].as_str()?;
+    let ours = name.starts_with("sentence_transformers.");
+    name.rsplit('.').next().filter(|_| ours)
+}
+
+/// The folder of module `index`, inside the model directory.
+fn module_path<'l>(file: &Path, list: &'l Value, index: usize) -> Result<&'l Path, ModelError> {
+    let found = &list[index]["path"];
+    inner_path(found).ok_or_else(|| {
+        let expected = "expected \"\" or the path of a folder inside the model directory";
+        ConfigFields::new(file, list).invalid(&format!("{index}.path"), expected, found)
+    })
+}
+
+/// The error of a module that does not belong at its place in the list.
+fn unexpected_module(file: &Path, entry: &Value, index: usize) -> ModelError {
+    let name = entry["type"].as_str().unwrap_or_default();
+    let expected = match index {
+        0 => "Transformer",
+        1 => "Pooling",
+        _ => "Normalize",
+    };
+    let message = format!("expected a sentence-transformers {expected} module, found `{name}`");
+    list_error(file, format!("{index}.type"), message)
+}
+
+/// The error of a list of modules that ends before pooling.
+fn missing_pooling(file: &Path, entries: &[Value]) -> ModelError {
+    if entries.is_empty() {
+        let message = "expected Transformer and Pooling, found no module".to_owned();
+        return list_error(file, "modules", message);
+    }
+    let message = "expected a sentence-transformers Pooling module, found no more modules";
+    list_error(file, "1.type", message.to_owned())
 }
 
 /// A path that cannot leave the directory it is joined to (but through a symbolic link inside): a model directory may come

@@ -67,7 +67,7 @@ pub(crate) fn share_columns<T: Send, const N: usize>(
     });
 }
 
-/// Runs `work`, which calls [`share_columns`] again and again, while other threads of the current pool, so many with the caller, stay awake.
+/// Runs `work`, which calls [`share_columns`] again and again, while other threads of the current pool stay awake: `threads` with the caller.
 pub(crate) fn with_threads_awake<R>(threads: usize, work: impl FnOnce() -> R) -> R {
     if threads == 1 {
         return work();
@@ -83,8 +83,8 @@ pub(crate) fn with_threads_awake<R>(threads: usize, work: impl FnOnce() -> R) ->
     })
 }
 
-/// Does what work there is in the pool. Ends after some time without any: a thread that waits for others may have taken this up on top of the very
-/// work that would set `done`.
+/// Runs work that waits in the pool, until `done`. Ends after some time without any, too: a thread that waits for others may have begun this
+/// on top of the very work that would set `done`.
 fn take_work_until(done: &AtomicBool) {
     let mut idle_since = Instant::now();
     while !done.load(Ordering::Relaxed) && idle_since.elapsed() < PATIENCE {
@@ -117,7 +117,7 @@ mod tests {
             let mut workspaces: Vec<_> = (0..threads).map(|_| Workspace::new()).collect();
             let outputs = matrices
                 .each_mut()
-                .map(|matrix| OutputColumns::<f32>::whole(matrix, columns));
+                .map(|matrix| OutputColumns::<f32>::of_matrix(matrix, columns));
             share_columns(outputs, &mut workspaces, &|index, part, _| {
                 parts.lock().unwrap()[index].push(part.columns());
             });

@@ -1,4 +1,4 @@
-//! A read-only window on named sites of the executor.
+//! Read-only access to values at named sites of the executor.
 //!
 //! A site is `MODULE.input` or `MODULE.output`. Modules have BERT's names whatever the checkpoint calls them, so the
 //! same site means the same value in every family; [`sites`] lists those of a model:
@@ -52,20 +52,22 @@ pub fn sites(catalogue: &Catalogue) -> Vec<String> {
     catalogue.modules().iter().flat_map(of_module).collect()
 }
 
-/// The executor's end of a tap and of a profile; without either it costs nothing.
+/// The tap and the stage times of one run, each of them optional; without both it costs nothing.
 pub(crate) struct Viewer<'t> {
     tap: Option<&'t mut dyn Tap>,
     times: Option<&'t mut StageTimes>,
 }
 
 impl<'t> Viewer<'t> {
-    pub(crate) fn nobody() -> Self {
+    /// A run without tap and without stage times.
+    pub(crate) fn none() -> Self {
         Self {
             tap: None,
             times: None,
         }
     }
 
+    /// A run whose values `tap` sees.
     pub(crate) fn of(tap: &'t mut dyn Tap) -> Self {
         Self {
             tap: Some(tap),
@@ -73,6 +75,7 @@ impl<'t> Viewer<'t> {
         }
     }
 
+    /// A run whose stages are timed.
     pub(crate) fn timing(times: &'t mut StageTimes) -> Self {
         Self {
             tap: None,
@@ -80,8 +83,8 @@ impl<'t> Viewer<'t> {
         }
     }
 
-    /// Whether somebody may look at values, which then have to exist.
-    pub(crate) fn looks(&self) -> bool {
+    /// Whether there is a tap, so that the values of every site have to exist in memory.
+    pub(crate) fn is_tapped(&self) -> bool {
         self.tap.is_some()
     }
 

@@ -181,7 +181,7 @@ fn quote(text: &str) -> String {
     format!("{shown:?}")
 }
 
-/// Says so if tokens have ids outside the model's word embedding table. Only a text that has one of them cannot be run.
+/// Warns if tokens have ids outside the model's word embedding table. Only a text that has one of them cannot be run.
 fn warn_of_tokens_without_row(file: &Path, tokenizer: &Tokenizer, spec: &EncoderSpec) {
     if every_id_is_below(spec.vocab_size, tokenizer) {
         return;

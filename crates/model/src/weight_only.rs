@@ -1,12 +1,12 @@
-//! What layers compute with whose weights alone are int8.
+//! The arithmetic of layers whose weights alone are int8.
 
 use crate::ModelError;
 use serde::{Deserialize, Serialize};
 
-/// The environment variable that chooses.
+/// The environment variable that chooses it.
 const VARIABLE: &str = "FEWBIT_WEIGHT_ONLY";
 
-/// What a layer computes with whose weights alone are int8, one scale for each output. Layers with several scales for an output, or with more
+/// The arithmetic of a layer whose weights alone are int8, with one scale for each output. Layers with several scales for an output, or with more
 /// than [`MAX_TWELVE_BIT_COLUMNS`](fewbit_numerics::activation::MAX_TWELVE_BIT_COLUMNS) inputs, always compute with floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -20,7 +20,7 @@ pub enum WeightOnlyArithmetic {
 }
 
 impl WeightOnlyArithmetic {
-    /// `asked` if there is any, else the one of [`from_environment`](Self::from_environment), which is not looked at otherwise.
+    /// `asked` if there is any, else the one of [`from_environment`](Self::from_environment); the environment is read only then.
     ///
     /// # Errors
     /// As [`from_environment`](Self::from_environment).

@@ -40,7 +40,7 @@ pub const TWELVE_BIT_CODES: CodeRange = CodeRange { min: 0, max: 4095 };
 /// ```
 pub const MAX_TWELVE_BIT_COLUMNS: usize = i32::MAX as usize / (4095 * 128);
 
-/// How the range of one token's activations becomes a scale and a zero point.
+/// The rule by which the range of one token's activations gives a scale and a zero point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActivationScheme {
     /// u8 codes over the zero-extended minimum..maximum of the row. The default.

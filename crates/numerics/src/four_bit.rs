@@ -465,13 +465,13 @@ mod tests {
         let values: Vec<f32> = (0..45).map(|i| (i as f32 - 20.0) * 0.3).collect();
         for kind in KINDS {
             let blocks = quantize_blocks(&values, 8, kind);
-            let mut whole = vec![f32::NAN; values.len()];
-            dequantize_range(&blocks.packed, &blocks.absmax, 8, kind, 0, &mut whole);
+            let mut all = vec![f32::NAN; values.len()];
+            dequantize_range(&blocks.packed, &blocks.absmax, 8, kind, 0, &mut all);
             for start in 0..=values.len() {
                 for end in start..=values.len() {
                     let mut part = vec![f32::NAN; end - start];
                     dequantize_range(&blocks.packed, &blocks.absmax, 8, kind, start, &mut part);
-                    assert_eq!(part, whole[start..end], "{start}..{end}");
+                    assert_eq!(part, all[start..end], "{start}..{end}");
                 }
             }
         }

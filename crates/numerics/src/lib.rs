@@ -1,4 +1,4 @@
-//! What a quantized number is.
+//! The arithmetic of quantized numbers.
 //!
 //! The scalar, safe reference for everything fewbit computes with few bits: element types, affine
 //! quantization and its one rounding rule, the NF4 and FP4 codebooks, double quantization, packing

@@ -3,6 +3,7 @@
 use crate::arguments::{EmbedArguments, GlobalArguments, PoolingArgument, TextFormat};
 use crate::embedding_file::{EmbeddingFormat, EmbeddingWriter, check_place};
 use crate::failure::UsageError;
+use crate::model_directory::resolve;
 use crate::render::numbers::count;
 use crate::render::progress::Count;
 use crate::streams;
@@ -14,14 +15,14 @@ use fewbit::model::{EncoderSettings, Prompt};
 use fewbit::{EncodeOptions, Encoder, threads};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Batches of a window of texts, which are sorted by length; what is embedded is on its way to the output after each window.
 const BATCHES_A_STEP: usize = 8;
 /// Cut texts that are named by their index.
 const TRUNCATED_SHOWN: usize = 1000;
 
-/// What was done, for `--json` with an output file.
+/// What was done, where there is an output file.
 #[derive(Serialize)]
 struct Summary {
     output: PathBuf,
@@ -42,88 +43,151 @@ struct Summary {
     seconds: f64,
 }
 
-pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result<()> {
-    // What can be refused without opening the model is refused first.
-    let output = arguments
-        .output
-        .as_deref()
-        .filter(|path| *path != Path::new("-"));
-    let format = output.map(EmbeddingFormat::of).transpose()?;
-    if let Some(output) = output {
-        check_place(output, &arguments.input, arguments.force)?;
-    }
-    if let (Some(TextFormat::Lines), Some(field)) =
-        (arguments.input_format, arguments.field.first())
-    {
-        return Err(UsageError(format!(
-            "--field {field}: lines have no fields\n  hint: leave out --field, or --input-format lines"
-        ))
-        .into());
-    }
-    let options = EncodeOptions {
-        threads: threads::resolve(arguments.threads.threads)?.count,
-        batch_size: arguments.batch_size,
-    };
-    let directory = super::resolve(&arguments.model)?;
-    let encoder = Encoder::open_with_settings(&directory, &settings(arguments))?;
-    log_model(&encoder, &options);
-    let texts = Texts::open(&arguments.input, arguments.input_format, &arguments.field)?;
-    let writer = match (output, format) {
-        (Some(path), Some(format)) => {
-            EmbeddingWriter::to_file(path, format, encoder.columns(), arguments.force)?
-        }
-        _ => EmbeddingWriter::to_stdout(),
-    };
-    let start = Instant::now();
-    let done = embed(&encoder, &options, texts, writer)?;
-    if done.texts == 0 {
-        streams::warn("the input holds no texts");
-    }
-    // Whoever says how to pool knows.
-    if !directory.join(MODULES_FILE).exists() && arguments.pooling.is_none() {
-        let normalized = if encoder.normalizes() {
-            "normalized"
-        } else {
-            "not normalized"
-        };
-        streams::note(&format!(
-            "note: the model has no modules.json: an embedding is the mean of the hidden states, {normalized}\n"
-        ));
-    }
-    if done.truncated_texts > 0 {
-        streams::warn(&truncation_note(&done, encoder.max_tokens()));
-    }
-    let Some(path) = output else {
-        return Ok(());
-    };
-    let seconds = start.elapsed().as_secs_f64();
-    let instruction_set = encoder.network().isa().name();
-    if global.json {
-        return streams::print_json(&Summary {
-            output: path.to_owned(),
+impl Summary {
+    fn new(output: &Path, encoder: &Encoder, done: Done, elapsed: Duration) -> Self {
+        Self {
+            output: output.to_owned(),
             texts: done.texts,
             dimension: encoder.columns(),
             tokens: done.tokens,
             max_tokens: encoder.max_tokens(),
-            pooling: pooling_names(&encoder),
+            pooling: pooling_names(encoder),
             normalized: encoder.normalizes(),
             truncated_texts: done.truncated_texts,
             truncated: done.truncated,
-            instruction_set,
-            seconds,
-        });
+            instruction_set: encoder.network().isa().name(),
+            seconds: elapsed.as_secs_f64(),
+        }
     }
-    streams::note(&format!(
-        "wrote {} ({} x {}; {} in {seconds:.2} s on {instruction_set})\n",
-        path.display(),
-        count(done.texts, "text", "texts"),
-        encoder.columns(),
-        count(done.tokens, "token", "tokens"),
-    ));
-    Ok(())
+
+    /// As JSON on standard output, or in words on standard error.
+    fn print(&self, json: bool) -> Result<()> {
+        if json {
+            return streams::print_json(self);
+        }
+        streams::note(&format!(
+            "wrote {} ({} x {}; {} in {:.2} s on {})\n",
+            self.output.display(),
+            count(self.texts, "text", "texts"),
+            self.dimension,
+            count(self.tokens, "token", "tokens"),
+            self.seconds,
+            self.instruction_set,
+        ));
+        Ok(())
+    }
 }
 
-/// What the flags say in place of the model's files.
+pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result<()> {
+    // What can be refused without opening the model is refused first.
+    let output = OutputChoice::of(arguments)?;
+    refuse_fields_of_lines(arguments)?;
+    let options = EncodeOptions {
+        threads: threads::resolve(arguments.threads.threads)?.count,
+        batch_size: arguments.batch_size,
+    };
+    let directory = resolve(&arguments.model)?;
+    let encoder = Encoder::open_with_settings(&directory, &settings(arguments))?;
+    log_model(&encoder, &options);
+    let texts = Texts::open(&arguments.input, arguments.input_format, &arguments.field)?;
+    let writer = output.writer(encoder.columns())?;
+    let start = Instant::now();
+    let done = embed(&encoder, &options, texts, writer)?;
+    warn_of_empty_input(&done);
+    if arguments.pooling.is_none() {
+        note_pooling_by_default(&directory, &encoder);
+    }
+    warn_of_truncation(&done, &encoder);
+    match output {
+        OutputChoice::StandardOutput => Ok(()),
+        OutputChoice::File { path, .. } => {
+            let summary = Summary::new(path, &encoder, done, start.elapsed());
+            summary.print(global.json)
+        }
+    }
+}
+
+/// Where embeddings are written.
+enum OutputChoice<'a> {
+    /// As JSONL.
+    StandardOutput,
+    File {
+        path: &'a Path,
+        format: EmbeddingFormat,
+        /// Whether it may replace a file that is there.
+        force: bool,
+    },
+}
+
+impl<'a> OutputChoice<'a> {
+    /// The one that `-o` names.
+    ///
+    /// # Errors
+    /// The file's extension names no format, or the file cannot be written there.
+    fn of(arguments: &'a EmbedArguments) -> Result<Self> {
+        let named = arguments.output.as_deref();
+        let Some(path) = named.filter(|path| *path != Path::new("-")) else {
+            return Ok(Self::StandardOutput);
+        };
+        let format = EmbeddingFormat::of(path)?;
+        check_place(path, &arguments.input, arguments.force)?;
+        Ok(Self::File {
+            path,
+            format,
+            force: arguments.force,
+        })
+    }
+
+    /// A writer of embeddings of `columns` values.
+    fn writer(&self, columns: usize) -> Result<EmbeddingWriter> {
+        match *self {
+            Self::StandardOutput => Ok(EmbeddingWriter::to_stdout()),
+            Self::File {
+                path,
+                format,
+                force,
+            } => EmbeddingWriter::to_file(path, format, columns, force),
+        }
+    }
+}
+
+fn refuse_fields_of_lines(arguments: &EmbedArguments) -> Result<(), UsageError> {
+    match (arguments.input_format, arguments.field.first()) {
+        (Some(TextFormat::Lines), Some(field)) => Err(UsageError(format!(
+            "--field {field}: lines have no fields\n  hint: leave out --field, or --input-format lines"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn warn_of_empty_input(done: &Done) {
+    if done.texts == 0 {
+        streams::warn("the input holds no texts");
+    }
+}
+
+/// Says how hidden states are pooled where neither a flag nor the model's files do.
+fn note_pooling_by_default(directory: &Path, encoder: &Encoder) {
+    if directory.join(MODULES_FILE).exists() {
+        return;
+    }
+    let normalized = if encoder.normalizes() {
+        "normalized"
+    } else {
+        "not normalized"
+    };
+    streams::note(&format!(
+        "note: the model has no modules.json: an embedding is the mean of the hidden states, {normalized}\n"
+    ));
+}
+
+fn warn_of_truncation(done: &Done, encoder: &Encoder) {
+    if done.truncated_texts > 0 {
+        streams::warn(&truncation_note(done, encoder.max_tokens()));
+    }
+}
+
+/// Settings of the flags, which replace those of the model's files.
 fn settings(arguments: &EmbedArguments) -> EncoderSettings {
     let pooling = |argument| match argument {
         PoolingArgument::Mean => PoolingMode::Mean,
@@ -144,7 +208,7 @@ fn settings(arguments: &EmbedArguments) -> EncoderSettings {
     }
 }
 
-/// What was embedded.
+/// Counts of what was embedded.
 #[derive(Default)]
 struct Done {
     texts: usize,
@@ -164,7 +228,7 @@ fn embed(
 ) -> Result<Done> {
     let columns = encoder.columns();
     let mut done = Done::default();
-    // Whoever talks to the program through standard input sees the answers.
+    // On a terminal where texts are typed, progress would stand between texts and answers.
     let mut progress = (!texts.are_from_standard_input()).then(|| Count::start("embedding"));
     loop {
         let window = texts.next_window(BATCHES_A_STEP.saturating_mul(options.batch_size));
@@ -201,7 +265,7 @@ fn pooling_names(encoder: &Encoder) -> Vec<&'static str> {
     modes.iter().map(|mode| mode.name()).collect()
 }
 
-/// How the model runs and what became of the checkpoint's tensors, for `--verbose`.
+/// Logs how the model runs and which of the checkpoint's tensors it uses, for `--verbose`.
 fn log_model(encoder: &Encoder, options: &EncodeOptions) {
     const SHOWN: usize = 8;
     let ledger = encoder.ledger();

@@ -1,11 +1,12 @@
 //! `fewbit inspect`
 
 use crate::arguments::{GlobalArguments, InspectArguments};
+use crate::model_directory::{resolve, warn_of_unused_layers};
 use crate::{render, streams};
 use anyhow::Result;
 
 pub(super) fn run(arguments: &InspectArguments, global: GlobalArguments) -> Result<()> {
-    let inspection = fewbit::inspect(super::resolve(&arguments.model)?)?;
+    let inspection = fewbit::inspect(resolve(&arguments.model)?)?;
     tracing::info!(
         model_type = inspection.model_type,
         tensors = inspection.tensors.len(),
@@ -14,7 +15,7 @@ pub(super) fn run(arguments: &InspectArguments, global: GlobalArguments) -> Resu
         "headers read, sizes planned"
     );
     if let Some(encoder) = &inspection.encoder {
-        super::warn_of_unused_layers(encoder.layers, encoder.stored_layers);
+        warn_of_unused_layers(encoder.layers, encoder.stored_layers);
     }
     if global.json {
         return streams::print_json(&inspection);

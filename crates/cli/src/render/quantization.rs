@@ -10,7 +10,7 @@ use std::path::Path;
 /// Layers that the report names as the worst.
 const WORST_LAYERS: usize = 5;
 
-/// The plan: every tensor that is changed, by what becomes of it; what stays float; the size it gives.
+/// The plan: the changed tensors, by their new form; those that stay float; the size of the result.
 pub(crate) fn plan(plan: &QuantizePlan) -> String {
     let (kept, changed): (Vec<_>, Vec<_>) = plan
         .rows()

@@ -1,4 +1,4 @@
-//! What the bytes of a CSV file must not do: go on without end in one record, or end within quotation marks. The csv crate has no limit,
+//! Refuses CSV files with a record that does not end, or that end within quotation marks. The csv crate has no limit,
 //! and takes the end of the file for the mark that is missing, so that one mark too many joins all that follows into one text.
 
 use std::cell::Cell;
@@ -6,7 +6,7 @@ use std::io::{self, Read};
 
 use crate::lines::{LONGEST, too_long};
 
-/// What has been read so far.
+/// The state of reading, shared with the reader of records.
 #[derive(Default)]
 pub(super) struct Watch {
     /// Bytes since the record began; those that were read ahead of it count for the record before.

@@ -82,7 +82,7 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
             while panel < key_panels {
                 let at_once = panels_at_once::<S>(count, key_panels - panel);
                 let first = panel * LANES;
-                let mut scores = OutputColumns::whole(scores, padded_tokens);
+                let mut scores = OutputColumns::of_matrix(scores, padded_tokens);
                 let mut columns = Columns {
                     columns: scores.part(first..first + at_once * LANES),
                     bias: None,
@@ -114,7 +114,7 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
                 let at_once = panels_at_once::<S>(count, value_panels - panel);
                 let column = panel * LANES;
                 let count = (at_once * LANES).min(head_size - column);
-                let mut out = OutputColumns::whole(&mut out[block * width..], width);
+                let mut out = OutputColumns::of_matrix(&mut out[block * width..], width);
                 let mut columns = Columns {
                     columns: out.part(first + column..first + column + count),
                     bias: None,

@@ -9,7 +9,7 @@ use fewbit_numerics::affine::MINIMUM_SCALE;
 
 use crate::aligned::Scratch;
 use crate::generic::vector::lane_maxima;
-use crate::int8_tile::{INT8_GROUP, INT8_LINE, PanelLayout};
+use crate::panel_layout::{INT8_GROUP, INT8_LINE, PanelLayout};
 use crate::simd::{LANES, Simd};
 
 /// The greatest code.
@@ -39,7 +39,7 @@ impl<'a> HeadRows<'a> {
     ) -> Self {
         let parts = head_size.div_ceil(LANES);
         let padded_size = parts * LANES;
-        let whole = Self {
+        let unpadded = Self {
             numbers,
             stride,
             rows,
@@ -47,7 +47,7 @@ impl<'a> HeadRows<'a> {
             parts,
         };
         if padded_size == head_size {
-            return whole;
+            return unpadded;
         }
         let padded = scratch.slice(rows * heads * padded_size);
         for (row, padded) in padded.chunks_exact_mut(heads * padded_size).enumerate() {
@@ -61,7 +61,7 @@ impl<'a> HeadRows<'a> {
         Self {
             numbers: padded,
             stride: heads * padded_size,
-            ..whole
+            ..unpadded
         }
     }
 
@@ -236,7 +236,7 @@ pub(crate) fn pack_values<S: Simd>(
     }
 }
 
-/// Groups of tokens whose products with values are summed in integers: of the codes of powers, which have sixteen bits, no more than 256
+/// Groups of tokens whose products with values are summed in integers: of the codes of exponentials, which have sixteen bits, no more than 256
 /// products fit in i32.
 pub(crate) const SEGMENT_GROUPS: usize = 256 / INT8_GROUP;
 

@@ -2,14 +2,13 @@
 
 use std::f32::consts::LOG2_E;
 
+use crate::aligned::Scratch;
 use crate::attention::{AttentionInput, DistanceBias};
 use crate::generic::attention_codes::{HeadRows, quantize_heads, value_segment};
-use crate::generic::attention_sequence::{
-    PaddedSizes, QUERY_OFFSET, WIDE_POWER_OFFSET, has_power_offset,
-};
-use crate::generic::exponential::exp2_of_codes;
-use crate::generic::int8_panels::{FinishTile, FinishedTile, Int8Rows, multiply_panels};
-use crate::generic::vector::{lane_maxima, lane_sums};
+use crate::generic::attention_exponentials::{ExponentialRows, Exponents};
+use crate::generic::attention_sequence::{PaddedSizes, QUERY_OFFSET, has_exponential_offset};
+use crate::generic::int8_panels::{Int8Rows, TileEpilogue, TileSums, multiply_panels};
+use crate::generic::vector::lane_maxima;
 use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Tile};
 use crate::quantized_rows::{PLANES, QuantizedRows};
 use crate::quantized_sequence::QuantizedSequence;
@@ -19,12 +18,9 @@ use crate::workspace::Workspace;
 /// Queries that are handled together: one for each lane, so that what is left of a row at its end is reduced for all of them at once.
 const QUERY_BLOCK: usize = LANES;
 
-/// log2 of the code of the greatest power, 65000: the polynomial may exceed it by one part in a thousand and stay below 2^16.
-const LOG2_GREATEST: f32 = 15.988_152;
-
-/// Queries become codes as [`attention_codes`](crate::generic::attention_codes) says, `sequence` holds those of keys and values. The powers of
-/// the softmax, `65000 * 2^(y - max(y))`, are rounded to integers of sixteen bits for the product with the values; the sum that divides it
-/// is that of the unrounded ones.
+/// Queries become codes as [`attention_codes`](crate::generic::attention_codes) says, `sequence` holds those of keys and values. The
+/// exponentials of the softmax, `65000 * 2^(y - max(y))`, are rounded to integers of sixteen bits for the product with the values; the sum
+/// that divides it is that of the unrounded ones.
 ///
 /// `out` is (queries, heads * head_size).
 #[inline(always)]
@@ -36,131 +32,228 @@ pub(crate) fn attend<S: Simd, T: Int8Tile>(
     out: &mut [f32],
     workspace: &mut Workspace,
 ) {
-    let AttentionInput {
-        row_stride,
-        tokens,
-        heads,
-        head_size,
-        ref query_tokens,
-        ..
-    } = *input;
-    let (width, query_count) = (heads * head_size, query_tokens.len());
-    if query_count == 0 || width == 0 {
+    let (heads, query_count) = (input.heads, input.query_tokens.len());
+    if query_count == 0 || heads * input.head_size == 0 {
         return;
     }
-    let sizes = PaddedSizes::new(tokens, head_size);
-    let queries = HeadRows::new(
-        input.queries,
-        row_stride,
-        query_count,
-        [heads, head_size],
-        &mut workspace.padded_queries,
-    );
-    let query_codes = &mut workspace.query_codes;
-    query_codes.resize(query_count, heads * sizes.features, 1);
-    let query_scales = workspace.query_scales.slice(query_count * heads);
-    let codes = &mut query_codes.codes;
-    quantize_heads(s, queries, i32::from(QUERY_OFFSET), codes, query_scales);
-    let (query_codes, query_stride) = t.activations(query_codes, &mut workspace.activations);
-
-    let keys = sequence
-        .keys
-        .filled::<i8>(heads * sizes.tokens * sizes.features);
-    let key_scales = sequence.key_scales.filled::<f32>(heads * sizes.tokens);
-    let key_corrections = sequence.key_corrections.filled::<i32>(heads * sizes.tokens);
-    let values = sequence
-        .values
-        .filled::<i8>(heads * sizes.tokens * sizes.features);
-    let value_scales = sequence.value_scales.filled::<f32>(heads * sizes.features);
-    let value_corrections = has_power_offset::<T>().then(|| {
-        let length = heads * sizes.segments * sizes.features;
-        sequence.value_corrections.filled::<i32>(length)
-    });
-
-    let scores = workspace.scores.slice::<f32>(QUERY_BLOCK * sizes.tokens);
+    let Workspace {
+        padded_queries,
+        query_codes,
+        query_scales,
+        activations,
+        scores,
+        exponentials: exponential_codes,
+        exponential_activations,
+        ..
+    } = workspace;
+    let keys_and_values = KeysAndValues::of::<T>(sequence, input);
+    let tokens = keys_and_values.sizes.tokens;
+    let query_scales = query_scales.slice(query_count * heads);
+    quantize_queries(s, input, padded_queries, query_codes, query_scales);
+    let (codes, stride) = t.activations(query_codes, activations);
+    let queries = Queries {
+        codes,
+        stride,
+        scales: query_scales,
+    };
+    let scores = scores.slice::<f32>(QUERY_BLOCK * tokens);
     let mut accumulators = Int8Accumulators::new();
     for head in 0..heads {
-        let panels = QuantizedSequence::key_panels(keys, sizes, head);
-        for block in (0..query_count).step_by(QUERY_BLOCK) {
-            let count = QUERY_BLOCK.min(query_count - block);
-            let mut factors = [0.0; QUERY_BLOCK];
-            for (factor, query) in factors.iter_mut().zip(block..block + count) {
-                *factor = query_scales[query * heads + head] * (input.scale * LOG2_E);
-            }
-            let mut block_scores = Scores {
-                tokens,
+        for first in (0..query_count).step_by(QUERY_BLOCK) {
+            let mut block = QueryBlock {
+                s,
+                t,
+                input,
+                keys_and_values: &keys_and_values,
                 head,
-                first_query: query_tokens.start + block,
-                bias: input.bias,
-                factors: &factors,
-                key_scales: &key_scales[head * sizes.tokens..][..sizes.tokens],
-                corrections: &key_corrections[head * sizes.tokens..][..sizes.tokens],
-                scores: &mut *scores,
-                stride: sizes.tokens,
-                greatest: [s.splat(f32::NEG_INFINITY); LANES],
+                first,
+                count: QUERY_BLOCK.min(query_count - first),
+                accumulators: &mut accumulators,
             };
-            let rows = Int8Rows {
-                codes: &query_codes[block * query_stride + head * sizes.features..],
-                stride: query_stride,
-                rows: count,
-                unit: 1,
-            };
-            multiply_panels(s, t, rows, panels, &mut accumulators, &mut block_scores);
-
-            let mut greatest = [0.0; LANES];
-            s.store(lane_maxima(s, block_scores.greatest), &mut greatest);
-            let mut exponents = Exponents {
+            let factors = block.score_factors(&queries);
+            let greatest = block.multiply_keys(&queries, &factors, scores);
+            let exponents = Exponents {
                 scores,
-                stride: sizes.tokens,
+                stride: tokens,
                 greatest: &greatest,
                 factors: input.bias.is_none().then_some(&factors),
-                count,
-                sums: [s.splat(0.0); LANES],
+                count: block.count,
             };
-            let power_activations = &mut workspace.power_activations;
-            let (codes, stride) = if T::WIDE {
-                let length = count * sizes.tokens;
-                exponents.store_wide(s, power_activations.slice(length));
-                (&*power_activations.slice(length), sizes.tokens)
-            } else {
-                let powers = &mut workspace.powers;
-                powers.resize(count, sizes.tokens, PLANES);
-                exponents.store_planes(s, powers);
-                t.activations(powers, power_activations)
-            };
-            let inverse = s.div(s.splat(1.0), lane_sums(s, exponents.sums));
-            let mut inverse_sums = [0.0; LANES];
-            s.store(inverse, &mut inverse_sums);
-
-            let unit = if T::WIDE { 1 } else { PLANES };
-            for segment in 0..sizes.segments {
-                let first_group = value_segment(sizes.value_groups, segment).start;
-                let rows = Int8Rows {
-                    codes: &codes[first_group * INT8_GROUP..],
-                    stride,
-                    rows: unit * count,
-                    unit,
-                };
-                let index = head * sizes.segments + segment;
-                let mut outputs = Outputs {
-                    out: &mut out[block * width + head * head_size..],
-                    stride: width,
-                    columns: head_size,
-                    scales: &value_scales[head * sizes.features..][..sizes.features],
-                    corrections: value_corrections
-                        .map(|all| &all[index * sizes.features..][..sizes.features]),
-                    inverse_sums: &inverse_sums,
-                    planes: unit,
-                    add: segment > 0,
-                };
-                let panels = QuantizedSequence::value_panels(values, sizes, head, segment);
-                multiply_panels(s, t, rows, panels, &mut accumulators, &mut outputs);
-            }
+            let exponentials = exponents.store(s, t, exponential_codes, exponential_activations);
+            block.multiply_values(&exponentials, out);
         }
     }
 }
 
-/// From the sums of queries and keys to scores: `f32(sum) * scale of the key`, and with a bias the exponent of two,
+/// Queries of one head that are handled together, and what they attend to.
+struct QueryBlock<'a, S, T> {
+    s: S,
+    t: T,
+    input: &'a AttentionInput<'a>,
+    keys_and_values: &'a KeysAndValues<'a>,
+    head: usize,
+    /// The first query.
+    first: usize,
+    /// At most [`QUERY_BLOCK`].
+    count: usize,
+    accumulators: &'a mut Int8Accumulators,
+}
+
+impl<S: Simd, T: Int8Tile> QueryBlock<'_, S, T> {
+    /// For each query, the factor that turns its scores into exponents of two.
+    #[inline(always)]
+    fn score_factors(&self, queries: &Queries<'_, T::Activation>) -> [f32; QUERY_BLOCK] {
+        let mut factors = [0.0; QUERY_BLOCK];
+        for (factor, query) in factors.iter_mut().zip(self.first..self.first + self.count) {
+            let scale = queries.scales[query * self.input.heads + self.head];
+            *factor = scale * (self.input.scale * LOG2_E);
+        }
+        factors
+    }
+
+    /// Fills `scores` ([`QUERY_BLOCK`], padded tokens), and returns the greatest score of each query.
+    #[inline(always)]
+    fn multiply_keys(
+        &mut self,
+        queries: &Queries<'_, T::Activation>,
+        factors: &[f32; QUERY_BLOCK],
+        scores: &mut [f32],
+    ) -> [f32; LANES] {
+        let (s, input, keys) = (self.s, self.input, self.keys_and_values);
+        let sizes = keys.sizes;
+        let first_key = self.head * sizes.tokens;
+        let mut scores = Scores {
+            tokens: input.tokens,
+            head: self.head,
+            first_query: input.query_tokens.start + self.first,
+            bias: input.bias,
+            factors,
+            key_scales: &keys.key_scales[first_key..][..sizes.tokens],
+            corrections: &keys.key_corrections[first_key..][..sizes.tokens],
+            scores,
+            stride: sizes.tokens,
+            greatest: [s.splat(f32::NEG_INFINITY); LANES],
+        };
+        let rows = Int8Rows {
+            codes: &queries.codes[self.first * queries.stride + self.head * sizes.features..],
+            stride: queries.stride,
+            rows: self.count,
+            planes: 1,
+        };
+        let panels = QuantizedSequence::key_panels(keys.keys, sizes, self.head);
+        multiply_panels(s, self.t, rows, panels, self.accumulators, &mut scores);
+        let mut greatest = [0.0; LANES];
+        s.store(lane_maxima(s, scores.greatest), &mut greatest);
+        greatest
+    }
+
+    /// Writes the outputs: the values, weighted by the exponentials, divided by the sums of these.
+    #[inline(always)]
+    fn multiply_values(
+        &mut self,
+        exponentials: &ExponentialRows<'_, T::Activation>,
+        out: &mut [f32],
+    ) {
+        let (input, values) = (self.input, self.keys_and_values);
+        let (sizes, planes) = (values.sizes, exponentials.planes);
+        let width = input.heads * input.head_size;
+        for segment in 0..sizes.segments {
+            let first_group = value_segment(sizes.value_groups, segment).start;
+            let rows = Int8Rows {
+                codes: &exponentials.codes[first_group * INT8_GROUP..],
+                stride: exponentials.stride,
+                rows: planes * self.count,
+                planes,
+            };
+            let index = self.head * sizes.segments + segment;
+            let mut outputs = Outputs {
+                out: &mut out[self.first * width + self.head * input.head_size..],
+                stride: width,
+                columns: input.head_size,
+                scales: &values.value_scales[self.head * sizes.features..][..sizes.features],
+                corrections: values
+                    .value_corrections
+                    .map(|all| &all[index * sizes.features..][..sizes.features]),
+                inverse_sums: &exponentials.inverse_sums,
+                planes,
+                add: segment > 0,
+            };
+            let panels = QuantizedSequence::value_panels(values.values, sizes, self.head, segment);
+            multiply_panels(
+                self.s,
+                self.t,
+                rows,
+                panels,
+                self.accumulators,
+                &mut outputs,
+            );
+        }
+    }
+}
+
+/// The codes of all queries as the tile reads them.
+struct Queries<'a, A> {
+    /// (queries, stride): of each query head after head.
+    codes: &'a [A],
+    stride: usize,
+    /// (queries, heads)
+    scales: &'a [f32],
+}
+
+/// What a [`QuantizedSequence`] holds.
+struct KeysAndValues<'a> {
+    sizes: PaddedSizes,
+    keys: &'a [i8],
+    key_scales: &'a [f32],
+    key_corrections: &'a [i32],
+    values: &'a [i8],
+    value_scales: &'a [f32],
+    /// None where they are zeros.
+    value_corrections: Option<&'a [i32]>,
+}
+
+impl<'a> KeysAndValues<'a> {
+    /// Of `sequence`, which holds the keys and values of `input`.
+    #[inline(always)]
+    fn of<T: Int8Tile>(sequence: &'a QuantizedSequence, input: &AttentionInput<'_>) -> Self {
+        let sizes = PaddedSizes::new(input.tokens, input.head_size);
+        let heads = input.heads;
+        let codes = heads * sizes.tokens * sizes.features;
+        let value_corrections = has_exponential_offset::<T>().then(|| {
+            let length = heads * sizes.segments * sizes.features;
+            sequence.value_corrections.filled::<i32>(length)
+        });
+        Self {
+            sizes,
+            keys: sequence.keys.filled(codes),
+            key_scales: sequence.key_scales.filled(heads * sizes.tokens),
+            key_corrections: sequence.key_corrections.filled(heads * sizes.tokens),
+            values: sequence.values.filled(codes),
+            value_scales: sequence.value_scales.filled(heads * sizes.features),
+            value_corrections,
+        }
+    }
+}
+
+/// Fills `codes` with the codes of all queries and `scales` (queries, heads) with their scales.
+#[inline(always)]
+fn quantize_queries<S: Simd>(
+    s: S,
+    input: &AttentionInput<'_>,
+    padded: &mut Scratch,
+    codes: &mut QuantizedRows,
+    scales: &mut [f32],
+) {
+    let (heads, head_size) = (input.heads, input.head_size);
+    let count = input.query_tokens.len();
+    let shape = [heads, head_size];
+    let queries = HeadRows::new(input.queries, input.row_stride, count, shape, padded);
+    codes.resize(count, heads * head_size.next_multiple_of(LANES), 1);
+    let offset = i32::from(QUERY_OFFSET);
+    quantize_heads(s, queries, offset, &mut codes.codes, scales);
+}
+
+/// Makes scores of the sums of products of queries and keys: `f32(sum) * scale of the key`, and with a bias the exponent of two,
 /// `fma(score, factor of the query, bias * log2(e))`. Keys beyond the last have minus infinity.
 struct Scores<'a, S: Simd> {
     tokens: usize,
@@ -171,7 +264,7 @@ struct Scores<'a, S: Simd> {
     factors: &'a [f32; QUERY_BLOCK],
     /// (stride)
     key_scales: &'a [f32],
-    /// (stride): what a query of zeros gives.
+    /// (stride), the zero-point corrections: the sums that a query of zeros gives.
     corrections: &'a [i32],
     /// (rows, stride)
     scores: &'a mut [f32],
@@ -180,14 +273,14 @@ struct Scores<'a, S: Simd> {
     greatest: [S::F32; LANES],
 }
 
-impl<S: Simd> FinishTile<S> for Scores<'_, S> {
+impl<S: Simd> TileEpilogue<S> for Scores<'_, S> {
     #[inline(always)]
-    fn finish<const VECTORS: usize>(&mut self, s: S, tile: FinishedTile<'_>) {
+    fn apply<const VECTORS: usize>(&mut self, s: S, tile: TileSums<'_>) {
         let first = tile.first_vector * LANES;
         let scales = load_vectors::<S, VECTORS>(s, &self.key_scales[first..]);
         let corrections = load_sums::<S, VECTORS>(s, &self.corrections[first..]);
         // Only the last vector may have keys beyond the last.
-        let whole = self.tokens - first >= VECTORS * LANES;
+        let all_are_keys = self.tokens - first >= VECTORS * LANES;
         for index in 0..tile.rows {
             let row = tile.first_row + index;
             let start = row * self.stride + first;
@@ -205,7 +298,7 @@ impl<S: Simd> FinishTile<S> for Scores<'_, S> {
                     let bias = s.mul(s.load_up_to(bias, 0.0), s.splat(LOG2_E));
                     score = s.fma(score, s.splat(self.factors[row]), bias);
                 }
-                if !whole && self.tokens - token < LANES {
+                if !all_are_keys && self.tokens - token < LANES {
                     let mask = s.first_lanes(self.tokens - token);
                     score = s.select(mask, score, s.splat(f32::NEG_INFINITY));
                 }
@@ -227,7 +320,7 @@ fn load_vectors<S: Simd, const VECTORS: usize>(s: S, numbers: &[f32]) -> [S::F32
     vectors
 }
 
-/// The first `VECTORS` vectors of `numbers`.
+/// The first `VECTORS` vectors of the integers `numbers`.
 #[inline(always)]
 fn load_sums<S: Simd, const VECTORS: usize>(s: S, numbers: &[i32]) -> [S::I32; VECTORS] {
     let mut vectors = [s.splat_i32(0); VECTORS];
@@ -237,96 +330,8 @@ fn load_sums<S: Simd, const VECTORS: usize>(s: S, numbers: &[i32]) -> [S::I32; V
     vectors
 }
 
-/// The scores of a block of queries on their way to powers.
-struct Exponents<'a, S: Simd> {
-    /// (count, stride)
-    scores: &'a [f32],
-    stride: usize,
-    greatest: &'a [f32; QUERY_BLOCK],
-    /// What scores are multiplied by, if they are no exponents yet.
-    factors: Option<&'a [f32; QUERY_BLOCK]>,
-    count: usize,
-    /// The powers of each query, lane by lane: filled here.
-    sums: [S::F32; LANES],
-}
-
-impl<S: Simd> Exponents<'_, S> {
-    /// Writes the powers less [`WIDE_POWER_OFFSET`] to `codes` (count, stride).
-    #[inline(always)]
-    fn store_wide(&mut self, s: S, codes: &mut [i16]) {
-        for (query, codes) in codes.chunks_exact_mut(self.stride).enumerate() {
-            let mut row = WideRow(codes.as_chunks_mut().0);
-            self.store_row(s, query, &mut row);
-        }
-    }
-
-    /// Writes the powers of each query to a row of `powers`.
-    #[inline(always)]
-    fn store_planes(&mut self, s: S, powers: &mut QuantizedRows) {
-        for query in 0..self.count {
-            let (high, low) = powers.planes_mut(query);
-            let mut row = PlaneRows {
-                high: high.as_chunks_mut().0,
-                low: low.as_chunks_mut().0,
-            };
-            self.store_row(s, query, &mut row);
-        }
-    }
-
-    /// Stores the rounded powers of one query and sums the unrounded ones.
-    #[inline(always)]
-    fn store_row(&mut self, s: S, query: usize, row: &mut impl PowerRow<S>) {
-        let greatest = s.splat(self.greatest[query]);
-        let factor = match self.factors {
-            Some(factors) => s.splat(factors[query]),
-            None => s.splat(1.0),
-        };
-        let log2_greatest = s.splat(LOG2_GREATEST);
-        let scores = &self.scores[query * self.stride..][..self.stride];
-        let mut sum = s.splat(0.0);
-        for (vector, score) in scores.as_chunks::<LANES>().0.iter().enumerate() {
-            // At most 0, so that a power is at most the greatest.
-            let below = s.sub(s.load(score), greatest);
-            let power = exp2_of_codes(s, s.fma(below, factor, log2_greatest));
-            sum = s.add(sum, power);
-            row.store(s, vector, s.round_to_i32(power));
-        }
-        self.sums[query] = sum;
-    }
-}
-
-/// Where the powers of one query go: codes of sixteen bits.
-trait PowerRow<S: Simd> {
-    /// Sixteen codes, of the keys from `16 * vector` on.
-    fn store(&mut self, s: S, vector: usize, codes: S::I32);
-}
-
-/// Codes less [`WIDE_POWER_OFFSET`].
-struct WideRow<'a>(&'a mut [[i16; LANES]]);
-
-impl<S: Simd> PowerRow<S> for WideRow<'_> {
-    #[inline(always)]
-    fn store(&mut self, s: S, vector: usize, codes: S::I32) {
-        let lowered = s.sub_i32(codes, s.splat_i32(WIDE_POWER_OFFSET));
-        s.store_i16(lowered, &mut self.0[vector]);
-    }
-}
-
-/// High and low bytes of codes.
-struct PlaneRows<'a> {
-    high: &'a mut [[u8; LANES]],
-    low: &'a mut [[u8; LANES]],
-}
-
-impl<S: Simd> PowerRow<S> for PlaneRows<'_> {
-    #[inline(always)]
-    fn store(&mut self, s: S, vector: usize, codes: S::I32) {
-        s.store_u16_planes(codes, &mut self.low[vector], &mut self.high[vector]);
-    }
-}
-
-/// From the sums of powers and values to the output: `fma(f32(high), 256, f32(low))`, which is `f32` of the whole sum, times
-/// `scale of the feature * 1 / sum of the powers`.
+/// Makes outputs of the sums of products of exponentials and values: `fma(f32(high), 256, f32(low))`, which is `f32` of the full sum, times
+/// `scale of the feature * 1 / sum of the exponentials`.
 struct Outputs<'a> {
     /// (queries, stride), from the first feature of the head on.
     out: &'a mut [f32],
@@ -335,7 +340,7 @@ struct Outputs<'a> {
     columns: usize,
     /// (features padded to sixteen)
     scales: &'a [f32],
-    /// (features padded to sixteen): what powers of zero give, if not zeros.
+    /// (features padded to sixteen), the zero-point corrections: the sums that exponentials of zero give. None where those are zeros.
     corrections: Option<&'a [i32]>,
     inverse_sums: &'a [f32; LANES],
     /// Rows of sums of a query: two of bytes, or one.
@@ -344,9 +349,9 @@ struct Outputs<'a> {
     add: bool,
 }
 
-impl<S: Simd> FinishTile<S> for Outputs<'_> {
+impl<S: Simd> TileEpilogue<S> for Outputs<'_> {
     #[inline(always)]
-    fn finish<const VECTORS: usize>(&mut self, s: S, tile: FinishedTile<'_>) {
+    fn apply<const VECTORS: usize>(&mut self, s: S, tile: TileSums<'_>) {
         let first = tile.first_vector * LANES;
         let scales = load_vectors::<S, VECTORS>(s, &self.scales[first..]);
         let corrections = match self.corrections {

@@ -1,23 +1,21 @@
-//! Keys and values of a sequence, quantized and packed for products with queries and with powers of the softmax.
+//! Keys and values of a sequence, quantized and packed for products with queries and with exponentials of the softmax.
 
 use crate::attention::AttentionInput;
 use crate::generic::attention_codes::{
     HeadRows, SEGMENT_GROUPS, pack_keys, pack_values, quantize_heads, value_segment,
 };
-use crate::generic::int8_panels::{
-    FinishTile, FinishedTile, Int8Panels, Int8Rows, multiply_panels,
-};
+use crate::generic::int8_panels::{Int8Panels, Int8Rows, TileEpilogue, TileSums, multiply_panels};
 use crate::int8_tile::{INT8_GROUP, Int8Accumulators, Int8Tile};
 use crate::quantized_rows::QuantizedRows;
 use crate::quantized_sequence::QuantizedSequence;
 use crate::simd::{LANES, Simd};
 use crate::workspace::Workspace;
 
-/// What is added to the codes of queries, so that they are unsigned.
+/// Added to the codes of queries, so that they are unsigned.
 pub(crate) const QUERY_OFFSET: u8 = 128;
 
-/// What the codes of powers are lowered by where they are signed numbers of sixteen bits ([`Int8Tile::WIDE`]).
-pub(crate) const WIDE_POWER_OFFSET: i32 = 1 << 15;
+/// Subtracted from the codes of exponentials where these are signed numbers of sixteen bits ([`Int8Tile::WIDE`]).
+pub(crate) const WIDE_EXPONENTIAL_OFFSET: i32 = 1 << 15;
 
 /// Sizes of a sequence's parts, padded to whole vectors.
 #[derive(Clone, Copy)]
@@ -132,7 +130,7 @@ pub(crate) fn quantize_sequence<S: Simd, T: Int8Tile>(
         codes: zero_codes,
         stride,
         rows: 1,
-        unit: 1,
+        planes: 1,
     };
     let key_stride = heads * sizes.key_groups;
     for head in 0..heads {
@@ -168,14 +166,18 @@ pub(crate) fn quantize_sequence<S: Simd, T: Int8Tile>(
     let values = HeadRows::new(input.values, row_stride, tokens, shape, padded);
     pack_values(s, T::LAYOUT, values, panels, value_scales, inverses);
 
-    // Where the tile takes codes of powers as they are, products with zeros are zeros.
-    if !has_power_offset::<T>() {
+    // Where the tile takes codes of exponentials as they are, products with zeros are zeros.
+    if !has_exponential_offset::<T>() {
         return;
     }
     let corrections = out
         .value_corrections
         .slice::<i32>(heads * sizes.segments * sizes.features);
-    let zeros = zero_powers(t, &mut workspace.powers, &mut workspace.power_activations);
+    let zeros = zero_exponentials(
+        t,
+        &mut workspace.exponentials,
+        &mut workspace.exponential_activations,
+    );
     for head in 0..heads {
         for segment in 0..sizes.segments {
             let index = head * sizes.segments + segment;
@@ -188,47 +190,47 @@ pub(crate) fn quantize_sequence<S: Simd, T: Int8Tile>(
     }
 }
 
-/// Whether the tile's sums of products with powers are to be corrected.
+/// Whether the tile takes the codes of exponentials less an offset, so that its sums of products with values need a correction.
 #[inline(always)]
-pub(crate) fn has_power_offset<T: Int8Tile>() -> bool {
+pub(crate) fn has_exponential_offset<T: Int8Tile>() -> bool {
     T::WIDE || T::ACTIVATION_OFFSET != 0
 }
 
-/// A row of powers that are zero, as long as a segment.
+/// The codes of a row of exponentials that are zero, as long as a segment: what they give with the values is to be subtracted.
 #[inline(always)]
-fn zero_powers<'a, T: Int8Tile>(
+fn zero_exponentials<'a, T: Int8Tile>(
     t: T,
-    powers: &'a mut QuantizedRows,
+    exponentials: &'a mut QuantizedRows,
     activations: &'a mut crate::aligned::Scratch,
 ) -> Int8Rows<'a, T::Activation> {
     let columns = SEGMENT_GROUPS * INT8_GROUP;
     let (codes, stride) = if T::WIDE {
         activations
             .slice::<i16>(columns)
-            .fill((-WIDE_POWER_OFFSET) as i16);
+            .fill((-WIDE_EXPONENTIAL_OFFSET) as i16);
         (&*activations.slice::<T::Activation>(columns), columns)
     } else {
-        powers.resize(1, columns, 1);
-        powers.codes.fill(0);
-        t.activations(powers, activations)
+        exponentials.resize(1, columns, 1);
+        exponentials.codes.fill(0);
+        t.activations(exponentials, activations)
     };
     Int8Rows {
         codes,
         stride,
         rows: 1,
-        unit: 1,
+        planes: 1,
     }
 }
 
-/// The sums of one row as they are.
+/// Stores the sums of one row as they are.
 struct StoreSums<'a> {
     /// (outputs)
     sums: &'a mut [i32],
 }
 
-impl<S: Simd> FinishTile<S> for StoreSums<'_> {
+impl<S: Simd> TileEpilogue<S> for StoreSums<'_> {
     #[inline(always)]
-    fn finish<const VECTORS: usize>(&mut self, _s: S, tile: FinishedTile<'_>) {
+    fn apply<const VECTORS: usize>(&mut self, _s: S, tile: TileSums<'_>) {
         let vectors = self.sums.as_chunks_mut::<LANES>().0;
         vectors[tile.first_vector..][..VECTORS].copy_from_slice(tile.row::<VECTORS>(0));
     }

@@ -188,7 +188,7 @@ unsafe fn tile<S: Simd, E: PanelElement, const ROWS: usize, const PANELS: usize>
             let mut weights = [s.splat(0.0); PANELS];
             for (panel, weight) in weights.iter_mut().enumerate() {
                 let line = panels.add((panel * depth + k) * LANES);
-                // While the first rows run, the panels that come next are asked for: few rows would wait for them.
+                // While the first rows run, the panels that come next are prefetched: few rows would wait for them.
                 if row == 0 {
                     s.prefetch(line.wrapping_add(PANELS * depth * LANES).cast());
                 }
@@ -202,12 +202,13 @@ unsafe fn tile<S: Simd, E: PanelElement, const ROWS: usize, const PANELS: usize>
             }
         }
     }
-    finish_tile(s, &sums, row, out);
+    store_tile(s, &sums, row, out);
 }
 
-/// What follows the products of a tile: its first row is `row`, its columns are those of `out`.
+/// The epilogue of a tile: adds the bias and what the output holds, where asked for, and stores. The first row is `row`, the columns are those
+/// of `out`.
 #[inline(always)]
-pub(crate) fn finish_tile<S: Simd, const ROWS: usize, const PANELS: usize>(
+pub(crate) fn store_tile<S: Simd, const ROWS: usize, const PANELS: usize>(
     s: S,
     sums: &[[S::F32; PANELS]; ROWS],
     row: usize,
@@ -218,7 +219,7 @@ pub(crate) fn finish_tile<S: Simd, const ROWS: usize, const PANELS: usize>(
     if count == PANELS * LANES {
         for (r, sums) in sums.iter().enumerate() {
             for (panel, &sum) in sums.iter().enumerate() {
-                finish(s, sum, row + r, panel * LANES, LANES, out);
+                store_vector(s, sum, row + r, panel * LANES, LANES, out);
             }
         }
     } else {
@@ -231,15 +232,15 @@ pub(crate) fn finish_tile<S: Simd, const ROWS: usize, const PANELS: usize>(
         for (r, lines) in lines.iter().enumerate() {
             for (line, first) in lines.iter().zip((0..count).step_by(LANES)) {
                 let columns = LANES.min(count - first);
-                finish(s, s.load(line), row + r, first, columns, out);
+                store_vector(s, s.load(line), row + r, first, columns, out);
             }
         }
     }
 }
 
-/// Bias, what the output holds, and the store, for the columns first..first + columns of a row.
+/// [`store_tile`] of the columns first..first + columns of a row.
 #[inline(always)]
-fn finish<S: Simd>(
+fn store_vector<S: Simd>(
     s: S,
     sum: S::F32,
     row: usize,

@@ -6,7 +6,7 @@ use crate::int8_tile::{
 };
 use crate::simd::{LANES, Simd};
 
-/// Weights as [`PanelLayout`](crate::int8_tile::PanelLayout) says.
+/// Weights as [`PanelLayout`](crate::panel_layout::PanelLayout) says.
 #[derive(Clone, Copy)]
 pub(crate) struct Int8Panels<'a> {
     /// Starts at a cache line.
@@ -15,7 +15,7 @@ pub(crate) struct Int8Panels<'a> {
     pub(crate) outputs: usize,
     /// Groups of four inputs.
     pub(crate) groups: usize,
-    /// Whether what follows the panels in memory is worth asking for: weights lie there in the order of their use.
+    /// Whether to prefetch what follows the panels in memory: weights lie there in the order of their use.
     pub(crate) prefetch: bool,
 }
 
@@ -26,13 +26,14 @@ pub(crate) struct Int8Rows<'a, A> {
     /// Elements from one row to the next.
     pub(crate) stride: usize,
     pub(crate) rows: usize,
-    /// Rows that stay together in a tile, 1 or 2; `rows` are a multiple.
-    pub(crate) unit: usize,
+    /// Rows that the codes of one row of numbers fill, which stay together in a tile: [`PLANES`](crate::quantized_rows::PLANES) where there
+    /// is one of high and one of low bytes, else 1. `rows` are a multiple.
+    pub(crate) planes: usize,
 }
 
 /// The sums of some vectors of one tile.
 #[derive(Clone, Copy)]
-pub(crate) struct FinishedTile<'a> {
+pub(crate) struct TileSums<'a> {
     sums: &'a Int8Accumulators,
     /// Vectors of the tile before these.
     offset: usize,
@@ -42,7 +43,7 @@ pub(crate) struct FinishedTile<'a> {
     pub(crate) first_vector: usize,
 }
 
-impl FinishedTile<'_> {
+impl TileSums<'_> {
     /// The sums of the tile's row `index`.
     #[inline(always)]
     pub(crate) fn row<const VECTORS: usize>(&self, index: usize) -> &[[i32; LANES]; VECTORS] {
@@ -51,14 +52,14 @@ impl FinishedTile<'_> {
     }
 }
 
-/// What happens to the sums of a tile, `VECTORS` vectors of each row at a time: a constant, so that what belongs to the outputs stays in
-/// registers.
-pub(crate) trait FinishTile<S: Simd> {
-    fn finish<const VECTORS: usize>(&mut self, s: S, tile: FinishedTile<'_>);
+/// What is computed from the sums of a tile before they are stored, `VECTORS` vectors of each row at a time: a constant, so that what belongs
+/// to the outputs stays in registers.
+pub(crate) trait TileEpilogue<S: Simd> {
+    fn apply<const VECTORS: usize>(&mut self, s: S, tile: TileSums<'_>);
 }
 
-/// Panels outside, row tiles inside: a panel is read once and stays in the cache for all rows. While they run, later panels are asked
-/// for, so that few rows do not wait for memory. The tiles of a panel come with rows ascending.
+/// Panels outside, row tiles inside: a panel is read once and stays in the cache for all rows. While they run, later panels are
+/// prefetched, so that few rows do not wait for memory. The tiles of a panel come with rows ascending.
 #[inline(always)]
 pub(crate) fn multiply_panels<S: Simd, T: Int8Tile>(
     s: S,
@@ -66,7 +67,7 @@ pub(crate) fn multiply_panels<S: Simd, T: Int8Tile>(
     x: Int8Rows<'_, T::Activation>,
     panels: Int8Panels<'_>,
     accumulators: &mut Int8Accumulators,
-    finish: &mut impl FinishTile<S>,
+    epilogue: &mut impl TileEpilogue<S>,
 ) {
     let Int8Panels {
         codes,
@@ -81,24 +82,24 @@ pub(crate) fn multiply_panels<S: Simd, T: Int8Tile>(
     let row_bytes = x.stride * size_of::<T::Activation>();
     let most_rows = (T::ROW_BYTES / row_bytes.max(1)).max(INT8_TILE_ROWS);
     let panel_outputs = T::LAYOUT.vectors * LANES;
-    for (block_row, block_rows) in row_tiles(x.rows / x.unit, most_rows / x.unit) {
-        let (block_row, block_rows) = (block_row * x.unit, block_rows * x.unit);
+    for (block_row, block_rows) in row_tiles(x.rows / x.planes, most_rows / x.planes) {
+        let (block_row, block_rows) = (block_row * x.planes, block_rows * x.planes);
         for first in (0..outputs).step_by(panel_outputs) {
             let panel_start = first * groups * INT8_GROUP;
             let panel_vectors = panel_outputs.min(outputs - first) / LANES;
             let group_stride = panel_vectors * INT8_LINE;
             let panel = &codes[panel_start..][..groups * group_stride];
-            // Each of the row tiles asks for its share of what comes later.
+            // Each of the row tiles prefetches its share of what comes later.
             let later = panel
                 .as_ptr()
                 .wrapping_add(panel.len().max(T::PREFETCH_DISTANCE));
-            let tiles = || row_tiles(block_rows / x.unit, INT8_TILE_ROWS / x.unit);
+            let tiles = || row_tiles(block_rows / x.planes, INT8_TILE_ROWS / x.planes);
             let count = tiles().count();
             let share = (groups * panel_vectors).div_ceil(count);
             for vector in (0..panel_vectors).step_by(T::VECTORS) {
                 let vectors = T::VECTORS.min(panel_vectors - vector);
                 for (tile, (row, rows)) in tiles().enumerate() {
-                    let (row, rows) = (block_row + row * x.unit, rows * x.unit);
+                    let (row, rows) = (block_row + row * x.planes, rows * x.planes);
                     let prefetch = if !prefetch || vector > 0 || count < T::PREFETCH_TILES {
                         Prefetch::NONE
                     } else {
@@ -121,46 +122,46 @@ pub(crate) fn multiply_panels<S: Simd, T: Int8Tile>(
                     // SAFETY: activations and panel were cut to the sizes that the tile reads, panels are whole cache lines, and there are
                     // as many vectors as the panel has from this one on.
                     unsafe { t.multiply(operands, accumulators) };
-                    let tile = FinishedTile {
+                    let tile = TileSums {
                         sums: accumulators,
                         offset: 0,
                         first_row: row,
                         rows,
                         first_vector: first / LANES + vector,
                     };
-                    finish_vectors::<S, T>(s, tile, vectors, finish);
+                    apply_by_vectors::<S, T>(s, tile, vectors, epilogue);
                 }
             }
         }
     }
 }
 
-/// Finishes the `vectors` vectors of a tile, as many at a time as have a constant.
+/// Applies `epilogue` to the `vectors` vectors of a tile, four, two or one at a time.
 #[inline(always)]
-fn finish_vectors<S: Simd, T: Int8Tile>(
+fn apply_by_vectors<S: Simd, T: Int8Tile>(
     s: S,
-    tile: FinishedTile<'_>,
+    tile: TileSums<'_>,
     vectors: usize,
-    finish: &mut impl FinishTile<S>,
+    epilogue: &mut impl TileEpilogue<S>,
 ) {
     let mut offset = 0;
     while offset < vectors {
-        let tile = FinishedTile {
+        let tile = TileSums {
             offset,
             first_vector: tile.first_vector + offset,
             ..tile
         };
         offset += match vectors - offset {
             4.. if T::VECTORS >= 4 => {
-                finish.finish::<4>(s, tile);
+                epilogue.apply::<4>(s, tile);
                 4
             }
             2.. if T::VECTORS >= 2 => {
-                finish.finish::<2>(s, tile);
+                epilogue.apply::<2>(s, tile);
                 2
             }
             _ => {
-                finish.finish::<1>(s, tile);
+                epilogue.apply::<1>(s, tile);
                 1
             }
         };

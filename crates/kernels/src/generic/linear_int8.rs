@@ -4,7 +4,7 @@ use fewbit_numerics::affine::AffineParameters;
 
 use crate::aligned::Scratch;
 use crate::generic::activation::{Function, WithFunction, with_function};
-use crate::generic::int8_panels::{FinishTile, FinishedTile, Int8Rows, multiply_panels};
+use crate::generic::int8_panels::{Int8Rows, TileEpilogue, TileSums, multiply_panels};
 use crate::generic::quantize_rows::Encoder;
 use crate::int8_tile::{Int8Accumulators, Int8Tile};
 use crate::output_columns::OutputColumns;
@@ -27,7 +27,7 @@ pub(crate) struct LinearInt8<'a> {
     pub(crate) scratch: &'a mut Scratch,
 }
 
-/// Where y goes, and how.
+/// The columns that y is written to, and the epilogue.
 pub(crate) struct Output<'a> {
     /// Columns of (rows, out_features), from a whole panel on.
     pub(crate) columns: OutputColumns<'a>,
@@ -52,11 +52,11 @@ pub(crate) fn linear_int8<S: Simd, T: Int8Tile>(
     let Output { columns, kind } = output;
     let range = columns.columns();
     let activation = match kind {
-        EpilogueKind::Add => return run(s, t, call, range, &mut Added { columns }),
+        EpilogueKind::Add => return multiply(s, t, call, range, &mut AddEpilogue { columns }),
         EpilogueKind::Store => Activation::Identity,
         EpilogueKind::Activation(activation) => activation,
     };
-    let task = RunStored {
+    let task = MultiplyAndStore {
         s,
         t,
         call,
@@ -65,20 +65,20 @@ pub(crate) fn linear_int8<S: Simd, T: Int8Tile>(
     with_function(activation, task);
 }
 
-/// [`run`] into floats, through a function.
-struct RunStored<'a, S, T> {
+/// [`multiply`], whose outputs go through a function and are stored.
+struct MultiplyAndStore<'a, S, T> {
     s: S,
     t: T,
     call: LinearInt8<'a>,
     columns: OutputColumns<'a>,
 }
 
-impl<S: Simd, T: Int8Tile> WithFunction for RunStored<'_, S, T> {
+impl<S: Simd, T: Int8Tile> WithFunction for MultiplyAndStore<'_, S, T> {
     #[inline(always)]
     fn with<F: Function>(self) {
         let range = self.columns.columns();
-        let mut finish = Stored::<F>::new(self.columns);
-        run(self.s, self.t, self.call, range, &mut finish);
+        let mut epilogue = StoreEpilogue::<F>::new(self.columns);
+        multiply(self.s, self.t, self.call, range, &mut epilogue);
     }
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn linear_requantize<S: Simd, T: Int8Tile>(
         parameters,
         columns,
     } = output;
-    let task = RunEncoded {
+    let task = MultiplyAndEncode {
         s,
         t,
         call,
@@ -104,8 +104,8 @@ pub(crate) fn linear_requantize<S: Simd, T: Int8Tile>(
     with_function(activation, task);
 }
 
-/// [`run`] into codes, through a function.
-struct RunEncoded<'a, S: Simd, T> {
+/// [`multiply`], whose outputs go through a function and become codes.
+struct MultiplyAndEncode<'a, S: Simd, T> {
     s: S,
     t: T,
     call: LinearInt8<'a>,
@@ -113,28 +113,28 @@ struct RunEncoded<'a, S: Simd, T> {
     columns: OutputColumns<'a, u8>,
 }
 
-impl<S: Simd, T: Int8Tile> WithFunction for RunEncoded<'_, S, T> {
+impl<S: Simd, T: Int8Tile> WithFunction for MultiplyAndEncode<'_, S, T> {
     #[inline(always)]
     fn with<F: Function>(self) {
         let range = self.columns.columns();
-        let mut finish = Encoded::<S, F>::new(self.encoder, self.columns);
-        run(self.s, self.t, self.call, range, &mut finish);
+        let mut epilogue = EncodeEpilogue::<S, F>::new(self.encoder, self.columns);
+        multiply(self.s, self.t, self.call, range, &mut epilogue);
     }
 }
 
-/// What happens to a vector of outputs while it is in a register.
-trait Finish<S: Simd> {
+/// What is computed from a vector of outputs before it is stored.
+trait VectorEpilogue<S: Simd> {
     /// `value` is y(row, column..column + count), count being at most sixteen, and columns counted from the first one of the output.
-    fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize);
+    fn apply(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize);
 }
 
 /// `out = f(y)`
-struct Stored<'a, F> {
+struct StoreEpilogue<'a, F> {
     columns: OutputColumns<'a>,
     function: std::marker::PhantomData<F>,
 }
 
-impl<'a, F> Stored<'a, F> {
+impl<'a, F> StoreEpilogue<'a, F> {
     #[inline(always)]
     fn new(columns: OutputColumns<'a>) -> Self {
         Self {
@@ -144,22 +144,22 @@ impl<'a, F> Stored<'a, F> {
     }
 }
 
-impl<S: Simd, F: Function> Finish<S> for Stored<'_, F> {
+impl<S: Simd, F: Function> VectorEpilogue<S> for StoreEpilogue<'_, F> {
     #[inline(always)]
-    fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
+    fn apply(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
         let out = self.columns.slice(row, column, count);
         s.store_up_to(F::apply(s, value), out);
     }
 }
 
 /// `out += y`
-struct Added<'a> {
+struct AddEpilogue<'a> {
     columns: OutputColumns<'a>,
 }
 
-impl<S: Simd> Finish<S> for Added<'_> {
+impl<S: Simd> VectorEpilogue<S> for AddEpilogue<'_> {
     #[inline(always)]
-    fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
+    fn apply(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
         let out = self.columns.slice(row, column, count);
         let sum = s.add(value, s.load_up_to(out, 0.0));
         s.store_up_to(sum, out);
@@ -167,13 +167,13 @@ impl<S: Simd> Finish<S> for Added<'_> {
 }
 
 /// `codes = encode(f(y))`
-struct Encoded<'a, S: Simd, F> {
+struct EncodeEpilogue<'a, S: Simd, F> {
     encoder: Encoder<S>,
     columns: OutputColumns<'a, u8>,
     function: std::marker::PhantomData<F>,
 }
 
-impl<'a, S: Simd, F> Encoded<'a, S, F> {
+impl<'a, S: Simd, F> EncodeEpilogue<'a, S, F> {
     #[inline(always)]
     fn new(encoder: Encoder<S>, columns: OutputColumns<'a, u8>) -> Self {
         Self {
@@ -184,22 +184,22 @@ impl<'a, S: Simd, F> Encoded<'a, S, F> {
     }
 }
 
-impl<S: Simd, F: Function> Finish<S> for Encoded<'_, S, F> {
+impl<S: Simd, F: Function> VectorEpilogue<S> for EncodeEpilogue<'_, S, F> {
     #[inline(always)]
-    fn finish(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
+    fn apply(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
         let out = self.columns.slice(row, column, count);
         self.encoder.encode_up_to(s, F::apply(s, value), out);
     }
 }
 
-/// The outputs `columns`, of whole panels but for the last one.
+/// Computes the outputs `columns`, which are whole panels but for the last one, and passes them to `epilogue`.
 #[inline(always)]
-fn run<S: Simd, T: Int8Tile>(
+fn multiply<S: Simd, T: Int8Tile>(
     s: S,
     t: T,
     call: LinearInt8<'_>,
     columns: Range<usize>,
-    finish: &mut impl Finish<S>,
+    epilogue: &mut impl VectorEpilogue<S>,
 ) {
     let LinearInt8 {
         x,
@@ -214,7 +214,7 @@ fn run<S: Simd, T: Int8Tile>(
         codes,
         stride,
         rows: x.rows * planes,
-        unit: planes,
+        planes,
     };
     let mut dequantize = Dequantize {
         x,
@@ -223,7 +223,7 @@ fn run<S: Simd, T: Int8Tile>(
         weight,
         bias,
         columns: columns.clone(),
-        finish,
+        epilogue,
     };
     let panels = weight.panels(columns);
     multiply_panels(
@@ -236,8 +236,8 @@ fn run<S: Simd, T: Int8Tile>(
     );
 }
 
-/// From the sums of a tile to y.
-struct Dequantize<'a, F> {
+/// Makes y of the sums of a tile and passes it on.
+struct Dequantize<'a, E> {
     x: &'a QuantizedRows,
     /// Rows of sums of a row of x: two of high and of low bytes, or one.
     planes: usize,
@@ -247,15 +247,15 @@ struct Dequantize<'a, F> {
     bias: Option<&'a [f32]>,
     /// Those of the weight's outputs that are computed.
     columns: Range<usize>,
-    finish: &'a mut F,
+    epilogue: &'a mut E,
 }
 
-impl<S: Simd, F: Finish<S>> FinishTile<S> for Dequantize<'_, F> {
+impl<S: Simd, E: VectorEpilogue<S>> TileEpilogue<S> for Dequantize<'_, E> {
     #[inline(always)]
-    fn finish<const VECTORS: usize>(&mut self, s: S, tile: FinishedTile<'_>) {
+    fn apply<const VECTORS: usize>(&mut self, s: S, tile: TileSums<'_>) {
         let (x, weight) = (self.x, self.weight);
         let first = tile.first_vector * LANES;
-        // Sums of so many weights are at most 2^22 in magnitude.
+        // Sums of at most 2^15 weights are at most 2^22 in magnitude.
         let short = weight.in_features <= 1 << 15 && x.planes == 1;
         let activation_offset = match self.planes {
             1 => self.activation_offset,
@@ -300,7 +300,7 @@ impl<S: Simd, F: Finish<S>> FinishTile<S> for Dequantize<'_, F> {
                 let value = s.fma(s.to_f32(sums), scale, biases[vector]);
                 let column = first + vector * LANES;
                 let count = LANES.min(self.columns.len() - column);
-                self.finish.finish(s, value, row, column, count);
+                self.epilogue.apply(s, value, row, column, count);
             }
         }
     }

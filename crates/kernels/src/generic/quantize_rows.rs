@@ -165,7 +165,7 @@ impl<S: Simd> Encoder<S> {
     #[inline(always)]
     pub(crate) fn encode_up_to(&self, s: S, x: S::F32, codes: &mut [u8]) {
         match codes.try_into() {
-            Ok(whole) => s.store_u8(self.encode(s, x), whole),
+            Ok(vector) => s.store_u8(self.encode(s, x), vector),
             Err(_) => {
                 let mut last = [0; LANES];
                 s.store_u8(self.encode(s, x), &mut last);

@@ -105,11 +105,11 @@ impl Case {
         workspace: &mut Workspace,
     ) -> Vec<f32> {
         let mut out = vec![f32::NAN; query_tokens.len() * self.width()];
-        let whole = self.input();
+        let all = self.input();
         let input = AttentionInput {
-            queries: &whole.queries[query_tokens.start * self.stride..],
+            queries: &all.queries[query_tokens.start * self.stride..],
             query_tokens,
-            ..whole
+            ..all
         };
         routine(kernels, &input, &mut out, workspace);
         out
@@ -145,9 +145,9 @@ impl Case {
             let element = self.element(part, token, head, d);
             f64::from(if rounded { to_bf16(element) } else { element })
         };
-        // Two roundings for each pair, also for one that has one product, and what is below the normal numbers may become zero; the powers
+        // Two roundings for each pair, also for one that has one product, and what is below the normal numbers may become zero; the exponentials
         // are rounded too, or become zero.
-        let (odd, subnormal, power_error) = match rounded {
+        let (odd, subnormal, exponential_error) = match rounded {
             true => (1.0, f64::from(f32::MIN_POSITIVE), BF16_ROUNDOFF),
             false => (0.0, 0.0, 0.0),
         };
@@ -188,8 +188,8 @@ impl Case {
                     // (2^-22, four roundings, each), the chain over tokens, the sum over tokens / 16 vectors and a tree, the inverse and
                     // the product with it.
                     let roundings = 8.0 + tokens as f64 + odd + tokens as f64 / 16.0 + 7.0;
-                    let relative = 4.0 * score_error + roundings * ROUNDOFF + power_error;
-                    // Of each token a power and two sums; no value is above 2, and the sum of the powers is at least 1.
+                    let relative = 4.0 * score_error + roundings * ROUNDOFF + exponential_error;
+                    // Of each token an exponential and two sums; no value is above 2, and the sum of the exponentials is at least 1.
                     let lost = 4.0 * (tokens as f64 + odd) * subnormal;
                     out[i * self.width() + head * head_size + d] =
                         (value, magnitude * relative * 1.01 + lost);
@@ -290,12 +290,12 @@ fn a_bias_of_minus_infinity_hides_keys() {
                 head_stride: 0,
                 center: TOKENS - 1,
             };
-            let whole = case.input();
+            let all = case.input();
             let input = AttentionInput {
-                queries: &whole.queries[queries.start * case.stride..],
+                queries: &all.queries[queries.start * case.stride..],
                 query_tokens: queries.clone(),
                 bias: Some(bias),
-                ..whole
+                ..all
             };
             let mut out = vec![0.0; queries.len() * width];
             routine(kernels, &input, &mut out, &mut Workspace::new());

@@ -11,7 +11,7 @@ const CODES: CodeRange = CodeRange {
     max: 127,
 };
 
-/// What the code of the greatest power is at least.
+/// What the code of the greatest exponential is at least.
 const GREATEST_POWER: f64 = 64_990.0;
 
 /// Numbers as their codes stand for them.
@@ -48,25 +48,28 @@ fn expected(case: &Case) -> Vec<(f64, f64)> {
             let biases = (0..tokens).map(|j| case.bias_of(head, i, j).abs());
             // With a bias both summands of a score count.
             let largest = largest + 2.0 * biases.fold(0.0, f64::max);
-            let powers: Vec<f64> = scores
+            let exponentials: Vec<f64> = scores
                 .iter()
                 .map(|score| (score - greatest).exp())
                 .collect();
-            let sum: f64 = powers.iter().sum();
+            let sum: f64 = exponentials.iter().sum();
             // An exponent: the two scales, the factor (scale, log2(e) and their products) and the product with the score are eight roundings of a
             // score, twice for the greatest one; the logarithm of 65000 is at most 16. The polynomial is within 2^-13.
             let exponent = (16.0 * largest + 16.0) * ROUNDOFF;
             let relative =
                 1.01 * exponent + 2.0f64.powi(-13) + (tokens as f64 / 16.0 + 16.0) * ROUNDOFF;
             for (d, values) in values.iter().enumerate() {
-                let terms = powers.iter().zip(values);
+                let terms = exponentials.iter().zip(values);
                 let value = terms
                     .clone()
-                    .map(|(power, value)| power * value)
+                    .map(|(exponential, value)| exponential * value)
                     .sum::<f64>()
                     / sum;
-                // Of the products and of the sum that divides them; then half a code of each power; then the last five operations.
-                let magnitude = terms.map(|(power, value)| power * value.abs()).sum::<f64>() / sum;
+                // Of the products and of the sum that divides them; then half a code of each exponential; then the last five operations.
+                let magnitude = terms
+                    .map(|(exponential, value)| exponential * value.abs())
+                    .sum::<f64>()
+                    / sum;
                 let codes = values.iter().map(|value| value.abs() * 0.5).sum::<f64>();
                 let bound = magnitude * (2.0 * relative + 5.0 * ROUNDOFF)
                     + codes / GREATEST_POWER / sum * 1.001;
@@ -209,7 +212,7 @@ fn scores_far_apart_do_not_overflow() {
             row[8..12].fill(127.0 - token as f32);
         }
         let out = case.run_with(Kernels::attention_int8, kernels, &mut Workspace::new());
-        // The value of the last token, a code of a scale of 1, to the precision of a power's code.
+        // The value of the last token, a code of a scale of 1, to the precision of an exponential's code.
         assert!(
             out.iter()
                 .all(|value| (value - 108.0).abs() < 108.0 / 8192.0),

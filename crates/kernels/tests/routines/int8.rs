@@ -89,14 +89,20 @@ impl Product {
         let store = Epilogue::store(bias);
         let x = self.rows(0..rows);
         let mut out = vec![f32::NAN; expected.len()];
-        let whole = OutputColumns::whole(&mut out, out_features);
-        kernels.linear_int8(&x, &weight, store, whole, workspace);
+        let all_columns = OutputColumns::of_matrix(&mut out, out_features);
+        kernels.linear_int8(&x, &weight, store, all_columns, workspace);
         failures.same_bits(&shape, &out, &expected);
         let mut alone = vec![f32::NAN; expected.len()];
         for row in 0..rows {
             let out = &mut alone[row * out_features..][..out_features];
-            let whole = OutputColumns::whole(out, out_features);
-            kernels.linear_int8(&self.rows(row..row + 1), &weight, store, whole, workspace);
+            let all_columns = OutputColumns::of_matrix(out, out_features);
+            kernels.linear_int8(
+                &self.rows(row..row + 1),
+                &weight,
+                store,
+                all_columns,
+                workspace,
+            );
         }
         failures.same_bits(format!("{shape}, row by row"), &alone, &expected);
         let y = (&expected[..], out_features);
@@ -386,7 +392,7 @@ fn a_weight_of_another_set_is_refused() {
     };
     let epilogue = Epilogue::store(None);
     let mut out = [0.0; 2];
-    let out = OutputColumns::whole(&mut out, 2);
+    let out = OutputColumns::of_matrix(&mut out, 2);
     other.linear_int8(&x, &weight, epilogue, out, &mut Workspace::new());
 }
 
@@ -398,6 +404,6 @@ fn activations_of_another_width_are_refused() {
     let x = QuantizedRows::from_parts(&[0; 3], vec![1.0], vec![0], 3);
     let epilogue = Epilogue::store(None);
     let mut out = [0.0; 2];
-    let out = OutputColumns::whole(&mut out, 2);
+    let out = OutputColumns::of_matrix(&mut out, 2);
     kernels.linear_int8(&x, &weight, epilogue, out, &mut Workspace::new());
 }

@@ -102,13 +102,13 @@ impl Product {
         let store = Epilogue::store(self.bias());
         let mut together = vec![f32::NAN; self.rows * self.out_features];
         let columns = self.out_features;
-        let whole = OutputColumns::whole(&mut together, columns);
-        multiply(&self.x, self.rows, store, whole);
+        let all_columns = OutputColumns::of_matrix(&mut together, columns);
+        multiply(&self.x, self.rows, store, all_columns);
         let mut alone = vec![f32::NAN; together.len()];
         for row in 0..self.rows {
             let x = &self.x[row * self.in_features..][..self.in_features];
             let out = &mut alone[row * self.out_features..][..self.out_features];
-            multiply(x, 1, store, OutputColumns::whole(out, columns));
+            multiply(x, 1, store, OutputColumns::of_matrix(out, columns));
         }
         failures.same_bits(format!("{shape}, row by row"), &alone, &together);
         let y = (&together[..], columns);
@@ -142,22 +142,22 @@ pub(crate) fn check_epilogues(
     let mut expected = residual.clone();
     portable.add(&mut expected, y);
     let mut out = residual.clone();
-    let whole = OutputColumns::whole(&mut out, columns);
-    multiply(Epilogue::add(bias), whole);
+    let all_columns = OutputColumns::of_matrix(&mut out, columns);
+    multiply(Epilogue::add(bias), all_columns);
     failures.same_bits(format!("{shape}, added"), &out, &expected);
     // All functions at every shape would take long: one for each, in turn.
     let kind = Activation::ALL[y.len() % Activation::ALL.len()];
     let mut expected = y.to_vec();
     portable.activation(kind, &mut expected);
     let mut out = vec![f32::NAN; y.len()];
-    let whole = OutputColumns::whole(&mut out, columns);
-    multiply(Epilogue::activation(bias, kind), whole);
+    let all_columns = OutputColumns::of_matrix(&mut out, columns);
+    multiply(Epilogue::activation(bias, kind), all_columns);
     failures.same_bits(format!("{shape}, {kind:?}"), &out, &expected);
     if columns <= COLUMN_SPLIT {
         return;
     }
     let mut in_parts = |epilogue, out: &mut [f32]| {
-        for part in parts(OutputColumns::whole(out, columns)) {
+        for part in parts(OutputColumns::of_matrix(out, columns)) {
             multiply(epilogue, part);
         }
     };
@@ -325,8 +325,8 @@ fn infinities_and_nan_reach_only_their_own_row() {
         (x[3], x[6]) = (f32::NAN, f32::INFINITY);
         let mut out = [0.0; 7 * 17];
         let epilogue = Epilogue::store(None);
-        let whole = OutputColumns::whole(&mut out, 17);
-        kernels.linear_float(&x, 7, &weight, epilogue, whole, &mut Workspace::new());
+        let all_columns = OutputColumns::of_matrix(&mut out, 17);
+        kernels.linear_float(&x, 7, &weight, epilogue, all_columns, &mut Workspace::new());
         for (row, out) in out.chunks(17).enumerate() {
             match row {
                 1 => assert!(out.iter().all(|value| value.is_nan())),
@@ -347,8 +347,15 @@ fn a_workspace_grows_once() {
             let mut out = vec![0.0; rows * 40];
             let x = vec![1.0; rows * 8];
             let epilogue = Epilogue::store(None);
-            let whole = OutputColumns::whole(&mut out, 40);
-            kernels.linear_weight_only_int8(&x, rows, &weight, epilogue, whole, &mut workspace);
+            let all_columns = OutputColumns::of_matrix(&mut out, 40);
+            kernels.linear_weight_only_int8(
+                &x,
+                rows,
+                &weight,
+                epilogue,
+                all_columns,
+                &mut workspace,
+            );
             workspace.memory_bytes()
         };
         let grown = call(1);
@@ -368,7 +375,7 @@ fn an_output_of_the_wrong_shape_is_refused() {
         2,
         &weight,
         Epilogue::store(None),
-        OutputColumns::whole(&mut [0.0; 34], 34),
+        OutputColumns::of_matrix(&mut [0.0; 34], 34),
         &mut Workspace::new(),
     );
 }

@@ -104,8 +104,8 @@ fn activations_are_rounded_to_nearest_even() {
     for kernels in Kernels::available().filter(|kernels| !kernels.isa().keeps_same_bits()) {
         let mut out = [f32::NAN; 6];
         let store = Epilogue::store(None);
-        let whole = OutputColumns::whole(&mut out, 1);
-        kernels.linear_float(&x, 6, &weight, store, whole, &mut Workspace::new());
+        let all_columns = OutputColumns::of_matrix(&mut out, 1);
+        kernels.linear_float(&x, 6, &weight, store, all_columns, &mut Workspace::new());
         assert_eq!(out, expected, "{}", kernels.isa());
     }
 }

@@ -1,8 +1,9 @@
 //! BERT: `model_type` "bert".
 
+use super::shared_fields::read_like_bert;
 use crate::ModelError;
-use crate::catalogue::Role;
 use crate::config_fields::ConfigFields;
+use crate::role::Role;
 use crate::spec::{EncoderSpec, NameTable};
 
 /// Paths that RoBERTa and ELECTRA share.
@@ -33,5 +34,5 @@ const NAMES: NameTable = NameTable {
 };
 
 pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {
-    super::read_like_bert(fields, NAMES)
+    read_like_bert(fields, NAMES)
 }

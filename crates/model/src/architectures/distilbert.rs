@@ -3,10 +3,10 @@
 //! BERT without token types, with names of its own for fields and tensors, and a LayerNorm epsilon that is fixed.
 //! `sinusoidal_pos_embds` only says how the stored position table was initialized.
 
-use super::{MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH};
+use super::shared_fields::{MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH, activation};
 use crate::ModelError;
-use crate::catalogue::Role;
 use crate::config_fields::ConfigFields;
+use crate::role::Role;
 use crate::spec::{Biases, EncoderSpec, NameTable, NormPlacement, Positions};
 
 const NAMES: NameTable = NameTable {
@@ -38,7 +38,7 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         layers: fields.size("n_layers", 6, 1, MAX_LAYERS)?,
         heads: fields.size("n_heads", 12, 1, MAX_WIDTH)?,
         intermediate_size: fields.size("hidden_dim", 3072, 1, MAX_WIDTH)?,
-        activation: super::activation(fields, "activation")?,
+        activation: activation(fields, "activation")?,
         norms: NormPlacement::After,
         layer_norm_epsilon: 1e-12,
         biases: Biases::ALL,

@@ -1,6 +1,6 @@
 //! Which layers attend to near tokens only: `layer_types` of config.json, or the field that older files have.
 
-use super::MAX_LAYERS;
+use super::shared_fields::MAX_LAYERS;
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
 use serde_json::Value;

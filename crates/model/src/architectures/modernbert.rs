@@ -5,10 +5,10 @@
 
 use super::layer_types::{GLOBAL, LOCAL, local_layers};
 use super::rotary_positions;
-use super::{MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH};
+use super::shared_fields::{MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH, activation};
 use crate::ModelError;
-use crate::catalogue::Role;
 use crate::config_fields::ConfigFields;
+use crate::role::Role;
 use crate::spec::{
     Biases, EncoderSpec, LocalAttention, NameTable, NormPlacement, Positions, Rotary,
 };
@@ -41,7 +41,7 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         layers,
         heads: fields.size("num_attention_heads", 12, 1, MAX_WIDTH)?,
         intermediate_size: fields.size("intermediate_size", 1152, 1, MAX_WIDTH)?,
-        activation: super::activation(fields, "hidden_activation")?,
+        activation: activation(fields, "hidden_activation")?,
         norms: NormPlacement::BeforeButFirst,
         layer_norm_epsilon: fields.fraction("norm_eps", 1e-5)?,
         biases: Biases {

@@ -5,10 +5,10 @@
 //! of transformers' implementation: `pad_token_id` does not move the positions, and `relative_attention_num_buckets`
 //! only sizes the table.
 
-use super::MAX_WIDTH;
+use super::shared_fields::{MAX_VOCABULARY, MAX_WIDTH, read_like_bert};
 use crate::ModelError;
-use crate::catalogue::Role;
 use crate::config_fields::ConfigFields;
+use crate::role::Role;
 use crate::spec::{EncoderSpec, NameTable, Positions, RelativeAttention};
 
 const NAMES: NameTable = NameTable {
@@ -39,7 +39,7 @@ const BUCKETS: usize = 32;
 const MAX_DISTANCE: usize = 128;
 
 pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {
-    let spec = super::read_like_bert(fields, NAMES)?;
+    let spec = read_like_bert(fields, NAMES)?;
     let rows = fields.size(
         "relative_attention_num_buckets",
         BUCKETS,
@@ -47,7 +47,7 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         MAX_WIDTH,
     )?;
     Ok(EncoderSpec {
-        vocab_size: fields.size("vocab_size", 30527, 1, super::MAX_VOCABULARY)?,
+        vocab_size: fields.size("vocab_size", 30527, 1, MAX_VOCABULARY)?,
         positions: Positions {
             padding_id: Some(PADDING_ID),
             ..spec.positions

@@ -4,6 +4,7 @@
 //! usually a single token type. All three give the encoder the prefix `roberta.`.
 
 use super::bert;
+use super::shared_fields::{padding_id, read_like_bert};
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
 use crate::spec::{EncoderSpec, NameTable, Positions};
@@ -15,9 +16,9 @@ const NAMES: NameTable = NameTable {
 };
 
 pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {
-    let spec = super::read_like_bert(fields, NAMES)?;
+    let spec = read_like_bert(fields, NAMES)?;
     let positions = Positions {
-        padding_id: super::padding_id(fields)?,
+        padding_id: padding_id(fields)?,
         ..spec.positions
     };
     Ok(EncoderSpec { positions, ..spec })

@@ -1,10 +1,10 @@
-//! What is said in place of the settings of a model directory.
+//! Settings that replace those of a model directory.
 
 use crate::pooling::{Pooling, PoolingMode};
 use crate::sentence_modules::SentenceModules;
 use crate::{ModelError, WeightOnlyArithmetic};
 
-/// What to do otherwise than the files of a model directory say; nothing by default.
+/// Settings that replace those in the files of a model directory; none by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EncoderSettings {
     /// How hidden states become one vector.
@@ -13,15 +13,15 @@ pub struct EncoderSettings {
     pub normalize: Option<bool>,
     /// Longest input in tokens, special tokens included; at most the positions that the model has.
     pub max_tokens: Option<usize>,
-    /// What stands before every text.
+    /// A text before every text.
     pub prompt: Option<Prompt>,
-    /// What layers compute with whose weights alone are int8; else the one of
+    /// The arithmetic of layers whose weights alone are int8; by default that of
     /// [`WeightOnlyArithmetic::from_environment`]. The files of a model say nothing of it.
     pub weight_only: Option<WeightOnlyArithmetic>,
 }
 
 impl EncoderSettings {
-    /// Those with nothing but [`weight_only`](Self::weight_only).
+    /// Settings of which only [`weight_only`](Self::weight_only) is given.
     pub fn with_weight_only(weight_only: Option<WeightOnlyArithmetic>) -> Self {
         Self {
             weight_only,
@@ -65,7 +65,7 @@ impl EncoderSettings {
         Ok(())
     }
 
-    /// Errors if the model of `positions` cannot run inputs of so many tokens.
+    /// Errors if the model of `positions` cannot run inputs of `max_tokens` tokens.
     pub(super) fn check_max_tokens(&self, positions: usize) -> Result<(), ModelError> {
         match self.max_tokens {
             Some(max_tokens) if max_tokens > positions => Err(ModelError::Input(format!(

@@ -83,7 +83,7 @@ impl<'b> Block<'b> {
     }
 }
 
-/// What the embedding tables are asked for.
+/// A token by its rows in the embedding tables.
 pub(super) struct Token {
     pub(super) id: usize,
     pub(super) token_type: usize,

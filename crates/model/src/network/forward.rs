@@ -6,14 +6,15 @@
 //! rows they share the columns of each product.
 
 use super::block::Block;
+use super::encoder_layer::{EncoderLayer, LayerNorm};
 use super::relative_bias::RelativeBias;
 use super::rotary::Rotations;
 use super::scratch::{BlockScratch, KeysAndValues, LinearScratch, RowScratch, grow};
 use super::window::{Tile, Window};
-use super::{BLOCK_TOKENS, EncoderLayer, LayerNorm, Network};
+use super::{BLOCK_TOKENS, Network};
 use crate::ModelError;
 use crate::finite::check_values;
-use crate::packed_linear::{LinearInput, PackedLinear, Then};
+use crate::packed_linear::{LinearEpilogue, LinearInput, PackedLinear};
 use crate::profile::Stage;
 use crate::shared_columns::with_threads_awake;
 use crate::spec::NormPlacement;
@@ -25,24 +26,24 @@ use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 use std::ops::Range;
 
-/// Several threads share the rows of a block where each gets at least so many, and the columns of each product where not.
+/// Several threads share the rows of a block where each gets at least this number, and the columns of each product where not.
 const LEAST_SHARED_ROWS: usize = 32;
 
-/// How many threads share what of a block.
+/// How the work on a block is split among threads: by chunks of rows, or by columns of each product.
 #[derive(Clone, Copy)]
-struct Team {
-    /// Those that take chunks of rows.
+struct ThreadSplit {
+    /// Threads that take chunks of rows.
     rows: usize,
-    /// Those that take columns of a product.
+    /// Threads that take columns of a product.
     columns: usize,
 }
 
-impl Team {
-    /// Of at most so many members, as many as find work: in rows, of which `rows` can be shared out, or else in the columns of products, of
-    /// which the narrowest have `columns`.
-    fn of(members: usize, rows: usize, columns: usize) -> Self {
-        let by_rows = members.min(rows / LEAST_SHARED_ROWS).max(1);
-        let by_columns = members.min(columns.div_ceil(COLUMN_SPLIT)).max(1);
+impl ThreadSplit {
+    /// At most `threads` threads, as many as find work: in `rows` rows that can be shared out, or else in the columns of products, of which
+    /// the narrowest has `columns`.
+    fn of(threads: usize, rows: usize, columns: usize) -> Self {
+        let by_rows = threads.min(rows / LEAST_SHARED_ROWS).max(1);
+        let by_columns = threads.min(columns.div_ceil(COLUMN_SPLIT)).max(1);
         if by_rows >= by_columns {
             Self {
                 rows: by_rows,
@@ -70,46 +71,46 @@ struct Chunk<'a> {
     next_values: &'a mut [f32],
 }
 
-/// What all rows of a block read.
+/// Inputs that all rows of a block share.
 #[derive(Clone, Copy)]
 struct Shared<'a> {
     block: Block<'a>,
     rotations: &'a [Rotations; 2],
-    /// What the queries attend to.
+    /// Keys and values of all tokens of the block.
     keys_and_values: &'a KeysAndValues,
     /// The same in integers, where a sequence attends in integers.
     sequences: &'a [QuantizedSequence],
 }
 
 impl Network {
-    /// Writes the hidden states of a block to `hidden` (tokens, hidden_size). With more than one `member` its rows, or the
-    /// columns of its products, are shared out to the threads of the current pool; nobody may look then.
+    /// Writes the hidden states of a block to `hidden` (tokens, hidden_size). With more than one of `threads` its
+    /// rows, or the columns of its products, are shared out to the threads of the current pool; `viewer` must then have no tap.
     pub(super) fn run_block(
         &self,
         block: Block<'_>,
-        members: usize,
+        threads: usize,
         viewer: &mut Viewer<'_>,
         hidden: &mut [f32],
     ) -> Result<(), ModelError> {
         let tokens = block.tokens();
-        let whole = viewer.looks() || self.reads_whole_texts;
-        let team = Team::of(
-            members,
-            if whole { 1 } else { tokens },
+        let needs_all_rows = viewer.is_tapped() || self.reads_whole_texts;
+        let split = ThreadSplit::of(
+            threads,
+            if needs_all_rows { 1 } else { tokens },
             self.spec.hidden_size,
         );
-        let most_rows = match whole {
+        let most_rows = match needs_all_rows {
             true => tokens,
-            false => tokens.div_ceil(team.rows).min(self.chunk_rows),
+            false => tokens.div_ceil(split.rows).min(self.chunk_rows),
         };
         // Equal chunks: a short one at the end would read all weights for a few rows.
         let chunk_rows = tokens.div_ceil(tokens.div_ceil(most_rows));
         let mut scratch = self.block_scratch.take();
         scratch.fit(&self.spec, tokens.max(BLOCK_TOKENS));
         scratch.fit_rotations(&self.spec, block.longest_sequence());
-        let result = with_threads_awake(team.columns, || {
+        let result = with_threads_awake(split.columns, || {
             (0..=self.layers.len()).try_for_each(|step| {
-                self.step(step, block, chunk_rows, team, &mut scratch, viewer, hidden)
+                self.step(step, block, chunk_rows, split, &mut scratch, viewer, hidden)
             })
         });
         self.block_scratch.put(scratch);
@@ -133,7 +134,7 @@ impl Network {
         step: usize,
         block: Block<'_>,
         chunk_rows: usize,
-        team: Team,
+        split: ThreadSplit,
         scratch: &mut BlockScratch,
         viewer: &mut Viewer<'_>,
         hidden: &mut [f32],
@@ -149,7 +150,7 @@ impl Network {
         if let Some(layer) = step.checked_sub(1) {
             let layer = &self.layers[layer];
             viewer.enter(Stage::Attention);
-            self.quantize_sequences(layer, block, keys_and_values, sequences, team);
+            self.quantize_sequences(layer, block, keys_and_values, sequences, split);
         }
         let shared = Shared {
             block,
@@ -172,7 +173,7 @@ impl Network {
             next_keys,
             next_values,
         };
-        if team.rows > 1 && tokens > chunk_rows {
+        if split.rows > 1 && tokens > chunk_rows {
             let (hidden, query, keys, values) = chunks;
             hidden
                 .par_chunks_mut(size)
@@ -183,7 +184,7 @@ impl Network {
                 .with_max_len(1)
                 .try_for_each(|(index, (((hidden, query), keys), values))| {
                     let chunk = chunk(index, hidden, query, keys, values);
-                    self.run_chunk(step, shared, chunk, 1, &mut Viewer::nobody())
+                    self.run_chunk(step, shared, chunk, 1, &mut Viewer::none())
                 })?;
         } else {
             let (hidden, query, keys, values) = chunks;
@@ -194,7 +195,7 @@ impl Network {
                 .zip(values.chunks_mut(size));
             for (index, (((hidden, query), keys), values)) in chunks.enumerate() {
                 let chunk = chunk(index, hidden, query, keys, values);
-                self.run_chunk(step, shared, chunk, team.columns, viewer)?;
+                self.run_chunk(step, shared, chunk, split.columns, viewer)?;
             }
         }
         std::mem::swap(keys_and_values, next);
@@ -227,7 +228,7 @@ impl Network {
         result
     }
 
-    /// The embeddings of the chunk's tokens, and what the first layer wants of them.
+    /// The embeddings of the chunk's tokens, and the queries, keys and values of the first layer.
     fn embed(
         &self,
         shared: Shared<'_>,
@@ -258,7 +259,7 @@ impl Network {
                     self.normalize(norm, embeddings, Some(projection), quantized, viewer)?;
                 let mut input = LinearInput::new(chunk.rows.len(), embeddings, quantized, scale);
                 let layer = [(projection, &mut *chunk.hidden)];
-                self.run_linears(layer, &mut input, Then::Store, linear, viewer)?;
+                self.run_linears(layer, &mut input, LinearEpilogue::Store, linear, viewer)?;
                 None
             }
         };
@@ -323,7 +324,7 @@ impl Network {
             (&layer.key, &mut *chunk.next_keys),
             (&layer.value, &mut *chunk.next_values),
         ];
-        self.run_linears(linears, &mut input, Then::Store, linear, viewer)?;
+        self.run_linears(linears, &mut input, LinearEpilogue::Store, linear, viewer)?;
         self.turn_by_positions(layer, shared, chunk, viewer);
         Ok(())
     }
@@ -361,7 +362,7 @@ impl Network {
         block: Block<'_>,
         keys_and_values: &KeysAndValues,
         sequences: &mut Vec<QuantizedSequence>,
-        team: Team,
+        split: ThreadSplit,
     ) {
         let of_integers = || {
             block
@@ -381,7 +382,7 @@ impl Network {
             self.row_scratch.put(scratch);
         };
         let work = of_integers().zip(sequences);
-        if team.rows.max(team.columns) > 1 {
+        if split.rows.max(split.columns) > 1 {
             rayon::scope(|scope| {
                 for (rows, out) in work {
                     let quantize = &quantize;
@@ -479,7 +480,7 @@ impl Network {
         viewer.enter(Stage::AttentionOutput);
         let mut input = LinearInput::new(chunk.rows.len(), context, quantized, None);
         let projection = [(&layer.attention_output, &mut *chunk.hidden)];
-        self.run_linears(projection, &mut input, Then::Add, linear, viewer)
+        self.run_linears(projection, &mut input, LinearEpilogue::Add, linear, viewer)
     }
 
     /// Attention to near keys only.
@@ -544,7 +545,7 @@ impl Network {
         let activation = self.spec.activation;
         let codes_scale = match layer.output.input_scale() {
             Some(scale @ RowScale::Static(parameters))
-                if layer.gate.is_none() && !viewer.looks() =>
+                if layer.gate.is_none() && !viewer.is_tapped() =>
             {
                 let codes = &mut *intermediate_codes;
                 layer
@@ -566,13 +567,13 @@ impl Network {
             None => {
                 let length = rows * self.spec.intermediate_size;
                 let intermediate = &mut intermediate[..length];
-                let then = Then::Activate(activation);
+                let then = LinearEpilogue::Activate(activation);
                 let first = [(&layer.intermediate, &mut *intermediate)];
                 self.run_linears(first, &mut input, then, linear, viewer)?;
                 if let Some(layer) = &layer.gate {
                     let gate = &mut gate[..length];
                     let factors = [(layer, &mut *gate)];
-                    self.run_linears(factors, &mut input, Then::Store, linear, viewer)?;
+                    self.run_linears(factors, &mut input, LinearEpilogue::Store, linear, viewer)?;
                     for (value, factor) in intermediate.iter_mut().zip(gate) {
                         *value *= *factor;
                     }
@@ -584,10 +585,11 @@ impl Network {
 
         viewer.enter(Stage::Output);
         let output = [(&layer.output, &mut *hidden)];
-        self.run_linears(output, &mut input, Then::Add, linear, viewer)
+        self.run_linears(output, &mut input, LinearEpilogue::Add, linear, viewer)
     }
 
-    /// From the residual stream after the feed-forward to the layer's output, and what the next layer wants of it.
+    /// Normalizes the residual stream after the feed-forward, where the layer does so, and computes the queries, keys and values of the next
+    /// layer.
     fn finish_layer(
         &self,
         layer: &EncoderLayer,
@@ -613,12 +615,12 @@ impl Network {
         self.project(next, scale, shared, chunk, scratch, viewer)
     }
 
-    /// Whether layers normalize what they read, instead of what they have added to.
+    /// Whether layers normalize their inputs (pre-norm), instead of the residual stream after each addition (post-norm).
     fn is_pre_norm(&self) -> bool {
         self.spec.norms != NormPlacement::After
     }
 
-    /// [`Network::normalize`] of a copy in `out`, of which it returns the rows of x.
+    /// [`Network::normalize`] of a copy of x in `out`; returns the normalized rows and their scale.
     fn normalized<'o>(
         &self,
         norm: &LayerNorm,
@@ -634,7 +636,8 @@ impl Network {
         Ok((out, scale))
     }
 
-    /// Normalizes x in place. What `reader` will quantize of it is quantized in passing: the result says how.
+    /// Normalizes x in place. Where `reader` quantizes its input row by row, the rows are quantized into `quantized`, too, and their scale is
+    /// returned.
     fn normalize(
         &self,
         norm: &LayerNorm,
@@ -658,17 +661,18 @@ impl Network {
         Ok(scale)
     }
 
-    /// Runs layers that read the same input, and what comes after them, each into its output (rows, out_features).
+    /// Runs layers that read the same input, each with the epilogue `then` into its output (rows, out_features), and shows inputs and outputs
+    /// to a tap.
     fn run_linears<const N: usize>(
         &self,
         layers: [(&PackedLinear, &mut [f32]); N],
         input: &mut LinearInput<'_>,
-        then: Then,
+        then: LinearEpilogue,
         scratch: &mut LinearScratch,
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
         let (watched, workspaces) = scratch.parts();
-        if !viewer.looks() {
+        if !viewer.is_tapped() {
             return PackedLinear::forward(layers, input, then, self.kernels, workspaces);
         }
         // What comes after the product is done apart, so that the product exists: it gives the same bits.
@@ -676,7 +680,7 @@ impl Network {
             PackedLinear::forward(
                 [(linear, out)],
                 input,
-                Then::Store,
+                LinearEpilogue::Store,
                 self.kernels,
                 workspaces,
             )
@@ -684,7 +688,7 @@ impl Network {
         for (linear, out) in layers {
             let columns = linear.out_features();
             viewer.show_input(linear.site(), linear.in_features(), input.values());
-            if then == Then::Add {
+            if then == LinearEpilogue::Add {
                 grow(watched, out.len());
                 let product = &mut watched[..out.len()];
                 store(linear, product, input)?;
@@ -693,7 +697,7 @@ impl Network {
             } else {
                 store(linear, out, input)?;
                 viewer.show_output(linear.site(), columns, out);
-                if let Then::Activate(activation) = then {
+                if let LinearEpilogue::Activate(activation) = then {
                     self.kernels.activation(activation, out);
                 }
             }
@@ -708,18 +712,18 @@ mod tests {
 
     #[test]
     fn threads_share_rows_where_these_occupy_as_many() {
-        let team = |members, rows| {
-            let Team { rows, columns } = Team::of(members, rows, 384);
+        let split = |threads, rows| {
+            let ThreadSplit { rows, columns } = ThreadSplit::of(threads, rows, 384);
             (rows, columns)
         };
-        assert_eq!(team(1, 1), (1, 1));
-        assert_eq!(team(1, 256), (1, 1));
-        assert_eq!(team(2, 63), (1, 2));
-        assert_eq!(team(2, 64), (2, 1));
-        assert_eq!(team(4, 100), (1, 4));
+        assert_eq!(split(1, 1), (1, 1));
+        assert_eq!(split(1, 256), (1, 1));
+        assert_eq!(split(2, 63), (1, 2));
+        assert_eq!(split(2, 64), (2, 1));
+        assert_eq!(split(4, 100), (1, 4));
         // A product of 384 columns has six parts.
-        assert_eq!(team(64, 16), (1, 6));
-        assert_eq!(team(64, 191), (1, 6));
-        assert_eq!(team(64, 512), (16, 1));
+        assert_eq!(split(64, 16), (1, 6));
+        assert_eq!(split(64, 191), (1, 6));
+        assert_eq!(split(64, 512), (16, 1));
     }
 }

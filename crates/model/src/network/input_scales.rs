@@ -1,7 +1,8 @@
-//! Other scales at one site, for those who measure what they cost.
+//! Replaces the input scales of the int8 layers at one site, to measure what a scale costs.
 
 use super::Network;
-use crate::packed_linear::{InputScale, PackedLinear};
+use crate::input_scale::InputScale;
+use crate::packed_linear::PackedLinear;
 use fewbit_kernels::Arithmetic;
 
 impl Network {

@@ -3,10 +3,12 @@
 use crate::catalogue::about_sizes;
 use crate::embeddings::EmbeddingTable;
 use crate::finite::check_tensor;
-use crate::network::{
-    EncoderLayer, LayerNorm, Network, Pool, RelativeBias, ThreadPools, Window, arithmetic,
-    chunk_rows,
-};
+use crate::network::Network;
+use crate::network::encoder_layer::{EncoderLayer, LayerNorm, arithmetic, chunk_rows};
+use crate::network::relative_bias::RelativeBias;
+use crate::network::scratch::Pool;
+use crate::network::thread_pools::ThreadPools;
+use crate::network::window::Window;
 use crate::packed_linear::PackedLinear;
 use crate::{
     Catalogue, EncoderSpec, LoadLedger, ModelError, Module, Role, WeightOnlyArithmetic,
@@ -158,7 +160,7 @@ impl<'c> Loader<'c> {
         Ok(linear)
     }
 
-    /// The layers that a module's outputs are the outputs of, in equal parts.
+    /// The linear layers that are packed into a module, of which each has an equal part of the outputs.
     fn fused<const N: usize>(&mut self, module: &Module) -> Result<[PackedLinear; N], ModelError> {
         let [out, inside] = module.shape;
         let stored = match self.replaced(module)? {
@@ -306,7 +308,7 @@ impl<'c> Loader<'c> {
         Ok(())
     }
 
-    /// The weight of `module` has been copied.
+    /// Releases the memory of the checkpoint's weight of `module`, which has been copied.
     fn release(&self, module: &str) {
         for tensor in self.checkpoint.weight_tensor_names(module) {
             self.checkpoint.release(&tensor);

@@ -23,7 +23,7 @@ impl RelativeBias {
         size_of_val(self.table.as_slice())
     }
 
-    /// Writes (heads, 2 * tokens - 1) to `out`: the bias of every distance between two of so many tokens, from `1 - tokens` on.
+    /// Writes (heads, 2 * tokens - 1) to `out`: the bias of every distance between two of `tokens` tokens, from `1 - tokens` on.
     pub(super) fn fill(&self, tokens: usize, out: &mut Vec<f32>) {
         let distances = 1 - tokens as isize..tokens as isize;
         let buckets = |head| {
@@ -36,7 +36,7 @@ impl RelativeBias {
         out.extend((0..self.heads).flat_map(buckets));
     }
 
-    /// What [`RelativeBias::fill`] has written, for the kernels.
+    /// The numbers that [`RelativeBias::fill`] has written, in the form that the kernels take.
     pub(super) fn of_distances(tokens: usize, filled: &[f32]) -> DistanceBias<'_> {
         DistanceBias {
             values: filled,

@@ -6,7 +6,7 @@ use crate::{EncoderSpec, Role};
 use fewbit_kernels::{QuantizedRows, QuantizedSequence, Workspace};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What the tokens of a block share: every buffer holds a row for each of them.
+/// Buffers of a block: each holds a row for every token.
 #[derive(Default)]
 pub(super) struct BlockScratch {
     /// (tokens, hidden_size)
@@ -76,7 +76,7 @@ impl BlockScratch {
     }
 }
 
-/// What a thread needs for the rows that it works on.
+/// Buffers of a thread for the rows that it works on.
 #[derive(Default)]
 pub(super) struct RowScratch {
     /// (rows, embedding_size), used where a projection follows the embeddings.
@@ -100,19 +100,19 @@ pub(super) struct RowScratch {
     pub(super) linear: LinearScratch,
 }
 
-/// What a linear layer needs.
+/// Buffers of linear layers.
 #[derive(Default)]
 pub(super) struct LinearScratch {
-    /// (rows, columns) of a product that is looked at before it is added to something.
+    /// (rows, columns) of a product that a tap sees before it is added to the residual stream.
     watched: Vec<f32>,
     /// One for each thread that shares a product, or more.
     workspaces: Vec<Workspace>,
-    /// How many threads that are.
+    /// Threads that share a product.
     threads: usize,
 }
 
 impl LinearScratch {
-    /// Prepares for products that are shared by so many threads.
+    /// Prepares for products that are shared by `threads` threads.
     pub(super) fn share(&mut self, threads: usize) {
         if self.workspaces.len() < threads {
             self.workspaces.resize_with(threads, Workspace::default);
@@ -120,7 +120,7 @@ impl LinearScratch {
         self.threads = threads;
     }
 
-    /// The buffer for a product that is looked at, and a workspace for each thread.
+    /// The buffer for a product that a tap sees, and a workspace for each thread.
     pub(super) fn parts(&mut self) -> (&mut Vec<f32>, &mut [Workspace]) {
         (&mut self.watched, &mut self.workspaces[..self.threads])
     }
@@ -130,14 +130,14 @@ impl LinearScratch {
         self.parts().1
     }
 
-    /// That of the thread that has called.
+    /// The workspace of the calling thread.
     pub(super) fn workspace(&mut self) -> &mut Workspace {
         &mut self.workspaces()[0]
     }
 }
 
 impl RowScratch {
-    /// Makes every buffer large enough for `rows` tokens, and products shared by so many threads.
+    /// Makes every buffer large enough for `rows` tokens, and products shared by `threads` threads.
     pub(super) fn fit(&mut self, spec: &EncoderSpec, rows: usize, threads: usize) {
         self.linear.share(threads);
         if spec.has_embeddings_projection() {
@@ -187,7 +187,7 @@ pub(super) fn grow(buffer: &mut Vec<f32>, length: usize) {
     }
 }
 
-/// Buffers that nobody uses at the moment. There are as many as were ever used at the same time.
+/// Buffers that are not in use at the moment: with those in use as many as ever were at the same time.
 #[derive(Default)]
 pub(super) struct Pool<T>(Mutex<Vec<T>>);
 
@@ -204,7 +204,7 @@ impl<T: Default> Pool<T> {
         self.lock().iter().map(bytes).sum()
     }
 
-    /// A pool is whole after any panic: pushing and popping do not leave it half done.
+    /// A pool is valid after any panic: pushing and popping cannot stop half-way.
     fn lock(&self) -> MutexGuard<'_, Vec<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

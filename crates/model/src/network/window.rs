@@ -7,7 +7,7 @@ use std::ops::Range;
 /// the tokens of a sequence come to threads.
 const TILE: usize = 64;
 
-/// The tokens at most so far away.
+/// The tokens within a distance of a query.
 pub(super) struct Window {
     distance: usize,
     /// 0 for the distances of the window, minus infinity for others: `-center..=center`.
@@ -38,7 +38,7 @@ impl Window {
         }
     }
 
-    /// Cuts queries of a sequence of so many tokens.
+    /// Cuts queries of a sequence of `tokens` tokens.
     pub(super) fn tiles(&self, queries: Range<usize>, tokens: usize) -> impl Iterator<Item = Tile> {
         let tiles = queries.start / TILE..queries.end.div_ceil(TILE);
         tiles.map(move |tile| {
@@ -96,10 +96,10 @@ mod tests {
     #[test]
     fn keys_do_not_depend_on_how_queries_are_cut() {
         let window = Window::new(9);
-        let whole: Vec<_> = window.tiles(0..300, 300).map(|tile| tile.keys).collect();
+        let all: Vec<_> = window.tiles(0..300, 300).map(|tile| tile.keys).collect();
         for query in 0..300 {
             let tile = window.tiles(query..query + 1, 300).next().unwrap();
-            assert_eq!(tile.keys, whole[query / TILE]);
+            assert_eq!(tile.keys, all[query / TILE]);
         }
     }
 }

@@ -14,7 +14,7 @@ const FILE: &str = "config_sentence_transformers.json";
 /// Fields that change no embedding: `similarity_fn_name` says how embeddings are best compared.
 const WITHOUT_EFFECT: &[&str] = &["__version__", "requirements", "similarity_fn_name"];
 
-/// What changes embeddings.
+/// The settings that change embeddings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ModelSettings {
     pub(super) file: PathBuf,
@@ -26,7 +26,7 @@ pub(super) struct ModelSettings {
 }
 
 impl ModelSettings {
-    /// Those of a model in `directory` that has none.
+    /// The settings of a model in `directory` that has no such file.
     pub(super) fn default_in(directory: &Path) -> Self {
         let file = directory.join(FILE);
         Self {

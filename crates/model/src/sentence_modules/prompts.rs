@@ -17,7 +17,7 @@ pub(crate) struct Prompts {
 }
 
 impl Prompts {
-    /// Those of a model without settings.
+    /// The prompts of a model without settings.
     pub(super) fn of_every_model(file: &Path) -> Self {
         let texts = OF_EVERY_MODEL.map(|name| (name.to_owned(), String::new()));
         Self {
@@ -59,7 +59,7 @@ impl Prompts {
         found.map(|(_, text)| text.as_str())
     }
 
-    /// The text of a prompt that somebody asks for by name.
+    /// The text of the prompt that the caller chose by name.
     ///
     /// # Errors
     /// There is none of this name.

@@ -22,7 +22,7 @@ const FILES: &[&str] = &[
 
 const MAX_LENGTH: usize = 1 << 24;
 
-/// What changes how a text becomes tokens.
+/// The settings that change how a text becomes tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TransformerSettings {
     /// Longest input in tokens, special tokens included.

@@ -22,7 +22,7 @@ use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::processors::template::TemplateProcessing;
 
-/// What all steps look at.
+/// The inputs of all steps.
 pub(super) struct Builder<'a> {
     pub(super) class: TokenizerClass,
     pub(super) settings: &'a Settings,

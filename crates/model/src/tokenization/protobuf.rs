@@ -1,6 +1,6 @@
 //! The wire format of protocol buffers, as far as sentencepiece's files have it: fields one after the other, each with its number.
 
-/// What a field holds; the number of a wrong type is passed over by whoever reads the message, as protocol buffers have it.
+/// The value of a field. Readers of a message skip a value of the wrong type, as protocol buffers have it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value<'a> {
     Varint(u64),

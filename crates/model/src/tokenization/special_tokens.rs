@@ -21,7 +21,7 @@ const ROLES: [&str; 7] = [
 /// Special tokens of one tokenizer.
 #[derive(Debug)]
 pub(super) struct SpecialTokens {
-    /// The seven roles, then names that only this tokenizer has; None for a role that is null or that nobody set.
+    /// The seven roles, then names that only this tokenizer has; None for a role that is null or not set.
     named: Vec<(String, Option<WrittenToken>)>,
     /// Those without a role.
     extra: Vec<WrittenToken>,
@@ -249,7 +249,7 @@ fn read_list_of_the_map(
         .collect()
 }
 
-/// What the class takes for a role that no file mentions.
+/// The token that the class has for a role that no file mentions.
 fn default(class: TokenizerClass, role: &str) -> Option<WrittenToken> {
     use TokenizerClass::{AsStored, Bert, Camembert, MpNet, Roberta, XlmRoberta};
     let content = match (class, role) {

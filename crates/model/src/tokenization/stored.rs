@@ -47,7 +47,7 @@ pub(super) struct StoredModelSettings {
     pub(super) byte_fallback: Option<bool>,
 }
 
-/// What a class builds its tokenizer from.
+/// The parts of tokenizer.json from which a class builds its tokenizer.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "a tokenizer")]
 pub(super) struct StoredVocabulary<M = ModelWrapper> {

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use crate::aligned::{Plain, Scratch};
 use crate::arch::avx512_vnni::Avx512;
 use crate::float_tile::{AttentionTile, Columns, FloatTile, Rows};
-use crate::generic::f32_tile::{TILE_ROWS, finish_tile, row_tiles};
+use crate::generic::f32_tile::{TILE_ROWS, row_tiles, store_tile};
 use crate::generic::panel_element::Bf16;
 use crate::simd::{LANES, Simd};
 
@@ -282,7 +282,7 @@ impl Bf16Tile {
                 add_products(&mut sums, x_row.add(k / 2), x.stride, &weights);
             }
         }
-        finish_tile(s, &sums, row, out);
+        store_tile(s, &sums, row, out);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a module is in an encoder.
+//! The roles of modules in an encoder.
 
 /// A role that a module with weights can have. Roles of layers come once a layer, the others once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,7 +47,7 @@ pub enum Role {
     OtherTable,
 }
 
-/// What a module does with its weight.
+/// How a module uses its weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModuleKind {
     /// Multiplies with it.
@@ -59,7 +59,7 @@ pub enum ModuleKind {
 }
 
 impl Role {
-    /// What a module of this role does.
+    /// How a module of this role uses its weight.
     pub fn kind(self) -> ModuleKind {
         match self {
             Self::WordEmbeddings
@@ -76,7 +76,7 @@ impl Role {
     }
 
     /// The part of a model that it belongs to, for reports.
-    pub(super) fn part(self) -> &'static str {
+    pub(crate) fn part(self) -> &'static str {
         match self {
             Self::WordEmbeddings
             | Self::PositionEmbeddings
@@ -100,7 +100,7 @@ impl Role {
     }
 
     /// Whether there is one in each layer.
-    pub(super) fn is_of_a_layer(self) -> bool {
+    pub(crate) fn is_of_a_layer(self) -> bool {
         matches!(
             self,
             Self::AttentionNorm
@@ -118,7 +118,7 @@ impl Role {
 
     /// Paths at the sites of a post-norm or a pre-norm encoder, see [`crate::tap`]: one for each of the layers that are packed into the
     /// module. Tables have none.
-    pub(super) fn site_paths(self, pre_norm: bool) -> &'static [&'static str] {
+    pub(crate) fn site_paths(self, pre_norm: bool) -> &'static [&'static str] {
         match self {
             Self::EmbeddingsNorm => &["embeddings.LayerNorm"],
             Self::EmbeddingsProjection => &["embeddings_project"],
@@ -144,7 +144,7 @@ impl Role {
     }
 
     /// The path at sites of the first layer that reads the same rows.
-    pub(super) fn reads(self) -> Option<&'static str> {
+    pub(crate) fn reads(self) -> Option<&'static str> {
         match self {
             Self::Key | Self::Value => Self::Query.site_paths(false).first().copied(),
             _ => self.site_paths(false).first().copied(),

@@ -1,12 +1,35 @@
-//! Reading `--method`: clap's own parser, with a hint for names that other tools have.
+//! `--method`: its values, and clap's own parser of them with a hint for names that other tools have.
 
-use crate::arguments::MethodArgument;
 use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command, Error, ValueEnum};
 use fewbit::compare::method_hint;
 use std::ffi::OsStr;
 
+/// Methods of `quantize`, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MethodArgument {
+    /// int8 weights (one scale per output channel), activations quantized per token at run time
+    Dynamic,
+    /// int8 weights (one scale per output channel), activation scales chosen by calibration
+    Static,
+    /// int8 weights (one scale per output channel), activations of 12 bits, quantized per token at run time
+    WeightOnly,
+    /// Weights stored as IEEE half precision, computed in f32
+    #[value(alias = "float16")]
+    Fp16,
+    /// Weights stored as bfloat16, computed in f32
+    #[value(alias = "bfloat16")]
+    Bf16,
+    /// 4-bit NormalFloat codes in blocks (bitsandbytes)
+    Nf4,
+    /// 4-bit float codes in blocks (bitsandbytes)
+    Fp4,
+    /// The same as nf4
+    Int4,
+}
+
+/// Reads a [`MethodArgument`]; the error for a name of another tool says what fewbit calls it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MethodParser;
 
