@@ -5,6 +5,7 @@ mod encoder_layer;
 mod forward;
 mod input_scales;
 mod load;
+mod plan;
 mod relative_bias;
 mod rotary;
 mod scratch;
@@ -19,10 +20,11 @@ use crate::weight_only::WeightOnlyArithmetic;
 use crate::weight_source::{FromCheckpoint, WeightSource};
 use crate::{EncoderSpec, LoadLedger, ModelError, RaggedBatch, Tap};
 use block::{Block, blocks};
-use encoder_layer::{EncoderLayer, LayerNorm, arithmetic};
+use encoder_layer::{EncoderLayer, LayerNorm};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::{Arithmetic, Isa, Kernels};
 pub(crate) use load::load;
+use plan::NetworkPlan;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use relative_bias::RelativeBias;
 use scratch::{BlockScratch, Pool, RowScratch};
@@ -57,10 +59,7 @@ pub struct Network {
     relative_bias: Option<RelativeBias>,
     layers: Vec<EncoderLayer>,
     final_norm: Option<LayerNorm>,
-    /// Whether a layer quantizes all rows of a text together, so that they must come together.
-    reads_whole_texts: bool,
-    /// Rows that go through a layer at a time.
-    chunk_rows: usize,
+    plan: NetworkPlan,
     /// Buffers of earlier calls.
     block_scratch: Pool<BlockScratch>,
     row_scratch: Pool<RowScratch>,
@@ -259,7 +258,7 @@ impl Network {
     ) -> impl Iterator<Item = (Block<'b>, &'b mut [f32])> {
         let columns = self.spec.hidden_size;
         // Of at most one token: every text is a block of its own.
-        let block_tokens = if self.reads_whole_texts {
+        let block_tokens = if self.plan.needs_whole_texts {
             1
         } else {
             block_tokens
@@ -279,7 +278,7 @@ impl Network {
 
     /// The arithmetic of most multiply-adds in its linear layers.
     pub fn arithmetic(&self) -> Arithmetic {
-        arithmetic(&self.layers)
+        self.plan.arithmetic
     }
 
     /// Bytes of parameters held in memory.

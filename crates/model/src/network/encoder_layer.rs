@@ -1,11 +1,8 @@
-//! A layer of the encoder with its weights, and what follows from the weights of all layers.
+//! A layer of the encoder with its weights.
 
+use super::plan::LayerPlan;
 use super::window::Window;
 use crate::packed_linear::PackedLinear;
-use fewbit_kernels::{Arithmetic, Isa};
-
-/// Sequences of at least this number of tokens attend in integers: for fewer, quantizing costs more time than integer products gain.
-const LEAST_INTEGER_ATTENTION_TOKENS: usize = 64;
 
 pub(super) struct EncoderLayer {
     pub(super) query: PackedLinear,
@@ -22,6 +19,7 @@ pub(super) struct EncoderLayer {
     pub(super) output: PackedLinear,
     /// The keys that a token attends to, if not all.
     pub(super) window: Option<Window>,
+    pub(super) plan: LayerPlan,
 }
 
 pub(super) struct LayerNorm {
@@ -34,14 +32,15 @@ pub(super) struct LayerNorm {
 }
 
 impl EncoderLayer {
-    /// Whether attention over `tokens` tokens is computed in integers: long sequences, where queries, keys and values are int8 products.
-    pub(super) fn attends_in_integers(&self, tokens: usize) -> bool {
-        let projections = [&self.query, &self.key, &self.value];
-        self.window.is_none()
-            && tokens >= LEAST_INTEGER_ATTENTION_TOKENS
-            && projections
-                .iter()
-                .all(|linear| linear.has_eight_bit_activations())
+    /// Decides anew, after its weights have changed.
+    pub(super) fn plan_anew(&mut self) {
+        self.plan = LayerPlan::new(
+            [&self.query, &self.key, &self.value],
+            &self.intermediate,
+            self.gate.as_ref(),
+            &self.output,
+            self.window.as_ref(),
+        );
     }
 
     pub(super) fn linears(&self) -> impl Iterator<Item = &PackedLinear> {
@@ -72,33 +71,5 @@ impl EncoderLayer {
 impl LayerNorm {
     pub(super) fn memory_bytes(&self) -> usize {
         size_of_val(self.gamma.as_slice()) + size_of_val(self.beta.as_slice())
-    }
-}
-
-/// The arithmetic of most multiply-adds in the layers.
-pub(super) fn arithmetic(layers: &[EncoderLayer]) -> Arithmetic {
-    let linears = layers.iter().flat_map(EncoderLayer::linears);
-    let mut balance = 0i128;
-    for linear in linears {
-        let size = (linear.in_features() * linear.out_features()) as i128;
-        balance += match linear.arithmetic() {
-            Arithmetic::Int8 => size,
-            Arithmetic::F32 => -size,
-        };
-    }
-    if balance > 0 {
-        Arithmetic::Int8
-    } else {
-        Arithmetic::F32
-    }
-}
-
-/// Rows that go through a layer at a time: many enough to pay for reading the weights, which are longer as floats, few enough that their
-/// intermediate activations stay in the second-level cache. That of CPUs without instructions for products of bytes is small.
-pub(super) fn chunk_rows(arithmetic: Arithmetic, isa: Isa) -> usize {
-    match (arithmetic, isa) {
-        (Arithmetic::Int8, Isa::Avx2) => 64,
-        (Arithmetic::Int8, _) => 128,
-        (Arithmetic::F32, _) => 256,
     }
 }

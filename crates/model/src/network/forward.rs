@@ -7,6 +7,7 @@
 
 use super::block::Block;
 use super::encoder_layer::{EncoderLayer, LayerNorm};
+use super::plan::RowFormat;
 use super::relative_bias::RelativeBias;
 use super::rotary::Rotations;
 use super::scratch::{BlockScratch, KeysAndValues, LinearScratch, RowScratch, grow};
@@ -93,7 +94,7 @@ impl Network {
         hidden: &mut [f32],
     ) -> Result<(), ModelError> {
         let tokens = block.tokens();
-        let needs_all_rows = viewer.is_tapped() || self.reads_whole_texts;
+        let needs_all_rows = viewer.is_tapped() || self.plan.needs_whole_texts;
         let split = ThreadSplit::of(
             threads,
             if needs_all_rows { 1 } else { tokens },
@@ -101,7 +102,7 @@ impl Network {
         );
         let most_rows = match needs_all_rows {
             true => tokens,
-            false => tokens.div_ceil(split.rows).min(self.chunk_rows),
+            false => tokens.div_ceil(split.rows).min(self.plan.chunk_rows),
         };
         // Equal chunks: a short one at the end would read all weights for a few rows.
         let chunk_rows = tokens.div_ceil(tokens.div_ceil(most_rows));
@@ -211,7 +212,11 @@ impl Network {
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
         let mut scratch = self.row_scratch.take();
-        scratch.fit(&self.spec, chunk.rows.len().max(self.chunk_rows), threads);
+        scratch.fit(
+            &self.spec,
+            chunk.rows.len().max(self.plan.chunk_rows),
+            threads,
+        );
         let next = self.layers.get(step);
         let result = match step.checked_sub(1) {
             None => self.embed(shared, next, &mut chunk, &mut scratch, viewer),
@@ -249,14 +254,14 @@ impl Network {
         let scale = match &self.embeddings_projection {
             None => {
                 self.sum_embeddings(shared.block, rows, table_row, chunk.hidden);
-                let reader = first.map(|layer| &layer.query);
-                self.normalize(norm, chunk.hidden, reader, quantized, viewer)?
+                let format = input_of_attention(first);
+                self.normalize(norm, chunk.hidden, format, quantized, viewer)?
             }
             Some(projection) => {
                 let embeddings = &mut embeddings[..rows.len() * self.spec.embedding_size];
                 self.sum_embeddings(shared.block, rows, table_row, embeddings);
-                let scale =
-                    self.normalize(norm, embeddings, Some(projection), quantized, viewer)?;
+                let format = &self.plan.projection_input;
+                let scale = self.normalize(norm, embeddings, format, quantized, viewer)?;
                 let mut input = LinearInput::new(chunk.rows.len(), embeddings, quantized, scale);
                 let layer = [(projection, &mut *chunk.hidden)];
                 self.run_linears(layer, &mut input, LinearEpilogue::Store, linear, viewer)?;
@@ -312,8 +317,8 @@ impl Network {
         let (values, scale) = match &layer.attention_norm {
             Some(norm) if self.is_pre_norm() => {
                 viewer.enter(Stage::AttentionNorm);
-                let reader = Some(&layer.query);
-                self.normalized(norm, chunk.hidden, normalized, reader, quantized, viewer)?
+                let format = &layer.plan.attention_input;
+                self.normalized(norm, chunk.hidden, normalized, format, quantized, viewer)?
             }
             _ => (&*chunk.hidden, scale),
         };
@@ -367,7 +372,7 @@ impl Network {
         let of_integers = || {
             block
                 .sequences_in(0..block.tokens())
-                .filter(|rows| layer.attends_in_integers(rows.len()))
+                .filter(|rows| layer.plan.attends_in_integers(rows.len()))
         };
         let count = of_integers().count();
         if sequences.len() < count {
@@ -399,7 +404,7 @@ impl Network {
         let start = chunk.rows.start;
         block
             .sequences_in(0..start)
-            .filter(|rows| rows.end <= start && layer.attends_in_integers(rows.len()))
+            .filter(|rows| rows.end <= start && layer.plan.attends_in_integers(rows.len()))
             .count()
     }
 
@@ -469,7 +474,7 @@ impl Network {
             let (out, workspace) = (&mut context[in_chunk], linear.workspace());
             if let Some(window) = &layer.window {
                 self.windowed_attention(window, &input, out, workspace);
-            } else if layer.attends_in_integers(sequence.len()) {
+            } else if layer.plan.attends_in_integers(sequence.len()) {
                 let sequence = quantized_sequences.next();
                 let sequence = sequence.expect("one for each sequence that attends in integers");
                 self.kernels.attend(&input, sequence, out, workspace);
@@ -528,38 +533,34 @@ impl Network {
         let rows = chunk.rows.len();
         let hidden = &mut *chunk.hidden;
         viewer.enter(Stage::AttentionNorm);
-        let reader = Some(&layer.intermediate);
+        let format = &layer.plan.feed_forward_input;
         let (values, scale) = match &layer.attention_norm {
             Some(norm) if !self.is_pre_norm() => {
-                let scale = self.normalize(norm, hidden, reader, quantized, viewer)?;
+                let scale = self.normalize(norm, hidden, format, quantized, viewer)?;
                 (&*hidden, scale)
             }
             _ => {
                 let norm = &layer.feed_forward_norm;
-                self.normalized(norm, hidden, normalized, reader, quantized, viewer)?
+                self.normalized(norm, hidden, normalized, format, quantized, viewer)?
             }
         };
 
         viewer.enter(Stage::Intermediate);
         let mut input = LinearInput::new(rows, values, quantized, scale);
         let activation = self.spec.activation;
-        let codes_scale = match layer.output.input_scale() {
-            Some(scale @ RowScale::Static(parameters))
-                if layer.gate.is_none() && !viewer.is_tapped() =>
-            {
-                let codes = &mut *intermediate_codes;
-                layer
-                    .intermediate
-                    .forward_to_codes(
-                        &mut input,
-                        activation,
-                        parameters,
-                        codes,
-                        self.kernels,
-                        linear.workspaces(),
-                    )?
-                    .then_some(scale)
-            }
+        let codes_scale = match layer.plan.intermediate_codes {
+            // A tap wants to see the floats.
+            Some(parameters) if !viewer.is_tapped() => layer
+                .intermediate
+                .forward_to_codes(
+                    &mut input,
+                    activation,
+                    parameters,
+                    intermediate_codes,
+                    self.kernels,
+                    linear.workspaces(),
+                )?
+                .then_some(RowScale::Static(parameters)),
             _ => None,
         };
         let mut input = match codes_scale {
@@ -605,10 +606,10 @@ impl Network {
             (true, None) => self.final_norm.as_ref(),
             (true, Some(_)) => None,
         };
-        let reader = next.map(|layer| &layer.query);
         let scale = match norm {
             Some(norm) => {
-                self.normalize(norm, chunk.hidden, reader, &mut scratch.quantized, viewer)?
+                let format = input_of_attention(next);
+                self.normalize(norm, chunk.hidden, format, &mut scratch.quantized, viewer)?
             }
             None => None,
         };
@@ -626,37 +627,39 @@ impl Network {
         norm: &LayerNorm,
         x: &[f32],
         out: &'o mut [f32],
-        reader: Option<&PackedLinear>,
+        format: &RowFormat,
         quantized: &mut QuantizedRows,
         viewer: &mut Viewer<'_>,
     ) -> Result<(&'o [f32], Option<RowScale>), ModelError> {
         let out = &mut out[..x.len()];
         out.copy_from_slice(x);
-        let scale = self.normalize(norm, out, reader, quantized, viewer)?;
+        let scale = self.normalize(norm, out, format, quantized, viewer)?;
         Ok((out, scale))
     }
 
-    /// Normalizes x in place. Where `reader` quantizes its input row by row, the rows are quantized into `quantized`, too, and their scale is
-    /// returned.
+    /// Normalizes x in place. Codes that `format` asks for go into `quantized`; returns their scale.
     fn normalize(
         &self,
         norm: &LayerNorm,
         x: &mut [f32],
-        reader: Option<&PackedLinear>,
+        format: &RowFormat,
         quantized: &mut QuantizedRows,
         viewer: &mut Viewer<'_>,
     ) -> Result<Option<RowScale>, ModelError> {
         let (gamma, beta, epsilon) = (&norm.gamma, &norm.beta, self.spec.layer_norm_epsilon);
         let kernels = self.kernels;
-        let scale = reader.and_then(PackedLinear::input_scale);
-        match (reader, scale) {
-            (Some(reader), Some(scale)) => {
-                if !kernels.layer_norm_quantize(x, gamma, beta, epsilon, scale, quantized) {
-                    check_values(x, gamma.len(), 0, reader.site(), "input")?;
-                }
+        let scale = match format {
+            RowFormat::Floats => {
+                kernels.layer_norm(x, None, gamma, beta, epsilon);
+                None
             }
-            _ => kernels.layer_norm(x, None, gamma, beta, epsilon),
-        }
+            RowFormat::FloatsAndCodes { scale, reader } => {
+                if !kernels.layer_norm_quantize(x, gamma, beta, epsilon, *scale, quantized) {
+                    check_values(x, gamma.len(), 0, reader, "input")?;
+                }
+                Some(*scale)
+            }
+        };
         viewer.show_output(&norm.site, gamma.len(), x);
         Ok(scale)
     }
@@ -704,6 +707,11 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// The form in which queries, keys and values of `layer`, if there is one, read their rows.
+fn input_of_attention(layer: Option<&EncoderLayer>) -> &RowFormat {
+    layer.map_or(&RowFormat::Floats, |layer| &layer.plan.attention_input)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Replaces the input scales of the int8 layers at one site, to measure what a scale costs.
 
 use super::Network;
+use super::encoder_layer::EncoderLayer;
+use super::plan::NetworkPlan;
 use crate::input_scale::InputScale;
 use crate::packed_linear::PackedLinear;
 use fewbit_kernels::Arithmetic;
@@ -17,7 +19,11 @@ impl Network {
             let scale = linear.input_scale_mut()?;
             Some(std::mem::replace(scale, scales.next()?))
         });
-        replaced.collect()
+        let replaced = replaced.collect();
+        self.layers.iter_mut().for_each(EncoderLayer::plan_anew);
+        let projection = self.embeddings_projection.as_ref();
+        self.plan = NetworkPlan::of(&self.layers, projection, self.kernels.isa());
+        replaced
     }
 
     /// The int8 layers that read the rows of `site`.

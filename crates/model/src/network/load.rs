@@ -4,7 +4,8 @@ use crate::catalogue::about_sizes;
 use crate::embeddings::EmbeddingTable;
 use crate::finite::check_tensor;
 use crate::network::Network;
-use crate::network::encoder_layer::{EncoderLayer, LayerNorm, arithmetic, chunk_rows};
+use crate::network::encoder_layer::{EncoderLayer, LayerNorm};
+use crate::network::plan::{LayerPlan, NetworkPlan};
 use crate::network::relative_bias::RelativeBias;
 use crate::network::scratch::Pool;
 use crate::network::thread_pools::ThreadPools;
@@ -71,12 +72,8 @@ pub(crate) fn load(
         Some(module) => Some(loader.norm(&module)?),
     };
     let ledger = loader.ledger();
-    let linears = layers.iter().flat_map(EncoderLayer::linears);
-    let reads_whole_texts = linears
-        .chain(embeddings_projection.as_ref())
-        .any(PackedLinear::reads_whole_texts);
-    let chunk_rows = chunk_rows(arithmetic(&layers), kernels.isa());
     let network = Network {
+        plan: NetworkPlan::of(&layers, embeddings_projection.as_ref(), kernels.isa()),
         kernels,
         word_embeddings,
         position_embeddings,
@@ -86,8 +83,6 @@ pub(crate) fn load(
         relative_bias,
         layers,
         final_norm,
-        reads_whole_texts,
-        chunk_rows,
         block_scratch: Pool::default(),
         row_scratch: Pool::default(),
         thread_pools: ThreadPools::default(),
@@ -141,6 +136,14 @@ impl<'c> Loader<'c> {
         };
         let local = spec.local_attention.as_ref();
         let local = local.and_then(|local| local.of_layer(layer));
+        let window = local.map(Window::new);
+        let plan = LayerPlan::new(
+            [&query, &key, &value],
+            &intermediate,
+            gate.as_ref(),
+            &output,
+            window.as_ref(),
+        );
         Ok(EncoderLayer {
             query,
             key,
@@ -151,7 +154,8 @@ impl<'c> Loader<'c> {
             intermediate,
             gate,
             output,
-            window: local.map(Window::new),
+            window,
+            plan,
         })
     }
 
