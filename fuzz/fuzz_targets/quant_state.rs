@@ -8,7 +8,7 @@ use fewbit_fuzz::{Scratch, Tensor, safetensors_file};
 use fewbit_numerics::double_quantization::{self, NESTED_BLOCK_SIZE};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::dynamic_map::dynamic_map;
-use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType, quantize_blocks};
+use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
 use libfuzzer_sys::fuzz_target;
 use safetensors::Dtype;
 use serde_json::Value;

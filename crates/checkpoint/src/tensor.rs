@@ -133,7 +133,7 @@ impl<'a> TensorView<'a> {
     }
 
     /// All of a small tensor (scales, absmax), whose values are used: NaN and infinity are errors.
-    pub(crate) fn to_finite_f32(&self) -> Result<Vec<f32>, CheckpointError> {
+    pub(crate) fn finite_f32(&self) -> Result<Vec<f32>, CheckpointError> {
         let values = self.to_f32()?;
         match first_non_finite(&values) {
             None => Ok(values),

@@ -111,19 +111,19 @@ fn read_four_bit<'a>(
     let absmax_view = require(".absmax")?;
     absmax_view.expect_shape(&[blocks])?;
     let (absmax, nested) = match state.nested {
-        None => (absmax_view.to_finite_f32()?, None),
+        None => (absmax_view.finite_f32()?, None),
         Some(nested) => {
             absmax_view.expect_dtype(&[DType::U8])?;
             let nested_absmax = require(".nested_absmax")?;
             nested_absmax.expect_shape(&[blocks.div_ceil(nested.block_size)])?;
             let nested_map = require(".nested_quant_map")?;
             nested_map.expect_shape(&[256])?;
-            let map = nested_map.to_finite_f32()?;
+            let map = nested_map.finite_f32()?;
             let map: &[f32; 256] = map[..].try_into().map_err(|_| {
                 nested_map.error(CheckpointErrorKind::WrongShape, "shape: expected [256]")
             })?;
             let codes = absmax_view.stored_bytes()?;
-            let nested_absmax = nested_absmax.to_finite_f32()?;
+            let nested_absmax = nested_absmax.finite_f32()?;
             let absmax = double_quantization::dequantize(
                 codes,
                 map,
@@ -181,7 +181,7 @@ fn read_eight_bit<'a>(
         }
     }
     let scales = row_absmax
-        .to_finite_f32()?
+        .finite_f32()?
         .into_iter()
         .map(llm_int8_scale)
         .collect();

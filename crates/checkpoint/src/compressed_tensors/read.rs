@@ -155,14 +155,14 @@ fn read_scales(
     match group.granularity {
         Granularity::Tensor => {
             expect_scalar(&view)?;
-            let scale = view.to_finite_f32()?[0];
+            let scale = view.finite_f32()?[0];
             Ok(vec![scale; rows])
         }
         Granularity::Channel => {
             // Older writers left out the dimension of 1.
             let expected: &[usize] = if one_dimensional { &[rows] } else { &[rows, 1] };
             view.expect_shape(expected)?;
-            view.to_finite_f32()
+            view.finite_f32()
         }
         Granularity::Group(size) => {
             if columns % size != 0 {
@@ -172,7 +172,7 @@ fn read_scales(
                 ));
             }
             view.expect_shape(&[rows, columns / size])?;
-            view.to_finite_f32()
+            view.finite_f32()
         }
     }
 }
@@ -185,7 +185,7 @@ fn read_static(
 ) -> Result<Int8Activations, CheckpointError> {
     let view = checkpoint.require(&format!("{module}.input_scale"))?;
     expect_scalar(&view)?;
-    let scale = view.to_finite_f32()?[0];
+    let scale = view.finite_f32()?[0];
     // Of a denormal scale the reciprocal, by which inputs are multiplied, can be infinite.
     if scale < f32::MIN_POSITIVE {
         return Err(view

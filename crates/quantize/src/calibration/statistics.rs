@@ -260,7 +260,7 @@ impl CalibrationStatistics {
     }
 
     /// The recipe in which every site is static and weights have a scale for each channel.
-    /// [`Sensitivity::recipe`](super::Sensitivity::recipe) is the one with a backend's defaults.
+    /// [`StaticCalibration`](super::StaticCalibration) decides with a backend's defaults.
     ///
     /// # Errors
     /// [`QuantizeError::Calibration`] before any text.
