@@ -84,31 +84,30 @@ fn introduction(comparison: &Comparison) -> String {
 }
 
 fn cells(row: &ComparedModel, spearman: bool) -> Vec<String> {
-    let figures = &row.figures;
     let dash = || "-".to_owned();
     let agreement = |show: fn(&fewbit::evaluate::EmbeddingAgreement) -> String| {
-        figures.agreement.as_ref().map_or_else(dash, show)
+        row.agreement.as_ref().map_or_else(dash, show)
     };
     let mut cells = vec![
-        short(&figures.name),
-        megabytes(figures.disk_bytes, 1),
+        short(&row.name),
+        megabytes(row.disk_bytes, 1),
         megabytes(row.parameter_bytes, 1),
         megabytes(row.buffer_bytes, 1),
-        format!("{:.2}", figures.compression_ratio),
-        format!("{:.2}", figures.bits_per_weight),
+        format!("{:.2}", row.compression_ratio),
+        format!("{:.2}", row.bits_per_weight),
         agreement(|agreement| format!("{:.5}", agreement.mean_cosine)),
         agreement(|agreement| format!("{:.5}", agreement.minimum_cosine)),
         agreement(|agreement| format!("{:.4}", agreement.largest_absolute_difference)),
     ];
     if spearman {
-        cells.push(figures.similarity.map_or_else(dash, |similarity| {
+        cells.push(row.similarity.map_or_else(dash, |similarity| {
             format!("{:.2}", 100.0 * similarity.spearman)
         }));
     }
     cells.extend([
-        format!("{:.2}", figures.median_milliseconds),
-        format!("{:.0}", figures.texts_per_second),
-        figures
+        format!("{:.2}", row.median_milliseconds),
+        format!("{:.0}", row.texts_per_second),
+        row.memory
             .peak_resident_bytes
             .map_or_else(dash, |bytes| megabytes(bytes, 0)),
     ]);
@@ -126,11 +125,7 @@ fn legend(comparison: &Comparison) -> String {
     ];
     if comparison.texts_kind == "pairs" {
         lines.push("Spearman        100 x rank correlation of the pairs' cosine similarities with their scores".to_owned());
-        if comparison
-            .rows
-            .iter()
-            .any(|row| row.figures.similarity.is_none())
-        {
+        if comparison.rows.iter().any(|row| row.similarity.is_none()) {
             lines.push("                (- where a model finds all pairs equally similar: there is no correlation)".to_owned());
         }
     }

@@ -1,13 +1,10 @@
 //! What a benchmark makes of its measurements, with a host that answers with times of its own; and the real one.
 
-use fewbit::Error;
-use fewbit::bench::{
-    BenchHost, BenchModel, BenchOptions, BenchReport, BenchStep, MAXIMUM_CALL_TOKENS, Memory,
-    OpenFacts, OpenModel, ShapeRequest, TextRequest, bench,
-};
-use fewbit::evaluate::{BatchShape, StageProfile, Startup, TextOrder, TextPass};
-use fewbit::measure::InProcess;
+use fewbit::bench::{BenchModel, BenchOptions, BenchReport, BenchStep, MAXIMUM_CALL_TOKENS, bench};
+use fewbit::evaluate::{BatchShape, ShapeRequest, StageProfile, TextOrder, TextPass, TextRequest};
+use fewbit::measure::{InProcess, Memory, ModelHost, OpenFacts, OpenModel};
 use fewbit::model::WeightOnlyArithmetic;
+use fewbit::{Embeddings, Error};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -28,6 +25,7 @@ struct ScriptedModel {
     name: String,
     log: Log,
     peaks: usize,
+    facts: OpenFacts,
 }
 
 impl ScriptedModel {
@@ -36,58 +34,38 @@ impl ScriptedModel {
     }
 
     fn seconds(&self) -> f64 {
-        self.name.parse().unwrap()
+        self.facts.load_seconds
     }
 }
 
-fn name(directory: &Path) -> String {
-    directory
-        .file_name()
-        .unwrap()
-        .to_string_lossy()
-        .into_owned()
-}
-
-impl BenchHost for Scripted {
-    fn startup(
-        &mut self,
-        directory: &Path,
-        weight_only: Option<WeightOnlyArithmetic>,
-        threads: usize,
-    ) -> Result<Startup, Error> {
-        assert_eq!(weight_only, Some(WeightOnlyArithmetic::Floats));
-        let name = name(directory);
-        self.log
-            .borrow_mut()
-            .push(format!("{name} startup on {threads}"));
-        let load_seconds = name.parse().unwrap();
-        Ok(Startup {
-            load_seconds,
-            first_embedding_seconds: 2.0 * load_seconds,
-            peak_resident_bytes: None,
-        })
-    }
-
+impl ModelHost for Scripted {
     fn open(
         &mut self,
         directory: &Path,
         weight_only: Option<WeightOnlyArithmetic>,
     ) -> Result<Box<dyn OpenModel>, Error> {
         assert_eq!(weight_only, Some(WeightOnlyArithmetic::Floats));
+        let name = directory.file_name().unwrap().to_string_lossy();
         Ok(Box::new(ScriptedModel {
-            name: name(directory),
+            name: name.clone().into_owned(),
             log: self.log.clone(),
             peaks: 0,
+            facts: OpenFacts {
+                checkpoint_directory: tiny_bert(),
+                arithmetic: "f32".to_owned(),
+                load_seconds: name.parse().unwrap(),
+            },
         }))
     }
 }
 
 impl OpenModel for ScriptedModel {
-    fn facts(&mut self) -> Result<OpenFacts, Error> {
-        Ok(OpenFacts {
-            checkpoint_directory: tiny_bert(),
-            arithmetic: "f32".to_owned(),
-        })
+    fn facts(&self) -> &OpenFacts {
+        &self.facts
+    }
+
+    fn encode(&mut self, _: &TextRequest) -> Result<Embeddings, Error> {
+        panic!("a benchmark needs no embeddings")
     }
 
     fn time_shape(&mut self, request: &ShapeRequest) -> Result<Vec<f64>, Error> {
@@ -123,12 +101,16 @@ impl OpenModel for ScriptedModel {
     }
 
     fn time_texts(&mut self, request: &TextRequest) -> Result<TextPass, Error> {
-        self.say(&format!(
-            "texts by {} {:?}",
-            request.batch_size, request.order
-        ));
+        if request.texts[0] == "a" {
+            self.say(&format!(
+                "texts by {} {:?}",
+                request.batch_size, request.order
+            ));
+        } else {
+            self.say(&format!("first text on {}", request.threads));
+        }
         Ok(TextPass {
-            seconds: self.seconds(),
+            call_seconds: vec![self.seconds() / 2.0; 2],
             tokens: 30,
             truncated: 0,
         })
@@ -181,10 +163,14 @@ fn rounds_visit_the_models_in_turn_and_memory_comes_before_texts() {
     assert_eq!(
         log,
         [
-            "0.5 startup on 1",
-            "1 startup on 1",
-            "1 startup on 1",
-            "0.5 startup on 1",
+            "0.5 first text on 1",
+            "0.5 memory",
+            "1 first text on 1",
+            "1 memory",
+            "1 first text on 1",
+            "1 memory",
+            "0.5 first text on 1",
+            "0.5 memory",
             // 3 seconds a turn: a call of 0.5 is short against it, one of 1 is not.
             "0.5 2x4 on 1 after a warm-up",
             "1 2x4 on 1 after a warm-up",
@@ -233,16 +219,15 @@ fn rates_ratios_and_shares_by_hand() {
     {
         assert_eq!(result.multiply_adds, multiply_adds);
         assert_eq!(result.times_faster, times_faster);
-        let speed = result.speed;
         // Two calls a round, two rounds.
-        assert_eq!(speed.latency.calls, 4);
-        assert_eq!(speed.latency.median_milliseconds, 1e3 * seconds);
-        assert_eq!(speed.texts_per_second, 2.0 / seconds);
-        assert_eq!(speed.tokens_per_second, 8.0 / seconds);
+        assert_eq!(result.latency.calls, 4);
+        assert_eq!(result.latency.median_milliseconds, 1e3 * seconds);
+        assert_eq!(result.texts_per_second, 2.0 / seconds);
+        assert_eq!(result.tokens_per_second, 8.0 / seconds);
         let rate = multiply_adds as f64 / seconds;
-        assert_eq!(speed.gmacs_per_second, rate / 1e9);
+        assert_eq!(result.gmacs_per_second, rate / 1e9);
         // The best peak of all shapes, on two threads.
-        assert_eq!(speed.share_of_peak, rate / (2.0 * 4e6));
+        assert_eq!(result.share_of_peak, rate / (2.0 * 4e6));
     }
     let model = &report.models[1];
     assert_eq!(model.peak_gmacs_per_second, 4e6 / 1e9);
@@ -360,8 +345,8 @@ fn a_real_model_in_this_process() {
     let models = [BenchModel::from_directory(directory.path())];
     let report = bench(&models, &options, &mut InProcess, &mut |_| {}).unwrap();
     let result = &report.shapes[1].models[0];
-    assert!(result.speed.share_of_peak > 0.0 && result.speed.share_of_peak.is_finite());
-    assert!(result.speed.latency.calls >= options.rounds);
+    assert!(result.share_of_peak > 0.0 && result.share_of_peak.is_finite());
+    assert!(result.latency.calls >= options.rounds);
     assert_eq!(report.profiles.len(), 2);
     assert_eq!(report.texts.unwrap().rows[0].models[0].tokens, 4 + 3);
     assert!(report.models[0].memory.weight_memory_bytes > 0);

@@ -5,12 +5,17 @@ use fewbit::checkpoint::Checkpoint;
 use fewbit::compare::{
     CompareOptions, CompareStep, CompareTexts, compare, default_recipes, method_name, parse_method,
 };
-use fewbit::evaluate::{Latency, MeasuredModel, SentencePair, Throughput};
-use fewbit::measure::{InProcess, Measure, MeasureRequest, Speed};
+use fewbit::evaluate::{
+    BatchShape, SentencePair, ShapeRequest, StageProfile, TextOrder, TextPass, TextRequest,
+};
+use fewbit::measure::{InProcess, Memory, ModelHost, OpenFacts, OpenModel};
+use fewbit::model::WeightOnlyArithmetic;
 use fewbit::quantize::calibration::CalibrationSamples;
 use fewbit::quantize::{Backend, GptqCalibration};
-use fewbit::{Encoder, Error, Method, QuantizationManager, Recipe};
+use fewbit::{Embeddings, EncodeOptions, Encoder, Error, Method, QuantizationManager, Recipe};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use tempfile::TempDir;
 
 /// A directory with the tiny BERT in `model` and a tokenizer of single letters.
@@ -110,7 +115,7 @@ fn the_manager_rounds_for_the_texts_that_it_is_given() {
     let comparison = compare(&model, &options, &mut InProcess, &mut |_| {}).unwrap();
     assert!(comparison.failed.is_empty(), "{:?}", comparison.failed);
     let row = &comparison.rows[1];
-    assert_eq!(row.figures.name, "dynamic + GPTQ + saturation-proof");
+    assert_eq!(row.name, "dynamic + GPTQ + saturation-proof");
 }
 
 #[test]
@@ -166,35 +171,100 @@ fn a_quantized_model_counts_the_weights_and_not_their_codes() {
     }
 }
 
-/// Measures in process and notes what it was asked for.
+/// Opens models in process and notes what they are asked for.
 #[derive(Default)]
 struct Noting {
-    asked: Vec<(&'static str, String)>,
+    asked: Rc<RefCell<Vec<String>>>,
+    /// A model in a directory of this name cannot do this.
+    refused: Vec<(&'static str, &'static str)>,
 }
 
-impl Measure for Noting {
-    fn measure(&mut self, request: &MeasureRequest) -> Result<MeasuredModel, Error> {
-        self.asked.push(("measure", request.name.clone()));
-        InProcess.measure(request)
+struct Noted {
+    name: String,
+    open: Box<dyn OpenModel>,
+    asked: Rc<RefCell<Vec<String>>>,
+    refused: Vec<&'static str>,
+}
+
+impl Noted {
+    /// How often it was asked before.
+    fn note(&self, what: &str) -> Result<usize, Error> {
+        if self.refused.contains(&what) {
+            return Err(Error::Measure(format!("cannot do: {what}")));
+        }
+        let asked = format!("{what} {}", self.name);
+        let before = self
+            .asked
+            .borrow()
+            .iter()
+            .filter(|known| **known == asked)
+            .count();
+        self.asked.borrow_mut().push(asked);
+        Ok(before)
+    }
+}
+
+impl ModelHost for Noting {
+    fn open(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+    ) -> Result<Box<dyn OpenModel>, Error> {
+        let name = directory
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        let refused = self.refused.iter().filter(|(known, _)| *known == name);
+        Ok(Box::new(Noted {
+            refused: refused.map(|(_, what)| *what).collect(),
+            name,
+            open: InProcess.open(directory, weight_only)?,
+            asked: self.asked.clone(),
+        }))
+    }
+}
+
+impl OpenModel for Noted {
+    fn facts(&self) -> &OpenFacts {
+        self.open.facts()
     }
 
-    fn speed(&mut self, request: &MeasureRequest) -> Result<Speed, Error> {
-        self.asked.push(("speed", request.name.clone()));
+    fn encode(&mut self, request: &TextRequest) -> Result<Embeddings, Error> {
+        self.note("encode")?;
+        self.open.encode(request)
+    }
+
+    fn time_texts(&mut self, request: &TextRequest) -> Result<TextPass, Error> {
         // Latency is best in the second round, throughput in the third: the middle one of each must be reported.
-        let asked = ("speed", request.name.clone());
-        let round = self.asked.iter().filter(|known| **known == asked).count();
-        let latency = Latency::from_seconds(vec![[0.030, 0.010, 0.020][round - 1]]).unwrap();
-        let texts_per_second = [100.0, 200.0, 300.0][round - 1];
-        let throughput = Throughput {
-            texts_per_second,
-            tokens_per_second: 0.0,
-            batch_size: 32,
-            runs: 1,
+        let call_seconds = if request.batch_size == 1 {
+            // Each round begins with a pass that does not count.
+            let pass = self.note("alone")?;
+            vec![[9.0, 0.030, 9.0, 0.010, 9.0, 0.020][pass]; request.texts.len()]
+        } else {
+            vec![[4.0, 2.0, 1.0][self.note("batches")?]]
         };
-        Ok(Speed {
-            latency,
-            throughput,
+        Ok(TextPass {
+            call_seconds,
+            tokens: 0,
+            truncated: 0,
         })
+    }
+
+    fn memory(&mut self) -> Result<Memory, Error> {
+        self.open.memory()
+    }
+
+    fn time_shape(&mut self, _: &ShapeRequest) -> Result<Vec<f64>, Error> {
+        panic!("a comparison times texts")
+    }
+
+    fn multiply_adds_per_second(&mut self) -> Result<f64, Error> {
+        panic!("a comparison times texts")
+    }
+
+    fn profile(&mut self, _: BatchShape, _: f64) -> Result<StageProfile, Error> {
+        panic!("a comparison times texts")
     }
 }
 
@@ -212,48 +282,28 @@ fn speed_is_taken_in_rounds_and_the_middle_one_counts() {
         assert!(steps > 2 || matches!(step, CompareStep::Quantizing(_)));
     })
     .unwrap();
-    let asked: Vec<String> = noting
-        .asked
-        .iter()
-        .map(|(what, name)| format!("{what} {name}"))
-        .collect();
+    let encoded = ["model", "fp16", "nf4"].map(|name| format!("encode {name}"));
+    let timed = |names: [&str; 3]| {
+        names.map(|name| ["alone", "alone", "batches"].map(|what| format!("{what} {name}")))
+    };
     let rounds = [
-        ["measure original", "measure fp16", "measure nf4"],
-        ["speed original", "speed fp16", "speed nf4"],
-        ["speed nf4", "speed fp16", "speed original"],
-        ["speed original", "speed fp16", "speed nf4"],
+        timed(["model", "fp16", "nf4"]),
+        timed(["nf4", "fp16", "model"]),
+        timed(["model", "fp16", "nf4"]),
     ];
-    assert_eq!(asked, rounds.concat());
+    let expected = [&encoded[..], rounds.as_flattened().as_flattened()].concat();
+    assert_eq!(*noting.asked.borrow(), expected);
     assert_eq!(steps, 2 + 3 + 9);
     assert_eq!(steps, options.steps());
     for row in &comparison.rows {
-        assert!((row.figures.median_milliseconds - 20.0).abs() < 1e-9);
-        assert_eq!(row.figures.texts_per_second, 200.0);
+        assert!((row.median_milliseconds - 20.0).abs() < 1e-9);
+        assert_eq!(row.texts_per_second, comparison.texts as f64 / 2.0);
         assert_eq!(row.directory, None);
     }
     assert_eq!(
         (comparison.texts_kind, comparison.texts),
         ("built-in", fewbit::compare::SAMPLE_TEXTS.len())
     );
-}
-
-/// Measures in process, but not everything of every model.
-struct Refusing;
-
-impl Measure for Refusing {
-    fn measure(&mut self, request: &MeasureRequest) -> Result<MeasuredModel, Error> {
-        if request.name == "bf16" {
-            return Err(Error::Measure("no memory left".to_owned()));
-        }
-        InProcess.measure(request)
-    }
-
-    fn speed(&mut self, request: &MeasureRequest) -> Result<Speed, Error> {
-        if request.name == "nf4" {
-            return Err(Error::Measure("no time left".to_owned()));
-        }
-        InProcess.speed(request)
-    }
 }
 
 #[test]
@@ -265,11 +315,15 @@ fn a_method_that_cannot_be_measured_leaves_the_others() {
         texts: CompareTexts::Texts(vec!["a cat sat".to_owned(), "dogs".to_owned()]),
         ..CompareOptions::default()
     };
-    let comparison = compare(&model, &options, &mut Refusing, &mut |_| {}).unwrap();
+    let mut host = Noting {
+        refused: vec![("bf16", "encode"), ("nf4", "batches")],
+        ..Noting::default()
+    };
+    let comparison = compare(&model, &options, &mut host, &mut |_| {}).unwrap();
     let names: Vec<&str> = comparison
         .rows
         .iter()
-        .map(|row| row.figures.name.as_str())
+        .map(|row| row.name.as_str())
         .collect();
     assert_eq!(names, ["original", "fp16"]);
     let failed = |name: &str, error: &str| fewbit::compare::FailedMethod {
@@ -279,8 +333,8 @@ fn a_method_that_cannot_be_measured_leaves_the_others() {
     assert_eq!(
         comparison.failed,
         [
-            failed("bf16", "no memory left"),
-            failed("nf4", "no time left")
+            failed("bf16", "cannot do: encode"),
+            failed("nf4", "cannot do: batches")
         ]
     );
 }
@@ -297,8 +351,7 @@ fn the_gate_names_who_loses_more_than_allowed() {
         ..CompareOptions::default()
     };
     let comparison = compare(&model, &options, &mut InProcess, &mut |_| {}).unwrap();
-    let loss =
-        |row: usize| 100.0 * (1.0 - comparison.rows[row].figures.agreement.unwrap().mean_cosine);
+    let loss = |row: usize| 100.0 * (1.0 - comparison.rows[row].agreement.unwrap().mean_cosine);
     assert!(loss(1) < loss(2), "bf16 loses less than fp4");
     let between = (loss(1) + loss(2)) / 2.0;
     let missed = comparison.missed_gates(between);
@@ -315,7 +368,7 @@ fn the_gate_names_who_loses_more_than_allowed() {
         })
     };
     for (row, spearman) in with_scores.rows.iter_mut().zip([0.86, 0.859, f64::NAN]) {
-        row.figures.similarity = similarity(spearman);
+        row.similarity = similarity(spearman);
     }
     let missed = with_scores.missed_gates(0.2);
     assert_eq!(missed.len(), 1);
@@ -390,6 +443,37 @@ fn methods_read_as_they_are_typed() {
 }
 
 #[test]
+fn a_model_that_is_open_in_this_process_does_what_its_encoder_does() {
+    let (_directory, model) = workspace();
+    let mut open = InProcess.open(&model, None).unwrap();
+    let facts = open.facts().clone();
+    assert_eq!(facts.checkpoint_directory, model);
+    assert!(facts.load_seconds > 0.0);
+    let request = TextRequest {
+        texts: ["a cat sat", "", "by the sea"].map(str::to_owned).to_vec(),
+        order: TextOrder::AsGiven,
+        batch_size: 2,
+        threads: 1,
+    };
+    let encoder = Encoder::open(&model).unwrap();
+    let expected = encoder.encode(&request.texts, &EncodeOptions::default());
+    let embeddings = open.encode(&request).unwrap();
+    assert_eq!(embeddings, expected.unwrap());
+    let pass = open.time_texts(&request).unwrap();
+    assert_eq!(
+        (pass.call_seconds.len(), pass.tokens),
+        (2, embeddings.tokens)
+    );
+    let memory = open.memory().unwrap();
+    let weights = encoder.network().memory_bytes() as u64;
+    assert_eq!(memory.weight_memory_bytes, weights);
+    assert!(memory.scratch_bytes > 0);
+    let absent = model.join("absent");
+    let error = InProcess.open(&absent, None).err().unwrap();
+    assert!(error.to_string().contains("absent"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_compared_is_found_before_any_step() {
     let (directory, model) = workspace();
     let refused = |options: &CompareOptions| {
@@ -444,12 +528,7 @@ fn a_model_that_finds_all_pairs_equally_similar_has_no_correlation_and_misses_th
         ..CompareOptions::default()
     };
     let comparison = compare(&model, &options, &mut InProcess, &mut |_| {}).unwrap();
-    assert!(
-        comparison
-            .rows
-            .iter()
-            .all(|row| row.figures.similarity.is_none())
-    );
+    assert!(comparison.rows.iter().all(|row| row.similarity.is_none()));
     let missed = comparison.missed_gates(1e9);
     assert_eq!(missed.len(), 1);
     assert!(missed[0].drop.is_nan());
