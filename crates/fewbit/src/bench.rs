@@ -205,11 +205,14 @@ fn startups(
         threads,
     };
     let all = in_rounds(options.rounds, contenders, |contender, _| {
-        let mut open = host.open(&contender.model.directory, options.weight_only)?;
+        let directory = &contender.model.directory;
+        let mut open = host.open(directory, options.weight_only)?;
         let load_seconds = open.facts().load_seconds;
+        let first_embedding_seconds = load_seconds + open.time_texts(&request)?.seconds();
+        tracing::info!(directory = %directory.display(), first_embedding_seconds, "started up");
         Ok(Startup {
             load_seconds,
-            first_embedding_seconds: load_seconds + open.time_texts(&request)?.seconds(),
+            first_embedding_seconds,
             peak_resident_bytes: open.memory()?.peak_resident_bytes,
         })
     })?;

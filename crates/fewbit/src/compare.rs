@@ -268,11 +268,20 @@ impl Run<'_> {
             (self.step)(&CompareStep::Encoding(&contender.name));
             contender.attempt(|contender| {
                 let mut open = (self.host).open(&contender.directory, self.options.weight_only)?;
-                contender.encoded = Some(Encoded {
+                let encoded = Encoded {
                     embeddings: open.encode(&request)?,
                     memory: open.memory()?,
                     load_seconds: open.facts().load_seconds,
-                });
+                };
+                tracing::info!(
+                    name = contender.name,
+                    load_seconds = encoded.load_seconds,
+                    weight_memory_bytes = encoded.memory.weight_memory_bytes,
+                    peak_resident_bytes = encoded.memory.peak_resident_bytes,
+                    tokens = encoded.embeddings.tokens,
+                    "texts encoded"
+                );
+                contender.encoded = Some(encoded);
                 Ok(())
             })?;
         }
@@ -301,13 +310,16 @@ impl Run<'_> {
             contender.attempt(|contender| {
                 let mut open = (self.host).open(&contender.directory, self.options.weight_only)?;
                 open.time_texts(&alone)?;
-                let latency = median(open.time_texts(&alone)?.call_seconds);
-                let milliseconds = latency.map(|seconds| 1e3 * seconds);
+                let milliseconds = median(open.time_texts(&alone)?.call_seconds).map(|s| 1e3 * s);
+                let texts_per_second = sample.len() as f64 / open.time_texts(&batches)?.seconds();
+                tracing::info!(
+                    name = contender.name,
+                    median_milliseconds = milliseconds,
+                    texts_per_second,
+                    "speed measured"
+                );
                 contender.median_milliseconds.extend(milliseconds);
-                let seconds = open.time_texts(&batches)?.seconds();
-                contender
-                    .texts_per_second
-                    .push(sample.len() as f64 / seconds);
+                contender.texts_per_second.push(texts_per_second);
                 Ok(())
             })
         })?;

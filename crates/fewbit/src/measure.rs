@@ -4,6 +4,10 @@
 //! [`OpenModel`] for every measurement. [`InProcess`] opens models in this process; a program that wants each model's peak
 //! memory to be its own opens each in a process of its own, which hands what it is asked to the [`OpenModel`] of [`InProcess`].
 
+mod rounds;
+
+pub(crate) use rounds::in_rounds;
+
 use crate::Error;
 use fewbit_evaluate::{
     BatchShape, ShapeRequest, StageProfile, TextPass, TextRequest, peak_resident_bytes, time_shape,
@@ -143,48 +147,5 @@ impl OpenModel for OpenEncoder {
             scratch_bytes: network.scratch_bytes() as u64,
             peak_resident_bytes: peak_resident_bytes(),
         })
-    }
-}
-
-/// Takes a measurement of every model in every round, and gives those of each model. Every other round goes backwards, so that a
-/// machine that grows slower meanwhile disturbs all models alike. `measure` is told what it took of the same model before.
-pub(crate) fn in_rounds<M, T>(
-    rounds: usize,
-    models: &mut [M],
-    mut measure: impl FnMut(&mut M, &[T]) -> Result<T, Error>,
-) -> Result<Vec<Vec<T>>, Error> {
-    let mut taken: Vec<Vec<T>> = models.iter().map(|_| Vec::new()).collect();
-    for round in 0..rounds {
-        let mut order: Vec<usize> = (0..models.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for index in order {
-            let measurement = measure(&mut models[index], &taken[index])?;
-            taken[index].push(measurement);
-        }
-    }
-    Ok(taken)
-}
-
-/// The first number that stands in a list twice.
-pub fn first_repeated(numbers: &[usize]) -> Option<usize> {
-    let mut places = numbers.iter().enumerate();
-    places.find_map(|(index, number)| numbers[..index].contains(number).then_some(*number))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::in_rounds;
-
-    #[test]
-    fn every_other_round_goes_backwards_and_knows_what_was_taken_before() {
-        let mut visited = Vec::new();
-        let taken = in_rounds(3, &mut ['a', 'b', 'c'], |model, before: &[usize]| {
-            visited.push(*model);
-            Ok(before.len())
-        });
-        assert_eq!(visited.into_iter().collect::<String>(), "abccbaabc");
-        assert_eq!(taken.unwrap(), [[0, 1, 2]; 3]);
     }
 }

@@ -10,7 +10,7 @@ use crate::{render, streams};
 use anyhow::Result;
 use fewbit::bench::{BenchModel, BenchOptions, BenchReport, BenchStep, bench};
 use fewbit::evaluate::read_texts;
-use fewbit::measure::first_repeated;
+use fewbit::repetition::first_repeated;
 use fewbit::threads;
 use serde::Serialize;
 

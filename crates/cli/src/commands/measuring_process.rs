@@ -22,15 +22,10 @@ impl ModelHost for MeasuringProcesses {
         weight_only: Option<WeightOnlyArithmetic>,
     ) -> Result<Box<dyn OpenModel>, Error> {
         let mut process = MeasuringProcess::start(directory)?;
-        let facts: OpenFacts = process.ask(&Task::Open {
+        let facts = process.ask(&Task::Open {
             directory: directory.to_owned(),
             weight_only,
         })?;
-        tracing::info!(
-            directory = %directory.display(),
-            load_seconds = facts.load_seconds,
-            "opened in a process of its own"
-        );
         Ok(Box::new(OpenElsewhere { process, facts }))
     }
 }
@@ -147,7 +142,6 @@ impl MeasuringProcess {
             );
             return Err(failed(&self.directory, &end));
         }
-        tracing::debug!(directory = %self.directory.display(), answer = answer.trim_end(), "measured");
         match serde_json::from_str(&answer) {
             Ok(Answer::Done(value)) => Ok(value),
             Ok(Answer::Failed(text)) => Err(Error::Measure(text)),

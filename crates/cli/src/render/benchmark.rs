@@ -3,8 +3,9 @@
 mod legend;
 mod stages;
 
-use super::numbers::{count, decimals, megabytes, shortened};
-use super::table::{self, Column, number, text as word};
+use super::columns::{self, Columns, Filled};
+use super::numbers::{count, megabytes, shortened};
+use super::table::{number, text as word};
 use crate::machine::Machine;
 use fewbit::bench::{BenchReport, TextsReport};
 use fewbit::evaluate::TextOrder;
@@ -75,18 +76,16 @@ fn models(report: &BenchReport) -> String {
 }
 
 fn startup(report: &BenchReport) -> String {
-    let peak =
-        |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| megabytes(bytes, 1));
     let columns = Columns::of(report.models.iter())
         .numbers("load\nms", None, |model| model.startup.load_milliseconds)
         .numbers("first\nembedding\nms", None, |model| {
             model.startup.first_embedding_milliseconds
         })
-        .with(number("peak memory\nuntil then\nMB"), |model| {
-            peak(model.startup.peak_resident_bytes)
+        .optional("peak memory\nuntil then\nMB", |model| {
+            Some(megabytes(model.startup.peak_resident_bytes?, 1))
         })
-        .with(number("peak memory\nafter shapes\nMB"), |model| {
-            peak(model.memory.peak_resident_bytes)
+        .optional("peak memory\nafter shapes\nMB", |model| {
+            Some(megabytes(model.memory.peak_resident_bytes?, 1))
         })
         .with(number("weights\nMB"), |model| {
             megabytes(model.memory.weight_memory_bytes, 1)
@@ -135,45 +134,13 @@ fn texts_table(report: &BenchReport, texts: &TextsReport) -> String {
     labelled(report, labels, |row| row.threads, figures.filled)
 }
 
-/// The columns of a table that has a row for each item.
-struct Columns<'a, T> {
-    items: Vec<&'a T>,
-    filled: Vec<(Column, Vec<String>)>,
-}
-
-impl<'a, T> Columns<'a, T> {
-    fn of(items: impl Iterator<Item = &'a T>) -> Self {
-        Columns {
-            items: items.collect(),
-            filled: Vec::new(),
-        }
-    }
-
-    fn with(mut self, column: Column, show: impl Fn(&T) -> String) -> Self {
-        let cells = self.items.iter().map(|item| show(item));
-        self.filled.push((column, cells.collect()));
-        self
-    }
-
-    /// So many digits after the point, or as many as the smallest value needs.
-    fn numbers(self, header: &'static str, digits: Option<usize>, value: fn(&T) -> f64) -> Self {
-        let digits = digits.unwrap_or_else(|| self.decimals(value));
-        self.with(number(header), |item| format!("{:.digits$}", value(item)))
-    }
-
-    /// Digits that the smallest value needs.
-    fn decimals(&self, value: fn(&T) -> f64) -> usize {
-        decimals(self.items.iter().map(|item| value(item)))
-    }
-}
-
 /// Labels and figures as a table, the models of one label below one another; the number of threads is a label, too, where it
 /// differs between rows. A single model is not named, and its ratio to itself, the last figure, not shown.
 fn labelled<T>(
     report: &BenchReport,
     mut labels: Columns<'_, T>,
     threads: fn(&T) -> usize,
-    mut figures: Vec<(Column, Vec<String>)>,
+    mut figures: Vec<Filled>,
 ) -> String {
     let models = report.models.len();
     let mut measured = report.shapes.iter().map(|row| row.threads);
@@ -190,14 +157,14 @@ fn labelled<T>(
     if models == 1 {
         figures.pop();
         columns.append(&mut figures);
-        return table::render_columns(columns);
+        return columns::render(columns);
     }
     columns.append(&mut figures);
     named(report, position, columns)
 }
 
 /// The table with the models' names, in turn, as its column `position`, cut to what [`WIDTH`] leaves for them.
-fn named(report: &BenchReport, position: usize, mut columns: Vec<(Column, Vec<String>)>) -> String {
+fn named(report: &BenchReport, position: usize, mut columns: Vec<Filled>) -> String {
     let widths = columns.iter().map(|(column, cells)| {
         let lines = column
             .header()
@@ -211,7 +178,7 @@ fn named(report: &BenchReport, position: usize, mut columns: Vec<(Column, Vec<St
     let names = report.models.iter().cycle().take(rows);
     let names = names.map(|model| shortened(&model.name, room)).collect();
     columns.insert(position, (word("model"), names));
-    table::render_columns(columns)
+    columns::render(columns)
 }
 
 #[cfg(test)]

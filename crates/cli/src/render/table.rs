@@ -68,14 +68,6 @@ pub(crate) fn render(columns: &[Column], rows: impl IntoIterator<Item = Vec<Stri
     out
 }
 
-/// The table of columns that are as long as one another, as [`render`] does.
-pub(crate) fn render_columns(columns: Vec<(Column, Vec<String>)>) -> String {
-    let (columns, cells): (Vec<Column>, Vec<Vec<String>>) = columns.into_iter().unzip();
-    let rows = cells.first().map_or(0, Vec::len);
-    let row = |index: usize| cells.iter().map(|cells| cells[index].clone()).collect();
-    render(&columns, (0..rows).map(row))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

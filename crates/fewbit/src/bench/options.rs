@@ -1,6 +1,6 @@
 //! What a benchmark measures, and what it refuses to.
 
-use crate::measure::first_repeated;
+use crate::repetition::first_repeated;
 use crate::{Error, threads};
 use fewbit_evaluate::BatchShape;
 use fewbit_model::WeightOnlyArithmetic;

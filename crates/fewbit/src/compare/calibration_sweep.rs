@@ -4,7 +4,7 @@ use super::CompareTexts;
 use super::kept_models::OutputRoot;
 use crate::Error;
 use crate::manager::CALIBRATION_BATCH;
-use crate::measure::first_repeated;
+use crate::repetition::first_repeated;
 use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{EmbeddingAgreement, SentenceSimilarity};
 use fewbit_model::{Embeddings, EncodeOptions, Encoder, EncoderSpec};

@@ -1,129 +1,18 @@
 //! What a benchmark makes of its measurements, with a host that answers with times of its own; and the real one.
 
+use crate::scripted_host::ScriptedHost;
+use crate::tiny_model::workspace;
 use fewbit::bench::{BenchModel, BenchOptions, BenchReport, BenchStep, MAXIMUM_CALL_TOKENS, bench};
-use fewbit::evaluate::{BatchShape, ShapeRequest, StageProfile, TextOrder, TextPass, TextRequest};
-use fewbit::measure::{InProcess, Memory, ModelHost, OpenFacts, OpenModel};
+use fewbit::evaluate::{BatchShape, TextOrder};
+use fewbit::measure::InProcess;
 use fewbit::model::WeightOnlyArithmetic;
-use fewbit::{Embeddings, Error};
-use std::cell::RefCell;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
-
-fn tiny_bert() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/architectures/bert")
-}
-
-/// What was asked of which model, in order.
-type Log = Rc<RefCell<Vec<String>>>;
+use std::path::Path;
 
 /// Models whose calls take as many seconds as the number that they are called by.
-struct Scripted {
-    log: Log,
-}
-
-struct ScriptedModel {
-    name: String,
-    log: Log,
-    peaks: usize,
-    facts: OpenFacts,
-}
-
-impl ScriptedModel {
-    fn say(&self, what: &str) {
-        self.log.borrow_mut().push(format!("{} {what}", self.name));
-    }
-
-    fn seconds(&self) -> f64 {
-        self.facts.load_seconds
-    }
-}
-
-impl ModelHost for Scripted {
-    fn open(
-        &mut self,
-        directory: &Path,
-        weight_only: Option<WeightOnlyArithmetic>,
-    ) -> Result<Box<dyn OpenModel>, Error> {
-        assert_eq!(weight_only, Some(WeightOnlyArithmetic::Floats));
-        let name = directory.file_name().unwrap().to_string_lossy();
-        Ok(Box::new(ScriptedModel {
-            name: name.clone().into_owned(),
-            log: self.log.clone(),
-            peaks: 0,
-            facts: OpenFacts {
-                checkpoint_directory: tiny_bert(),
-                arithmetic: "f32".to_owned(),
-                load_seconds: name.parse().unwrap(),
-            },
-        }))
-    }
-}
-
-impl OpenModel for ScriptedModel {
-    fn facts(&self) -> &OpenFacts {
-        &self.facts
-    }
-
-    fn encode(&mut self, _: &TextRequest) -> Result<Embeddings, Error> {
-        panic!("a benchmark needs no embeddings")
-    }
-
-    fn time_shape(&mut self, request: &ShapeRequest) -> Result<Vec<f64>, Error> {
-        let ShapeRequest {
-            shape,
-            threads,
-            minimum_seconds,
-            warm_up,
-        } = *request;
-        assert_eq!(minimum_seconds, 3.0);
-        let warm_up = if warm_up { " after a warm-up" } else { "" };
-        self.say(&format!(
-            "{}x{} on {threads}{warm_up}",
-            shape.batch, shape.tokens
-        ));
-        Ok(vec![self.seconds(); 2])
-    }
-
-    fn multiply_adds_per_second(&mut self) -> Result<f64, Error> {
-        // The best one is seen at the second shape.
-        self.peaks += 1;
-        Ok(if self.peaks == 2 { 4e6 } else { 1e6 })
-    }
-
-    fn profile(&mut self, _: BatchShape, minimum_seconds: f64) -> Result<StageProfile, Error> {
-        self.say("profile");
-        Ok(StageProfile {
-            stages: Vec::new(),
-            other_milliseconds: 0.0,
-            whole_milliseconds: minimum_seconds,
-            calls: 1,
-        })
-    }
-
-    fn time_texts(&mut self, request: &TextRequest) -> Result<TextPass, Error> {
-        if request.texts[0] == "a" {
-            self.say(&format!(
-                "texts by {} {:?}",
-                request.batch_size, request.order
-            ));
-        } else {
-            self.say(&format!("first text on {}", request.threads));
-        }
-        Ok(TextPass {
-            call_seconds: vec![self.seconds() / 2.0; 2],
-            tokens: 30,
-            truncated: 0,
-        })
-    }
-
-    fn memory(&mut self) -> Result<Memory, Error> {
-        self.say("memory");
-        Ok(Memory {
-            weight_memory_bytes: 1,
-            scratch_bytes: 2,
-            peak_resident_bytes: None,
-        })
-    }
+fn host() -> ScriptedHost {
+    let mut host = ScriptedHost::new(|name, _, _| name.parse().unwrap());
+    host.weight_only = Some(WeightOnlyArithmetic::Floats);
+    host
 }
 
 fn models(names: &[&str]) -> Vec<BenchModel> {
@@ -145,10 +34,9 @@ fn options() -> BenchOptions {
 }
 
 fn scripted(names: &[&str], options: &BenchOptions) -> (BenchReport, Vec<String>) {
-    let log = Log::default();
-    let mut host = Scripted { log: log.clone() };
+    let mut host = host();
     let report = bench(&models(names), options, &mut host, &mut |_| {}).unwrap();
-    (report, log.take())
+    (report, host.asked())
 }
 
 #[test]
@@ -163,13 +51,13 @@ fn rounds_visit_the_models_in_turn_and_memory_comes_before_texts() {
     assert_eq!(
         log,
         [
-            "0.5 first text on 1",
+            "0.5 texts by 32 ByLength on 1",
             "0.5 memory",
-            "1 first text on 1",
+            "1 texts by 32 ByLength on 1",
             "1 memory",
-            "1 first text on 1",
+            "1 texts by 32 ByLength on 1",
             "1 memory",
-            "0.5 first text on 1",
+            "0.5 texts by 32 ByLength on 1",
             "0.5 memory",
             // 3 seconds a turn: a call of 0.5 is short against it, one of 1 is not.
             "0.5 2x4 on 1 after a warm-up",
@@ -180,14 +68,14 @@ fn rounds_visit_the_models_in_turn_and_memory_comes_before_texts() {
             "1 memory",
             "0.5 profile",
             "1 profile",
-            "0.5 texts by 2 AsGiven",
-            "1 texts by 2 AsGiven",
-            "1 texts by 2 AsGiven",
-            "0.5 texts by 2 AsGiven",
-            "0.5 texts by 2 ByLength",
-            "1 texts by 2 ByLength",
-            "1 texts by 2 ByLength",
-            "0.5 texts by 2 ByLength",
+            "0.5 texts by 2 AsGiven on 1",
+            "1 texts by 2 AsGiven on 1",
+            "1 texts by 2 AsGiven on 1",
+            "0.5 texts by 2 AsGiven on 1",
+            "0.5 texts by 2 ByLength on 1",
+            "1 texts by 2 ByLength on 1",
+            "1 texts by 2 ByLength on 1",
+            "0.5 texts by 2 ByLength on 1",
         ]
     );
 }
@@ -254,11 +142,8 @@ fn as_many_steps_are_told_as_were_promised() {
             texts,
             ..options()
         };
-        let mut host = Scripted {
-            log: Log::default(),
-        };
         let mut steps = Vec::new();
-        bench(&models(&["1", "2"]), &options, &mut host, &mut |step| {
+        bench(&models(&["1", "2"]), &options, &mut host(), &mut |step| {
             steps.push(format!("{step:?}"));
         })
         .unwrap();
@@ -270,10 +155,9 @@ fn as_many_steps_are_told_as_were_promised() {
 #[test]
 fn what_cannot_be_measured_is_refused_before_anything_is() {
     let refusal = |names: &[&str], options: &BenchOptions| {
-        let log = Log::default();
-        let mut host = Scripted { log: log.clone() };
+        let mut host = host();
         let error = bench(&models(names), options, &mut host, &mut |_| {}).unwrap_err();
-        assert_eq!(log.take(), Vec::<String>::new());
+        assert!(host.asked().is_empty());
         error.to_string()
     };
     let with = |change: fn(&mut BenchOptions)| {
@@ -329,20 +213,14 @@ fn what_cannot_be_measured_is_refused_before_anything_is() {
 
 #[test]
 fn a_real_model_in_this_process() {
-    // The golden model with a tokenizer of three words.
-    let directory = tempfile::tempdir().unwrap();
-    for file in ["config.json", "model.safetensors"] {
-        std::fs::copy(tiny_bert().join(file), directory.path().join(file)).unwrap();
-    }
-    let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"];
-    std::fs::write(directory.path().join("vocab.txt"), words.join("\n")).unwrap();
+    let (_directory, model) = workspace();
     let options = BenchOptions {
         seconds: 0.001,
         texts: Some(vec!["a b".to_owned(), "a".to_owned()]),
         profile: true,
         ..options()
     };
-    let models = [BenchModel::from_directory(directory.path())];
+    let models = [BenchModel::from_directory(model)];
     let report = bench(&models, &options, &mut InProcess, &mut |_| {}).unwrap();
     let result = &report.shapes[1].models[0];
     assert!(result.share_of_peak > 0.0 && result.share_of_peak.is_finite());

@@ -1,51 +1,17 @@
 //! The facade on a tiny BERT: sizes that are foretold are the sizes that are written, and a comparison measures what its
 //! recipes made.
 
+use crate::scripted_host::ScriptedHost;
+use crate::tiny_model::workspace;
 use fewbit::checkpoint::Checkpoint;
 use fewbit::compare::{
     CompareOptions, CompareStep, CompareTexts, compare, default_recipes, method_name, parse_method,
 };
-use fewbit::evaluate::{
-    BatchShape, SentencePair, ShapeRequest, StageProfile, TextOrder, TextPass, TextRequest,
-};
-use fewbit::measure::{InProcess, Memory, ModelHost, OpenFacts, OpenModel};
-use fewbit::model::WeightOnlyArithmetic;
+use fewbit::evaluate::{SentencePair, TextOrder, TextRequest};
+use fewbit::measure::{InProcess, ModelHost};
 use fewbit::quantize::calibration::CalibrationSamples;
 use fewbit::quantize::{Backend, GptqCalibration};
-use fewbit::{Embeddings, EncodeOptions, Encoder, Error, Method, QuantizationManager, Recipe};
-use std::cell::RefCell;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use tempfile::TempDir;
-
-/// A directory with the tiny BERT in `model` and a tokenizer of single letters.
-fn workspace() -> (TempDir, PathBuf) {
-    let directory = TempDir::new().unwrap();
-    let model = directory.path().join("model");
-    std::fs::create_dir(&model).unwrap();
-    let golden =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/architectures/bert");
-    for name in ["config.json", "model.safetensors"] {
-        std::fs::write(model.join(name), std::fs::read(golden.join(name)).unwrap()).unwrap();
-    }
-    let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        .map(str::to_owned)
-        .into_iter();
-    let tokens = tokens
-        .chain(('a'..='z').map(String::from))
-        .chain(('a'..='z').map(|letter| format!("##{letter}")));
-    std::fs::write(
-        model.join("vocab.txt"),
-        tokens.map(|token| token + "\n").collect::<String>(),
-    )
-    .unwrap();
-    std::fs::write(
-        model.join("tokenizer_config.json"),
-        r#"{"tokenizer_class": "BertTokenizer"}"#,
-    )
-    .unwrap();
-    (directory, model)
-}
+use fewbit::{EncodeOptions, Encoder, Error, Method, QuantizationManager, Recipe};
 
 #[test]
 fn the_manager_foretells_sizes_and_then_finds_them() {
@@ -171,101 +137,13 @@ fn a_quantized_model_counts_the_weights_and_not_their_codes() {
     }
 }
 
-/// Opens models in process and notes what they are asked for.
-#[derive(Default)]
-struct Noting {
-    asked: Rc<RefCell<Vec<String>>>,
-    /// A model in a directory of this name cannot do this.
-    refused: Vec<(&'static str, &'static str)>,
-}
-
-struct Noted {
-    name: String,
-    open: Box<dyn OpenModel>,
-    asked: Rc<RefCell<Vec<String>>>,
-    refused: Vec<&'static str>,
-}
-
-impl Noted {
-    /// How often it was asked before.
-    fn note(&self, what: &str) -> Result<usize, Error> {
-        if self.refused.contains(&what) {
-            return Err(Error::Measure(format!("cannot do: {what}")));
-        }
-        let asked = format!("{what} {}", self.name);
-        let before = self
-            .asked
-            .borrow()
-            .iter()
-            .filter(|known| **known == asked)
-            .count();
-        self.asked.borrow_mut().push(asked);
-        Ok(before)
-    }
-}
-
-impl ModelHost for Noting {
-    fn open(
-        &mut self,
-        directory: &Path,
-        weight_only: Option<WeightOnlyArithmetic>,
-    ) -> Result<Box<dyn OpenModel>, Error> {
-        let name = directory
-            .file_name()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned();
-        let refused = self.refused.iter().filter(|(known, _)| *known == name);
-        Ok(Box::new(Noted {
-            refused: refused.map(|(_, what)| *what).collect(),
-            name,
-            open: InProcess.open(directory, weight_only)?,
-            asked: self.asked.clone(),
-        }))
-    }
-}
-
-impl OpenModel for Noted {
-    fn facts(&self) -> &OpenFacts {
-        self.open.facts()
-    }
-
-    fn encode(&mut self, request: &TextRequest) -> Result<Embeddings, Error> {
-        self.note("encode")?;
-        self.open.encode(request)
-    }
-
-    fn time_texts(&mut self, request: &TextRequest) -> Result<TextPass, Error> {
-        // Latency is best in the second round, throughput in the third: the middle one of each must be reported.
-        let call_seconds = if request.batch_size == 1 {
-            // Each round begins with a pass that does not count.
-            let pass = self.note("alone")?;
-            vec![[9.0, 0.030, 9.0, 0.010, 9.0, 0.020][pass]; request.texts.len()]
-        } else {
-            vec![[4.0, 2.0, 1.0][self.note("batches")?]]
-        };
-        Ok(TextPass {
-            call_seconds,
-            tokens: 0,
-            truncated: 0,
-        })
-    }
-
-    fn memory(&mut self) -> Result<Memory, Error> {
-        self.open.memory()
-    }
-
-    fn time_shape(&mut self, _: &ShapeRequest) -> Result<Vec<f64>, Error> {
-        panic!("a comparison times texts")
-    }
-
-    fn multiply_adds_per_second(&mut self) -> Result<f64, Error> {
-        panic!("a comparison times texts")
-    }
-
-    fn profile(&mut self, _: BatchShape, _: f64) -> Result<StageProfile, Error> {
-        panic!("a comparison times texts")
-    }
+/// Latency is best in the second round, throughput in the third. Each round begins with a pass that does not count.
+fn host() -> ScriptedHost {
+    ScriptedHost::new(|_, what, before| match what {
+        "texts by 1 AsGiven on 1" => [9.0, 0.060, 9.0, 0.020, 9.0, 0.040][before],
+        "texts by 32 ByLength on 1" => [4.0, 2.0, 1.0][before],
+        _ => 0.5,
+    })
 }
 
 #[test]
@@ -275,24 +153,26 @@ fn speed_is_taken_in_rounds_and_the_middle_one_counts() {
         recipes: vec![Recipe::new(Method::Fp16), Recipe::new(Method::Nf4)],
         ..CompareOptions::default()
     };
-    let mut noting = Noting::default();
+    let mut host = host();
     let mut steps = 0;
-    let comparison = compare(&model, &options, &mut noting, &mut |step| {
+    let comparison = compare(&model, &options, &mut host, &mut |step| {
         steps += 1;
         assert!(steps > 2 || matches!(step, CompareStep::Quantizing(_)));
     })
     .unwrap();
-    let encoded = ["model", "fp16", "nf4"].map(|name| format!("encode {name}"));
-    let timed = |names: [&str; 3]| {
-        names.map(|name| ["alone", "alone", "batches"].map(|what| format!("{what} {name}")))
+    let asked = |names: [&str; 3], what: &[&str]| {
+        let of = |name| what.iter().map(move |what| format!("{name} {what}"));
+        names.into_iter().flat_map(of).collect::<Vec<_>>()
     };
-    let rounds = [
-        timed(["model", "fp16", "nf4"]),
-        timed(["nf4", "fp16", "model"]),
-        timed(["model", "fp16", "nf4"]),
+    let (alone, batches) = ("texts by 1 AsGiven on 1", "texts by 32 ByLength on 1");
+    let speed = [alone, alone, batches];
+    let expected = [
+        asked(["model", "fp16", "nf4"], &["encode", "memory"]),
+        asked(["model", "fp16", "nf4"], &speed),
+        asked(["nf4", "fp16", "model"], &speed),
+        asked(["model", "fp16", "nf4"], &speed),
     ];
-    let expected = [&encoded[..], rounds.as_flattened().as_flattened()].concat();
-    assert_eq!(*noting.asked.borrow(), expected);
+    assert_eq!(host.asked(), expected.concat());
     assert_eq!(steps, 2 + 3 + 9);
     assert_eq!(steps, options.steps());
     for row in &comparison.rows {
@@ -315,10 +195,8 @@ fn a_method_that_cannot_be_measured_leaves_the_others() {
         texts: CompareTexts::Texts(vec!["a cat sat".to_owned(), "dogs".to_owned()]),
         ..CompareOptions::default()
     };
-    let mut host = Noting {
-        refused: vec![("bf16", "encode"), ("nf4", "batches")],
-        ..Noting::default()
-    };
+    let mut host = host();
+    host.refused = vec![("bf16", "encode"), ("nf4", "texts by 1 AsGiven on 1")];
     let comparison = compare(&model, &options, &mut host, &mut |_| {}).unwrap();
     let names: Vec<&str> = comparison
         .rows
@@ -334,7 +212,7 @@ fn a_method_that_cannot_be_measured_leaves_the_others() {
         comparison.failed,
         [
             failed("bf16", "cannot do: encode"),
-            failed("nf4", "cannot do: batches")
+            failed("nf4", "cannot do: texts by 1 AsGiven on 1")
         ]
     );
 }
@@ -477,11 +355,9 @@ fn a_model_that_is_open_in_this_process_does_what_its_encoder_does() {
 fn what_cannot_be_compared_is_found_before_any_step() {
     let (directory, model) = workspace();
     let refused = |options: &CompareOptions| {
-        compare(&model, options, &mut Noting::default(), &mut |step| {
-            panic!("{step:?}")
-        })
-        .unwrap_err()
-        .to_string()
+        compare(&model, options, &mut host(), &mut |step| panic!("{step:?}"))
+            .unwrap_err()
+            .to_string()
     };
     let pair = |score| SentencePair {
         sentence1: "a".to_owned(),

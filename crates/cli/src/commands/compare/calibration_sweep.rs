@@ -10,7 +10,7 @@ use anyhow::Result;
 use fewbit::compare::calibration_sweep::{
     CalibrationSweepOptions, SEEDS, SweepStep, calibration_sweep,
 };
-use fewbit::measure::first_repeated;
+use fewbit::repetition::first_repeated;
 use fewbit::threads;
 use std::path::Path;
 
