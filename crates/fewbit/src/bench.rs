@@ -191,7 +191,7 @@ struct Startup {
     peak_resident_bytes: Option<u64>,
 }
 
-/// What the system keeps of a model's files from earlier reads counts.
+/// The way to the first embedding, once in each round. What the system keeps of a model's files from earlier reads counts.
 fn startups(
     contenders: &mut [Contender],
     options: &BenchOptions,

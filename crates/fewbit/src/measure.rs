@@ -37,7 +37,7 @@ pub trait OpenModel {
     /// What was found when it was opened.
     fn facts(&self) -> &OpenFacts;
 
-    /// The embeddings of the texts, in their order, all texts given to the encoder at once.
+    /// The embeddings of the texts, in the order of the texts, all of them given to the encoder at once.
     fn encode(&mut self, request: &TextRequest) -> Result<Embeddings, Error>;
 
     /// One pass over all texts; see [`TextPass::measure`].

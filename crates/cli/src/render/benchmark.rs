@@ -156,11 +156,13 @@ fn labelled<T>(
     let position = columns.len();
     if models == 1 {
         figures.pop();
-        columns.append(&mut figures);
-        return columns::render(columns);
     }
-    columns.append(&mut figures);
-    named(report, position, columns)
+    columns.extend(figures);
+    if models == 1 {
+        columns::render(columns)
+    } else {
+        named(report, position, columns)
+    }
 }
 
 /// The table with the models' names, in turn, as its column `position`, cut to what [`WIDTH`] leaves for them.
