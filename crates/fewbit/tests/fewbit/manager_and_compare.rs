@@ -352,6 +352,42 @@ fn a_model_that_is_open_in_this_process_does_what_its_encoder_does() {
 }
 
 #[test]
+fn an_encoder_in_a_folder_of_its_own_is_compared_by_the_bytes_of_its_weights() {
+    let (directory, model) = workspace();
+    let outer = directory.path().join("outer");
+    std::fs::create_dir_all(outer.join("1_Pooling")).unwrap();
+    std::fs::rename(&model, outer.join("0_Transformer")).unwrap();
+    for (name, content) in [
+        (
+            "modules.json",
+            r#"[{"idx": 0, "name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"},
+                {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]"#,
+        ),
+        (
+            "1_Pooling/config.json",
+            r#"{"word_embedding_dimension": 32, "pooling_mode_mean_tokens": true}"#,
+        ),
+    ] {
+        std::fs::write(outer.join(name), content).unwrap();
+    }
+    let options = CompareOptions {
+        recipes: vec![Recipe::new(Method::Fp16)],
+        ..CompareOptions::default()
+    };
+    let comparison = compare(&outer, &options, &mut host(), &mut |_| {}).unwrap();
+    let weights = std::fs::metadata(outer.join("0_Transformer/model.safetensors")).unwrap();
+    let [original, fp16] = comparison.rows.as_slice() else {
+        panic!("{:?}", comparison.failed)
+    };
+    assert_eq!(original.disk_bytes, weights.len());
+    let ratio = weights.len() as f64 / fp16.disk_bytes as f64;
+    assert_eq!(
+        (original.compression_ratio, fp16.compression_ratio),
+        (1.0, ratio)
+    );
+}
+
+#[test]
 fn what_cannot_be_compared_is_found_before_any_step() {
     let (directory, model) = workspace();
     let refused = |options: &CompareOptions| {
