@@ -2,6 +2,7 @@
 
 pub(crate) mod benchmark;
 pub(crate) mod calibration_sweep;
+mod columns;
 pub(crate) mod comparison;
 pub(crate) mod inspection;
 pub(crate) mod numbers;

@@ -161,10 +161,6 @@ mod tests {
                 "expected a field `sentence2`, found `sentence1`, `score`",
             ),
             (
-                r#"{"sentence1":7,"sentence2":"b","score":1}"#,
-                "field `sentence1`: expected a string, found a number",
-            ),
-            (
                 r#"{"sentence1":"a","sentence2":"b","score":"1"}"#,
                 "field `score`: expected a number, found a string",
             ),
@@ -172,8 +168,6 @@ mod tests {
                 r#"{"sentence1":"a","sentence2":"b","score":NaN}"#,
                 "field `score`: expected a number, found null, NaN or infinity",
             ),
-            ("[1]", "expected a JSON object, found an array"),
-            ("{\"sentence1\"", "expected"),
         ];
         for (bad, message) in cases {
             let file = file("pairs.jsonl", format!("{good}\n\n{bad}\n"));
@@ -235,59 +229,35 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_keeps_empty_lines() {
-        let file = file("x.txt", "\u{feff}first\r\n\nthird \n");
-        assert_eq!(
-            read_texts(&file.path, &[]).unwrap(),
-            ["first", "", "third "]
-        );
-    }
-
-    #[test]
-    fn json_texts() {
-        let file = file(
-            "x.jsonl",
-            "{\"label\":0,\"text\":\"a\\nb\"}\n{\"text\":\"\"}\n",
-        );
-        assert_eq!(read_texts(&file.path, &[]).unwrap(), ["a\nb", ""]);
-    }
-
-    #[test]
-    fn csv_texts() {
-        let file = file("x.csv", "label,text\n0,\"a, b\"\n1,c\n");
-        assert_eq!(read_texts(&file.path, &[]).unwrap(), ["a, b", "c"]);
+    fn texts_are_lines_or_the_column_text() {
+        for (name, content, texts) in [
+            (
+                "x.txt",
+                "\u{feff}first\r\n\nthird \n",
+                &["first", "", "third "][..],
+            ),
+            (
+                "x.jsonl",
+                "{\"label\":0,\"text\":\"a\\nb\"}\n{\"text\":\"\"}\n",
+                &["a\nb", ""],
+            ),
+            ("x.csv", "label,text\n0,\"a, b\"\n1,c\n", &["a, b", "c"]),
+        ] {
+            let file = file(name, content);
+            assert_eq!(read_texts(&file.path, &[]).unwrap(), texts, "{name}");
+        }
     }
 
     #[test]
     fn errors_of_texts() {
-        let text = |name: &str, content: &[u8]| {
-            let file = file(name, content);
-            error_text(&file, read_texts(&file.path, &[]))
-        };
-        for (name, content, expected) in [
-            (
-                "x.jsonl",
-                &b"{\"txt\":\"a\"}"[..],
-                "x.jsonl: line 1: expected a field `text`, found `txt`",
-            ),
-            (
-                "x.csv",
-                b"txt,label\na,1\n",
-                "x.csv: line 1: expected a column `text`, found `txt`, `label`",
-            ),
-            ("x.txt", b"ok\nab\xffc\n", "x.txt: line 2: expected UTF-8"),
-        ] {
-            let found = text(name, content);
-            assert!(found.starts_with(expected), "{found}");
-        }
+        let empty = file("x.txt", "");
         assert_eq!(
-            text("x.txt", b""),
+            error_text(&empty, read_texts(&empty.path, &[])),
             "x.txt: expected at least one text, found 0\n  hint: every line is a text"
         );
-        let missing = file("x.txt", "");
-        let result = read_texts(missing.path.with_file_name("y.txt"), &[]);
+        let result = read_texts(empty.path.with_file_name("y.txt"), &[]);
         assert_eq!(
-            error_text(&missing, result),
+            error_text(&empty, result),
             "y.txt: No such file or directory (os error 2)\n  hint: check the path, and that you may read it"
         );
     }

@@ -1,11 +1,6 @@
-//! How long encoding takes.
+//! How long calls take: percentiles of their times.
 
-use std::time::Instant;
-
-use fewbit_model::{Embeddings, EncodeOptions, Encoder};
 use serde::{Deserialize, Serialize};
-
-use crate::EvaluateError;
 
 /// How long a call takes, of many that do the same.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -34,97 +29,12 @@ impl Latency {
             calls: seconds.len(),
         })
     }
-
-    /// Encodes each of `texts` alone, in turn, `repetitions` times after one round that is not timed.
-    ///
-    /// # Errors
-    /// No texts or no repetitions; errors of the model.
-    pub fn measure(
-        encoder: &Encoder,
-        texts: &[&str],
-        repetitions: usize,
-        threads: usize,
-    ) -> Result<Self, EvaluateError> {
-        let options = EncodeOptions {
-            threads,
-            batch_size: 1,
-        };
-        let too_little = EvaluateError::TooLittleData {
-            origin: "latency".to_owned(),
-            expected: "one timed call",
-            found: 0,
-            hint: "give at least one text and one repetition",
-        };
-        if texts.is_empty() {
-            return Err(too_little);
-        }
-        let mut seconds = Vec::new();
-        for round in 0..=repetitions {
-            for text in texts {
-                let started = Instant::now();
-                encoder.encode(&[text], &options)?;
-                if round > 0 {
-                    seconds.push(started.elapsed().as_secs_f64());
-                }
-            }
-        }
-        Self::from_seconds(seconds).ok_or(too_little)
-    }
 }
 
-/// Speed of encoding many texts in batches.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Throughput {
-    /// Texts a second: the number of texts over the median time of a run over all of them.
-    pub texts_per_second: f64,
-    /// Tokens a second, special tokens included.
-    pub tokens_per_second: f64,
-    /// Texts that run together.
-    pub batch_size: usize,
-    /// Number of timed runs over all texts.
-    pub runs: usize,
-}
-
-impl Throughput {
-    /// Encodes all `texts` in batches until at least `minimum_seconds` have passed, at least once, and
-    /// returns the embeddings too. Call it after [`Latency::measure`], which warms everything up.
-    ///
-    /// # Errors
-    /// No texts; errors of the model.
-    pub fn measure(
-        encoder: &Encoder,
-        texts: &[&str],
-        options: &EncodeOptions,
-        minimum_seconds: f64,
-    ) -> Result<(Self, Embeddings), EvaluateError> {
-        if texts.is_empty() {
-            return Err(EvaluateError::TooLittleData {
-                origin: "throughput".to_owned(),
-                expected: "one text",
-                found: 0,
-                hint: "give at least one text",
-            });
-        }
-        let started = Instant::now();
-        let mut seconds = Vec::new();
-        loop {
-            let run = Instant::now();
-            let embeddings = encoder.encode(texts, options)?;
-            seconds.push(run.elapsed().as_secs_f64());
-            if started.elapsed().as_secs_f64() >= minimum_seconds {
-                let runs = seconds.len();
-                seconds.sort_by(f64::total_cmp);
-                let median = percentile(&seconds, 0.5).unwrap_or(f64::NAN);
-                let throughput = Self {
-                    texts_per_second: texts.len() as f64 / median,
-                    tokens_per_second: embeddings.tokens as f64 / median,
-                    batch_size: options.batch_size,
-                    runs,
-                };
-                return Ok((throughput, embeddings));
-            }
-        }
-    }
+/// The value that half of `values` stay within; `None` if there are none.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    percentile(&values, 0.5)
 }
 
 /// The value below which the share `p` of `sorted` (ascending) lies, by linear interpolation between

@@ -5,7 +5,7 @@ use std::time::Instant;
 use fewbit_model::{EncoderSpec, Network, RaggedBatch};
 use serde::{Deserialize, Serialize};
 
-use crate::{EvaluateError, Latency};
+use crate::EvaluateError;
 
 /// A batch of sequences that all have the same number of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,29 +92,36 @@ impl BatchShape {
 /// Most passes that [`time_shape`] times: more tell no more, and their times would be memory that is not the model's.
 const MAXIMUM_CALLS: usize = 100_000;
 
-/// Seconds of each pass of `network` over a batch of `shape`: passes follow one another until `minimum_seconds` have
-/// passed, at least one, at most 100,000; before them, with `warm_up`, one that is not timed.
+/// Passes over a batch of one shape.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ShapeRequest {
+    /// The batch.
+    pub shape: BatchShape,
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    /// Passes follow one another until so many seconds have passed.
+    pub minimum_seconds: f64,
+    /// Whether a pass that is not timed comes first.
+    pub warm_up: bool,
+}
+
+/// Seconds of each pass of `network` that is timed: at least one, at most 100,000.
 ///
 /// # Errors
 /// An empty shape; errors of the model, for instance of sequences longer than it has positions.
-pub fn time_shape(
-    network: &Network,
-    shape: BatchShape,
-    threads: usize,
-    minimum_seconds: f64,
-    warm_up: bool,
-) -> Result<Vec<f64>, EvaluateError> {
-    let batch = checked_batch(network, shape)?;
-    if warm_up {
-        network.hidden_states(&batch, threads)?;
+pub fn time_shape(network: &Network, request: &ShapeRequest) -> Result<Vec<f64>, EvaluateError> {
+    let batch = checked_batch(network, request.shape)?;
+    if request.warm_up {
+        network.hidden_states(&batch, request.threads)?;
     }
     let started = Instant::now();
     let mut seconds = Vec::new();
     loop {
         let call = Instant::now();
-        network.hidden_states(&batch, threads)?;
+        network.hidden_states(&batch, request.threads)?;
         seconds.push(call.elapsed().as_secs_f64());
-        if started.elapsed().as_secs_f64() >= minimum_seconds || seconds.len() == MAXIMUM_CALLS {
+        let enough = started.elapsed().as_secs_f64() >= request.minimum_seconds;
+        if enough || seconds.len() == MAXIMUM_CALLS {
             return Ok(seconds);
         }
     }
@@ -134,43 +141,6 @@ pub(crate) fn checked_batch(
         });
     }
     Ok(shape.token_ids(network.spec()))
-}
-
-/// Time and rates of one model at one shape.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ShapeSpeed {
-    /// Time of a pass.
-    #[serde(flatten)]
-    pub latency: Latency,
-    /// Sequences over the median time.
-    pub texts_per_second: f64,
-    /// Tokens over the median time.
-    pub tokens_per_second: f64,
-    /// [`BatchShape::multiply_adds`] of the model over the median time, in units of 10^9 a second.
-    pub gmacs_per_second: f64,
-    /// That over `threads` times the peak of one core; 1 would be a pass that does nothing but multiply and add.
-    pub share_of_peak: f64,
-}
-
-impl ShapeSpeed {
-    /// The rates that follow from a time; `peak` is the multiply-adds a second of one core.
-    pub fn new(
-        latency: Latency,
-        shape: BatchShape,
-        threads: usize,
-        multiply_adds: u64,
-        peak: f64,
-    ) -> Self {
-        let seconds = latency.median_milliseconds / 1e3;
-        let rate = multiply_adds as f64 / seconds;
-        Self {
-            latency,
-            texts_per_second: shape.batch as f64 / seconds,
-            tokens_per_second: shape.total_tokens() as f64 / seconds,
-            gmacs_per_second: rate / 1e9,
-            share_of_peak: rate / (threads as f64 * peak),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -244,19 +214,5 @@ mod tests {
                 .all(|(id, &count)| id == 1 || (3..=12).contains(&count)),
             "{seen:?}"
         );
-    }
-
-    #[test]
-    fn rates_by_hand() {
-        let latency = Latency::from_seconds(vec![0.002, 0.001, 0.004]).unwrap();
-        let shape = BatchShape {
-            batch: 8,
-            tokens: 16,
-        };
-        let speed = ShapeSpeed::new(latency, shape, 2, 3_000_000, 1e9);
-        assert_eq!(speed.texts_per_second, 4000.0);
-        assert_eq!(speed.tokens_per_second, 64_000.0);
-        assert_eq!(speed.gmacs_per_second, 1.5);
-        assert_eq!(speed.share_of_peak, 0.75);
     }
 }

@@ -22,11 +22,34 @@ impl TextOrder {
     pub const ALL: [TextOrder; 2] = [Self::AsGiven, Self::ByLength];
 }
 
+/// Texts to encode, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TextRequest {
+    /// Texts to encode.
+    pub texts: Vec<String>,
+    /// Which texts make up a batch.
+    pub order: TextOrder,
+    /// Texts run together, at least 1.
+    pub batch_size: usize,
+    /// Worker threads, at least 1.
+    pub threads: usize,
+}
+
+impl TextRequest {
+    /// How to run.
+    pub fn options(&self) -> EncodeOptions {
+        EncodeOptions {
+            threads: self.threads,
+            batch_size: self.batch_size,
+        }
+    }
+}
+
 /// One pass over all texts.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TextPass {
-    /// From the first text to the last embedding.
-    pub seconds: f64,
+    /// Of each call: of each batch where texts are taken as they are given, otherwise of the only one.
+    pub call_seconds: Vec<f64>,
     /// Tokens, special tokens included.
     pub tokens: usize,
     /// Texts that were cut at the model's limit.
@@ -34,16 +57,12 @@ pub struct TextPass {
 }
 
 impl TextPass {
-    /// Encodes all `texts` once, in batches of `options.batch_size`.
+    /// Encodes all texts of `request` once.
     ///
     /// # Errors
     /// No texts; errors of the model.
-    pub fn measure<S: AsRef<str> + Sync>(
-        encoder: &Encoder,
-        texts: &[S],
-        order: TextOrder,
-        options: &EncodeOptions,
-    ) -> Result<Self, EvaluateError> {
+    pub fn measure(encoder: &Encoder, request: &TextRequest) -> Result<Self, EvaluateError> {
+        let texts = &request.texts;
         if texts.is_empty() {
             return Err(EvaluateError::TooLittleData {
                 origin: "texts to measure with".to_owned(),
@@ -53,21 +72,27 @@ impl TextPass {
             });
         }
         // The encoder sorts what it is given at once.
-        let together = match order {
-            TextOrder::AsGiven => options.batch_size.max(1),
+        let together = match request.order {
+            TextOrder::AsGiven => request.batch_size.max(1),
             TextOrder::ByLength => texts.len(),
         };
-        let (mut tokens, mut truncated) = (0, 0);
-        let started = Instant::now();
+        let mut pass = Self {
+            call_seconds: Vec::new(),
+            tokens: 0,
+            truncated: 0,
+        };
         for texts in texts.chunks(together) {
-            let embeddings = encoder.encode(texts, options)?;
-            tokens += embeddings.tokens;
-            truncated += embeddings.truncated.len();
+            let started = Instant::now();
+            let embeddings = encoder.encode(texts, &request.options())?;
+            pass.call_seconds.push(started.elapsed().as_secs_f64());
+            pass.tokens += embeddings.tokens;
+            pass.truncated += embeddings.truncated.len();
         }
-        Ok(Self {
-            seconds: started.elapsed().as_secs_f64(),
-            tokens,
-            truncated,
-        })
+        Ok(pass)
+    }
+
+    /// Seconds of all calls together.
+    pub fn seconds(&self) -> f64 {
+        self.call_seconds.iter().sum()
     }
 }

@@ -1,26 +1,27 @@
 //! How fast models are: fixed shapes, texts, the first embedding, and where the time goes.
 //!
-//! [`bench()`] asks a [`BenchHost`] to open every model and to run it. [`InProcess`](crate::measure::InProcess) does so in
-//! this process; a program that wants each model's peak memory to be its own opens each in a process of its own, which
-//! hands what it is asked to the [`OpenModel`] of [`InProcess`](crate::measure::InProcess).
+//! [`bench()`] asks a [`ModelHost`] to open every model, and every open model for its times.
 
-mod facts;
-mod host;
 mod options;
 mod report;
 
-pub use facts::{BenchedModel, arithmetic_name};
-pub use host::{BenchHost, Memory, OpenFacts, OpenModel, ShapeRequest, TextRequest};
 pub use options::{BenchModel, BenchOptions, MAXIMUM_CALL_TOKENS};
 pub use report::{
-    BenchReport, ProfileResult, ShapeResult, ShapeRow, StartupTime, TextResult, TextRow,
-    TextsReport,
+    BenchReport, BenchedModel, ProfileResult, ShapeResult, ShapeRow, StartupTime, TextResult,
+    TextRow, TextsReport,
 };
 
-use crate::Error;
-use facts::ModelFacts;
-use fewbit_evaluate::{BatchShape, Latency, ShapeSpeed, Startup, TextOrder, TextPass};
-use std::ops::Range;
+use crate::measure::{Memory, ModelHost, OpenModel, in_rounds};
+use crate::{Error, ModelSize};
+use fewbit_checkpoint::Checkpoint;
+use fewbit_evaluate::{
+    BatchShape, Latency, ShapeRequest, TextOrder, TextPass, TextRequest, median,
+};
+use fewbit_model::{EncodeOptions, EncoderSpec};
+use fewbit_quantize::Recipe;
+
+/// The text of the first embedding.
+const FIRST_TEXT: &str = "The first text that a model is given.";
 
 /// What a benchmark does next, always with every model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub enum BenchStep<'a> {
 /// let report = bench(&models, &BenchOptions::default(), &mut InProcess, &mut |_| {})?;
 /// for row in &report.shapes {
 ///     for result in &row.models {
-///         println!("{}x{} {}: {:.2} ms", row.shape.batch, row.shape.tokens, result.model, result.speed.latency.median_milliseconds);
+///         println!("{}x{} {}: {:.2} ms", row.shape.batch, row.shape.tokens, result.model, result.latency.median_milliseconds);
 ///     }
 /// }
 /// # Ok::<(), fewbit::Error>(())
@@ -62,34 +63,23 @@ pub enum BenchStep<'a> {
 pub fn bench(
     models: &[BenchModel],
     options: &BenchOptions,
-    host: &mut dyn BenchHost,
+    host: &mut dyn ModelHost,
     step: &mut dyn FnMut(&BenchStep<'_>),
 ) -> Result<BenchReport, Error> {
     options.check(models)?;
     let mut contenders = Vec::new();
     for model in models {
         step(&BenchStep::Opening(&model.name));
-        let mut open = host.open(&model.directory, options.weight_only)?;
-        let facts = ModelFacts::of(&model.name, &open.facts()?)?;
-        options.check_positions(&facts)?;
-        contenders.push(Contender {
-            model: model.clone(),
-            facts,
-            open,
-            peak: 0.0,
-        });
+        contenders.push(Contender::open(model, options, host)?);
     }
 
     step(&BenchStep::Startup);
-    let startups = startups(models, options, host)?;
+    let startups = startups(&mut contenders, options, host)?;
     let mut timings = Vec::new();
     for (shape, threads) in options.shapes() {
         step(&BenchStep::Shape(shape, threads));
-        timings.push((
-            shape,
-            threads,
-            time_shape(&mut contenders, shape, threads, options)?,
-        ));
+        let latencies = time_shape(&mut contenders, shape, threads, options)?;
+        timings.push((shape, threads, latencies));
     }
     // Only now: the texts of the other measurements are not memory of the model.
     let memory = contenders
@@ -114,6 +104,7 @@ pub fn bench(
         None => None,
     };
 
+    // Only now is the best peak of each model known.
     let shapes = timings
         .into_iter()
         .map(|(shape, threads, latencies)| shape_row(&contenders, shape, threads, &latencies));
@@ -123,14 +114,10 @@ pub fn bench(
         rounds: options.rounds,
         shapes: shapes.collect(),
         models: contenders
-            .iter()
+            .into_iter()
             .zip(startups)
             .zip(memory)
-            .map(|((contender, startup), memory)| {
-                contender
-                    .facts
-                    .benched(&contender.model, startup, memory, contender.peak)
-            })
+            .map(|((contender, startup), memory)| contender.benched(startup, memory))
             .collect(),
         profiles,
         texts,
@@ -140,39 +127,115 @@ pub fn bench(
 /// A model while it is measured.
 struct Contender {
     model: BenchModel,
-    facts: ModelFacts,
+    spec: EncoderSpec,
+    method: Option<String>,
+    stored_as: String,
     open: Box<dyn OpenModel>,
     /// The best multiply-adds a second of one thread that was seen.
     peak: f64,
 }
 
-/// The order in which a round visits the models.
-fn visits(round: usize, models: usize) -> impl Iterator<Item = usize> {
-    let forward: Range<usize> = 0..models;
-    forward.map(move |index| {
-        if round % 2 == 1 {
-            models - 1 - index
+impl Contender {
+    fn open(
+        model: &BenchModel,
+        options: &BenchOptions,
+        host: &mut dyn ModelHost,
+    ) -> Result<Self, Error> {
+        let open = host.open(&model.directory, options.weight_only)?;
+        let directory = &open.facts().checkpoint_directory;
+        let checkpoint = Checkpoint::open(directory)?;
+        let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
+        options.check_positions(&model.name, spec.positions.max_tokens())?;
+        let quantization = checkpoint.quantization();
+        let stored_as = if quantization.is_quantized() {
+            quantization.to_string()
         } else {
-            index
-        }
-    })
-}
+            let size = ModelSize::of(directory)?;
+            let most = size.by_dtype.first();
+            most.map_or("no weights", |dtype| dtype.name).to_owned()
+        };
+        Ok(Contender {
+            model: model.clone(),
+            spec,
+            // The model runs without the file: one that is no recipe of this version only tells nothing.
+            method: Recipe::read(directory.join("recipe.toml"))
+                .ok()
+                .map(|recipe| recipe.label()),
+            stored_as,
+            open,
+            peak: 0.0,
+        })
+    }
 
-fn startups(
-    models: &[BenchModel],
-    options: &BenchOptions,
-    host: &mut dyn BenchHost,
-) -> Result<Vec<StartupTime>, Error> {
-    let mut seen: Vec<Vec<Startup>> = vec![Vec::new(); models.len()];
-    for round in 0..options.rounds {
-        for index in visits(round, models.len()) {
-            let directory = &models[index].directory;
-            seen[index].push(host.startup(directory, options.weight_only, options.threads[0])?);
+    fn benched(self, startup: StartupTime, memory: Memory) -> BenchedModel {
+        BenchedModel {
+            name: self.model.name,
+            directory: self.model.directory,
+            max_tokens: self.spec.positions.max_tokens(),
+            model_type: self.spec.model_type,
+            method: self.method,
+            stored_as: self.stored_as,
+            arithmetic: self.open.facts().arithmetic.clone(),
+            peak_gmacs_per_second: self.peak / 1e9,
+            startup,
+            memory,
         }
     }
-    seen.iter()
-        .map(|startups| StartupTime::of(startups, options.threads[0]).ok_or_else(nothing_measured))
+}
+
+/// One way from a directory to the first embedding.
+struct Startup {
+    load_seconds: f64,
+    /// Opening included.
+    first_embedding_seconds: f64,
+    peak_resident_bytes: Option<u64>,
+}
+
+/// The way to the first embedding, once in each round. What the system keeps of a model's files from earlier reads counts.
+fn startups(
+    contenders: &mut [Contender],
+    options: &BenchOptions,
+    host: &mut dyn ModelHost,
+) -> Result<Vec<StartupTime>, Error> {
+    let threads = options.threads[0];
+    let request = TextRequest {
+        texts: vec![FIRST_TEXT.to_owned()],
+        order: TextOrder::ByLength,
+        batch_size: EncodeOptions::default().batch_size,
+        threads,
+    };
+    let all = in_rounds(options.rounds, contenders, |contender, _| {
+        let directory = &contender.model.directory;
+        let mut open = host.open(directory, options.weight_only)?;
+        let load_seconds = open.facts().load_seconds;
+        let first_embedding_seconds = load_seconds + open.time_texts(&request)?.seconds();
+        tracing::info!(directory = %directory.display(), first_embedding_seconds, "started up");
+        Ok(Startup {
+            load_seconds,
+            first_embedding_seconds,
+            peak_resident_bytes: open.memory()?.peak_resident_bytes,
+        })
+    })?;
+    all.iter()
+        .map(|startups| startup_time(startups, threads))
         .collect()
+}
+
+fn startup_time(startups: &[Startup], threads: usize) -> Result<StartupTime, Error> {
+    let milliseconds = |seconds: fn(&Startup) -> f64| {
+        let median = median(startups.iter().map(seconds).collect());
+        median
+            .map(|seconds| 1e3 * seconds)
+            .ok_or_else(nothing_measured)
+    };
+    let peaks = startups.iter().map(|startup| startup.peak_resident_bytes);
+    Ok(StartupTime {
+        load_milliseconds: milliseconds(|startup| startup.load_seconds)?,
+        first_embedding_milliseconds: milliseconds(|startup| startup.first_embedding_seconds)?,
+        peak_resident_bytes: peaks.flatten().max(),
+        startups: startups.len(),
+        threads,
+    })
 }
 
 fn time_shape(
@@ -182,28 +245,29 @@ fn time_shape(
     options: &BenchOptions,
 ) -> Result<Vec<Latency>, Error> {
     let slot = options.seconds / options.rounds as f64;
-    let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
-    for round in 0..options.rounds {
-        for index in visits(round, contenders.len()) {
-            let contender = &mut contenders[index];
-            if round == 0 {
-                contender.peak = contender
-                    .peak
-                    .max(contender.open.multiply_adds_per_second()?);
+    let calls = in_rounds(
+        options.rounds,
+        contenders,
+        |contender, before: &[Vec<f64>]| {
+            if before.is_empty() {
+                let peak = contender.open.multiply_adds_per_second()?;
+                contender.peak = contender.peak.max(peak);
             }
             // The caches hold another model after its turn. A call that is long against the slot hardly notices, and
             // would double the time of the benchmark.
-            let warm_up = Latency::from_seconds(seconds[index].clone())
-                .is_none_or(|latency| latency.median_milliseconds < 1e3 * slot / 4.0);
-            seconds[index].extend(contender.open.time_shape(&ShapeRequest {
+            let warm_up = median(before.concat()).is_none_or(|seconds| seconds < slot / 4.0);
+            contender.open.time_shape(&ShapeRequest {
                 shape,
                 threads,
                 minimum_seconds: slot,
                 warm_up,
-            })?);
-        }
-    }
-    seconds.into_iter().map(latency).collect()
+            })
+        },
+    )?;
+    calls
+        .iter()
+        .map(|calls| Latency::from_seconds(calls.concat()).ok_or_else(nothing_measured))
+        .collect()
 }
 
 fn shape_row(
@@ -213,14 +277,20 @@ fn shape_row(
     latencies: &[Latency],
 ) -> ShapeRow {
     let first = latencies[0].median_milliseconds;
-    let results = contenders
+    let models = contenders
         .iter()
         .zip(latencies)
-        .map(|(contender, latency)| {
-            let multiply_adds = shape.multiply_adds(&contender.facts.spec);
+        .map(|(contender, &latency)| {
+            let multiply_adds = shape.multiply_adds(&contender.spec);
+            let seconds = latency.median_milliseconds / 1e3;
+            let rate = multiply_adds as f64 / seconds;
             ShapeResult {
                 model: contender.model.name.clone(),
-                speed: ShapeSpeed::new(*latency, shape, threads, multiply_adds, contender.peak),
+                latency,
+                texts_per_second: shape.batch as f64 / seconds,
+                tokens_per_second: shape.total_tokens() as f64 / seconds,
+                gmacs_per_second: rate / 1e9,
+                share_of_peak: rate / (threads as f64 * contender.peak),
                 multiply_adds,
                 times_faster: first / latency.median_milliseconds,
             }
@@ -228,7 +298,7 @@ fn shape_row(
     ShapeRow {
         shape,
         threads,
-        models: results.collect(),
+        models: models.collect(),
     }
 }
 
@@ -249,14 +319,10 @@ fn time_texts(
                     batch_size,
                     threads,
                 };
-                let mut passes: Vec<Vec<TextPass>> = vec![Vec::new(); contenders.len()];
-                for round in 0..options.rounds {
-                    for index in visits(round, contenders.len()) {
-                        passes[index].push(contenders[index].open.time_texts(&request)?);
-                    }
-                }
-                let names = contenders.iter().map(|contender| &contender.model.name);
-                rows.push(TextRow::of(names, &passes, &request).ok_or_else(nothing_measured)?);
+                let passes = in_rounds(options.rounds, contenders, |contender, _| {
+                    contender.open.time_texts(&request)
+                })?;
+                rows.push(text_row(contenders, &request, &passes)?);
             }
         }
     }
@@ -266,24 +332,38 @@ fn time_texts(
     })
 }
 
-fn latency(seconds: Vec<f64>) -> Result<Latency, Error> {
-    Latency::from_seconds(seconds).ok_or_else(nothing_measured)
+fn text_row(
+    contenders: &[Contender],
+    request: &TextRequest,
+    passes: &[Vec<TextPass>],
+) -> Result<TextRow, Error> {
+    let mut models: Vec<TextResult> = Vec::new();
+    for (contender, passes) in contenders.iter().zip(passes) {
+        let seconds = median(passes.iter().map(TextPass::seconds).collect());
+        let (Some(seconds), Some(last)) = (seconds, passes.last()) else {
+            return Err(nothing_measured());
+        };
+        let first = models.first().map_or(seconds, |first| first.median_seconds);
+        models.push(TextResult {
+            model: contender.model.name.clone(),
+            median_seconds: seconds,
+            texts_per_second: request.texts.len() as f64 / seconds,
+            tokens_per_second: last.tokens as f64 / seconds,
+            tokens: last.tokens,
+            truncated: last.truncated,
+            passes: passes.len(),
+            times_faster: first / seconds,
+        });
+    }
+    Ok(TextRow {
+        batch_size: request.batch_size,
+        threads: request.threads,
+        order: request.order,
+        models,
+    })
 }
 
 /// A host that answers with no time at all.
 fn nothing_measured() -> Error {
     Error::Bench("expected at least one timed call, found none".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::visits;
-
-    #[test]
-    fn every_other_round_goes_backwards() {
-        let order = |round| visits(round, 3).collect::<Vec<_>>();
-        assert_eq!(order(0), [0, 1, 2]);
-        assert_eq!(order(1), [2, 1, 0]);
-        assert_eq!(order(2), [0, 1, 2]);
-    }
 }

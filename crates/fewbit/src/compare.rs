@@ -4,6 +4,7 @@ pub mod calibration_sweep;
 mod contender;
 mod kept_models;
 mod methods;
+mod report;
 mod sample_texts;
 mod texts;
 
@@ -11,29 +12,29 @@ pub use methods::{
     default_recipes, method_hint, method_name, parse_method, parse_methods,
     without_shared_embeddings,
 };
+pub use report::{ComparedModel, Comparison, FailedMethod, GateMiss};
 pub use sample_texts::SAMPLE_TEXTS;
 pub use texts::CompareTexts;
 
 use crate::Error;
-use crate::measure::{LATENCY_TEXTS, Measure, MeasureRequest, spread};
+use crate::measure::{ModelHost, in_rounds};
 use crate::size::ModelSize;
-use contender::Contender;
+use contender::{Contender, Encoded};
 use fewbit_checkpoint::Checkpoint;
-use fewbit_evaluate::{
-    ComparisonRow, EvaluateError, MeasuredModel, MetricError, ReferenceFacts, SentenceSimilarity,
-};
-use fewbit_model::{Embeddings, Encoder, EncoderSettings, WeightOnlyArithmetic};
+use fewbit_evaluate::{EmbeddingAgreement, TextOrder, TextRequest, directory_bytes, median};
+use fewbit_model::{Encoder, EncoderSettings, WeightOnlyArithmetic};
 use fewbit_quantize::{
     GptqCalibration, QuantizePlan, Recipe, quantize_model, quantize_model_with_gptq,
 };
 use kept_models::OutputRoot;
 use methods::refuse_duplicates;
-use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Texts that speed in batches is measured on, at most.
 const SPEED_TEXTS: usize = 256;
+/// Texts that latency is measured on, at most; spread evenly over those.
+const LATENCY_TEXTS: usize = 32;
 /// Rounds in which the speed of every model is measured once, every other one backwards.
 const ROUNDS: usize = 3;
 
@@ -79,128 +80,6 @@ impl CompareOptions {
     }
 }
 
-/// The result of [`compare`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Comparison {
-    /// The source directory.
-    pub model: PathBuf,
-    /// Number of parameters of the model.
-    pub parameters: u64,
-    /// How many texts every model encoded.
-    pub texts: usize,
-    /// What the texts are: `built-in`, `texts` or `pairs`.
-    pub texts_kind: &'static str,
-    /// Tokens of the texts, special tokens included.
-    pub tokens: usize,
-    /// How many texts were cut at the model's limit.
-    pub truncated: usize,
-    /// How many texts latency was measured on, each alone.
-    pub latency_texts: usize,
-    /// How many texts speed in batches was measured on.
-    pub speed_texts: usize,
-    /// In how many rounds latency and speed were measured; a row has the middle one of each.
-    pub rounds_of_speed: usize,
-    /// Worker threads.
-    pub threads: usize,
-    /// Texts run together where speed in batches is measured.
-    pub batch_size: usize,
-    /// Instruction set of the kernels.
-    pub isa: &'static str,
-    /// What layers computed with whose weights alone are int8.
-    pub weight_only_in: WeightOnlyArithmetic,
-    /// The model as it is, then one row for each method that did not fail.
-    pub rows: Vec<ComparedModel>,
-    /// The methods that failed, and why. Empty if all is well.
-    pub failed: Vec<FailedMethod>,
-}
-
-/// A method without a row: its model could not be made or measured. The others are measured all the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FailedMethod {
-    /// The recipe's label, as a row would have it.
-    pub name: String,
-    /// What went wrong, with the causes and a hint.
-    pub error: String,
-}
-
-impl FailedMethod {
-    /// The method of this label, and what it failed with.
-    pub fn new(name: String, error: &dyn std::error::Error) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            if !text.contains(&cause_text) {
-                text += &format!("\n  caused by: {cause_text}");
-            }
-            source = cause.source();
-        }
-        FailedMethod { name, error: text }
-    }
-}
-
-/// One model of a comparison. In JSON the fields of `figures` stand beside the others.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ComparedModel {
-    /// Name (`original` or the recipe's label), bytes, agreement with the original, speed, memory.
-    #[serde(flatten)]
-    pub figures: ComparisonRow,
-    /// The recipe; none for the original.
-    pub recipe: Option<Recipe>,
-    /// Where the model was kept, if it was.
-    pub directory: Option<PathBuf>,
-    /// Stored bytes of parameters, see [`ModelSize::parameter_bytes`].
-    pub parameter_bytes: u64,
-    /// Stored bytes of buffers, see [`ModelSize::buffer_bytes`].
-    pub buffer_bytes: u64,
-    /// Bytes of all files, tokenizer and configuration included.
-    pub directory_bytes: u64,
-    /// Seconds to open the model.
-    pub load_seconds: f64,
-    /// Seconds to write the model; none for the original.
-    pub quantize_seconds: Option<f64>,
-}
-
-/// A method that loses more than allowed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct GateMiss {
-    /// Name of the row.
-    pub name: String,
-    /// What it loses; see [`Comparison::missed_gates`]. NaN if a figure is not a number.
-    pub drop: f64,
-}
-
-impl Comparison {
-    /// Methods that lose more than `max_drop` against the original: points of Spearman x 100 where there are pairs,
-    /// otherwise `100 * (1 - mean cosine)`. A figure that is not a number or not defined counts as missed.
-    pub fn missed_gates(&self, max_drop: f64) -> Vec<GateMiss> {
-        let Some((original, methods)) = self.rows.split_first() else {
-            return Vec::new();
-        };
-        let scored = self.texts_kind == "pairs";
-        let drop = |figures: &ComparisonRow| match (original.figures.similarity, figures.similarity)
-        {
-            (Some(reference), Some(found)) => 100.0 * (reference.spearman - found.spearman),
-            (None, None) if !scored => {
-                100.0
-                    * (1.0
-                        - figures
-                            .agreement
-                            .map_or(f64::NAN, |agreement| agreement.mean_cosine))
-            }
-            _ => f64::NAN,
-        };
-        methods
-            .iter()
-            .map(|row| GateMiss {
-                name: row.figures.name.clone(),
-                drop: drop(&row.figures),
-            })
-            .filter(|miss| miss.drop.is_nan() || miss.drop > max_drop)
-            .collect()
-    }
-}
-
 /// What a comparison is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompareStep<'a> {
@@ -240,18 +119,6 @@ fn check(source: &Path, options: &CompareOptions) -> Result<(), Error> {
     Ok(())
 }
 
-/// The correlation of a model's embeddings with the scores; none for a model that finds all pairs equally similar.
-fn similarity(
-    embeddings: &Embeddings,
-    scores: &[f64],
-) -> Result<Option<SentenceSimilarity>, Error> {
-    match SentenceSimilarity::evaluate(embeddings, scores) {
-        Ok(similarity) => Ok(Some(similarity)),
-        Err(EvaluateError::Metric(MetricError::Constant { .. })) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Makes a model of every recipe, measures each and the original, and puts the figures side by side.
 ///
 /// All models lie on disk together until the end, because speed is measured in rounds that visit every model: a machine
@@ -269,97 +136,54 @@ fn similarity(
 ///
 /// let comparison = compare("models/all-MiniLM-L6-v2", &CompareOptions::default(), &mut InProcess, &mut |_| {})?;
 /// for row in &comparison.rows {
-///     println!("{:28} {:5.2} times smaller", row.figures.name, row.figures.compression_ratio);
+///     println!("{:28} {:5.2} times smaller", row.name, row.compression_ratio);
 /// }
 /// # Ok::<(), fewbit::Error>(())
 /// ```
 pub fn compare(
     source: impl AsRef<Path>,
     options: &CompareOptions,
-    measure: &mut dyn Measure,
+    host: &mut dyn ModelHost,
     step: &mut dyn FnMut(&CompareStep<'_>),
 ) -> Result<Comparison, Error> {
     let source = source.as_ref();
     check(source, options)?;
-    let texts = options.texts.texts();
-    let scores = options.texts.scores();
     let root = OutputRoot::new(options.keep.as_deref())?;
-
-    let mut contenders = vec![Contender::original(source)];
-    for recipe in &options.recipes {
-        let mut contender = Contender::of(recipe, root.path());
-        step(&CompareStep::Quantizing(&contender.name));
-        contender.attempt(|contender| {
-            let start = Instant::now();
-            let out = &contender.directory;
-            let silent = &mut |_: usize, _: usize, _: &str| {};
-            match &options.gptq {
-                Some(gptq) => quantize_model_with_gptq(source, recipe, gptq, out, false, silent)?,
-                None => quantize_model(source, recipe, out, false, silent)?,
-            };
-            contender.quantize_seconds = Some(start.elapsed().as_secs_f64());
-            Ok(())
-        })?;
-        contenders.push(contender);
-    }
-
-    let request = |contender: &Contender, texts: &[String]| MeasureRequest {
-        name: contender.name.clone(),
-        directory: contender.directory.clone(),
-        texts: texts.to_vec(),
-        threads: options.threads,
-        batch_size: options.batch_size,
-        weight_only: options.weight_only,
+    let mut run = Run {
+        options,
+        texts: options.texts.texts(),
+        host,
+        step,
     };
-    for contender in contenders.iter_mut().filter(|known| !known.has_failed()) {
-        step(&CompareStep::Encoding(&contender.name));
-        contender.attempt(|contender| {
-            contender.measured = Some(measure.measure(&request(contender, &texts))?);
-            Ok(())
-        })?;
-    }
-    let sample = spread(&texts, SPEED_TEXTS);
-    for round in 0..ROUNDS {
-        let mut order: Vec<usize> = (0..contenders.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for index in order {
-            let contender = &mut contenders[index];
-            if contender.has_failed() {
-                continue;
-            }
-            step(&CompareStep::Speed {
-                name: &contender.name,
-                round: round + 1,
-                rounds: ROUNDS,
-            });
-            contender.attempt(|contender| {
-                let speed = measure.speed(&request(contender, &sample))?;
-                contender.speeds.push(speed);
-                Ok(())
-            })?;
-        }
-    }
+    let mut contenders = run.quantize_all(source, root.path())?;
+    run.encode_all(&mut contenders)?;
+    let sample = spread(&run.texts, SPEED_TEXTS);
+    let alone = spread(&sample, LATENCY_TEXTS);
+    run.time_all(&mut contenders, &sample, &alone)?;
 
-    let parameters = ModelSize::of(source)?.parameters;
-    let original = contenders[0].take_measured()?;
-    let mut rows = Vec::new();
-    for contender in contenders.iter_mut().filter(|known| !known.has_failed()) {
+    let (original, methods) = contenders
+        .split_first_mut()
+        .expect("the original comes first");
+    let reference = original.encoded()?;
+    let size = ModelSize::of(source)?;
+    let mut rows = vec![row(original, None, &size, options)?];
+    for contender in methods.iter_mut().filter(|known| !known.has_failed()) {
         contender.attempt(|contender| {
-            let row = row(contender, &original, parameters, scores.as_deref(), options)?;
-            rows.push(row);
+            let embeddings = &contender.encoded()?.embeddings;
+            let agreement =
+                EmbeddingAgreement::between(&contender.name, &reference.embeddings, embeddings)?;
+            rows.push(row(contender, Some(agreement), &size, options)?);
             Ok(())
         })?;
     }
     Ok(Comparison {
         model: source.to_owned(),
-        parameters,
-        texts: texts.len(),
+        parameters: size.parameters,
+        texts: run.texts.len(),
         texts_kind: options.texts.kind(),
-        tokens: original.embeddings.tokens,
-        truncated: original.embeddings.truncated.len(),
-        latency_texts: sample.len().min(LATENCY_TEXTS),
+        tokens: reference.embeddings.tokens,
+        truncated: reference.embeddings.truncated.len(),
+        latency_texts: alone.len(),
         speed_texts: sample.len(),
         rounds_of_speed: ROUNDS,
         threads: options.threads,
@@ -374,43 +198,162 @@ pub fn compare(
     })
 }
 
-/// The figures of one contender beside those of the original.
+/// The figures of one model; `original` is the size of the one that the others are compared with.
 fn row(
-    contender: &mut Contender,
-    original: &MeasuredModel,
-    parameters: u64,
-    scores: Option<&[f64]>,
+    contender: &Contender,
+    agreement: Option<EmbeddingAgreement>,
+    original: &ModelSize,
     options: &CompareOptions,
 ) -> Result<ComparedModel, Error> {
-    let facts = ReferenceFacts {
-        parameters,
-        scores: None,
-    };
+    let encoded = contender.encoded()?;
     let size = ModelSize::of(&contender.directory)?;
-    let (figures, model) = match contender.recipe {
-        None => {
-            let rows = fewbit_evaluate::compare(original, &[], &facts)?.rows;
-            (rows.into_iter().next(), original.clone())
-        }
-        Some(_) => {
-            let model = contender.take_measured()?;
-            let rows = fewbit_evaluate::compare(original, std::slice::from_ref(&model), &facts)?;
-            (rows.rows.into_iter().nth(1), model)
-        }
-    };
-    let mut figures = figures.expect("a row for the reference and each model");
-    if let Some(scores) = scores {
-        figures.similarity = similarity(&model.embeddings, scores)?;
-    }
     let kept = contender.recipe.as_ref().and(options.keep.as_ref());
     Ok(ComparedModel {
-        figures,
+        name: contender.name.clone(),
+        disk_bytes: size.disk_bytes,
+        memory: encoded.memory,
+        compression_ratio: original.disk_bytes as f64 / size.disk_bytes as f64,
+        bits_per_weight: 8.0 * size.disk_bytes as f64 / original.parameters as f64,
+        agreement,
+        similarity: options.texts.similarity(&encoded.embeddings)?,
+        median_milliseconds: contender.middle_of(&contender.median_milliseconds)?,
+        texts_per_second: contender.middle_of(&contender.texts_per_second)?,
         directory: kept.map(|_| contender.directory.clone()),
         recipe: contender.recipe.clone(),
         parameter_bytes: size.parameter_bytes,
         buffer_bytes: size.buffer_bytes,
-        directory_bytes: model.measurement.directory_bytes,
-        load_seconds: model.measurement.load_seconds,
+        directory_bytes: directory_bytes(&contender.directory)?,
+        load_seconds: encoded.load_seconds,
         quantize_seconds: contender.quantize_seconds,
     })
+}
+
+/// A comparison while it runs.
+struct Run<'a> {
+    options: &'a CompareOptions,
+    texts: Vec<String>,
+    host: &'a mut dyn ModelHost,
+    step: &'a mut dyn FnMut(&CompareStep<'_>),
+}
+
+impl Run<'_> {
+    /// The original, and a model of every recipe in a directory below `root`.
+    fn quantize_all(&mut self, source: &Path, root: &Path) -> Result<Vec<Contender>, Error> {
+        let mut contenders = vec![Contender::original(source)];
+        for recipe in &self.options.recipes {
+            let mut contender = Contender::of(recipe, root);
+            (self.step)(&CompareStep::Quantizing(&contender.name));
+            contender.attempt(|contender| {
+                let start = Instant::now();
+                let out = &contender.directory;
+                let silent = &mut |_: usize, _: usize, _: &str| {};
+                match &self.options.gptq {
+                    Some(gptq) => {
+                        quantize_model_with_gptq(source, recipe, gptq, out, false, silent)?
+                    }
+                    None => quantize_model(source, recipe, out, false, silent)?,
+                };
+                contender.quantize_seconds = Some(start.elapsed().as_secs_f64());
+                Ok(())
+            })?;
+            contenders.push(contender);
+        }
+        Ok(contenders)
+    }
+
+    /// Encodes all texts with every model, in a process that has done nothing else if the host opens one for each.
+    fn encode_all(&mut self, contenders: &mut [Contender]) -> Result<(), Error> {
+        let request = self.request(&self.texts, TextOrder::ByLength, self.options.batch_size);
+        for contender in contenders.iter_mut().filter(|known| !known.has_failed()) {
+            (self.step)(&CompareStep::Encoding(&contender.name));
+            contender.attempt(|contender| {
+                let mut open = (self.host).open(&contender.directory, self.options.weight_only)?;
+                let encoded = Encoded {
+                    embeddings: open.encode(&request)?,
+                    memory: open.memory()?,
+                    load_seconds: open.facts().load_seconds,
+                };
+                tracing::info!(
+                    name = contender.name,
+                    load_seconds = encoded.load_seconds,
+                    weight_memory_bytes = encoded.memory.weight_memory_bytes,
+                    peak_resident_bytes = encoded.memory.peak_resident_bytes,
+                    tokens = encoded.embeddings.tokens,
+                    "texts encoded"
+                );
+                contender.encoded = Some(encoded);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Times every model in each round: the texts `alone` one by one, after a pass over them that does not count, then the
+    /// texts of `sample` in batches.
+    fn time_all(
+        &mut self,
+        contenders: &mut [Contender],
+        sample: &[String],
+        alone: &[String],
+    ) -> Result<(), Error> {
+        let alone = self.request(alone, TextOrder::AsGiven, 1);
+        let batches = self.request(sample, TextOrder::ByLength, self.options.batch_size);
+        in_rounds(ROUNDS, contenders, |contender, before| {
+            if contender.has_failed() {
+                return Ok(());
+            }
+            (self.step)(&CompareStep::Speed {
+                name: &contender.name,
+                round: before.len() + 1,
+                rounds: ROUNDS,
+            });
+            contender.attempt(|contender| {
+                let mut open = (self.host).open(&contender.directory, self.options.weight_only)?;
+                open.time_texts(&alone)?;
+                let milliseconds = median(open.time_texts(&alone)?.call_seconds).map(|s| 1e3 * s);
+                let texts_per_second = sample.len() as f64 / open.time_texts(&batches)?.seconds();
+                tracing::info!(
+                    name = contender.name,
+                    median_milliseconds = milliseconds,
+                    texts_per_second,
+                    "speed measured"
+                );
+                contender.median_milliseconds.extend(milliseconds);
+                contender.texts_per_second.push(texts_per_second);
+                Ok(())
+            })
+        })?;
+        Ok(())
+    }
+
+    fn request(&self, texts: &[String], order: TextOrder, batch_size: usize) -> TextRequest {
+        TextRequest {
+            texts: texts.to_vec(),
+            order,
+            batch_size,
+            threads: self.options.threads,
+        }
+    }
+}
+
+/// At most `count` texts, evenly spread over all of them.
+fn spread(texts: &[String], count: usize) -> Vec<String> {
+    let count = count.min(texts.len());
+    (0..count)
+        .map(|index| texts[index * texts.len() / count].clone())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn a_spread_keeps_order_and_takes_no_text_twice() {
+        let texts =
+            |numbers: std::ops::Range<u8>| numbers.map(|n| n.to_string()).collect::<Vec<_>>();
+        assert_eq!(spread(&texts(0..7), 3), ["0", "2", "4"]);
+        assert_eq!(spread(&texts(0..2), 3), ["0", "1"]);
+        assert!(spread(&[], 3).is_empty());
+    }
 }

@@ -27,6 +27,7 @@ pub mod error;
 pub mod inspect;
 pub mod manager;
 pub mod measure;
+pub mod repetition;
 pub mod size;
 pub mod threads;
 

@@ -1,117 +1,151 @@
-//! Who takes the measurements of a comparison.
+//! Who opens and runs the models that are measured.
 //!
-//! [`Measure`] is where [`compare`](crate::compare::compare) asks for them. [`InProcess`] measures in this process; a
-//! program that wants each model's peak memory to be its own hands the [`MeasureRequest`] to a process of its own, which
-//! gives it to [`InProcess`] and sends the answer back.
+//! [`compare`](crate::compare::compare) and [`bench`](crate::bench::bench()) ask a [`ModelHost`] to open each model, and the
+//! [`OpenModel`] for every measurement. [`InProcess`] opens models in this process; a program that wants each model's peak
+//! memory to be its own opens each in a process of its own, which hands what it is asked to the [`OpenModel`] of [`InProcess`].
+
+mod rounds;
+
+pub(crate) use rounds::in_rounds;
 
 use crate::Error;
-use fewbit_evaluate::{Latency, MeasureOptions, MeasuredModel, Throughput, measure};
-use fewbit_model::{EncodeOptions, Encoder, EncoderSettings, WeightOnlyArithmetic};
+use fewbit_evaluate::{
+    BatchShape, ShapeRequest, StageProfile, TextPass, TextRequest, peak_resident_bytes, time_shape,
+};
+use fewbit_kernels::peak::{Arithmetic, multiply_adds_per_second};
+use fewbit_model::{Embeddings, Encoder, EncoderSettings, WeightOnlyArithmetic};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-/// A model directory, texts, and how to run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MeasureRequest {
-    /// What the model is called.
-    pub name: String,
-    /// Model directory.
-    pub directory: PathBuf,
-    /// Texts to encode.
-    pub texts: Vec<String>,
-    /// Worker threads, at least 1.
-    pub threads: usize,
-    /// Texts run together where speed in batches is measured.
-    pub batch_size: usize,
-    /// What layers compute with whose weights alone are int8; none: what
+/// Opens models.
+pub trait ModelHost {
+    /// Opens the model in `directory`. `weight_only` says what layers compute with whose weights alone are int8; none: what
     /// [`WeightOnlyArithmetic::from_environment`] says.
-    pub weight_only: Option<WeightOnlyArithmetic>,
-}
-
-/// How fast a model is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Speed {
-    /// Time to encode one text.
-    pub latency: Latency,
-    /// Speed in batches.
-    pub throughput: Throughput,
-}
-
-/// Texts that latency is measured on, at most; spread evenly over those of the request.
-pub const LATENCY_TEXTS: usize = 32;
-
-/// Takes the measurements of a comparison.
-pub trait Measure {
-    /// Encodes all texts once: embeddings, bytes, memory. Its times are from that single run; [`Measure::speed`] is the
-    /// better judge of them.
     ///
     /// # Errors
-    /// The model cannot be opened or run, or the measuring process failed.
-    fn measure(&mut self, request: &MeasureRequest) -> Result<MeasuredModel, Error>;
-
-    /// Times a run: [`LATENCY_TEXTS`] of the texts each alone, then all of them in batches.
-    ///
-    /// # Errors
-    /// As for [`Measure::measure`].
-    fn speed(&mut self, request: &MeasureRequest) -> Result<Speed, Error>;
+    /// The model cannot be opened, or the measuring process failed.
+    fn open(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+    ) -> Result<Box<dyn OpenModel>, Error>;
 }
 
-/// Measures in this process. The peak memory that it finds is that of everything the process has done so far.
+/// An open model. Every method fails if the model cannot do what is asked, or the measuring process failed.
+pub trait OpenModel {
+    /// What was found when it was opened.
+    fn facts(&self) -> &OpenFacts;
+
+    /// The embeddings of the texts, in the order of the texts, all of them given to the encoder at once.
+    fn encode(&mut self, request: &TextRequest) -> Result<Embeddings, Error>;
+
+    /// One pass over all texts; see [`TextPass::measure`].
+    fn time_texts(&mut self, request: &TextRequest) -> Result<TextPass, Error>;
+
+    /// Seconds of each timed pass over a batch of one shape; see [`time_shape`].
+    fn time_shape(&mut self, request: &ShapeRequest) -> Result<Vec<f64>, Error>;
+
+    /// The most multiply-adds a second that one thread reaches here, in the arithmetic of the model's linear layers.
+    fn multiply_adds_per_second(&mut self) -> Result<f64, Error>;
+
+    /// Where the time of a pass goes; see [`StageProfile::measure`].
+    fn profile(&mut self, shape: BatchShape, minimum_seconds: f64) -> Result<StageProfile, Error>;
+
+    /// Memory so far.
+    fn memory(&mut self) -> Result<Memory, Error>;
+}
+
+/// What is found when a model is opened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenFacts {
+    /// Where config.json and the weights lie.
+    pub checkpoint_directory: PathBuf,
+    /// Arithmetic of most linear layers: `int8` or `f32`.
+    pub arithmetic: String,
+    /// Seconds to open the directory and prepare the weights.
+    pub load_seconds: f64,
+}
+
+/// Bytes of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Parameters, in the form in which they are computed with.
+    pub weight_memory_bytes: u64,
+    /// Activation buffers that the executor keeps.
+    pub scratch_bytes: u64,
+    /// Peak resident memory of the measuring process since its start; `None` where the system does not tell. Of this model only
+    /// if the process did nothing else.
+    pub peak_resident_bytes: Option<u64>,
+}
+
+/// Opens models in this process. The peak memory that it finds is that of everything the process has done so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct InProcess;
 
-impl Measure for InProcess {
-    fn measure(&mut self, request: &MeasureRequest) -> Result<MeasuredModel, Error> {
-        let options = MeasureOptions {
-            threads: request.threads,
-            batch_size: request.batch_size,
-            latency_texts: 1,
-            latency_repetitions: 1,
-            throughput_seconds: 0.0,
-            settings: EncoderSettings::with_weight_only(request.weight_only),
+impl ModelHost for InProcess {
+    fn open(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+    ) -> Result<Box<dyn OpenModel>, Error> {
+        let settings = EncoderSettings::with_weight_only(weight_only);
+        let started = Instant::now();
+        let encoder = Encoder::open_with_settings(directory, &settings)?;
+        let load_seconds = started.elapsed().as_secs_f64();
+        let arithmetic = match encoder.network().arithmetic() {
+            Arithmetic::Int8 => "int8",
+            Arithmetic::F32 => "f32",
         };
-        Ok(measure(
-            &request.name,
-            &request.directory,
-            &request.texts,
-            &options,
-        )?)
+        let facts = OpenFacts {
+            checkpoint_directory: encoder.checkpoint_directory().to_owned(),
+            arithmetic: arithmetic.to_owned(),
+            load_seconds,
+        };
+        Ok(Box::new(OpenEncoder { encoder, facts }))
+    }
+}
+
+/// A model that is open in this process.
+struct OpenEncoder {
+    encoder: Encoder,
+    facts: OpenFacts,
+}
+
+impl OpenModel for OpenEncoder {
+    fn facts(&self) -> &OpenFacts {
+        &self.facts
     }
 
-    fn speed(&mut self, request: &MeasureRequest) -> Result<Speed, Error> {
-        let settings = EncoderSettings::with_weight_only(request.weight_only);
-        let encoder = Encoder::open_with_settings(&request.directory, &settings)?;
-        let texts: Vec<&str> = request.texts.iter().map(String::as_str).collect();
-        let options = EncodeOptions {
-            threads: request.threads,
-            batch_size: request.batch_size,
-        };
-        let latency =
-            Latency::measure(&encoder, &spread(&texts, LATENCY_TEXTS), 1, request.threads)?;
-        let (throughput, _) = Throughput::measure(&encoder, &texts, &options, 0.0)?;
-        Ok(Speed {
-            latency,
-            throughput,
+    fn encode(&mut self, request: &TextRequest) -> Result<Embeddings, Error> {
+        Ok(self.encoder.encode(&request.texts, &request.options())?)
+    }
+
+    fn time_texts(&mut self, request: &TextRequest) -> Result<TextPass, Error> {
+        Ok(TextPass::measure(&self.encoder, request)?)
+    }
+
+    fn time_shape(&mut self, request: &ShapeRequest) -> Result<Vec<f64>, Error> {
+        Ok(time_shape(self.encoder.network(), request)?)
+    }
+
+    fn multiply_adds_per_second(&mut self) -> Result<f64, Error> {
+        let network = self.encoder.network();
+        let (kernels, arithmetic) = (network.kernels(), network.arithmetic());
+        Ok(multiply_adds_per_second(kernels, arithmetic))
+    }
+
+    fn profile(&mut self, shape: BatchShape, minimum_seconds: f64) -> Result<StageProfile, Error> {
+        let network = self.encoder.network();
+        Ok(StageProfile::measure(network, shape, minimum_seconds)?)
+    }
+
+    fn memory(&mut self) -> Result<Memory, Error> {
+        let network = self.encoder.network();
+        Ok(Memory {
+            weight_memory_bytes: network.memory_bytes() as u64,
+            scratch_bytes: network.scratch_bytes() as u64,
+            peak_resident_bytes: peak_resident_bytes(),
         })
-    }
-}
-
-/// At most `count` texts, evenly spread over all of them.
-pub(crate) fn spread<T: Clone>(texts: &[T], count: usize) -> Vec<T> {
-    let count = count.min(texts.len());
-    (0..count)
-        .map(|index| texts[index * texts.len() / count].clone())
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::spread;
-
-    #[test]
-    fn a_spread_keeps_order_and_takes_no_text_twice() {
-        assert_eq!(spread(&[0, 1, 2, 3, 4, 5, 6], 3), [0, 2, 4]);
-        assert_eq!(spread(&[0, 1], 3), [0, 1]);
-        assert!(spread::<u8>(&[], 3).is_empty());
     }
 }

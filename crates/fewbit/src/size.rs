@@ -203,20 +203,22 @@ pub(crate) fn tensor_sizes(
         .collect()
 }
 
-/// Bytes of the files of weights that the checkpoint consists of.
+/// Bytes of the files of weights that the checkpoint consists of, that of an adapter included.
 pub(crate) fn disk_bytes(checkpoint: &Checkpoint) -> Result<u64, Error> {
-    let mut files: Vec<&PathBuf> = checkpoint.tensors().map(|info| &info.file).collect();
+    let mut files: Vec<PathBuf> = checkpoint.tensors().map(|info| info.file.clone()).collect();
+    if let Some(adapter) = checkpoint.adapter() {
+        // Tensors that it only changes are said to lie in the files of the base.
+        let names = ["adapter_model.safetensors", "adapter_model.bin"];
+        let beside = names.map(|name| adapter.file.with_file_name(name));
+        files.extend(beside.into_iter().find(|file| file.is_file()));
+    }
     files.sort();
     files.dedup();
     files
         .into_iter()
-        .map(|file| {
-            std::fs::metadata(file)
-                .map(|metadata| metadata.len())
-                .map_err(|source| Error::Io {
-                    path: file.clone(),
-                    source,
-                })
+        .map(|path| match std::fs::metadata(&path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(source) => Err(Error::Io { path, source }),
         })
         .sum()
 }

@@ -1,7 +1,6 @@
 //! `fewbit bench`
 
-mod child_process;
-
+use super::measuring_process::MeasuringProcesses;
 use crate::arguments::{BenchArguments, GlobalArguments};
 use crate::failure::UsageError;
 use crate::machine::Machine;
@@ -9,9 +8,9 @@ use crate::render::numbers::count;
 use crate::render::progress::Steps;
 use crate::{render, streams};
 use anyhow::Result;
-use child_process::ChildProcess;
 use fewbit::bench::{BenchModel, BenchOptions, BenchReport, BenchStep, bench};
 use fewbit::evaluate::read_texts;
+use fewbit::repetition::first_repeated;
 use fewbit::threads;
 use serde::Serialize;
 
@@ -57,7 +56,7 @@ pub(super) fn run(arguments: &BenchArguments, global: GlobalArguments) -> Result
     warn_of_too_many_threads(&options.threads);
 
     let mut steps = Steps::start(options.steps(models.len()), global.verbose > 0);
-    let report = bench(&models, &options, &mut ChildProcess, &mut |step| {
+    let report = bench(&models, &options, &mut MeasuringProcesses, &mut |step| {
         steps.next(&what(step));
     });
     steps.finish();
@@ -80,13 +79,11 @@ fn refuse_repetitions(arguments: &BenchArguments) -> Result<()> {
         ("--tokens", &arguments.tokens),
         ("--threads", &arguments.threads),
     ] {
-        for (index, number) in numbers.iter().enumerate() {
-            if numbers[..index].contains(number) {
-                return Err(UsageError(format!(
-                    "{flag}: expected each number once, found {number} twice"
-                ))
-                .into());
-            }
+        if let Some(number) = first_repeated(numbers) {
+            return Err(UsageError(format!(
+                "{flag}: expected each number once, found {number} twice"
+            ))
+            .into());
         }
     }
     Ok(())

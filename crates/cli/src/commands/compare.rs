@@ -1,16 +1,15 @@
 //! `fewbit compare`
 
 mod calibration_sweep;
-mod child_process;
 
 use super::calibrate;
+use super::measuring_process::MeasuringProcesses;
 use crate::arguments::{CompareArguments, GlobalArguments};
 use crate::failure::{GateMissed, UsageError};
 use crate::render::numbers::count;
 use crate::render::progress::Steps;
 use crate::{render, streams};
 use anyhow::{Result, anyhow};
-use child_process::ChildProcess;
 use fewbit::compare::{
     CompareOptions, CompareStep, CompareTexts, FailedMethod, compare, default_recipes, method_name,
     parse_methods, without_shared_embeddings,
@@ -75,7 +74,7 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
         ..CompareOptions::default()
     };
     let mut steps = Steps::start(options.steps(), global.verbose > 0);
-    let comparison = compare(source, &options, &mut ChildProcess::new()?, &mut |step| {
+    let comparison = compare(source, &options, &mut MeasuringProcesses, &mut |step| {
         steps.next(&what(step));
     });
     steps.finish();

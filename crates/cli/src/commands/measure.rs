@@ -2,48 +2,36 @@
 
 use anyhow::{Context, Result, anyhow};
 use fewbit::Embeddings;
-use fewbit::bench::{BenchHost, OpenModel, ShapeRequest, TextRequest};
-use fewbit::evaluate::{BatchShape, MeasuredModel, Measurement};
-use fewbit::measure::{InProcess, Measure, MeasureRequest};
+use fewbit::evaluate::{BatchShape, ShapeRequest, TextRequest};
+use fewbit::measure::{InProcess, ModelHost, OpenModel};
 use fewbit::model::WeightOnlyArithmetic;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, to_value};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// What `compare` and `bench` ask of a measuring process.
+/// What is asked of a measuring process: to open a model, then what [`OpenModel`] can do.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Task {
-    /// All texts in batches; the answer is a [`MeasureAnswer`], the embeddings go to this file as little-endian f32.
-    Measure {
-        request: MeasureRequest,
-        embeddings: PathBuf,
-    },
-    /// Texts alone and in batches; the answer is a [`fewbit::measure::Speed`].
-    Speed(MeasureRequest),
-    /// The answer is a [`fewbit::evaluate::Startup`].
-    Startup {
-        directory: PathBuf,
-        weight_only: Option<WeightOnlyArithmetic>,
-        threads: usize,
-    },
-    /// Opens a model, which the tasks below are about; the answer is a [`fewbit::bench::OpenFacts`].
+    /// Opens the model that all other tasks are about; the answer is its [`OpenFacts`](fewbit::measure::OpenFacts).
     Open {
         directory: PathBuf,
         weight_only: Option<WeightOnlyArithmetic>,
     },
-    /// The answer is a list of seconds.
+    /// The answer is an [`EncodedTexts`]; the values go to this file as little-endian f32.
+    Encode {
+        request: TextRequest,
+        values: PathBuf,
+    },
+    TimeTexts(TextRequest),
     TimeShape(ShapeRequest),
-    /// The answer is a number.
     MultiplyAddsPerSecond,
-    /// The answer is a [`fewbit::evaluate::StageProfile`].
     Profile {
         shape: BatchShape,
         minimum_seconds: f64,
     },
-    /// The answer is a [`fewbit::evaluate::TextPass`].
-    TimeTexts(TextRequest),
-    /// The answer is a [`fewbit::bench::Memory`].
     Memory,
 }
 
@@ -56,29 +44,23 @@ pub(super) enum Answer<T> {
     Failed(String),
 }
 
-/// A measured model without the values of its embeddings.
+/// Embeddings without their values.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct MeasureAnswer {
-    name: String,
-    measurement: Measurement,
+pub(super) struct EncodedTexts {
     rows: usize,
     columns: usize,
     truncated: Vec<usize>,
     tokens: usize,
 }
 
-impl MeasureAnswer {
-    pub(super) fn into_measured_model(self, values: Vec<f32>) -> MeasuredModel {
-        MeasuredModel {
-            name: self.name,
-            measurement: self.measurement,
-            embeddings: Embeddings {
-                rows: self.rows,
-                columns: self.columns,
-                values,
-                truncated: self.truncated,
-                tokens: self.tokens,
-            },
+impl EncodedTexts {
+    pub(super) fn with_values(self, values: Vec<f32>) -> Embeddings {
+        Embeddings {
+            rows: self.rows,
+            columns: self.columns,
+            values,
+            truncated: self.truncated,
+            tokens: self.tokens,
         }
     }
 }
@@ -101,59 +83,43 @@ pub(super) fn run() -> Result<()> {
 }
 
 fn done(task: Task, open: &mut Option<Box<dyn OpenModel>>) -> Result<Value> {
+    if let Task::Open {
+        directory,
+        weight_only,
+    } = &task
+    {
+        *open = Some(InProcess.open(directory, *weight_only)?);
+    }
+    let model = open
+        .as_mut()
+        .ok_or_else(|| anyhow!("the request is about an open model, and none is open"))?;
     let answer = match task {
-        Task::Measure {
-            request,
-            embeddings,
-        } => serde_json::to_value(measure(&request, &embeddings)?)?,
-        Task::Speed(request) => serde_json::to_value(InProcess.speed(&request)?)?,
-        Task::Startup {
-            directory,
-            weight_only,
-            threads,
-        } => serde_json::to_value(InProcess.startup(&directory, weight_only, threads)?)?,
-        Task::Open {
-            directory,
-            weight_only,
-        } => serde_json::to_value(
-            open.insert(InProcess.open(&directory, weight_only)?)
-                .facts()?,
-        )?,
-        Task::TimeShape(request) => serde_json::to_value(opened(open)?.time_shape(&request)?)?,
-        Task::MultiplyAddsPerSecond => {
-            serde_json::to_value(opened(open)?.multiply_adds_per_second()?)?
-        }
+        Task::Open { .. } => to_value(model.facts()),
+        Task::Encode { request, values } => to_value(encode(model.as_mut(), &request, &values)?),
+        Task::TimeTexts(request) => to_value(model.time_texts(&request)?),
+        Task::TimeShape(request) => to_value(model.time_shape(&request)?),
+        Task::MultiplyAddsPerSecond => to_value(model.multiply_adds_per_second()?),
         Task::Profile {
             shape,
             minimum_seconds,
-        } => serde_json::to_value(opened(open)?.profile(shape, minimum_seconds)?)?,
-        Task::TimeTexts(request) => serde_json::to_value(opened(open)?.time_texts(&request)?)?,
-        Task::Memory => serde_json::to_value(opened(open)?.memory()?)?,
+        } => to_value(model.profile(shape, minimum_seconds)?),
+        Task::Memory => to_value(model.memory()?),
     };
-    Ok(answer)
+    Ok(answer?)
 }
 
-fn opened(open: &mut Option<Box<dyn OpenModel>>) -> Result<&mut Box<dyn OpenModel>> {
-    open.as_mut()
-        .ok_or_else(|| anyhow!("the request is about an open model, and none is open"))
-}
-
-fn measure(request: &MeasureRequest, file: &Path) -> Result<MeasureAnswer> {
-    let MeasuredModel {
-        name,
-        measurement,
-        embeddings,
-    } = InProcess.measure(request)?;
-    let bytes: Vec<u8> = embeddings
-        .values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect();
-    std::fs::write(file, bytes)
-        .map_err(|error| anyhow!("{}: cannot write: {error}", file.display()))?;
-    Ok(MeasureAnswer {
-        name,
-        measurement,
+/// The values are written as they are, without a second copy in memory, which would count as the model's.
+fn encode(model: &mut dyn OpenModel, request: &TextRequest, file: &Path) -> Result<EncodedTexts> {
+    let embeddings = model.encode(request)?;
+    let write = || {
+        let mut writer = BufWriter::new(File::create(file)?);
+        for value in &embeddings.values {
+            writer.write_all(&value.to_le_bytes())?;
+        }
+        writer.flush()
+    };
+    write().map_err(|error| anyhow!("{}: cannot write: {error}", file.display()))?;
+    Ok(EncodedTexts {
         rows: embeddings.rows,
         columns: embeddings.columns,
         truncated: embeddings.truncated,

@@ -1,15 +1,89 @@
 //! A process of its own to measure a model in: this program again, with the hidden command. One JSON request a line goes to
 //! its standard input, one JSON answer a line comes back; it ends when its standard input does.
 
-use super::measure::{Answer, Task};
-use fewbit::Error;
+use super::measure::{Answer, EncodedTexts, Task};
+use fewbit::checkpoint::temporary_directory::{Purpose, TemporaryDirectory};
+use fewbit::evaluate::{BatchShape, ShapeRequest, StageProfile, TextPass, TextRequest};
+use fewbit::measure::{Memory, ModelHost, OpenFacts, OpenModel};
+use fewbit::model::WeightOnlyArithmetic;
+use fewbit::{Embeddings, Error};
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+/// Opens each model in a process of its own, which lives as long as the model is open.
+pub(super) struct MeasuringProcesses;
+
+impl ModelHost for MeasuringProcesses {
+    fn open(
+        &mut self,
+        directory: &Path,
+        weight_only: Option<WeightOnlyArithmetic>,
+    ) -> Result<Box<dyn OpenModel>, Error> {
+        let mut process = MeasuringProcess::start(directory)?;
+        let facts = process.ask(&Task::Open {
+            directory: directory.to_owned(),
+            weight_only,
+        })?;
+        Ok(Box::new(OpenElsewhere { process, facts }))
+    }
+}
+
+/// A model that is open in a measuring process.
+struct OpenElsewhere {
+    process: MeasuringProcess,
+    facts: OpenFacts,
+}
+
+impl OpenModel for OpenElsewhere {
+    fn facts(&self) -> &OpenFacts {
+        &self.facts
+    }
+
+    fn encode(&mut self, request: &TextRequest) -> Result<Embeddings, Error> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            |source| Error::Io { path, source }
+        };
+        let scratch =
+            TemporaryDirectory::new(Purpose::Measure).map_err(failed(&std::env::temp_dir()))?;
+        let file = scratch.path().join("embeddings.f32");
+        let encoded: EncodedTexts = self.process.ask(&Task::Encode {
+            request: request.clone(),
+            values: file.clone(),
+        })?;
+        let bytes = std::fs::read(&file).map_err(failed(&file))?;
+        let values = bytes.as_chunks().0.iter();
+        Ok(encoded.with_values(values.map(|value| f32::from_le_bytes(*value)).collect()))
+    }
+
+    fn time_texts(&mut self, request: &TextRequest) -> Result<TextPass, Error> {
+        self.process.ask(&Task::TimeTexts(request.clone()))
+    }
+
+    fn time_shape(&mut self, request: &ShapeRequest) -> Result<Vec<f64>, Error> {
+        self.process.ask(&Task::TimeShape(*request))
+    }
+
+    fn multiply_adds_per_second(&mut self) -> Result<f64, Error> {
+        self.process.ask(&Task::MultiplyAddsPerSecond)
+    }
+
+    fn profile(&mut self, shape: BatchShape, minimum_seconds: f64) -> Result<StageProfile, Error> {
+        self.process.ask(&Task::Profile {
+            shape,
+            minimum_seconds,
+        })
+    }
+
+    fn memory(&mut self) -> Result<Memory, Error> {
+        self.process.ask(&Task::Memory)
+    }
+}
+
 /// Ended when dropped.
-pub(super) struct MeasuringProcess {
+struct MeasuringProcess {
     /// Named in errors.
     directory: PathBuf,
     child: Child,
@@ -19,7 +93,7 @@ pub(super) struct MeasuringProcess {
 
 impl MeasuringProcess {
     /// Starts a process that will measure the model in `directory`.
-    pub(super) fn start(directory: &Path) -> Result<Self, Error> {
+    fn start(directory: &Path) -> Result<Self, Error> {
         let program = std::env::current_exe().map_err(|source| Error::Io {
             path: "the fewbit program".into(),
             source,
@@ -47,7 +121,7 @@ impl MeasuringProcess {
     }
 
     /// Sends a task and waits for its answer.
-    pub(super) fn ask<T: DeserializeOwned>(&mut self, task: &Task) -> Result<T, Error> {
+    fn ask<T: DeserializeOwned>(&mut self, task: &Task) -> Result<T, Error> {
         let mut line = serde_json::to_vec(task)
             .map_err(|error| failed(&self.directory, &error.to_string()))?;
         line.push(b'\n');

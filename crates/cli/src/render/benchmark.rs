@@ -3,12 +3,11 @@
 mod legend;
 mod stages;
 
-use super::numbers::{count, decimals, megabytes, shortened};
-use super::table::{self, Column, number, text as word};
+use super::columns::{self, Columns, Filled};
+use super::numbers::{count, megabytes, shortened};
+use super::table::{number, text as word};
 use crate::machine::Machine;
-use fewbit::bench::{
-    BenchReport, BenchedModel, ShapeResult, ShapeRow, TextResult, TextRow, TextsReport,
-};
+use fewbit::bench::{BenchReport, TextsReport};
 use fewbit::evaluate::TextOrder;
 
 /// Columns that the tables keep to, if names and numbers let them.
@@ -64,269 +63,134 @@ fn threads(report: &BenchReport) -> String {
 }
 
 fn models(report: &BenchReport) -> String {
-    let columns = vec![
-        word("type"),
-        word("weights"),
-        word("computes\nin"),
-        number("peak of\n1 thread\nGMAC/s"),
-    ];
-    let cells = report.models.iter().map(|model| {
-        vec![
-            model.model_type.clone(),
-            model.method.as_ref().unwrap_or(&model.stored_as).clone(),
-            model.arithmetic.clone(),
-            format!("{:.1}", model.peak_gmacs_per_second),
-        ]
-    });
-    named(report, 0, columns, cells.collect())
+    let columns = Columns::of(report.models.iter())
+        .with(word("type"), |model| model.model_type.clone())
+        .with(word("weights"), |model| {
+            model.method.as_ref().unwrap_or(&model.stored_as).clone()
+        })
+        .with(word("computes\nin"), |model| model.arithmetic.clone())
+        .numbers("peak of\n1 thread\nGMAC/s", Some(1), |model| {
+            model.peak_gmacs_per_second
+        });
+    named(report, 0, columns.filled)
 }
 
 fn startup(report: &BenchReport) -> String {
-    let milliseconds = |value: fn(&BenchedModel) -> f64| {
-        let digits = decimals(report.models.iter().map(value));
-        move |model: &BenchedModel| format!("{:.digits$}", value(model))
-    };
-    let load = milliseconds(|model| model.startup.load_milliseconds);
-    let first = milliseconds(|model| model.startup.first_embedding_milliseconds);
-    let peak =
-        |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| megabytes(bytes, 1));
-    let columns = vec![
-        number("load\nms"),
-        number("first\nembedding\nms"),
-        number("peak memory\nuntil then\nMB"),
-        number("peak memory\nafter shapes\nMB"),
-        number("weights\nMB"),
-        number("buffers\nMB"),
-    ];
-    let cells = report.models.iter().map(|model| {
-        vec![
-            load(model),
-            first(model),
-            peak(model.startup.peak_resident_bytes),
-            peak(model.memory.peak_resident_bytes),
-            megabytes(model.memory.weight_memory_bytes, 1),
-            megabytes(model.memory.scratch_bytes, 1),
-        ]
-    });
-    named(report, 0, columns, cells.collect())
-}
-
-/// The table with the models' names, in turn, as its column `position`, cut to what [`WIDTH`] leaves for them.
-fn named(
-    report: &BenchReport,
-    position: usize,
-    mut columns: Vec<Column>,
-    mut cells: Vec<Vec<String>>,
-) -> String {
-    let widths = columns.iter().enumerate().map(|(index, column)| {
-        let lines = column.header().lines();
-        let cells = cells.iter().map(|row| row[index].as_str());
-        // Two spaces stand between columns.
-        2 + lines
-            .chain(cells)
-            .map(|text| text.chars().count())
-            .max()
-            .unwrap_or(0)
-    });
-    let room = WIDTH.saturating_sub(widths.sum()).max(LEAST_NAME);
-    columns.insert(position, word("model"));
-    for (row, model) in cells.iter_mut().zip(report.models.iter().cycle()) {
-        row.insert(position, shortened(&model.name, room));
-    }
-    table::render(&columns, cells)
-}
-
-/// Cells of one column, all with as many digits as the smallest value needs.
-fn column<T>(rows: &[&T], value: impl Fn(&T) -> f64) -> Vec<String> {
-    let digits = decimals(rows.iter().map(|row| value(row)));
-    rows.iter()
-        .map(|row| format!("{:.digits$}", value(row)))
-        .collect()
+    let columns = Columns::of(report.models.iter())
+        .numbers("load\nms", None, |model| model.startup.load_milliseconds)
+        .numbers("first\nembedding\nms", None, |model| {
+            model.startup.first_embedding_milliseconds
+        })
+        .optional("peak memory\nuntil then\nMB", |model| {
+            Some(megabytes(model.startup.peak_resident_bytes?, 1))
+        })
+        .optional("peak memory\nafter shapes\nMB", |model| {
+            Some(megabytes(model.memory.peak_resident_bytes?, 1))
+        })
+        .with(number("weights\nMB"), |model| {
+            megabytes(model.memory.weight_memory_bytes, 1)
+        })
+        .with(number("buffers\nMB"), |model| {
+            megabytes(model.memory.scratch_bytes, 1)
+        });
+    named(report, 0, columns.filled)
 }
 
 fn shapes(report: &BenchReport) -> String {
-    let rows: Vec<(&ShapeRow, &ShapeResult)> = report
-        .shapes
-        .iter()
-        .flat_map(|row| row.models.iter().map(move |result| (row, result)))
-        .collect();
-    let results: Vec<&ShapeResult> = rows.iter().map(|(_, result)| *result).collect();
-    let labels = labels(
-        report,
-        &["batch x\ntokens"],
-        rows.iter()
-            .map(|(row, _)| vec![format!("{:>2} x {}", row.shape.batch, row.shape.tokens)]),
-        rows.iter().map(|(row, _)| row.threads),
-    );
-    let milliseconds = decimals(
-        results
-            .iter()
-            .map(|result| result.speed.latency.p10_milliseconds),
-    );
-    let milliseconds = |value: fn(&ShapeResult) -> f64| -> Vec<String> {
-        results
-            .iter()
-            .map(|result| format!("{:.milliseconds$}", value(result)))
-            .collect()
-    };
-    let mut figures = vec![
-        (
-            "median\nms",
-            milliseconds(|result| result.speed.latency.median_milliseconds),
-        ),
-        (
-            "p10\nms",
-            milliseconds(|result| result.speed.latency.p10_milliseconds),
-        ),
-        (
-            "p90\nms",
-            milliseconds(|result| result.speed.latency.p90_milliseconds),
-        ),
-        (
-            "p99\nms",
-            milliseconds(|result| result.speed.latency.p99_milliseconds),
-        ),
-        (
-            "texts\n/s",
-            column(&results, |result| result.speed.texts_per_second),
-        ),
-        (
-            "tokens\n/s",
-            column(&results, |result| result.speed.tokens_per_second),
-        ),
-        (
-            "GMAC\n/s",
-            results
-                .iter()
-                .map(|result| format!("{:.1}", result.speed.gmacs_per_second))
-                .collect(),
-        ),
-        (
-            "% of\npeak",
-            results
-                .iter()
-                .map(|result| format!("{:.0}", 100.0 * result.speed.share_of_peak))
-                .collect(),
-        ),
-    ];
-    figures.push(ratios(results.iter().map(|result| result.times_faster)));
-    labelled(report, labels, &figures)
+    let labels = Columns::of(report.shapes.iter()).with(word("batch x\ntokens"), |row| {
+        format!("{:>2} x {}", row.shape.batch, row.shape.tokens)
+    });
+    let figures = Columns::of(report.shapes.iter().flat_map(|row| &row.models));
+    let digits = Some(figures.decimals(|result| result.latency.p10_milliseconds));
+    let figures = figures
+        .numbers("median\nms", digits, |result| {
+            result.latency.median_milliseconds
+        })
+        .numbers("p10\nms", digits, |result| result.latency.p10_milliseconds)
+        .numbers("p90\nms", digits, |result| result.latency.p90_milliseconds)
+        .numbers("p99\nms", digits, |result| result.latency.p99_milliseconds)
+        .numbers("texts\n/s", None, |result| result.texts_per_second)
+        .numbers("tokens\n/s", None, |result| result.tokens_per_second)
+        .numbers("GMAC\n/s", Some(1), |result| result.gmacs_per_second)
+        .numbers("% of\npeak", Some(0), |result| 100.0 * result.share_of_peak)
+        .numbers("times\nfaster", Some(2), |result| result.times_faster);
+    labelled(report, labels, |row| row.threads, figures.filled)
 }
 
 fn texts_table(report: &BenchReport, texts: &TextsReport) -> String {
-    let rows: Vec<(&TextRow, &TextResult)> = texts
-        .rows
-        .iter()
-        .flat_map(|row| row.models.iter().map(move |result| (row, result)))
-        .collect();
-    let results: Vec<&TextResult> = rows.iter().map(|(_, result)| *result).collect();
-    let order = |order| match order {
-        TextOrder::AsGiven => "as in the file",
-        TextOrder::ByLength => "by length",
-    };
-    let labels = labels(
-        report,
-        &["batches\nof", "order"],
-        rows.iter().map(|(row, _)| {
-            vec![
-                format!("{:>7}", row.batch_size),
-                order(row.order).to_owned(),
-            ]
-        }),
-        rows.iter().map(|(row, _)| row.threads),
-    );
-    let figures = [
-        (
-            "texts\n/s",
-            column(&results, |result| result.texts_per_second),
-        ),
-        (
-            "tokens\n/s",
-            column(&results, |result| result.tokens_per_second),
-        ),
-        ratios(results.iter().map(|result| result.times_faster)),
-    ];
-    labelled(report, labels, &figures)
+    let labels = Columns::of(texts.rows.iter())
+        .with(word("batches\nof"), |row| format!("{:>7}", row.batch_size))
+        .with(word("order"), |row| {
+            let order = match row.order {
+                TextOrder::AsGiven => "as in the file",
+                TextOrder::ByLength => "by length",
+            };
+            order.to_owned()
+        });
+    let figures = Columns::of(texts.rows.iter().flat_map(|row| &row.models))
+        .numbers("texts\n/s", None, |result| result.texts_per_second)
+        .numbers("tokens\n/s", None, |result| result.tokens_per_second)
+        .numbers("times\nfaster", Some(2), |result| result.times_faster);
+    labelled(report, labels, |row| row.threads, figures.filled)
 }
 
-fn ratios(values: impl Iterator<Item = f64>) -> (&'static str, Vec<String>) {
-    (
-        "times\nfaster",
-        values.map(|value| format!("{value:.2}")).collect(),
-    )
-}
-
-/// What stands before the figures of a row.
-struct Labels {
-    columns: Vec<Column>,
-    /// A row each.
-    cells: Vec<Vec<String>>,
-}
-
-/// The given columns, and the number of threads where it differs between rows.
-fn labels(
+/// Labels and figures as a table, the models of one label below one another; the number of threads is a label, too, where it
+/// differs between rows. A single model is not named, and its ratio to itself, the last figure, not shown.
+fn labelled<T>(
     report: &BenchReport,
-    headers: &[&'static str],
-    cells: impl Iterator<Item = Vec<String>>,
-    threads: impl Iterator<Item = usize>,
-) -> Labels {
-    let several = report
-        .shapes
-        .iter()
-        .any(|row| row.threads != report.shapes[0].threads);
-    let mut columns: Vec<Column> = headers.iter().map(|header| word(header)).collect();
-    if several {
-        columns.push(number("threads"));
-    }
-    let cells = cells.zip(threads).map(|(mut cells, threads)| {
-        if several {
-            cells.push(threads.to_string());
-        }
-        cells
-    });
-    Labels {
-        columns,
-        cells: cells.collect(),
-    }
-}
-
-/// Labels and figures as a table, the models of one label below one another. A single model is not named, and its ratio to
-/// itself, the last figure, not shown.
-fn labelled(
-    report: &BenchReport,
-    labels: Labels,
-    figures: &[(&'static str, Vec<String>)],
+    mut labels: Columns<'_, T>,
+    threads: fn(&T) -> usize,
+    mut figures: Vec<Filled>,
 ) -> String {
-    let compared = report.models.len() > 1;
-    let figures = if compared {
-        figures
-    } else {
-        &figures[..figures.len() - 1]
-    };
-    let Labels {
-        mut columns,
-        mut cells,
-    } = labels;
+    let models = report.models.len();
+    let mut measured = report.shapes.iter().map(|row| row.threads);
+    if measured.any(|threads| threads != report.shapes[0].threads) {
+        labels = labels.with(number("threads"), |row| threads(row).to_string());
+    }
+    let mut columns = labels.filled;
+    for (_, cells) in &mut columns {
+        let below = || vec![String::new(); models - 1];
+        let spread = cells.drain(..).flat_map(|cell| [vec![cell], below()]);
+        *cells = spread.flatten().collect();
+    }
     let position = columns.len();
-    columns.extend(figures.iter().map(|(header, _)| number(header)));
-    for (index, row) in cells.iter_mut().enumerate() {
-        if index % report.models.len() > 0 {
-            row.iter_mut().for_each(String::clear);
-        }
-        row.extend(figures.iter().map(|(_, cells)| cells[index].clone()));
+    if models == 1 {
+        figures.pop();
     }
-    if compared {
-        named(report, position, columns, cells)
+    columns.extend(figures);
+    if models == 1 {
+        columns::render(columns)
     } else {
-        table::render(&columns, cells)
+        named(report, position, columns)
     }
+}
+
+/// The table with the models' names, in turn, as its column `position`, cut to what [`WIDTH`] leaves for them.
+fn named(report: &BenchReport, position: usize, mut columns: Vec<Filled>) -> String {
+    let widths = columns.iter().map(|(column, cells)| {
+        let lines = column
+            .header()
+            .lines()
+            .chain(cells.iter().map(String::as_str));
+        // Two spaces stand between columns.
+        2 + lines.map(|text| text.chars().count()).max().unwrap_or(0)
+    });
+    let room = WIDTH.saturating_sub(widths.sum()).max(LEAST_NAME);
+    let rows = columns[0].1.len();
+    let names = report.models.iter().cycle().take(rows);
+    let names = names.map(|model| shortened(&model.name, room)).collect();
+    columns.insert(position, (word("model"), names));
+    columns::render(columns)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fewbit::bench::{Memory, ProfileResult, StartupTime};
-    use fewbit::evaluate::{BatchShape, Latency, ShapeSpeed, StageProfile, StageTime};
+    use fewbit::bench::{
+        BenchedModel, ProfileResult, ShapeResult, ShapeRow, StartupTime, TextResult, TextRow,
+    };
+    use fewbit::evaluate::{BatchShape, Latency, StageProfile, StageTime};
+    use fewbit::measure::Memory;
 
     fn machine() -> Machine {
         Machine {
@@ -368,15 +232,15 @@ mod tests {
             let latency =
                 Latency::from_seconds(vec![seconds, 1.5 * seconds, 2.0 * seconds]).unwrap();
             let multiply_adds = 10_700_000 * shape.total_tokens() as u64;
+            let milliseconds = latency.median_milliseconds;
+            let gmacs_per_second = multiply_adds as f64 / milliseconds / 1e6;
             ShapeResult {
                 model: (*name).to_owned(),
-                speed: ShapeSpeed::new(
-                    latency,
-                    shape,
-                    threads,
-                    multiply_adds,
-                    [60e9, 240e9][index],
-                ),
+                latency,
+                texts_per_second: 1e3 * shape.batch as f64 / milliseconds,
+                tokens_per_second: 1e3 * shape.total_tokens() as f64 / milliseconds,
+                gmacs_per_second,
+                share_of_peak: gmacs_per_second / (threads as f64 * [60.0, 240.0][index]),
                 multiply_adds,
                 times_faster: (index + 1) as f64,
             }

@@ -1,5 +1,6 @@
 //! The table of `fewbit compare --calibration-sweep`, and what its figures are.
 
+use super::comparison::texts;
 use super::numbers::{count, grouped};
 use super::table::{self, Column, number, text as word};
 use fewbit::compare::calibration_sweep::{CalibrationSweep, Spread, SweepRow};
@@ -26,15 +27,11 @@ pub(crate) fn text(sweep: &CalibrationSweep) -> String {
 }
 
 fn introduction(sweep: &CalibrationSweep) -> String {
-    let texts = count(sweep.texts, "text", "texts");
-    let judged = match sweep.texts_kind {
-        "pairs" => format!(
-            "{texts} of {}",
-            count(sweep.texts / 2, "scored pair", "scored pairs")
-        ),
-        "built-in" => format!("{texts} built into fewbit (better: your own, with --data)"),
-        _ => texts,
-    };
+    let judged = texts(
+        sweep.texts,
+        sweep.texts_kind,
+        "better: your own, with --data",
+    );
     let seeds: Vec<String> = sweep.seeds.iter().map(u64::to_string).collect();
     format!(
         "{}\nstatic, calibrated on texts of {}, seeds {}\njudged by {judged}; {}, {}\n\n",

@@ -1,45 +1,57 @@
 //! The table of `fewbit compare`, a legend, and what to keep in mind.
 
+use super::columns::{self, Columns};
 use super::numbers::{count, grouped, megabytes};
-use super::table::{self, Column, number, text as word};
-use fewbit::compare::{ComparedModel, Comparison};
+use super::table::{number, text as word};
+use fewbit::compare::Comparison;
 use fewbit::model::WeightOnlyArithmetic;
 
 /// The comparison as text, at most 120 columns wide for the methods there are.
 pub(crate) fn text(comparison: &Comparison) -> String {
-    let spearman = comparison.texts_kind == "pairs";
-    let mut columns: Vec<Column> = vec![
-        word("method"),
-        number("disk\nMB"),
-        number("params\nMB"),
-        number("buffers\nMB"),
-        number("times\nless"),
-        number("bits/\nweight"),
-        number("cosine\nmean"),
-        number("cosine\nleast"),
-        number("max\n|diff|"),
-    ];
-    if spearman {
-        columns.push(number("Spear-\nman"));
+    let mut columns = Columns::of(&comparison.rows)
+        .with(word("method"), |row| short(&row.name))
+        .with(number("disk\nMB"), |row| megabytes(row.disk_bytes, 1))
+        .with(number("params\nMB"), |row| {
+            megabytes(row.parameter_bytes, 1)
+        })
+        .with(number("buffers\nMB"), |row| megabytes(row.buffer_bytes, 1))
+        .numbers("times\nless", Some(2), |row| row.compression_ratio)
+        .numbers("bits/\nweight", Some(2), |row| row.bits_per_weight)
+        .optional("cosine\nmean", |row| {
+            Some(format!("{:.5}", row.agreement?.mean_cosine))
+        })
+        .optional("cosine\nleast", |row| {
+            Some(format!("{:.5}", row.agreement?.minimum_cosine))
+        })
+        .optional("max\n|diff|", |row| {
+            Some(format!("{:.4}", row.agreement?.largest_absolute_difference))
+        });
+    if comparison.texts_kind == "pairs" {
+        columns = columns.optional("Spear-\nman", |row| {
+            Some(format!("{:.2}", 100.0 * row.similarity?.spearman))
+        });
     }
-    columns.extend([
-        number("median\nms"),
-        number("texts\n/s"),
-        number("peak\nMB"),
-    ]);
-    let mut out = introduction(comparison);
-    let width = columns.len();
-    let rows = comparison.rows.iter().map(|row| cells(row, spearman));
-    let failed = comparison.failed.iter().map(|method| {
-        let mut cells = vec![short(&method.name), "failed".to_owned()];
-        cells.resize(width, "-".to_owned());
-        cells
-    });
-    out.push_str(&table::render(&columns, rows.chain(failed)));
-    out.push('\n');
-    out.push_str(&failures(comparison));
-    out.push_str(&legend(comparison));
-    out
+    let mut columns = columns
+        .numbers("median\nms", Some(2), |row| row.median_milliseconds)
+        .numbers("texts\n/s", Some(0), |row| row.texts_per_second)
+        .optional("peak\nMB", |row| {
+            Some(megabytes(row.memory.peak_resident_bytes?, 0))
+        })
+        .filled;
+    for method in &comparison.failed {
+        let said = [short(&method.name), "failed".to_owned()].into_iter();
+        let cells = said.chain(std::iter::repeat("-".to_owned()));
+        for ((_, column), cell) in columns.iter_mut().zip(cells) {
+            column.push(cell);
+        }
+    }
+    format!(
+        "{}{}\n{}{}",
+        introduction(comparison),
+        columns::render(columns),
+        failures(comparison),
+        legend(comparison)
+    )
 }
 
 /// What each method failed with.
@@ -57,18 +69,25 @@ fn short(name: &str) -> String {
         .replace("int8 embeddings", "int8 embed.")
 }
 
-fn introduction(comparison: &Comparison) -> String {
-    let texts = count(comparison.texts, "text", "texts");
-    let source = match comparison.texts_kind {
+/// How many texts there are, and what they are; built-in ones with an advice.
+pub(super) fn texts(number: usize, kind: &str, advice: &str) -> String {
+    let texts = count(number, "text", "texts");
+    match kind {
         "pairs" => format!(
             "{texts} of {}",
-            count(comparison.texts / 2, "scored pair", "scored pairs")
+            count(number / 2, "scored pair", "scored pairs")
         ),
-        "built-in" => format!(
-            "{texts} built into fewbit (bring your own with --data or --texts before you decide)"
-        ),
+        "built-in" => format!("{texts} built into fewbit ({advice})"),
         _ => texts,
-    };
+    }
+}
+
+fn introduction(comparison: &Comparison) -> String {
+    let source = texts(
+        comparison.texts,
+        comparison.texts_kind,
+        "bring your own with --data or --texts before you decide",
+    );
     let cut = match comparison.truncated {
         0 => String::new(),
         cut => format!("; {cut} cut at the model's limit"),
@@ -83,38 +102,6 @@ fn introduction(comparison: &Comparison) -> String {
     )
 }
 
-fn cells(row: &ComparedModel, spearman: bool) -> Vec<String> {
-    let figures = &row.figures;
-    let dash = || "-".to_owned();
-    let agreement = |show: fn(&fewbit::evaluate::EmbeddingAgreement) -> String| {
-        figures.agreement.as_ref().map_or_else(dash, show)
-    };
-    let mut cells = vec![
-        short(&figures.name),
-        megabytes(figures.disk_bytes, 1),
-        megabytes(row.parameter_bytes, 1),
-        megabytes(row.buffer_bytes, 1),
-        format!("{:.2}", figures.compression_ratio),
-        format!("{:.2}", figures.bits_per_weight),
-        agreement(|agreement| format!("{:.5}", agreement.mean_cosine)),
-        agreement(|agreement| format!("{:.5}", agreement.minimum_cosine)),
-        agreement(|agreement| format!("{:.4}", agreement.largest_absolute_difference)),
-    ];
-    if spearman {
-        cells.push(figures.similarity.map_or_else(dash, |similarity| {
-            format!("{:.2}", 100.0 * similarity.spearman)
-        }));
-    }
-    cells.extend([
-        format!("{:.2}", figures.median_milliseconds),
-        format!("{:.0}", figures.texts_per_second),
-        figures
-            .peak_resident_bytes
-            .map_or_else(dash, |bytes| megabytes(bytes, 0)),
-    ]);
-    cells
-}
-
 fn legend(comparison: &Comparison) -> String {
     let threads = count(comparison.threads, "thread", "threads");
     let mut lines = vec![
@@ -126,11 +113,7 @@ fn legend(comparison: &Comparison) -> String {
     ];
     if comparison.texts_kind == "pairs" {
         lines.push("Spearman        100 x rank correlation of the pairs' cosine similarities with their scores".to_owned());
-        if comparison
-            .rows
-            .iter()
-            .any(|row| row.figures.similarity.is_none())
-        {
+        if comparison.rows.iter().any(|row| row.similarity.is_none()) {
             lines.push("                (- where a model finds all pairs equally similar: there is no correlation)".to_owned());
         }
     }

@@ -79,6 +79,11 @@ fn base_and_adapter_are_compared_and_timed_as_one_model() {
         .map(|row| row["name"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["original", "fp16", "dynamic"]);
+    let files = ["model/model.safetensors", "model/adapter_model.safetensors"];
+    let stored: usize = files.iter().map(|file| workspace.read(file).len()).sum();
+    assert_eq!(rows[0]["disk_bytes"], stored);
+    let inspection = workspace.succeed(&["inspect", "model", "--json"]).json();
+    assert_eq!(inspection["size"]["disk_bytes"], stored);
     let embed = |model: &str| {
         workspace
             .succeed(&["embed", model, "-i", "texts.txt"])

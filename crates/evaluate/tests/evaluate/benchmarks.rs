@@ -1,14 +1,24 @@
-//! Measuring speed at fixed shapes, stage by stage, on texts, and until the first embedding, on a tiny BERT.
+//! Measuring speed at fixed shapes, stage by stage and on texts, on a tiny BERT.
 
 use crate::tiny_model::tiny_model;
 use fewbit_evaluate::{
-    BatchShape, EvaluateError, StageProfile, Startup, TextOrder, TextPass, time_shape,
+    BatchShape, EvaluateError, ShapeRequest, StageProfile, TextOrder, TextPass, TextRequest,
+    time_shape,
 };
+use fewbit_model::Encoder;
 use fewbit_model::profile::Stage;
-use fewbit_model::{EncodeOptions, Encoder, EncoderSettings};
 
 fn shape(batch: usize, tokens: usize) -> BatchShape {
     BatchShape { batch, tokens }
+}
+
+fn request(shape: BatchShape, minimum_seconds: f64, warm_up: bool) -> ShapeRequest {
+    ShapeRequest {
+        shape,
+        threads: 2,
+        minimum_seconds,
+        warm_up,
+    }
 }
 
 #[test]
@@ -17,11 +27,11 @@ fn a_shape_runs_at_least_once_and_as_long_as_asked() {
     let encoder = Encoder::open(directory.path()).unwrap();
     let network = encoder.network();
     for warm_up in [false, true] {
-        let once = time_shape(network, shape(3, 5), 2, 0.0, warm_up).unwrap();
+        let once = time_shape(network, &request(shape(3, 5), 0.0, warm_up)).unwrap();
         assert_eq!(once.len(), 1);
         assert!(once[0] > 0.0 && once[0].is_finite());
     }
-    let many = time_shape(network, shape(1, 2), 1, 0.05, true).unwrap();
+    let many = time_shape(network, &request(shape(1, 2), 0.05, true)).unwrap();
     // Before the last call the time was not over.
     assert!(many[..many.len() - 1].iter().sum::<f64>() < 0.05);
 }
@@ -31,7 +41,7 @@ fn shapes_that_cannot_run_say_why() {
     let directory = tiny_model();
     let encoder = Encoder::open(directory.path()).unwrap();
     let error = |shape| {
-        time_shape(encoder.network(), shape, 1, 0.0, false)
+        time_shape(encoder.network(), &request(shape, 0.0, false))
             .unwrap_err()
             .to_string()
     };
@@ -80,32 +90,23 @@ fn either_order_encodes_every_text_once() {
     let encoder = Encoder::open(directory.path()).unwrap();
     let long = "word1 ".repeat(100);
     let texts = ["word1 word2", "", long.as_str(), "word3", "unknown"];
-    let options = EncodeOptions {
+    let request = |texts: &[&str], order| TextRequest {
+        texts: texts.iter().map(|&text| text.to_owned()).collect(),
+        order,
         batch_size: 2,
-        ..EncodeOptions::default()
+        threads: 1,
     };
-    for order in TextOrder::ALL {
-        let pass = TextPass::measure(&encoder, &texts, order, &options).unwrap();
+    for (order, calls) in [(TextOrder::AsGiven, 3), (TextOrder::ByLength, 1)] {
+        let pass = TextPass::measure(&encoder, &request(&texts, order)).unwrap();
         // [CLS] and [SEP] beside 2, 0, 34 (cut), 1 and 1 words.
         assert_eq!((pass.tokens, pass.truncated), (4 + 2 + 36 + 3 + 3, 1));
-        assert!(pass.seconds > 0.0);
+        assert_eq!(pass.call_seconds.len(), calls);
+        assert!(pass.call_seconds.iter().all(|&seconds| seconds > 0.0));
+        assert_eq!(pass.seconds(), pass.call_seconds.iter().sum::<f64>());
     }
-    let none: [&str; 0] = [];
-    let error = TextPass::measure(&encoder, &none, TextOrder::AsGiven, &options).unwrap_err();
-    assert!(error.to_string().starts_with("texts to measure with: "));
-}
-
-#[test]
-fn the_first_embedding_comes_after_loading() {
-    let directory = tiny_model();
-    let startup = Startup::measure(directory.path(), &EncoderSettings::default(), 1).unwrap();
-    assert!(0.0 < startup.load_seconds);
-    assert!(startup.load_seconds < startup.first_embedding_seconds);
+    let error = TextPass::measure(&encoder, &request(&[], TextOrder::AsGiven)).unwrap_err();
     assert_eq!(
-        startup.peak_resident_bytes.is_some(),
-        cfg!(target_os = "linux")
+        error.to_string(),
+        "texts to measure with: expected at least one text, found 0\n  hint: give at least one text"
     );
-    let empty = tempfile::tempdir().unwrap();
-    let error = Startup::measure(empty.path(), &EncoderSettings::default(), 1).unwrap_err();
-    assert!(error.to_string().contains("config.json"), "{error}");
 }

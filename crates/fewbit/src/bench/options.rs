@@ -1,6 +1,6 @@
 //! What a benchmark measures, and what it refuses to.
 
-use super::facts::ModelFacts;
+use crate::repetition::first_repeated;
 use crate::{Error, threads};
 use fewbit_evaluate::BatchShape;
 use fewbit_model::WeightOnlyArithmetic;
@@ -112,11 +112,7 @@ impl BenchOptions {
             if numbers.contains(&0) {
                 return refuse(format!("{name}: expected numbers from 1 on, found 0"));
             }
-            if let Some(twice) = numbers
-                .iter()
-                .enumerate()
-                .find_map(|(index, number)| numbers[..index].contains(number).then_some(number))
-            {
+            if let Some(twice) = first_repeated(numbers) {
                 return refuse(format!(
                     "{name}: expected each number once, found {twice} twice"
                 ));
@@ -148,14 +144,12 @@ impl BenchOptions {
         Ok(())
     }
 
-    /// Errors if a sequence is longer than the model has positions.
-    pub(super) fn check_positions(&self, facts: &ModelFacts) -> Result<(), Error> {
-        let limit = facts.spec.positions.max_tokens();
+    /// Errors if a sequence is longer than the positions that the model `name` has.
+    pub(super) fn check_positions(&self, name: &str, limit: usize) -> Result<(), Error> {
         match self.tokens.iter().find(|&&tokens| tokens > limit) {
             None => Ok(()),
             Some(tokens) => Err(Error::Bench(format!(
-                "{}: tokens: expected at most {limit}, found {tokens}\n  hint: this model has {limit} positions; give other numbers with --tokens",
-                facts.name
+                "{name}: tokens: expected at most {limit}, found {tokens}\n  hint: this model has {limit} positions; give other numbers with --tokens"
             ))),
         }
     }

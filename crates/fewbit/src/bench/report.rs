@@ -1,11 +1,9 @@
 //! The result of a benchmark.
 
-use super::facts::BenchedModel;
-use super::host::TextRequest;
-use fewbit_evaluate::{
-    BatchShape, Latency, ShapeSpeed, StageProfile, Startup, TextOrder, TextPass,
-};
+use crate::measure::Memory;
+use fewbit_evaluate::{BatchShape, Latency, StageProfile, TextOrder};
 use serde::Serialize;
+use std::path::PathBuf;
 
 /// The result of [`bench()`](super::bench()). Wherever there is a list of `models`, it is in the order of the first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -26,6 +24,32 @@ pub struct BenchReport {
     pub texts: Option<TextsReport>,
 }
 
+/// A model of a benchmark.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BenchedModel {
+    /// What it is called in the report.
+    pub name: String,
+    /// Model directory.
+    pub directory: PathBuf,
+    /// config.json `model_type`.
+    pub model_type: String,
+    /// The recipe that made it, where fewbit did: `dynamic`, `nf4 + double quantization` …
+    pub method: Option<String>,
+    /// How its weights are stored: the dtype of most bytes (`F32`), or the quantization that config.json names.
+    pub stored_as: String,
+    /// Arithmetic of most linear layers: `int8` or `f32`.
+    pub arithmetic: String,
+    /// Positions that the model has, which bound the tokens of a sequence.
+    pub max_tokens: usize,
+    /// The most that one thread reached in that arithmetic, from registers alone, in units of 10^9 multiply-adds a second.
+    pub peak_gmacs_per_second: f64,
+    /// The way to the first embedding.
+    pub startup: StartupTime,
+    /// After all shapes, in the process that ran this model.
+    #[serde(flatten)]
+    pub memory: Memory,
+}
+
 /// All models at one shape.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ShapeRow {
@@ -43,9 +67,17 @@ pub struct ShapeRow {
 pub struct ShapeResult {
     /// The model.
     pub model: String,
-    /// Time and rates.
+    /// Time of a pass.
     #[serde(flatten)]
-    pub speed: ShapeSpeed,
+    pub latency: Latency,
+    /// Sequences over the median time.
+    pub texts_per_second: f64,
+    /// Tokens over the median time.
+    pub tokens_per_second: f64,
+    /// `multiply_adds` over the median time, in units of 10^9 a second.
+    pub gmacs_per_second: f64,
+    /// That over `threads` times the peak of one core; 1 would be a pass that does nothing but multiply and add.
+    pub share_of_peak: f64,
     /// [`BatchShape::multiply_adds`] of one pass.
     pub multiply_adds: u64,
     /// Median time of the first model over that of this one.
@@ -78,26 +110,6 @@ pub struct StartupTime {
     pub startups: usize,
     /// Worker threads.
     pub threads: usize,
-}
-
-impl StartupTime {
-    /// None if there are no times.
-    pub(super) fn of(startups: &[Startup], threads: usize) -> Option<Self> {
-        let median = |seconds: fn(&Startup) -> f64| {
-            Latency::from_seconds(startups.iter().map(seconds).collect())
-                .map(|latency| latency.median_milliseconds)
-        };
-        Some(StartupTime {
-            load_milliseconds: median(|startup| startup.load_seconds)?,
-            first_embedding_milliseconds: median(|startup| startup.first_embedding_seconds)?,
-            peak_resident_bytes: startups
-                .iter()
-                .filter_map(|startup| startup.peak_resident_bytes)
-                .max(),
-            startups: startups.len(),
-            threads,
-        })
-    }
 }
 
 /// Speed on texts, tokenization included.
@@ -141,88 +153,4 @@ pub struct TextResult {
     pub passes: usize,
     /// Median time of the first model over that of this one.
     pub times_faster: f64,
-}
-
-impl TextRow {
-    /// From the passes of each model; none if a model has no passes.
-    pub(super) fn of<'a>(
-        names: impl Iterator<Item = &'a String>,
-        passes: &[Vec<TextPass>],
-        request: &TextRequest,
-    ) -> Option<Self> {
-        let median = |passes: &[TextPass]| {
-            Latency::from_seconds(passes.iter().map(|pass| pass.seconds).collect())
-                .map(|latency| latency.median_milliseconds / 1e3)
-        };
-        let first = median(passes.first()?)?;
-        let models = names.zip(passes).map(|(name, passes)| {
-            let seconds = median(passes)?;
-            let last = passes.last()?;
-            Some(TextResult {
-                model: name.clone(),
-                median_seconds: seconds,
-                texts_per_second: request.texts.len() as f64 / seconds,
-                tokens_per_second: last.tokens as f64 / seconds,
-                tokens: last.tokens,
-                truncated: last.truncated,
-                passes: passes.len(),
-                times_faster: first / seconds,
-            })
-        });
-        Some(TextRow {
-            batch_size: request.batch_size,
-            threads: request.threads,
-            order: request.order,
-            models: models.collect::<Option<_>>()?,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_on_texts_by_hand() {
-        let request = TextRequest {
-            texts: vec![String::new(); 10],
-            order: TextOrder::ByLength,
-            batch_size: 4,
-            threads: 1,
-        };
-        let passes = |seconds: [f64; 3]| {
-            seconds
-                .map(|seconds| TextPass {
-                    seconds,
-                    tokens: 50,
-                    truncated: 1,
-                })
-                .to_vec()
-        };
-        let names = ["first".to_owned(), "second".to_owned()];
-        let all = [passes([1.0, 4.0, 2.0]), passes([0.5, 0.5, 9.0])];
-        let row = TextRow::of(names.iter(), &all, &request).unwrap();
-        let [first, second] = row.models.as_slice() else {
-            panic!("{row:?}")
-        };
-        assert_eq!((first.texts_per_second, first.times_faster), (5.0, 1.0));
-        assert_eq!((second.texts_per_second, second.times_faster), (20.0, 4.0));
-        assert_eq!((second.tokens_per_second, second.passes), (100.0, 3));
-        assert_eq!(TextRow::of(names.iter(), &[Vec::new()], &request), None);
-    }
-
-    #[test]
-    fn startups_take_the_middle_time_and_the_largest_peak() {
-        let startup = |load_seconds, peak| Startup {
-            load_seconds,
-            first_embedding_seconds: load_seconds + 1.0,
-            peak_resident_bytes: Some(peak),
-        };
-        let time =
-            StartupTime::of(&[startup(0.5, 7), startup(0.25, 9), startup(1.0, 8)], 2).unwrap();
-        assert_eq!(time.load_milliseconds, 500.0);
-        assert_eq!(time.first_embedding_milliseconds, 1500.0);
-        assert_eq!((time.peak_resident_bytes, time.startups), (Some(9), 3));
-        assert_eq!(StartupTime::of(&[], 1), None);
-    }
 }

@@ -1,9 +1,10 @@
 //! How many calibration texts are enough: `static` made from more and more of them, each number drawn several times.
 
+use super::CompareTexts;
 use super::kept_models::OutputRoot;
-use super::{CompareTexts, similarity};
 use crate::Error;
 use crate::manager::CALIBRATION_BATCH;
+use crate::repetition::first_repeated;
 use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{EmbeddingAgreement, SentenceSimilarity};
 use fewbit_model::{Embeddings, EncodeOptions, Encoder, EncoderSpec};
@@ -67,6 +68,13 @@ impl CalibrationSweepOptions {
     /// How often [`calibration_sweep`] says what it does next, if nothing fails.
     pub fn steps(&self) -> usize {
         2 + self.samples.len() * SEEDS as usize
+    }
+
+    fn encode_options(&self) -> EncodeOptions {
+        EncodeOptions {
+            threads: self.threads,
+            batch_size: self.batch_size,
+        }
     }
 
     fn seeds(&self) -> impl Iterator<Item = u64> {
@@ -248,7 +256,7 @@ pub fn calibration_sweep(
         inputs: calibration_sites(&calibrator.encoder().network().spec().catalogue()).len(),
         threads: options.threads,
         isa: crate::isa()?,
-        original: judge.similarity(&judge.reference)?,
+        original: options.texts.similarity(&judge.reference)?,
         dynamic,
         rows,
     })
@@ -257,15 +265,16 @@ pub fn calibration_sweep(
 /// Finds what the numbers, the texts or the source would be refused for.
 fn check(source: &Path, options: &CalibrationSweepOptions) -> Result<(), Error> {
     let refused = |what: String| Err(Error::Compare(what));
-    for (index, samples) in options.samples.iter().enumerate() {
-        if *samples == 0 {
-            return refused("expected 1 text or more, found 0\n  hint: `dynamic` is in the table anyway, and needs none".to_owned());
-        }
-        if options.samples[..index].contains(samples) {
-            return refused(format!(
-                "expected each number of texts once, found {samples} twice\n  hint: each is drawn with {SEEDS} seeds"
-            ));
-        }
+    if options.samples.contains(&0) {
+        return refused(
+            "expected 1 text or more, found 0\n  hint: `dynamic` is in the table anyway, and needs none"
+                .to_owned(),
+        );
+    }
+    if let Some(twice) = first_repeated(&options.samples) {
+        return refused(format!(
+            "expected each number of texts once, found {twice} twice\n  hint: each is drawn with {SEEDS} seeds"
+        ));
     }
     let Some(&most) = options.samples.iter().max() else {
         return refused(
@@ -298,41 +307,28 @@ fn row(samples: usize, runs: Vec<SweepRun>) -> SweepRow {
 }
 
 /// The texts, and what the float model makes of them.
-struct Judge {
+struct Judge<'a> {
+    options: &'a CalibrationSweepOptions,
     texts: Vec<String>,
-    scores: Option<Vec<f64>>,
-    run: EncodeOptions,
     reference: Embeddings,
 }
 
-impl Judge {
-    fn new(float: &Encoder, options: &CalibrationSweepOptions) -> Result<Self, Error> {
-        let run = EncodeOptions {
-            threads: options.threads,
-            batch_size: options.batch_size,
-        };
+impl<'a> Judge<'a> {
+    fn new(float: &Encoder, options: &'a CalibrationSweepOptions) -> Result<Self, Error> {
         let texts = options.texts.texts();
         Ok(Judge {
-            reference: float.encode(&texts, &run)?,
-            scores: options.texts.scores(),
+            reference: float.encode(&texts, &options.encode_options())?,
+            options,
             texts,
-            run,
         })
     }
 
     fn judge(&self, name: &str, encoder: &Encoder) -> Result<Judgement, Error> {
-        let embeddings = encoder.encode(&self.texts, &self.run)?;
+        let embeddings = encoder.encode(&self.texts, &self.options.encode_options())?;
         Ok(Judgement {
             agreement: EmbeddingAgreement::between(name, &self.reference, &embeddings)?,
-            similarity: self.similarity(&embeddings)?,
+            similarity: self.options.texts.similarity(&embeddings)?,
         })
-    }
-
-    fn similarity(&self, embeddings: &Embeddings) -> Result<Option<SentenceSimilarity>, Error> {
-        match &self.scores {
-            Some(scores) => similarity(embeddings, scores),
-            None => Ok(None),
-        }
     }
 }
 

@@ -3,8 +3,9 @@
 use super::FailedMethod;
 use super::kept_models::directory_name;
 use crate::Error;
-use crate::measure::Speed;
-use fewbit_evaluate::MeasuredModel;
+use crate::measure::Memory;
+use fewbit_evaluate::median;
+use fewbit_model::Embeddings;
 use fewbit_quantize::Recipe;
 use std::path::{Path, PathBuf};
 
@@ -14,10 +15,19 @@ pub(super) struct Contender {
     pub(super) recipe: Option<Recipe>,
     pub(super) directory: PathBuf,
     pub(super) quantize_seconds: Option<f64>,
-    pub(super) measured: Option<MeasuredModel>,
-    /// One of each round.
-    pub(super) speeds: Vec<Speed>,
+    pub(super) encoded: Option<Encoded>,
+    /// Of one text alone, in each round.
+    pub(super) median_milliseconds: Vec<f64>,
+    /// In batches, in each round.
+    pub(super) texts_per_second: Vec<f64>,
     failure: Option<FailedMethod>,
+}
+
+/// What a model made of all texts.
+pub(super) struct Encoded {
+    pub(super) embeddings: Embeddings,
+    pub(super) memory: Memory,
+    pub(super) load_seconds: f64,
 }
 
 impl Contender {
@@ -38,8 +48,9 @@ impl Contender {
             recipe,
             directory,
             quantize_seconds: None,
-            measured: None,
-            speeds: Vec::new(),
+            encoded: None,
+            median_milliseconds: Vec::new(),
+            texts_per_second: Vec::new(),
             failure: None,
         }
     }
@@ -67,24 +78,16 @@ impl Contender {
         self.failure
     }
 
-    /// What was measured, with the middle one of the speeds.
-    pub(super) fn take_measured(&mut self) -> Result<MeasuredModel, Error> {
-        let Some(mut model) = self.measured.take() else {
-            return Err(Error::Measure(format!("{}: not measured", self.name)));
-        };
-        let middle = self.speeds.len() / 2;
-        self.speeds.sort_by(|a, b| {
-            a.latency
-                .median_milliseconds
-                .total_cmp(&b.latency.median_milliseconds)
-        });
-        model.measurement.latency = self.speeds[middle].latency;
-        self.speeds.sort_by(|a, b| {
-            a.throughput
-                .texts_per_second
-                .total_cmp(&b.throughput.texts_per_second)
-        });
-        model.measurement.throughput = self.speeds[middle].throughput;
-        Ok(model)
+    pub(super) fn encoded(&self) -> Result<&Encoded, Error> {
+        self.encoded.as_ref().ok_or_else(|| self.not_measured())
+    }
+
+    /// The middle one of the figures of all rounds.
+    pub(super) fn middle_of(&self, rounds: &[f64]) -> Result<f64, Error> {
+        median(rounds.to_vec()).ok_or_else(|| self.not_measured())
+    }
+
+    fn not_measured(&self) -> Error {
+        Error::Measure(format!("{}: not measured", self.name))
     }
 }

@@ -2,7 +2,8 @@
 
 use super::SAMPLE_TEXTS;
 use crate::Error;
-use fewbit_evaluate::{SentencePair, pair_texts};
+use fewbit_evaluate::{EvaluateError, MetricError, SentencePair, SentenceSimilarity, pair_texts};
+use fewbit_model::Embeddings;
 
 /// What the models of a comparison are run on.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,10 +54,20 @@ impl CompareTexts {
         }
     }
 
-    pub(super) fn scores(&self) -> Option<Vec<f64>> {
-        match self {
-            CompareTexts::Pairs(pairs) => Some(pairs.iter().map(|pair| pair.score).collect()),
-            CompareTexts::BuiltIn | CompareTexts::Texts(_) => None,
+    /// The correlation of embeddings of [`CompareTexts::texts`] with the scores; none where there are no scores, and for a model
+    /// that finds all pairs equally similar.
+    pub(super) fn similarity(
+        &self,
+        embeddings: &Embeddings,
+    ) -> Result<Option<SentenceSimilarity>, Error> {
+        let CompareTexts::Pairs(pairs) = self else {
+            return Ok(None);
+        };
+        let scores: Vec<f64> = pairs.iter().map(|pair| pair.score).collect();
+        match SentenceSimilarity::evaluate(embeddings, &scores) {
+            Ok(similarity) => Ok(Some(similarity)),
+            Err(EvaluateError::Metric(MetricError::Constant { .. })) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }

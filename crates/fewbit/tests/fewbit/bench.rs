@@ -1,147 +1,18 @@
 //! What a benchmark makes of its measurements, with a host that answers with times of its own; and the real one.
 
-use fewbit::Error;
-use fewbit::bench::{
-    BenchHost, BenchModel, BenchOptions, BenchReport, BenchStep, MAXIMUM_CALL_TOKENS, Memory,
-    OpenFacts, OpenModel, ShapeRequest, TextRequest, bench,
-};
-use fewbit::evaluate::{BatchShape, StageProfile, Startup, TextOrder, TextPass};
+use crate::scripted_host::ScriptedHost;
+use crate::tiny_model::workspace;
+use fewbit::bench::{BenchModel, BenchOptions, BenchReport, BenchStep, MAXIMUM_CALL_TOKENS, bench};
+use fewbit::evaluate::{BatchShape, TextOrder};
 use fewbit::measure::InProcess;
 use fewbit::model::WeightOnlyArithmetic;
-use std::cell::RefCell;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
-
-fn tiny_bert() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/architectures/bert")
-}
-
-/// What was asked of which model, in order.
-type Log = Rc<RefCell<Vec<String>>>;
+use std::path::Path;
 
 /// Models whose calls take as many seconds as the number that they are called by.
-struct Scripted {
-    log: Log,
-}
-
-struct ScriptedModel {
-    name: String,
-    log: Log,
-    peaks: usize,
-}
-
-impl ScriptedModel {
-    fn say(&self, what: &str) {
-        self.log.borrow_mut().push(format!("{} {what}", self.name));
-    }
-
-    fn seconds(&self) -> f64 {
-        self.name.parse().unwrap()
-    }
-}
-
-fn name(directory: &Path) -> String {
-    directory
-        .file_name()
-        .unwrap()
-        .to_string_lossy()
-        .into_owned()
-}
-
-impl BenchHost for Scripted {
-    fn startup(
-        &mut self,
-        directory: &Path,
-        weight_only: Option<WeightOnlyArithmetic>,
-        threads: usize,
-    ) -> Result<Startup, Error> {
-        assert_eq!(weight_only, Some(WeightOnlyArithmetic::Floats));
-        let name = name(directory);
-        self.log
-            .borrow_mut()
-            .push(format!("{name} startup on {threads}"));
-        let load_seconds = name.parse().unwrap();
-        Ok(Startup {
-            load_seconds,
-            first_embedding_seconds: 2.0 * load_seconds,
-            peak_resident_bytes: None,
-        })
-    }
-
-    fn open(
-        &mut self,
-        directory: &Path,
-        weight_only: Option<WeightOnlyArithmetic>,
-    ) -> Result<Box<dyn OpenModel>, Error> {
-        assert_eq!(weight_only, Some(WeightOnlyArithmetic::Floats));
-        Ok(Box::new(ScriptedModel {
-            name: name(directory),
-            log: self.log.clone(),
-            peaks: 0,
-        }))
-    }
-}
-
-impl OpenModel for ScriptedModel {
-    fn facts(&mut self) -> Result<OpenFacts, Error> {
-        Ok(OpenFacts {
-            checkpoint_directory: tiny_bert(),
-            arithmetic: "f32".to_owned(),
-        })
-    }
-
-    fn time_shape(&mut self, request: &ShapeRequest) -> Result<Vec<f64>, Error> {
-        let ShapeRequest {
-            shape,
-            threads,
-            minimum_seconds,
-            warm_up,
-        } = *request;
-        assert_eq!(minimum_seconds, 3.0);
-        let warm_up = if warm_up { " after a warm-up" } else { "" };
-        self.say(&format!(
-            "{}x{} on {threads}{warm_up}",
-            shape.batch, shape.tokens
-        ));
-        Ok(vec![self.seconds(); 2])
-    }
-
-    fn multiply_adds_per_second(&mut self) -> Result<f64, Error> {
-        // The best one is seen at the second shape.
-        self.peaks += 1;
-        Ok(if self.peaks == 2 { 4e6 } else { 1e6 })
-    }
-
-    fn profile(&mut self, _: BatchShape, minimum_seconds: f64) -> Result<StageProfile, Error> {
-        self.say("profile");
-        Ok(StageProfile {
-            stages: Vec::new(),
-            other_milliseconds: 0.0,
-            whole_milliseconds: minimum_seconds,
-            calls: 1,
-        })
-    }
-
-    fn time_texts(&mut self, request: &TextRequest) -> Result<TextPass, Error> {
-        self.say(&format!(
-            "texts by {} {:?}",
-            request.batch_size, request.order
-        ));
-        Ok(TextPass {
-            seconds: self.seconds(),
-            tokens: 30,
-            truncated: 0,
-        })
-    }
-
-    fn memory(&mut self) -> Result<Memory, Error> {
-        self.say("memory");
-        Ok(Memory {
-            weight_memory_bytes: 1,
-            scratch_bytes: 2,
-            peak_resident_bytes: None,
-        })
-    }
+fn host() -> ScriptedHost {
+    let mut host = ScriptedHost::new(|name, _, _| name.parse().unwrap());
+    host.weight_only = Some(WeightOnlyArithmetic::Floats);
+    host
 }
 
 fn models(names: &[&str]) -> Vec<BenchModel> {
@@ -163,10 +34,9 @@ fn options() -> BenchOptions {
 }
 
 fn scripted(names: &[&str], options: &BenchOptions) -> (BenchReport, Vec<String>) {
-    let log = Log::default();
-    let mut host = Scripted { log: log.clone() };
+    let mut host = host();
     let report = bench(&models(names), options, &mut host, &mut |_| {}).unwrap();
-    (report, log.take())
+    (report, host.asked())
 }
 
 #[test]
@@ -181,10 +51,14 @@ fn rounds_visit_the_models_in_turn_and_memory_comes_before_texts() {
     assert_eq!(
         log,
         [
-            "0.5 startup on 1",
-            "1 startup on 1",
-            "1 startup on 1",
-            "0.5 startup on 1",
+            "0.5 texts by 32 ByLength on 1",
+            "0.5 memory",
+            "1 texts by 32 ByLength on 1",
+            "1 memory",
+            "1 texts by 32 ByLength on 1",
+            "1 memory",
+            "0.5 texts by 32 ByLength on 1",
+            "0.5 memory",
             // 3 seconds a turn: a call of 0.5 is short against it, one of 1 is not.
             "0.5 2x4 on 1 after a warm-up",
             "1 2x4 on 1 after a warm-up",
@@ -194,14 +68,14 @@ fn rounds_visit_the_models_in_turn_and_memory_comes_before_texts() {
             "1 memory",
             "0.5 profile",
             "1 profile",
-            "0.5 texts by 2 AsGiven",
-            "1 texts by 2 AsGiven",
-            "1 texts by 2 AsGiven",
-            "0.5 texts by 2 AsGiven",
-            "0.5 texts by 2 ByLength",
-            "1 texts by 2 ByLength",
-            "1 texts by 2 ByLength",
-            "0.5 texts by 2 ByLength",
+            "0.5 texts by 2 AsGiven on 1",
+            "1 texts by 2 AsGiven on 1",
+            "1 texts by 2 AsGiven on 1",
+            "0.5 texts by 2 AsGiven on 1",
+            "0.5 texts by 2 ByLength on 1",
+            "1 texts by 2 ByLength on 1",
+            "1 texts by 2 ByLength on 1",
+            "0.5 texts by 2 ByLength on 1",
         ]
     );
 }
@@ -233,16 +107,15 @@ fn rates_ratios_and_shares_by_hand() {
     {
         assert_eq!(result.multiply_adds, multiply_adds);
         assert_eq!(result.times_faster, times_faster);
-        let speed = result.speed;
         // Two calls a round, two rounds.
-        assert_eq!(speed.latency.calls, 4);
-        assert_eq!(speed.latency.median_milliseconds, 1e3 * seconds);
-        assert_eq!(speed.texts_per_second, 2.0 / seconds);
-        assert_eq!(speed.tokens_per_second, 8.0 / seconds);
+        assert_eq!(result.latency.calls, 4);
+        assert_eq!(result.latency.median_milliseconds, 1e3 * seconds);
+        assert_eq!(result.texts_per_second, 2.0 / seconds);
+        assert_eq!(result.tokens_per_second, 8.0 / seconds);
         let rate = multiply_adds as f64 / seconds;
-        assert_eq!(speed.gmacs_per_second, rate / 1e9);
+        assert_eq!(result.gmacs_per_second, rate / 1e9);
         // The best peak of all shapes, on two threads.
-        assert_eq!(speed.share_of_peak, rate / (2.0 * 4e6));
+        assert_eq!(result.share_of_peak, rate / (2.0 * 4e6));
     }
     let model = &report.models[1];
     assert_eq!(model.peak_gmacs_per_second, 4e6 / 1e9);
@@ -269,11 +142,8 @@ fn as_many_steps_are_told_as_were_promised() {
             texts,
             ..options()
         };
-        let mut host = Scripted {
-            log: Log::default(),
-        };
         let mut steps = Vec::new();
-        bench(&models(&["1", "2"]), &options, &mut host, &mut |step| {
+        bench(&models(&["1", "2"]), &options, &mut host(), &mut |step| {
             steps.push(format!("{step:?}"));
         })
         .unwrap();
@@ -285,10 +155,9 @@ fn as_many_steps_are_told_as_were_promised() {
 #[test]
 fn what_cannot_be_measured_is_refused_before_anything_is() {
     let refusal = |names: &[&str], options: &BenchOptions| {
-        let log = Log::default();
-        let mut host = Scripted { log: log.clone() };
+        let mut host = host();
         let error = bench(&models(names), options, &mut host, &mut |_| {}).unwrap_err();
-        assert_eq!(log.take(), Vec::<String>::new());
+        assert!(host.asked().is_empty());
         error.to_string()
     };
     let with = |change: fn(&mut BenchOptions)| {
@@ -344,24 +213,18 @@ fn what_cannot_be_measured_is_refused_before_anything_is() {
 
 #[test]
 fn a_real_model_in_this_process() {
-    // The golden model with a tokenizer of three words.
-    let directory = tempfile::tempdir().unwrap();
-    for file in ["config.json", "model.safetensors"] {
-        std::fs::copy(tiny_bert().join(file), directory.path().join(file)).unwrap();
-    }
-    let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"];
-    std::fs::write(directory.path().join("vocab.txt"), words.join("\n")).unwrap();
+    let (_directory, model) = workspace();
     let options = BenchOptions {
         seconds: 0.001,
         texts: Some(vec!["a b".to_owned(), "a".to_owned()]),
         profile: true,
         ..options()
     };
-    let models = [BenchModel::from_directory(directory.path())];
+    let models = [BenchModel::from_directory(model)];
     let report = bench(&models, &options, &mut InProcess, &mut |_| {}).unwrap();
     let result = &report.shapes[1].models[0];
-    assert!(result.speed.share_of_peak > 0.0 && result.speed.share_of_peak.is_finite());
-    assert!(result.speed.latency.calls >= options.rounds);
+    assert!(result.share_of_peak > 0.0 && result.share_of_peak.is_finite());
+    assert!(result.latency.calls >= options.rounds);
     assert_eq!(report.profiles.len(), 2);
     assert_eq!(report.texts.unwrap().rows[0].models[0].tokens, 4 + 3);
     assert!(report.models[0].memory.weight_memory_bytes > 0);

@@ -3,3 +3,5 @@
 mod architecture;
 mod bench;
 mod manager_and_compare;
+mod scripted_host;
+mod tiny_model;

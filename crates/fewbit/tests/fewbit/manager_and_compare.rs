@@ -1,46 +1,17 @@
 //! The facade on a tiny BERT: sizes that are foretold are the sizes that are written, and a comparison measures what its
 //! recipes made.
 
+use crate::scripted_host::ScriptedHost;
+use crate::tiny_model::workspace;
 use fewbit::checkpoint::Checkpoint;
 use fewbit::compare::{
     CompareOptions, CompareStep, CompareTexts, compare, default_recipes, method_name, parse_method,
 };
-use fewbit::evaluate::{Latency, MeasuredModel, SentencePair, Throughput};
-use fewbit::measure::{InProcess, Measure, MeasureRequest, Speed};
+use fewbit::evaluate::{SentencePair, TextOrder, TextRequest};
+use fewbit::measure::{InProcess, ModelHost};
 use fewbit::quantize::calibration::CalibrationSamples;
 use fewbit::quantize::{Backend, GptqCalibration, Int8Recipe, Rounding};
-use fewbit::{Encoder, Error, Method, QuantizationManager, Recipe};
-use std::path::{Path, PathBuf};
-use tempfile::TempDir;
-
-/// A directory with the tiny BERT in `model` and a tokenizer of single letters.
-fn workspace() -> (TempDir, PathBuf) {
-    let directory = TempDir::new().unwrap();
-    let model = directory.path().join("model");
-    std::fs::create_dir(&model).unwrap();
-    let golden =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/architectures/bert");
-    for name in ["config.json", "model.safetensors"] {
-        std::fs::write(model.join(name), std::fs::read(golden.join(name)).unwrap()).unwrap();
-    }
-    let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        .map(str::to_owned)
-        .into_iter();
-    let tokens = tokens
-        .chain(('a'..='z').map(String::from))
-        .chain(('a'..='z').map(|letter| format!("##{letter}")));
-    std::fs::write(
-        model.join("vocab.txt"),
-        tokens.map(|token| token + "\n").collect::<String>(),
-    )
-    .unwrap();
-    std::fs::write(
-        model.join("tokenizer_config.json"),
-        r#"{"tokenizer_class": "BertTokenizer"}"#,
-    )
-    .unwrap();
-    (directory, model)
-}
+use fewbit::{EncodeOptions, Encoder, Error, Method, QuantizationManager, Recipe};
 
 #[test]
 fn the_manager_foretells_sizes_and_then_finds_them() {
@@ -118,7 +89,7 @@ fn the_manager_rounds_for_the_texts_that_it_is_given() {
     let comparison = compare(&model, &options, &mut InProcess, &mut |_| {}).unwrap();
     assert!(comparison.failed.is_empty(), "{:?}", comparison.failed);
     let row = &comparison.rows[1];
-    assert_eq!(row.figures.name, "dynamic + GPTQ + saturation-proof");
+    assert_eq!(row.name, "dynamic + GPTQ + saturation-proof");
 }
 
 #[test]
@@ -174,36 +145,13 @@ fn a_quantized_model_counts_the_weights_and_not_their_codes() {
     }
 }
 
-/// Measures in process and notes what it was asked for.
-#[derive(Default)]
-struct Noting {
-    asked: Vec<(&'static str, String)>,
-}
-
-impl Measure for Noting {
-    fn measure(&mut self, request: &MeasureRequest) -> Result<MeasuredModel, Error> {
-        self.asked.push(("measure", request.name.clone()));
-        InProcess.measure(request)
-    }
-
-    fn speed(&mut self, request: &MeasureRequest) -> Result<Speed, Error> {
-        self.asked.push(("speed", request.name.clone()));
-        // Latency is best in the second round, throughput in the third: the middle one of each must be reported.
-        let asked = ("speed", request.name.clone());
-        let round = self.asked.iter().filter(|known| **known == asked).count();
-        let latency = Latency::from_seconds(vec![[0.030, 0.010, 0.020][round - 1]]).unwrap();
-        let texts_per_second = [100.0, 200.0, 300.0][round - 1];
-        let throughput = Throughput {
-            texts_per_second,
-            tokens_per_second: 0.0,
-            batch_size: 32,
-            runs: 1,
-        };
-        Ok(Speed {
-            latency,
-            throughput,
-        })
-    }
+/// Latency is best in the second round, throughput in the third. Each round begins with a pass that does not count.
+fn host() -> ScriptedHost {
+    ScriptedHost::new(|_, what, before| match what {
+        "texts by 1 AsGiven on 1" => [9.0, 0.060, 9.0, 0.020, 9.0, 0.040][before],
+        "texts by 32 ByLength on 1" => [4.0, 2.0, 1.0][before],
+        _ => 0.5,
+    })
 }
 
 #[test]
@@ -213,55 +161,37 @@ fn speed_is_taken_in_rounds_and_the_middle_one_counts() {
         recipes: vec![Recipe::new(Method::Fp16), Recipe::new(Method::Nf4)],
         ..CompareOptions::default()
     };
-    let mut noting = Noting::default();
+    let mut host = host();
     let mut steps = 0;
-    let comparison = compare(&model, &options, &mut noting, &mut |step| {
+    let comparison = compare(&model, &options, &mut host, &mut |step| {
         steps += 1;
         assert!(steps > 2 || matches!(step, CompareStep::Quantizing(_)));
     })
     .unwrap();
-    let asked: Vec<String> = noting
-        .asked
-        .iter()
-        .map(|(what, name)| format!("{what} {name}"))
-        .collect();
-    let rounds = [
-        ["measure original", "measure fp16", "measure nf4"],
-        ["speed original", "speed fp16", "speed nf4"],
-        ["speed nf4", "speed fp16", "speed original"],
-        ["speed original", "speed fp16", "speed nf4"],
+    let asked = |names: [&str; 3], what: &[&str]| {
+        let of = |name| what.iter().map(move |what| format!("{name} {what}"));
+        names.into_iter().flat_map(of).collect::<Vec<_>>()
+    };
+    let (alone, batches) = ("texts by 1 AsGiven on 1", "texts by 32 ByLength on 1");
+    let speed = [alone, alone, batches];
+    let expected = [
+        asked(["model", "fp16", "nf4"], &["encode", "memory"]),
+        asked(["model", "fp16", "nf4"], &speed),
+        asked(["nf4", "fp16", "model"], &speed),
+        asked(["model", "fp16", "nf4"], &speed),
     ];
-    assert_eq!(asked, rounds.concat());
+    assert_eq!(host.asked(), expected.concat());
     assert_eq!(steps, 2 + 3 + 9);
     assert_eq!(steps, options.steps());
     for row in &comparison.rows {
-        assert!((row.figures.median_milliseconds - 20.0).abs() < 1e-9);
-        assert_eq!(row.figures.texts_per_second, 200.0);
+        assert!((row.median_milliseconds - 20.0).abs() < 1e-9);
+        assert_eq!(row.texts_per_second, comparison.texts as f64 / 2.0);
         assert_eq!(row.directory, None);
     }
     assert_eq!(
         (comparison.texts_kind, comparison.texts),
         ("built-in", fewbit::compare::SAMPLE_TEXTS.len())
     );
-}
-
-/// Measures in process, but not everything of every model.
-struct Refusing;
-
-impl Measure for Refusing {
-    fn measure(&mut self, request: &MeasureRequest) -> Result<MeasuredModel, Error> {
-        if request.name == "bf16" {
-            return Err(Error::Measure("no memory left".to_owned()));
-        }
-        InProcess.measure(request)
-    }
-
-    fn speed(&mut self, request: &MeasureRequest) -> Result<Speed, Error> {
-        if request.name == "nf4" {
-            return Err(Error::Measure("no time left".to_owned()));
-        }
-        InProcess.speed(request)
-    }
 }
 
 #[test]
@@ -273,11 +203,13 @@ fn a_method_that_cannot_be_measured_leaves_the_others() {
         texts: CompareTexts::Texts(vec!["a cat sat".to_owned(), "dogs".to_owned()]),
         ..CompareOptions::default()
     };
-    let comparison = compare(&model, &options, &mut Refusing, &mut |_| {}).unwrap();
+    let mut host = host();
+    host.refused = vec![("bf16", "encode"), ("nf4", "texts by 1 AsGiven on 1")];
+    let comparison = compare(&model, &options, &mut host, &mut |_| {}).unwrap();
     let names: Vec<&str> = comparison
         .rows
         .iter()
-        .map(|row| row.figures.name.as_str())
+        .map(|row| row.name.as_str())
         .collect();
     assert_eq!(names, ["original", "fp16"]);
     let failed = |name: &str, error: &str| fewbit::compare::FailedMethod {
@@ -287,8 +219,8 @@ fn a_method_that_cannot_be_measured_leaves_the_others() {
     assert_eq!(
         comparison.failed,
         [
-            failed("bf16", "no memory left"),
-            failed("nf4", "no time left")
+            failed("bf16", "cannot do: encode"),
+            failed("nf4", "cannot do: texts by 1 AsGiven on 1")
         ]
     );
 }
@@ -305,8 +237,7 @@ fn the_gate_names_who_loses_more_than_allowed() {
         ..CompareOptions::default()
     };
     let comparison = compare(&model, &options, &mut InProcess, &mut |_| {}).unwrap();
-    let loss =
-        |row: usize| 100.0 * (1.0 - comparison.rows[row].figures.agreement.unwrap().mean_cosine);
+    let loss = |row: usize| 100.0 * (1.0 - comparison.rows[row].agreement.unwrap().mean_cosine);
     assert!(loss(1) < loss(2), "bf16 loses less than fp4");
     let between = (loss(1) + loss(2)) / 2.0;
     let missed = comparison.missed_gates(between);
@@ -323,7 +254,7 @@ fn the_gate_names_who_loses_more_than_allowed() {
         })
     };
     for (row, spearman) in with_scores.rows.iter_mut().zip([0.86, 0.859, f64::NAN]) {
-        row.figures.similarity = similarity(spearman);
+        row.similarity = similarity(spearman);
     }
     let missed = with_scores.missed_gates(0.2);
     assert_eq!(missed.len(), 1);
@@ -398,14 +329,79 @@ fn methods_read_as_they_are_typed() {
 }
 
 #[test]
+fn a_model_that_is_open_in_this_process_does_what_its_encoder_does() {
+    let (_directory, model) = workspace();
+    let mut open = InProcess.open(&model, None).unwrap();
+    let facts = open.facts().clone();
+    assert_eq!(facts.checkpoint_directory, model);
+    assert!(facts.load_seconds > 0.0);
+    let request = TextRequest {
+        texts: ["a cat sat", "", "by the sea"].map(str::to_owned).to_vec(),
+        order: TextOrder::AsGiven,
+        batch_size: 2,
+        threads: 1,
+    };
+    let encoder = Encoder::open(&model).unwrap();
+    let expected = encoder.encode(&request.texts, &EncodeOptions::default());
+    let embeddings = open.encode(&request).unwrap();
+    assert_eq!(embeddings, expected.unwrap());
+    let pass = open.time_texts(&request).unwrap();
+    assert_eq!(
+        (pass.call_seconds.len(), pass.tokens),
+        (2, embeddings.tokens)
+    );
+    let memory = open.memory().unwrap();
+    let weights = encoder.network().memory_bytes() as u64;
+    assert_eq!(memory.weight_memory_bytes, weights);
+    assert!(memory.scratch_bytes > 0);
+    let absent = model.join("absent");
+    let error = InProcess.open(&absent, None).err().unwrap();
+    assert!(error.to_string().contains("absent"), "{error}");
+}
+
+#[test]
+fn an_encoder_in_a_folder_of_its_own_is_compared_by_the_bytes_of_its_weights() {
+    let (directory, model) = workspace();
+    let outer = directory.path().join("outer");
+    std::fs::create_dir_all(outer.join("1_Pooling")).unwrap();
+    std::fs::rename(&model, outer.join("0_Transformer")).unwrap();
+    for (name, content) in [
+        (
+            "modules.json",
+            r#"[{"idx": 0, "name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"},
+                {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]"#,
+        ),
+        (
+            "1_Pooling/config.json",
+            r#"{"word_embedding_dimension": 32, "pooling_mode_mean_tokens": true}"#,
+        ),
+    ] {
+        std::fs::write(outer.join(name), content).unwrap();
+    }
+    let options = CompareOptions {
+        recipes: vec![Recipe::new(Method::Fp16)],
+        ..CompareOptions::default()
+    };
+    let comparison = compare(&outer, &options, &mut host(), &mut |_| {}).unwrap();
+    let weights = std::fs::metadata(outer.join("0_Transformer/model.safetensors")).unwrap();
+    let [original, fp16] = comparison.rows.as_slice() else {
+        panic!("{:?}", comparison.failed)
+    };
+    assert_eq!(original.disk_bytes, weights.len());
+    let ratio = weights.len() as f64 / fp16.disk_bytes as f64;
+    assert_eq!(
+        (original.compression_ratio, fp16.compression_ratio),
+        (1.0, ratio)
+    );
+}
+
+#[test]
 fn what_cannot_be_compared_is_found_before_any_step() {
     let (directory, model) = workspace();
     let refused = |options: &CompareOptions| {
-        compare(&model, options, &mut Noting::default(), &mut |step| {
-            panic!("{step:?}")
-        })
-        .unwrap_err()
-        .to_string()
+        compare(&model, options, &mut host(), &mut |step| panic!("{step:?}"))
+            .unwrap_err()
+            .to_string()
     };
     let pair = |score| SentencePair {
         sentence1: "a".to_owned(),
@@ -452,12 +448,7 @@ fn a_model_that_finds_all_pairs_equally_similar_has_no_correlation_and_misses_th
         ..CompareOptions::default()
     };
     let comparison = compare(&model, &options, &mut InProcess, &mut |_| {}).unwrap();
-    assert!(
-        comparison
-            .rows
-            .iter()
-            .all(|row| row.figures.similarity.is_none())
-    );
+    assert!(comparison.rows.iter().all(|row| row.similarity.is_none()));
     let missed = comparison.missed_gates(1e9);
     assert_eq!(missed.len(), 1);
     assert!(missed[0].drop.is_nan());

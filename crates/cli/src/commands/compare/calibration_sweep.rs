@@ -10,6 +10,7 @@ use anyhow::Result;
 use fewbit::compare::calibration_sweep::{
     CalibrationSweepOptions, SEEDS, SweepStep, calibration_sweep,
 };
+use fewbit::repetition::first_repeated;
 use fewbit::threads;
 use std::path::Path;
 
@@ -22,13 +23,11 @@ pub(super) fn run(
     let flags = &arguments.calibration;
     calibrate::is_named(flags, false)?;
     let samples = &arguments.calibration_sweep;
-    for (index, number) in samples.iter().enumerate() {
-        if samples[..index].contains(number) {
-            return Err(UsageError(format!(
-                "--calibration-sweep: expected each number once, found {number} twice\n  hint: each is drawn with {SEEDS} seeds"
-            ))
-            .into());
-        }
+    if let Some(number) = first_repeated(samples) {
+        return Err(UsageError(format!(
+            "--calibration-sweep: expected each number once, found {number} twice\n  hint: each is drawn with {SEEDS} seeds"
+        ))
+        .into());
     }
     let backend = calibrate::backend(&flags.texts);
     let options = CalibrationSweepOptions {

@@ -10,7 +10,7 @@ pub(super) fn legend(report: &BenchReport) -> String {
             .shapes
             .iter()
             .flat_map(|row| &row.models)
-            .map(|result| result.speed.latency.calls)
+            .map(|result| result.latency.calls)
     };
     let (least, most) = (calls().min().unwrap_or(0), calls().max().unwrap_or(0));
     let calls = if least == most {
