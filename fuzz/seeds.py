@@ -228,6 +228,10 @@ def tokenizer_files():
     for name, model in {"XLMRobertaTokenizer": "rules", "CamembertTokenizer": "symbols"}.items():
         pieces = (MODEL_GOLDEN / "sentencepiece" / f"{model}.model").read_bytes()
         seed(target, f"sentencepiece-{model}", files("", "", compact({"tokenizer_class": name}), "", "", pieces))
+    for name, model in {"LlamaTokenizer": "bpe-llama", "GemmaTokenizer": "bpe-gemma", "PreTrainedTokenizerFast": "bpe-names"}.items():
+        pieces = (MODEL_GOLDEN / "sentencepiece" / f"{model}.model").read_bytes()
+        config = {"tokenizer_class": name, "add_bos_token": True, "add_eos_token": True}
+        seed(target, f"sentencepiece-{model}", files("", "", compact(config), "", "", pieces))
     # A table that says that it has 4 GiB of entries, for which the tokenizers crate took memory.
     table = b"\x0a\x03\x0a\x01a\x1a\x0a\x12\x08\xf0\xff\xff\xffabcd"
     seed(target, "sentencepiece-table-of-4-gib", files("", "", compact({"tokenizer_class": "CamembertTokenizer"}), "", "", table))

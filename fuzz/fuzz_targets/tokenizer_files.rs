@@ -14,7 +14,7 @@ const FILES: [&str; 6] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "sentencepiece.bpe.model",
+    "tokenizer.model",
 ];
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(Scratch::new);

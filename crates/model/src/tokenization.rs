@@ -4,7 +4,9 @@
 mod added_tokens;
 mod assemble;
 mod build;
+mod byte_pairs;
 mod class;
+mod from_sentencepiece;
 mod limits;
 mod panics;
 mod protobuf;

@@ -7,7 +7,7 @@ use super::written_token::WrittenToken;
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use tokenizers::{AddedToken, Tokenizer};
 
@@ -74,6 +74,17 @@ impl AddedTokens {
         Ok(tokens)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Their texts, by the ids that they should have.
+    pub(super) fn contents(&self) -> impl Iterator<Item = (u32, &str)> {
+        let declared = self.0.iter();
+        declared.map(|(&id, declared)| (id, declared.token.content.as_str()))
+    }
+
     fn declare(
         &mut self,
         id: u32,
@@ -107,25 +118,25 @@ impl AddedTokens {
         tokenizer: &mut Tokenizer,
         special: &SpecialTokens,
     ) -> Result<(), ModelError> {
-        let is_added = |content: &str| {
-            let added = tokenizer.get_added_vocabulary().get_vocab();
-            added.contains_key(content)
-                || self
-                    .0
-                    .values()
-                    .any(|declared| declared.token.content == content)
-        };
+        let of_tokenizer = tokenizer.get_added_vocabulary().get_vocab();
+        let declared: HashSet<&str> = self.contents().map(|(_, content)| content).collect();
+        let is_added =
+            |content: &str| of_tokenizer.contains_key(content) || declared.contains(content);
         let mut tokens: Vec<&WrittenToken> =
             self.0.values().map(|declared| &declared.token).collect();
+        let mut seen: HashSet<&WrittenToken> = tokens.iter().copied().collect();
         for token in special.all() {
-            if !is_added(&token.content) && !tokens.contains(&token) {
+            if !is_added(&token.content) && seen.insert(token) {
                 tokens.push(token);
             }
         }
-        let is_named = |content: &str| special.named().any(|token| token.content == content);
+        let named: HashSet<&str> = special
+            .named()
+            .map(|token| token.content.as_str())
+            .collect();
         let tokens: Vec<AddedToken> = tokens
             .into_iter()
-            .map(|token| token.to_added(is_named(&token.content)))
+            .map(|token| token.to_added(named.contains(token.content.as_str())))
             .collect();
         tokenizer.add_tokens(&tokens);
         for (&id, declared) in &self.0 {

@@ -1,10 +1,10 @@
 //! From the files of a directory to a tokenizer.
 
 use super::added_tokens::AddedTokens;
-use super::build::{Builder, kind_of_class};
+use super::build::Builder;
 use super::class::TokenizerClass;
+use super::from_sentencepiece::from_sentencepiece;
 use super::panics::contain;
-use super::sentencepiece::SentencePieceModel;
 use super::settings::Settings;
 use super::special_tokens::SpecialTokens;
 use super::stored::{StoredModelSettings, StoredSettings, StoredVocabulary};
@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
-use tokenizers::models::unigram::Unigram;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::utils::truncation::TruncationDirection;
 
@@ -64,6 +63,11 @@ fn stored(
         .padding
         .as_ref()
         .map(|padding| padding.pad_token.as_str());
+    // Llama's class has no byte level; transformers takes such a file as it stands.
+    let class = match class {
+        TokenizerClass::Llama if has_byte_level(&bytes) => TokenizerClass::AsStored,
+        class => class,
+    };
     let special = SpecialTokens::read(settings, class, padding)?;
     let added = AddedTokens::read(settings, &special, file, &head.added_tokens)?;
     let tokenizer = match class {
@@ -71,16 +75,31 @@ fn stored(
             let mut tokenizer =
                 Tokenizer::from_bytes(&bytes).map_err(|error| malformed(file, &error))?;
             added.add_to(&mut tokenizer, &special)?;
-            tokenizer
-        }
-        _ => {
-            let StoredVocabulary { model, normalizer } =
-                StoredVocabulary::read(&bytes, class).map_err(|error| malformed(file, &error))?;
             let builder = Builder {
                 class,
                 settings,
                 special: &special,
                 file,
+                stored_processor: Some(&Value::Null),
+            };
+            if builder.map_has_template() {
+                let processor = builder.template_of_settings(&tokenizer)?;
+                tokenizer.with_post_processor(Some(processor));
+            }
+            tokenizer
+        }
+        _ => {
+            let StoredVocabulary {
+                model,
+                normalizer,
+                post_processor,
+            } = StoredVocabulary::read(&bytes, class).map_err(|error| malformed(file, &error))?;
+            let builder = Builder {
+                class,
+                settings,
+                special: &special,
+                file,
+                stored_processor: Some(&post_processor),
             };
             let table = builder.stored_table(&normalizer)?;
             builder.build(model, &head.model, table, &added)?
@@ -130,15 +149,12 @@ fn from_vocabulary(
                 ModelWrapper::from(model.map_err(|error| malformed(&file, &error))?),
             )
         }
-        TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
+        TokenizerClass::XlmRoberta
+        | TokenizerClass::Camembert
+        | TokenizerClass::Llama
+        | TokenizerClass::Gemma
+        | TokenizerClass::AsStored => {
             return from_sentencepiece(directory, class, settings);
-        }
-        TokenizerClass::AsStored => {
-            return Err(missing(
-                directory,
-                "tokenizer.json, which `tokenizer_class` \"PreTrainedTokenizerFast\" reads",
-                "none",
-            ));
         }
     };
     let special = SpecialTokens::read(settings, class, None)?;
@@ -148,65 +164,9 @@ fn from_vocabulary(
         settings,
         special: &special,
         file: &file,
+        stored_processor: None,
     };
     let tokenizer = builder.build(model, &StoredModelSettings::default(), None, &added)?;
-    Ok(Assembled {
-        file,
-        tokenizer,
-        truncation_side: None,
-        gives_token_types: false,
-    })
-}
-
-/// The names that the sentencepiece file of a class may have, the first that is there being the one that transformers 5 reads.
-const SENTENCEPIECE_NAMES: [&str; 2] = ["tokenizer.model", "sentencepiece.bpe.model"];
-
-/// Without tokenizer.json, from sentencepiece's own file.
-fn from_sentencepiece(
-    directory: &Path,
-    class: TokenizerClass,
-    settings: &Settings,
-) -> Result<Assembled, ModelError> {
-    let file = SENTENCEPIECE_NAMES
-        .map(|name| directory.join(name))
-        .into_iter()
-        .find(|file| file.exists())
-        .ok_or_else(|| {
-            missing(
-                directory,
-                "tokenizer.json, or sentencepiece.bpe.model of sentencepiece",
-                "neither",
-            )
-        })?;
-    let damaged = |error: &dyn std::fmt::Display| ModelError::Tokenizer {
-        file: file.clone(),
-        message: format!("expected a model of sentencepiece, found something else: {error}"),
-        hint: "fetch the file again".to_owned(),
-    };
-    let bytes = std::fs::read(&file).map_err(|error| damaged(&error))?;
-    let pieces = SentencePieceModel::read(&bytes).map_err(|error| damaged(&error))?;
-    let mut special = SpecialTokens::read(settings, class, None)?;
-    let added = AddedTokens::read(settings, &special, &file, &[])?;
-    special.take_symbols(pieces.symbols());
-    let builder = Builder {
-        class,
-        settings,
-        special: &special,
-        file: &file,
-    };
-    if let Some(found) = pieces.other_kind() {
-        return Err(builder.foreign(kind_of_class(class), found));
-    }
-    let table = pieces.table().map_err(|error| damaged(&error))?;
-    // Where both classes have their unknown token.
-    const UNKNOWN: usize = 3;
-    let vocabulary = pieces.vocabulary(class, &special);
-    let model = Unigram::from(vocabulary, Some(UNKNOWN), false).map_err(|error| damaged(&error))?;
-    let stored = StoredModelSettings {
-        unk_id: Some(UNKNOWN),
-        ..StoredModelSettings::default()
-    };
-    let tokenizer = builder.build(model.into(), &stored, table.map(Into::into), &added)?;
     Ok(Assembled {
         file,
         tokenizer,
@@ -273,7 +233,13 @@ fn text(file: &Path) -> Result<&str, ModelError> {
     })
 }
 
-fn missing(directory: &Path, expected: &str, found: &str) -> ModelError {
+/// Looks for the name anywhere in tokenizer.json, as transformers does.
+fn has_byte_level(tokenizer: &[u8]) -> bool {
+    const NAME: &[u8] = b"\"ByteLevel\"";
+    tokenizer.windows(NAME.len()).any(|part| part == NAME)
+}
+
+pub(super) fn missing(directory: &Path, expected: &str, found: &str) -> ModelError {
     ModelError::Tokenizer {
         file: directory.to_owned(),
         message: format!("expected {expected}, found {found}"),

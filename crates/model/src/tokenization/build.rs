@@ -8,19 +8,26 @@ use super::stored::StoredModelSettings;
 use crate::ModelError;
 use serde_json::Value;
 use std::path::Path;
-use tokenizers::Tokenizer;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::unigram::Unigram;
-use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
+use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper, Replace};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::Split;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{SplitDelimiterBehavior, Tokenizer};
+
+/// Settings that ask for a special token before and behind a text, and the token's role.
+const AROUND: [(&str, &str); 2] = [
+    ("add_bos_token", "bos_token"),
+    ("add_eos_token", "eos_token"),
+];
 
 /// The inputs of all steps.
 pub(super) struct Builder<'a> {
@@ -29,6 +36,8 @@ pub(super) struct Builder<'a> {
     pub(super) special: &'a SpecialTokens,
     /// Where the vocabulary comes from, for messages.
     pub(super) file: &'a Path,
+    /// `post_processor` of tokenizer.json, null or not; None without that file.
+    pub(super) stored_processor: Option<&'a Value>,
 }
 
 impl Builder<'_> {
@@ -67,7 +76,10 @@ impl Builder<'_> {
                 model.max_input_chars_per_word = 100;
                 model.into()
             }
-            (TokenizerClass::Roberta, ModelWrapper::BPE(mut model)) => {
+            (
+                class @ (TokenizerClass::Roberta | TokenizerClass::Llama | TokenizerClass::Gemma),
+                ModelWrapper::BPE(mut model),
+            ) => {
                 // The merges were looked up with the prefix in place.
                 if let Some(prefix) = &stored.continuing_subword_prefix
                     && !prefix.is_empty()
@@ -77,10 +89,11 @@ impl Builder<'_> {
                 }
                 model.continuing_subword_prefix = None;
                 model.end_of_word_suffix = None;
-                model.unk_token = None;
+                // Without an unknown token, what has no bytes in the vocabulary is left out.
+                model.unk_token = (class == TokenizerClass::Gemma).then(|| unknown.to_owned());
                 model.dropout = None;
-                model.fuse_unk = false;
-                model.byte_fallback = false;
+                model.fuse_unk = class != TokenizerClass::Roberta;
+                model.byte_fallback = class != TokenizerClass::Roberta;
                 model.ignore_merges = false;
                 model.into()
             }
@@ -137,7 +150,11 @@ impl Builder<'_> {
                 Ok(Some(normalizer.into()))
             }
             TokenizerClass::XlmRoberta | TokenizerClass::Camembert => Ok(table),
-            TokenizerClass::Roberta | TokenizerClass::AsStored => Ok(None),
+            TokenizerClass::Gemma => {
+                let spaces = Replace::new(" ", "▁").map_err(|error| self.broken(&*error))?;
+                Ok(Some(spaces.into()))
+            }
+            TokenizerClass::Roberta | TokenizerClass::Llama | TokenizerClass::AsStored => Ok(None),
         }
     }
 
@@ -146,7 +163,7 @@ impl Builder<'_> {
         &self,
         stored: &Value,
     ) -> Result<Option<NormalizerWrapper>, ModelError> {
-        if !self.class.is_sentencepiece() {
+        if !self.class.keeps_table() {
             return Ok(None);
         }
         let one = std::slice::from_ref(stored);
@@ -177,14 +194,31 @@ impl Builder<'_> {
             }
             TokenizerClass::Roberta => ByteLevel::new(self.flag(PREFIX, false)?, true, true).into(),
             TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
-                // These two ask whether it is true, and take null for no.
-                let is_null = self.settings.of(PREFIX).get(PREFIX) == Some(&Value::Null);
-                let scheme = match !is_null && self.flag(PREFIX, true)? {
+                let scheme = match self.truth(PREFIX, true)? {
                     true => PrependScheme::Always,
                     false => PrependScheme::Never,
                 };
                 let metaspace = Metaspace::new('▁', scheme, true);
                 Sequence::new(vec![WhitespaceSplit.into(), metaspace.into()]).into()
+            }
+            TokenizerClass::Llama => {
+                // Here null is as good as nothing.
+                let is_null = self.settings.of(PREFIX).get(PREFIX) == Some(&Value::Null);
+                let scheme = match (
+                    is_null || self.flag(PREFIX, true)?,
+                    self.truth("legacy", false)?,
+                ) {
+                    (false, _) => PrependScheme::Never,
+                    (true, true) => PrependScheme::Always,
+                    (true, false) => PrependScheme::First,
+                };
+                Metaspace::new('▁', scheme, false).into()
+            }
+            TokenizerClass::Gemma => {
+                // The normalizer leaves no space to cut at.
+                Split::new(" ", SplitDelimiterBehavior::MergedWithPrevious, false)
+                    .map_err(|error| self.broken(&*error))?
+                    .into()
             }
         })
     }
@@ -192,8 +226,7 @@ impl Builder<'_> {
     /// The special tokens around a text.
     fn post_processor(&self, tokenizer: &Tokenizer) -> Result<PostProcessorWrapper, ModelError> {
         let token = |role: &str| self.special.content(role);
-        let unknown = token("unk_token").and_then(|unknown| tokenizer.token_to_id(unknown));
-        let id = |content: &str| tokenizer.token_to_id(content).or(unknown);
+        let id = |content: &str| self.id_or_unknown(tokenizer, content);
         // BERT and MPNet have ids for special tokens that are null; the others do not work then.
         let pair = |role: &str, id_of_null: Option<u32>| match (token(role), id_of_null) {
             (Some(content), _) => id(content)
@@ -204,10 +237,12 @@ impl Builder<'_> {
         };
         match self.class {
             TokenizerClass::Bert | TokenizerClass::AsStored => {
-                self.template(&pair("cls_token", Some(2))?, &pair("sep_token", Some(3))?)
+                let (cls, sep) = (pair("cls_token", Some(2))?, pair("sep_token", Some(3))?);
+                self.template(Some(cls), Some(sep))
             }
             TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
-                self.template(&pair("bos_token", None)?, &pair("eos_token", None)?)
+                let (bos, eos) = (pair("bos_token", None)?, pair("eos_token", None)?);
+                self.template(Some(bos), Some(eos))
             }
             TokenizerClass::MpNet => {
                 let (cls, sep) = (pair("cls_token", Some(0))?, pair("sep_token", Some(2))?);
@@ -221,27 +256,74 @@ impl Builder<'_> {
                 let trim = self.flag("trim_offsets", true)?;
                 Ok(RobertaProcessing::new(sep, cls).trim_offsets(trim).into())
             }
+            TokenizerClass::Llama | TokenizerClass::Gemma => match self.stored_processor {
+                Some(processor) if !processor.is_null() && !self.map_has_template() => {
+                    serde_json::from_value(processor.clone()).map_err(|error| self.broken(&error))
+                }
+                _ => self.template_of_settings(tokenizer),
+            },
         }
+    }
+
+    /// Whether special_tokens_map.json says what stands around a text, which overrules tokenizer.json.
+    pub(super) fn map_has_template(&self) -> bool {
+        AROUND
+            .iter()
+            .any(|(flag, _)| self.settings.is_of_the_map(flag))
+    }
+
+    /// The special tokens that the settings ask for, for the classes that leave it to them. tokenizer_config.json is not asked where
+    /// there is a tokenizer.json; a role that is null is not put anywhere.
+    pub(super) fn template_of_settings(
+        &self,
+        tokenizer: &Tokenizer,
+    ) -> Result<PostProcessorWrapper, ModelError> {
+        let [first, last] = AROUND.map(|(flag, role)| {
+            let counts = self.stored_processor.is_none() || self.settings.is_of_the_map(flag);
+            if !counts || !self.truth(flag, false)? {
+                return Ok(None);
+            }
+            let Some(content) = self.special.content(role) else {
+                return Ok(None);
+            };
+            match self.id_or_unknown(tokenizer, content) {
+                Some(id) if !content.contains(' ') => Ok(Some((content.to_owned(), id))),
+                _ => Err(self.not_a_token(role)),
+            }
+        });
+        self.template(first?, last?)
+    }
+
+    fn id_or_unknown(&self, tokenizer: &Tokenizer, content: &str) -> Option<u32> {
+        let unknown = self.special.content("unk_token");
+        tokenizer
+            .token_to_id(content)
+            .or_else(|| tokenizer.token_to_id(unknown?))
     }
 
     fn template(
         &self,
-        first: &(String, u32),
-        last: &(String, u32),
+        first: Option<(String, u32)>,
+        last: Option<(String, u32)>,
     ) -> Result<PostProcessorWrapper, ModelError> {
+        let content = |token: &Option<(String, u32)>| token.as_ref().map(|(text, _)| text.clone());
+        let pieces: Vec<String> = content(&first)
+            .into_iter()
+            .chain(["$A".to_owned()])
+            .chain(content(&last))
+            .collect();
         let refused = |error: String| ModelError::Tokenizer {
             file: self.file.to_owned(),
             message: format!(
-                "expected special tokens that can stand in a template, found `{}` and `{}`: {error}",
-                first.0, last.0
+                "expected special tokens that can stand in a template, found `{}`: {error}",
+                pieces.join("` `")
             ),
             hint: "tokens with spaces, `$` or `:` cannot".to_owned(),
         };
-        let pieces = vec![first.0.as_str(), "$A", last.0.as_str()];
         let template = TemplateProcessing::builder()
-            .try_single(pieces)
+            .try_single(pieces.clone())
             .map_err(refused)?
-            .special_tokens(vec![first.clone(), last.clone()])
+            .special_tokens(first.into_iter().chain(last).collect::<Vec<_>>())
             .build();
         template
             .map(Into::into)
@@ -250,6 +332,23 @@ impl Builder<'_> {
 
     fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
         self.settings.of(key).flag(key, default)
+    }
+
+    /// The same, where the class asks for what Python takes for true: null is false.
+    fn truth(&self, key: &str, default: bool) -> Result<bool, ModelError> {
+        match self.settings.of(key).get(key) {
+            Some(Value::Null) => Ok(false),
+            _ => self.flag(key, default),
+        }
+    }
+
+    fn broken(&self, error: &dyn std::fmt::Display) -> ModelError {
+        ModelError::Tokenizer {
+            file: self.file.to_owned(),
+            message: format!("expected a tokenizer, found something else: {error}"),
+            hint: "fetch the file again, or write it with a recent version of transformers"
+                .to_owned(),
+        }
     }
 
     fn not_a_token(&self, role: &str) -> ModelError {
@@ -278,9 +377,9 @@ impl Builder<'_> {
 pub(super) fn kind_of_class(class: TokenizerClass) -> &'static str {
     match class {
         TokenizerClass::Bert | TokenizerClass::MpNet => "a WordPiece model",
-        TokenizerClass::Roberta => "a BPE model",
+        TokenizerClass::Roberta | TokenizerClass::Llama | TokenizerClass::Gemma => "a BPE model",
         TokenizerClass::XlmRoberta | TokenizerClass::Camembert => "a Unigram model",
-        TokenizerClass::AsStored => "any model",
+        TokenizerClass::AsStored => "a Unigram or a BPE model",
     }
 }
 

@@ -18,6 +18,10 @@ pub(super) enum TokenizerClass {
     XlmRoberta,
     /// Unigram pieces of sentencepiece with fairseq's `NOTUSED` entries.
     Camembert,
+    /// Byte pairs of sentencepiece, with a space before the text.
+    Llama,
+    /// Byte pairs of sentencepiece, without.
+    Gemma,
     /// `TokenizersBackend`, once `PreTrainedTokenizerFast`: tokenizer.json as it stands.
     AsStored,
 }
@@ -37,10 +41,15 @@ const NAMES: &[(&str, TokenizerClass)] = &[
     ("LongformerTokenizer", TokenizerClass::Roberta),
     ("XLMRobertaTokenizer", TokenizerClass::XlmRoberta),
     ("CamembertTokenizer", TokenizerClass::Camembert),
+    ("LlamaTokenizer", TokenizerClass::Llama),
+    ("GemmaTokenizer", TokenizerClass::Gemma),
     ("PreTrainedTokenizer", TokenizerClass::AsStored),
     ("TokenizersBackend", TokenizerClass::AsStored),
     ("PythonBackend", TokenizerClass::AsStored),
 ];
+
+/// Models that transformers builds no class for, whatever class their files name: those are known to be wrong.
+const WITHOUT_CLASS: [&str; 3] = ["modernbert", "mistral", "mixtral"];
 
 impl TokenizerClass {
     /// The class that `tokenizer_class` of tokenizer_config.json names, else the one of config.json, else the one that goes
@@ -49,6 +58,16 @@ impl TokenizerClass {
     /// # Errors
     /// [`ModelError::Config`] for a class that is not in the list: it may do anything.
     pub(super) fn resolve(settings: &Settings, model_type: &str) -> Result<Self, ModelError> {
+        let config = settings.config();
+        let has_code = match config.get("auto_map") {
+            Some(Value::Object(classes)) => classes
+                .get("AutoTokenizer")
+                .is_some_and(|class| !class.is_null()),
+            other => other.is_some_and(|classes| !classes.is_null()),
+        };
+        if WITHOUT_CLASS.contains(&model_type) && !has_code {
+            return Ok(Self::AsStored);
+        }
         for fields in [settings.config(), settings.model_config()] {
             if let Some(value) = fields
                 .get("tokenizer_class")
@@ -62,6 +81,8 @@ impl TokenizerClass {
             "roberta" => Self::Roberta,
             "xlm-roberta" => Self::XlmRoberta,
             "camembert" => Self::Camembert,
+            "gemma" | "gemma2" | "gemma3" | "gemma3_text" => Self::Gemma,
+            "llama" | "modernbert" | "mistral" | "mixtral" => Self::AsStored,
             _ => Self::Bert,
         })
     }
@@ -76,14 +97,14 @@ impl TokenizerClass {
         let plain = name.strip_suffix("Fast").unwrap_or(name);
         let known = NAMES.iter().find(|(known, _)| *known == plain);
         known.map(|&(_, class)| class).ok_or_else(|| {
-            let supported = "a tokenizer class of BERT, DistilBERT, ELECTRA, MPNet, RoBERTa, XLM-RoBERTa or CamemBERT, or \"PreTrainedTokenizerFast\"";
+            let supported = "a tokenizer class of BERT, DistilBERT, ELECTRA, MPNet, RoBERTa, XLM-RoBERTa, CamemBERT, Llama or Gemma, or \"PreTrainedTokenizerFast\"";
             let hint = "if tokenizer.json holds all that this class does, name the class \"PreTrainedTokenizerFast\": the file is then taken as it stands";
             fields.unsupported("tokenizer_class", supported, value, hint)
         })
     }
 
-    /// Whether its vocabulary comes from sentencepiece.
-    pub(super) fn is_sentencepiece(self) -> bool {
+    /// Whether it takes the table over with which sentencepiece normalizes texts.
+    pub(super) fn keeps_table(self) -> bool {
         matches!(self, Self::XlmRoberta | Self::Camembert)
     }
 
@@ -95,6 +116,8 @@ impl TokenizerClass {
             Self::Roberta => "RobertaTokenizer",
             Self::XlmRoberta => "XLMRobertaTokenizer",
             Self::Camembert => "CamembertTokenizer",
+            Self::Llama => "LlamaTokenizer",
+            Self::Gemma => "GemmaTokenizer",
             Self::AsStored => "TokenizersBackend",
         }
     }

@@ -1,7 +1,8 @@
-//! Sentencepiece's own file, which XLM-RoBERTa and CamemBERT had before tokenizer.json: a message `ModelProto` of protocol buffers.
+//! Sentencepiece's own file, which tokenizers had before tokenizer.json: a message `ModelProto` of protocol buffers.
 //!
 //! transformers takes the pieces, the table of the normalizer and which pieces are control symbols or symbols of the user; all other
-//! settings (a space before the text, spaces that are joined, bytes for unknown characters) are those of the class.
+//! settings (a space before the text, spaces that are joined) are those of the class. Only where there is no class, the file decides
+//! about bytes for unknown characters and names special tokens.
 
 use super::class::TokenizerClass;
 use super::protobuf::{Fields, Value};
@@ -13,10 +14,54 @@ use tokenizers::normalizers::Precompiled;
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct SentencePieceModel {
     pieces: Vec<Piece>,
-    /// 1 is Unigram, which is also the default.
-    model_type: Option<u64>,
+    trainer: Trainer,
     /// How texts are normalized; empty if they are not.
     charsmap: Vec<u8>,
+}
+
+/// Of the settings that the model was trained with, those that transformers looks at.
+#[derive(Debug, PartialEq)]
+struct Trainer {
+    /// 1 is Unigram.
+    model_type: u64,
+    byte_fallback: bool,
+    /// Unknown token, begin and end of a text; a negative id says that there is none.
+    ids: [i32; 3],
+    texts: [String; 3],
+}
+
+impl Default for Trainer {
+    fn default() -> Self {
+        Self {
+            model_type: 1,
+            byte_fallback: false,
+            ids: [0, 1, 2],
+            texts: ["<unk>", "<s>", "</s>"].map(str::to_owned),
+        }
+    }
+}
+
+/// How a model cuts a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Unigram,
+    BytePairs,
+    Words,
+    Characters,
+    Unknown,
+}
+
+impl Kind {
+    /// What a message calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Unigram => "a Unigram model of sentencepiece",
+            Self::BytePairs => "a BPE model of sentencepiece",
+            Self::Words => "a model of whole words of sentencepiece",
+            Self::Characters => "a model of characters of sentencepiece",
+            Self::Unknown => "a model of sentencepiece of an unknown type",
+        }
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -62,8 +107,17 @@ impl SentencePieceModel {
 
     fn read_trainer(&mut self, mut fields: Fields<'_>) -> Result<(), String> {
         while let Some((number, value)) = fields.next_field()? {
-            if let (3, Value::Varint(kind)) = (number, value) {
-                self.model_type = Some(kind);
+            // The numbers of an unknown token, of the begin and of the end of a text follow each other.
+            let place = |first: u64| usize::try_from(number - first).expect("at most 2");
+            match (number, value) {
+                (3, Value::Varint(kind)) => self.trainer.model_type = kind,
+                (35, Value::Varint(flag)) => self.trainer.byte_fallback = flag != 0,
+                // The lower half, as protocol buffers read a number of 32 bits.
+                (40..=42, Value::Varint(id)) => self.trainer.ids[place(40)] = id as i32,
+                (45..=47, Value::Bytes(text)) => {
+                    text.text()?.clone_into(&mut self.trainer.texts[place(45)]);
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -104,15 +158,70 @@ impl SentencePieceModel {
             .map_err(|error| format!("normalizer: {error}"))
     }
 
-    /// What a message calls the kind of the model, unless it is Unigram.
-    pub(super) fn other_kind(&self) -> Option<&'static str> {
-        match self.model_type {
-            None | Some(1) => None,
-            Some(2) => Some("a BPE model of sentencepiece"),
-            Some(3) => Some("a model of whole words of sentencepiece"),
-            Some(4) => Some("a model of characters of sentencepiece"),
-            Some(_) => Some("a model of sentencepiece of an unknown type"),
+    pub(super) fn kind(&self) -> Kind {
+        match self.trainer.model_type {
+            1 => Kind::Unigram,
+            2 => Kind::BytePairs,
+            3 => Kind::Words,
+            4 => Kind::Characters,
+            _ => Kind::Unknown,
         }
+    }
+
+    /// Whether an unknown character becomes its bytes.
+    pub(super) fn has_byte_fallback(&self) -> bool {
+        self.trainer.byte_fallback
+    }
+
+    /// The unknown token as the file calls it.
+    pub(super) fn unknown(&self) -> &str {
+        let [unknown, ..] = &self.trainer.texts;
+        unknown
+    }
+
+    /// The place of the unknown token.
+    ///
+    /// # Errors
+    /// The message for a file that says it has none.
+    pub(super) fn unknown_id(&self) -> Result<usize, String> {
+        let [unknown, ..] = self.trainer.ids;
+        usize::try_from(unknown)
+            .map_err(|_| format!("expected the id of an unknown token, found {unknown}"))
+    }
+
+    /// The special tokens that the file names, with their roles.
+    pub(super) fn roles(&self) -> Vec<(&'static str, &str)> {
+        const ROLES: [(&str, &str); 3] = [
+            ("unk_token", "<unk>"),
+            ("bos_token", "<s>"),
+            ("eos_token", "</s>"),
+        ];
+        let said = self.trainer.ids.iter().zip(&self.trainer.texts);
+        ROLES
+            .into_iter()
+            .zip(said)
+            .filter(|(_, (id, _))| **id >= 0)
+            .map(|((role, default), (_, text))| match text.as_str() {
+                "" => (role, default),
+                text => (role, text),
+            })
+            .collect()
+    }
+
+    /// The pieces, each at the place of its id.
+    pub(super) fn texts(&self) -> Vec<&str> {
+        self.pieces
+            .iter()
+            .map(|piece| piece.text.as_str())
+            .collect()
+    }
+
+    /// The pieces with their scores, each at the place of its id.
+    pub(super) fn scored(&self) -> Vec<(String, f64)> {
+        let pieces = self.pieces.iter();
+        pieces
+            .map(|piece| (piece.text.clone(), f64::from(piece.score)))
+            .collect()
     }
 
     /// The pieces with the ids that fairseq gave them: the tokens of the class come first, in the place of sentencepiece's own, and the
@@ -141,10 +250,9 @@ impl SentencePieceModel {
                 3,
             ),
         };
-        let pieces = self.pieces.iter().skip(replaced);
         first
             .into_iter()
-            .chain(pieces.map(|piece| (piece.text.clone(), f64::from(piece.score))))
+            .chain(self.scored().into_iter().skip(replaced))
             .chain([(token("mask_token"), 0.0)])
             .collect()
     }
@@ -220,10 +328,29 @@ mod tests {
         };
         assert_eq!(model.pieces, [piece("a", 0.0), piece("b", -1.5)]);
         assert_eq!(model.charsmap, b"table");
-        assert_eq!(model.other_kind(), None);
+        assert_eq!(model.kind(), Kind::Unigram);
+        assert_eq!(model.trainer, Trainer::default());
+        assert_eq!(
+            model.roles(),
+            [
+                ("unk_token", "<unk>"),
+                ("bos_token", "<s>"),
+                ("eos_token", "</s>")
+            ]
+        );
         let words = [field(1, &field(1, b"a")), field(2, b"\x18\x03")].concat();
         let words = SentencePieceModel::read(&words).expect("a model");
-        assert!(words.other_kind().is_some());
+        assert_eq!(words.kind(), Kind::Words);
+        // A number of 64 bits, of which the lower 32 are -1, an empty text, and a flag.
+        let said = b"\x18\x02\x98\x02\x01\xc8\x02\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xc0\x02\x07\xfa\x02\0\xf2\x02\x01x\xea\x02\x01?";
+        let file = [field(1, &field(1, b"a")), field(2, said)].concat();
+        let model = SentencePieceModel::read(&file).expect("a model");
+        assert_eq!(model.kind(), Kind::BytePairs);
+        assert!(model.has_byte_fallback());
+        assert_eq!(model.unknown(), "?");
+        assert_eq!(model.unknown_id(), Ok(7));
+        assert_eq!(model.trainer.ids, [7, -1, 2]);
+        assert_eq!(model.roles(), [("unk_token", "?"), ("eos_token", "</s>")]);
     }
 
     #[test]

@@ -164,6 +164,17 @@ impl SpecialTokens {
         }
     }
 
+    /// The roles that a sentencepiece file names, where no setting says anything of them.
+    pub(super) fn take_roles(&mut self, settings: &Settings, roles: Vec<(&str, &str)>) {
+        for (role, content) in roles {
+            if settings.of(role).get(role).is_none()
+                && let Some((_, token)) = self.named.iter_mut().find(|(name, _)| name == role)
+            {
+                *token = Some(WrittenToken::text(content));
+            }
+        }
+    }
+
     /// The text of a role's token.
     pub(super) fn content(&self, role: &str) -> Option<&str> {
         let (_, token) = self.named.iter().find(|(name, _)| name == role)?;
@@ -251,9 +262,13 @@ fn read_list_of_the_map(
 
 /// The token that the class has for a role that no file mentions.
 fn default(class: TokenizerClass, role: &str) -> Option<WrittenToken> {
-    use TokenizerClass::{AsStored, Bert, Camembert, MpNet, Roberta, XlmRoberta};
+    use TokenizerClass::{AsStored, Bert, Camembert, Gemma, Llama, MpNet, Roberta, XlmRoberta};
     let content = match (class, role) {
         (AsStored, _) | (Bert, "bos_token" | "eos_token") => return None,
+        (Llama | Gemma, "sep_token" | "cls_token") => return None,
+        (Llama, "pad_token" | "mask_token") => return None,
+        (Gemma, "bos_token") => "<bos>",
+        (Gemma, "eos_token") => "<eos>",
         (Bert | MpNet, "unk_token") => "[UNK]",
         (Bert, "sep_token") => "[SEP]",
         (Bert, "pad_token") => "[PAD]",
@@ -263,7 +278,9 @@ fn default(class: TokenizerClass, role: &str) -> Option<WrittenToken> {
         (_, "bos_token" | "cls_token") => "<s>",
         (_, "eos_token" | "sep_token") => "</s>",
         (_, "pad_token") => "<pad>",
-        (MpNet | Roberta | XlmRoberta | Camembert, _) => return Some(mask(class, "<mask>")),
+        (MpNet | Roberta | XlmRoberta | Camembert | Llama | Gemma, _) => {
+            return Some(mask(class, "<mask>"));
+        }
     };
     Some(WrittenToken::text(content))
 }

@@ -54,6 +54,8 @@ pub(super) struct StoredVocabulary<M = ModelWrapper> {
     pub(super) model: M,
     #[serde(default)]
     pub(super) normalizer: Value,
+    #[serde(default)]
+    pub(super) post_processor: Value,
 }
 
 impl StoredVocabulary {
@@ -64,7 +66,9 @@ impl StoredVocabulary {
     pub(super) fn read(bytes: &[u8], class: TokenizerClass) -> serde_json::Result<Self> {
         let of_the_class = match class {
             TokenizerClass::Bert | TokenizerClass::MpNet => Self::of_kind::<WordPiece>(bytes),
-            TokenizerClass::Roberta => Self::of_kind::<BPE>(bytes),
+            TokenizerClass::Roberta | TokenizerClass::Llama | TokenizerClass::Gemma => {
+                Self::of_kind::<BPE>(bytes)
+            }
             TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
                 Self::of_kind::<Unigram>(bytes)
             }
@@ -74,11 +78,15 @@ impl StoredVocabulary {
     }
 
     fn of_kind<'a, M: Deserialize<'a> + Into<ModelWrapper>>(bytes: &'a [u8]) -> Option<Self> {
-        let StoredVocabulary { model, normalizer } =
-            serde_json::from_slice::<StoredVocabulary<M>>(bytes).ok()?;
+        let StoredVocabulary {
+            model,
+            normalizer,
+            post_processor,
+        } = serde_json::from_slice::<StoredVocabulary<M>>(bytes).ok()?;
         Some(Self {
             model: model.into(),
             normalizer,
+            post_processor,
         })
     }
 }

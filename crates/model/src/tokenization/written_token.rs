@@ -6,14 +6,14 @@ use serde_json::Value;
 use tokenizers::AddedToken;
 
 /// A token before it is decided whether it is special.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct WrittenToken {
     pub(super) content: String,
     /// None for a text alone.
     flags: Option<Flags>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 struct Flags {
     single_word: bool,
     left_strip: bool,

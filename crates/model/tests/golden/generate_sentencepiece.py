@@ -66,6 +66,18 @@ TEXTS = [
     "MiXeD CaSe ÀÉÎ",
     "İstanbul ſtraße ẞ",
     "null\x00inside",
+    "12345 67.89 ٣٤ 2026-11 x1y22",
+    "   three before",
+    "two behind  ",
+    "\n",
+    "\n\n\nlines\n\tindented\n    more\n\n",
+    "a  b   c    d     e",
+    "🎉🎉🏳️‍🌈🇧🇩x🎉",
+    "漢字仮名交じり文、한국어 텍스트。",
+    "supercalifragilistic" * 20,
+    "<bos>text<eos> <pad>dog<begin> <?>",
+    "<0x0A><0x41> <0xE0>",
+    "Ångström naïve thethethe dogdog the dog",
 ]
 
 # Ligatures to two letters, a wide space to a narrow one: a table of some hundred bytes; that of nmt_nfkc has 240 KB.
@@ -97,6 +109,16 @@ def models():
     train("unknown-is-last", **small, bos_id=0, eos_id=1, unk_id=2)
     for kind in ["bpe", "word", "char"]:
         train(kind, **{**small, "vocab_size": 180}, model_type=kind)
+    # Byte pairs, as Llama's and Gemma's files have them.
+    bytes = {"model_type": "bpe", "byte_fallback": True, "split_digits": True, "normalization_rule_name": "identity", "remove_extra_whitespaces": False, "vocab_size": 460}
+    train("bpe-llama", **bytes, allow_whitespace_only_pieces=True, character_coverage=0.98)
+    gemma = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "pad_piece": "<pad>", "eos_piece": "<eos>", "bos_piece": "<bos>"}
+    train("bpe-gemma", **bytes, **gemma, add_dummy_prefix=False, user_defined_symbols=["<mask>", "\n", "\n\n", "▁▁", "▁▁▁", "<unused0>"])
+    train("bpe-nfkc", model_type="bpe", vocab_size=260, character_coverage=0.98)
+    train("bpe-symbols", **{**small, "vocab_size": 200}, model_type="bpe", user_defined_symbols=["<user>", "dog", "th", "the"], control_symbols=["<sep>", "<s>NOTUSED"])
+    names = {"unk_piece": "<?>", "bos_piece": "<begin>", "eos_id": -1, "unk_id": 1, "bos_id": 0}
+    train("bpe-names", **{**small, "vocab_size": 180}, **names, model_type="bpe", split_digits=True)
+    train("unigram-names", **small, **names)
 
 
 CONFIG, MAP, ADDED, MODEL = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"
@@ -150,41 +172,150 @@ def cases():
         case("added_tokens-known", added_tokens={"<mask>": 0})
         case("decoder-empty", "symbols", tokenizer_config={"added_tokens_decoder": {}})
         case("split", "symbols", tokenizer_config={"split_special_tokens": True})
+    result.update(byte_pairs())
     result["backend/tokenizer.model"] = ("rules", "tokenizer.model", {CONFIG: {"tokenizer_class": "PreTrainedTokenizerFast"}, MODEL: {"model_type": "bert"}})
     result["bert/sentencepiece.bpe.model"] = ("rules", "sentencepiece.bpe.model", {CONFIG: {"tokenizer_class": "BertTokenizer"}, MODEL: {"model_type": "bert"}})
     result["albert/spiece.model"] = ("rules", "spiece.model", {CONFIG: {"tokenizer_class": "AlbertTokenizer"}, MODEL: {"model_type": "albert"}})
     return result
 
 
-def run(model, file, files):
+def byte_pairs():
+    """The same for the classes whose files are of byte pairs, and for the class that is none, which takes both kinds."""
+    result = {}
+    classes = {"llama": ("LlamaTokenizer", "llama"), "gemma": ("GemmaTokenizer", "gemma"), "backend": ("PreTrainedTokenizerFast", "bert")}
+    for kind, (name, model_type) in classes.items():
+
+        def case(label, model="bpe-llama", file="tokenizer.model", kind=kind, name=name, model_type=model_type, **files):
+            files = {f"{key}.json": value for key, value in files.items()}
+            if CONFIG not in files or isinstance(files[CONFIG], dict):
+                files[CONFIG] = {"tokenizer_class": name, **files.get(CONFIG, {})}
+            result[f"{kind}/{label}"] = (model, file, {MODEL: {"model_type": model_type}, **files})
+
+        for model in ["bpe", "bpe-llama", "bpe-gemma", "bpe-nfkc", "bpe-symbols", "bpe-names", "rules", "byte-pieces", "unigram-names", "word", "char"]:
+            case(model, model)
+        case("sentencepiece.bpe.model", file="sentencepiece.bpe.model")
+        case("fast", tokenizer_config={"tokenizer_class": name.removesuffix("Fast") + "Fast"})
+        for other in ["bert", "modernbert", "xlm-roberta", "llama", "mistral", "gemma2", "gemma3_text"]:
+            case(f"model-type-{other}", model_type=other)
+        case("by-model-type", tokenizer_config=None)
+        for model in ["bpe-llama", "bpe-gemma"]:
+            for label, value in {"true": True, "false": False, "null": None}.items():
+                for prefix, values in {"": {}, "-without-prefix": {"add_prefix_space": False}, "-prefix": {"add_prefix_space": True}, "-prefix-null": {"add_prefix_space": None}}.items():
+                    case(f"{model}-legacy-{label}{prefix}", model, tokenizer_config={"legacy": value, **values})
+            for first in [True, False, None]:
+                for last in [True, False, None]:
+                    case(f"{model}-around-{first}-{last}", model, tokenizer_config={"add_bos_token": first, "add_eos_token": last})
+        around = {"add_bos_token": True, "add_eos_token": True}
+        case("around-by-map", special_tokens_map={**around, "bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False, "rstrip": True, "normalized": True, "single_word": False}})
+        case("around-unigram", "rules", tokenizer_config=around)
+        case("around-names", "bpe-names", tokenizer_config=around)
+        case("around-unigram-names", "unigram-names", tokenizer_config=around)
+        for role in ["bos_token", "eos_token", "unk_token", "pad_token", "mask_token", "cls_token"]:
+            for label, value in {"word": "▁the", "new": "[NEW]", "object": token("[NEW]", rstrip=True, special=True), "null": None, "blank": "a b", "colon": "a:0"}.items():
+                case(f"{role}-{label}", "bpe-symbols", tokenizer_config={role: value, **around})
+        for name_of_extra in ["additional_special_tokens", "extra_special_tokens"]:
+            for label, value in {"new": ["[NEW]"], "empty": [], "null": None, "named": {"n": "[NEW]"}}.items():
+                case(f"{name_of_extra}-{label}", "bpe-symbols", tokenizer_config={name_of_extra: value, **around})
+        case("limit", tokenizer_config={"model_max_length": 9, **around})
+        case("limit-left", tokenizer_config={"model_max_length": 9, "truncation_side": "left", **around})
+        case("split", "bpe-symbols", tokenizer_config={"split_special_tokens": True, **around})
+        # As the published checkpoints have them.
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        decoder = {str(id): {"content": content, **plain} for id, content in enumerate(["<unk>", "<s>", "</s>"])}
+        roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+        case("decoder", tokenizer_config={"added_tokens_decoder": decoder, **roles, "legacy": True, "add_bos_token": True, "add_eos_token": False, "model_max_length": 1e30})
+        case("decoder-around-unigram", "rules", tokenizer_config={"added_tokens_decoder": decoder, **roles, **around})
+        case("decoder-empty", "bpe-symbols", tokenizer_config={"added_tokens_decoder": {}})
+        case("decoder-renames", "bpe-gemma", tokenizer_config={"added_tokens_decoder": {"9": {"content": "[NEW]", **plain}}})
+        case("decoder-renames-part", "bpe-symbols", tokenizer_config={"added_tokens_decoder": {"9": {"content": "[NEW]", **plain}}})
+        objects = {role: {"content": content, **{key: value for key, value in plain.items() if key != "special"}} for role, content in roles.items()}
+        case("map", special_tokens_map=objects, tokenizer_config={"add_bos_token": True, "sp_model_kwargs": {}, "legacy": None})
+        case("added_tokens-own", "bpe-gemma", added_tokens={"<mask>": 4})
+        case("added_tokens-next", "bpe-names", added_tokens={"[NEW]": 180}, tokenizer_config={"pad_token": "<begin>", "eos_token": None, "unk_token": "<?>", "bos_token": "<begin>", "mask_token": None})
+        case("added_tokens-far", "bpe-names", added_tokens={"[NEW]": 1000})
+        # With tokenizer.json, of which these classes keep the last step.
+        between = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<user>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {"<user>": {"id": "<user>", "ids": [5], "tokens": ["<user>"]}}}
+        case("stored", tokenizer=[])
+        case("stored-by-model-type", tokenizer=[], tokenizer_config=None)
+        case("stored-mistral", tokenizer=[], model_type="mistral")
+        case("stored-processor", tokenizer=[["post_processor", between]])
+        case("stored-processor-around", tokenizer=[["post_processor", between]], tokenizer_config=around)
+        case("stored-around", tokenizer=[], tokenizer_config=around)
+        case("stored-around-by-map", tokenizer=[], special_tokens_map=around)
+        case("stored-processor-around-by-map", tokenizer=[["post_processor", between]], special_tokens_map={"add_bos_token": True})
+        case("stored-legacy", tokenizer=[["normalizer", None], ["pre_tokenizer", None]], tokenizer_config={"legacy": True})
+        case("stored-changed-model", tokenizer=[["model.unk_token", "<user>"], ["model.byte_fallback", False], ["model.fuse_unk", False], ["model.ignore_merges", True]])
+        case("stored-byte-level", tokenizer=[["pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}]], tokenizer_config={"add_prefix_space": True})
+        case("stored-unigram", tokenizer=[["model", {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["▁the", -1.5]], "byte_fallback": False}]])
+    return result
+
+
+def stored():
+    """What the cases change of: a tokenizer.json of byte pairs, with a normalizer that the classes do not take over."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(OUT / "bpe-symbols.model", Path(folder) / "tokenizer.model")
+        (Path(folder) / CONFIG).write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", "pad_token": "<unk>", "legacy": False}))
+        AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+        tokenizer = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
+        return {**tokenizer, "normalizer": {"type": "Lowercase"}, "decoder": None}
+
+
+def changed(base, changes):
+    """tokenizer.json with other values at some paths."""
+    result = json.loads(json.dumps(base))
+    for path, value in changes:
+        *parents, last = path.split(".")
+        part = result
+        for parent in parents:
+            part = part[parent]
+        part[last] = value
+    return result
+
+
+def run(model, file, files, base):
     """The ids of every text, or the error that transformers has."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(OUT / f"{model}.model", Path(folder) / file)
         for name, content in files.items():
+            if name == "tokenizer.json":
+                content = changed(base, content)
             if content is not None:
                 (Path(folder) / name).write_text(json.dumps(content), encoding="utf-8")
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except Exception as error:
             return None, f"{type(error).__name__}: {error}".splitlines()[0].replace(folder, "DIR")[:160]
-        return [tokenizer(text, truncation=True)["input_ids"] for text in TEXTS], None
+        return [ids_of(tokenizer, text) for text in TEXTS], None
+
+
+def ids_of(tokenizer, text):
+    """None for a text that the tokenizer fails at, as one does that has no unknown token."""
+    try:
+        return tokenizer(text, truncation=True)["input_ids"]
+    except Exception:
+        return None
 
 
 def main():
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
     models()
-    lines, results = [], []
+    lines, results, lists = [], [], {}
+    base = stored()
     for name, (model, file, files) in cases().items():
         files = {key: value for key, value in files.items() if value is not None}
-        ids, error = run(model, file, files)
-        if ids is not None and ids not in results:
-            results.append(ids)
+        ids, error = run(model, file, files, base)
+        if ids is not None:
+            # Most cases share the ids of most texts.
+            ids = [None if of_text is None else lists.setdefault(tuple(of_text), len(lists)) for of_text in ids]
+            if ids not in results:
+                results.append(ids)
         case = {"name": name, "model": model, "file": file, "files": files, "result": None if ids is None else results.index(ids), "error": error}
         lines.append(json.dumps(case, ensure_ascii=False, separators=(",", ":")))
+    lists = [json.dumps(ids, separators=(",", ":")) for ids in lists]
     results = [json.dumps(ids, separators=(",", ":")) for ids in results]
     with open(OUT / "cases.json", "w", encoding="utf-8") as out:
-        out.write('{"texts":' + json.dumps(TEXTS) + ',\n"results":[\n' + ",\n".join(results) + '\n],\n"cases":[\n' + ",\n".join(lines) + "\n]}\n")
+        out.write('{"texts":' + json.dumps(TEXTS) + ',\n"tokenizer.json":' + json.dumps(base, ensure_ascii=False, separators=(",", ":")) + ',\n"lists":[\n' + ",\n".join(lists) + '\n],\n"results":[\n' + ",\n".join(results) + '\n],\n"cases":[\n' + ",\n".join(lines) + "\n]}\n")
     for path in sorted(OUT.iterdir()):
         print(path.name, path.stat().st_size)
 
