@@ -21,8 +21,7 @@ use std::path::{Path, PathBuf};
 /// The file whose presence makes a directory one with an adapter.
 pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 /// The names that the file of the adapter's tensors may have, the first that is there being the one that is read, as PEFT does it.
-pub(crate) const ADAPTER_WEIGHT_NAMES: [&str; 2] =
-    ["adapter_model.safetensors", "adapter_model.bin"];
+pub const ADAPTER_WEIGHT_NAMES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
 /// What to do with an adapter that is not merged here.
 pub(crate) const MERGE_WITH_PEFT: &str = "merge it with PEFT: model = AutoPeftModel.from_pretrained(DIRECTORY).merge_and_unload(); \

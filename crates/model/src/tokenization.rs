@@ -3,6 +3,7 @@
 
 mod added_tokens;
 mod assemble;
+mod assembled;
 mod build;
 mod byte_pairs;
 mod class;
@@ -17,7 +18,8 @@ mod stored;
 mod written_token;
 
 use crate::{EncoderSpec, ModelError};
-use assemble::{Assembled, assemble};
+use assemble::assemble;
+use assembled::Assembled;
 use panics::contain;
 use settings::Settings;
 use std::path::{Path, PathBuf};

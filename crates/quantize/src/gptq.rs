@@ -12,8 +12,7 @@
 //!
 //! ```no_run
 //! use fewbit_quantize::calibration::CalibrationSamples;
-//! use fewbit_quantize::gptq::{GptqCalibration, quantize_model_with_gptq};
-//! use fewbit_quantize::{Int8Recipe, Rounding};
+//! use fewbit_quantize::{GptqCalibration, Int8Recipe, Rounding, quantize_model_with_gptq};
 //!
 //! let rounding = Rounding::Gptq { saturation_proof: false };
 //! let recipe = Int8Recipe::dynamic().with_rounding(rounding).into();
@@ -36,7 +35,6 @@ use std::path::{Path, PathBuf};
 
 use crate::QuantizeError;
 use crate::calibration::CalibrationSamples;
-pub use crate::convert::quantize_model_with_gptq;
 pub use factor::{DAMPING, InverseFactor, NotPositive};
 pub(crate) use finished_layers::FinishedLayers;
 pub use hessian::Hessian;

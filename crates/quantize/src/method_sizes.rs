@@ -4,7 +4,7 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{Catalogue, ModuleKind};
 use serde::Serialize;
 
-use crate::plan::needs_no_code;
+use crate::plan::{needs_no_code, require_float_source};
 use crate::shared_embeddings::needs_shared_embeddings;
 use crate::{
     Int8Inputs, Int8Recipe, QuantizeError, QuantizePlan, Recipe, Selection, StaticInput,
@@ -33,6 +33,7 @@ pub struct MethodSize {
 /// # Errors
 /// Those of [`QuantizePlan::new`].
 pub fn method_sizes(checkpoint: &Checkpoint) -> Result<Vec<MethodSize>, QuantizeError> {
+    require_float_source(checkpoint)?;
     let catalogue = Catalogue::of_checkpoint(checkpoint)?;
     let mut sizes = Vec::new();
     for recipe in Recipe::of_every_method() {

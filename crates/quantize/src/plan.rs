@@ -55,14 +55,12 @@ impl QuantizePlan {
         Self::for_catalogue(checkpoint, &catalogue, recipe)
     }
 
-    /// [`new`](Self::new) with the list of modules already made.
+    /// [`new`](Self::new) of a valid recipe and a float source, with the list of modules already made.
     pub(crate) fn for_catalogue(
         checkpoint: &Checkpoint,
         catalogue: &Catalogue,
         recipe: &Recipe,
     ) -> Result<Self, QuantizeError> {
-        recipe.validate()?;
-        require_float_source(checkpoint)?;
         refuse_shared_embeddings(checkpoint, recipe)?;
         let selection = Selection::new(checkpoint, catalogue, recipe)?;
         refuse_unknown_inputs(recipe, catalogue, &selection)?;

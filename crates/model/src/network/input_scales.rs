@@ -22,7 +22,8 @@ impl Network {
         let replaced = replaced.collect();
         self.layers.iter_mut().for_each(EncoderLayer::plan_anew);
         let projection = self.embeddings_projection.as_ref();
-        self.plan = NetworkPlan::of(&self.layers, projection, self.kernels.isa());
+        let linears: Vec<_> = self.layers.iter().flat_map(EncoderLayer::linears).collect();
+        self.plan = NetworkPlan::of(&linears, projection, self.kernels.isa());
         replaced
     }
 

@@ -72,8 +72,9 @@ pub(crate) fn load(
         Some(module) => Some(loader.norm(&module)?),
     };
     let ledger = loader.ledger();
+    let linears: Vec<_> = layers.iter().flat_map(EncoderLayer::linears).collect();
     let network = Network {
-        plan: NetworkPlan::of(&layers, embeddings_projection.as_ref(), kernels.isa()),
+        plan: NetworkPlan::of(&linears, embeddings_projection.as_ref(), kernels.isa()),
         kernels,
         word_embeddings,
         position_embeddings,

@@ -1,7 +1,6 @@
 //! What is decided once, when the weights are there: in which form rows are written for the layers that read them, where attention is in
 //! integers, and how rows are cut. The forward pass asks for nothing of a weight's form beside this.
 
-use super::encoder_layer::EncoderLayer;
 use super::window::Window;
 use crate::packed_linear::PackedLinear;
 use fewbit_kernels::{Arithmetic, Isa, RowScale};
@@ -92,17 +91,19 @@ impl LayerPlan {
 }
 
 impl NetworkPlan {
+    /// Of the linear layers of all layers, and of the projection after the embeddings.
     pub(super) fn of(
-        layers: &[EncoderLayer],
+        linears: &[&PackedLinear],
         embeddings_projection: Option<&PackedLinear>,
         isa: Isa,
     ) -> Self {
-        let arithmetic = arithmetic(layers);
-        let linears = layers.iter().flat_map(EncoderLayer::linears);
+        let arithmetic = arithmetic(linears);
         Self {
             arithmetic,
             chunk_rows: chunk_rows(arithmetic, isa),
             needs_whole_texts: linears
+                .iter()
+                .copied()
                 .chain(embeddings_projection)
                 .any(PackedLinear::reads_whole_texts),
             projection_input: embeddings_projection
@@ -112,8 +113,7 @@ impl NetworkPlan {
 }
 
 /// The arithmetic of most multiply-adds in the layers.
-fn arithmetic(layers: &[EncoderLayer]) -> Arithmetic {
-    let linears = layers.iter().flat_map(EncoderLayer::linears);
+fn arithmetic(linears: &[&PackedLinear]) -> Arithmetic {
     let mut balance = 0i128;
     for linear in linears {
         let size = (linear.in_features() * linear.out_features()) as i128;

@@ -1,6 +1,7 @@
 //! From the files of a directory to a tokenizer.
 
 use super::added_tokens::AddedTokens;
+use super::assembled::{Assembled, missing};
 use super::build::Builder;
 use super::class::TokenizerClass;
 use super::from_sentencepiece::from_sentencepiece;
@@ -15,19 +16,6 @@ use tokenizers::Tokenizer;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::utils::truncation::TruncationDirection;
-
-/// A tokenizer before limits.
-#[derive(Debug)]
-pub(super) struct Assembled {
-    /// tokenizer.json, or the file with the vocabulary.
-    pub(super) file: PathBuf,
-    pub(super) tokenizer: Tokenizer,
-    /// Of tokenizer.json's truncation, if it has one.
-    pub(super) truncation_side: Option<TruncationDirection>,
-    /// Whether the model is to be given token types; without them they are all 0.
-    pub(super) gives_token_types: bool,
-}
 
 /// The tokenizer that transformers 5 gives for `directory`.
 pub(super) fn assemble(
@@ -237,14 +225,6 @@ fn text(file: &Path) -> Result<&str, ModelError> {
 fn has_byte_level(tokenizer: &[u8]) -> bool {
     const NAME: &[u8] = b"\"ByteLevel\"";
     tokenizer.windows(NAME.len()).any(|part| part == NAME)
-}
-
-pub(super) fn missing(directory: &Path, expected: &str, found: &str) -> ModelError {
-    ModelError::Tokenizer {
-        file: directory.to_owned(),
-        message: format!("expected {expected}, found {found}"),
-        hint: "`AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes tokenizer.json".to_owned(),
-    }
 }
 
 fn malformed(file: &Path, error: &dyn std::fmt::Display) -> ModelError {

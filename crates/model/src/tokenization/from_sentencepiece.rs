@@ -1,7 +1,7 @@
 //! A tokenizer from sentencepiece's own file, where there is no tokenizer.json.
 
 use super::added_tokens::AddedTokens;
-use super::assemble::{Assembled, missing};
+use super::assembled::{Assembled, missing};
 use super::build::{Builder, kind_of_class};
 use super::byte_pairs::byte_pairs;
 use super::class::TokenizerClass;
