@@ -99,7 +99,7 @@ mod tests {
                 })
             })
             .collect();
-        for step in [1, 2, 3, 5] {
+        for step in [1, 2] {
             let pieces: Vec<&str> = all.iter().rev().step_by(step).map(String::as_str).collect();
             let mut expected = Vec::new();
             for piece in &pieces {

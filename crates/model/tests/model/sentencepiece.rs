@@ -121,7 +121,37 @@ fn sentencepiece_files_give_the_ids_of_transformers_5() {
     camembert/spiece.model: DIR: expected tokenizer.json, or sentencepiece.bpe.model of sentencepiece, found neither
     camembert/added_tokens-far: DIR/added_tokens.json: `[NEW]`: expected the id 1000 for the token `[NEW]` to be the next free one or the vocabulary's, found 140
     camembert/added_tokens-known: DIR/added_tokens.json: `<mask>`: expected the id 0 for the token `<mask>` to be the next free one or the vocabulary's, found 139
-    backend/tokenizer.model: DIR: expected tokenizer.json, which `tokenizer_class` "PreTrainedTokenizerFast" reads, found none
+    llama/rules: DIR/tokenizer.model: expected a BPE model, which LlamaTokenizer is built from, found a Unigram model of sentencepiece
+    llama/byte-pieces: DIR/tokenizer.model: expected a BPE model, which LlamaTokenizer is built from, found a Unigram model of sentencepiece
+    llama/unigram-names: DIR/tokenizer.model: expected a BPE model, which LlamaTokenizer is built from, found a Unigram model of sentencepiece
+    llama/word: DIR/tokenizer.model: expected a BPE model, which LlamaTokenizer is built from, found a model of whole words of sentencepiece
+    llama/char: DIR/tokenizer.model: expected a BPE model, which LlamaTokenizer is built from, found a model of characters of sentencepiece
+    llama/sentencepiece.bpe.model: DIR: expected tokenizer.json, or tokenizer.model of sentencepiece, found neither
+    llama/around-unigram: DIR/tokenizer.model: expected a BPE model, which LlamaTokenizer is built from, found a Unigram model of sentencepiece
+    llama/around-unigram-names: DIR/tokenizer.model: expected a BPE model, which LlamaTokenizer is built from, found a Unigram model of sentencepiece
+    llama/decoder-around-unigram: DIR/tokenizer.model: expected a BPE model, which LlamaTokenizer is built from, found a Unigram model of sentencepiece
+    llama/decoder-renames: DIR/tokenizer_config.json: `added_tokens_decoder.9`: expected the id 9 for the token `[NEW]` to be the next free one or the vocabulary's, found 460
+    llama/decoder-renames-part: DIR/tokenizer_config.json: `added_tokens_decoder.9`: expected the id 9 for the token `[NEW]` to be the next free one or the vocabulary's, found 200
+    llama/added_tokens-far: DIR/added_tokens.json: `[NEW]`: expected the id 1000 for the token `[NEW]` to be the next free one or the vocabulary's, found 180
+    llama/stored-unigram: DIR/tokenizer.json: expected a BPE model, which LlamaTokenizer is built from, found a Unigram model
+    gemma/rules: DIR/tokenizer.model: expected a BPE model, which GemmaTokenizer is built from, found a Unigram model of sentencepiece
+    gemma/byte-pieces: DIR/tokenizer.model: expected a BPE model, which GemmaTokenizer is built from, found a Unigram model of sentencepiece
+    gemma/unigram-names: DIR/tokenizer.model: expected a BPE model, which GemmaTokenizer is built from, found a Unigram model of sentencepiece
+    gemma/word: DIR/tokenizer.model: expected a BPE model, which GemmaTokenizer is built from, found a model of whole words of sentencepiece
+    gemma/char: DIR/tokenizer.model: expected a BPE model, which GemmaTokenizer is built from, found a model of characters of sentencepiece
+    gemma/sentencepiece.bpe.model: DIR: expected tokenizer.json, or tokenizer.model of sentencepiece, found neither
+    gemma/around-unigram: DIR/tokenizer.model: expected a BPE model, which GemmaTokenizer is built from, found a Unigram model of sentencepiece
+    gemma/around-unigram-names: DIR/tokenizer.model: expected a BPE model, which GemmaTokenizer is built from, found a Unigram model of sentencepiece
+    gemma/decoder-around-unigram: DIR/tokenizer.model: expected a BPE model, which GemmaTokenizer is built from, found a Unigram model of sentencepiece
+    gemma/decoder-renames: DIR/tokenizer_config.json: `added_tokens_decoder.9`: expected the id 9 for the token `[NEW]` to be the next free one or the vocabulary's, found 460
+    gemma/decoder-renames-part: DIR/tokenizer_config.json: `added_tokens_decoder.9`: expected the id 9 for the token `[NEW]` to be the next free one or the vocabulary's, found 200
+    gemma/added_tokens-far: DIR/added_tokens.json: `[NEW]`: expected the id 1000 for the token `[NEW]` to be the next free one or the vocabulary's, found 180
+    gemma/stored-unigram: DIR/tokenizer.json: expected a BPE model, which GemmaTokenizer is built from, found a Unigram model
+    backend/word: DIR/tokenizer.model: expected a Unigram or a BPE model, which TokenizersBackend is built from, found a model of whole words of sentencepiece
+    backend/char: DIR/tokenizer.model: expected a Unigram or a BPE model, which TokenizersBackend is built from, found a model of characters of sentencepiece
+    backend/added_tokens-far: DIR/added_tokens.json: `[NEW]`: expected the id 1000 for the token `[NEW]` to be the next free one or the vocabulary's, found 180
+    backend/stored-by-model-type: DIR/tokenizer.json: expected a WordPiece model, which BertTokenizer is built from, found a BPE model
+    backend/stored-unigram: DIR/tokenizer.json: `added_tokens`: expected the id 1 for the token `<s>` to be the next free one or the vocabulary's, found 2
     bert/sentencepiece.bpe.model: DIR: expected tokenizer.json, or a WordPiece vocab.txt, found neither
     "#);
 }
