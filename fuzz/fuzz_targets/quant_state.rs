@@ -169,7 +169,7 @@ fuzz_target!(|state: &[u8]| {
                     DType::F32 => Dtype::F32,
                     other => panic!("{name}: no part of a 4-bit weight has the type {other}"),
                 };
-                Tensor::bytes(name, dtype, &plan.shape, bytes)
+                Tensor::bytes(name, dtype, &plan.shape, bytes.into_owned())
             })
             .collect();
         let again = read(&written, shape);

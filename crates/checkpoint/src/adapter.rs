@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 /// The file whose presence makes a directory one with an adapter.
 pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 /// The names that the file of the adapter's tensors may have, the first that is there being the one that is read, as PEFT does it.
-pub const ADAPTER_WEIGHT_NAMES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+pub(crate) const ADAPTER_WEIGHT_NAMES: [&str; 2] =
+    ["adapter_model.safetensors", "adapter_model.bin"];
 
 /// What to do with an adapter that is not merged here.
 pub(crate) const MERGE_WITH_PEFT: &str = "merge it with PEFT: model = AutoPeftModel.from_pretrained(DIRECTORY).merge_and_unload(); \
@@ -32,6 +33,8 @@ pub(crate) const MERGE_WITH_PEFT: &str = "merge it with PEFT: model = AutoPeftMo
 pub struct Adapter {
     /// Its adapter_config.json.
     pub file: PathBuf,
+    /// The file of its tensors.
+    pub weights: PathBuf,
     /// The directory of the base model, where that is not the directory of the adapter.
     pub base: Option<PathBuf>,
     /// Weights that are read as base and update together, by name.
@@ -168,10 +171,11 @@ pub(crate) fn read(
         .in_file(&file)
         .hint("put the adapter beside the float model that it was trained on, and quantize the two together"));
     }
-    let weights = open_weights(directory)?;
+    let (weights_file, weights) = open_weights(directory)?;
     let parts = names::group(&weights, &config, &file)?;
     let mut adapter = Adapter {
         file,
+        weights: weights_file,
         base: base.map(Path::to_owned),
         updated: Vec::new(),
         replaced: Vec::new(),
@@ -225,13 +229,14 @@ pub(crate) fn read(
     Ok(Some((adapter, tensors)))
 }
 
-fn open_weights(directory: &Path) -> Result<WeightsFile, CheckpointError> {
+fn open_weights(directory: &Path) -> Result<(PathBuf, WeightsFile), CheckpointError> {
     let file = ADAPTER_WEIGHT_NAMES
         .map(|name| directory.join(name))
         .into_iter()
         .find(|file| file.exists());
     if let Some(file) = file {
-        return open_file(&file);
+        let weights = open_file(&file)?;
+        return Ok((file, weights));
     }
     Err(CheckpointError::new(
         CheckpointErrorKind::NotFound,

@@ -16,7 +16,7 @@ mod quant_state;
 mod read;
 
 use crate::quantization_error::malformed;
-use crate::weight_layout::{TensorPart, no_place_for};
+use crate::weight_layout::{TensorPart, no_place_for, other_rows};
 use crate::{CheckpointError, StoredWeight, TensorPlan, WeightLayout};
 use fewbit_numerics::double_quantization::NESTED_BLOCK_SIZE;
 use fewbit_numerics::dtype::DType;
@@ -25,6 +25,7 @@ use fewbit_numerics::four_bit::FourBitType;
 use quant_state::{NestedState, QuantState};
 pub(crate) use read::{four_bit_shape, read};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::fmt;
 
 /// What `quantization_config` says of a bitsandbytes checkpoint; the tensors say the rest.
@@ -180,14 +181,16 @@ impl WeightLayout for FourBitLayout {
     }
 
     /// Of a whole weight: blocks run over its rows.
-    fn encode(
+    fn encode<'a>(
         &self,
         module: &str,
         shape: [usize; 2],
         first_row: usize,
-        rows: &StoredWeight<'_>,
-    ) -> Result<Vec<TensorPart>, CheckpointError> {
-        rows.expect_shape(shape)?;
+        rows: &'a StoredWeight<'_>,
+    ) -> Result<Vec<TensorPart<'a>>, CheckpointError> {
+        if first_row != 0 {
+            return Err(other_rows(module, 0..shape[0], first_row, shape[0]));
+        }
         let StoredWeight::FourBit {
             packed,
             absmax,
@@ -201,30 +204,33 @@ impl WeightLayout for FourBitLayout {
         };
         let is_of_the_layout = (*kind, *block_size, nested.is_some())
             == (self.kind, self.block_size, self.double_quantization);
-        if !is_of_the_layout || first_row != 0 {
+        if !is_of_the_layout {
             return Err(no_place_for(rows, module, self));
         }
-        let part = |name: &str, bytes: Vec<u8>| TensorPart {
+        rows.expect_shape(shape)
+            .map_err(|error| error.at_tensor(format!("{module}.weight")))?;
+        let part = |name: &str, bytes: Cow<'a, [u8]>| TensorPart {
             name: format!("{module}.weight{name}"),
             offset: 0,
             bytes,
         };
+        let floats = |name: &str, values: &[f32]| part(name, f32_bytes(values).into());
         let offset = nested.as_ref().map_or(0.0, |nested| nested.offset);
-        let quant_map = part(".quant_map", f32_bytes(self.kind.table()));
-        let mut parts = vec![part("", packed.to_vec())];
+        let quant_map = floats(".quant_map", self.kind.table());
+        let mut parts = vec![part("", Cow::Borrowed(packed))];
         match nested {
-            None => parts.extend([part(".absmax", f32_bytes(absmax)), quant_map]),
+            None => parts.extend([floats(".absmax", absmax), quant_map]),
             Some(nested) => parts.extend([
-                part(".absmax", nested.codes.clone()),
+                part(".absmax", Cow::Borrowed(&nested.codes)),
                 quant_map,
-                part(".nested_absmax", f32_bytes(&nested.nested_absmax)),
-                part(".nested_quant_map", f32_bytes(dynamic_map())),
+                floats(".nested_absmax", &nested.nested_absmax),
+                floats(".nested_quant_map", dynamic_map()),
             ]),
         }
         parts.push(TensorPart {
             name: self.quant_state_name(module),
             offset: 0,
-            bytes: self.quant_state(shape, offset).to_padded_json(),
+            bytes: self.quant_state(shape, offset).to_padded_json().into(),
         });
         Ok(parts)
     }
@@ -233,16 +239,12 @@ impl WeightLayout for FourBitLayout {
 /// As errors name it.
 impl fmt::Display for FourBitLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nested = match self.double_quantization {
-            true => " with double quantization",
-            false => "",
+        let (kind, size) = (self.kind.name(), self.block_size);
+        let double = match self.double_quantization {
+            true => "with",
+            false => "without",
         };
-        let kind = self.kind.name();
-        write!(
-            f,
-            "a whole weight in {kind} blocks of {}{nested}",
-            self.block_size
-        )
+        write!(f, "{kind} blocks of {size} {double} double quantization")
     }
 }
 

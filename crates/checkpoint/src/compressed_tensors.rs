@@ -11,7 +11,7 @@ mod read;
 mod settings;
 
 use crate::stored_weight::Int8Activations;
-use crate::weight_layout::{TensorPart, no_place_for, rows_beyond};
+use crate::weight_layout::{TensorPart, no_place_for, other_rows};
 use crate::{CheckpointError, StoredWeight, TensorPlan, WeightLayout};
 pub use config_object::{EVERY_LINEAR, config};
 use fewbit_numerics::activation::ActivationScheme;
@@ -23,6 +23,7 @@ pub(crate) use read::{packed_shape, read};
 use serde::{Deserialize, Serialize};
 pub use settings::CompressedTensorsConfig;
 use std::borrow::Cow;
+use zerocopy::IntoBytes;
 
 /// The tensors that a module has beside or instead of `X.weight`.
 pub(crate) const SUFFIXES: [&str; 7] = [
@@ -98,16 +99,9 @@ impl CompressedScheme {
         )
     }
 
-    /// The weight that reading gives of what [`encode`](WeightLayout::encode) makes.
-    pub fn stored_weight(&self, rows: Int8Rows) -> StoredWeight<'static> {
-        let Int8Rows {
-            columns,
-            codes,
-            scales,
-            ..
-        } = rows;
-        let codes = Cow::Owned(codes);
-        let activations = match *self {
+    /// How inputs are quantized; none where the weights alone are.
+    fn activations(&self) -> Option<Int8Activations> {
+        Some(match *self {
             CompressedScheme::DynamicInt8 => Int8Activations::Dynamic(ActivationScheme::Affine),
             CompressedScheme::PerTensorDynamicInt8 { reduce_range, .. } => {
                 Int8Activations::DynamicPerTensor { reduce_range }
@@ -126,19 +120,75 @@ impl CompressedScheme {
                 },
             },
             CompressedScheme::WeightOnlyInt8 | CompressedScheme::WeightOnlyInt8Unpacked => {
-                return StoredWeight::WeightOnly {
-                    codes,
-                    scales,
-                    group_size: columns,
-                    bits: 8,
+                return None;
+            }
+        })
+    }
+
+    /// The weight that reading gives of what [`encode`](WeightLayout::encode) makes.
+    pub fn stored_weight(&self, rows: Int8Rows) -> StoredWeight<'static> {
+        self.weight_of(Cow::Owned(rows.codes), rows.scales, rows.columns)
+    }
+
+    /// [`stored_weight`](Self::stored_weight) of codes that stay where they are.
+    pub fn stored_weight_of<'a>(&self, rows: &'a Int8Rows) -> StoredWeight<'a> {
+        let codes = Cow::Borrowed(rows.codes.as_slice());
+        self.weight_of(codes, rows.scales.clone(), rows.columns)
+    }
+
+    fn weight_of<'a>(
+        &self,
+        codes: Cow<'a, [i8]>,
+        scales: Vec<f32>,
+        columns: usize,
+    ) -> StoredWeight<'a> {
+        match self.activations() {
+            Some(activations) => StoredWeight::Int8 {
+                codes,
+                scales,
+                activations,
+            },
+            None => StoredWeight::WeightOnly {
+                codes,
+                scales,
+                group_size: columns,
+                bits: 8,
+            },
+        }
+    }
+
+    /// Codes and scales of rows that the scheme has a place for.
+    fn parts_of<'a>(
+        &self,
+        module: &str,
+        columns: usize,
+        rows: &'a StoredWeight<'_>,
+    ) -> Result<(&'a [i8], &'a [f32]), CheckpointError> {
+        let (codes, scales) = match rows {
+            StoredWeight::Int8 {
+                codes,
+                scales,
+                activations,
+            } if self.activations() == Some(*activations) => (codes, scales),
+            StoredWeight::WeightOnly {
+                codes,
+                scales,
+                group_size,
+                bits: 8,
+            } if self.activations().is_none() && *group_size == columns => (codes, scales),
+            _ => {
+                let expected = match self.activations() {
+                    Some(activations) => format!("int8 codes with the activations {activations:?}"),
+                    None => format!("weight-only codes of 8 bits in groups of {columns}"),
                 };
+                return Err(no_place_for(rows, module, expected));
             }
         };
-        StoredWeight::Int8 {
-            codes,
-            scales,
-            activations,
+        let one_scale = scales.iter().all(|scale| *scale == scales[0]);
+        if self.weight_scales() == WeightScales::PerTensor && !one_scale {
+            return Err(no_place_for(rows, module, "one scale for all rows"));
         }
+        Ok((codes, scales))
     }
 }
 
@@ -177,86 +227,78 @@ impl WeightLayout for CompressedScheme {
         }
     }
 
-    fn encode(
+    fn encode<'a>(
         &self,
         module: &str,
         shape: [usize; 2],
         first_row: usize,
-        rows: &StoredWeight<'_>,
-    ) -> Result<Vec<TensorPart>, CheckpointError> {
+        rows: &'a StoredWeight<'_>,
+    ) -> Result<Vec<TensorPart<'a>>, CheckpointError> {
         let columns = shape[1];
-        let (codes, scales) = match rows {
-            StoredWeight::Int8 { codes, scales, .. } if self.quantizes_activations() => {
-                (codes, scales)
-            }
-            StoredWeight::WeightOnly {
-                codes,
-                scales,
-                group_size,
-                bits: 8,
-            } if !self.quantizes_activations() && *group_size == columns => (codes, scales),
-            _ => return Err(no_place_for(rows, module, "int8 codes with a scale a row")),
-        };
-        let count = codes.len() / columns.max(1);
-        rows.expect_shape([count, columns])?;
+        let (codes, scales) = self.parts_of(module, columns, rows)?;
+        let count = scales.len();
+        rows.expect_shape([count, columns])
+            .map_err(|error| error.at_tensor(format!("{module}.weight")))?;
         if first_row + count > shape[0] {
-            return Err(rows_beyond(module, first_row + count, shape));
+            return Err(other_rows(
+                module,
+                0..shape[0],
+                first_row,
+                first_row + count,
+            ));
         }
-        let part = |name: &str, bytes_per_row: usize, bytes: Vec<u8>| TensorPart {
+        let part = |name: &str, bytes_per_row: usize, bytes: Cow<'a, [u8]>| TensorPart {
             name: format!("{module}.{name}"),
             offset: first_row * bytes_per_row,
             bytes,
         };
-        let scales = scales.iter().flat_map(|scale| scale.to_le_bytes());
-        let scale = match self.weight_scales() {
-            WeightScales::PerChannel => {
-                Some(part("weight_scale", DType::F32.bytes(), scales.collect()))
+        let once = |name: &str, bytes: &[u8]| part(name, 0, bytes.to_vec().into());
+        let scale_bytes: Vec<u8> = scales
+            .iter()
+            .flat_map(|scale| scale.to_le_bytes())
+            .collect();
+        let scale = match (self.weight_scales(), scales.first()) {
+            (WeightScales::PerChannel, _) => {
+                Some(part("weight_scale", DType::F32.bytes(), scale_bytes.into()))
             }
-            WeightScales::PerTensor => (first_row == 0)
-                .then(|| part("weight_scale", 0, scales.take(DType::F32.bytes()).collect())),
+            (WeightScales::PerTensor, Some(scale)) if first_row == 0 => {
+                Some(once("weight_scale", &scale.to_le_bytes()))
+            }
+            (WeightScales::PerTensor, _) => None,
         };
-        Ok(match self {
-            CompressedScheme::DynamicInt8
-            | CompressedScheme::PerTensorDynamicInt8 { .. }
-            | CompressedScheme::StaticInt8 { .. }
-            | CompressedScheme::WeightOnlyInt8Unpacked => {
-                let codes = codes.iter().map(|code| code.cast_unsigned());
-                let mut parts = vec![part("weight", columns, codes.collect())];
-                parts.extend(scale);
-                if let CompressedScheme::StaticInt8 {
-                    scale, zero_point, ..
-                } = self
-                    && first_row == 0
-                {
-                    parts.push(part("input_scale", 0, scale.to_le_bytes().to_vec()));
-                    parts.push(part(
-                        "input_zero_point",
-                        0,
-                        zero_point.to_le_bytes().to_vec(),
-                    ));
-                }
-                parts
-            }
+        let mut parts = match self {
             CompressedScheme::WeightOnlyInt8 => {
                 let words = pack_rows(codes, count, columns, 8);
-                let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
                 let bytes_per_row = DType::I32.bytes() * packed_words(columns, 8);
-                let mut parts = vec![part("weight_packed", bytes_per_row, bytes)];
-                parts.extend(scale);
-                if first_row == 0 {
-                    let shape = shape.iter().flat_map(|&size| (size as u64).to_le_bytes());
-                    parts.push(part("weight_shape", 0, shape.collect()));
-                }
-                parts
+                vec![part("weight_packed", bytes_per_row, bytes.into())]
             }
-        })
+            _ => vec![part("weight", columns, codes.as_bytes().into())],
+        };
+        parts.extend(scale);
+        if first_row == 0 {
+            match self {
+                CompressedScheme::StaticInt8 {
+                    scale, zero_point, ..
+                } => parts.extend([
+                    once("input_scale", &scale.to_le_bytes()),
+                    once("input_zero_point", &zero_point.to_le_bytes()),
+                ]),
+                CompressedScheme::WeightOnlyInt8 => {
+                    let shape = shape.map(|size| (size as u64).to_le_bytes());
+                    parts.push(once("weight_shape", shape.as_flattened()));
+                }
+                _ => {}
+            }
+        }
+        Ok(parts)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fewbit_numerics::rows::quantize_rows_int8;
+    use fewbit_numerics::rows::{quantize_int8_with_scale, quantize_rows_int8};
 
     #[test]
     fn parts_of_rows_make_up_the_whole() {
@@ -282,9 +324,22 @@ mod tests {
             CompressedScheme::WeightOnlyInt8Unpacked,
         ] {
             let plans = scheme.plan("m", shape);
+            // Rows that share a scale have it from the beginning.
+            let rows = |range: std::ops::Range<usize>| match scheme.weight_scales() {
+                WeightScales::PerChannel => rows(range),
+                WeightScales::PerTensor => {
+                    let weights = &weights[range.start * 10..range.end * 10];
+                    quantize_int8_with_scale(weights, range.len(), 10, 0.25)
+                }
+            };
             let encode = |range: std::ops::Range<usize>| {
-                let rows = scheme.stored_weight(rows(range.clone()));
-                scheme.encode("m", shape, range.start, &rows).unwrap()
+                let weight = scheme.stored_weight(rows(range.clone()));
+                let parts = scheme.encode("m", shape, range.start, &weight).unwrap();
+                let owned = parts.into_iter().map(|part| TensorPart {
+                    bytes: part.bytes.into_owned().into(),
+                    ..part
+                });
+                owned.collect::<Vec<TensorPart<'static>>>()
             };
             let mut filled: Vec<(String, Vec<u8>)> = plans
                 .iter()
@@ -296,9 +351,11 @@ mod tests {
                     .find(|(name, _)| *name == part.name)
                     .unwrap();
                 assert_eq!(bytes.len(), part.offset, "{}", part.name);
-                bytes.extend(part.bytes);
+                bytes.extend(part.bytes.iter());
             }
-            let whole = encode(0..7).into_iter().map(|part| (part.name, part.bytes));
+            let whole = encode(0..7)
+                .into_iter()
+                .map(|part| (part.name, part.bytes.into_owned()));
             assert_eq!(filled, whole.collect::<Vec<_>>());
             for (plan, (_, bytes)) in plans.iter().zip(&filled) {
                 assert_eq!(plan.byte_len(), bytes.len(), "{}", plan.name);
@@ -308,24 +365,52 @@ mod tests {
 
     #[test]
     fn a_weight_in_another_form_is_refused() {
-        let rows = || quantize_rows_int8(&[0.5; 12], 3, 4);
-        let floats = StoredWeight::of_values(&[0.5; 12]);
-        let codes = CompressedScheme::WeightOnlyInt8.stored_weight(rows());
-        let short = CompressedScheme::DynamicInt8.stored_weight(rows());
-        for (weight, found) in [
-            (floats, "found floats"),
-            (codes, "found weight-only codes of 8 bits"),
+        let rows = || quantize_rows_int8(&[0.5, 1.0, 0.25, 0.5, 2.0, 1.0], 3, 2);
+        let fixed = |scale| CompressedScheme::StaticInt8 {
+            scale,
+            zero_point: 0,
+            weights: WeightScales::PerChannel,
+            reduce_range: false,
+        };
+        let one_scale = CompressedScheme::PerTensorDynamicInt8 {
+            weights: WeightScales::PerTensor,
+            reduce_range: false,
+        };
+        let weight_only = CompressedScheme::WeightOnlyInt8.stored_weight(rows());
+        for (scheme, weight, found) in [
+            (
+                fixed(0.5),
+                StoredWeight::of_values(&[0.5; 6]),
+                "found floats",
+            ),
+            (
+                fixed(0.5),
+                weight_only,
+                "found weight-only codes of 8 bits in groups of 2",
+            ),
+            // Another scale of inputs than the one that would be written.
+            (fixed(0.5), fixed(0.25).stored_weight(rows()), "scale: 0.25"),
+            (
+                one_scale,
+                one_scale.stored_weight(rows()),
+                "expected one scale for all rows",
+            ),
         ] {
-            let refused = CompressedScheme::DynamicInt8.encode("m", [3, 4], 0, &weight);
-            let text = refused.unwrap_err().to_string();
-            assert!(text.starts_with("tensor `m.weight`: "), "{text}");
+            let text = scheme
+                .encode("m", [3, 2], 0, &weight)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                text.starts_with("tensor `m.weight`: rows to write: "),
+                "{text}"
+            );
             assert!(text.contains(found), "{text}");
         }
         // More rows than the weight has left.
-        assert!(
-            CompressedScheme::DynamicInt8
-                .encode("m", [3, 4], 1, &short)
-                .is_err()
-        );
+        let scheme = CompressedScheme::DynamicInt8;
+        let weight = scheme.stored_weight(rows());
+        let refused = scheme.encode("m", [3, 2], 1, &weight);
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("expected rows of 0..3, found 1..4"), "{text}");
     }
 }

@@ -51,7 +51,7 @@ pub mod weight_layout;
 mod weights_file;
 pub mod writer;
 
-pub use adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHT_NAMES, Adapter};
+pub use adapter::{ADAPTER_CONFIG_FILE, Adapter};
 pub use checkpoint::Checkpoint;
 pub use error::{CheckpointError, CheckpointErrorKind};
 pub use location::MODULES_FILE;

@@ -1,7 +1,7 @@
 //! The weight of a module, whatever its layout.
 //!
 //! The one place that knows every layout that is read: what `quantization_config` says decides which of them does it.
-use crate::float_weight::read_float;
+use crate::float_weight::{inconsistent, read_float};
 use crate::{
     Checkpoint, CheckpointError, QuantizationConfig, StoredWeight, bitsandbytes, compressed_tensors,
 };
@@ -30,6 +30,31 @@ impl Checkpoint {
             QuantizationConfig::CompressedTensors(config) => {
                 compressed_tensors::read(self, config, module, shape)
             }
+        }
+    }
+
+    /// Errors if there are codes of a quantized weight although config.json, or a missing one, says nothing of a quantization: nobody could tell
+    /// what they stand for.
+    pub fn expect_no_codes_without_config(&self) -> Result<(), CheckpointError> {
+        if self.quantization().is_quantized() {
+            return Ok(());
+        }
+        let codes = ["weight_packed", "weight_scale", "weight.absmax", "SCB"];
+        let is_of_codes = |name: &str| {
+            codes.iter().any(|part| {
+                let module = name.strip_suffix(part);
+                module.is_some_and(|module| module.ends_with('.'))
+            })
+        };
+        match self.tensors().find(|info| is_of_codes(&info.name)) {
+            None => Ok(()),
+            Some(info) => Err(inconsistent(
+                self,
+                &info.name,
+                "float weights",
+                "a part of a quantized one",
+            )
+            .in_file(&info.file)),
         }
     }
 

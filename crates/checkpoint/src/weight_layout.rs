@@ -1,16 +1,18 @@
 //! How quantized weights are written.
 use crate::{CheckpointError, CheckpointErrorKind, StoredWeight, TensorPlan};
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 /// Some of the bytes of a planned tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorPart {
+pub struct TensorPart<'a> {
     /// Name of the tensor.
     pub name: String,
     /// Bytes of the tensor that come before these.
     pub offset: usize,
     /// The bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Cow<'a, [u8]>,
 }
 
 /// A layout: the tensors that hold the weight of a module, and what is in them. It quantizes nothing; what it is given is stored as it is.
@@ -44,16 +46,16 @@ pub trait WeightLayout: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The rows are in a form that the layout has no place for.
-    fn encode(
+    fn encode<'a>(
         &self,
         module: &str,
         shape: [usize; 2],
         first_row: usize,
-        rows: &StoredWeight<'_>,
-    ) -> Result<Vec<TensorPart>, CheckpointError>;
+        rows: &'a StoredWeight<'_>,
+    ) -> Result<Vec<TensorPart<'a>>, CheckpointError>;
 }
 
-/// The error for a weight in another form than the layout holds.
+/// The error for rows in another form than the layout holds.
 pub(crate) fn no_place_for(
     rows: &StoredWeight<'_>,
     module: &str,
@@ -61,25 +63,47 @@ pub(crate) fn no_place_for(
 ) -> CheckpointError {
     let found = match rows {
         StoredWeight::Float(_) | StoredWeight::FloatBytes { .. } => "floats".to_owned(),
-        StoredWeight::Int8 { .. } => "int8 codes with 8-bit activations".to_owned(),
-        StoredWeight::WeightOnly { bits, .. } => format!("weight-only codes of {bits} bits"),
+        StoredWeight::Int8 { activations, .. } => {
+            format!("int8 codes with the activations {activations:?}")
+        }
+        StoredWeight::WeightOnly {
+            bits, group_size, ..
+        } => format!("weight-only codes of {bits} bits in groups of {group_size}"),
         StoredWeight::FourBit {
-            kind, block_size, ..
-        } => format!("{} blocks of {block_size}", kind.name()),
+            kind,
+            block_size,
+            nested,
+            ..
+        } => {
+            let double = if nested.is_some() { "with" } else { "without" };
+            let kind = kind.name();
+            format!("{kind} blocks of {block_size} {double} double quantization")
+        }
     };
-    CheckpointError::new(
+    wrong_rows(
         CheckpointErrorKind::UnsupportedQuantization,
-        format!("weight to write: expected {expected}, found {found}"),
+        module,
+        &format!("expected {expected}, found {found}"),
     )
-    .at_tensor(format!("{module}.weight"))
     .hint("a layout stores what it is given: quantize the weight for it first")
 }
 
-/// The error for rows up to `end` of a weight that has fewer.
-pub(crate) fn rows_beyond(module: &str, end: usize, shape: [usize; 2]) -> CheckpointError {
-    CheckpointError::new(
+/// The error for rows from `first` up to `end` where a layout holds those of `expected`.
+pub(crate) fn other_rows(
+    module: &str,
+    expected: Range<usize>,
+    first: usize,
+    end: usize,
+) -> CheckpointError {
+    wrong_rows(
         CheckpointErrorKind::WrongShape,
-        format!("weight to write: expected rows of shape {shape:?}, found some up to row {end}"),
+        module,
+        &format!("expected rows of {expected:?}, found {first}..{end}"),
     )
-    .at_tensor(format!("{module}.weight"))
+    .hint("the rows of a weight are written once, in parts or at once as its layout takes them")
+}
+
+fn wrong_rows(kind: CheckpointErrorKind, module: &str, message: &str) -> CheckpointError {
+    CheckpointError::new(kind, format!("rows to write: {message}"))
+        .at_tensor(format!("{module}.weight"))
 }

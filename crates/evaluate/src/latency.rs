@@ -31,7 +31,7 @@ impl Latency {
     }
 }
 
-/// The value that half of `values` stay within; `None` if there are none.
+/// The middle value, or the mean of the two middle ones; `None` if there are none.
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     percentile(&values, 0.5)

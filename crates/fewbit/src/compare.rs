@@ -114,6 +114,9 @@ fn check(source: &Path, options: &CompareOptions) -> Result<(), Error> {
     {
         return Err(refusal.into());
     }
+    // A file that cannot be looked at is found now, not after all measurements.
+    directory_bytes(source)?;
+    ModelSize::of(source)?;
     let settings = EncoderSettings::with_weight_only(options.weight_only);
     Encoder::open_with_settings(source, &settings)?;
     Ok(())

@@ -4,6 +4,7 @@ use crate::Error;
 use crate::size::{ModelSize, TensorSize, disk_bytes, tensor_sizes};
 use fewbit_checkpoint::{Checkpoint, StoredWeight};
 use fewbit_model::{Catalogue, EncoderSpec};
+use fewbit_numerics::dtype::DType;
 use fewbit_numerics::saturation::saturating_pairs;
 use fewbit_quantize::{MethodSize, method_sizes};
 use serde::Serialize;
@@ -93,10 +94,11 @@ pub fn inspect(directory: impl AsRef<Path>) -> Result<Inspection, Error> {
         .quantization()
         .is_quantized()
         .then(|| checkpoint.quantization().to_string());
-    let methods = if quantization.is_none() {
-        method_sizes(&checkpoint)?
-    } else {
-        Vec::new()
+    // Nobody can tell what codes stand for that no configuration speaks of.
+    let is_float = quantization.is_none() && checkpoint.expect_no_codes_without_config().is_ok();
+    let methods = match is_float {
+        true => method_sizes(&checkpoint)?,
+        false => Vec::new(),
     };
     Ok(Inspection {
         directory: checkpoint.directory().to_owned(),
@@ -117,9 +119,17 @@ fn pair_saturation(
     if !checkpoint.quantization().is_quantized() {
         return Ok(None);
     }
+    // Of a model that fewbit does not run, codes of 8 bits that lie in the file as they are.
+    let is_looked_at = |name: &str| {
+        let weight = checkpoint.get(&format!("{name}.weight"));
+        catalogue.is_of_an_encoder() || weight.is_some_and(|view| view.info.dtype == DType::I8)
+    };
     let (mut saturating, mut pairs) = (0, 0);
     for module in catalogue.linear_modules() {
         let [rows, columns] = module.shape;
+        if rows * columns == 0 || !is_looked_at(&module.name) {
+            continue;
+        }
         let codes = match module.stored_weight(checkpoint)? {
             StoredWeight::Int8 { codes, .. } => codes,
             StoredWeight::WeightOnly { codes, bits: 8, .. } => codes,

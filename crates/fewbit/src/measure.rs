@@ -32,12 +32,12 @@ pub trait ModelHost {
     ) -> Result<Box<dyn OpenModel>, Error>;
 }
 
-/// An open model. Every method fails if the model cannot do what is asked, or the measuring process failed.
+/// An open model. What measures fails if the model cannot do what is asked, or the measuring process failed.
 pub trait OpenModel {
     /// What was found when it was opened.
     fn facts(&self) -> &OpenFacts;
 
-    /// The embeddings of the texts, in the order of the texts, all of them given to the encoder at once.
+    /// The embeddings of the texts, in the order of the texts, all of them given to the encoder at once, whatever [`TextRequest::order`] says.
     fn encode(&mut self, request: &TextRequest) -> Result<Embeddings, Error>;
 
     /// One pass over all texts; see [`TextPass::measure`].

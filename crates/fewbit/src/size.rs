@@ -1,7 +1,7 @@
 //! How large a model is: parameters and bytes, by dtype and by part.
 
 use crate::Error;
-use fewbit_checkpoint::{ADAPTER_WEIGHT_NAMES, Checkpoint};
+use fewbit_checkpoint::Checkpoint;
 use fewbit_model::Catalogue;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -208,8 +208,7 @@ pub(crate) fn disk_bytes(checkpoint: &Checkpoint) -> Result<u64, Error> {
     let mut files: Vec<PathBuf> = checkpoint.tensors().map(|info| info.file.clone()).collect();
     if let Some(adapter) = checkpoint.adapter() {
         // Tensors that it only changes are said to lie in the files of the base.
-        let beside = ADAPTER_WEIGHT_NAMES.map(|name| adapter.file.with_file_name(name));
-        files.extend(beside.into_iter().find(|file| file.is_file()));
+        files.push(adapter.weights.clone());
     }
     files.sort();
     files.dedup();

@@ -5,6 +5,7 @@
 
 mod tensor_names;
 
+use crate::heads::is_head;
 pub use crate::role::{ModuleKind, Role};
 use crate::spec::{EncoderSpec, NormPlacement};
 use crate::{ModelError, architectures};
@@ -196,7 +197,7 @@ impl Catalogue {
                 let inside = tensor.strip_prefix(&self.prefix);
                 match inside.unwrap_or(tensor).split('.').next() {
                     Some("pooler") if inside.is_some() => "pooler",
-                    Some(first) if HEADS.contains(&first) => "head",
+                    Some(first) if is_head(first, true) => "head",
                     _ => "other",
                 }
             }
@@ -302,25 +303,6 @@ impl EncoderSpec {
         })
     }
 }
-
-/// First path component of task heads, as the model classes of transformers name them.
-const HEADS: &[&str] = &[
-    "classifier",
-    "cls",
-    "decoder",
-    "discriminator_predictions",
-    "generator_lm_head",
-    "generator_predictions",
-    "head",
-    "lm_head",
-    "pre_classifier",
-    "qa_outputs",
-    "score",
-    "sequence_summary",
-    "vocab_layer_norm",
-    "vocab_projector",
-    "vocab_transform",
-];
 
 /// Whether `tensor` is one of the module `module`.
 fn is_inside(tensor: &str, module: &str) -> bool {

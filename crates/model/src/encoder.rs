@@ -179,8 +179,6 @@ impl Encoder {
 
     /// Calls `run` while the int8 layers that read the rows of `site` (an input, see [`crate::tap`]) quantize them as `activations` says, and
     /// returns its result; afterwards they quantize as before. None, without a call, if no int8 layer reads these rows.
-    ///
-    /// [`Int8Activations::DynamicPerTensor`] needs layers that were loaded for it: whole texts must come together.
     pub fn with_input_quantization<R>(
         &mut self,
         site: &str,

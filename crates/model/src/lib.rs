@@ -17,6 +17,7 @@ pub mod encoder;
 mod encoder_config;
 pub mod error;
 mod finite;
+pub mod heads;
 mod input_scale;
 mod json_file;
 pub mod ledger;

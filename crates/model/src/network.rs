@@ -1,6 +1,8 @@
 //! The executor: runs every spec with every kind of weight.
 
+mod attention;
 mod block;
+mod embed;
 mod encoder_layer;
 mod forward;
 mod input_scales;
@@ -10,6 +12,7 @@ mod relative_bias;
 mod rotary;
 mod scratch;
 pub(crate) mod thread_pools;
+mod thread_split;
 mod window;
 
 use crate::embeddings::EmbeddingTable;

@@ -90,7 +90,7 @@ impl SentenceModules {
         Ok(modules)
     }
 
-    /// Takes over what each module of the list `list`, which `file` holds, says; returns whether pooling includes a prompt's tokens.
+    /// Reads every module of `list`, which is in `file`; returns whether pooling includes a prompt's tokens.
     fn read_list(
         &mut self,
         directory: &Path,

@@ -1,8 +1,8 @@
 //! What the activations of a float model look like, collected from texts: prepare, calibrate, convert.
 //!
 //! [`Calibrator::prepare`] loads a float model and gives every site an observer, [`Calibrator::observe`] runs texts through it, and
-//! [`Calibrator::finish`] gives [`CalibrationStatistics`], the only thing that a static [`Recipe`] can be made of: the order is kept by the
-//! types.
+//! [`Calibrator::finish`] gives [`CalibrationStatistics`], of which a static [`Recipe`] is made. [`StaticCalibration`] makes it as a backend does;
+//! [`StatisticsFile`] writes statistics to a file, saving them on the way.
 //! Only statistics are kept, never activations, so that memory does not grow with the texts.
 //!
 //! ```no_run
@@ -50,7 +50,7 @@ pub use sensitivity::{LEAST_SQNR_DB, NoisyStaticSites, Sensitivity, SiteSensitiv
 pub use sites::{CalibrationSite, calibration_sites};
 pub use static_calibration::StaticCalibration;
 pub use statistics::{CalibrationStatistics, STATISTICS_VERSION};
-pub use statistics_file::StatisticsFile;
+pub use statistics_file::{CalibratedFile, StatisticsFile};
 
 /// A float model whose layers' inputs are observed.
 #[derive(Debug)]
@@ -146,6 +146,9 @@ impl Calibrator {
     ///
     /// # Errors
     /// Those of [`observe_batch`](Self::observe_batch) and of `after_batch`.
+    ///
+    /// # Panics
+    /// `batch_size` is 0.
     pub fn observe_samples(
         &mut self,
         samples: &CalibrationSamples,
@@ -191,7 +194,7 @@ impl Calibrator {
     }
 }
 
-/// `options` as a recipe of the method `static`, with what calibration decided for those layers of `checkpoint` that it quantizes: scales and
+/// `options`, whatever their inputs, as a recipe of the method `static`, with what calibration decided for those layers of `checkpoint` that it quantizes: scales and
 /// codes of their inputs, and which elements of their weights share a scale.
 ///
 /// # Errors

@@ -59,7 +59,8 @@ pub fn quantize_model_with_gptq(
     PlannedConversion::new(source, recipe)?.write(Some(calibration), out, force, progress)
 }
 
-/// A conversion that is decided: everything about the source and the recipe is checked, and nothing is written yet.
+/// A conversion that is decided and not begun: what becomes of every tensor is known, and what the recipe or the weights would be refused for was
+/// found.
 ///
 /// ```no_run
 /// use fewbit_quantize::{Method, PlannedConversion, Recipe};

@@ -53,7 +53,7 @@ pub enum QuantizeError {
         /// What to do about it.
         hint: String,
     },
-    /// A key of the recipe is of other methods.
+    /// A key of the recipe does not go with its method, or with the activations that it says.
     #[error(
         "{origin}: `{field}`: expected {expected} with the method `{method}`, found {found}\n  hint: {hint}"
     )]

@@ -6,33 +6,14 @@
 //! loaded as a sequence classifier whose head does not exist yet, and many have no pooler tensors at
 //! all although the class builds one.
 
+use fewbit_model::heads::heads_that_loaders_skip;
 use fewbit_model::{Catalogue, ModuleKind};
 
 use crate::Selection;
 
-/// Poolers and heads of the encoder families, as they are named beside or inside the encoder. Loaders
-/// match an entry as a path from the start up to a dot or as the end of a path, so `pooler.dense`
-/// covers `bert.pooler.dense`, and `classifier` covers `classifier.out_proj`. `pooler` is there for
-/// loaders that look for an entry anywhere in a path.
-const POOLERS_AND_HEADS: [&str; 14] = [
-    "pooler",
-    "pooler.dense",
-    "classifier",
-    "pre_classifier",
-    "cls",
-    "lm_head",
-    "qa_outputs",
-    "discriminator_predictions",
-    "generator_predictions",
-    "generator_lm_head",
-    "vocab_transform",
-    "vocab_projector",
-    "sequence_summary",
-    "score",
-];
-
-/// Heads of models that fewbit does not run, which may share a matrix with another module and so not be in the checkpoint.
-const OTHER_HEADS: [&str; 2] = ["embed_out", "proj_out"];
+/// Poolers, as they are named beside or inside an encoder. Loaders match an entry as a path from the start up to a dot or as the end of a
+/// path, so `pooler.dense` covers `bert.pooler.dense`. `pooler` is there for loaders that look for an entry anywhere in a path.
+const POOLERS: [&str; 2] = ["pooler", "pooler.dense"];
 
 /// Module paths, without the model prefix, that stay float.
 pub(crate) struct LoaderSkipList {
@@ -67,10 +48,12 @@ impl LoaderSkipList {
 
     /// The float modules of this checkpoint, and the poolers and heads of every model class.
     pub(crate) fn of_every_class(&self) -> Vec<String> {
-        let mut list: Vec<String> = POOLERS_AND_HEADS.map(str::to_owned).to_vec();
-        if !self.of_an_encoder {
-            list.extend(OTHER_HEADS.map(str::to_owned));
-        }
+        let heads = heads_that_loaders_skip(self.of_an_encoder);
+        let mut list: Vec<String> = POOLERS
+            .into_iter()
+            .chain(heads)
+            .map(str::to_owned)
+            .collect();
         for module in &self.of_this_checkpoint {
             if !list.iter().any(|entry| covers(entry, module)) {
                 list.push(module.clone());

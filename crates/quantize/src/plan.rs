@@ -187,7 +187,7 @@ impl QuantizePlan {
 pub(crate) fn require_float_source(checkpoint: &Checkpoint) -> Result<(), QuantizeError> {
     let quantization = checkpoint.quantization();
     if !quantization.is_quantized() {
-        return Ok(());
+        return Ok(checkpoint.expect_no_codes_without_config()?);
     }
     Err(QuantizeError::AlreadyQuantized {
         file: checkpoint.config_file(),

@@ -48,7 +48,7 @@ pub enum TensorAction {
 
 impl TensorAction {
     /// How the weight is written, if it is quantized.
-    pub fn layout(&self) -> Option<&dyn WeightLayout> {
+    pub(crate) fn layout(&self) -> Option<&dyn WeightLayout> {
         match self {
             TensorAction::Keep | TensorAction::ConvertFloat(_) => None,
             TensorAction::Int8Linear(scheme) | TensorAction::Int8LinearGptq { scheme, .. } => {

@@ -3,19 +3,9 @@
 //! Where the table is to be int8, transformers leaves the shared matrix in codes and cannot multiply with it.
 
 use fewbit_checkpoint::{Checkpoint, TensorInfo};
+use fewbit_model::heads::shares_word_embeddings;
 
 use crate::{QuantizeError, Recipe};
-
-/// What precedes the tensors of such heads.
-const LANGUAGE_MODELLING_HEADS: [&str; 7] = [
-    "cls.predictions.",
-    "decoder.bias",
-    "generator_lm_head.",
-    "generator_predictions.",
-    "lm_head.",
-    "vocab_projector.",
-    "vocab_transform.",
-];
 
 /// Whether int8 word embeddings of `recipe` are out, because a head of the checkpoint shares their table. Such a recipe is an error of
 /// [`QuantizePlan::new`](crate::QuantizePlan::new).
@@ -43,9 +33,7 @@ fn head_in_the_way<'a>(checkpoint: &'a Checkpoint, recipe: &Recipe) -> Option<&'
     if !(tied && recipe.quantize_embeddings()) {
         return None;
     }
-    checkpoint.tensors().find(|info| {
-        LANGUAGE_MODELLING_HEADS
-            .iter()
-            .any(|head| info.name.starts_with(head))
-    })
+    checkpoint
+        .tensors()
+        .find(|info| shares_word_embeddings(&info.name))
 }

@@ -171,7 +171,7 @@ fn encoding_is_the_librarys() {
                 assert_eq!(json(bytes), json(&view.bytes().unwrap()), "{name}");
             } else {
                 assert_eq!(plan.shape, view.info.shape, "{name}");
-                assert_eq!(*bytes, *view.bytes().unwrap(), "{name}");
+                assert_eq!(*bytes, view.bytes().unwrap(), "{name}");
             }
         }
     }

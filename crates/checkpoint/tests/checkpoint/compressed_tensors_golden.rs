@@ -162,14 +162,14 @@ fn written_weights_are_read() {
         let mut plans = scheme.plan(linear, [rows, columns]);
         plans.extend(CompressedScheme::DynamicInt8.plan(table, [rows, columns]));
         writer.plan_tensors(plans.clone()).unwrap();
-        let mut parts = Vec::new();
-        for (module, scheme, codes) in [
-            (linear, scheme, quantized),
-            (table, CompressedScheme::DynamicInt8, &per_channel),
-        ] {
-            let weight = scheme.stored_weight(codes.clone());
-            parts.extend(scheme.encode(module, [rows, columns], 0, &weight).unwrap());
-        }
+        let table_scheme = CompressedScheme::DynamicInt8;
+        let (weight, words) = (
+            scheme.stored_weight_of(quantized),
+            table_scheme.stored_weight_of(&per_channel),
+        );
+        let shape = [rows, columns];
+        let mut parts = scheme.encode(linear, shape, 0, &weight).unwrap();
+        parts.extend(table_scheme.encode(table, shape, 0, &words).unwrap());
         for (plan, part) in plans.iter().zip(&parts) {
             assert_eq!(
                 (&plan.name, plan.byte_len(), 0),

@@ -14,8 +14,8 @@ use fewbit::data::tokens::INPUT_IDS;
 use fewbit::quantize::calibration::texts::{CalibrationFile, Drawn};
 use fewbit::quantize::calibration::tokens::TokenizedFile;
 use fewbit::quantize::calibration::{
-    CalibrationInput, CalibrationRun, CalibrationSamples, LEAST_SQNR_DB, Sensitivity,
-    SiteSensitivity, StaticCalibration, StatisticsFile,
+    CalibratedFile, CalibrationInput, CalibrationRun, CalibrationSamples, LEAST_SQNR_DB,
+    Sensitivity, SiteSensitivity, StaticCalibration, StatisticsFile,
 };
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
@@ -41,7 +41,7 @@ struct Summary<'a> {
 pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Result<()> {
     let source = super::resolve(&arguments.model)?;
     let out = &arguments.stats;
-    let mut file = StatisticsFile::new(out, arguments.resume)?;
+    let file = StatisticsFile::new(out, arguments.resume)?;
     if arguments.resume && !file.is_resumed() {
         streams::note(&format!(
             "{} is not there: nothing to resume, calibrating from the start\n",
@@ -49,18 +49,25 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
         ));
     }
     let flags = &arguments.texts;
-    let mut calibrator = Calibrator::prepare(&source, settings(flags)?)?;
+    let calibrator = Calibrator::prepare(&source, settings(flags)?)?;
     let input = input(&arguments.calibration, flags)?;
     let samples = sample(&input, flags, calibrator.encoder().network().spec())?;
     let run = CalibrationRun::new(&input, &samples, flags.seed, flags.batch_size)?;
-    let resumed_after = file.resume(&mut calibrator, &run)?;
     let mut progress = samples_progress(&samples);
-    progress.begin_after(resumed_after);
-    let statistics = file.calibrate(calibrator, &run, &samples, &mut |done| {
-        progress.set(done as u64, samples.len() as u64, "");
+    let mut begun = false;
+    let calibrated = file.calibrate(calibrator, &run, &samples, &mut |seen| {
+        if begun {
+            progress.set(seen as u64, samples.len() as u64, "");
+        } else {
+            progress.begin_after(seen as u64);
+            begun = true;
+        }
     });
     progress.finish();
-    let statistics = statistics?;
+    let CalibratedFile {
+        statistics,
+        resumed_after,
+    } = calibrated?;
     let sensitivity = Sensitivity::new(&statistics)?;
     // What `quantize` will do by default with these statistics.
     let least = backend(flags).least_sqnr_db();

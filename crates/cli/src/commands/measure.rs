@@ -54,6 +54,11 @@ pub(super) struct EncodedTexts {
 }
 
 impl EncodedTexts {
+    /// How many values there are.
+    pub(super) fn values(&self) -> usize {
+        self.rows * self.columns
+    }
+
     pub(super) fn with_values(self, values: Vec<f32>) -> Embeddings {
         Embeddings {
             rows: self.rows,

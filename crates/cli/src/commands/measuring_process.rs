@@ -42,20 +42,32 @@ impl OpenModel for OpenElsewhere {
     }
 
     fn encode(&mut self, request: &TextRequest) -> Result<Embeddings, Error> {
-        let failed = |path: &Path| {
+        let unreadable = |path: &Path| {
             let path = path.to_owned();
             |source| Error::Io { path, source }
         };
         let scratch =
-            TemporaryDirectory::new(Purpose::Measure).map_err(failed(&std::env::temp_dir()))?;
+            TemporaryDirectory::new(Purpose::Measure).map_err(unreadable(&std::env::temp_dir()))?;
         let file = scratch.path().join("embeddings.f32");
         let encoded: EncodedTexts = self.process.ask(&Task::Encode {
             request: request.clone(),
             values: file.clone(),
         })?;
-        let bytes = std::fs::read(&file).map_err(failed(&file))?;
-        let values = bytes.as_chunks().0.iter();
-        Ok(encoded.with_values(values.map(|value| f32::from_le_bytes(*value)).collect()))
+        let bytes = std::fs::read(&file).map_err(unreadable(&file))?;
+        let (values, rest) = bytes.as_chunks();
+        let values: Vec<f32> = values
+            .iter()
+            .map(|value| f32::from_le_bytes(*value))
+            .collect();
+        if !rest.is_empty() || values.len() != encoded.values() {
+            let what = format!(
+                "expected {} values of embeddings, found {} bytes",
+                encoded.values(),
+                bytes.len()
+            );
+            return Err(failed(&self.process.directory, &what));
+        }
+        Ok(encoded.with_values(values))
     }
 
     fn time_texts(&mut self, request: &TextRequest) -> Result<TextPass, Error> {

@@ -205,32 +205,33 @@ fn in_words_of_flags(error: QuantizeError, arguments: &QuantizeArguments) -> any
         ),
         _ => return error.into(),
     };
-    // A recipe file was valid when it was read, but for its patterns, which meet the model only now.
-    if let Some(file) = &arguments.recipe
-        && !patterns_are_typed(&error, arguments)
-    {
-        return error.in_recipe(&file.display().to_string()).into();
-    }
-    match flag(field) {
-        Some(flag) => UsageError(format!("{flag}: {what}\n  hint: {hint}")).into(),
-        None => error.into(),
+    match (flag(field), &arguments.recipe) {
+        (Some(flag), _) if is_typed(field, &error, arguments) => {
+            UsageError(format!("{flag}: {what}\n  hint: {hint}")).into()
+        }
+        (_, Some(file)) => error.in_recipe(&file.display().to_string()).into(),
+        (Some(flag), None) => UsageError(format!("{flag}: {what}\n  hint: {hint}")).into(),
+        (None, None) => error.into(),
     }
 }
 
-/// Whether the error is not about patterns of a recipe file alone.
-fn patterns_are_typed(error: &QuantizeError, arguments: &QuantizeArguments) -> bool {
+/// Whether the command line, and not the recipe file, says what `error` finds wrong with a key.
+fn is_typed(field: &str, error: &QuantizeError, arguments: &QuantizeArguments) -> bool {
+    let patterns = match field {
+        "block_size" => return arguments.block_size.is_some(),
+        "double_quant" => return arguments.double_quant,
+        "quantize_embeddings" => return arguments.quantize_embeddings,
+        "gptq" => return arguments.gptq,
+        "saturation_proof" => return arguments.saturation_proof,
+        "weight_only" => &arguments.weight_only,
+        _ => &arguments.skip,
+    };
     match error {
-        QuantizeError::Pattern { field, pattern, .. } => {
-            let patterns = match *field {
-                "weight_only" => &arguments.weight_only,
-                _ => &arguments.skip,
-            };
-            // A long pattern is shown by its start.
-            let start = pattern.trim_end_matches('…');
-            patterns.iter().any(|known| known.starts_with(start))
-        }
-        QuantizeError::Recipe { field: "skip", .. } => !arguments.skip.is_empty(),
-        _ => true,
+        // A long pattern is shown by its start.
+        QuantizeError::Pattern { pattern, .. } => patterns
+            .iter()
+            .any(|typed| typed.starts_with(pattern.trim_end_matches('…'))),
+        _ => !patterns.is_empty(),
     }
 }
 

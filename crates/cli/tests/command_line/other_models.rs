@@ -75,3 +75,33 @@ fn a_checkpoint_without_a_config_is_known_by_its_tensors() {
         "{refused}"
     );
 }
+
+/// What a recipe file says is told of the file, not of a flag that nobody typed.
+#[test]
+fn a_recipe_file_that_the_model_does_not_fit_is_named() {
+    let workspace = Workspace::new();
+    workspace.edit_config(|config| config["model_type"] = json!("mamba"));
+    workspace.write(
+        "r.toml",
+        "version = 1\nmethod = \"weight-only\"\nquantize_embeddings = true\n",
+    );
+    let text = workspace.fail(&["quantize", "model", "-o", "out", "--recipe", "r.toml"]);
+    assert!(
+        text.starts_with("error: r.toml: `quantize_embeddings`: expected a model that fewbit runs"),
+        "{text}"
+    );
+    let flags = [
+        "quantize",
+        "model",
+        "-o",
+        "out",
+        "--method",
+        "weight-only",
+        "--quantize-embeddings",
+    ];
+    let text = workspace.misuse(&flags);
+    assert!(
+        text.starts_with("error: --quantize-embeddings: expected a model"),
+        "{text}"
+    );
+}

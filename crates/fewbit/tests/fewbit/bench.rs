@@ -80,6 +80,45 @@ fn rounds_visit_the_models_in_turn_and_memory_comes_before_texts() {
     );
 }
 
+/// No figure here is the first, the last, the least, the greatest or the mean of what was measured, but for the peak, which is the greatest.
+#[test]
+fn the_middle_of_all_rounds_counts_and_the_largest_peak() {
+    let mut host = ScriptedHost::new(|_, what, before| match what {
+        // First it is opened to be measured, then for each start.
+        "open" => [9.0, 0.4, 0.1, 0.2][before],
+        "2x4 on 1 after a warm-up" => 4.0,
+        "2x4 on 1" => [2.0, 1.0][before],
+        "texts by 2 AsGiven on 1" => [4.0, 2.0, 1.0][before],
+        _ => 0.5,
+    });
+    host.weight_only = Some(WeightOnlyArithmetic::Floats);
+    host.peak = |before| Some([7, 9, 8, 5][before.min(3)]);
+    let options = BenchOptions {
+        tokens: vec![4],
+        // Three seconds a turn.
+        seconds: 9.0,
+        rounds: 3,
+        texts: Some(vec!["a".to_owned(); 3]),
+        ..options()
+    };
+    let report = bench(&models(&["1"]), &options, &mut host, &mut |_| {}).unwrap();
+    let startup = &report.models[0].startup;
+    assert_eq!(
+        (startup.startups, startup.peak_resident_bytes),
+        (3, Some(9))
+    );
+    assert_eq!(startup.load_milliseconds, 200.0);
+    // Half a second for the text, each time.
+    assert_eq!(startup.first_embedding_milliseconds, 700.0);
+    let shape = &report.shapes[0].models[0];
+    assert_eq!(shape.latency.median_milliseconds, 2000.0);
+    assert_eq!(shape.texts_per_second, 1.0);
+    assert_eq!(
+        report.texts.unwrap().rows[0].models[0].texts_per_second,
+        1.5
+    );
+}
+
 #[test]
 fn rates_ratios_and_shares_by_hand() {
     let (report, _) = scripted(

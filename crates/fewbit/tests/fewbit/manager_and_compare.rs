@@ -162,6 +162,10 @@ fn speed_is_taken_in_rounds_and_the_middle_one_counts() {
         ..CompareOptions::default()
     };
     let mut host = host();
+    host.embedding = |name| match name {
+        "nf4" => [0.6, 0.8],
+        _ => [1.0, 0.0],
+    };
     let mut steps = 0;
     let comparison = compare(&model, &options, &mut host, &mut |step| {
         steps += 1;
@@ -184,6 +188,26 @@ fn speed_is_taken_in_rounds_and_the_middle_one_counts() {
     assert_eq!(steps, 2 + 3 + 9);
     assert_eq!(steps, options.steps());
     for row in &comparison.rows {
+        assert_eq!(
+            (
+                row.memory.weight_memory_bytes,
+                row.memory.scratch_bytes,
+                row.load_seconds
+            ),
+            (1, 2, 0.5)
+        );
+        // Of the original's parameters, whatever a row stores.
+        let bits = 8.0 * row.disk_bytes as f64 / comparison.parameters as f64;
+        assert_eq!(row.bits_per_weight, bits);
+        let cosine = row
+            .agreement
+            .as_ref()
+            .map(|agreement| agreement.mean_cosine);
+        match row.name.as_str() {
+            "original" => assert_eq!(cosine, None),
+            "fp16" => assert_eq!(cosine, Some(1.0)),
+            _ => assert!((cosine.unwrap() - 0.6).abs() < 1e-7),
+        }
         assert!((row.median_milliseconds - 20.0).abs() < 1e-9);
         assert_eq!(row.texts_per_second, comparison.texts as f64 / 2.0);
         assert_eq!(row.directory, None);

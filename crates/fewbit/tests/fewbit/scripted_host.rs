@@ -6,6 +6,7 @@ use fewbit::measure::{Memory, ModelHost, OpenFacts, OpenModel};
 use fewbit::model::WeightOnlyArithmetic;
 use fewbit::{Embeddings, Error};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -18,6 +19,12 @@ pub(crate) struct ScriptedHost {
     pub(crate) weight_only: Option<WeightOnlyArithmetic>,
     /// Seconds of a call, by the model's name, what it is asked for, and how often it was asked for that before.
     pub(crate) seconds: fn(&str, &str, usize) -> f64,
+    /// What every text is embedded as, by the model's name.
+    pub(crate) embedding: fn(&str) -> [f32; 2],
+    /// Peak memory of a model's process, by how often it was asked for before.
+    pub(crate) peak: fn(usize) -> Option<u64>,
+    /// How often each model was opened.
+    opened: Rc<RefCell<HashMap<String, usize>>>,
     /// Names of models, and what they cannot do.
     pub(crate) refused: Vec<(&'static str, &'static str)>,
 }
@@ -28,6 +35,9 @@ impl ScriptedHost {
             log: Rc::default(),
             weight_only: None,
             seconds,
+            embedding: |_| [1.0, 0.0],
+            peak: |_| None,
+            opened: Rc::default(),
             refused: Vec::new(),
         }
     }
@@ -46,11 +56,15 @@ impl ModelHost for ScriptedHost {
     ) -> Result<Box<dyn OpenModel>, Error> {
         assert_eq!(weight_only, self.weight_only);
         let name = directory.file_name().unwrap().to_string_lossy();
+        let mut opened = self.opened.borrow_mut();
+        let before = opened.entry(name.clone().into_owned()).or_default();
+        let load_seconds = (self.seconds)(&name, "open", *before);
+        *before += 1;
         Ok(Box::new(ScriptedModel {
             facts: OpenFacts {
                 checkpoint_directory: tiny_bert(),
                 arithmetic: "f32".to_owned(),
-                load_seconds: (self.seconds)(&name, "open", 0),
+                load_seconds,
             },
             name: name.into_owned(),
             host: self.clone(),
@@ -89,8 +103,8 @@ impl OpenModel for ScriptedModel {
         self.ask("encode")?;
         Ok(Embeddings {
             rows: request.texts.len(),
-            columns: 1,
-            values: vec![1.0; request.texts.len()],
+            columns: 2,
+            values: (self.host.embedding)(&self.name).repeat(request.texts.len()),
             truncated: Vec::new(),
             tokens: 30,
         })
@@ -141,11 +155,14 @@ impl OpenModel for ScriptedModel {
     }
 
     fn memory(&mut self) -> Result<Memory, Error> {
+        let line = format!("{} memory", self.name);
+        let asked = self.host.asked();
+        let before = asked.iter().filter(|known| **known == line).count();
         self.ask("memory")?;
         Ok(Memory {
             weight_memory_bytes: 1,
             scratch_bytes: 2,
-            peak_resident_bytes: None,
+            peak_resident_bytes: (self.host.peak)(before),
         })
     }
 }

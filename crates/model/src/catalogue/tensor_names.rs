@@ -1,6 +1,7 @@
 //! The modules of a model that fewbit does not run, by the names and shapes of its tensors.
 
 use super::{Catalogue, Module, Role};
+use crate::heads::is_head;
 use fewbit_checkpoint::{Checkpoint, CheckpointError};
 
 /// Every matrix `NAME.weight` is a linear layer, or a table where its name says so, in whatever form it is stored. Heads and poolers are left
@@ -13,8 +14,10 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Result<Catalogue, Checkpoint
     let transposed = model_type.is_some_and(|model_type| TRANSPOSED.contains(&model_type));
     let mut modules = Vec::new();
     for info in checkpoint.tensors() {
-        let weight = |suffix| info.name.strip_suffix(suffix);
-        let Some(name) = weight(".weight").or_else(|| weight(".weight_packed")) else {
+        // What is packed is a weight only where config.json says how.
+        let packed = checkpoint.quantization().is_quantized();
+        let packed = info.name.strip_suffix(".weight_packed").filter(|_| packed);
+        let Some(name) = info.name.strip_suffix(".weight").or(packed) else {
             continue;
         };
         let Some(&[rows, columns]) = checkpoint.weight_shape(name)?.as_deref() else {
@@ -50,22 +53,6 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Result<Catalogue, Checkpoint
 /// Types of models whose `c_*` layers keep their weights as (in, out): the other way round than every layout of quantized weights has them.
 const TRANSPOSED: [&str; 4] = ["gpt2", "imagegpt", "decision_transformer", "openai-gpt"];
 
-/// Components of heads' names, as the model classes of transformers have them.
-const HEADS: [&str; 12] = [
-    "classifier",
-    "cls",
-    "embed_out",
-    "lm_head",
-    "multi_modal_projector",
-    "pre_classifier",
-    "proj_out",
-    "qa_outputs",
-    "score",
-    "text_projection",
-    "visual_projection",
-    "vocab_projector",
-];
-
 /// A table of T5's kind, which holds a bias for each distance between tokens.
 fn is_bias_table(name: &str) -> bool {
     name.ends_with("relative_attention_bias")
@@ -80,7 +67,7 @@ pub(super) fn part_of(tensor: &str) -> &'static str {
         let mut components = components.iter();
         components.any(|component| parts.iter().any(|part| component.contains(part)))
     };
-    if any(&HEADS) {
+    if components.iter().any(|component| is_head(component, false)) {
         "head"
     } else if any(&["pooler"]) {
         "pooler"

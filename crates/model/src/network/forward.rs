@@ -8,10 +8,9 @@
 use super::block::Block;
 use super::encoder_layer::{EncoderLayer, LayerNorm};
 use super::plan::RowFormat;
-use super::relative_bias::RelativeBias;
 use super::rotary::Rotations;
 use super::scratch::{BlockScratch, KeysAndValues, LinearScratch, RowScratch, grow};
-use super::window::{Tile, Window};
+use super::thread_split::ThreadSplit;
 use super::{BLOCK_TOKENS, Network};
 use crate::ModelError;
 use crate::finite::check_values;
@@ -20,67 +19,33 @@ use crate::profile::Stage;
 use crate::shared_columns::with_threads_awake;
 use crate::spec::NormPlacement;
 use crate::tap::Viewer;
-use fewbit_kernels::{
-    AttentionInput, COLUMN_SPLIT, QuantizedRows, QuantizedSequence, RowScale, Workspace,
-};
+use fewbit_kernels::{QuantizedRows, QuantizedSequence, RowScale};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 use std::ops::Range;
 
-/// Several threads share the rows of a block where each gets at least this number, and the columns of each product where not.
-const LEAST_SHARED_ROWS: usize = 32;
-
-/// How the work on a block is split among threads: by chunks of rows, or by columns of each product.
-#[derive(Clone, Copy)]
-struct ThreadSplit {
-    /// Threads that take chunks of rows.
-    rows: usize,
-    /// Threads that take columns of a product.
-    columns: usize,
-}
-
-impl ThreadSplit {
-    /// At most `threads` threads, as many as find work: in `rows` rows that can be shared out, or else in the columns of products, of which
-    /// the narrowest has `columns`.
-    fn of(threads: usize, rows: usize, columns: usize) -> Self {
-        let by_rows = threads.min(rows / LEAST_SHARED_ROWS).max(1);
-        let by_columns = threads.min(columns.div_ceil(COLUMN_SPLIT)).max(1);
-        if by_rows >= by_columns {
-            Self {
-                rows: by_rows,
-                columns: 1,
-            }
-        } else {
-            Self {
-                rows: 1,
-                columns: by_columns,
-            }
-        }
-    }
-}
-
 /// Some rows of a block.
-struct Chunk<'a> {
-    rows: Range<usize>,
+pub(super) struct Chunk<'a> {
+    pub(super) rows: Range<usize>,
     /// (rows, hidden_size): the residual stream.
-    hidden: &'a mut [f32],
+    pub(super) hidden: &'a mut [f32],
     /// (rows, hidden_size)
-    query: &'a mut [f32],
+    pub(super) query: &'a mut [f32],
     /// (rows, hidden_size) of the next layer.
-    next_keys: &'a mut [f32],
+    pub(super) next_keys: &'a mut [f32],
     /// (rows, hidden_size) of the next layer.
-    next_values: &'a mut [f32],
+    pub(super) next_values: &'a mut [f32],
 }
 
 /// Inputs that all rows of a block share.
 #[derive(Clone, Copy)]
-struct Shared<'a> {
-    block: Block<'a>,
-    rotations: &'a [Rotations; 2],
+pub(super) struct Shared<'a> {
+    pub(super) block: Block<'a>,
+    pub(super) rotations: &'a [Rotations; 2],
     /// Keys and values of all tokens of the block.
-    keys_and_values: &'a KeysAndValues,
+    pub(super) keys_and_values: &'a KeysAndValues,
     /// The same in integers, where a sequence attends in integers.
-    sequences: &'a [QuantizedSequence],
+    pub(super) sequences: &'a [QuantizedSequence],
 }
 
 impl Network {
@@ -233,72 +198,9 @@ impl Network {
         result
     }
 
-    /// The embeddings of the chunk's tokens, and the queries, keys and values of the first layer.
-    fn embed(
-        &self,
-        shared: Shared<'_>,
-        first: Option<&EncoderLayer>,
-        chunk: &mut Chunk<'_>,
-        scratch: &mut RowScratch,
-        viewer: &mut Viewer<'_>,
-    ) -> Result<(), ModelError> {
-        viewer.enter(Stage::Embeddings);
-        let RowScratch {
-            embeddings,
-            table_row,
-            quantized,
-            linear,
-            ..
-        } = scratch;
-        let (rows, norm) = (chunk.rows.clone(), &self.embeddings_norm);
-        let scale = match &self.embeddings_projection {
-            None => {
-                self.sum_embeddings(shared.block, rows, table_row, chunk.hidden);
-                let format = input_of_attention(first);
-                self.normalize(norm, chunk.hidden, format, quantized, viewer)?
-            }
-            Some(projection) => {
-                let embeddings = &mut embeddings[..rows.len() * self.spec.embedding_size];
-                self.sum_embeddings(shared.block, rows, table_row, embeddings);
-                let format = &self.plan.projection_input;
-                let scale = self.normalize(norm, embeddings, format, quantized, viewer)?;
-                let mut input = LinearInput::new(chunk.rows.len(), embeddings, quantized, scale);
-                let layer = [(projection, &mut *chunk.hidden)];
-                self.run_linears(layer, &mut input, LinearEpilogue::Store, linear, viewer)?;
-                None
-            }
-        };
-        self.project(first, scale, shared, chunk, scratch, viewer)
-    }
-
-    /// Word + token type + position embedding of every token, in this order of additions, to `out`
-    /// (rows, embedding_size); `table_row` is a buffer of one row or more.
-    fn sum_embeddings(
-        &self,
-        block: Block<'_>,
-        rows: Range<usize>,
-        table_row: &mut [f32],
-        out: &mut [f32],
-    ) {
-        let columns = self.spec.embedding_size;
-        let table_row = &mut table_row[..columns];
-        let tokens = block.tokens_in(rows, &self.spec);
-        for (token, out) in tokens.zip(out.chunks_exact_mut(columns)) {
-            self.word_embeddings.read(token.id, out);
-            if let Some(table) = &self.token_type_embeddings {
-                table.read(token.token_type, table_row);
-                self.kernels.add(out, table_row);
-            }
-            if let Some(table) = &self.position_embeddings {
-                table.read(token.position, table_row);
-                self.kernels.add(out, table_row);
-            }
-        }
-    }
-
     /// Queries, keys and values of `layer`, if there is one, for the chunk's rows, which `scratch.quantized` holds as `scale` says unless the
     /// layer normalizes what it reads.
-    fn project(
+    pub(super) fn project(
         &self,
         layer: Option<&EncoderLayer>,
         scale: Option<RowScale>,
@@ -332,185 +234,6 @@ impl Network {
         self.run_linears(linears, &mut input, LinearEpilogue::Store, linear, viewer)?;
         self.turn_by_positions(layer, shared, chunk, viewer);
         Ok(())
-    }
-
-    /// Turns queries and keys of the chunk's rows by their positions, where the model has them so.
-    fn turn_by_positions(
-        &self,
-        layer: &EncoderLayer,
-        shared: Shared<'_>,
-        chunk: &mut Chunk<'_>,
-        viewer: &mut Viewer<'_>,
-    ) {
-        if self.spec.rotary.is_none() {
-            return;
-        }
-        viewer.enter(Stage::Attention);
-        let columns = self.spec.hidden_size;
-        let rotations = &shared.rotations[usize::from(layer.window.is_some())];
-        for sequence in shared.block.sequences_in(chunk.rows.clone()) {
-            let start = sequence.start.max(chunk.rows.start);
-            let end = sequence.end.min(chunk.rows.end);
-            for row in start..end {
-                let place =
-                    (row - chunk.rows.start) * columns..(row + 1 - chunk.rows.start) * columns;
-                rotations.turn(row - sequence.start, &mut chunk.query[place.clone()]);
-                rotations.turn(row - sequence.start, &mut chunk.next_keys[place]);
-            }
-        }
-    }
-
-    /// Quantizes the keys and values of each sequence that attends to them in integers: once for all of its queries.
-    fn quantize_sequences(
-        &self,
-        layer: &EncoderLayer,
-        block: Block<'_>,
-        keys_and_values: &KeysAndValues,
-        sequences: &mut Vec<QuantizedSequence>,
-        split: ThreadSplit,
-    ) {
-        let of_integers = || {
-            block
-                .sequences_in(0..block.tokens())
-                .filter(|rows| layer.plan.attends_in_integers(rows.len()))
-        };
-        let count = of_integers().count();
-        if sequences.len() < count {
-            sequences.resize_with(count, QuantizedSequence::default);
-        }
-        let quantize = |rows: &Range<usize>, out: &mut QuantizedSequence| {
-            let mut scratch = self.row_scratch.take();
-            let input = self.keys_and_values_of(rows, keys_and_values);
-            scratch.linear.share(1);
-            let workspace = scratch.linear.workspace();
-            self.kernels.quantize_sequence(&input, out, workspace);
-            self.row_scratch.put(scratch);
-        };
-        let work = of_integers().zip(sequences);
-        if split.rows.max(split.columns) > 1 {
-            rayon::scope(|scope| {
-                for (rows, out) in work {
-                    let quantize = &quantize;
-                    scope.spawn(move |_| quantize(&rows, out));
-                }
-            });
-        } else {
-            work.for_each(|(rows, out)| quantize(&rows, out));
-        }
-    }
-
-    /// How many sequences before those of the chunk attend in integers.
-    fn quantized_before(layer: &EncoderLayer, block: Block<'_>, chunk: &Chunk<'_>) -> usize {
-        let start = chunk.rows.start;
-        block
-            .sequences_in(0..start)
-            .filter(|rows| rows.end <= start && layer.plan.attends_in_integers(rows.len()))
-            .count()
-    }
-
-    /// Attention to the keys and values of the tokens `rows` of a block, without a query.
-    fn keys_and_values_of<'a>(
-        &self,
-        rows: &Range<usize>,
-        keys_and_values: &'a KeysAndValues,
-    ) -> AttentionInput<'a> {
-        let columns = self.spec.hidden_size;
-        let place = rows.start * columns..rows.end * columns;
-        AttentionInput {
-            queries: &[],
-            query_tokens: 0..0,
-            keys: &keys_and_values.keys[place.clone()],
-            values: &keys_and_values.values[place],
-            row_stride: columns,
-            tokens: rows.len(),
-            heads: self.spec.heads,
-            head_size: self.spec.head_size(),
-            scale: 1.0 / (self.spec.head_size() as f32).sqrt(),
-            bias: None,
-        }
-    }
-
-    /// Residual stream += the projected attention of the chunk's tokens.
-    fn attention(
-        &self,
-        layer: &EncoderLayer,
-        shared: Shared<'_>,
-        chunk: &mut Chunk<'_>,
-        scratch: &mut RowScratch,
-        viewer: &mut Viewer<'_>,
-    ) -> Result<(), ModelError> {
-        viewer.enter(Stage::Attention);
-        let columns = self.spec.hidden_size;
-        let RowScratch {
-            context,
-            attention_bias,
-            attention_bias_length,
-            quantized,
-            linear,
-            ..
-        } = scratch;
-        let context = &mut context[..chunk.rows.len() * columns];
-        let first_quantized = Self::quantized_before(layer, shared.block, chunk);
-        let mut quantized_sequences = shared.sequences[first_quantized..].iter();
-        for sequence in shared.block.sequences_in(chunk.rows.clone()) {
-            let bias = self.relative_bias.as_ref().map(|bias| {
-                if *attention_bias_length != sequence.len() {
-                    bias.fill(sequence.len(), attention_bias);
-                    *attention_bias_length = sequence.len();
-                }
-                RelativeBias::of_distances(sequence.len(), attention_bias)
-            });
-            let start = sequence.start.max(chunk.rows.start);
-            let end = sequence.end.min(chunk.rows.end);
-            let in_chunk = (start - chunk.rows.start) * columns..(end - chunk.rows.start) * columns;
-            let queries = &chunk.query[in_chunk.clone()];
-            let query_tokens = start - sequence.start..end - sequence.start;
-            let input = AttentionInput {
-                queries,
-                query_tokens,
-                bias,
-                ..self.keys_and_values_of(&sequence, shared.keys_and_values)
-            };
-            let (out, workspace) = (&mut context[in_chunk], linear.workspace());
-            if let Some(window) = &layer.window {
-                self.windowed_attention(window, &input, out, workspace);
-            } else if layer.plan.attends_in_integers(sequence.len()) {
-                let sequence = quantized_sequences.next();
-                let sequence = sequence.expect("one for each sequence that attends in integers");
-                self.kernels.attend(&input, sequence, out, workspace);
-            } else {
-                self.kernels.attention(&input, out, workspace);
-            }
-        }
-        viewer.enter(Stage::AttentionOutput);
-        let mut input = LinearInput::new(chunk.rows.len(), context, quantized, None);
-        let projection = [(&layer.attention_output, &mut *chunk.hidden)];
-        self.run_linears(projection, &mut input, LinearEpilogue::Add, linear, viewer)
-    }
-
-    /// Attention to near keys only.
-    fn windowed_attention(
-        &self,
-        window: &Window,
-        input: &AttentionInput<'_>,
-        out: &mut [f32],
-        workspace: &mut Workspace,
-    ) {
-        let (columns, first) = (input.row_stride, input.query_tokens.start);
-        for Tile { queries, keys } in window.tiles(input.query_tokens.clone(), input.tokens) {
-            let of_tile = (queries.start - first) * columns..(queries.end - first) * columns;
-            let of_keys = keys.start * columns..keys.end * columns;
-            let tile = AttentionInput {
-                queries: &input.queries[of_tile.clone()],
-                query_tokens: queries.start - keys.start..queries.end - keys.start,
-                keys: &input.keys[of_keys.clone()],
-                values: &input.values[of_keys],
-                tokens: keys.len(),
-                bias: Some(window.bias()),
-                ..*input
-            };
-            self.kernels.attention(&tile, &mut out[of_tile], workspace);
-        }
     }
 
     /// Residual stream, after attention, += the feed-forward of the chunk's tokens.
@@ -638,7 +361,7 @@ impl Network {
     }
 
     /// Normalizes x in place. Codes that `format` asks for go into `quantized`; returns their scale.
-    fn normalize(
+    pub(super) fn normalize(
         &self,
         norm: &LayerNorm,
         x: &mut [f32],
@@ -666,7 +389,7 @@ impl Network {
 
     /// Runs layers that read the same input, each with the epilogue `then` into its output (rows, out_features), and shows inputs and outputs
     /// to a tap.
-    fn run_linears<const N: usize>(
+    pub(super) fn run_linears<const N: usize>(
         &self,
         layers: [(&PackedLinear, &mut [f32]); N],
         input: &mut LinearInput<'_>,
@@ -710,28 +433,6 @@ impl Network {
 }
 
 /// The form in which queries, keys and values of `layer`, if there is one, read their rows.
-fn input_of_attention(layer: Option<&EncoderLayer>) -> &RowFormat {
+pub(super) fn input_of_attention(layer: Option<&EncoderLayer>) -> &RowFormat {
     layer.map_or(&RowFormat::Floats, |layer| &layer.plan.attention_input)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn threads_share_rows_where_these_occupy_as_many() {
-        let split = |threads, rows| {
-            let ThreadSplit { rows, columns } = ThreadSplit::of(threads, rows, 384);
-            (rows, columns)
-        };
-        assert_eq!(split(1, 1), (1, 1));
-        assert_eq!(split(1, 256), (1, 1));
-        assert_eq!(split(2, 63), (1, 2));
-        assert_eq!(split(2, 64), (2, 1));
-        assert_eq!(split(4, 100), (1, 4));
-        // A product of 384 columns has six parts.
-        assert_eq!(split(64, 16), (1, 6));
-        assert_eq!(split(64, 191), (1, 6));
-        assert_eq!(split(64, 512), (16, 1));
-    }
 }

@@ -19,7 +19,10 @@ impl Network {
             let scale = linear.input_scale_mut()?;
             Some(std::mem::replace(scale, scales.next()?))
         });
-        let replaced = replaced.collect();
+        let replaced: Vec<_> = replaced.collect();
+        if replaced.is_empty() {
+            return replaced;
+        }
         self.layers.iter_mut().for_each(EncoderLayer::plan_anew);
         let projection = self.embeddings_projection.as_ref();
         let linears: Vec<_> = self.layers.iter().flat_map(EncoderLayer::linears).collect();

@@ -11,9 +11,26 @@ const MOST_BYTES: usize = 1 << 29;
 /// merge is of it or gives it.
 ///
 /// # Errors
-/// The message for pieces that are not each other's, or that are too long for their merges to be told.
+/// The message for pieces that are not each other's, or that are too long for their merges to be told, and for a name that a merge needs.
 pub(super) fn byte_pairs(pieces: &[&str], tokens: &[&str]) -> Result<BPE, String> {
     let merges = merges(pieces)?;
+    let renamed: HashMap<&str, &str> = pieces
+        .iter()
+        .copied()
+        .zip(tokens.iter().copied())
+        .filter(|(piece, token)| piece != token)
+        .collect();
+    if !renamed.is_empty() {
+        for (left, right) in &merges {
+            for piece in [left, right, &format!("{left}{right}")] {
+                if let Some(token) = renamed.get(piece.as_str()) {
+                    return Err(format!(
+                        "expected added tokens in the place of pieces that no merge needs, found `{token}` with the id of the piece `{piece}`"
+                    ));
+                }
+            }
+        }
+    }
     let vocabulary: Vocab = (0..)
         .zip(tokens)
         .map(|(id, token)| ((*token).to_owned(), id))
@@ -139,6 +156,14 @@ mod tests {
         let pieces = ["<unk>", "a", "b", "ab", "<unused>"];
         let named = byte_pairs(&pieces, &["<unk>", "a", "b", "ab", "[NEW]"]).expect("a model");
         assert_eq!(tokenizers::Model::token_to_id(&named, "[NEW]"), Some(4));
-        byte_pairs(&pieces, &["<unk>", "a", "b", "[NEW]", "<unused>"]).expect_err("refused");
+        // Also by a name that is shorter than what merges give, of the longest piece and of a part.
+        for tokens in [
+            ["<unk>", "a", "b", "[NEW]", "<unused>"],
+            ["<unk>", "a", "b", "x", "<unused>"],
+            ["<unk>", "[NEW]", "b", "ab", "<unused>"],
+        ] {
+            let error = byte_pairs(&pieces, &tokens).expect_err("refused");
+            assert!(error.contains("with the id of the piece `"), "{error}");
+        }
     }
 }

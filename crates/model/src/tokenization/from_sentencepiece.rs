@@ -145,28 +145,25 @@ fn renamed<'a>(pieces: &[&'a str], added: &'a AddedTokens) -> Vec<&'a str> {
 
 /// The file of a class; the first that is there is the one that transformers 5 reads.
 fn existing(directory: &Path, class: TokenizerClass) -> Result<PathBuf, ModelError> {
-    let (names, expected, found): (&[&str], _, _) = match class {
+    let (names, expected): (&[&str], _) = match class {
         TokenizerClass::Llama | TokenizerClass::Gemma => (
             &["tokenizer.model"],
             "tokenizer.json, or tokenizer.model of sentencepiece",
-            "neither",
         ),
         TokenizerClass::AsStored => (
             &["tokenizer.model"],
             "tokenizer.json, or tokenizer.model of sentencepiece, which `tokenizer_class` \"PreTrainedTokenizerFast\" reads",
-            "neither",
         ),
         _ => (
             &["tokenizer.model", "sentencepiece.bpe.model"],
             "tokenizer.json, or sentencepiece.bpe.model of sentencepiece",
-            "neither",
         ),
     };
     names
         .iter()
         .map(|name| directory.join(name))
         .find(|file| file.exists())
-        .ok_or_else(|| missing(directory, expected, found))
+        .ok_or_else(|| missing(directory, expected, "neither"))
 }
 
 /// Vocabularies of other libraries, which transformers 5 reads in the place of sentencepiece's where a directory lists them first.

@@ -46,13 +46,13 @@ impl WeightLayout for Ternary {
         ]
     }
 
-    fn encode(
+    fn encode<'a>(
         &self,
         module: &str,
         [_, columns]: [usize; 2],
         first_row: usize,
-        rows: &StoredWeight<'_>,
-    ) -> Result<Vec<TensorPart>, CheckpointError> {
+        rows: &'a StoredWeight<'_>,
+    ) -> Result<Vec<TensorPart<'a>>, CheckpointError> {
         let StoredWeight::WeightOnly { codes, scales, .. } = rows else {
             return Err(CheckpointError::new(
                 CheckpointErrorKind::UnsupportedQuantization,
@@ -68,7 +68,7 @@ impl WeightLayout for Ternary {
         let part = |name: &str, bytes_per_row: usize, bytes: Vec<u8>| TensorPart {
             name: format!("{module}.{name}"),
             offset: first_row * bytes_per_row,
-            bytes,
+            bytes: bytes.into(),
         };
         let packed = codes
             .chunks(columns)

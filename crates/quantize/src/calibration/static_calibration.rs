@@ -65,7 +65,7 @@ impl StaticCalibration {
         let inputs =
             self.sensitivity
                 .static_inputs(statistics, self.backend, self.least_sqnr_db)?;
-        let checkpoint = Checkpoint::open(self.calibrator.encoder().checkpoint_directory())?;
+        let checkpoint = Checkpoint::open(&self.calibrator.source)?;
         static_recipe(&checkpoint, options, &inputs)
     }
 

@@ -71,38 +71,28 @@ impl StatisticsFile {
         &self.partial
     }
 
-    /// Gives `calibrator` what the interrupted calibration of the same run had seen; how many samples that were.
+    /// Observes the samples of `run` that an interrupted calibration has not seen, and writes the statistics. `progress` is told how many have
+    /// been seen: once before the first batch, then after each.
     ///
     /// # Errors
-    /// [`QuantizeError::Calibration`] if it was the calibration of another run, model or observer.
-    pub fn resume(
-        &mut self,
-        calibrator: &mut Calibrator,
-        run: &CalibrationRun,
-    ) -> Result<u64, QuantizeError> {
-        let Some(interrupted) = self.interrupted.take() else {
-            return Ok(0);
-        };
-        let statistics = interrupted.statistics_of(&self.partial, run)?;
-        let samples = statistics.samples();
-        calibrator.resume(statistics)?;
-        Ok(samples)
-    }
-
-    /// Observes the samples of `run` that the calibrator has not seen, and writes the statistics. `progress` is told how many it has seen, after
-    /// each batch.
-    ///
-    /// # Errors
-    /// Those of [`Calibrator::observe_batch`]; statistics that cannot be written.
+    /// [`QuantizeError::Calibration`] if what is to be gone on from is of another run, model or observer; those of
+    /// [`Calibrator::observe_batch`]; statistics that cannot be written.
     pub fn calibrate(
         self,
         mut calibrator: Calibrator,
         run: &CalibrationRun,
         samples: &CalibrationSamples,
         progress: &mut dyn FnMut(usize),
-    ) -> Result<CalibrationStatistics, QuantizeError> {
-        // What was seen is a part of the samples.
-        let seen = calibrator.statistics().samples() as usize;
+    ) -> Result<CalibratedFile, QuantizeError> {
+        let mut resumed_after = 0;
+        if let Some(interrupted) = self.interrupted {
+            let statistics = interrupted.statistics_of(&self.partial, run)?;
+            resumed_after = statistics.samples();
+            calibrator.resume(statistics)?;
+        }
+        // Not more than there are samples, which a check of the partial statistics has seen to.
+        let seen = resumed_after as usize;
+        progress(seen);
         // The first batch is saved at once: that the folder cannot be written to should not come out at the end.
         let mut saved: Option<Instant> = None;
         calibrator.observe_samples(samples, seen, run.batch_size(), |calibrator, seen| {
@@ -116,6 +106,18 @@ impl StatisticsFile {
         })?;
         let statistics = calibrator.finish()?;
         statistics.write_in_place_of(&self.partial, &self.path)?;
-        Ok(statistics)
+        Ok(CalibratedFile {
+            statistics,
+            resumed_after,
+        })
     }
+}
+
+/// What a calibration has written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CalibratedFile {
+    /// The statistics in the file.
+    pub statistics: CalibrationStatistics,
+    /// Samples that an interrupted calibration had seen.
+    pub resumed_after: u64,
 }

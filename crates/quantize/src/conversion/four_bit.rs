@@ -47,7 +47,11 @@ pub(super) fn quantize(
         nested,
         block_size: layout.block_size,
         kind: layout.kind,
-        dtype: DType::F32,
+        dtype: match view.info.dtype {
+            // No loader makes F64 of them.
+            DType::F64 => DType::F32,
+            dtype => dtype,
+        },
     };
     output.write_rows(view, layout, 0, &weight)?;
     Ok(Outcome {

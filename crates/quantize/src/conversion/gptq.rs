@@ -19,7 +19,7 @@ pub(crate) fn quantize(
     let mut weights = vec![0.0; view.element_count()];
     view.read_finite_range(0, &mut weights)?;
     let rows = rounded(&weights);
-    output.write_rows(view, &scheme, 0, &scheme.stored_weight(rows.clone()))?;
+    output.write_rows(view, &scheme, 0, &scheme.stored_weight_of(&rows))?;
     let mut error = ErrorSums::default();
     let dequantized: Vec<f32> = dequantize_groups(&rows.codes, &rows.scales, columns).collect();
     error.add(&weights, &dequantized);

@@ -187,7 +187,8 @@ impl TryFrom<RecipeFields> for Recipe {
     type Error = QuantizeError;
 
     /// # Errors
-    /// [`QuantizeError::Recipe`] for a key that does not go with the method. Values are checked by [`Recipe::validate`].
+    /// [`QuantizeError::RecipeKey`] for a key that does not go with the method, [`QuantizeError::Recipe`] for keys that do not go with each other or
+    /// with this version. Values are checked by [`Recipe::validate`].
     fn try_from(fields: RecipeFields) -> Result<Self, QuantizeError> {
         fields.expect_keys_of_the_method()?;
         let four_bit = |data_type, fields: RecipeFields| FourBitRecipe {

@@ -53,7 +53,7 @@ impl Recipe {
     /// Parses and validates TOML.
     ///
     /// # Errors
-    /// [`QuantizeError::RecipeSyntax`] or [`QuantizeError::Recipe`].
+    /// [`QuantizeError::RecipeSyntax`], [`QuantizeError::RecipeKey`] or [`QuantizeError::Recipe`].
     pub fn from_toml(text: &str) -> Result<Self, QuantizeError> {
         Self::of_fields(RecipeFields::parse_toml(text, "recipe")?, "recipe")
     }
@@ -61,7 +61,7 @@ impl Recipe {
     /// Parses and validates JSON.
     ///
     /// # Errors
-    /// [`QuantizeError::RecipeSyntax`] or [`QuantizeError::Recipe`].
+    /// [`QuantizeError::RecipeSyntax`], [`QuantizeError::RecipeKey`] or [`QuantizeError::Recipe`].
     pub fn from_json(text: &str) -> Result<Self, QuantizeError> {
         Self::of_fields(RecipeFields::parse_json(text, "recipe")?, "recipe")
     }

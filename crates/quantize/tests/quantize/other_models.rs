@@ -145,3 +145,28 @@ fn transposed_weights_stay_float() {
     let (report, _) = source.converted(&Recipe::new(Method::Fp16));
     assert_eq!(report.output_bytes * 2, report.source_bytes);
 }
+
+/// Codes that no configuration speaks of could be of any layout: nothing is made of them, least of all a configuration that fits by chance.
+#[test]
+fn codes_without_a_configuration_are_refused() {
+    let source = llama(json!({"model_type": "llama"}));
+    let (_, written) = source.converted(&Recipe::new(Method::WeightOnly));
+    let directory = written.directory();
+    let mut config = written.config().clone();
+    config
+        .as_object_mut()
+        .unwrap()
+        .remove("quantization_config");
+    std::fs::write(directory.join("config.json"), config.to_string()).unwrap();
+    let codes = fewbit_checkpoint::Checkpoint::open(directory).unwrap();
+    for method in [Method::WeightOnly, Method::Nf4, Method::Fp16] {
+        let error = QuantizePlan::new(&codes, &Recipe::new(method)).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("expected float weights, found a part of a quantized one")
+                && text.contains("needs its `quantization_config`"),
+            "{text}"
+        );
+    }
+    assert!(method_sizes(&codes).is_err());
+}

@@ -1,0 +1,155 @@
+//! Task heads: what the model classes of transformers have beside an encoder or a decoder.
+//!
+//! The one list of them. fewbit runs none; it has to know them where it says what a tensor is, where weights are chosen by their names, and
+//! where it tells other loaders what stays float.
+
+/// A head, or a module of one.
+struct Head {
+    /// First component of its path.
+    name: &'static str,
+    /// Models that have it under this name. The same word can mean something else in other models: T5's `decoder` is no head.
+    of: Models,
+    /// Models whose loaders are told that it stays float, whether a checkpoint has tensors of it or not.
+    skipped_in: Option<Models>,
+    /// What its tensors begin with where it predicts words with the matrix of the word embedding table.
+    shares_word_embeddings: Option<&'static str>,
+}
+
+/// Which models.
+#[derive(Clone, Copy, PartialEq)]
+enum Models {
+    /// Encoders that fewbit runs.
+    Encoders,
+    /// Models that are known by the names of their tensors.
+    Others,
+    Both,
+}
+
+impl Models {
+    fn include(self, of_an_encoder: bool) -> bool {
+        match self {
+            Self::Encoders => of_an_encoder,
+            Self::Others => !of_an_encoder,
+            Self::Both => true,
+        }
+    }
+}
+
+impl Head {
+    /// Of encoders alone; loaders of other models are told of it, too, as the name can be nothing else there.
+    const fn of_encoders(name: &'static str) -> Self {
+        Self {
+            of: Models::Encoders,
+            ..Self::of_all(name)
+        }
+    }
+
+    const fn of_all(name: &'static str) -> Self {
+        Self {
+            name,
+            of: Models::Both,
+            skipped_in: Some(Models::Both),
+            shares_word_embeddings: None,
+        }
+    }
+
+    const fn of_others(name: &'static str) -> Self {
+        Self {
+            of: Models::Others,
+            skipped_in: Some(Models::Others),
+            ..Self::of_all(name)
+        }
+    }
+
+    const fn sharing(self, start: &'static str) -> Self {
+        Self {
+            shares_word_embeddings: Some(start),
+            ..self
+        }
+    }
+
+    /// Loaders are told of it only where a checkpoint has it.
+    const fn not_skipped(self) -> Self {
+        Self {
+            skipped_in: None,
+            ..self
+        }
+    }
+}
+
+const HEADS: [Head; 20] = [
+    Head::of_all("classifier"),
+    Head::of_all("pre_classifier"),
+    Head::of_all("cls").sharing("cls.predictions."),
+    Head::of_all("lm_head").sharing("lm_head."),
+    Head::of_all("qa_outputs"),
+    Head::of_encoders("discriminator_predictions"),
+    Head::of_encoders("generator_predictions").sharing("generator_predictions."),
+    Head::of_encoders("generator_lm_head").sharing("generator_lm_head."),
+    Head::of_encoders("vocab_transform").sharing("vocab_transform."),
+    Head::of_all("vocab_projector").sharing("vocab_projector."),
+    Head::of_encoders("sequence_summary"),
+    Head::of_all("score"),
+    Head::of_others("embed_out"),
+    Head::of_others("proj_out"),
+    Head::of_encoders("decoder")
+        .sharing("decoder.bias")
+        .not_skipped(),
+    Head::of_encoders("head").not_skipped(),
+    Head::of_encoders("vocab_layer_norm").not_skipped(),
+    Head::of_others("multi_modal_projector").not_skipped(),
+    Head::of_others("text_projection").not_skipped(),
+    Head::of_others("visual_projection").not_skipped(),
+];
+
+/// Whether a path that begins with `component` is in a head: of an encoder that fewbit runs, or of another model, whose heads may also lie deeper.
+pub(crate) fn is_head(component: &str, of_an_encoder: bool) -> bool {
+    HEADS
+        .iter()
+        .any(|head| head.name == component && head.of.include(of_an_encoder))
+}
+
+/// First components of the heads that loaders are told to leave float, whether a checkpoint has them or not: model classes make them.
+///
+/// ```
+/// let heads: Vec<_> = fewbit_model::heads::heads_that_loaders_skip(true).collect();
+/// assert!(heads.contains(&"classifier") && !heads.contains(&"proj_out"));
+/// ```
+pub fn heads_that_loaders_skip(of_an_encoder: bool) -> impl Iterator<Item = &'static str> {
+    let is_skipped = move |head: &&Head| {
+        head.skipped_in
+            .is_some_and(|models| models.include(of_an_encoder))
+    };
+    HEADS.iter().filter(is_skipped).map(|head| head.name)
+}
+
+/// Whether `tensor` is of a head that predicts words with the word embedding table, unless config.json says `tie_word_embeddings: false`.
+pub fn shares_word_embeddings(tensor: &str) -> bool {
+    HEADS.iter().any(|head| {
+        head.shares_word_embeddings
+            .is_some_and(|start| tensor.starts_with(start))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_can_be_a_head_in_some_models_only() {
+        assert!(is_head("decoder", true) && !is_head("decoder", false));
+        assert!(is_head("proj_out", false) && !is_head("proj_out", true));
+        assert!(is_head("lm_head", true) && is_head("lm_head", false));
+        assert!(!is_head("encoder", true));
+    }
+
+    #[test]
+    fn heads_that_share_the_word_embeddings() {
+        assert!(shares_word_embeddings("cls.predictions.bias"));
+        assert!(!shares_word_embeddings("cls.seq_relationship.bias"));
+        assert!(!shares_word_embeddings("classifier.weight"));
+        assert!(
+            shares_word_embeddings("decoder.bias") && !shares_word_embeddings("decoder.weight")
+        );
+    }
+}
