@@ -93,10 +93,7 @@ impl CompressedScheme {
 
     /// Whether inputs are quantized to 8 bits.
     pub fn quantizes_activations(&self) -> bool {
-        !matches!(
-            self,
-            CompressedScheme::WeightOnlyInt8 | CompressedScheme::WeightOnlyInt8Unpacked
-        )
+        self.activations().is_some()
     }
 
     /// How inputs are quantized; none where the weights alone are.

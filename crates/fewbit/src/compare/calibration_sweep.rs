@@ -228,10 +228,7 @@ pub fn calibration_sweep(
             step(SweepStep::Static { samples, seed });
             let spec = calibrator.encoder().network().spec();
             let drawn = options.calibration.sample(samples, seed, spec)?;
-            for range in drawn.batches(0, options.calibration_batch) {
-                let batch = drawn.batch(calibrator.encoder(), range)?;
-                calibrator.observe_batch(&batch)?;
-            }
+            calibrator.observe_samples(&drawn, 0, options.calibration_batch, |_, _| Ok(()))?;
             let statistics = calibrator.restart()?;
             let sensitivity = Sensitivity::new(&statistics)?;
             let least = options.least_sqnr_db;
