@@ -7,9 +7,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use fewbit_kernels::{
-    Activation, ActivationBits, Arithmetic, AttentionInput, Epilogue, Isa, Kernels, OutputColumns,
-    PackedFloat, PackedFourBit, PackedInt8, PackedWeightOnlyInt8, QuantizedRows, QuantizedSequence,
-    RowScale, Workspace, multiply_adds_per_second,
+    Activation, ActivationBits, Arithmetic, AttentionInput, Epilogue, Isa, Kernels, Norm, NormKind,
+    OutputColumns, PackedFloat, PackedFourBit, PackedInt8, PackedWeightOnlyInt8, QuantizedRows,
+    QuantizedSequence, RowScale, Workspace, multiply_adds_per_second,
 };
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
@@ -227,7 +227,13 @@ fn row_operations(report: &Report<'_>) {
     }
     let gamma = values(columns);
     report.measure("layer_norm 64x384", elements, "G/s   ", || {
-        kernels.layer_norm(black_box(&mut x), None, &gamma, &gamma, 1e-12);
+        let norm = Norm {
+            kind: NormKind::Layer,
+            gamma: &gamma,
+            beta: &gamma,
+            epsilon: 1e-12,
+        };
+        kernels.layer_norm(black_box(&mut x), None, norm);
     });
     let mut quantized = QuantizedRows::new();
     report.measure("quantize_rows 64x384", elements, "G/s   ", || {
@@ -255,9 +261,11 @@ fn attention(report: &Report<'_>) {
             keys: &x[width..],
             values: &x[2 * width..],
             row_stride: 3 * width,
+            key_row_stride: 3 * width,
             query_tokens: 0..tokens,
             tokens,
             heads,
+            key_value_heads: heads,
             head_size,
             scale: 1.0 / (head_size as f32).sqrt(),
             bias: None,

@@ -32,27 +32,33 @@ impl<'a> DistanceBias<'a> {
     }
 }
 
-/// Queries of some tokens of one sequence, and the keys and values of all of them. Row t of each starts at `t * row_stride`; head h is
-/// columns `h * head_size .. (h + 1) * head_size`, so one (tokens, 3 * hidden) product can hold all three.
+/// Queries of some tokens of one sequence, and the keys and values of all of them. Row t of queries starts at `t * row_stride`, that of keys
+/// and values at `t * key_row_stride`; head h is columns `h * head_size .. (h + 1) * head_size`, so one (tokens, 3 * hidden) product can
+/// hold all three.
 ///
 /// For head h the output row of token i is `sum_j p(i, j) * value(j)` with
-/// `p(i, ·) = softmax_j(scale * (query(i) · key(j)) + bias(h, j - i))`.
+/// `p(i, ·) = softmax_j(scale * (query(i) · key(j)) + bias(h, j - i))`, keys and values being those of head
+/// `h / (heads / key_value_heads)` (grouped-query attention, where these are fewer).
 #[derive(Debug, Clone)]
 pub struct AttentionInput<'a> {
     /// Queries of the tokens `query_tokens`: at least `(their number - 1) * row_stride + heads * head_size` elements.
     pub queries: &'a [f32],
     /// The tokens whose output is wanted, usually `0..tokens`.
     pub query_tokens: Range<usize>,
-    /// Keys of all tokens, in rows as those of the queries.
+    /// Keys of all tokens: at least `(tokens - 1) * key_row_stride + key_value_heads * head_size` elements.
     pub keys: &'a [f32],
-    /// Values of all tokens, in rows as those of the queries.
+    /// Values of all tokens, in rows as those of the keys.
     pub values: &'a [f32],
-    /// Elements from one token to the next.
+    /// Elements from one token's queries to the next.
     pub row_stride: usize,
+    /// Elements from one token's keys, or values, to the next.
+    pub key_row_stride: usize,
     /// Length of the sequence.
     pub tokens: usize,
     /// Number of heads.
     pub heads: usize,
+    /// Number of heads that keys and values have; divides `heads`.
+    pub key_value_heads: usize,
     /// Features of one head.
     pub head_size: usize,
     /// Multiplies the scores, usually 1 / sqrt(head_size).
@@ -64,31 +70,41 @@ pub struct AttentionInput<'a> {
 impl AttentionInput<'_> {
     /// Checks the lengths and returns heads * head_size.
     pub(crate) fn assert_valid(&self) -> usize {
-        let width = self
-            .heads
-            .checked_mul(self.head_size)
-            .expect("heads * head_size fits in the address space");
+        let width_of = |heads: usize| {
+            let width = heads.checked_mul(self.head_size);
+            width.expect("heads * head_size fits in the address space")
+        };
+        let (width, key_width) = (width_of(self.heads), width_of(self.key_value_heads));
+        assert!(
+            self.heads
+                .checked_rem(self.key_value_heads)
+                .unwrap_or(self.heads)
+                == 0,
+            "attention: the heads of keys and values ({}) divide those of queries ({})",
+            self.key_value_heads,
+            self.heads
+        );
         let range = &self.query_tokens;
         assert!(
             range.start <= range.end && range.end <= self.tokens,
             "attention: the queries {range:?} are tokens of the sequence (0..{})",
             self.tokens
         );
-        for (name, values, rows) in [
-            ("queries", self.queries, range.len()),
-            ("keys", self.keys, self.tokens),
-            ("values", self.values, self.tokens),
+        let (stride, key_stride) = (self.row_stride, self.key_row_stride);
+        for (name, values, rows, width, stride) in [
+            ("queries", self.queries, range.len(), width, stride),
+            ("keys", self.keys, self.tokens, key_width, key_stride),
+            ("values", self.values, self.tokens, key_width, key_stride),
         ] {
             if rows == 0 || width == 0 {
                 continue;
             }
             assert!(
-                self.row_stride >= width || rows == 1,
-                "attention: the row stride ({}) is at least heads * head_size ({width})",
-                self.row_stride
+                stride >= width || rows == 1,
+                "attention: the row stride ({stride}) is at least heads * head_size ({width})"
             );
             let needed = (rows - 1)
-                .checked_mul(self.row_stride)
+                .checked_mul(stride)
                 .and_then(|start| start.checked_add(width))
                 .expect("attention inputs fit in the address space");
             assert!(

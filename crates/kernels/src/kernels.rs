@@ -21,7 +21,7 @@ use crate::panel_layout::PanelLayout;
 use crate::panels::assert_shape;
 use crate::quantized_rows::{QuantizedRows, RowScale};
 use crate::quantized_sequence::QuantizedSequence;
-use crate::row_operations::{Activation, Epilogue};
+use crate::row_operations::{Activation, Epilogue, Norm};
 use crate::workspace::Workspace;
 
 /// What a routine computes.
@@ -377,20 +377,13 @@ impl Kernels {
     }
 
     /// In place over rows of gamma.len() columns: x = LayerNorm(x + residual) * gamma + beta, the variance being that of the centred
-    /// values divided by the number of columns.
+    /// values divided by the number of columns; with [`NormKind::RootMeanSquare`] values are not centred.
     ///
     /// # Panics
     ///
     /// If gamma and beta, or x and residual, have different lengths, or x does not consist of whole rows.
-    pub fn layer_norm(
-        &self,
-        x: &mut [f32],
-        residual: Option<&[f32]>,
-        gamma: &[f32],
-        beta: &[f32],
-        epsilon: f32,
-    ) {
-        let call = checked_layer_norm(x, residual, gamma, beta, epsilon);
+    pub fn layer_norm(&self, x: &mut [f32], residual: Option<&[f32]>, norm: Norm<'_>) {
+        let call = checked_layer_norm(x, residual, norm);
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.layer_norm)(call) }
     }
@@ -405,15 +398,14 @@ impl Kernels {
     pub fn layer_norm_quantize(
         &self,
         x: &mut [f32],
-        gamma: &[f32],
-        beta: &[f32],
-        epsilon: f32,
+        norm: Norm<'_>,
         scale: RowScale,
         out: &mut QuantizedRows,
     ) -> bool {
-        let call = checked_layer_norm(x, None, gamma, beta, epsilon);
-        let rows = call.x.len() / gamma.len().max(1);
-        out.resize(rows, gamma.len(), scale.planes());
+        let call = checked_layer_norm(x, None, norm);
+        let columns = norm.gamma.len();
+        let rows = call.x.len() / columns.max(1);
+        out.resize(rows, columns, scale.planes());
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.layer_norm_quantize)(call, scale, out) }
     }
@@ -522,7 +514,7 @@ impl Kernels {
         assert!(input.scale >= 0.0, "attention: the scale is not negative");
         assert_eq!(
             (sequence.tokens, sequence.heads, sequence.head_size),
-            (input.tokens, input.heads, input.head_size),
+            (input.tokens, input.key_value_heads, input.head_size),
             "attention: the sequence is that of the input"
         );
         assert_eq!(
@@ -607,11 +599,10 @@ fn checked_linear<'a>(
 fn checked_layer_norm<'a>(
     x: &'a mut [f32],
     residual: Option<&'a [f32]>,
-    gamma: &'a [f32],
-    beta: &'a [f32],
-    epsilon: f32,
+    norm: Norm<'a>,
 ) -> LayerNorm<'a> {
-    assert_eq!(gamma.len(), beta.len(), "gamma and beta: one a column");
+    let gamma = norm.gamma;
+    assert_eq!(gamma.len(), norm.beta.len(), "gamma and beta: one a column");
     assert!(
         x.is_empty() || (!gamma.is_empty() && x.len().is_multiple_of(gamma.len())),
         "x: whole rows of {} columns, found {} elements",
@@ -621,13 +612,7 @@ fn checked_layer_norm<'a>(
     if let Some(residual) = residual {
         assert_eq!(residual.len(), x.len(), "residual: as many elements as x");
     }
-    LayerNorm {
-        x,
-        residual,
-        gamma,
-        beta,
-        epsilon,
-    }
+    LayerNorm { x, residual, norm }
 }
 
 fn assert_output<T>(out: &OutputColumns<'_, T>, rows: usize, out_features: usize) {

@@ -50,5 +50,5 @@ pub use packed_weight_only_int8::PackedWeightOnlyInt8;
 pub use peak::{Arithmetic, multiply_adds_per_second};
 pub use quantized_rows::{QuantizedRows, RowScale};
 pub use quantized_sequence::QuantizedSequence;
-pub use row_operations::{Activation, Epilogue};
+pub use row_operations::{Activation, Epilogue, Norm, NormKind};
 pub use workspace::Workspace;

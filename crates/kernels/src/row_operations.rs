@@ -1,4 +1,4 @@
-//! Activation functions, and epilogues of products.
+//! Activation functions, normalizations, and epilogues of products.
 
 /// Activation function of a feed-forward layer. NaN gives NaN; far tails give x, 0, 1 or -1, never NaN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +30,28 @@ impl Activation {
         Activation::Tanh,
         Activation::Identity,
     ];
+}
+
+/// What a normalization of rows takes out of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NormKind {
+    /// LayerNorm: mean and standard deviation.
+    Layer,
+    /// RMSNorm: the root of the mean of squares.
+    RootMeanSquare,
+}
+
+/// A normalization of rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Norm<'a> {
+    /// What it takes out.
+    pub kind: NormKind,
+    /// (columns), the factor afterwards.
+    pub gamma: &'a [f32],
+    /// (columns), added after that.
+    pub beta: &'a [f32],
+    /// Added to the variance, or to the mean of squares.
+    pub epsilon: f32,
 }
 
 /// The epilogue of a product, computed while the product is in registers: y = product + bias, and then y is stored, activated or added. The

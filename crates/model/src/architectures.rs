@@ -3,11 +3,16 @@
 //! A new family is a file here: a `read` function and a [`NameTable`](crate::spec::NameTable), and a line in `read` and [`MODEL_TYPES`] below.
 
 mod bert;
+mod decoder;
 mod distilbert;
 mod electra;
+mod gemma3;
+mod gte;
+mod jina_embeddings_v3;
 mod layer_types;
 mod modernbert;
 mod mpnet;
+mod nomic_bert;
 mod roberta;
 mod rotary_positions;
 mod shared_fields;
@@ -24,10 +29,37 @@ pub const MODEL_TYPES: &[&str] = &[
     "camembert",
     "distilbert",
     "electra",
+    "eurobert",
+    "gemma3_text",
+    "gte",
+    "jina_embeddings_v3",
+    "llama",
+    "mistral",
     "modernbert",
     "mpnet",
+    "new",
+    "nomic_bert",
+    "qwen2",
+    "qwen3",
     "roberta",
     "xlm-roberta",
+];
+
+/// Families that look up a type for every token: without a row for it they do not run in transformers either, and leaving the types of the
+/// checkpoint out would give other states.
+const NEED_TOKEN_TYPES: [&str; 6] = [
+    "bert",
+    "camembert",
+    "electra",
+    "jina_embeddings_v3",
+    "roberta",
+    "xlm-roberta",
+];
+
+/// Classes that model directories bring along and that are known here, with their `model_type` and the name of their Python file.
+const KNOWN_CLASSES: [(&str, &str, &str); 2] = [
+    ("new", "modeling", "New"),
+    ("nomic_bert", "modeling_hf_nomic_bert", "NomicBert"),
 ];
 
 /// Whether config.json describes a model of these families, defined by their own code.
@@ -52,23 +84,25 @@ pub(crate) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         Some("roberta" | "xlm-roberta" | "camembert") => roberta::read(fields),
         Some("distilbert") => distilbert::read(fields),
         Some("electra") => electra::read(fields),
+        Some("eurobert" | "llama" | "mistral" | "qwen2" | "qwen3") => decoder::read(fields),
+        Some("gemma3_text") => gemma3::read(fields),
+        Some("gte" | "new") => gte::read(fields),
+        Some("jina_embeddings_v3") => jina_embeddings_v3::read(fields),
         Some("modernbert") => modernbert::read(fields),
         Some("mpnet") => mpnet::read(fields),
+        Some("nomic_bert") => nomic_bert::read(fields),
         _ => return Err(fields.error("model_type", format!("{}, found {found}", known()), hint)),
     }?;
-    // These look up a type for every token: without a row for it they do not run in transformers either, and leaving the types of
-    // the checkpoint out would give other states. (The other families have no types, whatever the field says.)
-    if spec.token_types == 0
-        && !["distilbert", "modernbert", "mpnet"].contains(&spec.model_type.as_str())
-    {
+    if spec.token_types == 0 && NEED_TOKEN_TYPES.contains(&spec.model_type.as_str()) {
         return Err(fields.error(
             "type_vocab_size",
             "expected at least 1, found 0",
             "set it to the number of rows of the checkpoint's token_type_embeddings",
         ));
     }
-    refuse_other_mathematics(fields)?;
-    if spec.hidden_size % spec.heads != 0 {
+    refuse_other_mathematics(fields, &spec)?;
+    // A family whose files say the size of a head need not divide the width among heads.
+    if spec.hidden_size % spec.heads != 0 && spec.head_size == spec.hidden_size / spec.heads {
         let (hidden_size, heads) = width_fields(&spec.model_type);
         return Err(fields.error(
             heads,
@@ -79,13 +113,22 @@ pub(crate) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
             "correct config.json or fetch it again",
         ));
     }
-    if spec.rotary.is_some() && spec.head_size() % 2 != 0 {
+    if spec.heads % spec.key_value_heads != 0 {
+        return Err(fields.error(
+            "num_key_value_heads",
+            format!(
+                "expected a divisor of `num_attention_heads` {}, found {}",
+                spec.heads, spec.key_value_heads
+            ),
+            "correct config.json or fetch it again",
+        ));
+    }
+    if spec.rotary.is_some() && spec.head_size % 2 != 0 {
         return Err(fields.error(
             "num_attention_heads",
             format!(
                 "expected heads of an even number of features, found {} of {}",
-                spec.heads,
-                spec.head_size()
+                spec.heads, spec.head_size
             ),
             "rotary positions turn pairs of features",
         ));
@@ -112,17 +155,22 @@ fn width_fields(model_type: &str) -> (&'static str, &'static str) {
 }
 
 /// Fields that any family may carry and that change what the hidden states are.
-fn refuse_other_mathematics(fields: &ConfigFields<'_>) -> Result<(), ModelError> {
+fn refuse_other_mathematics(
+    fields: &ConfigFields<'_>,
+    spec: &EncoderSpec,
+) -> Result<(), ModelError> {
     if let Some(found) = fields
         .get("position_embedding_type")
         .filter(|found| !found.is_null())
         && found != "absolute"
+        && (spec.rotary.is_none()
+            || !["rope", "rotary"].contains(&found.as_str().unwrap_or_default()))
     {
         let hint = "relative position keys are not implemented; only models trained with absolute positions run";
         return Err(fields.unsupported("position_embedding_type", "\"absolute\"", found, hint));
     }
     for field in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
-        if fields.flag(field, false)? {
+        if fields.flag(field, false)? && !(spec.causal && field == "is_decoder") {
             let hint = "fewbit runs bidirectional encoders only";
             return Err(fields.unsupported(field, "false", &Value::Bool(true), hint));
         }
@@ -171,8 +219,23 @@ fn refuse_custom_code(fields: &ConfigFields<'_>) -> Result<(), ModelError> {
     }
 }
 
-/// The class in `auto_map` that the model is of.
+/// The class in `auto_map` that the model is of, if it is not known.
 fn model_class_of_its_own(config: &Value) -> Option<(&String, &Value)> {
     let mut classes = config["auto_map"].as_object()?.iter();
-    classes.find(|(class, _)| class.starts_with("AutoModel"))
+    let model_type = config["model_type"].as_str().unwrap_or_default();
+    classes.find(|(class, path)| {
+        class.starts_with("AutoModel")
+            && !is_known_class(model_type, path.as_str().unwrap_or_default())
+    })
+}
+
+/// Whether `path` (`modeling.NewModel`, or with the repository that the file is in, `owner/name--modeling.NewModel`) is a class of
+/// [`KNOWN_CLASSES`].
+fn is_known_class(model_type: &str, path: &str) -> bool {
+    let (_, path) = path.rsplit_once("--").unwrap_or(("", path));
+    KNOWN_CLASSES.iter().any(|(known, file, class)| {
+        let found = path.split_once('.');
+        *known == model_type
+            && found.is_some_and(|(module, name)| module == *file && name.starts_with(class))
+    })
 }

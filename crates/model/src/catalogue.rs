@@ -252,7 +252,8 @@ impl EncoderSpec {
     /// The module that has `role`, where the model has one.
     fn module_of(&self, role: Role, layer: Option<usize>, path: &str) -> Option<Module> {
         let (hidden, intermediate) = (self.hidden_size, self.intermediate_size);
-        let pre_norm = self.norms != NormPlacement::After;
+        let pre_norm = self.is_pre_norm();
+        let (queries, keys) = (self.query_columns(), self.key_value_columns());
         let (shape, bias) = match role {
             Role::WordEmbeddings => ([self.vocab_size, self.embedding_size], false),
             Role::PositionEmbeddings => ([self.positions.count, self.embedding_size], false),
@@ -270,13 +271,17 @@ impl EncoderSpec {
             Role::AttentionNorm | Role::FeedForwardNorm | Role::FinalNorm => {
                 ([1, hidden], self.biases.norm)
             }
-            Role::Query | Role::Key | Role::Value | Role::AttentionOutput => {
-                ([hidden, hidden], self.biases.attention)
+            Role::AttentionOutputNorm | Role::OutputNorm => ([1, hidden], self.biases.norm),
+            Role::QueryNorm | Role::KeyNorm => ([1, self.head_size], self.biases.norm),
+            Role::Query => ([queries, hidden], self.biases.query_key_value),
+            Role::Key | Role::Value => ([keys, hidden], self.biases.query_key_value),
+            Role::QueryKeyValue => ([3 * queries, hidden], self.biases.query_key_value),
+            Role::AttentionOutput => ([hidden, queries], self.biases.attention_output),
+            Role::Intermediate | Role::Gate => ([intermediate, hidden], self.biases.intermediate),
+            Role::GatedIntermediate | Role::GateAndIntermediate => {
+                ([2 * intermediate, hidden], self.biases.intermediate)
             }
-            Role::QueryKeyValue => ([3 * hidden, hidden], self.biases.attention),
-            Role::Intermediate => ([intermediate, hidden], self.biases.feed_forward),
-            Role::GatedIntermediate => ([2 * intermediate, hidden], self.biases.feed_forward),
-            Role::Output => ([hidden, intermediate], self.biases.feed_forward),
+            Role::Output => ([hidden, intermediate], self.biases.output),
             Role::Pooler => ([hidden, hidden], true),
             Role::HeadLinear | Role::HeadNorm | Role::OtherLinear | Role::OtherTable => {
                 return None;

@@ -20,6 +20,12 @@ impl EncoderSpec {
         let file = checkpoint.config_file();
         let mut spec = Self::from_config(checkpoint.config(), &file)?;
         spec.prefix = find_prefix(checkpoint, &spec.names)?;
+        if let Some(otherwise) = spec.names.otherwise
+            && has_layers(checkpoint, &spec.prefix, otherwise)
+            && !has_layers(checkpoint, &spec.prefix, &spec.names)
+        {
+            spec.names = *otherwise;
+        }
         if !["", spec.names.base_prefix].contains(&spec.prefix.as_str()) {
             tracing::warn!(
                 "{}: names of tensors begin with `{}`, where transformers expects `{}` or nothing: they are read, but transformers would \
@@ -44,6 +50,14 @@ impl EncoderSpec {
     pub fn from_config(config: &Value, file: &Path) -> Result<Self, ModelError> {
         architectures::read(&ConfigFields::new(file, config))
     }
+}
+
+/// Whether the checkpoint has tensors in layers as `names` calls them.
+fn has_layers(checkpoint: &Checkpoint, prefix: &str, names: &NameTable) -> bool {
+    let start = format!("{prefix}{}.", names.layers);
+    checkpoint
+        .tensors()
+        .any(|tensor| tensor.name.starts_with(&start))
 }
 
 /// What stands before the word embedding table's module path in the checkpoint's names.

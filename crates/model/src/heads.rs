@@ -85,7 +85,7 @@ impl Head {
     }
 }
 
-const HEADS: [Head; 24] = [
+const HEADS: [Head; 25] = [
     Head::of_all("classifier"),
     Head::of_all("pre_classifier"),
     Head::of_all("cls").sharing("cls.predictions."),
@@ -107,6 +107,8 @@ const HEADS: [Head; 24] = [
     Head::of_encoders("predictions")
         .sharing("predictions.")
         .skipped_in_encoders(),
+    // Loaders take a name for the end of a path, too, and layers of most encoders are called so.
+    Head::of_encoders("dense").not_skipped(),
     Head::of_encoders("sop_classifier"),
     Head::of_encoders("lm_predictions")
         .sharing("lm_predictions.")

@@ -59,7 +59,7 @@ pub struct Network {
     position_embeddings: Option<EmbeddingTable>,
     /// (token_types, embedding_size)
     token_type_embeddings: Option<EmbeddingTable>,
-    embeddings_norm: LayerNorm,
+    embeddings_norm: Option<LayerNorm>,
     embeddings_projection: Option<PackedLinear>,
     relative_bias: Option<RelativeBias>,
     layers: Vec<EncoderLayer>,
@@ -307,13 +307,13 @@ impl Network {
             .relative_bias
             .as_ref()
             .map_or(0, RelativeBias::memory_bytes);
-        let final_norm = self.final_norm.as_ref().map_or(0, LayerNorm::memory_bytes);
-        tables
-            + self.embeddings_norm.memory_bytes()
-            + final_norm
-            + projection
-            + relative_bias
-            + layers
+        let norms = [self.embeddings_norm.as_ref(), self.final_norm.as_ref()];
+        let norms: usize = norms
+            .into_iter()
+            .flatten()
+            .map(LayerNorm::memory_bytes)
+            .sum();
+        tables + norms + projection + relative_bias + layers
     }
 
     /// Bytes of activation buffers kept for the next call: one set for each block and each chunk of rows that have run at

@@ -66,6 +66,10 @@ impl<'a> LinearInput<'a> {
         Self::new(quantized.rows(), &[], quantized, Some(scale))
     }
 
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
     pub(crate) fn values(&self) -> &'a [f32] {
         self.values
     }

@@ -18,24 +18,36 @@ pub enum Role {
     RelativeAttentionBias,
     /// In a layer: normalization of what attention adds to (post-norm) or of what it reads (pre-norm).
     AttentionNorm,
-    /// In a layer: linear (hidden_size, hidden_size).
+    /// In a layer: linear (heads * head_size, hidden_size).
     Query,
-    /// In a layer: linear (hidden_size, hidden_size).
+    /// In a layer: linear (key_value_heads * head_size, hidden_size).
     Key,
-    /// In a layer: linear (hidden_size, hidden_size).
+    /// In a layer: linear (key_value_heads * head_size, hidden_size).
     Value,
-    /// In a layer: queries, keys and values in one linear (3 * hidden_size, hidden_size).
+    /// In a layer: queries, keys and values, of as many heads each, in one linear (3 * heads * head_size, hidden_size).
     QueryKeyValue,
-    /// In a layer: linear (hidden_size, hidden_size).
+    /// In a layer: normalization of each head of the queries.
+    QueryNorm,
+    /// In a layer: normalization of each head of the keys.
+    KeyNorm,
+    /// In a layer: linear (hidden_size, heads * head_size).
     AttentionOutput,
+    /// In a layer: normalization of what attention gives, before it is added to the residual stream.
+    AttentionOutputNorm,
     /// In a layer: normalization of what the feed-forward adds to (post-norm) or of what it reads (pre-norm).
     FeedForwardNorm,
     /// In a layer: the first linear of the feed-forward (intermediate_size, hidden_size).
     Intermediate,
-    /// In a layer: the first linear and the gate that its activations are multiplied by, in one (2 * intermediate_size, hidden_size).
+    /// In a layer: the linear whose outputs the activations of the first one are multiplied by (intermediate_size, hidden_size).
+    Gate,
+    /// In a layer: the first linear and the gate, in this order, in one (2 * intermediate_size, hidden_size).
     GatedIntermediate,
+    /// In a layer: the gate and the first linear, in this order, in one (2 * intermediate_size, hidden_size).
+    GateAndIntermediate,
     /// In a layer: the second linear of the feed-forward (hidden_size, intermediate_size).
     Output,
+    /// In a layer: normalization of what the feed-forward gives, before it is added to the residual stream.
+    OutputNorm,
     /// Normalization after the last layer.
     FinalNorm,
     /// Linear (hidden_size, hidden_size) that the family's model class in transformers has on top of the first token's hidden state; hidden
@@ -73,7 +85,11 @@ impl Role {
             | Self::OtherTable => ModuleKind::Table,
             Self::EmbeddingsNorm
             | Self::AttentionNorm
+            | Self::QueryNorm
+            | Self::KeyNorm
+            | Self::AttentionOutputNorm
             | Self::FeedForwardNorm
+            | Self::OutputNorm
             | Self::FinalNorm
             | Self::HeadNorm => ModuleKind::Norm,
             _ => ModuleKind::Linear,
@@ -94,10 +110,18 @@ impl Role {
             | Self::Value
             | Self::QueryKeyValue
             | Self::AttentionOutput => "attention",
-            Self::Intermediate | Self::GatedIntermediate | Self::Output => "feed-forward",
+            Self::Intermediate
+            | Self::Gate
+            | Self::GatedIntermediate
+            | Self::GateAndIntermediate
+            | Self::Output => "feed-forward",
             Self::EmbeddingsNorm
             | Self::AttentionNorm
+            | Self::QueryNorm
+            | Self::KeyNorm
+            | Self::AttentionOutputNorm
             | Self::FeedForwardNorm
+            | Self::OutputNorm
             | Self::FinalNorm => "normalization",
             Self::Pooler => "pooler",
             Self::HeadLinear | Self::HeadNorm => "head",
@@ -114,11 +138,17 @@ impl Role {
                 | Self::Key
                 | Self::Value
                 | Self::QueryKeyValue
+                | Self::QueryNorm
+                | Self::KeyNorm
                 | Self::AttentionOutput
+                | Self::AttentionOutputNorm
                 | Self::FeedForwardNorm
                 | Self::Intermediate
+                | Self::Gate
                 | Self::GatedIntermediate
+                | Self::GateAndIntermediate
                 | Self::Output
+                | Self::OutputNorm
         )
     }
 
@@ -138,12 +168,18 @@ impl Role {
                 "attention.self.key",
                 "attention.self.value",
             ],
+            Self::QueryNorm => &["attention.self.query_norm"],
+            Self::KeyNorm => &["attention.self.key_norm"],
             Self::AttentionOutput => &["attention.output.dense"],
+            Self::AttentionOutputNorm => &["attention.output.LayerNorm"],
             Self::FeedForwardNorm if pre_norm => &["intermediate.LayerNorm"],
             Self::FeedForwardNorm => &["output.LayerNorm"],
             Self::Intermediate => &["intermediate.dense"],
+            Self::Gate => &["intermediate.gate"],
             Self::GatedIntermediate => &["intermediate.dense", "intermediate.gate"],
+            Self::GateAndIntermediate => &["intermediate.gate", "intermediate.dense"],
             Self::Output => &["output.dense"],
+            Self::OutputNorm => &["output.LayerNorm"],
             Self::FinalNorm => &["encoder.LayerNorm"],
             _ => &[],
         }
@@ -153,6 +189,9 @@ impl Role {
     pub(crate) fn reads(self) -> Option<&'static str> {
         match self {
             Self::Key | Self::Value => Self::Query.site_paths(false).first().copied(),
+            Self::Gate | Self::GateAndIntermediate => {
+                Self::Intermediate.site_paths(false).first().copied()
+            }
             _ => self.site_paths(false).first().copied(),
         }
     }

@@ -5,10 +5,10 @@
 //! [`crate::catalogue`] makes the list of modules of them.
 
 use crate::role::Role;
-use fewbit_kernels::Activation;
+use fewbit_kernels::{Activation, NormKind};
 
-/// Declarative description of an encoder: `layers` transformer layers of bidirectional attention and a feed-forward, each added to the
-/// residual stream, on top of summed embeddings.
+/// Declarative description of an encoder: `layers` transformer layers of attention and a feed-forward, each added to the residual stream, on
+/// top of summed embeddings. A decoder that is run once over a whole text is one with causal attention.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncoderSpec {
     /// config.json `model_type`.
@@ -23,22 +23,32 @@ pub struct EncoderSpec {
     pub hidden_size: usize,
     /// Transformer layers.
     pub layers: usize,
-    /// Attention heads; divides `hidden_size`.
+    /// Attention heads.
     pub heads: usize,
+    /// Heads that keys and values have; divides `heads`.
+    pub key_value_heads: usize,
+    /// Columns of one attention head.
+    pub head_size: usize,
     /// Columns inside the feed-forward.
     pub intermediate_size: usize,
     /// The function between the matrices of the feed-forward.
     pub activation: Activation,
     /// Where a layer has its normalizations.
     pub norms: NormPlacement,
-    /// Added to the variance in every LayerNorm.
-    pub layer_norm_epsilon: f32,
+    /// What normalizations compute.
+    pub norm: NormSpec,
     /// Which modules have biases.
     pub biases: Biases,
     /// The positions of tokens.
     pub positions: Positions,
     /// Rows of the token type table; 0: the family has none.
     pub token_types: usize,
+    /// Multiplies word embeddings.
+    pub embedding_scale: f32,
+    /// Multiplies attention scores; 1 / sqrt(head_size) as a rule.
+    pub score_scale: f32,
+    /// Whether tokens attend to themselves and those before only.
+    pub causal: bool,
     /// A learned bias on the attention scores.
     pub relative_attention: Option<RelativeAttention>,
     /// Rotation of queries and keys by their positions.
@@ -57,15 +67,53 @@ pub enum NormPlacement {
     /// Of what attention and feed-forward read, and one after the last layer; attention of the first layer, which reads normalized
     /// embeddings, has none (ModernBERT).
     BeforeButFirst,
+    /// Of what attention and feed-forward read, and one after the last layer (Llama).
+    Before,
+    /// As [`NormPlacement::Before`], and of what attention and feed-forward give, before it is added (Gemma 3).
+    Around,
+}
+
+/// What normalizations compute.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormSpec {
+    /// LayerNorm or RMSNorm.
+    pub kind: NormKind,
+    /// Added to the variance or the mean of squares.
+    pub epsilon: f32,
+    /// Added to the stored weights: 1 where the checkpoint has their differences to 1 (Gemma).
+    pub weight_offset: f32,
+}
+
+impl NormSpec {
+    /// LayerNorm.
+    pub const fn layer(epsilon: f32) -> Self {
+        Self {
+            kind: NormKind::Layer,
+            epsilon,
+            weight_offset: 0.0,
+        }
+    }
+
+    /// RMSNorm.
+    pub const fn root_mean_square(epsilon: f32) -> Self {
+        Self {
+            kind: NormKind::RootMeanSquare,
+            ..Self::layer(epsilon)
+        }
+    }
 }
 
 /// Which modules have biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Biases {
-    /// The linear layers of attention.
-    pub attention: bool,
-    /// The linear layers of the feed-forward.
-    pub feed_forward: bool,
+    /// Queries, keys and values.
+    pub query_key_value: bool,
+    /// The projection of what attention gives.
+    pub attention_output: bool,
+    /// The first linear layer of the feed-forward, and its gate.
+    pub intermediate: bool,
+    /// The second linear layer of the feed-forward.
+    pub output: bool,
     /// Normalizations.
     pub norm: bool,
 }
@@ -73,9 +121,20 @@ pub struct Biases {
 impl Biases {
     /// Everything has one.
     pub const ALL: Self = Self {
-        attention: true,
-        feed_forward: true,
+        query_key_value: true,
+        attention_output: true,
+        intermediate: true,
+        output: true,
         norm: true,
+    };
+
+    /// Nothing has one.
+    pub const NONE: Self = Self {
+        query_key_value: false,
+        attention_output: false,
+        intermediate: false,
+        output: false,
+        norm: false,
     };
 }
 
@@ -112,29 +171,31 @@ pub struct RelativeAttention {
 }
 
 /// Rotary position embeddings (Su et al. 2021, RoFormer), with the halves of a head paired: features i and i + head_size / 2 turn by
-/// `position * base^(-2 i / head_size)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// `position * frequencies[i]`.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rotary {
     /// Of layers whose tokens attend to all.
-    pub base: f32,
+    pub global: RotaryFrequencies,
     /// Of layers of [`LocalAttention`].
-    pub local_base: f32,
+    pub local: RotaryFrequencies,
+}
+
+/// By what pairs of features turn from one position to the next.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RotaryFrequencies {
+    /// (head_size / 2), in radians.
+    pub frequencies: Vec<f32>,
+    /// Multiplies cosines and sines; 1 but for some scaled rotations.
+    pub factor: f32,
 }
 
 /// Layers whose tokens attend to near ones only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalAttention {
-    /// A token attends to those at most so far away, on each side.
+    /// A token attends to those at most so far away, on each side (with causal attention: before it).
     pub distance: usize,
     /// Whether each layer is one of these.
     pub layers: Vec<bool>,
-}
-
-impl LocalAttention {
-    /// The distance in one layer, if it is local.
-    pub(crate) fn of_layer(&self, layer: usize) -> Option<usize> {
-        self.layers[layer].then_some(self.distance)
-    }
 }
 
 /// Module paths of a family, without the checkpoint's prefix.
@@ -146,6 +207,8 @@ pub struct NameTable {
     pub layers: &'static str,
     /// The path of each role that the family has, in execution order. [`Role::WordEmbeddings`] is one of them.
     pub modules: &'static [(Role, &'static str)],
+    /// The names that files of the family have if not these.
+    pub otherwise: Option<&'static NameTable>,
 }
 
 impl NameTable {
@@ -163,9 +226,30 @@ impl NameTable {
 }
 
 impl EncoderSpec {
-    /// Columns of one attention head.
-    pub fn head_size(&self) -> usize {
-        self.hidden_size / self.heads
+    /// Columns of the queries of a token.
+    pub fn query_columns(&self) -> usize {
+        self.heads * self.head_size
+    }
+
+    /// Columns of the keys, and of the values, of a token.
+    pub fn key_value_columns(&self) -> usize {
+        self.key_value_heads * self.head_size
+    }
+
+    /// Whether the activations of the feed-forward are multiplied by a gate.
+    pub fn is_gated(&self) -> bool {
+        let gates = [
+            Role::Gate,
+            Role::GatedIntermediate,
+            Role::GateAndIntermediate,
+        ];
+        gates.iter().any(|gate| self.names.has(*gate))
+    }
+
+    /// Whether layers normalize what attention and feed-forward read (pre-norm), instead of the residual stream after each addition
+    /// (post-norm).
+    pub fn is_pre_norm(&self) -> bool {
+        self.norms != NormPlacement::After
     }
 
     /// Whether a linear projection follows the embeddings (ELECTRA with `embedding_size` other than `hidden_size`).

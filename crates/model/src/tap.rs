@@ -22,7 +22,10 @@
 //! | `encoder.layer.I.intermediate.LayerNorm.output` | what the feed-forward reads |
 //! | `encoder.LayerNorm.output` | the output of the last layer, normalized |
 //!
-//! and a gated feed-forward has `encoder.layer.I.intermediate.gate.input` and `.output`, what the activations are multiplied by.
+//! A gated feed-forward has `encoder.layer.I.intermediate.gate.input` and `.output`, what the activations are multiplied by. Where heads of
+//! queries and keys are normalized, `encoder.layer.I.attention.self.query_norm.output` and `key_norm` have a row for each head; where what
+//! attention and feed-forward give is normalized before it is added, that is `encoder.layer.I.attention.output.LayerNorm.output` and
+//! `encoder.layer.I.output.LayerNorm.output`.
 
 use crate::profile::{Stage, StageTimes};
 use crate::{Catalogue, Module, ModuleKind};

@@ -43,6 +43,8 @@ pub enum HeadRows {
     },
     /// Every token's.
     EveryToken,
+    /// Every token's, and the logits of a sequence are the means of theirs.
+    EveryTokenThenMean,
 }
 
 /// A step of a head, on each row.

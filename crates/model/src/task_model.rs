@@ -172,10 +172,25 @@ impl TaskModel {
     pub fn logits(&self, batch: &RaggedBatch, threads: usize) -> Result<Logits, ModelError> {
         let states = self.network.hidden_states(batch, threads)?;
         let rows = match self.spec.rows {
-            HeadRows::EveryToken => states,
+            HeadRows::EveryToken | HeadRows::EveryTokenThenMean => states,
             rows => self.pooled(rows, batch, &states),
         };
-        self.logits_of(&rows, batch, threads)
+        let logits = self.logits_of(&rows, batch, threads)?;
+        if self.spec.rows != HeadRows::EveryTokenThenMean {
+            return Ok(logits);
+        }
+        let columns = logits.columns;
+        let mut values = vec![0.0; batch.sequences() * columns];
+        for (sequence, out) in values.chunks_exact_mut(columns).enumerate() {
+            let range = batch.range(sequence);
+            let of_tokens = &logits.values[range.start * columns..range.end * columns];
+            Pooling::from(PoolingMode::Mean).pool(of_tokens, columns, out);
+        }
+        Ok(Logits {
+            rows: batch.sequences(),
+            columns,
+            values,
+        })
     }
 
     /// The logits of some tokens: `tokens` are indices of the batch's token ids.
@@ -273,7 +288,7 @@ impl TaskModel {
             for sequence in 0..batch.sequences() {
                 // A row each where sequences are pooled.
                 let range = match self.spec.rows {
-                    HeadRows::EveryToken => batch.range(sequence),
+                    HeadRows::EveryToken | HeadRows::EveryTokenThenMean => batch.range(sequence),
                     _ => sequence..sequence + 1,
                 };
                 let out = &mut values[range.start * columns..range.end * columns];

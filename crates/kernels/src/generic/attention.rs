@@ -29,8 +29,10 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
     let AttentionInput {
         queries,
         row_stride,
+        key_row_stride,
         tokens,
         heads,
+        key_value_heads,
         head_size,
         ref query_tokens,
         ..
@@ -50,26 +52,15 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
         .scores
         .slice::<f32>(QUERY_BLOCK.min(query_count) * padded_tokens);
 
+    let group = heads / key_value_heads;
     for head in 0..heads {
         let first = head * head_size;
-        pack_keys(
-            s,
-            t,
-            &input.keys[first..],
-            row_stride,
-            tokens,
-            head_size,
-            keys,
-        );
-        pack_values(
-            s,
-            t,
-            &input.values[first..],
-            row_stride,
-            tokens,
-            head_size,
-            values,
-        );
+        if head % group == 0 {
+            let first = head / group * head_size;
+            let (of_keys, of_values) = (&input.keys[first..], &input.values[first..]);
+            pack_keys(s, t, of_keys, key_row_stride, tokens, head_size, keys);
+            pack_values(s, t, of_values, key_row_stride, tokens, head_size, values);
+        }
         for block in (0..query_count).step_by(QUERY_BLOCK) {
             let count = QUERY_BLOCK.min(query_count - block);
             let rows = Rows {

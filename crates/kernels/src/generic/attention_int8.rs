@@ -58,6 +58,7 @@ pub(crate) fn attend<S: Simd, T: Int8Tile>(
     };
     let scores = scores.slice::<f32>(QUERY_BLOCK * tokens);
     let mut accumulators = Int8Accumulators::new();
+    let group = heads / input.key_value_heads;
     for head in 0..heads {
         for first in (0..query_count).step_by(QUERY_BLOCK) {
             let mut block = QueryBlock {
@@ -66,6 +67,7 @@ pub(crate) fn attend<S: Simd, T: Int8Tile>(
                 input,
                 keys_and_values: &keys_and_values,
                 head,
+                key_head: head / group,
                 first,
                 count: QUERY_BLOCK.min(query_count - first),
                 accumulators: &mut accumulators,
@@ -92,6 +94,8 @@ struct QueryBlock<'a, S, T> {
     input: &'a AttentionInput<'a>,
     keys_and_values: &'a KeysAndValues<'a>,
     head: usize,
+    /// The head of keys and values that it attends to.
+    key_head: usize,
     /// The first query.
     first: usize,
     /// At most [`QUERY_BLOCK`].
@@ -121,7 +125,7 @@ impl<S: Simd, T: Int8Tile> QueryBlock<'_, S, T> {
     ) -> [f32; LANES] {
         let (s, input, keys) = (self.s, self.input, self.keys_and_values);
         let sizes = keys.sizes;
-        let first_key = self.head * sizes.tokens;
+        let first_key = self.key_head * sizes.tokens;
         let mut scores = Scores {
             tokens: input.tokens,
             head: self.head,
@@ -140,7 +144,7 @@ impl<S: Simd, T: Int8Tile> QueryBlock<'_, S, T> {
             rows: self.count,
             planes: 1,
         };
-        let panels = QuantizedSequence::key_panels(keys.keys, sizes, self.head);
+        let panels = QuantizedSequence::key_panels(keys.keys, sizes, self.key_head);
         multiply_panels(s, self.t, rows, panels, self.accumulators, &mut scores);
         let mut greatest = [0.0; LANES];
         s.store(lane_maxima(s, scores.greatest), &mut greatest);
@@ -165,12 +169,12 @@ impl<S: Simd, T: Int8Tile> QueryBlock<'_, S, T> {
                 rows: planes * self.count,
                 planes,
             };
-            let index = self.head * sizes.segments + segment;
+            let index = self.key_head * sizes.segments + segment;
             let mut outputs = Outputs {
                 out: &mut out[self.first * width + self.head * input.head_size..],
                 stride: width,
                 columns: input.head_size,
-                scales: &values.value_scales[self.head * sizes.features..][..sizes.features],
+                scales: &values.value_scales[self.key_head * sizes.features..][..sizes.features],
                 corrections: values
                     .value_corrections
                     .map(|all| &all[index * sizes.features..][..sizes.features]),
@@ -178,7 +182,8 @@ impl<S: Simd, T: Int8Tile> QueryBlock<'_, S, T> {
                 planes,
                 add: segment > 0,
             };
-            let panels = QuantizedSequence::value_panels(values.values, sizes, self.head, segment);
+            let panels =
+                QuantizedSequence::value_panels(values.values, sizes, self.key_head, segment);
             multiply_panels(
                 self.s,
                 self.t,
@@ -217,7 +222,7 @@ impl<'a> KeysAndValues<'a> {
     #[inline(always)]
     fn of<T: Int8Tile>(sequence: &'a QuantizedSequence, input: &AttentionInput<'_>) -> Self {
         let sizes = PaddedSizes::new(input.tokens, input.head_size);
-        let heads = input.heads;
+        let heads = input.key_value_heads;
         let codes = heads * sizes.tokens * sizes.features;
         let value_corrections = has_exponential_offset::<T>().then(|| {
             let length = heads * sizes.segments * sizes.features;

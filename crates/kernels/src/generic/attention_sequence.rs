@@ -93,9 +93,9 @@ pub(crate) fn quantize_sequence<S: Simd, T: Int8Tile>(
     workspace: &mut Workspace,
 ) {
     let AttentionInput {
-        row_stride,
+        key_row_stride: row_stride,
         tokens,
-        heads,
+        key_value_heads: heads,
         head_size,
         ..
     } = *input;

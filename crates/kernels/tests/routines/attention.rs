@@ -9,6 +9,7 @@ use crate::support::{Failures, Numbers, ROUNDOFF, exactness};
 pub(crate) struct Case {
     pub(crate) tokens: usize,
     pub(crate) heads: usize,
+    pub(crate) key_value_heads: usize,
     pub(crate) head_size: usize,
     pub(crate) stride: usize,
     pub(crate) scale: f32,
@@ -28,12 +29,17 @@ impl Case {
         head_size: usize,
         numbers: &mut Numbers,
     ) -> Self {
-        let width = heads * head_size;
+        // All heads have keys of their own, or all share them, or two each.
+        let group =
+            [1, heads.max(1), 2][numbers.below(if heads.is_multiple_of(2) { 3 } else { 2 })];
+        let key_value_heads = heads / group;
+        let width = (heads + 2 * key_value_heads) * head_size;
         // Rows with something between them that must not be read as a head.
-        let stride = 3 * width + numbers.below(5);
+        let stride = width + numbers.below(5);
         Case {
             tokens,
             heads,
+            key_value_heads,
             head_size,
             stride,
             scale: 1.0 / (head_size as f32).sqrt(),
@@ -47,16 +53,24 @@ impl Case {
         self.heads * self.head_size
     }
 
+    /// Where the queries (part 0), keys (1) or values (2) of a row begin.
+    fn first_column(&self, part: usize) -> usize {
+        let heads = [0, self.heads, self.heads + self.key_value_heads][part];
+        heads * self.head_size
+    }
+
     fn input(&self) -> AttentionInput<'_> {
-        let start = |part: usize| &self.values[(part * self.width()).min(self.values.len())..];
+        let start = |part: usize| &self.values[self.first_column(part).min(self.values.len())..];
         AttentionInput {
             queries: start(0),
             keys: start(1),
             values: start(2),
             row_stride: self.stride,
+            key_row_stride: self.stride,
             query_tokens: 0..self.tokens,
             tokens: self.tokens,
             heads: self.heads,
+            key_value_heads: self.key_value_heads,
             head_size: self.head_size,
             scale: self.scale,
             bias: self.bias.as_deref().map(|values| DistanceBias {
@@ -69,7 +83,11 @@ impl Case {
 
     /// Element d of a head of the queries (part 0), keys (1) or values (2).
     pub(crate) fn element(&self, part: usize, token: usize, head: usize, d: usize) -> f32 {
-        let column = part * self.width() + head * self.head_size + d;
+        let head = match part {
+            0 => head,
+            _ => head / (self.heads / self.key_value_heads),
+        };
+        let column = self.first_column(part) + head * self.head_size + d;
         self.values[token * self.stride + column]
     }
 
@@ -245,9 +263,11 @@ fn queries_do_not_see_one_another() {
                 keys: &keys,
                 values: &values,
                 row_stride: width,
+                key_row_stride: width,
                 query_tokens: 0..tokens,
                 tokens,
                 heads,
+                key_value_heads: heads,
                 head_size,
                 scale: 0.25,
                 bias: None,
@@ -307,11 +327,10 @@ fn a_bias_of_minus_infinity_hides_keys() {
             assert!(expected.iter().all(|value| value.is_finite()));
             let mut other = Case::new(TOKENS, 2, 8, &mut Numbers::new(52));
             for hidden in (0..queries.start - WINDOW).chain(queries.end + WINDOW..TOKENS) {
-                for part in 1..3 {
-                    let start = hidden * case.stride + part * width;
-                    for value in &mut other.values[start..start + width] {
-                        *value = -*value;
-                    }
+                // Keys and values lie behind the queries.
+                let row = hidden * case.stride..(hidden + 1) * case.stride;
+                for value in &mut other.values[row][width..] {
+                    *value = -*value;
                 }
             }
             let found = run(&other, routine, &window);
@@ -358,9 +377,11 @@ fn scores_far_apart_do_not_overflow() {
             keys: &keys,
             values: &values,
             row_stride: width,
+            key_row_stride: width,
             query_tokens: 0..tokens,
             tokens,
             heads: 1,
+            key_value_heads: 1,
             head_size: width,
             scale: 0.5,
             bias: None,
@@ -381,13 +402,28 @@ fn short_keys_are_refused() {
         keys: &values[1..],
         values: &values,
         row_stride: 8,
+        key_row_stride: 8,
         query_tokens: 0..5,
         tokens: 5,
         heads: 2,
+        key_value_heads: 2,
         head_size: 4,
         scale: 1.0,
         bias: None,
     };
     let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
     kernels.attention(&input, &mut [0.0; 40], &mut Workspace::new());
+}
+
+#[test]
+#[should_panic(
+    expected = "attention: the heads of keys and values (2) divide those of queries (3)"
+)]
+fn heads_that_cannot_share_keys_are_refused() {
+    let mut case = Case::new(2, 3, 4, &mut Numbers::new(54));
+    case.key_value_heads = 2;
+    case.run(
+        Kernels::for_isa(Isa::Scalar).unwrap(),
+        &mut Workspace::new(),
+    );
 }

@@ -1,6 +1,6 @@
 //! Quantization of activations: the bits of the reference.
 
-use fewbit_kernels::{Kernels, QuantizedRows, RowScale};
+use fewbit_kernels::{Kernels, Norm, NormKind, QuantizedRows, RowScale};
 use fewbit_numerics::activation::{ActivationScheme, quantize_row, quantize_row_twelve_bit};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
@@ -68,7 +68,7 @@ pub(crate) fn layer_norm_quantize(kernels: &Kernels, failures: &mut Failures) {
     let mut numbers = Numbers::new(21);
     let (mut fused, mut separate) = (QuantizedRows::new(), QuantizedRows::new());
     for columns in [1, 3, 16, 31, 64, 100, 384] {
-        for rows in [0, 1, 5] {
+        for rows in [0, 1, 5, 6] {
             let x = numbers.floats(rows * columns, 3.0);
             let (gamma, beta) = (numbers.floats(columns, 2.0), numbers.floats(columns, 1.0));
             let fixed = AffineParameters {
@@ -82,12 +82,17 @@ pub(crate) fn layer_norm_quantize(kernels: &Kernels, failures: &mut Failures) {
                 RowScale::Static(fixed),
             ] {
                 let what = format!("{rows} rows of {columns} columns, {scale:?}");
+                let norm = Norm {
+                    kind: [NormKind::Layer, NormKind::RootMeanSquare][rows % 2],
+                    gamma: &gamma,
+                    beta: &beta,
+                    epsilon: 1e-12,
+                };
                 let mut expected = x.clone();
-                kernels.layer_norm(&mut expected, None, &gamma, &beta, 1e-12);
+                kernels.layer_norm(&mut expected, None, norm);
                 let finite = kernels.quantize_rows(&expected, rows, columns, scale, &mut separate);
                 let mut found = x.clone();
-                let fused_finite = kernels
-                    .layer_norm_quantize(&mut found, &gamma, &beta, 1e-12, scale, &mut fused);
+                let fused_finite = kernels.layer_norm_quantize(&mut found, norm, scale, &mut fused);
                 failures.same_bits(&what, &found, &expected);
                 failures.check(fused == separate && finite && fused_finite, || {
                     format!("{what}: codes differ")
@@ -166,14 +171,13 @@ fn non_finite_rows_are_told_and_do_no_harm() {
             let fixed = RowScale::Static(parameters);
             assert!(!kernels.quantize_rows(&x, 3, columns, fixed, &mut quantized));
             let (gamma, mut rows) = (vec![1.0; columns], x.clone());
-            assert!(!kernels.layer_norm_quantize(
-                &mut rows,
-                &gamma,
-                &gamma,
-                1e-5,
-                scale,
-                &mut quantized
-            ));
+            let norm = Norm {
+                kind: NormKind::Layer,
+                gamma: &gamma,
+                beta: &gamma,
+                epsilon: 1e-5,
+            };
+            assert!(!kernels.layer_norm_quantize(&mut rows, norm, scale, &mut quantized));
         }
     }
 }

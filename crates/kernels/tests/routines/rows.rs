@@ -1,6 +1,6 @@
 //! Layer normalization, addition and L2 normalization.
 
-use fewbit_kernels::{Isa, Kernels};
+use fewbit_kernels::{Isa, Kernels, Norm, NormKind};
 
 use crate::support::{Failures, Numbers, ROUNDOFF};
 
@@ -28,18 +28,29 @@ pub(crate) fn layer_norm(kernels: &Kernels, failures: &mut Failures) {
             let original = shifted(numbers.floats(rows * columns, scale));
             let residual = numbers.floats(rows * columns, scale);
             let (gamma, beta) = (numbers.floats(columns, 2.0), numbers.floats(columns, 1.0));
-            for residual in [None, Some(residual.as_slice())] {
+            let options = [
+                (NormKind::Layer, None),
+                (NormKind::Layer, Some(residual.as_slice())),
+                (NormKind::RootMeanSquare, None),
+            ];
+            for (kind, residual) in options {
+                let norm = Norm {
+                    kind,
+                    gamma: &gamma,
+                    beta: &beta,
+                    epsilon: 1e-12,
+                };
                 let mut x = original.clone();
-                kernels.layer_norm(&mut x, residual, &gamma, &beta, 1e-12);
-                let what = format!("{columns} columns, scale {scale}, offset {offset}");
+                kernels.layer_norm(&mut x, residual, norm);
+                let what = format!("{kind:?}, {columns} columns, scale {scale}, offset {offset}");
                 let mut portable = original.clone();
-                scalar().layer_norm(&mut portable, residual, &gamma, &beta, 1e-12);
+                scalar().layer_norm(&mut portable, residual, norm);
                 failures.same_bits(&what, &x, &portable);
                 for row in 0..rows {
                     let place = row * columns..(row + 1) * columns;
                     let mut alone = original[place.clone()].to_vec();
                     let residual = residual.map(|residual| &residual[place.clone()]);
-                    kernels.layer_norm(&mut alone, residual, &gamma, &beta, 1e-12);
+                    kernels.layer_norm(&mut alone, residual, norm);
                     failures.same_bits(format!("{what}, alone"), &alone, &x[place.clone()]);
                     // The input of the normalization is rounded to f32 once: that is not its error.
                     let input: Vec<f32> = match residual {
@@ -50,7 +61,7 @@ pub(crate) fn layer_norm(kernels: &Kernels, failures: &mut Failures) {
                             .collect(),
                         None => original[place.clone()].to_vec(),
                     };
-                    layer_norm_bound(&input, &gamma, &beta, &x[place], &what, failures);
+                    layer_norm_bound(&input, norm, &x[place], &what, failures);
                 }
             }
         }
@@ -60,27 +71,30 @@ pub(crate) fn layer_norm(kernels: &Kernels, failures: &mut Failures) {
 /// First-order error analysis of the three passes, plus the second-order effect of the mean's error on the variance.
 fn layer_norm_bound(
     input: &[f32],
-    gamma: &[f32],
-    beta: &[f32],
+    norm: Norm<'_>,
     found: &[f32],
     what: &str,
     failures: &mut Failures,
 ) {
     let n = input.len() as f64;
     let values = || input.iter().map(|&x| f64::from(x));
-    let mean = sum(values()) / n;
+    let centred = norm.kind == NormKind::Layer;
+    let mean = if centred { sum(values()) / n } else { 0.0 };
     let variance = sum(values().map(|x| (x - mean).powi(2))) / n;
     let inverse = 1.0 / (variance + f64::from(1e-12f32)).sqrt();
     // The sum, then the division.
-    let mean_error = (additions(input.len()) + 1.0) * ROUNDOFF * sum(values().map(f64::abs)) / n;
+    let mean_error = match centred {
+        true => (additions(input.len()) + 1.0) * ROUNDOFF * sum(values().map(f64::abs)) / n,
+        false => 0.0,
+    };
     // Centred values are wrong by the mean's error in common and one rounding each (twice that in the square); the sum of squares, a
     // division, an addition, a square root and a division follow, half of which reach the inverse.
     let shift = mean_error * inverse;
     let inverse_error = (additions(input.len()) + 8.0) * ROUNDOFF + shift * shift;
     for (index, &found) in found.iter().enumerate() {
         let normal = (f64::from(input[index]) - mean) * inverse;
-        let gamma = f64::from(gamma[index]);
-        let expected = normal * gamma + f64::from(beta[index]);
+        let gamma = f64::from(norm.gamma[index]);
+        let expected = normal * gamma + f64::from(norm.beta[index]);
         let bound = gamma.abs()
             * (shift * (1.0 + inverse_error) + normal.abs() * (inverse_error + 3.0 * ROUNDOFF))
             + 2.0 * ROUNDOFF * expected.abs();
@@ -97,7 +111,13 @@ fn constant_rows_become_beta() {
         for columns in LENGTHS {
             let mut x = vec![2.0; 3 * columns];
             let beta: Vec<f32> = (0..columns).map(|c| c as f32 / 8.0).collect();
-            kernels.layer_norm(&mut x, None, &vec![5.0; columns], &beta, 1e-12);
+            let norm = Norm {
+                kind: NormKind::Layer,
+                gamma: &vec![5.0; columns],
+                beta: &beta,
+                epsilon: 1e-12,
+            };
+            kernels.layer_norm(&mut x, None, norm);
             assert!(x.chunks(columns).all(|row| row == beta));
         }
     }

@@ -31,6 +31,7 @@ const NAMES: NameTable = NameTable {
     base_prefix: "bert.",
     layers: "encoder.layer",
     modules: MODULES,
+    otherwise: None,
 };
 
 pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {

@@ -1,6 +1,5 @@
-//! Which layers attend to near tokens only: `layer_types` of config.json, or the field that older files have.
+//! Which layers attend to near tokens only: `layer_types` of config.json, or the fields that older files have.
 
-use super::shared_fields::MAX_LAYERS;
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
 use serde_json::Value;
@@ -10,16 +9,14 @@ pub(super) const GLOBAL: &str = "full_attention";
 /// A layer whose tokens attend to near ones.
 pub(super) const LOCAL: &str = "sliding_attention";
 
-/// Whether each of `layers` is local: from `layer_types`, or, in older files, all but every n-th, where the field `old` gives n.
+/// Whether each of `layers` is local: from `layer_types`, or, in older files, as `is_local` says.
 pub(super) fn local_layers(
     fields: &ConfigFields<'_>,
     layers: usize,
-    old: &str,
-    default: usize,
+    is_local: impl Fn(usize) -> bool,
 ) -> Result<Vec<bool>, ModelError> {
-    let every = fields.size(old, default, 1, MAX_LAYERS)?;
     let Some(types) = fields.get("layer_types").filter(|types| !types.is_null()) else {
-        return Ok((0..layers).map(|layer| layer % every > 0).collect());
+        return Ok((0..layers).map(is_local).collect());
     };
     let types = types.as_array().filter(|types| types.len() == layers);
     let is_local = |kind: &Value| match kind.as_str() {

@@ -4,13 +4,13 @@
 //! global and one for local layers, a gated feed-forward.
 
 use super::layer_types::{GLOBAL, LOCAL, local_layers};
-use super::rotary_positions;
-use super::shared_fields::{MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH, activation};
+use super::rotary_positions::RotarySource;
+use super::shared_fields::{MAX_LAYERS, MAX_POSITIONS, Sizes, activation};
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
 use crate::role::Role;
 use crate::spec::{
-    Biases, EncoderSpec, LocalAttention, NameTable, NormPlacement, Positions, Rotary,
+    Biases, EncoderSpec, LocalAttention, NameTable, NormPlacement, NormSpec, Rotary,
 };
 
 const NAMES: NameTable = NameTable {
@@ -27,43 +27,50 @@ const NAMES: NameTable = NameTable {
         (Role::Output, "mlp.Wo"),
         (Role::FinalNorm, "final_norm"),
     ],
+    otherwise: None,
 };
 
 pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {
-    let hidden_size = fields.size("hidden_size", 768, 1, MAX_WIDTH)?;
-    let layers = fields.size("num_hidden_layers", 22, 1, MAX_LAYERS)?;
+    let sizes = Sizes {
+        vocab_size: 50368,
+        hidden_size: 768,
+        layers: 22,
+        heads: 12,
+        intermediate_size: 1152,
+        positions: 8192,
+    };
+    let norm = NormSpec::layer(fields.fraction("norm_eps", 1e-5)?);
+    let activation = activation(fields, "hidden_activation")?;
+    let spec = sizes.read(fields)?.spec(fields, NAMES, activation, norm)?;
+    let rotary = |layer_type, base_field, default_base| RotarySource {
+        layer_type: Some(layer_type),
+        base_field,
+        default_base,
+        scaled: true,
+        head_size: spec.head_size,
+        positions: spec.positions.count,
+    };
+    let attention_bias = fields.flag("attention_bias", false)?;
+    let feed_forward_bias = fields.flag("mlp_bias", false)?;
+    let every = fields.size("global_attn_every_n_layers", 3, 1, MAX_LAYERS)?;
     Ok(EncoderSpec {
-        model_type: fields.string("model_type", "")?.to_owned(),
-        prefix: String::new(),
-        vocab_size: fields.size("vocab_size", 50368, 1, MAX_VOCABULARY)?,
-        embedding_size: hidden_size,
-        hidden_size,
-        layers,
-        heads: fields.size("num_attention_heads", 12, 1, MAX_WIDTH)?,
-        intermediate_size: fields.size("intermediate_size", 1152, 1, MAX_WIDTH)?,
-        activation: activation(fields, "hidden_activation")?,
         norms: NormPlacement::BeforeButFirst,
-        layer_norm_epsilon: fields.fraction("norm_eps", 1e-5)?,
         biases: Biases {
-            attention: fields.flag("attention_bias", false)?,
-            feed_forward: fields.flag("mlp_bias", false)?,
+            query_key_value: attention_bias,
+            attention_output: attention_bias,
+            intermediate: feed_forward_bias,
+            output: feed_forward_bias,
             norm: fields.flag("norm_bias", false)?,
         },
-        positions: Positions {
-            count: fields.size("max_position_embeddings", 8192, 1, MAX_POSITIONS)?,
-            padding_id: None,
-        },
-        token_types: 0,
-        relative_attention: None,
         rotary: Some(Rotary {
-            base: rotary_positions::base(fields, GLOBAL, "global_rope_theta", 160_000.0)?,
-            local_base: rotary_positions::base(fields, LOCAL, "local_rope_theta", 10_000.0)?,
+            global: rotary(GLOBAL, "global_rope_theta", 160_000.0).read(fields)?,
+            local: rotary(LOCAL, "local_rope_theta", 10_000.0).read(fields)?,
         }),
         local_attention: Some(LocalAttention {
             // The whole window, of which half is on each side.
             distance: fields.size("local_attention", 128, 2, MAX_POSITIONS)? / 2,
-            layers: local_layers(fields, layers, "global_attn_every_n_layers", 3)?,
+            layers: local_layers(fields, spec.layers, |layer| layer % every > 0)?,
         }),
-        names: NAMES,
+        ..spec
     })
 }

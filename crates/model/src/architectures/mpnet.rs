@@ -32,6 +32,7 @@ const NAMES: NameTable = NameTable {
         (Role::FeedForwardNorm, "output.LayerNorm"),
         (Role::Pooler, "pooler.dense"),
     ],
+    otherwise: None,
 };
 
 const PADDING_ID: u32 = 1;

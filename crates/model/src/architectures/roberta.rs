@@ -13,6 +13,7 @@ const NAMES: NameTable = NameTable {
     base_prefix: "roberta.",
     layers: "encoder.layer",
     modules: bert::MODULES,
+    otherwise: None,
 };
 
 pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {

@@ -9,35 +9,48 @@ use super::scratch::{KeysAndValues, RowScratch};
 use super::thread_split::ThreadSplit;
 use super::window::{Tile, Window};
 use crate::ModelError;
-use crate::packed_linear::{LinearEpilogue, LinearInput};
+use crate::packed_linear::LinearInput;
 use crate::profile::Stage;
 use crate::tap::Viewer;
 use fewbit_kernels::{AttentionInput, QuantizedSequence, Workspace};
 use std::ops::Range;
 
 impl Network {
-    /// Turns queries and keys of the chunk's rows by their positions, where the model has them so.
-    pub(super) fn turn_by_positions(
+    /// Normalizes the heads of queries and keys of the chunk's rows and turns them by their positions, where the model has them so.
+    pub(super) fn prepare_queries_and_keys(
         &self,
         layer: &EncoderLayer,
         shared: Shared<'_>,
         chunk: &mut Chunk<'_>,
         viewer: &mut Viewer<'_>,
     ) {
-        if self.spec.rotary.is_none() {
+        if self.spec.rotary.is_none() && layer.query_norm.is_none() && layer.key_norm.is_none() {
             return;
         }
         viewer.enter(Stage::Attention);
-        let columns = self.spec.hidden_size;
-        let rotations = &shared.rotations[usize::from(layer.window.is_some())];
+        for (norm, rows) in [
+            (&layer.query_norm, &mut *chunk.query),
+            (&layer.key_norm, &mut *chunk.next_keys),
+        ] {
+            if let Some(norm) = norm {
+                self.kernels.layer_norm(rows, None, norm.of(self.spec.norm));
+                viewer.show_output(&norm.site, self.spec.head_size, rows);
+            }
+        }
+        if self.spec.rotary.is_none() {
+            return;
+        }
+        let (queries, keys) = (self.spec.query_columns(), self.spec.key_value_columns());
+        let rotations = &shared.rotations[usize::from(layer.local)];
         for sequence in shared.block.sequences_in(chunk.rows.clone()) {
             let start = sequence.start.max(chunk.rows.start);
             let end = sequence.end.min(chunk.rows.end);
             for row in start..end {
-                let place =
-                    (row - chunk.rows.start) * columns..(row + 1 - chunk.rows.start) * columns;
-                rotations.turn(row - sequence.start, &mut chunk.query[place.clone()]);
-                rotations.turn(row - sequence.start, &mut chunk.next_keys[place]);
+                let (in_chunk, position) = (row - chunk.rows.start, row - sequence.start);
+                let query = in_chunk * queries..(in_chunk + 1) * queries;
+                rotations.turn(position, &mut chunk.query[query]);
+                let key = in_chunk * keys..(in_chunk + 1) * keys;
+                rotations.turn(position, &mut chunk.next_keys[key]);
             }
         }
     }
@@ -96,18 +109,20 @@ impl Network {
         rows: &Range<usize>,
         keys_and_values: &'a KeysAndValues,
     ) -> AttentionInput<'a> {
-        let columns = self.spec.hidden_size;
+        let columns = self.spec.key_value_columns();
         let place = rows.start * columns..rows.end * columns;
         AttentionInput {
             queries: &[],
             query_tokens: 0..0,
             keys: &keys_and_values.keys[place.clone()],
             values: &keys_and_values.values[place],
-            row_stride: columns,
+            row_stride: self.spec.query_columns(),
+            key_row_stride: columns,
             tokens: rows.len(),
             heads: self.spec.heads,
-            head_size: self.spec.head_size(),
-            scale: 1.0 / (self.spec.head_size() as f32).sqrt(),
+            key_value_heads: self.spec.key_value_heads,
+            head_size: self.spec.head_size,
+            scale: self.spec.score_scale,
             bias: None,
         }
     }
@@ -122,9 +137,10 @@ impl Network {
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
         viewer.enter(Stage::Attention);
-        let columns = self.spec.hidden_size;
+        let columns = self.spec.query_columns();
         let RowScratch {
             context,
+            normalized,
             attention_bias,
             attention_bias_length,
             quantized,
@@ -166,11 +182,22 @@ impl Network {
         }
         viewer.enter(Stage::AttentionOutput);
         let mut input = LinearInput::new(chunk.rows.len(), context, quantized, None);
-        let projection = [(&layer.attention_output, &mut *chunk.hidden)];
-        self.run_linears(projection, &mut input, LinearEpilogue::Add, linear, viewer)
+        let (projection, norm) = (
+            &layer.attention_output,
+            layer.attention_output_norm.as_ref(),
+        );
+        self.add_to_stream(
+            projection,
+            norm,
+            &mut input,
+            chunk.hidden,
+            normalized,
+            linear,
+            viewer,
+        )
     }
 
-    /// Attention to near keys only.
+    /// Attention to the keys of a window.
     fn windowed_attention(
         &self,
         window: &Window,
@@ -179,9 +206,10 @@ impl Network {
         workspace: &mut Workspace,
     ) {
         let (columns, first) = (input.row_stride, input.query_tokens.start);
+        let key_columns = input.key_row_stride;
         for Tile { queries, keys } in window.tiles(input.query_tokens.clone(), input.tokens) {
             let of_tile = (queries.start - first) * columns..(queries.end - first) * columns;
-            let of_keys = keys.start * columns..keys.end * columns;
+            let of_keys = keys.start * key_columns..keys.end * key_columns;
             let tile = AttentionInput {
                 queries: &input.queries[of_tile.clone()],
                 query_tokens: queries.start - keys.start..queries.end - keys.start,

@@ -29,18 +29,24 @@ impl Network {
             linear,
             ..
         } = scratch;
-        let (rows, norm) = (chunk.rows.clone(), &self.embeddings_norm);
+        let (rows, norm) = (chunk.rows.clone(), self.embeddings_norm.as_ref());
         let scale = match &self.embeddings_projection {
             None => {
                 self.sum_embeddings(shared.block, rows, table_row, chunk.hidden);
                 let format = input_of_attention(first);
-                self.normalize(norm, chunk.hidden, format, quantized, viewer)?
+                match norm {
+                    Some(norm) => self.normalize(norm, chunk.hidden, format, quantized, viewer)?,
+                    None => None,
+                }
             }
             Some(projection) => {
                 let embeddings = &mut embeddings[..rows.len() * self.spec.embedding_size];
                 self.sum_embeddings(shared.block, rows, table_row, embeddings);
                 let format = &self.plan.projection_input;
-                let scale = self.normalize(norm, embeddings, format, quantized, viewer)?;
+                let scale = match norm {
+                    Some(norm) => self.normalize(norm, embeddings, format, quantized, viewer)?,
+                    None => None,
+                };
                 let mut input = LinearInput::new(chunk.rows.len(), embeddings, quantized, scale);
                 let layer = [(projection, &mut *chunk.hidden)];
                 self.run_linears(layer, &mut input, LinearEpilogue::Store, linear, viewer)?;
@@ -50,7 +56,7 @@ impl Network {
         self.project(first, scale, shared, chunk, scratch, viewer)
     }
 
-    /// Word + token type + position embedding of every token, in this order of additions, to `out`
+    /// Scaled word + token type + position embedding of every token, in this order of additions, to `out`
     /// (rows, embedding_size); `table_row` is a buffer of one row or more.
     fn sum_embeddings(
         &self,
@@ -64,6 +70,10 @@ impl Network {
         let tokens = block.tokens_in(rows, &self.spec);
         for (token, out) in tokens.zip(out.chunks_exact_mut(columns)) {
             self.word_embeddings.read(token.id, out);
+            if self.spec.embedding_scale != 1.0 {
+                out.iter_mut()
+                    .for_each(|value| *value *= self.spec.embedding_scale);
+            }
             if let Some(table) = &self.token_type_embeddings {
                 table.read(token.token_type, table_row);
                 self.kernels.add(out, table_row);

@@ -3,6 +3,9 @@
 use super::plan::LayerPlan;
 use super::window::Window;
 use crate::packed_linear::PackedLinear;
+use crate::spec::NormSpec;
+use fewbit_kernels::Norm;
+use std::sync::Arc;
 
 pub(super) struct EncoderLayer {
     pub(super) query: PackedLinear,
@@ -11,14 +14,23 @@ pub(super) struct EncoderLayer {
     pub(super) attention_output: PackedLinear,
     /// After attention's addition to the residual stream, or before attention.
     pub(super) attention_norm: Option<LayerNorm>,
+    /// Of each head of the queries, and of the keys.
+    pub(super) query_norm: Option<LayerNorm>,
+    pub(super) key_norm: Option<LayerNorm>,
+    /// Of what attention gives, before its addition to the residual stream.
+    pub(super) attention_output_norm: Option<LayerNorm>,
+    /// Of what the feed-forward gives, before its addition to the residual stream.
+    pub(super) output_norm: Option<LayerNorm>,
     /// After the feed-forward's addition to the residual stream, or before the feed-forward.
     pub(super) feed_forward_norm: LayerNorm,
     pub(super) intermediate: PackedLinear,
     /// What the activations of the feed-forward are multiplied by.
     pub(super) gate: Option<PackedLinear>,
     pub(super) output: PackedLinear,
+    /// Whether tokens attend to near ones only.
+    pub(super) local: bool,
     /// The keys that a token attends to, if not all.
-    pub(super) window: Option<Window>,
+    pub(super) window: Option<Arc<Window>>,
     pub(super) plan: LayerPlan,
 }
 
@@ -39,7 +51,7 @@ impl EncoderLayer {
             &self.intermediate,
             self.gate.as_ref(),
             &self.output,
-            self.window.as_ref(),
+            self.window.as_deref(),
         );
     }
 
@@ -56,7 +68,14 @@ impl EncoderLayer {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        let norms = [self.attention_norm.as_ref(), Some(&self.feed_forward_norm)];
+        let norms = [
+            self.attention_norm.as_ref(),
+            self.query_norm.as_ref(),
+            self.key_norm.as_ref(),
+            self.attention_output_norm.as_ref(),
+            Some(&self.feed_forward_norm),
+            self.output_norm.as_ref(),
+        ];
         self.linears()
             .map(PackedLinear::memory_bytes)
             .sum::<usize>()
@@ -69,6 +88,16 @@ impl EncoderLayer {
 }
 
 impl LayerNorm {
+    /// With what normalizations of the model compute.
+    pub(super) fn of(&self, spec: NormSpec) -> Norm<'_> {
+        Norm {
+            kind: spec.kind,
+            gamma: &self.gamma,
+            beta: &self.beta,
+            epsilon: spec.epsilon,
+        }
+    }
+
     pub(super) fn memory_bytes(&self) -> usize {
         size_of_val(self.gamma.as_slice()) + size_of_val(self.beta.as_slice())
     }

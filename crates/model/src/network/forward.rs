@@ -17,7 +17,6 @@ use crate::finite::check_values;
 use crate::packed_linear::{LinearEpilogue, LinearInput, PackedLinear};
 use crate::profile::Stage;
 use crate::shared_columns::with_threads_awake;
-use crate::spec::NormPlacement;
 use crate::tap::Viewer;
 use fewbit_kernels::{QuantizedRows, QuantizedSequence, RowScale};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
@@ -29,11 +28,11 @@ pub(super) struct Chunk<'a> {
     pub(super) rows: Range<usize>,
     /// (rows, hidden_size): the residual stream.
     pub(super) hidden: &'a mut [f32],
-    /// (rows, hidden_size)
+    /// (rows, query columns)
     pub(super) query: &'a mut [f32],
-    /// (rows, hidden_size) of the next layer.
+    /// (rows, key and value columns) of the next layer.
     pub(super) next_keys: &'a mut [f32],
-    /// (rows, hidden_size) of the next layer.
+    /// (rows, key and value columns) of the next layer.
     pub(super) next_values: &'a mut [f32],
 }
 
@@ -63,7 +62,7 @@ impl Network {
         let split = ThreadSplit::of(
             threads,
             if needs_all_rows { 1 } else { tokens },
-            self.spec.hidden_size,
+            self.spec.hidden_size.min(self.spec.key_value_columns()),
         );
         let most_rows = match needs_all_rows {
             true => tokens,
@@ -105,7 +104,10 @@ impl Network {
         viewer: &mut Viewer<'_>,
         hidden: &mut [f32],
     ) -> Result<(), ModelError> {
-        let (tokens, columns) = (block.tokens(), self.spec.hidden_size);
+        let tokens = block.tokens();
+        let columns = self.spec.hidden_size;
+        let (query_columns, key_columns) =
+            (self.spec.query_columns(), self.spec.key_value_columns());
         let BlockScratch {
             query,
             keys_and_values,
@@ -124,14 +126,14 @@ impl Network {
             keys_and_values,
             sequences,
         };
-        let values = tokens * columns;
         let chunks = (
-            &mut hidden[..values],
-            &mut query[..values],
-            &mut next.keys[..values],
-            &mut next.values[..values],
+            &mut hidden[..tokens * columns],
+            &mut query[..tokens * query_columns],
+            &mut next.keys[..tokens * key_columns],
+            &mut next.values[..tokens * key_columns],
         );
-        let size = chunk_rows * columns;
+        let [size, query_size, key_size] =
+            [columns, query_columns, key_columns].map(|columns| chunk_rows * columns);
         let chunk = |index: usize, hidden, query, next_keys, next_values| Chunk {
             rows: index * chunk_rows..tokens.min((index + 1) * chunk_rows),
             hidden,
@@ -143,9 +145,9 @@ impl Network {
             let (hidden, query, keys, values) = chunks;
             hidden
                 .par_chunks_mut(size)
-                .zip(query.par_chunks_mut(size))
-                .zip(keys.par_chunks_mut(size))
-                .zip(values.par_chunks_mut(size))
+                .zip(query.par_chunks_mut(query_size))
+                .zip(keys.par_chunks_mut(key_size))
+                .zip(values.par_chunks_mut(key_size))
                 .enumerate()
                 .with_max_len(1)
                 .try_for_each(|(index, (((hidden, query), keys), values))| {
@@ -156,9 +158,9 @@ impl Network {
             let (hidden, query, keys, values) = chunks;
             let chunks = hidden
                 .chunks_mut(size)
-                .zip(query.chunks_mut(size))
-                .zip(keys.chunks_mut(size))
-                .zip(values.chunks_mut(size));
+                .zip(query.chunks_mut(query_size))
+                .zip(keys.chunks_mut(key_size))
+                .zip(values.chunks_mut(key_size));
             for (index, (((hidden, query), keys), values)) in chunks.enumerate() {
                 let chunk = chunk(index, hidden, query, keys, values);
                 self.run_chunk(step, shared, chunk, split.columns, viewer)?;
@@ -217,7 +219,7 @@ impl Network {
             ..
         } = scratch;
         let (values, scale) = match &layer.attention_norm {
-            Some(norm) if self.is_pre_norm() => {
+            Some(norm) if self.spec.is_pre_norm() => {
                 viewer.enter(Stage::AttentionNorm);
                 let format = &layer.plan.attention_input;
                 self.normalized(norm, chunk.hidden, normalized, format, quantized, viewer)?
@@ -232,7 +234,7 @@ impl Network {
             (&layer.value, &mut *chunk.next_values),
         ];
         self.run_linears(linears, &mut input, LinearEpilogue::Store, linear, viewer)?;
-        self.turn_by_positions(layer, shared, chunk, viewer);
+        self.prepare_queries_and_keys(layer, shared, chunk, viewer);
         Ok(())
     }
 
@@ -258,7 +260,7 @@ impl Network {
         viewer.enter(Stage::AttentionNorm);
         let format = &layer.plan.feed_forward_input;
         let (values, scale) = match &layer.attention_norm {
-            Some(norm) if !self.is_pre_norm() => {
+            Some(norm) if !self.spec.is_pre_norm() => {
                 let scale = self.normalize(norm, hidden, format, quantized, viewer)?;
                 (&*hidden, scale)
             }
@@ -308,8 +310,45 @@ impl Network {
         };
 
         viewer.enter(Stage::Output);
-        let output = [(&layer.output, &mut *hidden)];
-        self.run_linears(output, &mut input, LinearEpilogue::Add, linear, viewer)
+        let (output, norm) = (&layer.output, layer.output_norm.as_ref());
+        self.add_to_stream(output, norm, &mut input, hidden, normalized, linear, viewer)
+    }
+
+    /// Residual stream += what `linear` gives of `input`, normalized first where the model has it so; `normalized` is a buffer
+    /// (rows, hidden_size) that `input` does not read.
+    #[allow(clippy::too_many_arguments, reason = "a layer, its norm, and buffers")]
+    pub(super) fn add_to_stream(
+        &self,
+        linear: &PackedLinear,
+        norm: Option<&LayerNorm>,
+        input: &mut LinearInput<'_>,
+        hidden: &mut [f32],
+        normalized: &mut [f32],
+        scratch: &mut LinearScratch,
+        viewer: &mut Viewer<'_>,
+    ) -> Result<(), ModelError> {
+        let Some(norm) = norm else {
+            return self.run_linears(
+                [(linear, hidden)],
+                input,
+                LinearEpilogue::Add,
+                scratch,
+                viewer,
+            );
+        };
+        let product = &mut normalized[..hidden.len()];
+        self.run_linears(
+            [(linear, &mut *product)],
+            input,
+            LinearEpilogue::Store,
+            scratch,
+            viewer,
+        )?;
+        self.kernels
+            .layer_norm(product, None, norm.of(self.spec.norm));
+        viewer.show_output(&norm.site, hidden.len() / input.rows(), product);
+        self.kernels.add(hidden, product);
+        Ok(())
     }
 
     /// Normalizes the residual stream after the feed-forward, where the layer does so, and computes the queries, keys and values of the next
@@ -324,7 +363,7 @@ impl Network {
         viewer: &mut Viewer<'_>,
     ) -> Result<(), ModelError> {
         viewer.enter(Stage::OutputNorm);
-        let norm = match (self.is_pre_norm(), next) {
+        let norm = match (self.spec.is_pre_norm(), next) {
             (false, _) => Some(&layer.feed_forward_norm),
             (true, None) => self.final_norm.as_ref(),
             (true, Some(_)) => None,
@@ -337,11 +376,6 @@ impl Network {
             None => None,
         };
         self.project(next, scale, shared, chunk, scratch, viewer)
-    }
-
-    /// Whether layers normalize their inputs (pre-norm), instead of the residual stream after each addition (post-norm).
-    fn is_pre_norm(&self) -> bool {
-        self.spec.norms != NormPlacement::After
     }
 
     /// [`Network::normalize`] of a copy of x in `out`; returns the normalized rows and their scale.
@@ -369,21 +403,21 @@ impl Network {
         quantized: &mut QuantizedRows,
         viewer: &mut Viewer<'_>,
     ) -> Result<Option<RowScale>, ModelError> {
-        let (gamma, beta, epsilon) = (&norm.gamma, &norm.beta, self.spec.layer_norm_epsilon);
-        let kernels = self.kernels;
+        let (columns, kernels) = (norm.gamma.len(), self.kernels);
+        let what = norm.of(self.spec.norm);
         let scale = match format {
             RowFormat::Floats => {
-                kernels.layer_norm(x, None, gamma, beta, epsilon);
+                kernels.layer_norm(x, None, what);
                 None
             }
             RowFormat::FloatsAndCodes { scale, reader } => {
-                if !kernels.layer_norm_quantize(x, gamma, beta, epsilon, *scale, quantized) {
-                    check_values(x, gamma.len(), 0, reader, "input")?;
+                if !kernels.layer_norm_quantize(x, what, *scale, quantized) {
+                    check_values(x, columns, 0, reader, "input")?;
                 }
                 Some(*scale)
             }
         };
-        viewer.show_output(&norm.site, gamma.len(), x);
+        viewer.show_output(&norm.site, columns, x);
         Ok(scale)
     }
 

@@ -4,6 +4,7 @@ use super::Network;
 use super::encoder_layer::LayerNorm;
 use super::load::Loader;
 use crate::packed_linear::{LinearEpilogue, LinearInput, PackedLinear};
+use crate::spec::NormSpec;
 use crate::task_head::{HeadSpec, HeadStep};
 use crate::{ModelError, Module, Role};
 use fewbit_checkpoint::CheckpointErrorKind;
@@ -80,7 +81,7 @@ impl TaskHead {
                     values = Cow::Owned(out);
                 }
                 LoadedStep::Norm(norm, epsilon) => {
-                    kernels.layer_norm(values.to_mut(), None, &norm.gamma, &norm.beta, *epsilon);
+                    kernels.layer_norm(values.to_mut(), None, norm.of(NormSpec::layer(*epsilon)));
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::network::plan::{LayerPlan, NetworkPlan};
 use crate::network::relative_bias::RelativeBias;
 use crate::network::scratch::Pool;
 use crate::network::thread_pools::ThreadPools;
-use crate::network::window::Window;
+use crate::network::window::Windows;
 use crate::packed_linear::PackedLinear;
 use crate::task_head::HeadSpec;
 use crate::{
@@ -27,6 +27,8 @@ pub(super) struct Loader<'c> {
     pub(super) checkpoint: &'c Checkpoint,
     weights: &'c dyn WeightSource,
     catalogue: Catalogue,
+    /// Added to the weights of normalizations.
+    weight_offset: f32,
     pub(super) kernels: &'static Kernels,
     pub(super) weight_only: WeightOnlyArithmetic,
     applied: HashSet<String>,
@@ -75,6 +77,7 @@ fn load_network<'c>(
         checkpoint,
         weights,
         catalogue,
+        weight_offset: spec.norm.weight_offset,
         kernels,
         weight_only,
         applied: HashSet::new(),
@@ -82,7 +85,7 @@ fn load_network<'c>(
     let word_embeddings = loader.table(&loader.required(Role::WordEmbeddings, None)?)?;
     let position_embeddings = loader.optional_table(Role::PositionEmbeddings)?;
     let token_type_embeddings = loader.optional_table(Role::TokenTypeEmbeddings)?;
-    let embeddings_norm = loader.norm(&loader.required(Role::EmbeddingsNorm, None)?)?;
+    let embeddings_norm = loader.optional_norm(Role::EmbeddingsNorm, None)?;
     let embeddings_projection = match loader.module(Role::EmbeddingsProjection, None) {
         None => None,
         Some(module) => Some(loader.linear(&module)?),
@@ -97,13 +100,11 @@ fn load_network<'c>(
         }
         _ => None,
     };
+    let windows = Windows::new(&spec);
     let layers = (0..spec.layers)
-        .map(|layer| loader.layer(&spec, layer))
+        .map(|layer| loader.layer(&spec, layer, &windows))
         .collect::<Result<Vec<_>, _>>()?;
-    let final_norm = match loader.module(Role::FinalNorm, None) {
-        None => None,
-        Some(module) => Some(loader.norm(&module)?),
-    };
+    let final_norm = loader.optional_norm(Role::FinalNorm, None)?;
     let linears: Vec<_> = layers.iter().flat_map(EncoderLayer::linears).collect();
     let network = Network {
         plan: NetworkPlan::of(&linears, embeddings_projection.as_ref(), kernels.isa()),
@@ -138,7 +139,12 @@ impl<'c> Loader<'c> {
         })
     }
 
-    fn layer(&mut self, spec: &EncoderSpec, layer: usize) -> Result<EncoderLayer, ModelError> {
+    fn layer(
+        &mut self,
+        spec: &EncoderSpec,
+        layer: usize,
+        windows: &Windows,
+    ) -> Result<EncoderLayer, ModelError> {
         let of_layer = Some(layer);
         let [query, key, value] = match self.module(Role::QueryKeyValue, of_layer) {
             Some(fused) => self.fused(&fused)?,
@@ -152,44 +158,56 @@ impl<'c> Loader<'c> {
             }
         };
         let attention_output = self.linear(&self.required(Role::AttentionOutput, of_layer)?)?;
-        let (intermediate, gate) = match self.module(Role::GatedIntermediate, of_layer) {
-            Some(fused) => {
-                let [intermediate, gate] = self.fused(&fused)?;
-                (intermediate, Some(gate))
-            }
-            None => (
-                self.linear(&self.required(Role::Intermediate, of_layer)?)?,
-                None,
-            ),
-        };
+        let (intermediate, gate) = self.first_of_feed_forward(layer)?;
         let output = self.linear(&self.required(Role::Output, of_layer)?)?;
-        let attention_norm = match self.module(Role::AttentionNorm, of_layer) {
-            None => None,
-            Some(module) => Some(self.norm(&module)?),
-        };
         let local = spec.local_attention.as_ref();
-        let local = local.and_then(|local| local.of_layer(layer));
-        let window = local.map(Window::new);
+        let local = local.is_some_and(|local| local.layers[layer]);
+        let window = windows.of_layer(local);
         let plan = LayerPlan::new(
             [&query, &key, &value],
             &intermediate,
             gate.as_ref(),
             &output,
-            window.as_ref(),
+            window.as_deref(),
         );
         Ok(EncoderLayer {
             query,
             key,
             value,
             attention_output,
-            attention_norm,
+            attention_norm: self.optional_norm(Role::AttentionNorm, of_layer)?,
+            query_norm: self.optional_norm(Role::QueryNorm, of_layer)?,
+            key_norm: self.optional_norm(Role::KeyNorm, of_layer)?,
+            attention_output_norm: self.optional_norm(Role::AttentionOutputNorm, of_layer)?,
+            output_norm: self.optional_norm(Role::OutputNorm, of_layer)?,
             feed_forward_norm: self.norm(&self.required(Role::FeedForwardNorm, of_layer)?)?,
             intermediate,
             gate,
             output,
+            local,
             window,
             plan,
         })
+    }
+
+    /// The first linear layer of the feed-forward, and the gate if there is one.
+    fn first_of_feed_forward(
+        &mut self,
+        layer: usize,
+    ) -> Result<(PackedLinear, Option<PackedLinear>), ModelError> {
+        let of_layer = Some(layer);
+        if let Some(fused) = self.module(Role::GatedIntermediate, of_layer) {
+            let [intermediate, gate] = self.fused(&fused)?;
+            return Ok((intermediate, Some(gate)));
+        }
+        if let Some(fused) = self.module(Role::GateAndIntermediate, of_layer) {
+            let [gate, intermediate] = self.fused(&fused)?;
+            return Ok((intermediate, Some(gate)));
+        }
+        let intermediate = self.linear(&self.required(Role::Intermediate, of_layer)?)?;
+        let gate = self.module(Role::Gate, of_layer);
+        let gate = gate.map(|module| self.linear(&module)).transpose()?;
+        Ok((intermediate, gate))
     }
 
     pub(super) fn linear(&mut self, module: &Module) -> Result<PackedLinear, ModelError> {
@@ -304,16 +322,26 @@ impl<'c> Loader<'c> {
         Ok(stored)
     }
 
+    fn optional_norm(
+        &mut self,
+        role: Role,
+        layer: Option<usize>,
+    ) -> Result<Option<LayerNorm>, ModelError> {
+        let module = self.module(role, layer);
+        module.map(|module| self.norm(&module)).transpose()
+    }
+
     /// `weight` and `bias`, or `gamma` and `beta` as conversions from TensorFlow once named them.
     pub(super) fn norm(&mut self, module: &Module) -> Result<LayerNorm, ModelError> {
-        let (path, size) = (&module.name, module.shape[1]);
+        let (path, size, offset) = (&module.name, module.shape[1], self.weight_offset);
         let mut either = |name: &str, old: &str| {
             let (name, old) = (format!("{path}.{name}"), format!("{path}.{old}"));
             let old_only = self.checkpoint.contains(&old) && !self.checkpoint.contains(&name);
             self.vector(if old_only { &old } else { &name }, size)
         };
+        let weights = either("weight", "gamma")?;
         Ok(LayerNorm {
-            gamma: either("weight", "gamma")?,
+            gamma: weights.into_iter().map(|weight| weight + offset).collect(),
             beta: match module.bias {
                 true => either("bias", "beta")?,
                 false => vec![0.0; size],

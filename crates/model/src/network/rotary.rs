@@ -1,12 +1,14 @@
 //! Rotary position embeddings: see [`crate::spec::Rotary`].
 
-/// Cosines and sines of the angles that positions turn the features of a head by, for one base.
+use crate::spec::RotaryFrequencies;
+
+/// Cosines and sines of the angles that positions turn the features of a head by.
 #[derive(Default)]
 pub(super) struct Rotations {
     /// (positions, head_size / 2) of each, next to one another: cosines, then sines of a position.
     table: Vec<f32>,
-    /// The base and the features of a head that the table is for.
-    of: (f32, usize),
+    /// What the table is for.
+    of: RotaryFrequencies,
 }
 
 impl Rotations {
@@ -14,40 +16,34 @@ impl Rotations {
     ///
     /// Angles are rounded to f32 before their cosines are taken, as in transformers; cosines are those of a library in Rust, the same on
     /// every machine.
-    pub(super) fn fit(&mut self, tokens: usize, base: f32, head_size: usize) {
-        if self.of != (base, head_size) {
+    pub(super) fn fit(&mut self, tokens: usize, of: &RotaryFrequencies) {
+        if self.of != *of {
             self.table.clear();
-            self.of = (base, head_size);
+            self.of = of.clone();
         }
-        let half = head_size / 2;
+        let half = of.frequencies.len();
         let positions = self.table.len() / (2 * half).max(1);
         if half == 0 || positions >= tokens {
             return;
         }
-        let frequency = |feature: usize| {
-            let exponent = (2 * feature) as f32 / head_size as f32;
-            1.0 / libm::pow(f64::from(base), f64::from(exponent)) as f32
-        };
-        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
         self.table.reserve_exact((tokens - positions) * 2 * half);
         for position in positions..tokens {
-            let angles = frequencies
+            let angles = of
+                .frequencies
                 .iter()
-                .map(|frequency| position as f32 * frequency);
-            let angles = angles.map(f64::from);
-            self.table
-                .extend(angles.clone().map(|angle| libm::cos(angle) as f32));
-            self.table
-                .extend(angles.map(|angle| libm::sin(angle) as f32));
+                .map(|frequency| f64::from(position as f32 * frequency));
+            let cosines = angles.clone().map(|angle| libm::cos(angle) as f32);
+            let sines = angles.map(|angle| libm::sin(angle) as f32);
+            let scaled = cosines.chain(sines).map(|value| value * of.factor);
+            self.table.extend(scaled);
         }
     }
 
     /// Turns the heads of a token's row: (x1, x2) becomes (x1 cos - x2 sin, x2 cos + x1 sin), x1 being the first half of a head.
     pub(super) fn turn(&self, position: usize, row: &mut [f32]) {
-        let (_, head_size) = self.of;
-        let half = head_size / 2;
+        let half = self.of.frequencies.len();
         let (cosines, sines) = self.table[position * 2 * half..][..2 * half].split_at(half);
-        for head in row.chunks_exact_mut(head_size) {
+        for head in row.chunks_exact_mut(2 * half) {
             let (first, second) = head.split_at_mut(half);
             let pairs = first.iter_mut().zip(second);
             for ((x1, x2), (cos, sin)) in pairs.zip(cosines.iter().zip(sines)) {
@@ -65,12 +61,16 @@ impl Rotations {
 mod tests {
     use super::*;
 
-    /// A quarter turn a position in the first pair, base^(-1/2) of it in the second.
+    /// One radian a position in the first pair, half of it in the second.
     #[test]
     fn a_row_turns_by_its_position() {
         let mut rotations = Rotations::default();
-        rotations.fit(2, 4.0, 4);
-        rotations.fit(5, 4.0, 4);
+        let of = |frequencies: &[f32], factor| RotaryFrequencies {
+            frequencies: frequencies.to_vec(),
+            factor,
+        };
+        rotations.fit(2, &of(&[1.0, 0.5], 1.0));
+        rotations.fit(5, &of(&[1.0, 0.5], 1.0));
         let mut row = [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 1.0, 0.0];
         rotations.turn(3, &mut row);
         for (pair, angle) in [(0, 3.0f32), (1, 1.5)] {
@@ -80,10 +80,12 @@ mod tests {
             assert!((row[2 + pair] - (x2 * cos + x1 * sin)).abs() < 1e-6);
         }
         assert!((row[4] + 3f32.sin()).abs() < 1e-6 && (row[6] - 3f32.cos()).abs() < 1e-6);
-        // Another base or another head begins anew.
-        rotations.fit(1, 10.0, 2);
-        let mut row = [1.0, 1.0];
-        rotations.turn(0, &mut row);
-        assert_eq!(row, [1.0, 1.0]);
+        // Other frequencies or another factor begin anew.
+        for factor in [1.0, 1.5] {
+            rotations.fit(1, &of(&[1.0], factor));
+            let mut row = [1.0, 1.0];
+            rotations.turn(0, &mut row);
+            assert_eq!(row, [factor, factor]);
+        }
     }
 }

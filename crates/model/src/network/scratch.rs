@@ -1,15 +1,14 @@
 //! Activation buffers, reused from block to block and from call to call.
 
 use super::rotary::Rotations;
-use crate::spec::NormPlacement;
-use crate::{EncoderSpec, Role};
+use crate::EncoderSpec;
 use fewbit_kernels::{QuantizedRows, QuantizedSequence, Workspace};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Buffers of a block: each holds a row for every token.
 #[derive(Default)]
 pub(super) struct BlockScratch {
-    /// (tokens, hidden_size)
+    /// (tokens, query columns)
     pub(super) query: Vec<f32>,
     pub(super) keys_and_values: KeysAndValues,
     /// Those of the next layer: a layer's rows give them while other rows still read this layer's.
@@ -22,36 +21,32 @@ pub(super) struct BlockScratch {
 
 #[derive(Default)]
 pub(super) struct KeysAndValues {
-    /// (tokens, hidden_size)
+    /// (tokens, key and value columns)
     pub(super) keys: Vec<f32>,
-    /// (tokens, hidden_size)
+    /// (tokens, key and value columns)
     pub(super) values: Vec<f32>,
 }
 
 impl BlockScratch {
-    fn buffers(&mut self) -> [&mut Vec<f32>; 5] {
-        [
-            &mut self.query,
+    /// Makes every buffer large enough for a block of `tokens`.
+    pub(super) fn fit(&mut self, spec: &EncoderSpec, tokens: usize) {
+        grow(&mut self.query, tokens * spec.query_columns());
+        for buffer in [
             &mut self.keys_and_values.keys,
             &mut self.keys_and_values.values,
             &mut self.next_keys_and_values.keys,
             &mut self.next_keys_and_values.values,
-        ]
-    }
-
-    /// Makes every buffer large enough for a block of `tokens`.
-    pub(super) fn fit(&mut self, spec: &EncoderSpec, tokens: usize) {
-        for buffer in self.buffers() {
-            grow(buffer, tokens * spec.hidden_size);
+        ] {
+            grow(buffer, tokens * spec.key_value_columns());
         }
     }
 
     /// Makes rotations for a sequence of `tokens`.
     pub(super) fn fit_rotations(&mut self, spec: &EncoderSpec, tokens: usize) {
-        if let Some(rotary) = spec.rotary {
-            let bases = [rotary.base, rotary.local_base];
-            for (rotations, base) in self.rotations.iter_mut().zip(bases) {
-                rotations.fit(tokens, base, spec.head_size());
+        if let Some(rotary) = &spec.rotary {
+            let of_layers = [&rotary.global, &rotary.local];
+            for (rotations, frequencies) in self.rotations.iter_mut().zip(of_layers) {
+                rotations.fit(tokens, frequencies);
             }
         }
     }
@@ -83,9 +78,9 @@ pub(super) struct RowScratch {
     pub(super) embeddings: Vec<f32>,
     /// One row (embedding_size).
     pub(super) table_row: Vec<f32>,
-    /// (rows, hidden_size): what attention gives.
+    /// (rows, query columns): what attention gives.
     pub(super) context: Vec<f32>,
-    /// (rows, hidden_size): what layers that normalize their input read.
+    /// (rows, hidden_size): what layers that normalize their input read, or give where that is normalized.
     pub(super) normalized: Vec<f32>,
     /// (rows, intermediate_size)
     pub(super) intermediate: Vec<f32>,
@@ -144,12 +139,12 @@ impl RowScratch {
             grow(&mut self.embeddings, rows * spec.embedding_size);
         }
         grow(&mut self.table_row, spec.embedding_size);
-        grow(&mut self.context, rows * spec.hidden_size);
+        grow(&mut self.context, rows * spec.query_columns());
         grow(&mut self.intermediate, rows * spec.intermediate_size);
-        if spec.norms != NormPlacement::After {
+        if spec.is_pre_norm() {
             grow(&mut self.normalized, rows * spec.hidden_size);
         }
-        if spec.names.has(Role::GatedIntermediate) {
+        if spec.is_gated() {
             grow(&mut self.gate, rows * spec.intermediate_size);
         }
     }

@@ -105,8 +105,14 @@ impl<'a> HeadBuilder<'a> {
 
     /// A linear layer whose outputs are the logits of labels.
     pub(super) fn classifier(self, path: &str) -> HeadSpec {
+        self.classifier_with(path, true)
+    }
+
+    /// [`HeadBuilder::classifier`] with a bias or without.
+    pub(super) fn classifier_with(self, path: &str, bias: bool) -> HeadSpec {
         let labels = self.labels;
-        self.linear(path, labels, Activation::Identity).finish()
+        self.linear_with(path, labels, bias, Activation::Identity)
+            .finish()
     }
 
     fn finish(self) -> HeadSpec {

@@ -1,6 +1,8 @@
 """Writes `architectures/` and `refused/`: tiny random encoders with the hidden states that transformers computes.
 
-    python generate_architectures.py
+    python generate_architectures.py [NAME …]
+
+With names, only the cases of these names are written (and the README is left as it is).
 
 Pinned: Python 3.11, torch 2.15.0, transformers 5.23.0, safetensors 0.8.0, numpy 2.4.6, on a CPU, one thread.
 With these versions every file comes out the same, byte for byte, on the same kind of CPU (torch chooses its float kernels by CPU;
@@ -12,6 +14,7 @@ import copy
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -35,12 +38,31 @@ from transformers import (
     ElectraConfig,
     ElectraForPreTraining,
     ElectraModel,
+    EuroBertConfig,
+    EuroBertModel,
+    Gemma3TextConfig,
+    Gemma3TextModel,
+    GteConfig,
+    GteModel,
+    JinaEmbeddingsV3Config,
+    JinaEmbeddingsV3Model,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    MistralConfig,
+    MistralModel,
     MPNetConfig,
     MPNetForMaskedLM,
     MPNetModel,
     ModernBertConfig,
     ModernBertForMaskedLM,
     ModernBertModel,
+    NomicBertConfig,
+    NomicBertModel,
+    Qwen2Config,
+    Qwen2Model,
+    Qwen3Config,
+    Qwen3Model,
     RobertaConfig,
     RobertaModel,
     XLMRobertaConfig,
@@ -48,6 +70,7 @@ from transformers import (
 )
 
 HERE = Path(__file__).resolve().parent
+NAMES = sys.argv[1:]
 ARCHITECTURES = HERE / "architectures"
 REFUSED = HERE / "refused"
 
@@ -66,7 +89,9 @@ def randomize(model, generator):
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator)
         if "LayerNorm" in name or "norm" in name:
-            value = 1.0 + 0.3 * noise if name.endswith("weight") else 0.2 * noise
+            # Gemma's weights of norms are differences to 1.
+            center = 0.0 if model.config.model_type == "gemma3_text" else 1.0
+            value = center + 0.3 * noise if name.endswith("weight") else 0.2 * noise
         elif "embeddings" in name and "project" not in name:
             value = 0.4 * noise
         elif "relative_attention_bias" in name:
@@ -79,8 +104,11 @@ def randomize(model, generator):
 
 def modules_of_layers(encoder):
     """The module of each layer whose output is kept: the whole layer, or where it adds to what it does not normalize, its second norm."""
-    if encoder.config.model_type == "modernbert":
-        return [layer.mlp_norm for layer in encoder.layers]
+    for name in ("mlp_norm", "pre_feedforward_layernorm", "post_attention_layernorm"):
+        if hasattr(encoder, "layers") and hasattr(encoder.layers[0], name) and not hasattr(encoder.layers[0], "post_mlp_layernorm"):
+            return [getattr(layer, name) for layer in encoder.layers]
+    if hasattr(encoder, "layers"):
+        return encoder.layers
     return encoder.transformer.layer if hasattr(encoder, "transformer") else encoder.encoder.layer
 
 
@@ -94,7 +122,7 @@ def run(encoder, input_ids, token_type_ids):
 
         return hook
 
-    hooks = [encoder.embeddings.register_forward_hook(keep("embeddings"))]
+    hooks = [encoder.embeddings.register_forward_hook(keep("embeddings"))] if hasattr(encoder, "embeddings") else []
     hooks += [layer.register_forward_hook(keep(f"layer.{i}")) for i, layer in enumerate(modules_of_layers(encoder))]
     arguments = {"input_ids": torch.tensor([input_ids])}
     if token_type_ids is not None:
@@ -139,9 +167,12 @@ def expected_tensors(encoder, generator, lengths, token_types, pad_inside):
 rows = []
 
 
-def case(name, model, *, seed, dtype=None, lengths=LENGTHS, token_types=False, pad_inside=False, shard=None, edit=None, extra=None, note=""):
+def case(name, model, *, seed, dtype=None, lengths=LENGTHS, token_types=False, pad_inside=False, shard=None, edit=None, extra=None, own_code=None, note=""):
     """Writes one folder. `edit` maps the saved tensors to what is stored instead; `dtype` is that of the file."""
+    if NAMES and name not in NAMES:
+        return
     folder = ARCHITECTURES / name
+    shutil.rmtree(folder, ignore_errors=True)
     generator = torch.Generator().manual_seed(seed)
     randomize(model, generator).eval()
     if dtype is not None:
@@ -156,6 +187,8 @@ def case(name, model, *, seed, dtype=None, lengths=LENGTHS, token_types=False, p
     # The reference is what transformers makes of the file, in float32, not of the model in memory.
     encoder, info = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     encoder.eval()
+    if own_code is not None:
+        own_code(folder, encoder)
     # Without a pooler in the file the pooler is the only thing that may be missing.
     missing = [key for key in info["missing_keys"] if "pooler" not in key]
     assert not missing and not info["mismatched_keys"], (name, info)
@@ -269,11 +302,114 @@ def architectures():
     )
 
 
+    decoder = SHAPE | dict(num_key_value_heads=2, bos_token_id=1, eos_token_id=2)
+    case("llama", LlamaModel(LlamaConfig(**decoder)), seed=70, note="RMSNorm, causal attention, two heads of keys for four of queries, rotary positions, no token norm")
+    case(
+        "llama-biases-llama3-rotation", LlamaForCausalLM(LlamaConfig(**(decoder | dict(
+            head_dim=16, attention_bias=True, mlp_bias=True, rms_norm_eps=0.01,
+            rope_parameters={"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 12},
+        )))),
+        seed=71, note="prefix `model.`, head `lm_head`; heads of 16 columns, which are more than the width; all biases; rotations of Llama 3.1",
+    )
+    case("llama-yarn", LlamaModel(LlamaConfig(**(decoder | dict(
+        head_dim=16, rope_parameters={"rope_type": "yarn", "rope_theta": 1000.0, "factor": 3.0, "original_max_position_embeddings": 12},
+    )))), seed=72, note="rotations of YaRN, with their factor")
+    case("llama-linear-rotation", LlamaModel(LlamaConfig(**(decoder | dict(rope_parameters={"rope_type": "linear", "rope_theta": 1000.0, "factor": 2.5})))), seed=73, note="rotations that are stretched")
+    case("mistral", MistralModel(MistralConfig(**decoder, sliding_window=6)), seed=74, note="causal windows of 6 tokens in all layers")
+    case("mistral-long", MistralModel(MistralConfig(**(decoder | dict(
+        num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=1, max_position_embeddings=300, sliding_window=37,
+    )))), seed=75, lengths=(20, 150, 300), note="300 tokens")
+    case("qwen2", Qwen2Model(Qwen2Config(**decoder, use_sliding_window=True, sliding_window=5, max_window_layers=1)), seed=76, note="biases of queries, keys and values; windows from the second layer on")
+    case("qwen2-bidirectional", Qwen2Model(Qwen2Config(**decoder, is_causal=False)), seed=77, note="`is_causal` false: attention to all tokens")
+    case("qwen3", Qwen3Model(Qwen3Config(**decoder, head_dim=16)), seed=78, note="heads of 16 columns, normalized queries and keys")
+    case("qwen3-long", Qwen3Model(Qwen3Config(**(decoder | dict(
+        num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=1, max_position_embeddings=300, attention_bias=True,
+    )), head_dim=16)), seed=79, lengths=(20, 150, 300), note="300 tokens; biases of attention")
+    case("eurobert", EuroBertModel(EuroBertConfig(**decoder, pad_token_id=0)), seed=80, note="Llama with attention to all tokens")
+    gemma = decoder | dict(head_dim=16, num_key_value_heads=1, query_pre_attn_scalar=20, sliding_window=8, layer_types=["sliding_attention", "full_attention"])
+    case("gemma3", Gemma3TextModel(Gemma3TextConfig(**gemma, use_bidirectional_attention=True)), seed=81, note="norms around, weights of norms as differences to 1, scaled embeddings, windows of 4 tokens on each side")
+    case("gemma3-causal", Gemma3TextModel(Gemma3TextConfig(**gemma)), seed=82, note="causal windows of 8 tokens")
+    nomic = SHAPE | dict(type_vocab_size=2)
+    case("nomic-bert", NomicBertModel(NomicBertConfig(**nomic)), seed=83, token_types=True, note="rotary positions, gated feed-forward, no biases but those of norms")
+    case("nomic-bert-module-names", NomicBertModel(NomicBertConfig(**nomic)), seed=84, edit=nomic_module_names, note="names of the modules, to which transformers renames those of files")
+    gte = SHAPE | dict(type_vocab_size=1)
+    case("gte", GteModel(GteConfig(**gte)), seed=85, note="rotary positions, gated feed-forward without biases in its first half")
+    case("gte-module-names", GteModel(GteConfig(**(gte | dict(type_vocab_size=0)))), seed=86, edit=gte_module_names, note="names of the modules; no token types")
+    case("new", GteModel(GteConfig(**gte)), seed=87, edit=with_own_prefix, own_code=new_config, note="`model_type` of GTE's own code, with its class in `auto_map` and NTK scaling")
+    case("jina-embeddings-v3", JinaEmbeddingsV3Model(JinaEmbeddingsV3Config(**gte)), seed=88, note="XLM-RoBERTa with rotary positions")
+    case("jina-embeddings-v3-module-names", JinaEmbeddingsV3Model(JinaEmbeddingsV3Config(**gte)), seed=89, edit=jina_module_names, note="names of the modules")
+
+
+def split(tensors, whole, parts):
+    """In place of the tensors whose names contain `whole`, equal parts of their rows."""
+    for name in [name for name in tensors if whole in name]:
+        rows = tensors.pop(name).chunk(len(parts))
+        tensors |= {name.replace(whole, part): part_rows.clone() for part, part_rows in zip(parts, rows)}
+    return tensors
+
+
+def renamed(tensors, names):
+    for old, new in names.items():
+        tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def nomic_module_names(tensors):
+    tensors = split(tensors, "attn.Wqkv", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"])
+    return renamed(tensors, {
+        "emb_ln": "embeddings.LayerNorm", "attn.out_proj": "self_attn.o_proj", "fc11": "up_proj", "fc12": "gate_proj", "fc2": "down_proj",
+        "norm1": "post_attention_layernorm", "norm2": "post_mlp_layernorm", "encoder.layers.": "layers.",
+    })
+
+
+def gte_module_names(tensors):
+    tensors = split(tensors, "attention.qkv_proj", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"])
+    tensors = split(tensors, "mlp.up_gate_proj", ["mlp.up_proj", "mlp.gate_proj"])
+    return renamed(tensors, {
+        "attention.o_proj": "self_attn.o_proj", "attn_ln": "post_attention_layernorm", "mlp_ln": "post_mlp_layernorm", "encoder.layer.": "layers.",
+    })
+
+
+def jina_module_names(tensors):
+    tensors = split(tensors, "mixer.Wqkv", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"])
+    return renamed(tensors, {
+        "emb_ln": "embeddings.LayerNorm", "mixer.out_proj": "self_attn.o_proj", "norm1": "post_attention_layernorm", "norm2": "post_mlp_layernorm",
+        "encoder.layers.": "layers.",
+    })
+
+
+def with_own_prefix(tensors):
+    return {f"new.{name}": tensor for name, tensor in tensors.items()}
+
+
+NTK_FACTOR = 2.0
+
+
+def new_config(folder, encoder):
+    """config.json of the models' own code, and its rotations, which transformers does not have.
+
+    They are those of NTKScalingRotaryEmbedding in vLLM: base * factor, and all frequencies divided by factor^(2 / columns of a head).
+    """
+    config = json.loads((folder / "config.json").read_text())
+    base = config.pop("rope_parameters")["rope_theta"]
+    config |= {
+        "model_type": "new", "architectures": ["NewModel"], "position_embedding_type": "rope", "layer_norm_type": "layer_norm", "pack_qkv": True,
+        "logn_attention_scale": False, "rope_theta": base, "rope_scaling": {"type": "ntk", "factor": NTK_FACTOR},
+        "auto_map": {"AutoConfig": "Alibaba-NLP/new-impl--configuration.NewConfig", "AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel"},
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    columns = encoder.config.hidden_size // encoder.config.num_attention_heads
+    frequencies = 1.0 / ((base * NTK_FACTOR) ** (torch.arange(0, columns, 2).float() / columns))
+    encoder.rotary_emb.inv_freq.copy_(frequencies / NTK_FACTOR ** (2 / columns))
+
+
 def refused():
     """config.json files only; each names the field that must be refused."""
     base = BertConfig(**SHAPE, type_vocab_size=2).to_dict() | {"architectures": ["BertModel"]}
     roberta = RobertaConfig(**SHAPE).to_dict() | {"architectures": ["RobertaModel"]}
     modernbert = ModernBertConfig(**SHAPE, local_attention=8, pad_token_id=0).to_dict() | {"architectures": ["ModernBertModel"]}
+    llama = LlamaConfig(**SHAPE).to_dict() | {"architectures": ["LlamaModel"]}
+    gemma3 = Gemma3TextConfig(**SHAPE, head_dim=8).to_dict() | {"architectures": ["Gemma3TextModel"]}
     cases = {
         "position-embedding-type-relative-key": (base | {"position_embedding_type": "relative_key"}, "position_embedding_type"),
         "position-embedding-type-relative-key-query": (roberta | {"position_embedding_type": "relative_key_query"}, "position_embedding_type"),
@@ -281,8 +417,17 @@ def refused():
         "hidden-act-unknown": (base | {"hidden_act": "snake"}, "hidden_act"),
         "model-type-unknown": (base | {"model_type": "retnet"}, "model_type"),
         "model-type-missing": ({k: v for k, v in base.items() if k != "model_type"}, "model_type"),
-        "modernbert-rope-type": (modernbert | {"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 4.0}}}, "rope_parameters.full_attention.rope_type"),
-        "modernbert-rope-scaling": (modernbert | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_scaling"),
+        "modernbert-rope-type": (modernbert | {"rope_parameters": {"full_attention": {"rope_type": "longrope", "factor": 4.0}}}, "rope_parameters.full_attention.rope_type"),
+        "modernbert-rope-scaling": (modernbert | {"rope_scaling": {"rope_type": "linear"}}, "rope_scaling.factor"),
+        "llama-key-heads-do-not-divide": (llama | {"num_key_value_heads": 3}, "num_key_value_heads"),
+        "llama-rope-type": (llama | {"rope_parameters": None, "rope_scaling": {"type": "longrope"}}, "rope_scaling.rope_type"),
+        "llama-partial-rotation": (llama | {"rope_parameters": {"rope_theta": 10.0, "partial_rotary_factor": 0.5}}, "rope_parameters.partial_rotary_factor"),
+        "llama-odd-heads": (llama | {"head_dim": 7}, "num_attention_heads"),
+        "gemma3-capped-scores": (gemma3 | {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+        "new-class-unknown": (base | {"model_type": "new", "auto_map": {"AutoModel": "modeling.OtherModel"}}, "auto_map.AutoModel"),
+        "new-layer-norm-type": (base | {"model_type": "new", "layer_norm_type": "rms_norm"}, "layer_norm_type"),
+        "nomic-bert-prenorm": (base | {"model_type": "nomic_bert", "n_embd": 32, "n_head": 4, "prenorm": True}, "prenorm"),
+        "nomic-bert-activation": (base | {"model_type": "nomic_bert", "n_embd": 32, "n_head": 4, "activation_function": "gelu"}, "activation_function"),
         "modernbert-window-of-zero": (modernbert | {"local_attention": 0}, "local_attention"),
         "modernbert-heads-do-not-divide": (modernbert | {"num_attention_heads": 5}, "num_attention_heads"),
         "modernbert-odd-heads": (modernbert | {"num_attention_heads": 32}, "num_attention_heads"),
@@ -291,7 +436,9 @@ def refused():
     }
     for name, (config, field) in cases.items():
         folder = REFUSED / name
-        folder.mkdir(parents=True)
+        if NAMES and name not in NAMES:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (folder / "field.txt").write_text(field + "\n")
 
@@ -310,8 +457,10 @@ def write_readme():
 if __name__ == "__main__":
     assert transformers.__version__ == "5.23.0" and torch.__version__.startswith("2.15.0") and safetensors.__version__ == "0.8.0"
     for folder in (ARCHITECTURES, REFUSED):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        if not NAMES:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
     architectures()
     refused()
-    write_readme()
+    if not NAMES:
+        write_readme()

@@ -49,6 +49,7 @@ SHAPE = dict(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_h
 ROBERTA = SHAPE | dict(max_position_embeddings=26, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2)
 DISTILBERT = dict(vocab_size=40, dim=16, n_layers=1, n_heads=2, hidden_dim=20, max_position_embeddings=24)
 MODERNBERT = SHAPE | dict(local_attention=8, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3)
+DECODER = SHAPE | dict(num_key_value_heads=1, pad_token_id=39, bos_token_id=2, eos_token_id=3)
 FAMILIES = {
     "bert": SHAPE | dict(layer_norm_eps=0.02),
     "roberta": ROBERTA | dict(layer_norm_eps=0.02),
@@ -58,6 +59,26 @@ FAMILIES = {
     "electra": SHAPE | dict(embedding_size=12, layer_norm_eps=0.02),
     "mpnet": ROBERTA | dict(layer_norm_eps=0.02),
     "modernbert": MODERNBERT,
+    "gte": SHAPE | dict(type_vocab_size=1, pad_token_id=1),
+    "nomic_bert": SHAPE | dict(pad_token_id=0),
+    "jina_embeddings_v3": ROBERTA,
+    "eurobert": DECODER,
+    "llama": DECODER,
+    "mistral": DECODER,
+    "qwen2": DECODER,
+    "qwen3": DECODER | dict(head_dim=8),
+    "gemma3_text": DECODER | dict(head_dim=8),
+}
+# Families of which transformers has no class for a head, or one whose tensors have other names than the encoder's.
+WITHOUT = {
+    "gte": ["answer"],
+    "nomic_bert": ["answer"],
+    "eurobert": ["answer"],
+    "llama": ["answer", "mask"],
+    "mistral": ["answer", "mask"],
+    "qwen2": ["answer", "mask"],
+    "qwen3": ["answer", "mask"],
+    "gemma3_text": ["answer", "mask", "token"],
 }
 
 
@@ -86,8 +107,8 @@ def logits(model, input_ids):
 rows = []
 
 
-def case(name, model_type, head, *, seed, edit=None, saved_by=None, note="", **settings):
-    """Writes one folder. `edit` maps the saved tensors to what is stored instead; `saved_by` is a class other than the one that is read."""
+def case(name, model_type, head, *, seed, edit=None, saved_by=None, ending=(), note="", **settings):
+    """Writes one folder. Every sequence ends with the tokens `ending`. `edit` maps the saved tensors to what is stored instead; `saved_by` is a class other than the one that is read."""
     if WANTED and name not in WANTED:
         return
     folder = FOLDER / name
@@ -110,7 +131,7 @@ def case(name, model_type, head, *, seed, edit=None, saved_by=None, note="", **s
     wide = copy.deepcopy(model).double()
     tensors, worst = {}, 0.0
     for index, length in enumerate(LENGTHS):
-        input_ids = torch.randint(4, 40, (length,), generator=generator).tolist()
+        input_ids = torch.randint(4, 39, (length,), generator=generator).tolist() + list(ending)
         tensors[f"sequence.{index}.input_ids"] = torch.tensor(input_ids)
         tensors[f"sequence.{index}.logits"] = logits(model, input_ids)
         exact = logits(wide, input_ids)
@@ -140,11 +161,21 @@ def cases():
     three = {0: "negative", 1: "neutral", 2: "positive"}
     tags = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC", 4: "I-LOC"}
     for number, family in enumerate(FAMILIES):
-        seed = 100 + 10 * number
-        case(f"{family}-sequence", family, "sequence", seed=seed, id2label=three, label2id={v: k for k, v in three.items()}, note="3 labels")
-        case(f"{family}-token", family, "token", seed=seed + 1, id2label=tags, label2id={v: k for k, v in tags.items()}, note="5 labels")
-        case(f"{family}-answer", family, "answer", seed=seed + 2)
-        case(f"{family}-mask", family, "mask", seed=seed + 3)
+        seed, name = 100 + 10 * number, family.replace("_", "-")
+        heads = {
+            "sequence": dict(id2label=three, label2id={v: k for k, v in three.items()}, note="3 labels"),
+            "token": dict(id2label=tags, label2id={v: k for k, v in tags.items()}, note="5 labels"),
+            "answer": {},
+            "mask": {},
+        }
+        for offset, (head, options) in enumerate(heads.items()):
+            if head not in WITHOUT.get(family, []):
+                case(f"{name}-{head}", family, head, seed=seed + offset, **options)
+    case("qwen3-sequence-padding-at-the-end", "qwen3", "sequence", seed=30, pad_token_id=7, ending=(7, 7), num_labels=1, note="texts end with the padding token: the last other token is read")
+    case("llama-sequence-no-padding-token", "llama", "sequence", seed=31, pad_token_id=None, ending=(7,), note="`pad_token_id` null: the last token is read")
+    case("eurobert-sequence-bos", "eurobert", "sequence", seed=32, classifier_pooling="bos", note="the first token")
+    case("eurobert-sequence-mean", "eurobert", "sequence", seed=33, classifier_pooling="mean", note="the mean of hidden states; by default that of logits")
+    case("eurobert-mask-bias", "eurobert", "mask", seed=34, mlp_bias=True, tie_word_embeddings=False, note="a decoder of its own, with the bias that `mlp_bias` gives it")
     case("bert-one-label", "bert", "sequence", seed=10, num_labels=1, note="one label, no problem_type")
     case("bert-regression", "bert", "sequence", seed=11, num_labels=1, problem_type="regression", note="one label, regression")
     case("bert-multi-label", "bert", "sequence", seed=12, num_labels=4, problem_type="multi_label_classification", note="4 labels, several at once")

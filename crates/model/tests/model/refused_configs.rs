@@ -57,13 +57,13 @@ fn texts() {
         refuse(&json!({"model_type": "mpnet", "relative_attention_num_buckets": 16})).to_string(),
     ];
     insta::assert_snapshot!(texts.join("\n\n"), @r#"
-    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found no such field
+    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found no such field
       hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
 
-    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found "t5"
+    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found "t5"
       hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
 
-    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, modernbert, mpnet, roberta, xlm-roberta, found no such field
+    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found no such field
       hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
 
     model/config.json: `hidden_act`: supported is one of gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu, relu, silu, tanh, linear, found "mish"
@@ -183,7 +183,7 @@ fn absent_fields_take_the_defaults_of_transformers() {
         ),
         (3072, 512, 2)
     );
-    assert_eq!(bert.layer_norm_epsilon, 1e-12);
+    assert_eq!(bert.norm.epsilon, 1e-12);
     let electra = spec(&json!({"model_type": "electra"}));
     assert_eq!(
         (

@@ -198,10 +198,10 @@ fn a_source_that_is_quantized_already() {
 #[test]
 fn an_unknown_architecture() {
     let mut model = TinyBert::f32();
-    model.config["model_type"] = json!("llama");
+    model.config["model_type"] = json!("mamba");
     let text = error_text(&model.write(), &Recipe::new(Method::Dynamic));
     assert!(
-        text.contains("model_type") && text.contains("llama"),
+        text.contains("model_type") && text.contains("mamba"),
         "{text}"
     );
 }

@@ -33,7 +33,7 @@ const LINEAR: [&str; 4] = [
 #[test]
 fn weights_are_quantized_by_their_names() {
     for config in [
-        json!({"model_type": "llama", "hidden_size": 32}),
+        json!({"model_type": "phi3", "hidden_size": 32}),
         json!({}),
         // Known, but defined by code of its own.
         json!({"model_type": "bert", "auto_map": {"AutoModel": "modeling.Model"}}),
@@ -100,7 +100,7 @@ fn weights_are_quantized_by_their_names() {
 
 #[test]
 fn what_needs_the_code_of_the_model_is_refused() {
-    let source = llama(json!({"model_type": "llama"}));
+    let source = llama(json!({"model_type": "phi3"}));
     let gptq = Int8Recipe::weight_only().with_rounding(Rounding::Gptq {
         saturation_proof: false,
     });
@@ -109,12 +109,12 @@ fn what_needs_the_code_of_the_model_is_refused() {
         let text = error.to_string();
         assert!(
             text.contains("`model_type`: expected one of bert,")
-                && text.contains("found \"llama\"")
+                && text.contains("found \"phi3\"")
                 && text.contains("weight-only, nf4, fp4"),
             "{text}"
         );
     }
-    let source = llama(json!({"model_type": "llama", "tie_word_embeddings": false}));
+    let source = llama(json!({"model_type": "phi3", "tie_word_embeddings": false}));
     let embeddings = Int8Recipe::weight_only()
         .with_quantize_embeddings(true)
         .into();
@@ -149,7 +149,7 @@ fn transposed_weights_stay_float() {
 /// Codes that no configuration speaks of could be of any layout: nothing is made of them, least of all a configuration that fits by chance.
 #[test]
 fn codes_without_a_configuration_are_refused() {
-    let source = llama(json!({"model_type": "llama"}));
+    let source = llama(json!({"model_type": "phi3"}));
     let (_, written) = source.converted(&Recipe::new(Method::WeightOnly));
     let directory = written.directory();
     let mut config = written.config().clone();

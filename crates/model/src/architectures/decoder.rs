@@ -1,0 +1,198 @@
+//! Decoders that embed or rank texts: `model_type` "llama", "mistral", "qwen2", "qwen3", and EuroBERT, "eurobert", which attends to all tokens.
+//!
+//! RMSNorm before attention and feed-forward, rotary positions, fewer heads of keys and values than of queries, a gated feed-forward. One pass
+//! over a whole text: no cache, no language model head.
+
+use super::layer_types::local_layers;
+use super::rotary_positions::RotarySource;
+use super::shared_fields::{
+    MAX_LAYERS, MAX_POSITIONS, MAX_WIDTH, Sizes, activation_or, score_scale,
+};
+use crate::ModelError;
+use crate::config_fields::ConfigFields;
+use crate::role::Role;
+use crate::spec::{
+    Biases, EncoderSpec, LocalAttention, NameTable, NormPlacement, NormSpec, Rotary,
+};
+
+const NAMES: NameTable = NameTable {
+    base_prefix: "model.",
+    layers: "layers",
+    modules: &[
+        (Role::WordEmbeddings, "embed_tokens"),
+        (Role::AttentionNorm, "input_layernorm"),
+        (Role::Query, "self_attn.q_proj"),
+        (Role::Key, "self_attn.k_proj"),
+        (Role::Value, "self_attn.v_proj"),
+        (Role::AttentionOutput, "self_attn.o_proj"),
+        (Role::FeedForwardNorm, "post_attention_layernorm"),
+        (Role::Intermediate, "mlp.gate_proj"),
+        (Role::Gate, "mlp.up_proj"),
+        (Role::Output, "mlp.down_proj"),
+        (Role::FinalNorm, "norm"),
+    ],
+    otherwise: None,
+};
+
+/// Qwen3 normalizes each head of queries and keys.
+const QWEN3_NAMES: NameTable = NameTable {
+    modules: &[
+        (Role::WordEmbeddings, "embed_tokens"),
+        (Role::AttentionNorm, "input_layernorm"),
+        (Role::Query, "self_attn.q_proj"),
+        (Role::QueryNorm, "self_attn.q_norm"),
+        (Role::Key, "self_attn.k_proj"),
+        (Role::KeyNorm, "self_attn.k_norm"),
+        (Role::Value, "self_attn.v_proj"),
+        (Role::AttentionOutput, "self_attn.o_proj"),
+        (Role::FeedForwardNorm, "post_attention_layernorm"),
+        (Role::Intermediate, "mlp.gate_proj"),
+        (Role::Gate, "mlp.up_proj"),
+        (Role::Output, "mlp.down_proj"),
+        (Role::FinalNorm, "norm"),
+    ],
+    ..NAMES
+};
+
+/// What is of one family: the defaults of transformers.
+struct Family {
+    names: NameTable,
+    sizes: Sizes,
+    /// 0: as many as heads.
+    key_value_heads: usize,
+    /// 0: the hidden size divided by the heads.
+    head_size: usize,
+    epsilon: f32,
+    base: f32,
+}
+
+/// The family of a `model_type`.
+fn family(model_type: &str) -> Family {
+    let sizes = |vocab_size, hidden_size, intermediate_size, positions| Sizes {
+        vocab_size,
+        hidden_size,
+        layers: 32,
+        heads: 32,
+        intermediate_size,
+        positions,
+    };
+    let llama = Family {
+        names: NAMES,
+        sizes: sizes(32000, 4096, 11008, 2048),
+        key_value_heads: 0,
+        head_size: 0,
+        epsilon: 1e-6,
+        base: 10_000.0,
+    };
+    match model_type {
+        "mistral" => Family {
+            sizes: sizes(32000, 4096, 14336, 4096 * 32),
+            key_value_heads: 8,
+            ..llama
+        },
+        "qwen2" => Family {
+            sizes: sizes(151_936, 4096, 22016, 32768),
+            key_value_heads: 32,
+            ..llama
+        },
+        "qwen3" => Family {
+            names: QWEN3_NAMES,
+            sizes: sizes(151_936, 4096, 22016, 32768),
+            key_value_heads: 32,
+            head_size: 128,
+            ..llama
+        },
+        "eurobert" => Family {
+            sizes: Sizes {
+                layers: 12,
+                heads: 12,
+                ..sizes(128_256, 768, 3072, 8192)
+            },
+            epsilon: 1e-5,
+            ..llama
+        },
+        _ => llama,
+    }
+}
+
+pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {
+    let model_type = fields.string("model_type", "")?;
+    let family = family(model_type);
+    let norm = NormSpec::root_mean_square(fields.fraction("rms_norm_eps", family.epsilon)?);
+    let activation = activation_or(fields, "hidden_act", "silu")?;
+    let spec = family
+        .sizes
+        .read(fields)?
+        .spec(fields, family.names, activation, norm)?;
+    let or = |size: usize, default: usize| if size == 0 { default } else { size };
+    let optional_size = |field, default| match fields.get(field) {
+        Some(value) if value.is_null() => Ok(default),
+        _ => fields.size(field, default, 1, MAX_WIDTH),
+    };
+    let head_size = optional_size("head_dim", or(family.head_size, spec.head_size))?;
+    let attention_bias = fields.flag("attention_bias", false)?;
+    let feed_forward_bias = fields.flag("mlp_bias", false)?;
+    let rotary =
+        RotarySource::of_all_layers(family.base, head_size, spec.positions.count).read(fields)?;
+    Ok(EncoderSpec {
+        key_value_heads: optional_size(
+            "num_key_value_heads",
+            or(family.key_value_heads, spec.heads),
+        )?,
+        head_size,
+        score_scale: score_scale(head_size),
+        norms: NormPlacement::Before,
+        biases: match model_type {
+            "llama" | "eurobert" => Biases {
+                query_key_value: attention_bias,
+                attention_output: attention_bias,
+                intermediate: feed_forward_bias,
+                output: feed_forward_bias,
+                norm: false,
+            },
+            "qwen3" => Biases {
+                query_key_value: attention_bias,
+                attention_output: attention_bias,
+                ..Biases::NONE
+            },
+            "qwen2" => Biases {
+                query_key_value: true,
+                ..Biases::NONE
+            },
+            _ => Biases::NONE,
+        },
+        causal: model_type != "eurobert" && fields.flag("is_causal", true)?,
+        rotary: Some(Rotary {
+            global: rotary.clone(),
+            local: rotary,
+        }),
+        local_attention: local_attention(fields, model_type, spec.layers)?,
+        ..spec
+    })
+}
+
+/// Sliding windows: of all layers of Mistral, of the last ones of Qwen where these are asked for.
+fn local_attention(
+    fields: &ConfigFields<'_>,
+    model_type: &str,
+    layers: usize,
+) -> Result<Option<LocalAttention>, ModelError> {
+    let is_null = fields
+        .get("sliding_window")
+        .is_some_and(|value| value.is_null());
+    let first = match model_type {
+        _ if is_null => return Ok(None),
+        "mistral" => 0,
+        "qwen2" | "qwen3" if fields.flag("use_sliding_window", false)? => {
+            fields.size("max_window_layers", 28, 0, MAX_LAYERS)?
+        }
+        _ => return Ok(None),
+    };
+    // The window counts the token itself.
+    let distance = fields.size("sliding_window", 4096, 1, MAX_POSITIONS)? - 1;
+    let layers = match model_type {
+        "mistral" => vec![true; layers],
+        _ => local_layers(fields, layers, |layer| layer >= first)?,
+    };
+    Ok(Some(LocalAttention { distance, layers }))
+}
