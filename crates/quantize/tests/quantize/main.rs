@@ -16,5 +16,6 @@ mod recipe_documentation;
 mod recipes;
 mod selection;
 mod static_inputs;
+mod task_heads;
 mod tiny_bert;
 mod weight_only_layers;
