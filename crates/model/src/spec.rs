@@ -212,11 +212,6 @@ pub struct NameTable {
 }
 
 impl NameTable {
-    /// Whether the family has modules of this role.
-    pub(crate) fn has(&self, role: Role) -> bool {
-        self.modules.iter().any(|(known, _)| *known == role)
-    }
-
     /// Path of the word embedding table.
     pub(crate) fn word_embeddings(&self) -> &'static str {
         let mut modules = self.modules.iter();
@@ -234,16 +229,6 @@ impl EncoderSpec {
     /// Columns of the keys, and of the values, of a token.
     pub fn key_value_columns(&self) -> usize {
         self.key_value_heads * self.head_size
-    }
-
-    /// Whether the activations of the feed-forward are multiplied by a gate.
-    pub fn is_gated(&self) -> bool {
-        let gates = [
-            Role::Gate,
-            Role::GatedIntermediate,
-            Role::GateAndIntermediate,
-        ];
-        gates.iter().any(|gate| self.names.has(*gate))
     }
 
     /// Whether layers normalize what attention and feed-forward read (pre-norm), instead of the residual stream after each addition
