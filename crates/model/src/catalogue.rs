@@ -283,7 +283,9 @@ impl EncoderSpec {
             }
             Role::Output => ([hidden, intermediate], self.biases.output),
             Role::Pooler => ([hidden, hidden], true),
-            Role::OtherLinear | Role::OtherTable => return None,
+            Role::HeadLinear | Role::HeadNorm | Role::OtherLinear | Role::OtherTable => {
+                return None;
+            }
         };
         let (name, site) = match layer {
             Some(layer) => (

@@ -53,6 +53,10 @@ pub enum Role {
     /// Linear (hidden_size, hidden_size) that the family's model class in transformers has on top of the first token's hidden state; hidden
     /// states do not need it.
     Pooler,
+    /// Linear layer of a task head.
+    HeadLinear,
+    /// Normalization in a task head.
+    HeadNorm,
     /// A matrix of a model that fewbit knows by its tensor names alone.
     OtherLinear,
     /// A table of a model that fewbit knows by its tensor names alone.
@@ -86,7 +90,8 @@ impl Role {
             | Self::AttentionOutputNorm
             | Self::FeedForwardNorm
             | Self::OutputNorm
-            | Self::FinalNorm => ModuleKind::Norm,
+            | Self::FinalNorm
+            | Self::HeadNorm => ModuleKind::Norm,
             _ => ModuleKind::Linear,
         }
     }
@@ -119,6 +124,7 @@ impl Role {
             | Self::OutputNorm
             | Self::FinalNorm => "normalization",
             Self::Pooler => "pooler",
+            Self::HeadLinear | Self::HeadNorm => "head",
             Self::OtherLinear => "other",
         }
     }

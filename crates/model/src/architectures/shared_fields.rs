@@ -115,7 +115,7 @@ pub(super) fn read_like_bert_of(
 }
 
 /// Names of activation functions as transformers spells them; default "gelu".
-pub(super) fn activation(fields: &ConfigFields<'_>, field: &str) -> Result<Activation, ModelError> {
+pub(crate) fn activation(fields: &ConfigFields<'_>, field: &str) -> Result<Activation, ModelError> {
     activation_or(fields, field, "gelu")
 }
 
