@@ -15,6 +15,9 @@ pub(super) struct Assembled {
     pub(super) truncation_side: Option<TruncationDirection>,
     /// Whether the model is to be given token types; without them they are all 0.
     pub(super) gives_token_types: bool,
+    /// The contents of two special tokens that models are asked by.
+    pub(super) mask_token: Option<String>,
+    pub(super) class_token: Option<String>,
 }
 
 /// The error for a directory without a file that a tokenizer is made of.

@@ -74,7 +74,9 @@ pub(super) fn from_sentencepiece(
         file,
         tokenizer,
         truncation_side: None,
-        gives_token_types: false,
+        gives_token_types: class.gives_token_types(settings)?,
+        mask_token: special.content("mask_token").map(str::to_owned),
+        class_token: special.content("cls_token").map(str::to_owned),
     })
 }
 
