@@ -26,6 +26,7 @@ pub mod network;
 mod packed_linear;
 mod packed_weight;
 pub mod pooling;
+pub mod prediction;
 pub mod profile;
 pub mod ragged_batch;
 mod role;

@@ -7,13 +7,16 @@ mod assembled;
 mod build;
 mod byte_pairs;
 mod class;
+mod decoder;
 mod from_sentencepiece;
 mod limits;
 mod panics;
 mod protobuf;
 mod sentencepiece;
 mod settings;
+mod special_ids;
 mod special_tokens;
+mod spelling;
 mod stored;
 mod written_token;
 
@@ -22,6 +25,7 @@ use assemble::assemble;
 use assembled::Assembled;
 use panics::contain;
 use settings::Settings;
+pub use special_ids::SpecialIds;
 use std::path::{Path, PathBuf};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy};
@@ -33,6 +37,9 @@ pub struct TextTokenizer {
     /// tokenizer.json, or the file with the vocabulary.
     file: PathBuf,
     tokenizer: Tokenizer,
+    special_ids: SpecialIds,
+    /// Whether decoded texts are written without spaces before punctuation marks.
+    cleans_up_spaces: bool,
     /// Whether the tokenizer's types reach the model; they are all 0 otherwise.
     gives_token_types: bool,
     max_tokens: usize,
@@ -79,6 +86,7 @@ impl TextTokenizer {
         let Assembled {
             file,
             mut tokenizer,
+            special_ids,
             truncation_side,
             gives_token_types,
         } = assemble(directory, &spec.model_type, &files)?;
@@ -108,6 +116,8 @@ impl TextTokenizer {
             )));
         }
         limits::check_padding_side(&files)?;
+        const CLEAN_UP: &str = "clean_up_tokenization_spaces";
+        let cleans_up_spaces = files.of(CLEAN_UP).flag(CLEAN_UP, false)?;
         let direction = limits::truncation_side(&files, truncation_side)?;
         let truncation = TruncationParams {
             direction,
@@ -123,6 +133,8 @@ impl TextTokenizer {
         Ok(Self {
             file,
             tokenizer,
+            special_ids,
+            cleans_up_spaces,
             gives_token_types,
             max_tokens,
             vocab_size: spec.vocab_size,

@@ -1,5 +1,6 @@
 //! From the files of a directory to a tokenizer.
 
+use super::SpecialIds;
 use super::added_tokens::AddedTokens;
 use super::assembled::{Assembled, missing};
 use super::build::Builder;
@@ -95,6 +96,7 @@ fn stored(
     };
     Ok(Assembled {
         file: file.to_owned(),
+        special_ids: SpecialIds::of(&special, &tokenizer),
         tokenizer,
         truncation_side: head.truncation.map(|truncation| truncation.direction),
         gives_token_types: class == TokenizerClass::AsStored && names_token_types(settings)?,
@@ -157,6 +159,7 @@ fn from_vocabulary(
     let tokenizer = builder.build(model, &StoredModelSettings::default(), None, &added)?;
     Ok(Assembled {
         file,
+        special_ids: SpecialIds::of(&special, &tokenizer),
         tokenizer,
         truncation_side: None,
         gives_token_types: false,

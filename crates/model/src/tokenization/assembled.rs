@@ -1,5 +1,6 @@
 //! A tokenizer that was put together from the files of a directory.
 
+use super::SpecialIds;
 use crate::ModelError;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -11,6 +12,7 @@ pub(super) struct Assembled {
     /// tokenizer.json, or the file with the vocabulary.
     pub(super) file: PathBuf,
     pub(super) tokenizer: Tokenizer,
+    pub(super) special_ids: SpecialIds,
     /// Of tokenizer.json's truncation, if it has one.
     pub(super) truncation_side: Option<TruncationDirection>,
     /// Whether the model is to be given token types; without them they are all 0.

@@ -2,6 +2,7 @@
 
 use super::added_tokens::AddedTokens;
 use super::class::TokenizerClass;
+use super::decoder::decoder_of;
 use super::settings::Settings;
 use super::special_tokens::SpecialTokens;
 use super::stored::StoredModelSettings;
@@ -58,6 +59,8 @@ impl Builder<'_> {
         added.add_to(&mut tokenizer, self.special)?;
         let processor = self.post_processor(&tokenizer)?;
         tokenizer.with_post_processor(Some(processor));
+        let decoder = decoder_of(&tokenizer).map_err(|error| self.broken(&*error))?;
+        tokenizer.with_decoder(Some(decoder));
         Ok(tokenizer)
     }
 

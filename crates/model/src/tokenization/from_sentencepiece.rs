@@ -1,5 +1,6 @@
 //! A tokenizer from sentencepiece's own file, where there is no tokenizer.json.
 
+use super::SpecialIds;
 use super::added_tokens::AddedTokens;
 use super::assembled::{Assembled, missing};
 use super::build::{Builder, kind_of_class};
@@ -72,6 +73,7 @@ pub(super) fn from_sentencepiece(
     };
     Ok(Assembled {
         file,
+        special_ids: SpecialIds::of(&special, &tokenizer),
         tokenizer,
         truncation_side: None,
         gives_token_types: false,

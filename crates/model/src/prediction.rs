@@ -1,0 +1,13 @@
+//! From logits of task heads to what a model says of texts: labels, entities, answers, candidates for masks.
+//!
+//! Each is what the pipeline of transformers gives, with the same names; offsets count Unicode code points, as Python does.
+
+mod answers;
+mod entities;
+mod masks;
+mod score_function;
+
+pub use answers::{Answer, AnswerOptions, Window, WindowToken, answers};
+pub use entities::{Aggregation, Entity, ScoredToken, Spell, entities};
+pub use masks::MaskCandidate;
+pub use score_function::ScoreFunction;
