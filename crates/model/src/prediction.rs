@@ -3,11 +3,12 @@
 //! Each is what the pipeline of transformers gives, with the same names; offsets count Unicode code points, as Python does.
 
 mod answers;
+mod characters;
 mod entities;
 mod masks;
 mod score_function;
 
-pub use answers::{Answer, AnswerOptions, Window, WindowToken, answers};
+pub use answers::{Answer, AnswerOptions, AnswerToken, AnswerWindow, answers};
 pub use entities::{Aggregation, Entity, ScoredToken, Spell, entities};
 pub use masks::MaskCandidate;
 pub use score_function::ScoreFunction;

@@ -1,8 +1,10 @@
 //! From logits of starts and ends to answers, as the question answering pipeline of transformers 4 found them (transformers 5 has
 //! none any more).
 
+use super::characters::Characters;
 use super::score_function::softmax;
 use serde::Serialize;
+use std::ops::Range;
 
 /// How answers are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,19 +28,19 @@ impl Default for AnswerOptions {
 }
 
 /// A token of a window. The window holds special tokens, a question, and a part of a context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WindowToken {
-    /// The characters of the context that it covers, (first, behind the last); `None` for a token of the question and a special one.
-    pub characters: Option<(usize, usize)>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerToken {
+    /// The bytes of the context that it covers; `None` for a token of the question and a special one.
+    pub bytes: Option<Range<usize>>,
     /// The number of its word in the context, where the tokenizer knows words.
     pub word: Option<u32>,
 }
 
 /// What a model made of a window.
 #[derive(Debug, Clone, Copy)]
-pub struct Window<'a> {
+pub struct AnswerWindow<'a> {
     /// Its tokens.
-    pub tokens: &'a [WindowToken],
+    pub tokens: &'a [AnswerToken],
     /// How much each token looks like the first one of the answer.
     pub start_logits: &'a [f32],
     /// How much each token looks like the last one of the answer.
@@ -61,8 +63,8 @@ pub struct Answer {
 }
 
 /// The best answers of all windows of `context`, the best first.
-pub fn answers(context: &str, windows: &[Window<'_>], options: AnswerOptions) -> Vec<Answer> {
-    let places = CharacterPlaces::of(context);
+pub fn answers(context: &str, windows: &[AnswerWindow<'_>], options: AnswerOptions) -> Vec<Answer> {
+    let characters = Characters::of(context);
     // Spans become fewer when they are widened to words.
     let candidates = options.top_k.saturating_mul(2).saturating_add(10);
     let mut found: Vec<(Answer, f64)> = Vec::new();
@@ -71,14 +73,15 @@ pub fn answers(context: &str, windows: &[Window<'_>], options: AnswerOptions) ->
         let scores = WindowScores::of(window);
         no_answer = no_answer.min(scores.no_answer);
         for span in scores.spans(candidates, options.max_answer_tokens) {
-            let (start, end) = window.characters(span.first, span.last);
-            let text = places.text(start, end);
+            let bytes = window.bytes(span.first, span.last);
+            let text = context.get(bytes.clone()).unwrap_or_default();
             let same = |(known, _): &&mut (Answer, f64)| {
                 known.answer.to_lowercase() == text.to_lowercase()
             };
             match found.iter_mut().find(same) {
                 Some((_, score)) => *score += span.score,
                 None => {
+                    let (start, end) = characters.range(&bytes);
                     let answer = Answer {
                         answer: text.to_owned(),
                         score: 0.0,
@@ -128,10 +131,10 @@ struct Span {
 }
 
 impl WindowScores {
-    fn of(window: &Window<'_>) -> Self {
+    fn of(window: &AnswerWindow<'_>) -> Self {
         // What cannot be in an answer takes no part in the softmax.
         let takes_part = |index: usize| {
-            window.tokens[index].characters.is_some()
+            window.tokens[index].bytes.is_some()
                 || (index == 0 && window.begins_with_no_answer)
         };
         let taking_part: Vec<usize> = (0..window.tokens.len())
@@ -176,51 +179,23 @@ impl WindowScores {
     }
 }
 
-impl Window<'_> {
-    /// The characters from the word of the token `first` to that of the token `last`; where these are in no word, those of the
-    /// tokens themselves.
-    fn characters(&self, first: usize, last: usize) -> (usize, usize) {
-        let word = |index: usize| -> Option<(usize, usize)> {
+impl AnswerWindow<'_> {
+    /// The bytes from the word of the token `first` to that of the token `last`; where these are in no word, those of the tokens
+    /// themselves.
+    fn bytes(&self, first: usize, last: usize) -> Range<usize> {
+        let word = |index: usize| -> Option<Range<usize>> {
             let number = self.tokens[index].word?;
-            let tokens = || {
-                let of_word = self
-                    .tokens
-                    .iter()
-                    .filter(move |token| token.word == Some(number));
-                of_word.filter_map(|token| token.characters)
-            };
-            Some((tokens().next()?.0, tokens().next_back()?.1))
+            let of_word = self.tokens.iter().filter(|token| token.word == Some(number));
+            let mut bytes = of_word.filter_map(|token| token.bytes.clone());
+            let first = bytes.next()?;
+            let end = bytes.next_back().map_or(first.end, |last| last.end);
+            Some(first.start..end)
         };
+        let own = |index: usize| self.tokens[index].bytes.clone().unwrap_or(0..0);
         match (word(first), word(last)) {
-            (Some((start, _)), Some((_, end))) => (start, end),
-            _ => {
-                let own = |index: usize| self.tokens[index].characters.unwrap_or((0, 0));
-                (own(first).0, own(last).1)
-            }
+            (Some(first), Some(last)) => first.start..last.end,
+            _ => own(first).start..own(last).end,
         }
-    }
-}
-
-/// Where the characters of a text are.
-struct CharacterPlaces<'t> {
-    text: &'t str,
-    /// The first byte of each character, and the length of the text.
-    bytes: Vec<usize>,
-}
-
-impl<'t> CharacterPlaces<'t> {
-    fn of(text: &'t str) -> Self {
-        let starts = text.char_indices().map(|(byte, _)| byte);
-        Self {
-            text,
-            bytes: starts.chain([text.len()]).collect(),
-        }
-    }
-
-    /// The characters from `start` to before `end`.
-    fn text(&self, start: usize, end: usize) -> &'t str {
-        let byte = |character: usize| self.bytes[character.min(self.bytes.len() - 1)];
-        self.text.get(byte(start)..byte(end)).unwrap_or_default()
     }
 }
 
@@ -231,23 +206,17 @@ mod tests {
     const CONTEXT: &str = "the cat sat in Köln";
 
     /// A special token, one of the question, and a token for each word of the context.
-    fn tokens() -> Vec<WindowToken> {
-        let of_context = |(word, characters)| WindowToken {
-            characters: Some(characters),
+    fn tokens() -> Vec<AnswerToken> {
+        let of_context = |(word, bytes)| AnswerToken {
+            bytes: Some(bytes),
             word: Some(word),
         };
-        let outside = WindowToken {
-            characters: None,
+        let outside = || AnswerToken {
+            bytes: None,
             word: None,
         };
-        let words = [
-            (0, (0, 3)),
-            (1, (4, 7)),
-            (2, (8, 11)),
-            (3, (12, 14)),
-            (4, (15, 19)),
-        ];
-        [outside, outside]
+        let words = [(0, 0..3), (1, 4..7), (2, 8..11), (3, 12..14), (4, 15..20)];
+        [outside(), outside()]
             .into_iter()
             .chain(words.map(of_context))
             .collect()
@@ -255,7 +224,7 @@ mod tests {
 
     fn best(starts: [f32; 7], ends: [f32; 7], options: AnswerOptions) -> Vec<Answer> {
         let tokens = tokens();
-        let window = Window {
+        let window = AnswerWindow {
             tokens: &tokens,
             start_logits: &starts,
             end_logits: &ends,
@@ -336,13 +305,13 @@ mod tests {
         // `cat` is two tokens.
         tokens.splice(
             3..4,
-            [(4, 5), (5, 7)].map(|characters| WindowToken {
-                characters: Some(characters),
+            [4..5, 5..7].map(|bytes| AnswerToken {
+                bytes: Some(bytes),
                 word: Some(1),
             }),
         );
         let logits = [FAR, FAR, FAR, 0.0, 0.0, FAR, FAR, FAR];
-        let window = Window {
+        let window = AnswerWindow {
             tokens: &tokens,
             start_logits: &logits,
             end_logits: &logits,
