@@ -1,6 +1,6 @@
 //! Classifiers: agreement of two models' logits, and how often labels are right. Formulas: docs/numerics.md.
 
-use fewbit_model::prediction::ScoreFunction;
+use fewbit_model::ScoreFunction;
 use serde::{Deserialize, Serialize};
 
 use crate::EvaluateError;

@@ -6,9 +6,13 @@ mod answers;
 mod characters;
 mod entities;
 mod masks;
+mod predictor;
 mod score_function;
 
 pub use answers::{Answer, AnswerOptions, AnswerToken, AnswerWindow, answers};
 pub use entities::{Aggregation, Entity, ScoredToken, Spell, entities};
 pub use masks::MaskCandidate;
-pub use score_function::ScoreFunction;
+pub use predictor::{
+    Classification, FilledMasks, LabelScore, Predictor, PredictorSettings, Tagging, TextInput,
+    TextLogits,
+};

@@ -134,8 +134,7 @@ impl WindowScores {
     fn of(window: &AnswerWindow<'_>) -> Self {
         // What cannot be in an answer takes no part in the softmax.
         let takes_part = |index: usize| {
-            window.tokens[index].bytes.is_some()
-                || (index == 0 && window.begins_with_no_answer)
+            window.tokens[index].bytes.is_some() || (index == 0 && window.begins_with_no_answer)
         };
         let taking_part: Vec<usize> = (0..window.tokens.len())
             .filter(|&i| takes_part(i))
@@ -185,7 +184,10 @@ impl AnswerWindow<'_> {
     fn bytes(&self, first: usize, last: usize) -> Range<usize> {
         let word = |index: usize| -> Option<Range<usize>> {
             let number = self.tokens[index].word?;
-            let of_word = self.tokens.iter().filter(|token| token.word == Some(number));
+            let of_word = self
+                .tokens
+                .iter()
+                .filter(|token| token.word == Some(number));
             let mut bytes = of_word.filter_map(|token| token.bytes.clone());
             let first = bytes.next()?;
             let end = bytes.next_back().map_or(first.end, |last| last.end);

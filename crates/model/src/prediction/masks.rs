@@ -1,7 +1,8 @@
 //! Candidates for masked tokens, as the fill-mask pipeline of transformers gives them.
 
-use super::score_function::{ScoreFunction, largest_first};
+use super::score_function::largest_first;
 use crate::ModelError;
+use crate::task_head::ScoreFunction;
 use crate::tokenization::TextTokenizer;
 use serde::Serialize;
 
@@ -43,7 +44,6 @@ pub(super) fn candidates<'l>(
             .map(|(token, score)| {
                 let mut filled = token_ids.to_vec();
                 filled[place] = token;
-                filled.retain(|&id| Some(id) != tokenizer.special_ids().padding);
                 Ok(MaskCandidate {
                     score,
                     token,

@@ -1,21 +1,12 @@
 //! From logits to scores.
 
-/// What turns the logits of one text, or of one token, into its scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScoreFunction {
-    /// One of several labels is right: the scores are positive and their sum is 1.
-    Softmax,
-    /// Each label is right or not, whatever the others are: each score lies between 0 and 1.
-    Sigmoid,
-    /// The logits themselves.
-    Identity,
-}
+use crate::task_head::ScoreFunction;
 
 impl ScoreFunction {
     /// The scores of finite logits. The arithmetic is in double precision, and no logit is too large for it.
     ///
     /// ```
-    /// use fewbit_model::prediction::ScoreFunction;
+    /// use fewbit_model::ScoreFunction;
     ///
     /// assert_eq!(ScoreFunction::Softmax.scores(&[1000.0, 1000.0]), [0.5, 0.5]);
     /// assert_eq!(ScoreFunction::Sigmoid.scores(&[0.0, -1000.0]), [0.5, 0.0]);

@@ -1,6 +1,5 @@
 //! From the files of a directory to a tokenizer.
 
-use super::SpecialIds;
 use super::added_tokens::AddedTokens;
 use super::assembled::{Assembled, missing};
 use super::build::Builder;
@@ -71,7 +70,7 @@ fn stored(
                 file,
                 stored_processor: Some(&Value::Null),
             };
-            if builder.map_has_template() {
+            if builder.map_has_template() || tokenizer.get_post_processor().is_none() {
                 let processor = builder.template_of_settings(&tokenizer)?;
                 tokenizer.with_post_processor(Some(processor));
             }
@@ -96,10 +95,11 @@ fn stored(
     };
     Ok(Assembled {
         file: file.to_owned(),
-        special_ids: SpecialIds::of(&special, &tokenizer),
         tokenizer,
         truncation_side: head.truncation.map(|truncation| truncation.direction),
-        gives_token_types: class == TokenizerClass::AsStored && names_token_types(settings)?,
+        gives_token_types: class.gives_token_types(settings)?,
+        mask_token: special.content("mask_token").map(str::to_owned),
+        class_token: special.content("cls_token").map(str::to_owned),
     })
 }
 
@@ -121,7 +121,7 @@ fn from_vocabulary(
         }
     }
     let (file, model) = match class {
-        TokenizerClass::Bert | TokenizerClass::MpNet => {
+        TokenizerClass::Bert | TokenizerClass::DistilBert | TokenizerClass::MpNet => {
             let file = existing(directory, "vocab.txt", "a WordPiece vocab.txt")?;
             let model = WordPiece::from_file(text(&file)?).build();
             (
@@ -159,24 +159,12 @@ fn from_vocabulary(
     let tokenizer = builder.build(model, &StoredModelSettings::default(), None, &added)?;
     Ok(Assembled {
         file,
-        special_ids: SpecialIds::of(&special, &tokenizer),
         tokenizer,
         truncation_side: None,
-        gives_token_types: false,
+        gives_token_types: class.gives_token_types(settings)?,
+        mask_token: special.content("mask_token").map(str::to_owned),
+        class_token: special.content("cls_token").map(str::to_owned),
     })
-}
-
-/// `model_input_names` decides whether the ids come with types; only tokenizer.json itself can hold types other than 0.
-fn names_token_types(settings: &Settings) -> Result<bool, ModelError> {
-    const NAMES: &str = "model_input_names";
-    let fields = settings.of(NAMES);
-    match fields.get(NAMES) {
-        None => Ok(false),
-        Some(Value::Array(names)) if names.iter().all(Value::is_string) => {
-            Ok(names.iter().any(|name| name == "token_type_ids"))
-        }
-        Some(other) => Err(fields.invalid(NAMES, "expected a list of names", other)),
-    }
 }
 
 /// Arguments of the class in the configuration that would take the place of its files.

@@ -1,6 +1,5 @@
 //! A tokenizer that was put together from the files of a directory.
 
-use super::SpecialIds;
 use crate::ModelError;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -12,11 +11,13 @@ pub(super) struct Assembled {
     /// tokenizer.json, or the file with the vocabulary.
     pub(super) file: PathBuf,
     pub(super) tokenizer: Tokenizer,
-    pub(super) special_ids: SpecialIds,
     /// Of tokenizer.json's truncation, if it has one.
     pub(super) truncation_side: Option<TruncationDirection>,
     /// Whether the model is to be given token types; without them they are all 0.
     pub(super) gives_token_types: bool,
+    /// The contents of two special tokens that models are asked by.
+    pub(super) mask_token: Option<String>,
+    pub(super) class_token: Option<String>,
 }
 
 /// The error for a directory without a file that a tokenizer is made of.

@@ -30,6 +30,17 @@ const AROUND: [(&str, &str); 2] = [
     ("add_eos_token", "eos_token"),
 ];
 
+/// What stands around a second text.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// The last token, and all is of type 1: `[CLS] A [SEP] B [SEP]`.
+    Types,
+    /// The last token before and behind it, and all is of type 0: `<s> A </s></s> B </s>`.
+    TwoLast,
+    /// What stands around the first, and all is of type 1: `<s> A </s><s> B </s>`.
+    Twice,
+}
+
 /// The inputs of all steps.
 pub(super) struct Builder<'a> {
     pub(super) class: TokenizerClass,
@@ -73,7 +84,10 @@ impl Builder<'_> {
         // Python's text for a token that is null.
         let unknown = self.special.content("unk_token").unwrap_or("None");
         Ok(match (self.class, model) {
-            (TokenizerClass::Bert | TokenizerClass::MpNet, ModelWrapper::WordPiece(mut model)) => {
+            (
+                TokenizerClass::Bert | TokenizerClass::DistilBert | TokenizerClass::MpNet,
+                ModelWrapper::WordPiece(mut model),
+            ) => {
                 unknown.clone_into(&mut model.unk_token);
                 "##".clone_into(&mut model.continuing_subword_prefix);
                 model.max_input_chars_per_word = 100;
@@ -140,7 +154,7 @@ impl Builder<'_> {
         table: Option<NormalizerWrapper>,
     ) -> Result<Option<NormalizerWrapper>, ModelError> {
         match self.class {
-            TokenizerClass::Bert | TokenizerClass::MpNet => {
+            TokenizerClass::Bert | TokenizerClass::DistilBert | TokenizerClass::MpNet => {
                 let strip_accents = match self.settings.of("strip_accents").get("strip_accents") {
                     None | Some(Value::Null) => None,
                     Some(_) => Some(self.flag("strip_accents", false)?),
@@ -192,9 +206,10 @@ impl Builder<'_> {
     fn pre_tokenizer(&self) -> Result<PreTokenizerWrapper, ModelError> {
         const PREFIX: &str = "add_prefix_space";
         Ok(match self.class {
-            TokenizerClass::Bert | TokenizerClass::MpNet | TokenizerClass::AsStored => {
-                BertPreTokenizer.into()
-            }
+            TokenizerClass::Bert
+            | TokenizerClass::DistilBert
+            | TokenizerClass::MpNet
+            | TokenizerClass::AsStored => BertPreTokenizer.into(),
             TokenizerClass::Roberta => ByteLevel::new(self.flag(PREFIX, false)?, true, true).into(),
             TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
                 let scheme = match self.truth(PREFIX, true)? {
@@ -239,13 +254,13 @@ impl Builder<'_> {
             (None, None) => Err(self.not_a_token(role)),
         };
         match self.class {
-            TokenizerClass::Bert | TokenizerClass::AsStored => {
+            TokenizerClass::Bert | TokenizerClass::DistilBert | TokenizerClass::AsStored => {
                 let (cls, sep) = (pair("cls_token", Some(2))?, pair("sep_token", Some(3))?);
-                self.template(Some(cls), Some(sep))
+                self.template(Some(cls), Some(sep), Form::Types)
             }
             TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
                 let (bos, eos) = (pair("bos_token", None)?, pair("eos_token", None)?);
-                self.template(Some(bos), Some(eos))
+                self.template(Some(bos), Some(eos), Form::TwoLast)
             }
             TokenizerClass::MpNet => {
                 let (cls, sep) = (pair("cls_token", Some(0))?, pair("sep_token", Some(2))?);
@@ -294,7 +309,7 @@ impl Builder<'_> {
                 _ => Err(self.not_a_token(role)),
             }
         });
-        self.template(first?, last?)
+        self.template(first?, last?, Form::Twice)
     }
 
     fn id_or_unknown(&self, tokenizer: &Tokenizer, content: &str) -> Option<u32> {
@@ -308,13 +323,22 @@ impl Builder<'_> {
         &self,
         first: Option<(String, u32)>,
         last: Option<(String, u32)>,
+        form: Form,
     ) -> Result<PostProcessorWrapper, ModelError> {
         let content = |token: &Option<(String, u32)>| token.as_ref().map(|(text, _)| text.clone());
-        let pieces: Vec<String> = content(&first)
-            .into_iter()
-            .chain(["$A".to_owned()])
-            .chain(content(&last))
-            .collect();
+        let (before, behind) = (content(&first), content(&last));
+        let around = |before: &Option<String>, sequence: &str, behind: &Option<String>| {
+            let pieces = before.iter().map(String::as_str).chain([sequence]);
+            let pieces = pieces.chain(behind.iter().map(String::as_str));
+            pieces.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let of_type = |token: &Option<String>| token.as_ref().map(|token| format!("{token}:1"));
+        let pieces = around(&before, "$A", &behind);
+        let second = match form {
+            Form::Types => around(&None, "$B:1", &of_type(&behind)),
+            Form::TwoLast => around(&behind, "$B", &behind),
+            Form::Twice => around(&of_type(&before), "$B:1", &of_type(&behind)),
+        };
         let refused = |error: String| ModelError::Tokenizer {
             file: self.file.to_owned(),
             message: format!(
@@ -325,6 +349,8 @@ impl Builder<'_> {
         };
         let template = TemplateProcessing::builder()
             .try_single(pieces.clone())
+            .map_err(refused)?
+            .try_pair([pieces.clone(), second].concat())
             .map_err(refused)?
             .special_tokens(first.into_iter().chain(last).collect::<Vec<_>>())
             .build();
@@ -379,7 +405,9 @@ impl Builder<'_> {
 
 pub(super) fn kind_of_class(class: TokenizerClass) -> &'static str {
     match class {
-        TokenizerClass::Bert | TokenizerClass::MpNet => "a WordPiece model",
+        TokenizerClass::Bert | TokenizerClass::DistilBert | TokenizerClass::MpNet => {
+            "a WordPiece model"
+        }
         TokenizerClass::Roberta | TokenizerClass::Llama | TokenizerClass::Gemma => "a BPE model",
         TokenizerClass::XlmRoberta | TokenizerClass::Camembert => "a Unigram model",
         TokenizerClass::AsStored => "a Unigram or a BPE model",

@@ -8,8 +8,10 @@ use serde_json::Value;
 /// Classes of transformers 5 as far as they build different tokenizers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenizerClass {
-    /// BERT's WordPiece: `BertTokenizer`, which DistilBERT and ELECTRA share.
+    /// BERT's WordPiece: `BertTokenizer`, which ELECTRA shares.
     Bert,
+    /// The same, whose types do not reach the model.
+    DistilBert,
     /// WordPiece between RoBERTa's special tokens.
     MpNet,
     /// Byte-level BPE.
@@ -29,7 +31,7 @@ pub(super) enum TokenizerClass {
 /// Names without the suffix `Fast`, which means nothing since transformers 5.
 const NAMES: &[(&str, TokenizerClass)] = &[
     ("BertTokenizer", TokenizerClass::Bert),
-    ("DistilBertTokenizer", TokenizerClass::Bert),
+    ("DistilBertTokenizer", TokenizerClass::DistilBert),
     ("ElectraTokenizer", TokenizerClass::Bert),
     ("LayoutLMTokenizer", TokenizerClass::Bert),
     ("LxmertTokenizer", TokenizerClass::Bert),
@@ -108,10 +110,24 @@ impl TokenizerClass {
         matches!(self, Self::XlmRoberta | Self::Camembert)
     }
 
+    /// Whether token types come with the ids and reach the model: `model_input_names` says so, of the settings or else of the class.
+    pub(super) fn gives_token_types(self, settings: &Settings) -> Result<bool, ModelError> {
+        const NAMES: &str = "model_input_names";
+        let fields = settings.of(NAMES);
+        match fields.get(NAMES) {
+            None => Ok(matches!(self, Self::Bert)),
+            Some(Value::Array(names)) if names.iter().all(Value::is_string) => {
+                Ok(names.iter().any(|name| name == "token_type_ids"))
+            }
+            Some(other) => Err(fields.invalid(NAMES, "expected a list of names", other)),
+        }
+    }
+
     /// Its name, for messages.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Bert => "BertTokenizer",
+            Self::DistilBert => "DistilBertTokenizer",
             Self::MpNet => "MPNetTokenizer",
             Self::Roberta => "RobertaTokenizer",
             Self::XlmRoberta => "XLMRobertaTokenizer",

@@ -1,6 +1,5 @@
 //! A tokenizer from sentencepiece's own file, where there is no tokenizer.json.
 
-use super::SpecialIds;
 use super::added_tokens::AddedTokens;
 use super::assembled::{Assembled, missing};
 use super::build::{Builder, kind_of_class};
@@ -73,10 +72,11 @@ pub(super) fn from_sentencepiece(
     };
     Ok(Assembled {
         file,
-        special_ids: SpecialIds::of(&special, &tokenizer),
         tokenizer,
         truncation_side: None,
-        gives_token_types: false,
+        gives_token_types: class.gives_token_types(settings)?,
+        mask_token: special.content("mask_token").map(str::to_owned),
+        class_token: special.content("cls_token").map(str::to_owned),
     })
 }
 

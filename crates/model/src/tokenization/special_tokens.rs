@@ -262,7 +262,13 @@ fn read_list_of_the_map(
 
 /// The token that the class has for a role that no file mentions.
 fn default(class: TokenizerClass, role: &str) -> Option<WrittenToken> {
-    use TokenizerClass::{AsStored, Bert, Camembert, Gemma, Llama, MpNet, Roberta, XlmRoberta};
+    use TokenizerClass::{
+        AsStored, Bert, Camembert, DistilBert, Gemma, Llama, MpNet, Roberta, XlmRoberta,
+    };
+    let class = match class {
+        DistilBert => Bert,
+        class => class,
+    };
     let content = match (class, role) {
         (AsStored, _) | (Bert, "bos_token" | "eos_token") => return None,
         (Llama | Gemma, "sep_token" | "cls_token") => return None,
@@ -278,7 +284,7 @@ fn default(class: TokenizerClass, role: &str) -> Option<WrittenToken> {
         (_, "bos_token" | "cls_token") => "<s>",
         (_, "eos_token" | "sep_token") => "</s>",
         (_, "pad_token") => "<pad>",
-        (MpNet | Roberta | XlmRoberta | Camembert | Llama | Gemma, _) => {
+        (DistilBert | MpNet | Roberta | XlmRoberta | Camembert | Llama | Gemma, _) => {
             return Some(mask(class, "<mask>"));
         }
     };

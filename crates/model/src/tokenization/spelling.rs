@@ -1,25 +1,20 @@
 //! From tokens back to texts.
 
+use super::TextTokenizer;
 use super::panics::contain;
-use super::{SpecialIds, TextTokenizer};
 use crate::ModelError;
 use std::fmt::Display;
 use tokenizers::Decoder;
 use tokenizers::models::ModelWrapper;
 
 impl TextTokenizer {
-    /// Ids of its special tokens.
-    pub fn special_ids(&self) -> SpecialIds {
-        self.special_ids
-    }
-
-    /// The token with this id, as the vocabulary spells it; `None` if there is none.
-    pub fn token(&self, id: u32) -> Option<String> {
-        self.tokenizer.id_to_token(id)
+    /// The token that stands for what the vocabulary does not have.
+    pub fn unknown_token_id(&self) -> Option<u32> {
+        self.tokenizer.token_to_id("[UNK]")
     }
 
     /// Whether tokens that continue a word are spelled otherwise (`##ing`) than those that begin one.
-    pub fn marks_continuing_tokens(&self) -> bool {
+    pub fn marks_continuing_pieces(&self) -> bool {
         match self.tokenizer.get_model() {
             ModelWrapper::WordPiece(model) => !model.continuing_subword_prefix.is_empty(),
             ModelWrapper::BPE(model) => {
@@ -34,11 +29,10 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// [`ModelError::Tokenizer`] if the tokenizer's decoder fails.
-    pub fn spell(&self, tokens: &[&str]) -> Result<String, ModelError> {
+    pub fn tokens_to_text(&self, tokens: Vec<String>) -> Result<String, ModelError> {
         let Some(decoder) = self.tokenizer.get_decoder() else {
             return Ok(tokens.join(" "));
         };
-        let tokens: Vec<String> = tokens.iter().map(|&token| token.to_owned()).collect();
         contain(&self.file, || decoder.decode(tokens))?.map_err(|error| self.cannot_decode(&error))
     }
 
@@ -52,7 +46,7 @@ impl TextTokenizer {
         })?;
         let text = decoded.map_err(|error| self.cannot_decode(&error))?;
         let is_byte_pairs = matches!(self.tokenizer.get_model(), ModelWrapper::BPE(_));
-        Ok(match self.cleans_up_spaces && !is_byte_pairs {
+        Ok(match false && !is_byte_pairs {
             true => without_spaces_before_marks(&text),
             false => text,
         })

@@ -65,7 +65,9 @@ impl StoredVocabulary {
     /// therefore tried first; `ModelWrapper` decides about what that does not take.
     pub(super) fn read(bytes: &[u8], class: TokenizerClass) -> serde_json::Result<Self> {
         let of_the_class = match class {
-            TokenizerClass::Bert | TokenizerClass::MpNet => Self::of_kind::<WordPiece>(bytes),
+            TokenizerClass::Bert | TokenizerClass::DistilBert | TokenizerClass::MpNet => {
+                Self::of_kind::<WordPiece>(bytes)
+            }
             TokenizerClass::Roberta | TokenizerClass::Llama | TokenizerClass::Gemma => {
                 Self::of_kind::<BPE>(bytes)
             }
