@@ -23,7 +23,10 @@ pub mod stage_profile;
 pub mod text_benchmark;
 
 pub use classification::{ClassLogits, ClassificationQuality, ClassifierAgreement};
-pub use data::{PairColumns, SentencePair, read_sentence_pairs, read_texts};
+pub use data::{
+    ClassColumns, ClassTexts, PairColumns, SentencePair, read_class_texts, read_sentence_pairs,
+    read_texts,
+};
 pub use disk::directory_bytes;
 pub use error::EvaluateError;
 pub use latency::{Latency, median};

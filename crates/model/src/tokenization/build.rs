@@ -270,9 +270,13 @@ impl Builder<'_> {
             }
             TokenizerClass::Roberta => {
                 let (cls, sep) = (pair("cls_token", None)?, pair("sep_token", None)?);
-                // Neither of these changes an id.
+                // These change places in the text, and no id.
                 let trim = self.flag("trim_offsets", true)?;
-                Ok(RobertaProcessing::new(sep, cls).trim_offsets(trim).into())
+                let prefix = self.flag("add_prefix_space", false)?;
+                Ok(RobertaProcessing::new(sep, cls)
+                    .trim_offsets(trim)
+                    .add_prefix_space(prefix)
+                    .into())
             }
             TokenizerClass::Llama | TokenizerClass::Gemma => match self.stored_processor {
                 Some(processor) if !processor.is_null() && !self.map_has_template() => {

@@ -161,7 +161,8 @@ def sequence_classification():
                                          truncation=True)
         expected = {
             "texts": [{"text": text, "labels": pipeline(text)} for text in TEXTS],
-            "pairs": [{"text": a, "pair": b, "labels": pipeline({"text": a, "text_pair": b})} for a, b in PAIRS],
+            # A list with the list of labels, where the input is no text.
+            "pairs": [{"text": a, "pair": b, "labels": pipeline([{"text": a, "text_pair": b}])[0]} for a, b in PAIRS],
         }
         if config.get("num_labels") == 1:
             scores = CrossEncoder(str(folder), device="cpu").predict(PAIRS, batch_size=1)
