@@ -233,6 +233,42 @@ mod tests {
             error(json!({"problem_type": "classification"})),
             error(json!({"problem_type": "single_label_classification", "num_labels": 1})),
         ];
-        insta::assert_snapshot!(texts.join("\n\n"), @"");
+        insta::assert_snapshot!(texts.join("\n\n"), @r#"
+        config.json: `id2label.2`: expected a key from "0" to "1", as there are 2 labels, found "2"
+          hint: label i is the name of logit i; correct config.json or save the model again
+
+        config.json: `id2label.one`: expected a key from "0" to "1", as there are 2 labels, found "one"
+          hint: label i is the name of logit i; correct config.json or save the model again
+
+        config.json: `id2label.00`: expected one name for label 0, found two
+          hint: label i is the name of logit i; correct config.json or save the model again
+
+        config.json: `id2label.-1`: expected a key from "0" to "1", as there are 2 labels, found "-1"
+          hint: label i is the name of logit i; correct config.json or save the model again
+
+        config.json: `id2label.1`: expected a name, found null
+          hint: label i is the name of logit i; correct config.json or save the model again
+
+        config.json: `id2label`: expected at least one label, found none
+          hint: label i is the name of logit i; correct config.json or save the model again
+
+        config.json: `id2label`: expected an object whose keys are "0", "1" …, found ["a","b"]
+          hint: correct the value or fetch the file again
+
+        config.json: `id2label`: expected 3 labels, as many as `num_labels` says, found 2
+          hint: label i is the name of logit i; correct config.json or save the model again
+
+        config.json: `id2label`: expected 1 labels, as many as `num_labels` says, found 2
+          hint: label i is the name of logit i; correct config.json or save the model again
+
+        config.json: `num_labels`: expected a whole number from 1 to 1048576, found 0
+          hint: correct the value or fetch the file again
+
+        config.json: `problem_type`: expected one of single_label_classification, multi_label_classification, regression, found "classification"
+          hint: correct the value or fetch the file again
+
+        config.json: `problem_type`: expected more than one label for "single_label_classification", found 1
+          hint: transformers refuses this too: "regression" gives the value itself
+        "#);
     }
 }
