@@ -160,8 +160,7 @@ def sequence_classification():
         pipeline = transformers.pipeline("text-classification", model=str(folder), tokenizer=str(folder), top_k=None,
                                          truncation=True)
         expected = {
-            "texts": [{"text": text, "labels": pipeline(text)} for text in TEXTS],
-            # A list with the list of labels, where the input is no text.
+            "texts": [{"text": text, "labels": pipeline([text])[0]} for text in TEXTS],
             "pairs": [{"text": a, "pair": b, "labels": pipeline([{"text": a, "text_pair": b}])[0]} for a, b in PAIRS],
         }
         if config.get("num_labels") == 1:
