@@ -9,6 +9,7 @@ mod build;
 mod byte_pairs;
 mod class;
 mod decoder;
+mod decoding;
 mod from_sentencepiece;
 mod limits;
 mod pairs;
@@ -17,15 +18,15 @@ mod protobuf;
 mod sentencepiece;
 mod settings;
 mod special_tokens;
-mod spelling;
 mod stored;
+mod template;
 mod written_token;
 
 use crate::{EncoderSpec, ModelError};
 use aligned_tokens::CharacterStarts;
 pub use aligned_tokens::{AlignedTokens, TokenOrigin};
 use assemble::assemble;
-use assembled::Assembled;
+use assembled::{Assembled, KnownTokens};
 pub use pairs::{PairTruncation, Window};
 use panics::contain;
 use settings::Settings;
@@ -55,8 +56,9 @@ pub struct TextTokenizer {
     token_types: usize,
     /// Whether there is a form for two texts.
     takes_pairs: bool,
-    mask_token: Option<String>,
-    class_token: Option<String>,
+    special: KnownTokens,
+    /// `clean_up_tokenization_spaces`.
+    cleans_up_spaces: bool,
 }
 
 /// Token ids of one text, special tokens included.
@@ -100,8 +102,7 @@ impl TextTokenizer {
             mut tokenizer,
             truncation_side,
             gives_token_types,
-            mask_token,
-            class_token,
+            special,
         } = assemble(directory, &spec.model_type, &files)?;
         warn_of_tokens_without_row(&file, &tokenizer, spec);
         if settings.lowercase {
@@ -139,8 +140,8 @@ impl TextTokenizer {
             vocab_size: spec.vocab_size,
             token_types: spec.token_types,
             takes_pairs: false,
-            mask_token,
-            class_token,
+            special,
+            cleans_up_spaces: limits::cleans_up_spaces(&files)?,
         };
         let special_tokens = tokenizer.special_tokens(false);
         if max_tokens <= special_tokens {
@@ -160,21 +161,6 @@ impl TextTokenizer {
     /// Longest result in tokens, special tokens included.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
-    }
-
-    /// The token that stands for a word to be guessed, if the tokenizer has one.
-    pub fn mask_token_id(&self) -> Option<u32> {
-        self.tokenizer.token_to_id(self.mask_token.as_deref()?)
-    }
-
-    /// The token whose hidden state stands for a whole text (`cls_token`), if the tokenizer has one.
-    pub fn class_token_id(&self) -> Option<u32> {
-        self.tokenizer.token_to_id(self.class_token.as_deref()?)
-    }
-
-    /// The text of a token as it stands in the vocabulary.
-    pub fn token(&self, id: u32) -> Option<String> {
-        self.tokenizer.id_to_token(id)
     }
 
     /// Token ids of `text`, cut at [`TextTokenizer::max_tokens`].

@@ -1,47 +1,43 @@
-//! How the tokenizers that classes build write tokens as a text again.
+//! From tokens back to text, as the classes of transformers build it: what tags and guessed words are shown by.
 
-use tokenizers::decoders::DecoderWrapper;
+use super::build::Builder;
+use super::class::{TokenizerClass, VocabularyKind};
+use crate::ModelError;
+use tokenizers::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::decoders::sequence::Sequence;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::decoders::wordpiece::WordPiece;
-use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::Replace;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
-use tokenizers::{Result, Tokenizer};
 
-/// The decoder that goes with the vocabulary and the way in which a tokenizer cuts texts.
-pub(super) fn decoder_of(tokenizer: &Tokenizer) -> Result<DecoderWrapper> {
-    let cut = tokenizer.get_pre_tokenizer();
-    let metaspace = cut.and_then(metaspace);
-    Ok(match tokenizer.get_model() {
-        ModelWrapper::WordPiece(model) => {
-            WordPiece::new(model.continuing_subword_prefix.clone(), true).into()
-        }
-        ModelWrapper::BPE(model) if model.byte_fallback => {
-            let mut steps: Vec<DecoderWrapper> = vec![
-                Replace::new("▁", " ")?.into(),
-                ByteFallback::new().into(),
-                Fuse::new().into(),
-            ];
-            if metaspace.is_some_and(|cut| cut.prepend_scheme != PrependScheme::Never) {
-                steps.push(Strip::new(' ', 1, 0).into());
+impl Builder<'_> {
+    /// What the class turns tokens into text by.
+    pub(super) fn decoder(&self) -> Result<DecoderWrapper, ModelError> {
+        Ok(match (self.class, self.class.kind()) {
+            (TokenizerClass::Llama, _) => {
+                let mut steps = self.spaces_and_bytes(true)?;
+                if self.prepend_scheme()? != PrependScheme::Never {
+                    steps.push(Strip::new(' ', 1, 0).into());
+                }
+                Sequence::new(steps).into()
             }
-            Sequence::new(steps).into()
-        }
-        ModelWrapper::Unigram(_) => metaspace.cloned().unwrap_or_default().into(),
-        ModelWrapper::BPE(_) | ModelWrapper::WordLevel(_) => ByteLevel::default().into(),
-    })
-}
+            (TokenizerClass::Gemma, _) => Sequence::new(self.spaces_and_bytes(true)?).into(),
+            (_, VocabularyKind::WordPieces) => WordPiece::new("##".to_owned(), true).into(),
+            (_, VocabularyKind::BytePairs) => ByteLevel::default().into(),
+            _ => Metaspace::new('▁', self.prepend_scheme()?, true).into(),
+        })
+    }
 
-/// The part that writes spaces as `▁`.
-fn metaspace(cut: &PreTokenizerWrapper) -> Option<&Metaspace> {
-    match cut {
-        PreTokenizerWrapper::Metaspace(metaspace) => Some(metaspace),
-        PreTokenizerWrapper::Sequence(steps) => steps.as_ref().iter().find_map(metaspace),
-        _ => None,
+    /// Spaces where the pieces have their sign, and characters from tokens of single bytes.
+    pub(super) fn spaces_and_bytes(&self, bytes: bool) -> Result<Vec<DecoderWrapper>, ModelError> {
+        let spaces = Replace::new("▁", " ").map_err(|error| self.broken(&*error))?;
+        let mut steps: Vec<DecoderWrapper> = vec![spaces.into()];
+        if bytes {
+            steps.extend([ByteFallback::default().into(), Fuse::default().into()]);
+        }
+        Ok(steps)
     }
 }
