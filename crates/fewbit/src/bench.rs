@@ -11,7 +11,7 @@ pub use report::{
     TextRow, TextsReport,
 };
 
-use crate::measure::{Memory, ModelHost, OpenModel, in_rounds};
+use crate::measure::{Memory, ModelHost, ModelOutput, OpenModel, in_rounds};
 use crate::{Error, ModelSize};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{
@@ -141,7 +141,11 @@ impl Contender {
         options: &BenchOptions,
         host: &mut dyn ModelHost,
     ) -> Result<Self, Error> {
-        let open = host.open(&model.directory, options.weight_only)?;
+        let open = host.open(
+            &model.directory,
+            options.weight_only,
+            ModelOutput::Embeddings,
+        )?;
         let directory = &open.facts().checkpoint_directory;
         let checkpoint = Checkpoint::open(directory)?;
         let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
@@ -200,13 +204,14 @@ fn startups(
     let threads = options.threads[0];
     let request = TextRequest {
         texts: vec![FIRST_TEXT.to_owned()],
+        pairs: Vec::new(),
         order: TextOrder::ByLength,
         batch_size: EncodeOptions::default().batch_size,
         threads,
     };
     let all = in_rounds(options.rounds, contenders, |contender, _| {
         let directory = &contender.model.directory;
-        let mut open = host.open(directory, options.weight_only)?;
+        let mut open = host.open(directory, options.weight_only, ModelOutput::Embeddings)?;
         let load_seconds = open.facts().load_seconds;
         let first_embedding_seconds = load_seconds + open.time_texts(&request)?.seconds();
         tracing::info!(directory = %directory.display(), first_embedding_seconds, "started up");
@@ -315,6 +320,7 @@ fn time_texts(
             for order in TextOrder::ALL {
                 let request = TextRequest {
                     texts: texts.to_vec(),
+                    pairs: Vec::new(),
                     order,
                     batch_size,
                     threads,

@@ -5,6 +5,7 @@ mod settings;
 use crate::finite::check_values;
 use crate::input_scale::InputScale;
 use crate::network;
+use crate::parallel_map::parallel_map;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
@@ -50,6 +51,20 @@ impl Default for EncodeOptions {
             threads: 1,
             batch_size: 32,
         }
+    }
+}
+
+impl EncodeOptions {
+    /// Errors if one is 0.
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
+        for (name, value) in [("threads", self.threads), ("batch_size", self.batch_size)] {
+            if value == 0 {
+                return Err(ModelError::Input(format!(
+                    "{name}: expected at least 1, found 0\n  hint: the default is {name} of `EncodeOptions::default()`"
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -247,16 +262,7 @@ impl Encoder {
         texts: &[S],
         options: &EncodeOptions,
     ) -> Result<Embeddings, ModelError> {
-        for (name, value) in [
-            ("threads", options.threads),
-            ("batch_size", options.batch_size),
-        ] {
-            if value == 0 {
-                return Err(ModelError::Input(format!(
-                    "{name}: expected at least 1, found 0\n  hint: the default is {name} of `EncodeOptions::default()`"
-                )));
-            }
-        }
+        options.check()?;
         let columns = self.columns();
         let mut embeddings = Embeddings {
             rows: texts.len(),
@@ -334,25 +340,7 @@ impl Encoder {
             };
             tokenized.map(|tokenized| (index, tokenized))
         };
-        if threads == 1 || indices.len() == 1 {
-            return indices.iter().map(one).collect();
-        }
-        std::thread::scope(|scope| {
-            let parts: Vec<_> = indices
-                .chunks(indices.len().div_ceil(threads))
-                .map(|part| {
-                    scope.spawn(move || part.iter().map(one).collect::<Result<Vec<_>, _>>())
-                })
-                .collect();
-            let mut tokenized = Vec::with_capacity(indices.len());
-            for part in parts {
-                match part.join() {
-                    Ok(part) => tokenized.extend(part?),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            Ok(tokenized)
-        })
+        parallel_map(indices, threads, one)
     }
 }
 

@@ -328,7 +328,7 @@ enum Offsets {
 }
 
 /// The first characters of a text, for a message.
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     const SHOWN: usize = 40;
     let mut shown: String = text.chars().take(SHOWN).collect();
     if shown.len() < text.len() {

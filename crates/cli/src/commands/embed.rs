@@ -232,8 +232,9 @@ fn embed(
     let mut progress = (!texts.are_from_standard_input()).then(|| Count::start("embedding"));
     loop {
         let window = texts.next_window(BATCHES_A_STEP.saturating_mul(options.batch_size));
-        if !window.texts.is_empty() {
-            let embeddings = encoder.encode(&window.texts, options)?;
+        let texts: Vec<String> = window.rows.into_iter().flatten().collect();
+        if !texts.is_empty() {
+            let embeddings = encoder.encode(&texts, options)?;
             for (row, values) in embeddings.values.chunks_exact(columns.max(1)).enumerate() {
                 let truncated = embeddings.truncated.binary_search(&row).is_ok();
                 writer.write_row(values, truncated)?;
@@ -244,7 +245,7 @@ fn embed(
             done.truncated.extend(first.map(|row| done.texts + row));
             done.truncated_texts += embeddings.truncated.len();
             done.tokens += embeddings.tokens;
-            done.texts += window.texts.len();
+            done.texts += texts.len();
             if let Some(progress) = &mut progress {
                 progress.set(done.texts as u64);
             }

@@ -67,9 +67,13 @@ impl Builder<'_> {
             }
             TokenizerClass::Roberta => {
                 let (cls, sep) = (pair("cls_token", None)?, pair("sep_token", None)?);
-                // Neither of these changes an id.
+                // These change places in the text, and no id.
                 let trim = self.flag("trim_offsets", true)?;
-                Ok(RobertaProcessing::new(sep, cls).trim_offsets(trim).into())
+                let prefix = self.flag("add_prefix_space", false)?;
+                Ok(RobertaProcessing::new(sep, cls)
+                    .trim_offsets(trim)
+                    .add_prefix_space(prefix)
+                    .into())
             }
             // These keep what tokenizer.json has, if the settings do not ask for special tokens.
             TokenizerClass::Albert

@@ -7,6 +7,7 @@ mod golden_files;
 mod linear;
 mod loading;
 mod new_layout;
+mod predictions;
 mod quantized;
 mod refused_configs;
 mod rounding_set;
