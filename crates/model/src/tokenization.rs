@@ -10,6 +10,7 @@ mod class;
 mod from_sentencepiece;
 mod limits;
 mod panics;
+mod prompt_length;
 mod protobuf;
 mod sentencepiece;
 mod settings;
