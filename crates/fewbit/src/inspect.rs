@@ -3,7 +3,8 @@
 use crate::Error;
 use crate::size::{ModelSize, TensorSize, disk_bytes, tensor_sizes};
 use fewbit_checkpoint::{Checkpoint, StoredWeight};
-use fewbit_model::{Catalogue, EncoderSpec};
+use fewbit_model::task_head::{CrossEncoder, ModelClass};
+use fewbit_model::{Catalogue, EncoderSpec, HeadSpec, Labels, ModelError, ScoreFunction, Task};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::saturation::saturating_pairs;
 use fewbit_quantize::{MethodSize, method_sizes};
@@ -20,6 +21,8 @@ pub struct Inspection {
     /// What config.json says of an encoder that fewbit runs; none for any other model, of which the tensors alone are known.
     #[serde(flatten)]
     pub encoder: Option<EncoderShape>,
+    /// The task head; none where config.json names no model class that has one.
+    pub head: Option<HeadInspection>,
     /// How the checkpoint says it is quantized: method and format; none for a float checkpoint.
     pub quantization: Option<String>,
     /// What 16-bit sums of products would do to the int8 weights of linear layers; none where there are no such weights.
@@ -45,6 +48,21 @@ pub struct EncoderShape {
     pub heads: usize,
     /// Rows of the word embedding table.
     pub vocab_size: usize,
+}
+
+/// What config.json says of a task head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeadInspection {
+    /// The model class of transformers: `BertForSequenceClassification`.
+    pub model_class: String,
+    /// What the head is for; none for a kind that fewbit does not know.
+    pub task: Option<Task>,
+    /// The names of a classifier's logits.
+    pub labels: Vec<String>,
+    /// What the logits of a text are put through.
+    pub scores: Option<ScoreFunction>,
+    /// Why fewbit gives no logits of it; none where it does.
+    pub not_run: Option<String>,
 }
 
 /// Whether the pairs of neighbouring weights of int8 layers can saturate 16 bits ([`fewbit_numerics::saturation`]).
@@ -89,6 +107,9 @@ pub fn inspect(directory: impl AsRef<Path>) -> Result<Inspection, Error> {
             })
         }
     };
+    let head = ModelClass::of_config(checkpoint.config())
+        .filter(ModelClass::has_head)
+        .map(|class| inspect_head(&checkpoint, &catalogue, class));
     let tensors = tensor_sizes(&checkpoint, &catalogue)?;
     let quantization = checkpoint
         .quantization()
@@ -104,12 +125,56 @@ pub fn inspect(directory: impl AsRef<Path>) -> Result<Inspection, Error> {
         directory: checkpoint.directory().to_owned(),
         model_type: catalogue.model_type.clone(),
         encoder,
+        head,
         saturation: pair_saturation(&checkpoint, &catalogue)?,
         quantization,
         size: ModelSize::from_tensors(&tensors, disk_bytes(&checkpoint)?),
         tensors,
         methods,
     })
+}
+
+fn inspect_head(
+    checkpoint: &Checkpoint,
+    catalogue: &Catalogue,
+    class: ModelClass<'_>,
+) -> HeadInspection {
+    let mut inspection = HeadInspection {
+        model_class: class.name().to_owned(),
+        task: class.task(),
+        labels: Vec::new(),
+        scores: None,
+        not_run: None,
+    };
+    if !catalogue.is_of_an_encoder() {
+        inspection.not_run = Some("fewbit does not run this model".to_owned());
+    } else if let Err(error) = read_head(checkpoint, &mut inspection) {
+        let text = error.to_string();
+        inspection.not_run = text.lines().next().map(str::to_owned);
+    }
+    inspection
+}
+
+/// Fills in what the head gives; the error says why fewbit does not run it.
+fn read_head(checkpoint: &Checkpoint, inspection: &mut HeadInspection) -> Result<(), ModelError> {
+    let labels = Labels::from_checkpoint(checkpoint)?;
+    let encoder = EncoderSpec::from_checkpoint(checkpoint)?;
+    let head = HeadSpec::from_checkpoint(checkpoint, &encoder, &labels)?;
+    if head.task.has_labels() {
+        inspection.labels = labels.names().to_vec();
+    }
+    if head.task == Task::SequenceClassification {
+        let own = CrossEncoder::from_checkpoint(checkpoint, &labels)?;
+        let scores = own.map_or_else(|| ScoreFunction::of_pipeline(&labels), |own| own.scores);
+        inspection.scores = Some(scores);
+    }
+    for module in head.modules() {
+        let has_weight = !checkpoint.weight_tensor_names(&module.name).is_empty();
+        if !has_weight && !checkpoint.contains(&format!("{}.gamma", module.name)) {
+            checkpoint.require(&format!("{}.weight", module.name))?;
+        }
+    }
+    Ok(())
 }
 
 fn pair_saturation(

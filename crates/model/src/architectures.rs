@@ -16,6 +16,7 @@ use crate::ModelError;
 use crate::config_fields::ConfigFields;
 use crate::spec::EncoderSpec;
 use serde_json::Value;
+pub(crate) use shared_fields::activation;
 
 /// Values of `model_type` in config.json that are known.
 pub const MODEL_TYPES: &[&str] = &[

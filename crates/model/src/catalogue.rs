@@ -278,7 +278,9 @@ impl EncoderSpec {
             Role::GatedIntermediate => ([2 * intermediate, hidden], self.biases.feed_forward),
             Role::Output => ([hidden, intermediate], self.biases.feed_forward),
             Role::Pooler => ([hidden, hidden], true),
-            Role::OtherLinear | Role::OtherTable => return None,
+            Role::HeadLinear | Role::HeadNorm | Role::OtherLinear | Role::OtherTable => {
+                return None;
+            }
         };
         let (name, site) = match layer {
             Some(layer) => (

@@ -1,7 +1,7 @@
 //! Task heads: what the model classes of transformers have beside an encoder or a decoder.
 //!
-//! The one list of them. fewbit runs none; it has to know them where it says what a tensor is, where weights are chosen by their names, and
-//! where it tells other loaders what stays float.
+//! The one list of their names: for where it is said what a tensor is, where weights are chosen by their names, and where other loaders are told
+//! what stays float. What the heads that fewbit runs compute is in [`crate::task_head`], whose paths begin with these names.
 
 /// A head, or a module of one.
 struct Head {
@@ -68,6 +68,14 @@ impl Head {
         }
     }
 
+    /// Loaders of other models are told of it only where a checkpoint has it.
+    const fn skipped_in_encoders(self) -> Self {
+        Self {
+            skipped_in: Some(Models::Encoders),
+            ..self
+        }
+    }
+
     /// Loaders are told of it only where a checkpoint has it.
     const fn not_skipped(self) -> Self {
         Self {
@@ -77,7 +85,7 @@ impl Head {
     }
 }
 
-const HEADS: [Head; 20] = [
+const HEADS: [Head; 24] = [
     Head::of_all("classifier"),
     Head::of_all("pre_classifier"),
     Head::of_all("cls").sharing("cls.predictions."),
@@ -95,7 +103,15 @@ const HEADS: [Head; 20] = [
     Head::of_encoders("decoder")
         .sharing("decoder.bias")
         .not_skipped(),
-    Head::of_encoders("head").not_skipped(),
+    Head::of_encoders("head").skipped_in_encoders(),
+    Head::of_encoders("predictions")
+        .sharing("predictions.")
+        .skipped_in_encoders(),
+    Head::of_encoders("sop_classifier"),
+    Head::of_encoders("lm_predictions")
+        .sharing("lm_predictions.")
+        .skipped_in_encoders(),
+    Head::of_encoders("mask_predictions").skipped_in_encoders(),
     Head::of_encoders("vocab_layer_norm").not_skipped(),
     Head::of_others("multi_modal_projector").not_skipped(),
     Head::of_others("text_projection").not_skipped(),

@@ -41,6 +41,10 @@ pub enum Role {
     /// Linear (hidden_size, hidden_size) that the family's model class in transformers has on top of the first token's hidden state; hidden
     /// states do not need it.
     Pooler,
+    /// Linear layer of a task head.
+    HeadLinear,
+    /// Normalization in a task head.
+    HeadNorm,
     /// A matrix of a model that fewbit knows by its tensor names alone.
     OtherLinear,
     /// A table of a model that fewbit knows by its tensor names alone.
@@ -70,7 +74,8 @@ impl Role {
             Self::EmbeddingsNorm
             | Self::AttentionNorm
             | Self::FeedForwardNorm
-            | Self::FinalNorm => ModuleKind::Norm,
+            | Self::FinalNorm
+            | Self::HeadNorm => ModuleKind::Norm,
             _ => ModuleKind::Linear,
         }
     }
@@ -95,6 +100,7 @@ impl Role {
             | Self::FeedForwardNorm
             | Self::FinalNorm => "normalization",
             Self::Pooler => "pooler",
+            Self::HeadLinear | Self::HeadNorm => "head",
             Self::OtherLinear => "other",
         }
     }

@@ -3,14 +3,15 @@
 use super::numbers::{bytes, grouped};
 use super::table::{self, number, text as word};
 use fewbit::Inspection;
-use fewbit::inspect::PairSaturation;
+use fewbit::inspect::{HeadInspection, PairSaturation};
+use fewbit::model::{ScoreFunction, Task};
 use fewbit::size::{GroupSize, TensorRole};
 
 /// The inspection as text; every tensor too if `tensors`.
 pub(crate) fn text(inspection: &Inspection, tensors: bool) -> String {
     let size = &inspection.size;
     let mut out = format!(
-        "{}\n  {}, {}\n  {}\n  {} parameters, {} of tensors ({:.2} bits a parameter), {} on disk\n\n",
+        "{}\n  {}, {}\n{}  {}\n  {} parameters, {} of tensors ({:.2} bits a parameter), {} on disk\n\n",
         inspection.directory.display(),
         inspection.model_type,
         inspection.encoder.as_ref().map_or_else(
@@ -23,6 +24,7 @@ pub(crate) fn text(inspection: &Inspection, tensors: bool) -> String {
                 grouped(encoder.vocab_size as u64)
             )
         ),
+        inspection.head.as_ref().map(head).unwrap_or_default(),
         inspection.quantization.as_deref().map_or_else(
             || "not quantized".to_owned(),
             |name| format!("quantized: {name}")
@@ -47,6 +49,43 @@ pub(crate) fn text(inspection: &Inspection, tensors: bool) -> String {
     out.push('\n');
     out.push_str(&methods(inspection));
     out
+}
+
+/// Labels that are shown by name.
+const SHOWN_LABELS: usize = 12;
+
+/// The line about the task head.
+fn head(head: &HeadInspection) -> String {
+    let class = &head.model_class;
+    if let Some(reason) = &head.not_run {
+        return format!("  task head of {class}, of which fewbit gives no logits: {reason}\n");
+    }
+    let mut line = format!("  {} ({class})", head.task.map_or("task head", Task::name));
+    if !head.labels.is_empty() {
+        let shown: Vec<&str> = head
+            .labels
+            .iter()
+            .take(SHOWN_LABELS)
+            .map(String::as_str)
+            .collect();
+        let plural = if head.labels.len() == 1 { "" } else { "s" };
+        line.push_str(&format!(
+            ", {} label{plural}: {}",
+            head.labels.len(),
+            shown.join(", ")
+        ));
+        if shown.len() < head.labels.len() {
+            line.push_str(", …");
+        }
+    }
+    match head.scores {
+        None => {}
+        Some(ScoreFunction::Softmax) => line.push_str("; scores: softmax"),
+        Some(ScoreFunction::Sigmoid) => line.push_str("; scores: sigmoid"),
+        Some(ScoreFunction::Identity) => line.push_str("; scores: the logits"),
+    }
+    line.push('\n');
+    line
 }
 
 /// Whether 16-bit sums of products are exact.

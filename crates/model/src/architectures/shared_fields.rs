@@ -43,7 +43,7 @@ pub(super) fn read_like_bert(
 }
 
 /// Names of activation functions as transformers spells them; default "gelu".
-pub(super) fn activation(fields: &ConfigFields<'_>, field: &str) -> Result<Activation, ModelError> {
+pub(crate) fn activation(fields: &ConfigFields<'_>, field: &str) -> Result<Activation, ModelError> {
     match fields.string(field, "gelu")? {
         "gelu" | "gelu_python" => Ok(Activation::Gelu),
         "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Ok(Activation::GeluTanh),

@@ -5,12 +5,14 @@ use crate::embeddings::EmbeddingTable;
 use crate::finite::check_tensor;
 use crate::network::Network;
 use crate::network::encoder_layer::{EncoderLayer, LayerNorm};
+use crate::network::head::TaskHead;
 use crate::network::plan::{LayerPlan, NetworkPlan};
 use crate::network::relative_bias::RelativeBias;
 use crate::network::scratch::Pool;
 use crate::network::thread_pools::ThreadPools;
 use crate::network::window::Window;
 use crate::packed_linear::PackedLinear;
+use crate::task_head::HeadSpec;
 use crate::{
     Catalogue, EncoderSpec, LoadLedger, ModelError, Module, Role, WeightOnlyArithmetic,
     WeightSource,
@@ -20,12 +22,13 @@ use fewbit_kernels::Kernels;
 use fewbit_numerics::finite::first_non_finite;
 use std::collections::HashSet;
 
-struct Loader<'c> {
-    checkpoint: &'c Checkpoint,
+/// Takes the tensors of modules, and notes which.
+pub(super) struct Loader<'c> {
+    pub(super) checkpoint: &'c Checkpoint,
     weights: &'c dyn WeightSource,
     catalogue: Catalogue,
-    kernels: &'static Kernels,
-    weight_only: WeightOnlyArithmetic,
+    pub(super) kernels: &'static Kernels,
+    pub(super) weight_only: WeightOnlyArithmetic,
     applied: HashSet<String>,
 }
 
@@ -36,6 +39,36 @@ pub(crate) fn load(
     kernels: &'static Kernels,
     weight_only: WeightOnlyArithmetic,
 ) -> Result<(Network, LoadLedger), ModelError> {
+    let (network, loader) = load_network(checkpoint, weights, spec, kernels, weight_only)?;
+    Ok((network, loader.ledger()))
+}
+
+/// [`load`] with a task head, whose tensors are applied too.
+pub(crate) fn load_with_head(
+    checkpoint: &Checkpoint,
+    weights: &dyn WeightSource,
+    spec: EncoderSpec,
+    head: &HeadSpec,
+    kernels: &'static Kernels,
+    weight_only: WeightOnlyArithmetic,
+) -> Result<(Network, TaskHead, LoadLedger), ModelError> {
+    let (network, mut loader) = load_network(checkpoint, weights, spec, kernels, weight_only)?;
+    let head = loader.head(head)?;
+    let ledger = LoadLedger {
+        // A pooler that the head does not read is no part of its model class.
+        missing: Vec::new(),
+        ..loader.ledger()
+    };
+    Ok((network, head, ledger))
+}
+
+fn load_network<'c>(
+    checkpoint: &'c Checkpoint,
+    weights: &'c dyn WeightSource,
+    spec: EncoderSpec,
+    kernels: &'static Kernels,
+    weight_only: WeightOnlyArithmetic,
+) -> Result<(Network, Loader<'c>), ModelError> {
     let catalogue = spec.catalogue();
     catalogue.refuse_shared_names(&checkpoint.config_file())?;
     let mut loader = Loader {
@@ -71,7 +104,6 @@ pub(crate) fn load(
         None => None,
         Some(module) => Some(loader.norm(&module)?),
     };
-    let ledger = loader.ledger();
     let linears: Vec<_> = layers.iter().flat_map(EncoderLayer::linears).collect();
     let network = Network {
         plan: NetworkPlan::of(&linears, embeddings_projection.as_ref(), kernels.isa()),
@@ -89,7 +121,7 @@ pub(crate) fn load(
         thread_pools: ThreadPools::default(),
         spec,
     };
-    Ok((network, ledger))
+    Ok((network, loader))
 }
 
 impl<'c> Loader<'c> {
@@ -97,7 +129,7 @@ impl<'c> Loader<'c> {
         self.catalogue.get(role, layer).cloned()
     }
 
-    fn required(&self, role: Role, layer: Option<usize>) -> Result<Module, ModelError> {
+    pub(super) fn required(&self, role: Role, layer: Option<usize>) -> Result<Module, ModelError> {
         self.module(role, layer).ok_or_else(|| {
             ModelError::Input(format!(
                 "{}: expected a module of the role {role:?}, found none\n  hint: the name table of this family lacks it",
@@ -160,7 +192,7 @@ impl<'c> Loader<'c> {
         })
     }
 
-    fn linear(&mut self, module: &Module) -> Result<PackedLinear, ModelError> {
+    pub(super) fn linear(&mut self, module: &Module) -> Result<PackedLinear, ModelError> {
         let [linear] = self.fused(module)?;
         Ok(linear)
     }
@@ -254,7 +286,7 @@ impl<'c> Loader<'c> {
 
     /// A table that is looked up. Quantization configurations speak of linear layers unless they name a table, so one
     /// that is there in floats is taken as it is.
-    fn stored_table(&mut self, module: &Module) -> Result<StoredWeight<'c>, ModelError> {
+    pub(super) fn stored_table(&mut self, module: &Module) -> Result<StoredWeight<'c>, ModelError> {
         if let Some(stored) = self.replaced(module)? {
             self.take_weight(&module.name, &stored)?;
             return Ok(stored);
@@ -273,7 +305,7 @@ impl<'c> Loader<'c> {
     }
 
     /// `weight` and `bias`, or `gamma` and `beta` as conversions from TensorFlow once named them.
-    fn norm(&mut self, module: &Module) -> Result<LayerNorm, ModelError> {
+    pub(super) fn norm(&mut self, module: &Module) -> Result<LayerNorm, ModelError> {
         let (path, size) = (&module.name, module.shape[1]);
         let mut either = |name: &str, old: &str| {
             let (name, old) = (format!("{path}.{name}"), format!("{path}.{old}"));
@@ -290,7 +322,7 @@ impl<'c> Loader<'c> {
         })
     }
 
-    fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, ModelError> {
         let view = self.checkpoint.require(name)?;
         view.expect_shape(&[size]).map_err(about_sizes)?;
         let mut values = vec![0.0; size];
@@ -314,7 +346,7 @@ impl<'c> Loader<'c> {
     }
 
     /// Releases the memory of the checkpoint's weight of `module`, which has been copied.
-    fn release(&self, module: &str) {
+    pub(super) fn release(&self, module: &str) {
         for tensor in self.checkpoint.weight_tensor_names(module) {
             self.checkpoint.release(&tensor);
         }

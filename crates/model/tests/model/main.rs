@@ -15,6 +15,7 @@ mod sentence_modules;
 mod sentence_settings;
 mod sentencepiece;
 mod sentences;
+mod task_heads;
 mod tiny_checkpoint;
 mod tokenization;
 mod tokenizer_settings;
