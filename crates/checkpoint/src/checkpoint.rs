@@ -1,6 +1,6 @@
 //! A checkpoint directory, opened.
 use crate::adapter::{self, Adapter, AdapterTensor};
-use crate::location::transformer_directory;
+use crate::location::{refuse_router, transformer_directory};
 use crate::memory_map::MappedTensor;
 use crate::quantization_config::QuantizationConfig;
 use crate::shards::{INDEX_FILE, Shards, read_json, weights_in};
@@ -55,6 +55,7 @@ impl Checkpoint {
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let directory = directory.as_ref();
         check_directory(directory)?;
+        refuse_router(directory)?;
         let (inside, folder) = transformer_directory(directory);
         let base = adapter::base_directory(&inside, CONFIG_FILE)?;
         let base_directory = base.as_deref().unwrap_or(&inside);

@@ -407,6 +407,10 @@ pub(crate) struct EmbedArguments {
     /// Put the model's prompt of this name before every text (of config_sentence_transformers.json)
     #[arg(long, value_name = "NAME")]
     pub(crate) prompt_name: Option<String>,
+    /// What the embeddings are for: query or document, with the model's prompt of that name unless another is given; or the name
+    /// of another route of a model with a Router [default: the route that the model's files say]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: Option<String>,
     /// Texts run together; bounds memory, never changes a result
     #[arg(long, value_name = "N", default_value_t = 32, allow_negative_numbers = true, value_parser = batch_size)]
     pub(crate) batch_size: usize,

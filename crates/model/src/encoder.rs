@@ -1,8 +1,9 @@
 //! Text in, embeddings out.
 
+mod dense;
+mod pipeline;
 mod settings;
 
-use crate::finite::check_values;
 use crate::input_scale::InputScale;
 use crate::network;
 use crate::parallel_map::parallel_map;
@@ -14,23 +15,27 @@ use crate::{EncoderSpec, LoadLedger, ModelError, Network, RaggedBatch, WeightOnl
 use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_kernels::Kernels;
+use pipeline::Pipeline;
 pub use settings::{EncoderSettings, Prompt};
 use std::path::{Path, PathBuf};
 
 /// Tokenizer, network and pooling of one model directory.
 ///
-/// With the files of sentence-transformers (`modules.json` and the folders that it names) pooling and normalization are
-/// what they say; a module other than Transformer, Pooling and Normalize is an error. Without `modules.json` the mean of
-/// the hidden states is taken and nothing is normalized, as sentence-transformers does with a plain checkpoint.
+/// With the files of sentence-transformers (`modules.json` and the folders that it names) what follows the encoder is
+/// what they say: Pooling, Dense, LayerNorm, Normalize, Dropout, and Router where it chooses between lists of these; another
+/// module is an error. Without `modules.json` the mean of the hidden states is taken and nothing is normalized, as
+/// sentence-transformers does with a plain checkpoint.
 #[derive(Debug)]
 pub struct Encoder {
     network: Network,
     ledger: LoadLedger,
     tokenizer: TextTokenizer,
-    pooling: Pooling,
-    normalize: bool,
+    /// What follows the network.
+    pipeline: Pipeline,
     /// Put before every text.
     prompt: String,
+    /// Tokens of the prompt, where pooling leaves them out.
+    prompt_tokens: usize,
     /// Columns that are kept of an embedding, after everything else.
     truncate_dim: Option<usize>,
     checkpoint_directory: PathBuf,
@@ -149,7 +154,7 @@ impl Encoder {
         weights: &dyn WeightSource,
         kernels: impl FnOnce() -> Result<&'static Kernels, ModelError>,
     ) -> Result<Self, ModelError> {
-        let mut modules = SentenceModules::read(directory)?;
+        let mut modules = SentenceModules::read(directory, settings.task.as_deref())?;
         settings.apply(&mut modules)?;
         let checkpoint = Checkpoint::open(&modules.transformer)?;
         let text_settings = TextSettings {
@@ -165,23 +170,21 @@ impl Encoder {
         );
         let (network, ledger) = loaded?;
         settings.check_max_tokens(network.spec().positions.max_tokens())?;
-        if let Some((file, width)) = &modules.pooling_width
-            && *width != network.spec().hidden_size as u64
-        {
-            // Pooling takes the states as they come.
-            tracing::warn!(
-                "{}: the width of the hidden states: expected {}, as in config.json, found {width}: it has no effect on the result, but the files may belong to different models",
-                file.display(),
-                network.spec().hidden_size
-            );
-        }
+        let hidden_size = network.spec().hidden_size;
+        let pipeline = Pipeline::load(&modules.after_encoder, hidden_size, kernels)?;
+        let tokenizer = tokenizer?;
+        let prompt_tokens = if pipeline.leaves_prompt_out() && !modules.prompt.is_empty() {
+            tokenizer.prompt_length(&modules.prompt)?
+        } else {
+            0
+        };
         Ok(Self {
             network,
             ledger,
-            tokenizer: tokenizer?,
-            pooling: modules.pooling,
-            normalize: modules.normalize,
+            tokenizer,
+            pipeline,
             prompt: modules.prompt,
+            prompt_tokens,
             truncate_dim: modules.truncate_dim,
             checkpoint_directory: modules.transformer,
         })
@@ -220,14 +223,19 @@ impl Encoder {
         &self.ledger
     }
 
-    /// How hidden states become one vector.
-    pub fn pooling(&self) -> &Pooling {
-        &self.pooling
+    /// Classes of the modules after the encoder, in order, as sentence-transformers names them.
+    pub fn modules(&self) -> &[&'static str] {
+        self.pipeline.classes()
     }
 
-    /// Whether embeddings are L2-normalized.
+    /// How hidden states become one vector: by the last pooling, where there are several.
+    pub fn pooling(&self) -> &Pooling {
+        self.pipeline.pooling()
+    }
+
+    /// Whether embeddings are L2-normalized, by the last module.
     pub fn normalizes(&self) -> bool {
-        self.normalize
+        self.pipeline.normalizes()
     }
 
     /// The tokenizer.
@@ -235,14 +243,11 @@ impl Encoder {
         &self.tokenizer
     }
 
-    /// Length of an embedding: of the pooled vector, or what `truncate_dim` of a sentence-transformers configuration keeps of it.
+    /// Length of an embedding: of the vector that the last module gives, or what `truncate_dim` of a sentence-transformers
+    /// configuration keeps of it.
     pub fn columns(&self) -> usize {
-        let pooled = self.pooled_columns();
-        self.truncate_dim.map_or(pooled, |kept| pooled.min(kept))
-    }
-
-    fn pooled_columns(&self) -> usize {
-        self.pooling.columns(self.network.spec().hidden_size)
+        let given = self.pipeline.columns();
+        self.truncate_dim.map_or(given, |kept| given.min(kept))
     }
 
     /// Longest input in tokens, special tokens included; longer texts are cut and reported.
@@ -256,7 +261,7 @@ impl Encoder {
     ///
     /// # Errors
     /// [`ModelError::Input`]: an option is 0, or the tokenizer fails on a text. [`ModelError::Tokenizer`]: it breaks down.
-    /// [`ModelError::NonFinite`]: a value overflowed in the network, in pooling or in normalization.
+    /// [`ModelError::NonFinite`]: a value overflowed in the network or in a module after it.
     pub fn encode<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
@@ -271,7 +276,6 @@ impl Encoder {
             truncated: Vec::new(),
             tokens: 0,
         };
-        let mut pooled = vec![0.0; self.pooled_columns()];
         // Texts of like length together: blocks of a batch then cost about the same.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| texts[text].as_ref().len());
@@ -285,20 +289,15 @@ impl Encoder {
             embeddings.tokens += batch.tokens();
             let states = self.network.hidden_states(&batch, options.threads)?;
             let hidden_size = self.network.spec().hidden_size;
-            for (sequence, (index, _)) in tokenized.iter().enumerate() {
-                let rows = batch.range(sequence);
-                self.pooling.pool(
-                    &states[rows.start * hidden_size..rows.end * hidden_size],
-                    hidden_size,
-                    &mut pooled,
-                );
-                check_values(&pooled, pooled.len(), *index, "pooling", "output")?;
-                if self.normalize {
-                    normalize(&mut pooled, *index, self.network.kernels())?;
-                }
+            let vectors = self
+                .pipeline
+                .run(&batch, states, hidden_size, self.prompt_tokens)
+                .map_err(|error| of_text(error, &tokenized))?;
+            let rows = vectors.chunks_exact(self.pipeline.columns());
+            for (vector, (index, _)) in rows.zip(&tokenized) {
                 // Truncation comes last, so that what is left of a normalized vector is shorter than 1.
                 let out = &mut embeddings.values[index * columns..(index + 1) * columns];
-                out.copy_from_slice(&pooled[..columns]);
+                out.copy_from_slice(&vector[..columns]);
             }
         }
         embeddings.truncated.sort_unstable();
@@ -361,19 +360,20 @@ fn side_by_side<A, B: Send>(first: impl FnOnce() -> A, second: impl Fn() -> B + 
     })
 }
 
-/// L2-normalizes the embedding of text `text`, which is finite.
-fn normalize(embedding: &mut [f32], text: usize, kernels: &Kernels) -> Result<(), ModelError> {
-    let is_zero = |values: &[f32]| values.iter().all(|&value| value == 0.0);
-    let was_zero = is_zero(embedding);
-    kernels.normalize(embedding);
-    // Only division by an infinite length makes all of a vector zero: the clamp at 1e-12 enlarges what is small.
-    if !was_zero && is_zero(embedding) {
-        return Err(ModelError::NonFinite {
-            site: "normalize.length".to_owned(),
-            row: text,
-            column: 0,
-            value: f32::INFINITY,
-        });
+/// The error with the index of the text as its row, in place of the number of its sequence in the batch.
+fn of_text(error: ModelError, batch: &[(usize, TokenizedText)]) -> ModelError {
+    match error {
+        ModelError::NonFinite {
+            site,
+            row,
+            column,
+            value,
+        } => ModelError::NonFinite {
+            site,
+            row: batch.get(row).map_or(row, |(index, _)| *index),
+            column,
+            value,
+        },
+        error => error,
     }
-    Ok(())
 }

@@ -14,6 +14,7 @@ mod from_sentencepiece;
 mod limits;
 mod pairs;
 mod panics;
+mod prompt_length;
 mod protobuf;
 mod sentencepiece;
 mod settings;

@@ -204,6 +204,7 @@ fn settings(arguments: &EmbedArguments) -> EncoderSettings {
             (None, Some(name)) => Some(Prompt::Named(name.clone())),
             (None, None) => None,
         },
+        task: arguments.task.clone(),
         weight_only: arguments.weight_only.arithmetic(),
     }
 }
@@ -291,6 +292,7 @@ fn log_model(encoder: &Encoder, options: &EncodeOptions) {
         tracing::info!("{more} more are not used; -vv names them");
     }
     tracing::info!(
+        modules = encoder.modules().join(", "),
         pooling = pooling_names(encoder).join(" + "),
         normalized = encoder.normalizes(),
         max_tokens = encoder.max_tokens(),

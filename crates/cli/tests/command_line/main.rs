@@ -17,6 +17,7 @@ mod model_directories;
 mod other_models;
 mod quantize;
 mod refusals;
+mod sentence_modules;
 mod tiny_model;
 mod weight_only;
 mod weight_only_arithmetic;

@@ -31,15 +31,12 @@ pub(super) struct TransformerSettings {
     pub(super) lowercase: bool,
 }
 
-/// Fields of the file with nothing to honour: how fast it runs, where files come from, and lengths and tokens of `encode_query` and
-/// `encode_document`, which are other calls.
-const WITHOUT_EFFECT: &[&str] = &[
-    "cache_dir",
-    "document_length",
-    "query_expansion",
-    "query_length",
-    "unpad_inputs",
-];
+/// Fields of the file with nothing to honour: how fast it runs and where files come from.
+const WITHOUT_EFFECT: &[&str] = &["cache_dir", "unpad_inputs"];
+
+/// The longest input where a text is embedded for a task, and that task.
+const LENGTHS_OF_TASKS: &[(&str, &str)] =
+    &[("query_length", "query"), ("document_length", "document")];
 
 /// Arguments of `from_pretrained` that change neither weights nor tokens.
 const ARGUMENTS_WITHOUT_EFFECT: &[&str] = &[
@@ -62,13 +59,13 @@ const ARGUMENTS_WITHOUT_EFFECT: &[&str] = &[
 ];
 
 impl TransformerSettings {
-    /// Reads the settings in `directory`; the defaults if there are none.
-    pub(super) fn read(directory: &Path) -> Result<Self, ModelError> {
+    /// Reads the settings for `task` in `directory`; the defaults if there are none.
+    pub(super) fn read(directory: &Path, task: Option<&str>) -> Result<Self, ModelError> {
         for name in FILES {
             let file = directory.join(name);
             if let Some(value) = read_object(&file)? {
                 let fields = value.as_object().cloned().unwrap_or_default();
-                return Self::from_fields(&ConfigFields::new(&file, &value), &fields);
+                return Self::from_fields(&ConfigFields::new(&file, &value), &fields, task);
             }
         }
         Ok(Self::default())
@@ -77,6 +74,7 @@ impl TransformerSettings {
     fn from_fields(
         fields: &ConfigFields<'_>,
         object: &Map<String, Value>,
+        task: Option<&str>,
     ) -> Result<Self, ModelError> {
         let mut settings = Self::default();
         for (field, value) in object {
@@ -94,7 +92,17 @@ impl TransformerSettings {
                     check_arguments(fields, field, value, &[])?;
                 }
                 // Read below: they come before `max_seq_length`.
-                "tokenizer_args" | "processor_kwargs" => {}
+                "tokenizer_args" | "processor_kwargs" | "query_length" | "document_length" => {}
+                "query_expansion" if task != Some("query") => {}
+                "query_expansion" => {
+                    let hint = "fewbit does not fill queries up with tokens; without --task they are embedded as they are";
+                    return Err(fields.unsupported(
+                        field,
+                        "null for the task `query`",
+                        value,
+                        hint,
+                    ));
+                }
                 _ if WITHOUT_EFFECT.contains(&field.as_str()) => {}
                 _ => {
                     let hint = "sentence-transformers 6.2 has no such setting and does not load the file; if the field does nothing, take it out";
@@ -115,6 +123,11 @@ impl TransformerSettings {
                 let length = ConfigFields::new(fields.file(), value);
                 settings.max_seq_length =
                     Some(length.size("model_max_length", 0, 1, MAX_LENGTH)?);
+            }
+        }
+        for (field, of_task) in LENGTHS_OF_TASKS {
+            if task == Some(of_task) && fields.get(field).is_some_and(|value| !value.is_null()) {
+                settings.max_seq_length = Some(fields.size(field, 0, 1, MAX_LENGTH)?);
             }
         }
         Ok(settings)

@@ -12,6 +12,7 @@ mod quantized;
 mod refused_configs;
 mod rounding_set;
 mod running;
+mod sentence_modules;
 mod sentence_settings;
 mod sentencepiece;
 mod sentences;
