@@ -68,7 +68,7 @@ impl Head {
         }
     }
 
-    /// Loaders of other models are told of it only where a checkpoint has it.
+    /// Loaders of other models, in which the name can be something else, are told of it only where a checkpoint has it.
     const fn skipped_in_encoders(self) -> Self {
         Self {
             skipped_in: Some(Models::Encoders),
@@ -102,14 +102,14 @@ const HEADS: [Head; 25] = [
     Head::of_others("proj_out"),
     Head::of_encoders("decoder")
         .sharing("decoder.bias")
-        .not_skipped(),
+        .skipped_in_encoders(),
     Head::of_encoders("head").skipped_in_encoders(),
     Head::of_encoders("predictions")
         .sharing("predictions.")
         .skipped_in_encoders(),
     // Loaders take a name for the end of a path, too, and layers of most encoders are called so.
     Head::of_encoders("dense").not_skipped(),
-    Head::of_encoders("sop_classifier"),
+    Head::of_encoders("sop_classifier").skipped_in_encoders(),
     Head::of_encoders("lm_predictions")
         .sharing("lm_predictions.")
         .skipped_in_encoders(),

@@ -96,3 +96,69 @@ fn the_size_of_static_is_that_with_every_input_static() {
         assert_eq!(planned["recipe"].get("static_inputs"), None);
     }
 }
+
+/// A golden folder of fewbit-model.
+fn golden(path: &str) -> String {
+    format!(
+        "{}/../model/tests/golden/{path}",
+        env!("CARGO_MANIFEST_DIR")
+    )
+}
+
+#[test]
+fn the_task_head_and_its_labels() {
+    let workspace = Workspace::new();
+    let shown = |path: &str| {
+        let output = workspace.succeed(&["inspect", &golden(path)]).stdout;
+        output.lines().nth(2).unwrap_or_default().to_owned()
+    };
+    for (path, line) in [
+        (
+            "task_heads/bert-sequence",
+            "  sequence classification (BertForSequenceClassification), 3 labels: negative, neutral, positive; scores: softmax",
+        ),
+        (
+            "task_heads/bert-regression",
+            "  sequence classification (BertForSequenceClassification), 1 label: LABEL_0; scores: the logits",
+        ),
+        (
+            "task_heads/roberta-token",
+            "  token classification (RobertaForTokenClassification), 5 labels: O, B-PER, I-PER, B-LOC, I-LOC",
+        ),
+        (
+            "task_heads/modernbert-answer",
+            "  question answering (ModernBertForQuestionAnswering)",
+        ),
+        (
+            "task_heads/electra-mask",
+            "  masked language modelling (ElectraForMaskedLM)",
+        ),
+        ("architectures/bert", "  not quantized"),
+    ] {
+        assert_eq!(shown(path), line, "{path}");
+    }
+    let refused = shown("architectures/electra-embedding-size-16");
+    let start = "  task head of ElectraForPreTraining, of which fewbit gives no logits: ";
+    assert!(refused.starts_with(start), "{refused}");
+    assert!(refused.contains("`architectures`"), "{refused}");
+}
+
+#[test]
+fn the_task_head_in_json() {
+    let workspace = Workspace::new();
+    let head = |path: &str| {
+        let inspection = workspace.succeed(&["inspect", &golden(path), "--json"]);
+        inspection.json()["head"].clone()
+    };
+    assert_eq!(
+        head("task_heads/bert-multi-label"),
+        serde_json::json!({
+            "model_class": "BertForSequenceClassification",
+            "task": "sequence-classification",
+            "labels": ["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"],
+            "scores": "sigmoid",
+            "not_run": null,
+        })
+    );
+    assert_eq!(head("architectures/bert"), serde_json::Value::Null);
+}

@@ -99,6 +99,12 @@ fn the_skip_list_of_the_four_bit_methods() {
         "vocab_projector",
         "sequence_summary",
         "score",
+        "decoder",
+        "head",
+        "predictions",
+        "sop_classifier",
+        "lm_predictions",
+        "mask_predictions",
         "encoder.layer.1.output.dense"
       ],
       "llm_int8_threshold": 6.0
