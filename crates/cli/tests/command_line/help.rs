@@ -11,6 +11,7 @@ fn every_command_explains_itself_on_standard_output() {
         vec!["inspect", "--help"],
         vec!["quantize", "--help"],
         vec!["embed", "--help"],
+        vec!["predict", "--help"],
         vec!["compare", "--help"],
         vec!["bench", "--help"],
         vec!["calibrate", "--help"],
