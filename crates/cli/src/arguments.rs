@@ -520,7 +520,7 @@ pub(crate) struct CompareArguments {
         value_parser = number_of_samples,
         help_heading = CALIBRATION,
         requires = "calibration",
-        conflicts_with_all = ["methods", "stats", "samples", "batches", "keep", "max_drop", "weight_only_in"]
+        conflicts_with_all = ["methods", "stats", "samples", "batches", "keep", "max_drop", "weight_only_in", "label_column", "pair_column"]
     )]
     pub(crate) calibration_sweep: Vec<usize>,
 }

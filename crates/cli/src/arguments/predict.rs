@@ -20,9 +20,9 @@ Predictions, a JSON object a line with --json or in the file of -o, else a table
   entities  {\"entities\": [{\"entity_group\": \"PER\", \"score\": 0.99, \"word\": \"ann\", \"start\": 0, \"end\": 3}]}
   answers   {\"answers\": [{\"answer\": \"in Rome\", \"score\": 0.87, \"start\": 10, \"end\": 17}]}
   masks     {\"masks\": [[{\"score\": 0.4, \"token\": 1996, \"token_str\": \"the\", \"sequence\": \"in the sea\"}]]}
-with \"truncated\": true where a text was cut. `start` and `end` count Unicode characters from 0, `end` is the one
-behind the last, as in transformers. Scores are those of the pipelines of transformers, and of the CrossEncoder of
-sentence-transformers where it wrote the model.")]
+with \"truncated\": true where a text was cut. `start` and `end` count Unicode characters from 0, `end`
+is the one behind the last, as in transformers. Scores are those of the pipelines of transformers, and of
+the CrossEncoder of sentence-transformers where it wrote the model.")]
 pub(crate) struct PredictArguments {
     /// Model directory or Hub id
     pub(crate) model: String,

@@ -28,7 +28,7 @@ pub(crate) fn table(before: usize, rows: &[Vec<String>], predictions: &[Line]) -
             [name].into_iter().chain(cells).collect()
         })
     });
-    let columns: Vec<Column> = [number("text")]
+    let columns: Vec<Column> = [number("#")]
         .into_iter()
         .chain(columns_of(&first.prediction))
         .collect();
@@ -37,8 +37,8 @@ pub(crate) fn table(before: usize, rows: &[Vec<String>], predictions: &[Line]) -
 
 fn columns_of(prediction: &Prediction) -> Vec<Column> {
     match prediction {
-        Prediction::Score { .. } => vec![number("score"), word("of")],
-        Prediction::Labels { .. } => vec![word("label"), number("score"), word("of")],
+        Prediction::Score { .. } => vec![number("score"), word("text")],
+        Prediction::Labels { .. } => vec![word("label"), number("score"), word("text")],
         Prediction::Entities { .. } => vec![
             word("entity"),
             number("score"),
@@ -62,13 +62,13 @@ fn columns_of(prediction: &Prediction) -> Vec<Column> {
 }
 
 fn cells_of(prediction: &Prediction, row: &[String]) -> Vec<Vec<String>> {
-    let of = || one_line(&row.join(" | "));
+    let text = || one_line(&row.join(" | "));
     match prediction {
-        Prediction::Score { score } => vec![vec![digits(*score), of()]],
+        Prediction::Score { score } => vec![vec![digits(*score), text()]],
         Prediction::Labels { labels } => {
             let cells = labels.iter().enumerate().map(|(place, label)| {
-                let of = if place == 0 { of() } else { String::new() };
-                vec![one_line(&label.label), digits(label.score), of]
+                let text = if place == 0 { text() } else { String::new() };
+                vec![one_line(&label.label), digits(label.score), text]
             });
             cells.collect()
         }
