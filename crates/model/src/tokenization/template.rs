@@ -1,6 +1,6 @@
 //! Special tokens around a text, or around two: the last step of a class's tokenizer.
 
-use super::build::Builder;
+use super::build::{Builder, PREFIX};
 use super::class::TokenizerClass;
 use crate::ModelError;
 use serde_json::Value;
@@ -67,9 +67,13 @@ impl Builder<'_> {
             }
             TokenizerClass::Roberta => {
                 let (cls, sep) = (pair("cls_token", None)?, pair("sep_token", None)?);
-                // Neither of these changes an id.
+                // Neither of these changes an id; both change offsets.
                 let trim = self.flag("trim_offsets", true)?;
-                Ok(RobertaProcessing::new(sep, cls).trim_offsets(trim).into())
+                let prefix = self.flag(PREFIX, false)?;
+                Ok(RobertaProcessing::new(sep, cls)
+                    .trim_offsets(trim)
+                    .add_prefix_space(prefix)
+                    .into())
             }
             // These keep what tokenizer.json has, if the settings do not ask for special tokens.
             TokenizerClass::Albert

@@ -16,5 +16,6 @@ mod sentencepiece;
 mod sentences;
 mod tiny_checkpoint;
 mod tokenization;
+mod tokenizer_pairs;
 mod tokenizer_settings;
 mod written_by_others;
