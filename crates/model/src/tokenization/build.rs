@@ -23,9 +23,10 @@ use tokenizers::pre_tokenizers::punctuation::Punctuation;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
-use tokenizers::{Model, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{AddedToken, Model, SplitDelimiterBehavior, Tokenizer};
 
-const PREFIX: &str = "add_prefix_space";
+/// The setting for a space before a text.
+pub(super) const PREFIX: &str = "add_prefix_space";
 
 /// What Qwen's class cuts a text into.
 const QWEN_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -57,6 +58,12 @@ impl Builder<'_> {
         tokenizer.with_normalizer(normalizer);
         tokenizer.with_pre_tokenizer(Some(pre_tokenizer));
         added.add_to(&mut tokenizer, self.special)?;
+        if self.class == TokenizerClass::Qwen2 {
+            // This class adds its special tokens once more, without the spaces that they would take.
+            let all = self.special.all();
+            let plain = all.map(|token| AddedToken::from(token.content.clone(), true));
+            tokenizer.add_special_tokens(&plain.collect::<Vec<_>>());
+        }
         let processor = self.post_processor(&tokenizer)?;
         tokenizer.with_post_processor(Some(processor));
         tokenizer.with_decoder(Some(self.decoder()?));

@@ -74,12 +74,8 @@ impl TextTokenizer {
         first_tokens.take_overflowing();
         second_tokens.take_overflowing();
         let texts = [CharacterStarts::of(first), CharacterStarts::of(second)];
-        self.pair(
-            (first_tokens, second_tokens),
-            (first, second),
-            &texts,
-            total > room,
-        )
+        let encoding = self.with_special_tokens(first_tokens, Some(second_tokens))?;
+        self.aligned_pair(&encoding, (first, second), &texts, total > room)
     }
 
     /// Two texts, the second in as many parts as it takes, each of them with the whole first text: a question with a long context.
@@ -118,18 +114,16 @@ impl TextTokenizer {
             }
             second_tokens.truncate(of_second, window.stride, self.truncation_side);
         }
+        // As the library has them, so that those after the first keep this type whatever the template says.
+        for part in second_tokens.get_overflowing_mut() {
+            part.set_type_ids(vec![1; part.len()]);
+        }
+        let mut whole = self.with_special_tokens(first_tokens, Some(second_tokens))?;
+        let others = whole.take_overflowing();
         let texts = [CharacterStarts::of(first), CharacterStarts::of(second)];
-        let others = second_tokens.take_overflowing();
-        std::iter::once(second_tokens)
+        std::iter::once(whole)
             .chain(others)
-            .map(|part| {
-                self.pair(
-                    (first_tokens.clone(), part),
-                    (first, second),
-                    &texts,
-                    several,
-                )
-            })
+            .map(|part| self.aligned_pair(&part, (first, second), &texts, several))
             .collect()
     }
 
@@ -148,14 +142,13 @@ impl TextTokenizer {
         ))
     }
 
-    fn pair(
+    fn aligned_pair(
         &self,
-        (first_tokens, second_tokens): (Encoding, Encoding),
+        encoding: &Encoding,
         (first, second): (&str, &str),
         texts: &[CharacterStarts; 2],
         truncated: bool,
     ) -> Result<AlignedTokens, ModelError> {
-        let encoding = self.with_special_tokens(first_tokens, Some(second_tokens))?;
         let name = || format!("texts {} and {}", quote(first), quote(second));
         if encoding.is_empty() {
             return Err(ModelError::Input(format!(
@@ -163,8 +156,8 @@ impl TextTokenizer {
                 name()
             )));
         }
-        self.check_ids(&encoding, name)?;
-        let tokens = AlignedTokens::new(&encoding, texts, self.gives_token_types, truncated);
+        self.check_ids(encoding, name)?;
+        let tokens = AlignedTokens::new(encoding, texts, self.gives_token_types, truncated);
         // A model that has no types at all is not given any.
         let highest = tokens.token_type_ids.iter().max().copied().unwrap_or(0);
         if self.token_types > 0 && highest as usize >= self.token_types {

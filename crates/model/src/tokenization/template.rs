@@ -1,6 +1,6 @@
 //! Special tokens around a text, or around two: the last step of a class's tokenizer.
 
-use super::build::Builder;
+use super::build::{Builder, PREFIX};
 use super::class::TokenizerClass;
 use crate::ModelError;
 use serde_json::Value;
@@ -67,9 +67,9 @@ impl Builder<'_> {
             }
             TokenizerClass::Roberta => {
                 let (cls, sep) = (pair("cls_token", None)?, pair("sep_token", None)?);
-                // These change places in the text, and no id.
+                // Neither of these changes an id; both change offsets.
                 let trim = self.flag("trim_offsets", true)?;
-                let prefix = self.flag("add_prefix_space", false)?;
+                let prefix = self.flag(PREFIX, false)?;
                 Ok(RobertaProcessing::new(sep, cls)
                     .trim_offsets(trim)
                     .add_prefix_space(prefix)

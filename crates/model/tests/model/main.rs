@@ -19,5 +19,6 @@ mod sentences;
 mod task_heads;
 mod tiny_checkpoint;
 mod tokenization;
+mod tokenizer_pairs;
 mod tokenizer_settings;
 mod written_by_others;
