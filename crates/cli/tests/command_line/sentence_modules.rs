@@ -203,7 +203,10 @@ fn splade_gives_sparse_embeddings() {
     }
     let flags = ["embed", "splade", "-i", "texts.txt", "-o"];
     let refused = workspace.fail(&[&flags[..], &["out.npy"]].concat());
-    insta::assert_snapshot!(refused, @"");
+    insta::assert_snapshot!(refused, @r"
+    error: out.npy: expected an output file ending in .jsonl for sparse embeddings, found another
+      hint: an embedding of this model has 162 values, most of them 0; a line of JSONL holds the others, with their columns
+    ");
     assert!(!workspace.path("out.npy").exists());
     let summary = workspace
         .succeed(&[&flags[..], &["out.jsonl", "--json"]].concat())
