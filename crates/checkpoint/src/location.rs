@@ -18,8 +18,13 @@ pub(crate) fn transformer_folder(modules: &Value) -> Option<&str> {
     let inside = Path::new(folder)
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
-    (!folder.is_empty() && inside && kind.rsplit('.').next() == Some("Transformer"))
+    (!folder.is_empty() && inside && kind.rsplit('.').next().is_some_and(is_transformer))
         .then_some(folder)
+}
+
+/// Whether the class of this name is the encoder. (MLMTransformer keeps the head of a masked language model.)
+fn is_transformer(class: &str) -> bool {
+    ["Transformer", "MLMTransformer"].contains(&class)
 }
 
 /// The encoder's folder in `directory`, which is `directory` itself unless modules.json names another. A modules.json that cannot
@@ -74,7 +79,8 @@ fn router_encoders(directory: &Path) -> Option<Vec<String>> {
     let router = files.iter().find_map(|file| read_json(file).ok())?;
     let types = router.get("types")?.as_object()?;
     let encoders = types.iter().filter(|(_, class)| {
-        class.as_str().and_then(|class| class.rsplit('.').next()) == Some("Transformer")
+        let class = class.as_str().and_then(|class| class.rsplit('.').next());
+        class.is_some_and(is_transformer)
     });
     let inside = encoders.map(|(id, _)| match folder {
         "" => id.clone(),

@@ -363,6 +363,7 @@ Output, chosen by the extension of -o:
   .npy          float32 array (texts, dimension), C order
   .safetensors  tensor `embeddings`, F32 (texts, dimension)
   .jsonl        one object a line: {\"embedding\": [...]}, with \"truncated\": true where the text was cut
+                sparse embeddings of SPLADE models, always JSONL: {\"indices\": [...], \"values\": [...]}
 Without -o the JSONL goes to standard output, with --json or without it; with -o, --json prints a summary.
 A file appears only when it is whole.")]
 pub(crate) struct EmbedArguments {

@@ -3,6 +3,7 @@
 mod dense;
 mod pipeline;
 mod settings;
+mod splade;
 
 use crate::input_scale::InputScale;
 use crate::network;
@@ -11,12 +12,16 @@ use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
 use crate::weight_source::{FromCheckpoint, WeightSource};
-use crate::{EncoderSpec, LoadLedger, ModelError, Network, RaggedBatch, WeightOnlyArithmetic};
+use crate::{
+    EncoderSpec, HeadSpec, Labels, LoadLedger, ModelError, Network, RaggedBatch, Task,
+    WeightOnlyArithmetic,
+};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_kernels::Kernels;
 use pipeline::Pipeline;
 pub use settings::{EncoderSettings, Prompt};
+use splade::keep_largest;
 use std::path::{Path, PathBuf};
 
 /// Tokenizer, network and pooling of one model directory.
@@ -38,6 +43,8 @@ pub struct Encoder {
     prompt_tokens: usize,
     /// Columns that are kept of an embedding, after everything else.
     truncate_dim: Option<usize>,
+    /// Values that are kept of a sparse embedding.
+    max_active_dims: Option<usize>,
     checkpoint_directory: PathBuf,
 }
 
@@ -165,13 +172,22 @@ impl Encoder {
         let weight_only = WeightOnlyArithmetic::resolve(settings.weight_only)?;
         let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
         let (loaded, tokenizer) = side_by_side(
-            || network::load(&checkpoint, weights, spec.clone(), kernels, weight_only),
+            || match modules.pools_logits() {
+                false => network::load(&checkpoint, weights, spec.clone(), kernels, weight_only)
+                    .map(|(network, ledger)| (network, None, ledger)),
+                true => {
+                    let head = masked_language_head(&checkpoint, &spec)?;
+                    let spec = spec.clone();
+                    network::load_with_head(&checkpoint, weights, spec, &head, kernels, weight_only)
+                        .map(|(network, head, ledger)| (network, Some(head), ledger))
+                }
+            },
             || TextTokenizer::open(&modules.transformer, &spec, text_settings),
         );
-        let (network, ledger) = loaded?;
+        let (network, head, ledger) = loaded?;
         settings.check_max_tokens(network.spec().positions.max_tokens())?;
         let hidden_size = network.spec().hidden_size;
-        let pipeline = Pipeline::load(&modules.after_encoder, hidden_size, kernels)?;
+        let pipeline = Pipeline::load(&modules.after_encoder, hidden_size, kernels, head)?;
         let tokenizer = tokenizer?;
         let prompt_tokens = if pipeline.leaves_prompt_out() && !modules.prompt.is_empty() {
             tokenizer.prompt_length(&modules.prompt)?
@@ -186,6 +202,7 @@ impl Encoder {
             prompt: modules.prompt,
             prompt_tokens,
             truncate_dim: modules.truncate_dim,
+            max_active_dims: modules.max_active_dims,
             checkpoint_directory: modules.transformer,
         })
     }
@@ -228,9 +245,14 @@ impl Encoder {
         self.pipeline.classes()
     }
 
-    /// How hidden states become one vector: by the last pooling, where there are several.
-    pub fn pooling(&self) -> &Pooling {
+    /// How hidden states become one vector: by the last pooling, where there are several. None where embeddings [are sparse](Self::is_sparse).
+    pub fn pooling(&self) -> Option<&Pooling> {
         self.pipeline.pooling()
+    }
+
+    /// Whether an embedding has a value for each word of the model, most of them 0: of SPLADE models, which pool logits of words.
+    pub fn is_sparse(&self) -> bool {
+        self.pipeline.pooling().is_none()
     }
 
     /// Whether embeddings are L2-normalized, by the last module.
@@ -288,16 +310,24 @@ impl Encoder {
             embeddings.truncated.extend(cut.map(|(index, _)| *index));
             embeddings.tokens += batch.tokens();
             let states = self.network.hidden_states(&batch, options.threads)?;
-            let hidden_size = self.network.spec().hidden_size;
             let vectors = self
                 .pipeline
-                .run(&batch, states, hidden_size, self.prompt_tokens)
+                .run(
+                    &batch,
+                    states,
+                    &self.network,
+                    self.prompt_tokens,
+                    options.threads,
+                )
                 .map_err(|error| of_text(error, &tokenized))?;
             let rows = vectors.chunks_exact(self.pipeline.columns());
             for (vector, (index, _)) in rows.zip(&tokenized) {
                 // Truncation comes last, so that what is left of a normalized vector is shorter than 1.
                 let out = &mut embeddings.values[index * columns..(index + 1) * columns];
                 out.copy_from_slice(&vector[..columns]);
+                if let Some(count) = self.max_active_dims {
+                    keep_largest(out, count);
+                }
             }
         }
         embeddings.truncated.sort_unstable();
@@ -341,6 +371,28 @@ impl Encoder {
         };
         parallel_map(indices, threads, one)
     }
+}
+
+/// The head that gives logits of words.
+fn masked_language_head(
+    checkpoint: &Checkpoint,
+    spec: &EncoderSpec,
+) -> Result<HeadSpec, ModelError> {
+    let labels = Labels::from_checkpoint(checkpoint)?;
+    let head = HeadSpec::from_checkpoint(checkpoint, spec, &labels)?;
+    if head.task == Task::MaskedLm {
+        return Ok(head);
+    }
+    Err(ModelError::Config {
+        file: checkpoint.config_file(),
+        field: "architectures".to_owned(),
+        message: format!(
+            "expected a model for {}, whose logits SpladePooling reads, found one for {}",
+            Task::MaskedLm.name(),
+            head.task.name()
+        ),
+        hint: "config.json and modules.json may belong to different models".to_owned(),
+    })
 }
 
 /// Runs both, the second on a thread of its own where the system gives one, and returns both results. Warnings go where the caller's go.

@@ -7,6 +7,7 @@ mod module_list;
 mod prompts;
 mod route_mapping;
 mod router;
+mod splade;
 mod transformer_settings;
 
 use crate::ModelError;
@@ -17,8 +18,9 @@ use model_settings::ModelSettings;
 pub(crate) use module::{Feature, PoolingSettings, SentenceModule};
 use module_list::{AFTER_THE_ENCODER, ModuleClass, list_error, read_list};
 use prompts::Prompts;
+pub(crate) use splade::{SpladeSettings, SpladeStrategy};
 use std::path::{Path, PathBuf};
-use transformer_settings::TransformerSettings;
+use transformer_settings::{Output, TransformerSettings};
 
 /// Settings of the modules before and after the encoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,12 +39,20 @@ pub(crate) struct SentenceModules {
     pub(crate) prompt: String,
     /// Columns that are kept of an embedding, after everything else.
     pub(crate) truncate_dim: Option<usize>,
+    /// Values that are kept of a sparse embedding, the largest.
+    pub(crate) max_active_dims: Option<usize>,
 }
 
 /// The tasks that every model has, as they choose its prompts.
 const TASKS_OF_EVERY_MODEL: [&str; 2] = ["query", "document"];
 
 impl SentenceModules {
+    /// Whether they read logits of words.
+    pub(crate) fn pools_logits(&self) -> bool {
+        let first = self.after_encoder.first();
+        matches!(first, Some(SentenceModule::Splade(_)))
+    }
+
     /// Reads `directory` for `task`. Without modules.json: the encoder is in `directory`, pooling is the mean, nothing is normalized, and
     /// other settings of sentence-transformers are not read, as it does not read them either.
     ///
@@ -67,6 +77,7 @@ impl SentenceModules {
                 prompts: settings.prompts,
                 prompt: settings.prompt,
                 truncate_dim: settings.truncate_dim,
+                max_active_dims: None,
             });
         };
         let (modules, routed) = read_list(directory, &file, &list, task)?;
@@ -77,19 +88,33 @@ impl SentenceModules {
             let message = "expected Transformer and Pooling, found no module".to_owned();
             return Err(list_error(&file, "modules", message));
         };
-        if first.class != ModuleClass::Transformer {
-            return Err(first.error_of_place("Transformer as the first module"));
+        let of_words = rest
+            .first()
+            .is_some_and(|module| module.class == ModuleClass::SpladePooling);
+        match first.class {
+            ModuleClass::Transformer => {}
+            ModuleClass::MlmTransformer if of_words => {}
+            ModuleClass::MlmTransformer => {
+                return Err(
+                    first.error_of_place("SpladePooling after a model with logits of words")
+                );
+            }
+            _ => return Err(first.error_of_place("Transformer as the first module")),
         }
         let mut after_encoder = Vec::with_capacity(rest.len());
         let mut has_sentence_embedding = false;
-        for module in rest {
+        for (index, module) in rest.iter().enumerate() {
+            if module.class == ModuleClass::SpladePooling && index > 0 {
+                return Err(module.error_of_place("SpladePooling right after the encoder only"));
+            }
             let Some(read) = SentenceModule::read(module)? else {
                 return Err(module.error_of_place(AFTER_THE_ENCODER));
             };
             if read.needs_sentence_embedding() && !has_sentence_embedding {
                 return Err(module.error_of_place("Pooling before what changes a text's vector"));
             }
-            has_sentence_embedding |= matches!(read, SentenceModule::Pooling(_));
+            has_sentence_embedding |=
+                matches!(read, SentenceModule::Pooling(_) | SentenceModule::Splade(_));
             // Normalize passes over a vector that is not there.
             if has_sentence_embedding
                 || read != SentenceModule::Normalize(Feature::SentenceEmbedding)
@@ -101,8 +126,13 @@ impl SentenceModules {
             let message = "expected Pooling among the modules, found none".to_owned();
             return Err(list_error(&file, "modules", message));
         }
-        let transformer = TransformerSettings::read(&first.folder, task)?;
-        let settings = ModelSettings::read(directory)?;
+        let output = match (of_words, first.class) {
+            (false, _) => Output::HiddenStates,
+            (true, ModuleClass::MlmTransformer) => Output::LogitsByDefault,
+            (true, _) => Output::Logits,
+        };
+        let transformer = TransformerSettings::read(&first.folder, task, output)?;
+        let settings = ModelSettings::read(directory, of_words)?;
         let prompt = match task.filter(|task| TASKS_OF_EVERY_MODEL.contains(task)) {
             Some(task) => settings.prompts.named(task)?.to_owned(),
             None => settings.prompt,
@@ -115,6 +145,7 @@ impl SentenceModules {
             prompts: settings.prompts,
             prompt,
             truncate_dim: settings.truncate_dim,
+            max_active_dims: settings.max_active_dims,
         })
     }
 }
@@ -273,10 +304,10 @@ mod tests {
         ];
         insta::assert_snapshot!(texts.join("\n\n"), @r#"
         DIR/modules.json: `modules`: expected a list of modules, found an object
-          hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `modules`: expected Transformer and Pooling, found no module
-          hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `1.path`: expected "" or the path of a folder inside the model directory, found "../outside"
           hint: correct the value or fetch the file again
@@ -303,31 +334,31 @@ mod tests {
           hint: fetch the file again
 
         DIR/modules.json: `modules`: expected Pooling among the modules, found none
-          hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `1.path`: expected a file DIR/1_Pooling/config.json, found none
-          hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `0.type`: expected a module of sentence-transformers, Transformer or Router, found `sentence_transformers.models.BoW`
-          hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `0.type`: expected a module of sentence-transformers, Transformer or Router, found `my_package.Transformer`
-          hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `1.type`: expected a module of sentence-transformers, Pooling, Dense, LayerNorm, Normalize, Dropout or Router, found `sentence_transformers.models.LSTM`
-          hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `0.type`: expected Transformer as the first module, found Pooling
-          hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `1.type`: expected Pooling before what changes a text's vector, found Dropout
-          hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `2.type`: expected Pooling, Dense, LayerNorm, Normalize, Dropout or Router, found Transformer
-          hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `1.path`: expected a file DIR/1_Router/router_config.json, found none
-          hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/config_sentence_transformers.json: `default_prompt_name`: expected the name of one of `prompts`, found "passage"
           hint: correct the value or fetch the file again
@@ -336,7 +367,7 @@ mod tests {
           hint: correct the value or fetch the file again
 
         DIR/sentence_bert_config.json: `transformer_task`: supported is "feature-extraction", found "fill-mask"
-          hint: fewbit gives the last hidden states of texts only
+          hint: fewbit gives the last hidden states of texts only, or logits of words to SpladePooling
         "#);
         let broken = directory(&[two(), mean(true)]);
         std::fs::write(broken.path().join("modules.json"), "[{").expect("written");

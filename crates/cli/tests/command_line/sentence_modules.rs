@@ -175,3 +175,53 @@ fn modules_come_along_when_a_model_is_quantized() {
         );
     }
 }
+
+/// A SPLADE model: words and their values, as JSONL only; its head stays as it is where the model is quantized.
+#[test]
+fn splade_gives_sparse_embeddings() {
+    let workspace = workspace("splade");
+    let rows = |model: &str| -> Vec<Value> {
+        let said = workspace
+            .succeed(&["embed", model, "-i", "texts.txt"])
+            .stdout;
+        said.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let numbers = |row: &Value, key: &str| -> Vec<f64> {
+        let numbers = row[key].as_array().unwrap().iter();
+        numbers.map(|number| number.as_f64().unwrap()).collect()
+    };
+    let float = rows("splade");
+    assert_eq!(float.len(), 2);
+    for row in &float {
+        let (indices, values) = (numbers(row, "indices"), numbers(row, "values"));
+        assert_eq!(indices.len(), values.len());
+        assert!(indices.is_sorted_by(|a, b| a < b) && indices.iter().all(|&word| word < 162.0));
+        assert!(values.iter().all(|&value| value > 0.0));
+        assert!(row.get("embedding").is_none());
+    }
+    let flags = ["embed", "splade", "-i", "texts.txt", "-o"];
+    let refused = workspace.fail(&[&flags[..], &["out.npy"]].concat());
+    insta::assert_snapshot!(refused, @r"
+    error: out.npy: expected an output file ending in .jsonl for sparse embeddings, found another
+      hint: an embedding of this model has 162 values, most of them 0; a line of JSONL holds the others, with their columns
+    ");
+    assert!(!workspace.path("out.npy").exists());
+    let summary = workspace
+        .succeed(&[&flags[..], &["out.jsonl", "--json"]].concat())
+        .json();
+    assert_eq!(summary["pooling"], serde_json::json!(["splade"]));
+    assert_eq!(summary["dimension"], 162);
+    let lines = String::from_utf8(workspace.read("out.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first, float[0]);
+    workspace.succeed(&["quantize", "splade", "-o", "int8", "--method", "dynamic"]);
+    let int8 = rows("int8");
+    assert_ne!(int8, float);
+    let sum = |row: &Value| numbers(row, "values").iter().sum::<f64>();
+    for (int8, float) in int8.iter().zip(&float) {
+        // Eight bits for weights and activations of one layer of 16 columns.
+        assert!((sum(int8) / sum(float) - 1.0).abs() < 0.1);
+    }
+}

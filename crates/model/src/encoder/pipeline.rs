@@ -1,10 +1,12 @@
 //! From the hidden states of a batch to one vector for each text, by the modules after the encoder.
 
 use super::dense::{Dense, LayerNorm};
+use super::splade::Splade;
 use crate::finite::check_values;
+use crate::network::TaskHead;
 use crate::pooling::{Pooling, PoolingMode};
 use crate::sentence_modules::{Feature, PoolingSettings, SentenceModule};
-use crate::{ModelError, RaggedBatch};
+use crate::{ModelError, Network, RaggedBatch};
 use fewbit_kernels::Kernels;
 use std::path::Path;
 
@@ -14,7 +16,7 @@ pub(super) struct Pipeline {
     /// Classes of the modules, as sentence-transformers names them.
     classes: Vec<&'static str>,
     /// The last pooling, from which a text's vector comes.
-    pooling: Pooling,
+    pooling: Option<Pooling>,
     /// Length of a text's vector at the end.
     columns: usize,
     kernels: &'static Kernels,
@@ -25,6 +27,7 @@ enum Step {
         pooling: Pooling,
         without_prompt: bool,
     },
+    Splade(Splade),
     Dense(Dense),
     LayerNorm(LayerNorm),
     Normalize(Feature),
@@ -51,7 +54,8 @@ impl Features {
 }
 
 impl Pipeline {
-    /// Loads the weights of `modules`, of which the first that read something read hidden states of `hidden_size` columns.
+    /// Loads the weights of `modules`, of which the first that read something read hidden states of `hidden_size` columns; `head` is the
+    /// one whose logits they pool, where they do.
     ///
     /// # Errors
     /// Files of weights that are missing or damaged, or do not have what the settings say; sizes that do not fit together.
@@ -59,10 +63,11 @@ impl Pipeline {
         modules: &[SentenceModule],
         hidden_size: usize,
         kernels: &'static Kernels,
+        mut head: Option<TaskHead>,
     ) -> Result<Self, ModelError> {
         let mut widths = [hidden_size, 0];
         let mut steps = Vec::with_capacity(modules.len());
-        let mut last_pooling = Pooling::default();
+        let mut last_pooling = None;
         for module in modules {
             let width = |feature| widths[usize::from(feature == Feature::SentenceEmbedding)];
             let step = match module {
@@ -72,6 +77,15 @@ impl Pipeline {
                         pooling: settings.pooling.clone(),
                         without_prompt: settings.without_prompt,
                     }
+                }
+                SentenceModule::Splade(settings) => {
+                    let head = head.take().ok_or_else(|| {
+                        ModelError::Input("SpladePooling: expected a model with logits of words, found none\n  hint: it comes right after the encoder".to_owned())
+                    })?;
+                    Step::Splade(Splade {
+                        head,
+                        settings: *settings,
+                    })
                 }
                 SentenceModule::Dense(settings) => {
                     let found = settings.in_features;
@@ -96,7 +110,11 @@ impl Pipeline {
             match &step {
                 Step::Pooling { pooling, .. } => {
                     widths[1] = pooling.columns(widths[0]);
-                    last_pooling.clone_from(pooling);
+                    last_pooling = Some(pooling.clone());
+                }
+                Step::Splade(splade) => {
+                    widths[1] = splade.columns();
+                    last_pooling = None;
                 }
                 Step::Dense(dense) => {
                     widths[usize::from(dense.feature == Feature::SentenceEmbedding)] =
@@ -120,9 +138,9 @@ impl Pipeline {
         self.columns
     }
 
-    /// The last pooling, from which a text's vector comes.
-    pub(super) fn pooling(&self) -> &Pooling {
-        &self.pooling
+    /// The last pooling, from which a text's vector comes; none where it comes from logits of words.
+    pub(super) fn pooling(&self) -> Option<&Pooling> {
+        self.pooling.as_ref()
     }
 
     /// Classes of the modules, as sentence-transformers names them.
@@ -149,13 +167,13 @@ impl Pipeline {
         let last = self.steps.iter().rev().find(|step| match step {
             Step::Dense(dense) => dense.feature == Feature::SentenceEmbedding,
             Step::Normalize(feature) => *feature == Feature::SentenceEmbedding,
-            Step::Pooling { .. } | Step::LayerNorm(_) => true,
+            Step::Pooling { .. } | Step::Splade(_) | Step::LayerNorm(_) => true,
             Step::Dropout => false,
         });
         matches!(last, Some(Step::Normalize(_)))
     }
 
-    /// The vectors (sequences, columns) of `batch`, whose hidden states are `states`; the first `prompt` tokens of each are its prompt's.
+    /// The vectors (sequences, columns) of `batch`, whose hidden states `network` gave as `states`; the first `prompt` tokens of each are its prompt's.
     ///
     /// # Errors
     /// [`ModelError::NonFinite`] with the number of the sequence as its row; [`ModelError::Input`] where nothing but the prompt is left
@@ -164,12 +182,13 @@ impl Pipeline {
         &self,
         batch: &RaggedBatch,
         states: Vec<f32>,
-        hidden_size: usize,
+        network: &Network,
         prompt: usize,
+        threads: usize,
     ) -> Result<Vec<f32>, ModelError> {
         let mut features = Features {
             tokens: states,
-            token_columns: hidden_size,
+            token_columns: network.spec().hidden_size,
             texts: Vec::new(),
             columns: 0,
         };
@@ -181,6 +200,11 @@ impl Pipeline {
                 } => {
                     let left_out = if *without_prompt { prompt } else { 0 };
                     pool(pooling, batch, &mut features, left_out)?;
+                }
+                Step::Splade(splade) => {
+                    let found = splade.run(network, batch, &features.tokens, threads)?;
+                    features.texts = found;
+                    features.columns = splade.columns();
                 }
                 Step::Dense(dense) => {
                     let (values, columns) = features.of(dense.feature);

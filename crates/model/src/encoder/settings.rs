@@ -47,6 +47,13 @@ impl EncoderSettings {
     /// Changes what was read from a model directory.
     pub(super) fn apply(&self, modules: &mut SentenceModules) -> Result<(), ModelError> {
         if let Some(mode) = self.pooling {
+            let mut after = modules.after_encoder.iter();
+            if after.any(|module| matches!(module, SentenceModule::Splade(_))) {
+                return Err(ModelError::Input(format!(
+                    "pooling: expected none, because the model pools logits of words (SpladePooling), found {}\n  hint: leave it out",
+                    mode.name()
+                )));
+            }
             for module in &mut modules.after_encoder {
                 if let SentenceModule::Pooling(settings) = module {
                     settings.pooling = Pooling::from(mode);

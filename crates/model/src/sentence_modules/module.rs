@@ -2,6 +2,7 @@
 
 use super::dense::DenseSettings;
 use super::module_list::{ModuleClass, NamedModule};
+use super::splade::SpladeSettings;
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
 use crate::json_file::read_object;
@@ -67,6 +68,8 @@ impl Feature {
 pub(crate) enum SentenceModule {
     /// From the vectors of tokens to one of the text.
     Pooling(PoolingSettings),
+    /// From the logits of words for each token to a vector of words for the text.
+    Splade(SpladeSettings),
     /// A linear layer with an activation function.
     Dense(DenseSettings),
     /// A layer normalization of the text's vector.
@@ -96,7 +99,13 @@ impl SentenceModule {
     pub(super) fn read(module: &NamedModule) -> Result<Option<Self>, ModelError> {
         let file = module.folder.join(CONFIG_FILE);
         Ok(Some(match module.class {
-            ModuleClass::Transformer | ModuleClass::Router => return Ok(None),
+            ModuleClass::Transformer | ModuleClass::MlmTransformer | ModuleClass::Router => {
+                return Ok(None);
+            }
+            ModuleClass::SpladePooling => {
+                let value = read_object(&file)?.unwrap_or_else(|| json!({}));
+                Self::Splade(SpladeSettings::read(&ConfigFields::new(&file, &value))?)
+            }
             ModuleClass::Pooling => {
                 let value = required(module, &file)?;
                 Self::Pooling(PoolingSettings::read(&ConfigFields::new(&file, &value))?)
@@ -137,6 +146,7 @@ impl SentenceModule {
     pub(crate) fn class(&self) -> &'static str {
         let class = match self {
             Self::Pooling(_) => ModuleClass::Pooling,
+            Self::Splade(_) => ModuleClass::SpladePooling,
             Self::Dense(_) => ModuleClass::Dense,
             Self::LayerNorm { .. } => ModuleClass::LayerNorm,
             Self::Normalize(_) => ModuleClass::Normalize,
@@ -150,7 +160,7 @@ impl SentenceModule {
         match self {
             Self::Dense(dense) => dense.feature == Feature::SentenceEmbedding,
             Self::LayerNorm { .. } | Self::Dropout => true,
-            Self::Pooling(_) | Self::Normalize(_) => false,
+            Self::Pooling(_) | Self::Splade(_) | Self::Normalize(_) => false,
         }
     }
 }
@@ -184,7 +194,7 @@ pub(super) fn required_size(fields: &ConfigFields<'_>, field: &str) -> Result<us
 }
 
 /// sentence-transformers passes every field to the module's constructor, which fails over one that it does not have.
-fn refuse_unknown(fields: &ConfigFields<'_>, known: &[&str]) -> Result<(), ModelError> {
+pub(super) fn refuse_unknown(fields: &ConfigFields<'_>, known: &[&str]) -> Result<(), ModelError> {
     match fields.unknown(|name| known.contains(&name)) {
         None => Ok(()),
         Some((name, found)) => Err(fields.unsupported(

@@ -11,7 +11,10 @@ use std::path::{Component, Path, PathBuf};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ModuleClass {
     Transformer,
+    /// A Transformer with the head of a masked language model.
+    MlmTransformer,
     Pooling,
+    SpladePooling,
     Dense,
     LayerNorm,
     Normalize,
@@ -20,9 +23,11 @@ pub(super) enum ModuleClass {
 }
 
 impl ModuleClass {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Transformer,
+        Self::MlmTransformer,
         Self::Pooling,
+        Self::SpladePooling,
         Self::Dense,
         Self::LayerNorm,
         Self::Normalize,
@@ -34,7 +39,9 @@ impl ModuleClass {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Transformer => "Transformer",
+            Self::MlmTransformer => "MLMTransformer",
             Self::Pooling => "Pooling",
+            Self::SpladePooling => "SpladePooling",
             Self::Dense => "Dense",
             Self::LayerNorm => "LayerNorm",
             Self::Normalize => "Normalize",
@@ -65,7 +72,7 @@ pub(super) struct NamedModule {
     fields: [String; 2],
 }
 
-const HINT: &str = "fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings";
+const HINT: &str = "fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings";
 
 /// An error about the list of modules that `file` holds.
 pub(super) fn list_error(file: &Path, field: impl Into<String>, message: String) -> ModelError {

@@ -20,9 +20,11 @@ import sentence_transformers
 import torch
 import transformers
 from safetensors.torch import save_file
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
+from sentence_transformers.sparse_encoder.modules import SpladePooling
+from transformers import BertForMaskedLM
 
 HERE = Path(__file__).resolve().parent
 ENCODER_FILES = ["config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"]
@@ -65,8 +67,11 @@ def change_files(folder, changes):
 
 
 def encode(folder, one):
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    arguments = {"batch_size": 1, "prompt_name": one["prompt_name"], "prompt": one["prompt"], "convert_to_tensor": True}
+    settings = json.loads((folder / "config_sentence_transformers.json").read_text())
+    sparse = settings["model_type"] == "SparseEncoder"
+    model = (SparseEncoder if sparse else SentenceTransformer)(str(folder), device="cpu", local_files_only=True)
+    arguments = {"batch_size": 1, "prompt_name": one["prompt_name"], "prompt": one["prompt"]}
+    arguments |= {"convert_to_sparse_tensor": False} if sparse else {"convert_to_tensor": True}
     match one["task"]:
         case None:
             return model.encode(TEXTS, **arguments)
@@ -288,6 +293,55 @@ def routers():
     case("router-of-encoders", [whole, Normalize()], encoders, calls, seed=10, prompts={"query": "hello ", "document": "the "})
 
 
+def splade():
+    """A tiny BertForMaskedLM, whose decoder is its word embeddings."""
+    folder = HERE / "sentence_modules" / "splade"
+    generator = torch.Generator().manual_seed(11)
+    source = HERE / "pooling" / "mean-normalize"
+    with tempfile.TemporaryDirectory() as scratch:
+        masked = BertForMaskedLM.from_pretrained(source)
+        for key, parameter in sorted(masked.named_parameters()):
+            if key.startswith("cls."):
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.data.copy_(1.0 + 0.3 * noise if key.endswith("LayerNorm.weight") else 0.5 * noise)
+        masked.save_pretrained(scratch)
+        for file in ENCODER_FILES[2:]:
+            shutil.copy(source / file, scratch)
+        modules = [Transformer(scratch, transformer_task="fill-mask"), SpladePooling()]
+        SparseEncoder(modules=modules, device="cpu", prompts={"query": "the cat: "}).save(str(folder), create_model_card=False)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).unlink()
+    for file in ENCODER_FILES[2:]:
+        shutil.copy(source / file, folder)
+    pooling, transformer, settings = "1_SpladePooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"
+    calls = [
+        call("as saved"),
+        call("task query", task="query"),
+        call("sum", change={pooling: {"pooling_strategy": "sum"}}),
+        call("log1p_relu", change={pooling: {"activation_function": "log1p_relu"}}),
+        call("sum of log1p_relu", change={pooling: {"pooling_strategy": "sum", "activation_function": "log1p_relu"}}),
+        call("in chunks", change={pooling: {"chunk_size": 2}}),
+        call("the largest values", change={settings: {"max_active_dims": 7}}),
+        call("another strategy", change={pooling: {"pooling_strategy": "mean"}}),
+        call("another activation", change={pooling: {"activation_function": "gelu"}}),
+        call("an unknown field", change={pooling: {"top_k": 7}}),
+        call("hidden states", change={transformer: {"transformer_task": "feature-extraction", "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}}}),
+    ]
+    expected = {}
+    for index, one in enumerate(calls):
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch) / "model"
+            shutil.copytree(folder, copy)
+            change_files(copy, one["change"])
+            try:
+                expected[f"call.{index}"] = encode(copy, one).contiguous()
+            except Exception as error:
+                one["error"] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    (folder / "calls.json").write_text(json.dumps({"encoders": {}, "texts": TEXTS, "calls": calls}, indent=1) + "\n")
+    save_file(expected, folder / "expected.safetensors")
+    print("sentence_modules/splade:", [one.get("error") for one in calls], expected["call.0"].shape, (expected["call.0"] != 0).sum(1))
+
+
 if __name__ == "__main__":
     assert transformers.__version__ == "5.23.0" and sentence_transformers.__version__ == "6.2.0"
     shutil.rmtree(HERE / "sentence_modules", ignore_errors=True)
@@ -297,3 +351,4 @@ if __name__ == "__main__":
     tokens()
     include_prompt()
     routers()
+    splade()

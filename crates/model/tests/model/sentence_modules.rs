@@ -1,8 +1,9 @@
 //! The modules that may follow an encoder, each setting by itself, against sentence-transformers.
 
 use crate::golden_files::{Expected, cases, golden, largest_difference};
+use fewbit_model::pooling::PoolingMode;
 use fewbit_model::{EncodeOptions, Encoder, EncoderSettings, Prompt};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -10,8 +11,8 @@ use tempfile::TempDir;
 /// What the project promises of embeddings.
 const TOLERANCE: f32 = 1e-5;
 
-/// What sentence-transformers runs and fewbit does not: queries that are filled up with tokens.
-const REFUSED: [&str; 1] = ["expanded queries"];
+/// What sentence-transformers runs and fewbit does not: queries that are filled up with tokens, SPLADE's pooling of hidden states.
+const REFUSED: [&str; 2] = ["expanded queries", "hidden states"];
 
 const ENCODER_FILES: [&str; 4] = [
     "config.json",
@@ -230,7 +231,7 @@ fn modules_do_what_they_do_in_sentence_transformers() {
 
     router, a module that is not there:
     DIR/2_Router/router_config.json: `structure.query.0`: expected the name of one of `types`, found "query_1_Dense"
-      hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+      hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
     router-of-encoders, no such task:
     DIR/router_config.json: `structure`: expected a route for the task `passage`, found routes for `document`, `query`
@@ -247,6 +248,84 @@ fn modules_do_what_they_do_in_sentence_transformers() {
     router-of-encoders, an unknown parameter:
     DIR/router_config.json: `parameters.default`: supported is no such field, found "query"
       hint: sentence-transformers 6.2 has no such setting and does not load the file
+
+    splade, another strategy:
+    DIR/1_SpladePooling/config.json: `pooling_strategy`: supported is "max" or "sum", found "mean"
+      hint: sentence-transformers 6.2 has no other
+
+    splade, another activation:
+    DIR/1_SpladePooling/config.json: `activation_function`: supported is "relu" or "log1p_relu", found "gelu"
+      hint: sentence-transformers 6.2 has no other
+
+    splade, an unknown field:
+    DIR/1_SpladePooling/config.json: `top_k`: supported is no such field, found 7
+      hint: sentence-transformers 6.2 has no such setting and does not load the file; if the field does nothing, take it out
+
+    splade, hidden states:
+    DIR/sentence_bert_config.json: `transformer_task`: supported is "fill-mask", found "feature-extraction"
+      hint: fewbit gives the last hidden states of texts only, or logits of words to SpladePooling
+    "#);
+}
+
+/// As versions before 5.4 wrote a SPLADE model; and what does not go together.
+#[test]
+fn splade_by_its_older_names() {
+    let directory = model("splade");
+    let settings = EncoderSettings::default();
+    let text = ["the cat sat"];
+    let expected = embed(directory.path(), &settings, &text).expect("embeds");
+    let write = |name: &str, value: Value| {
+        fs::write(directory.path().join(name), value.to_string()).expect("written");
+    };
+    let module = |kind: &str, path: &str| json!({"path": path, "type": format!("sentence_transformers.{kind}")});
+    let splade = || module("sparse_encoder.models.SpladePooling", "1_SpladePooling");
+    let of_words = || module("sparse_encoder.models.MLMTransformer", "");
+    let plain = || module("models.Transformer", "");
+    write(
+        "sentence_bert_config.json",
+        json!({"max_seq_length": 32, "do_lower_case": false}),
+    );
+    write("modules.json", json!([of_words(), splade()]));
+    assert_eq!(
+        embed(directory.path(), &settings, &text).as_ref(),
+        Ok(&expected)
+    );
+    let error = |list: Value| {
+        write("modules.json", list);
+        embed(directory.path(), &settings, &text).expect_err("refused")
+    };
+    let normalize = || module("models.Normalize", "2_Normalize");
+    let mut texts = vec![
+        error(json!([plain(), splade()])),
+        error(json!([of_words(), normalize(), splade()])),
+        error(json!([of_words(), normalize()])),
+    ];
+    write("modules.json", json!([of_words(), splade()]));
+    let pooling = EncoderSettings {
+        pooling: Some(PoolingMode::Mean),
+        ..EncoderSettings::default()
+    };
+    texts.push(embed(directory.path(), &pooling, &text).expect_err("refused"));
+    change(
+        directory.path(),
+        &json!({"config.json": {"architectures": ["BertModel"]}}),
+    );
+    texts.push(embed(directory.path(), &settings, &text).expect_err("refused"));
+    insta::assert_snapshot!(texts.join("\n\n"), @r#"
+    DIR/sentence_bert_config.json: `transformer_task`: supported is "fill-mask", found null
+      hint: fewbit gives the last hidden states of texts only, or logits of words to SpladePooling
+
+    DIR/modules.json: `0.type`: expected SpladePooling after a model with logits of words, found MLMTransformer
+      hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+
+    DIR/modules.json: `0.type`: expected SpladePooling after a model with logits of words, found MLMTransformer
+      hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+
+    pooling: expected none, because the model pools logits of words (SpladePooling), found mean
+      hint: leave it out
+
+    DIR/config.json: `architectures`: expected the name of a model class with a task head (…ForSequenceClassification, …ForTokenClassification, …ForQuestionAnswering, …ForMaskedLM), found "BertModel"
+      hint: this is a model without a task head: `fewbit embed` gives its embeddings
     "#);
 }
 
@@ -283,7 +362,7 @@ fn weights_of_modules_that_are_refused() {
     DIR/2_Dense: no weights: expected model.safetensors, pytorch_model.bin or an index of shards, found none of them
 
     DIR/modules.json: `2.path`: expected a file DIR/2_Dense/config.json, found none
-      hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+      hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
     DIR/2_Dense/config.json: expected JSON: EOF while parsing an object at line 1 column 1
       hint: fetch the file again
@@ -318,7 +397,7 @@ fn a_route_with_static_embeddings_is_refused_and_the_other_runs() {
     assert!(of_task("document").is_ok());
     insta::assert_snapshot!(of_task("query").expect_err("refused"), @r"
     DIR/router_config.json: `types.query_0_Transformer`: expected a module of sentence-transformers, Transformer, Pooling, Dense, LayerNorm, Normalize or Dropout, found `sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding`
-      hint: fewbit runs Transformer, Pooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+      hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
     ");
 }
 
