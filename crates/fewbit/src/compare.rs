@@ -20,9 +20,8 @@ use crate::Error;
 use crate::measure::{ModelHost, in_rounds};
 use crate::size::ModelSize;
 use contender::{Contender, Encoded};
-use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{EmbeddingAgreement, TextOrder, TextRequest, directory_bytes, median};
-use fewbit_model::{Encoder, EncoderSettings, WeightOnlyArithmetic};
+use fewbit_model::{Encoder, EncoderSettings, WeightOnlyArithmetic, open_checkpoint};
 use fewbit_quantize::{
     GptqCalibration, QuantizePlan, Recipe, quantize_model, quantize_model_with_gptq,
 };
@@ -104,7 +103,7 @@ fn check(source: &Path, options: &CompareOptions) -> Result<(), Error> {
     refuse_duplicates(&options.recipes)?;
     options.texts.check()?;
     kept_models::check(options.keep.as_deref(), &options.recipes)?;
-    let checkpoint = Checkpoint::open(source)?;
+    let checkpoint = open_checkpoint(source)?;
     let mut refusals = options
         .recipes
         .iter()

@@ -4,13 +4,13 @@ mod settings;
 
 use crate::finite::check_values;
 use crate::input_scale::InputScale;
+use crate::module_names::open_checkpoint;
 use crate::network;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
 use crate::weight_source::{FromCheckpoint, WeightSource};
 use crate::{EncoderSpec, LoadLedger, ModelError, Network, RaggedBatch, WeightOnlyArithmetic};
-use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_kernels::Kernels;
 pub use settings::{EncoderSettings, Prompt};
@@ -136,7 +136,7 @@ impl Encoder {
     ) -> Result<Self, ModelError> {
         let mut modules = SentenceModules::read(directory)?;
         settings.apply(&mut modules)?;
-        let checkpoint = Checkpoint::open(&modules.transformer)?;
+        let checkpoint = open_checkpoint(&modules.transformer)?;
         let text_settings = TextSettings {
             max_seq_length: modules.max_seq_length,
             lowercase: modules.lowercase,
