@@ -13,11 +13,10 @@ pub use report::{
 
 use crate::measure::{Memory, ModelHost, ModelOutput, OpenModel, in_rounds};
 use crate::{Error, ModelSize};
-use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{
     BatchShape, Latency, ShapeRequest, TextOrder, TextPass, TextRequest, median,
 };
-use fewbit_model::{EncodeOptions, EncoderSpec};
+use fewbit_model::{EncodeOptions, EncoderSpec, open_checkpoint};
 use fewbit_quantize::Recipe;
 
 /// The text of the first embedding.
@@ -147,7 +146,7 @@ impl Contender {
             ModelOutput::Embeddings,
         )?;
         let directory = &open.facts().checkpoint_directory;
-        let checkpoint = Checkpoint::open(directory)?;
+        let checkpoint = open_checkpoint(directory)?;
         let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
         options.check_positions(&model.name, spec.positions.max_tokens())?;
         let quantization = checkpoint.quantization();

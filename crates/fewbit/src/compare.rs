@@ -23,9 +23,8 @@ use crate::measure::{ModelHost, ModelOutput, in_rounds};
 use crate::size::ModelSize;
 use classes::Classes;
 use contender::{Contender, Encoded};
-use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{EmbeddingAgreement, TextOrder, TextRequest, directory_bytes, median};
-use fewbit_model::{Embeddings, Encoder, EncoderSettings, WeightOnlyArithmetic};
+use fewbit_model::{Embeddings, Encoder, EncoderSettings, WeightOnlyArithmetic, open_checkpoint};
 use fewbit_quantize::{
     GptqCalibration, QuantizePlan, Recipe, quantize_model, quantize_model_with_gptq,
 };
@@ -108,7 +107,7 @@ fn check(source: &Path, options: &CompareOptions) -> Result<Option<Classes>, Err
     refuse_duplicates(&options.recipes)?;
     options.texts.check()?;
     kept_models::check(options.keep.as_deref(), &options.recipes)?;
-    let checkpoint = Checkpoint::open(source)?;
+    let checkpoint = open_checkpoint(source)?;
     let mut refusals = options
         .recipes
         .iter()

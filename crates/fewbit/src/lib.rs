@@ -63,6 +63,7 @@ pub use fewbit_kernels as kernels;
 pub use fewbit_model as model;
 pub use fewbit_model::{
     Catalogue, Embeddings, EncodeOptions, Encoder, EncoderSpec, LoadLedger, ModelError, Predictor,
+    open_checkpoint,
 };
 pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;

@@ -6,6 +6,7 @@ mod settings;
 mod splade;
 
 use crate::input_scale::InputScale;
+use crate::module_names::open_checkpoint;
 use crate::network;
 use crate::parallel_map::parallel_map;
 use crate::pooling::Pooling;
@@ -163,7 +164,7 @@ impl Encoder {
     ) -> Result<Self, ModelError> {
         let mut modules = SentenceModules::read(directory, settings.task.as_deref())?;
         settings.apply(&mut modules)?;
-        let checkpoint = Checkpoint::open(&modules.transformer)?;
+        let checkpoint = open_checkpoint(&modules.transformer)?;
         let text_settings = TextSettings {
             max_seq_length: modules.max_seq_length,
             lowercase: modules.lowercase,

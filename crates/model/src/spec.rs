@@ -207,7 +207,8 @@ pub struct NameTable {
     pub layers: &'static str,
     /// The path of each role that the family has, in execution order. [`Role::WordEmbeddings`] is one of them.
     pub modules: &'static [(Role, &'static str)],
-    /// The names that files of the family have if not these.
+    /// The names that the modules have in transformers, whose loader renames what it reads, if not these. Files may have them, too; what is
+    /// converted gets them ([`crate::open_checkpoint`]).
     pub otherwise: Option<&'static NameTable>,
 }
 

@@ -2,11 +2,12 @@
 
 use super::CompareTexts;
 use crate::Error;
-use fewbit_checkpoint::{Checkpoint, MODULES_FILE};
+use fewbit_checkpoint::MODULES_FILE;
 use fewbit_evaluate::{ClassLogits, ClassificationQuality, ClassifierAgreement};
 use fewbit_model::task_head::ModelClass;
 use fewbit_model::{
     Embeddings, Predictor, PredictorSettings, ScoreFunction, Task, WeightOnlyArithmetic,
+    open_checkpoint,
 };
 use serde::Serialize;
 use std::collections::HashMap;
@@ -114,7 +115,7 @@ impl Classes {
 
 /// The model class that config.json names, and its task.
 fn class_of(source: &Path) -> Result<Option<(String, Option<Task>)>, Error> {
-    let checkpoint = Checkpoint::open(source)?;
+    let checkpoint = open_checkpoint(source)?;
     let class = ModelClass::of_config(checkpoint.config());
     Ok(class.map(|class| (class.name().to_owned(), class.task())))
 }

@@ -5,11 +5,11 @@ mod tasks;
 
 pub use tasks::{Classification, FilledMasks, LabelScore, Tagging, TextLogits};
 
+use crate::module_names::open_checkpoint;
 use crate::network;
 use crate::tokenization::{TextSettings, TextTokenizer};
 use crate::weight_source::FromCheckpoint;
 use crate::{EncoderSpec, ModelError, ScoreFunction, Task, TaskModel, WeightOnlyArithmetic};
-use fewbit_checkpoint::Checkpoint;
 use std::path::{Path, PathBuf};
 
 /// Tokenizer, network and task head of one model directory.
@@ -81,7 +81,7 @@ impl Predictor {
         directory: impl AsRef<Path>,
         settings: &PredictorSettings,
     ) -> Result<Self, ModelError> {
-        let checkpoint = Checkpoint::open(directory)?;
+        let checkpoint = open_checkpoint(directory)?;
         let kernels = network::kernels_from_environment()?;
         let weight_only = WeightOnlyArithmetic::resolve(settings.weight_only)?;
         let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
