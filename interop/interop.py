@@ -98,7 +98,8 @@ METHODS = [
 FAMILIES = [
     "bert", "bert-masked-lm", "bert-sequence-classification", "bert-old-layer-norm-names", "roberta", "xlm-roberta-masked-lm",
     "camembert", "distilbert", "distilbert-relu-masked-lm", "electra-embedding-size-16", "electra-embedding-size-equal", "mpnet", "mpnet-long-masked-lm",
-    "modernbert", "modernbert-biases-masked-lm",
+    "modernbert", "modernbert-biases-masked-lm", "llama", "llama-biases-llama3-rotation", "mistral", "qwen2", "qwen3", "eurobert", "gemma3",
+    "nomic-bert", "nomic-bert-module-names", "gte", "gte-module-names", "jina-embeddings-v3",
 ]
 
 

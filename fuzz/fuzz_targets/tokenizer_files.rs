@@ -4,7 +4,9 @@
 
 use fewbit_fuzz::{Scratch, small_bert};
 use fewbit_model::EncoderSpec;
-use fewbit_model::tokenization::{TextSettings, TextTokenizer};
+use fewbit_model::tokenization::{
+    AlignedTokens, PairTruncation, TextSettings, TextTokenizer, Window,
+};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
@@ -38,6 +40,20 @@ static TEXTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     .chain([long.join(" "), "antidis".repeat(20)])
     .collect()
 });
+
+/// As many of everything as there are tokens, and places within the texts.
+fn check(tokens: &AlignedTokens, texts: &[&str], most: usize) {
+    let count = tokens.token_ids.len();
+    assert!((1..=most).contains(&count), "{count} tokens");
+    assert_eq!(tokens.token_type_ids.len(), count);
+    assert_eq!(tokens.origins.len(), count);
+    for origin in &tokens.origins {
+        match origin.text {
+            Some(text) => assert!(texts[text].get(origin.bytes.clone()).is_some(), "{origin:?}"),
+            None => assert!(origin.bytes.is_empty(), "{origin:?}"),
+        }
+    }
+}
 
 fuzz_target!(|input: &[u8]| {
     let mut contents = input.splitn(FILES.len(), |&byte| byte == 0);
@@ -95,6 +111,28 @@ fuzz_target!(|input: &[u8]| {
                 "{tokens:?}"
             );
             assert_eq!(tokenizer.tokenize(text).expect("it worked before"), tokens);
+            let aligned = tokenizer.tokenize_aligned(text).expect("it worked without offsets");
+            assert_eq!(aligned.token_ids, tokens.token_ids);
+            assert_eq!(aligned.token_type_ids, tokens.token_type_ids);
+            check(&aligned, &[text], most);
+        }
+        for (first, second) in TEXTS.iter().zip(TEXTS.iter().rev()) {
+            for truncation in [
+                PairTruncation::LongestFirst,
+                PairTruncation::OnlyFirst,
+                PairTruncation::OnlySecond,
+            ] {
+                if let Ok(pair) = tokenizer.tokenize_pair(first, second, truncation) {
+                    check(&pair, &[first, second], most);
+                }
+            }
+            let window = Window {
+                max_tokens: most,
+                stride: 2,
+            };
+            for part in tokenizer.tokenize_windows(first, second, window).iter().flatten() {
+                check(part, &[first, second], most);
+            }
         }
     }
 });

@@ -1,8 +1,9 @@
 //! A checkpoint directory, opened.
 use crate::adapter::{self, Adapter, AdapterTensor};
-use crate::location::transformer_directory;
+use crate::location::{refuse_router, transformer_directory};
 use crate::memory_map::MappedTensor;
 use crate::quantization_config::QuantizationConfig;
+use crate::renaming::RenamedTensor;
 use crate::shards::{INDEX_FILE, Shards, read_json, weights_in};
 use crate::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorView};
 use serde_json::{Map, Value};
@@ -39,6 +40,8 @@ pub struct Checkpoint {
     has_config: bool,
     quantization: QuantizationConfig,
     shards: Shards,
+    /// Tensors of the files that have other names here.
+    renamed: Vec<RenamedTensor>,
     adapter: Option<Adapter>,
     /// Tensors that the adapter changes or adds, by name.
     adapter_tensors: BTreeMap<String, AdapterTensor>,
@@ -53,8 +56,38 @@ impl Checkpoint {
     /// Errors if a file is missing or damaged, if the quantization is of a kind that fewbit does not read, or the adapter of a
     /// kind that it does not merge.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        let directory = directory.as_ref();
+        Self::open_renamed(directory, |_| Ok(Vec::new()))
+    }
+
+    /// [`Checkpoint::open`] with tensors under the names that `names` gives those of the files, or as parts of their rows: whoever reads
+    /// this checkpoint sees no others. `names` is asked about the checkpoint as it lies there, without its adapter; an adapter is merged
+    /// into the tensors under their new names.
+    ///
+    /// Errors as [`Checkpoint::open`] and as `names`, if two tensors get one name, and if the rows of one are not as many equal parts.
+    pub fn open_renamed<E: From<CheckpointError>>(
+        directory: impl AsRef<Path>,
+        names: impl FnOnce(&Self) -> Result<Vec<RenamedTensor>, E>,
+    ) -> Result<Self, E> {
+        let (mut checkpoint, inside) = Self::without_adapter(directory.as_ref())?;
+        checkpoint.renamed = names(&checkpoint)?;
+        if !checkpoint.renamed.is_empty() {
+            checkpoint.shards = checkpoint.shards.renamed(&checkpoint.renamed)?;
+        }
+        let base = (checkpoint.base_directory != inside).then_some(&*checkpoint.base_directory);
+        let is_quantized = checkpoint.quantization.is_quantized();
+        if let Some((adapter, tensors)) =
+            adapter::read(&inside, base, &checkpoint.shards, is_quantized)?
+        {
+            checkpoint.adapter = Some(adapter);
+            checkpoint.adapter_tensors = tensors;
+        }
+        Ok(checkpoint)
+    }
+
+    /// The checkpoint without its adapter, and the directory where that would lie.
+    fn without_adapter(directory: &Path) -> Result<(Self, PathBuf), CheckpointError> {
         check_directory(directory)?;
+        refuse_router(directory)?;
         let (inside, folder) = transformer_directory(directory);
         let base = adapter::base_directory(&inside, CONFIG_FILE)?;
         let base_directory = base.as_deref().unwrap_or(&inside);
@@ -64,17 +97,7 @@ impl Checkpoint {
         let quantization = QuantizationConfig::from_config(&config)
             .map_err(|error| error.in_file(base_directory.join(CONFIG_FILE)))?;
         let shards = Shards::open(base_directory)?;
-        let merged = adapter::read(
-            &inside,
-            base.as_deref(),
-            &shards,
-            quantization.is_quantized(),
-        )?;
-        let (adapter, adapter_tensors) = merged.map_or_else(
-            || (None, BTreeMap::new()),
-            |(adapter, tensors)| (Some(adapter), tensors),
-        );
-        Ok(Checkpoint {
+        let checkpoint = Checkpoint {
             directory: directory.to_owned(),
             folder,
             base_directory: base_directory.to_owned(),
@@ -82,9 +105,11 @@ impl Checkpoint {
             has_config,
             quantization,
             shards,
-            adapter,
-            adapter_tensors,
-        })
+            renamed: Vec::new(),
+            adapter: None,
+            adapter_tensors: BTreeMap::new(),
+        };
+        Ok((checkpoint, inside))
     }
 
     /// The directory, as it was given to [`Checkpoint::open`].
@@ -101,6 +126,11 @@ impl Checkpoint {
     /// The config.json that was read: in the directory, or in that of an adapter's base.
     pub fn config_file(&self) -> PathBuf {
         self.base_directory.join(CONFIG_FILE)
+    }
+
+    /// The tensors of the files that have other names here, in file order.
+    pub fn renamed(&self) -> &[RenamedTensor] {
+        &self.renamed
     }
 
     /// The adapter that the tensors are merged with, if there is one.

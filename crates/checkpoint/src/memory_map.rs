@@ -77,7 +77,8 @@ pub struct MappedTensor(Source);
 enum Source {
     /// A range within the file.
     File(Arc<MappedFile>, Range<usize>),
-    Memory(Arc<[u8]>),
+    /// A range within the bytes.
+    Memory(Arc<[u8]>, Range<usize>),
 }
 
 impl MappedTensor {
@@ -87,14 +88,27 @@ impl MappedTensor {
 
     /// A tensor that no file has in this order.
     pub(crate) fn in_memory(bytes: Vec<u8>) -> Self {
-        Self(Source::Memory(bytes.into()))
+        let whole = 0..bytes.len();
+        Self(Source::Memory(bytes.into(), whole))
+    }
+
+    /// The bytes `part` of it, which are within it.
+    pub(crate) fn part(&self, part: Range<usize>) -> Self {
+        let within = |whole: &Range<usize>| {
+            assert!(part.start <= part.end && part.end <= whole.len());
+            whole.start + part.start..whole.start + part.end
+        };
+        Self(match &self.0 {
+            Source::File(file, range) => Source::File(Arc::clone(file), within(range)),
+            Source::Memory(bytes, range) => Source::Memory(Arc::clone(bytes), within(range)),
+        })
     }
 
     /// Little-endian, as stored; not aligned to anything.
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
             Source::File(file, range) => &file.bytes()[range.clone()],
-            Source::Memory(bytes) => bytes,
+            Source::Memory(bytes, range) => &bytes[range.clone()],
         }
     }
 
@@ -109,7 +123,9 @@ impl MappedTensor {
                 assert!(start <= range.len() && out.len() <= range.len() - start);
                 file.read(range.start + start, out);
             }
-            Source::Memory(bytes) => out.copy_from_slice(&bytes[start..][..out.len()]),
+            Source::Memory(bytes, range) => {
+                out.copy_from_slice(&bytes[range.clone()][start..][..out.len()]);
+            }
         }
     }
 
@@ -123,7 +139,7 @@ impl MappedTensor {
                 assert!(part.start <= part.end && part.end <= range.len());
                 file.release(range.start + part.start..range.start + part.end);
             }
-            Source::Memory(bytes) => assert!(part.start <= part.end && part.end <= bytes.len()),
+            Source::Memory(_, range) => assert!(part.start <= part.end && part.end <= range.len()),
         }
     }
 }

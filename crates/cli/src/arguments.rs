@@ -1,11 +1,14 @@
 //! The types of arguments. Files and other facts of the machine are not read or checked here.
 
+mod predict;
+
 pub(crate) use crate::method_argument::MethodArgument;
 use crate::method_argument::MethodParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fewbit::model::WeightOnlyArithmetic;
 use fewbit::quantize::calibration::texts::SampleSize;
 use fewbit::threads;
+pub(crate) use predict::PredictArguments;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -62,6 +65,7 @@ pub(crate) enum Command {
     Quantize(QuantizeArguments),
     Calibrate(CalibrateArguments),
     Embed(EmbedArguments),
+    Predict(PredictArguments),
     Compare(CompareArguments),
     Bench(BenchArguments),
     Kernels(KernelsArguments),
@@ -359,6 +363,7 @@ Output, chosen by the extension of -o:
   .npy          float32 array (texts, dimension), C order
   .safetensors  tensor `embeddings`, F32 (texts, dimension)
   .jsonl        one object a line: {\"embedding\": [...]}, with \"truncated\": true where the text was cut
+                sparse embeddings of SPLADE models, always JSONL: {\"indices\": [...], \"values\": [...]}
 Without -o the JSONL goes to standard output, with --json or without it; with -o, --json prints a summary.
 A file appears only when it is whole.")]
 pub(crate) struct EmbedArguments {
@@ -403,6 +408,10 @@ pub(crate) struct EmbedArguments {
     /// Put the model's prompt of this name before every text (of config_sentence_transformers.json)
     #[arg(long, value_name = "NAME")]
     pub(crate) prompt_name: Option<String>,
+    /// What the embeddings are for: query or document, with the model's prompt of that name unless another is given; or the name
+    /// of another route of a model with a Router [default: the route that the model's files say]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: Option<String>,
     /// Texts run together; bounds memory, never changes a result
     #[arg(long, value_name = "N", default_value_t = 32, allow_negative_numbers = true, value_parser = batch_size)]
     pub(crate) batch_size: usize,
@@ -445,7 +454,8 @@ pub(crate) enum TextFormat {
 /// Run a model under several methods and print one table of what each costs
 ///
 /// Every model is measured in a process of its own, so that peak memory is its own; latency is taken in rounds that
-/// visit every model in turn, so that a drifting machine disturbs all alike.
+/// visit every model in turn, so that a drifting machine disturbs all alike. A model that classifies texts is compared by its
+/// logits, any other by its embeddings.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Methods: fp16, bf16, dynamic, static, weight-only, nf4, fp4 (int4 is read as nf4).
@@ -481,10 +491,18 @@ pub(crate) struct CompareArguments {
     /// or *.parquet
     #[arg(long, value_name = "FILE")]
     pub(crate) texts: Option<PathBuf>,
+    /// Column (JSON: field) of --texts that holds the right label, by name or number, of a model that classifies texts: adds accuracy
+    /// and macro F1
+    #[arg(long, value_name = "NAME", requires = "texts")]
+    pub(crate) label_column: Option<String>,
+    /// Column (JSON: field) of --texts that holds a second text, to be classified with the first
+    #[arg(long, value_name = "NAME", requires = "texts")]
+    pub(crate) pair_column: Option<String>,
     /// Keep the quantized models in this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
-    /// Exit with 3 if a method loses more than X: points of Spearman x 100 with --data, else 100 x (1 - mean cosine)
+    /// Exit with 3 if a method loses more than X: points of Spearman x 100 with --data, else 100 x (1 - mean cosine); of models that
+    /// classify texts points of accuracy x 100 with --label-column, else 100 x (share of texts with another label)
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(crate) max_drop: Option<f64>,
     #[command(flatten)]
@@ -503,7 +521,7 @@ pub(crate) struct CompareArguments {
         value_parser = number_of_samples,
         help_heading = CALIBRATION,
         requires = "calibration",
-        conflicts_with_all = ["methods", "stats", "samples", "batches", "keep", "max_drop", "weight_only_in"]
+        conflicts_with_all = ["methods", "stats", "samples", "batches", "keep", "max_drop", "weight_only_in", "label_column", "pair_column"]
     )]
     pub(crate) calibration_sweep: Vec<usize>,
 }

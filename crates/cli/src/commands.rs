@@ -11,6 +11,7 @@ mod kernels;
 mod man;
 mod measure;
 mod measuring_process;
+pub(crate) mod predict;
 mod quantize;
 
 use crate::arguments::{Arguments, Command};
@@ -38,6 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Command::Calibrate(_)
     | Command::Quantize(_)
     | Command::Embed(_)
+    | Command::Predict(_)
     | Command::Compare(_)
     | Command::Bench(_) = arguments.command
     {
@@ -49,6 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Command::Calibrate(arguments) => calibrate::run(arguments, global),
         Command::Quantize(arguments) => quantize::run(arguments, global),
         Command::Embed(arguments) => embed::run(arguments, global),
+        Command::Predict(arguments) => predict::run(arguments, global),
         Command::Compare(arguments) => compare::run(arguments, global),
         Command::Bench(arguments) => bench::run(arguments, global),
         Command::Kernels(arguments) => kernels::run(*arguments, global),

@@ -78,6 +78,8 @@ pub(crate) struct EmbeddingWriter {
     target: Target,
     rows: usize,
     columns: usize,
+    /// Whether a line holds only the values other than 0, with their columns.
+    sparse: bool,
 }
 
 impl EmbeddingWriter {
@@ -88,7 +90,13 @@ impl EmbeddingWriter {
             target: Target::Stdout(BufWriter::new(io::stdout().lock())),
             rows: 0,
             columns: 0,
+            sparse: false,
         }
+    }
+
+    /// The same writer for sparse embeddings, of which a line of JSONL holds the values other than 0 and their columns.
+    pub(crate) fn of_sparse(self, sparse: bool) -> Self {
+        Self { sparse, ..self }
     }
 
     /// A writer for the file `path` that will hold rows of `columns` values; with `force` it replaces one that is there.
@@ -109,6 +117,7 @@ impl EmbeddingWriter {
             target: Target::File(file),
             rows: 0,
             columns,
+            sparse: false,
         })
     }
 
@@ -118,6 +127,7 @@ impl EmbeddingWriter {
     /// Writing failed (disk full, pipe closed).
     pub(crate) fn write_row(&mut self, row: &[f32], truncated: bool) -> Result<()> {
         let bytes = match self.format {
+            EmbeddingFormat::JsonLines if self.sparse => sparse_json_line(row, truncated)?,
             EmbeddingFormat::JsonLines => json_line(row, truncated)?,
             EmbeddingFormat::Npy | EmbeddingFormat::Safetensors => {
                 row.iter().flat_map(|value| value.to_le_bytes()).collect()
@@ -204,6 +214,27 @@ fn safetensors_header(rows: usize, columns: usize) -> Vec<u8> {
     header
 }
 
+/// The values other than 0 in the order of their columns.
+fn sparse_json_line(row: &[f32], truncated: bool) -> Result<Vec<u8>> {
+    #[derive(serde::Serialize)]
+    struct Line {
+        indices: Vec<usize>,
+        values: Vec<f32>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        truncated: bool,
+    }
+    let active = row.iter().enumerate().filter(|(_, value)| **value != 0.0);
+    let (indices, values) = active.map(|(index, value)| (index, *value)).unzip();
+    let line = Line {
+        indices,
+        values,
+        truncated,
+    };
+    let mut line = serde_json::to_vec(&line).context("cannot write an embedding as JSON")?;
+    line.push(b'\n');
+    Ok(line)
+}
+
 fn json_line(row: &[f32], truncated: bool) -> Result<Vec<u8>> {
     #[derive(serde::Serialize)]
     struct Line<'a> {
@@ -273,6 +304,21 @@ mod tests {
             String::from_utf8(json_line(&row, true).unwrap())
                 .unwrap()
                 .ends_with(",\"truncated\":true}\n")
+        );
+    }
+
+    #[test]
+    fn a_sparse_line_holds_what_is_not_zero() {
+        let line = |row: &[f32], truncated| {
+            String::from_utf8(sparse_json_line(row, truncated).unwrap()).unwrap()
+        };
+        assert_eq!(
+            line(&[0.0, 1.5, 0.0, -0.25], false),
+            "{\"indices\":[1,3],\"values\":[1.5,-0.25]}\n"
+        );
+        assert_eq!(
+            line(&[0.0], true),
+            "{\"indices\":[],\"values\":[],\"truncated\":true}\n"
         );
     }
 

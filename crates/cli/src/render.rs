@@ -6,6 +6,7 @@ mod columns;
 pub(crate) mod comparison;
 pub(crate) mod inspection;
 pub(crate) mod numbers;
+pub(crate) mod predictions;
 pub(crate) mod progress;
 pub(crate) mod quantization;
 pub(crate) mod sensitivity;

@@ -1,4 +1,4 @@
-//! Texts from a file or standard input, one after the other as they come.
+//! Rows of texts from a file or standard input, one after the other as they come.
 
 use crate::arguments::TextFormat;
 use crate::streams;
@@ -9,34 +9,50 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// Texts that are read ahead; few, as each may be long.
+/// Rows that are read ahead; few, as each may be long.
 const READ_AHEAD: usize = 16;
-/// Bytes of texts that one window holds at most, but for its last text.
+/// Bytes of texts that one window holds at most, but for its last row.
 const WINDOW_BYTES: usize = 4 << 20;
 /// After so long without a text on standard input, its writer is taken to wait for an answer.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// The texts of a file or of standard input. A thread reads ahead, by a bounded number.
 pub(crate) struct Texts {
-    read: Receiver<Result<String, DataError>>,
+    read: Receiver<Result<Vec<String>, DataError>>,
     name: String,
     from_standard_input: bool,
 }
 
-/// Some texts in the order of the input.
+/// Some rows in the order of the input.
 pub(crate) struct Window {
-    pub(crate) texts: Vec<String>,
+    /// Of each row the text of every column.
+    pub(crate) rows: Vec<Vec<String>>,
     /// Whether the input ends behind them, and if it does, how.
     pub(crate) end: Option<Result<()>>,
 }
 
 impl Texts {
-    /// Opens the file that `-i` names. Of every row, the columns `fields` are each a text of its own; the column `text` if none is named.
+    /// Opens the file that `-i` names. Of every row, the columns `fields` are each a text; the column `text` if none is named.
     pub(crate) fn open(path: &Path, format: Option<TextFormat>, fields: &[String]) -> Result<Self> {
+        let columns = match fields {
+            [] => vec![Column::text(DEFAULT_TEXT_COLUMN)],
+            fields => fields.iter().map(Column::text).collect(),
+        };
+        Self::open_columns(path, format, columns, !fields.is_empty())
+    }
+
+    /// Opens the file that `-i` names. Of every row, `columns` are each a text. If columns `are_named`, a file whose name says nothing is
+    /// JSONL.
+    pub(crate) fn open_columns(
+        path: &Path,
+        format: Option<TextFormat>,
+        columns: Vec<Column>,
+        are_named: bool,
+    ) -> Result<Self> {
         // A format that the user named needs no remark on what the file looks like.
         let remarks = format.is_none();
         let format = format.map_or_else(
-            || FileFormat::of_rows(path, !fields.is_empty()),
+            || FileFormat::of_rows(path, are_named),
             |format| match format {
                 TextFormat::Lines => FileFormat::Lines,
                 TextFormat::Jsonl => FileFormat::Jsonl,
@@ -55,10 +71,6 @@ impl Texts {
         } else {
             DataFile::new(path, Some(format))
         };
-        let columns = match fields {
-            [] => vec![Column::text(DEFAULT_TEXT_COLUMN)],
-            fields => fields.iter().map(Column::text).collect(),
-        };
         let name = file.name().to_owned();
         let (sender, read) = sync_channel(READ_AHEAD);
         std::thread::Builder::new()
@@ -76,28 +88,28 @@ impl Texts {
         self.from_standard_input
     }
 
-    /// The next texts, at most `most`: as many as there are, but of standard input only those that come without a pause.
+    /// The next rows, at most `most`: as many as there are, but of standard input only those that come without a pause.
     pub(crate) fn next_window(&mut self, most: usize) -> Window {
-        let (mut texts, mut bytes) = (Vec::new(), 0);
-        while texts.len() < most && bytes < WINDOW_BYTES {
-            let received = if self.from_standard_input && !texts.is_empty() {
+        let (mut rows, mut bytes) = (Vec::<Vec<String>>::new(), 0);
+        while rows.len() < most && bytes < WINDOW_BYTES {
+            let received = if self.from_standard_input && !rows.is_empty() {
                 self.read.recv_timeout(PAUSE)
             } else {
                 self.read.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
             let end = match received {
-                Ok(Ok(text)) => {
-                    bytes += text.len();
-                    texts.push(text);
+                Ok(Ok(row)) => {
+                    bytes += row.iter().map(String::len).sum::<usize>();
+                    rows.push(row);
                     continue;
                 }
                 Ok(Err(error)) => Some(Err(self.cannot_read(error))),
                 Err(RecvTimeoutError::Disconnected) => Some(Ok(())),
                 Err(RecvTimeoutError::Timeout) => None,
             };
-            return Window { texts, end };
+            return Window { rows, end };
         }
-        Window { texts, end: None }
+        Window { rows, end: None }
     }
 
     fn cannot_read(&self, error: DataError) -> anyhow::Error {
@@ -111,23 +123,23 @@ impl Texts {
     }
 }
 
-/// Sends every text, then what went wrong, if something did. Ends early if the receiver is gone.
+/// Sends every row, then what went wrong, if something did. Ends early if the receiver is gone.
 fn read_all(
     file: &DataFile,
     columns: &[Column],
     remarks: bool,
-    sender: &SyncSender<Result<String, DataError>>,
+    sender: &SyncSender<Result<Vec<String>, DataError>>,
 ) {
     let mut abandoned = false;
     let result = file.for_each_row(columns, &mut |row| {
         if let Some(remark) = row.remark().filter(|_| remarks) {
             streams::warn(remark);
         }
-        for index in 0..row.cells().len() {
-            if sender.send(Ok(row.text(index).to_owned())).is_err() {
-                abandoned = true;
-                return Err(row.error(index, "a reader", "none", ""));
-            }
+        let columns = 0..row.cells().len();
+        let texts = columns.map(|column| row.text(column).to_owned());
+        if sender.send(Ok(texts.collect())).is_err() {
+            abandoned = true;
+            return Err(row.error(0, "a reader", "none", ""));
         }
         Ok(())
     });

@@ -9,6 +9,8 @@ pub enum ColumnKind {
     Text,
     /// A finite number in each row.
     Number,
+    /// A text or a whole number in each row, either as a text.
+    Label,
     /// A list of integers in each row.
     Integers,
 }
@@ -19,6 +21,7 @@ impl ColumnKind {
         match self {
             Self::Text => "a string",
             Self::Number => "a number",
+            Self::Label => "a string or a whole number",
             Self::Integers => "a list of integers",
         }
     }
@@ -46,6 +49,11 @@ impl Column {
     /// A column of finite numbers that every row has.
     pub fn number(name: impl Into<String>) -> Self {
         Self::new(name, ColumnKind::Number)
+    }
+
+    /// A column of labels that every row has: texts or whole numbers, read as texts.
+    pub fn label(name: impl Into<String>) -> Self {
+        Self::new(name, ColumnKind::Label)
     }
 
     /// A column of lists of integers that every row has.
@@ -98,6 +106,9 @@ impl Column {
             }
             ColumnKind::Number => {
                 format!("name the {word} that holds the number with {}", self.flag)
+            }
+            ColumnKind::Label => {
+                format!("name the {word} that holds the label with {}", self.flag)
             }
             ColumnKind::Integers => {
                 format!(

@@ -214,6 +214,7 @@ fn cell(
             match column.kind {
                 ColumnKind::Text => "name a field of texts, or remove the line",
                 ColumnKind::Number => "name a field of numbers, or remove the line",
+                ColumnKind::Label => "name a field of labels, or remove the line",
                 ColumnKind::Integers => "a row looks like {\"input_ids\": [101, 7592, 102]}",
             },
         ))
@@ -221,7 +222,10 @@ fn cell(
     match (column.kind, value) {
         (_, Value::Null) if column.optional => Ok(Cell::Absent),
         (_, Value::Null) if replaced => refused("null, NaN or infinity".to_owned()),
-        (ColumnKind::Text, Value::String(text)) => Ok(Cell::Text(text)),
+        (ColumnKind::Text | ColumnKind::Label, Value::String(text)) => Ok(Cell::Text(text)),
+        (ColumnKind::Label, Value::Number(number)) if !number.is_f64() => {
+            Ok(Cell::Text(number.to_string()))
+        }
         (ColumnKind::Number, Value::Number(number)) => match number.as_f64() {
             Some(number) => Ok(Cell::Number(number)),
             None => refused(number.to_string()),

@@ -168,30 +168,23 @@ fn leaf(
         };
     };
     let found = schema.column(first);
+    let is_single = found.max_rep_level() == 0 && found.path().parts().len() == 1;
+    let is_decimal = matches!(found.logical_type_ref(), Some(LogicalType::Decimal(_)));
+    let is_text = is_single && found.physical_type() == PhysicalType::BYTE_ARRAY;
+    let is_integer = matches!(
+        found.physical_type(),
+        PhysicalType::INT32 | PhysicalType::INT64
+    );
+    let is_float = matches!(
+        found.physical_type(),
+        PhysicalType::FLOAT | PhysicalType::DOUBLE
+    );
     let fits = leaves.len() == 1
         && match column.kind {
-            ColumnKind::Text => {
-                found.physical_type() == PhysicalType::BYTE_ARRAY
-                    && found.max_rep_level() == 0
-                    && found.path().parts().len() == 1
-            }
-            ColumnKind::Number => {
-                matches!(
-                    found.physical_type(),
-                    PhysicalType::FLOAT
-                        | PhysicalType::DOUBLE
-                        | PhysicalType::INT32
-                        | PhysicalType::INT64
-                ) && !matches!(found.logical_type_ref(), Some(LogicalType::Decimal(_)))
-                    && found.max_rep_level() == 0
-                    && found.path().parts().len() == 1
-            }
-            ColumnKind::Integers => {
-                matches!(
-                    found.physical_type(),
-                    PhysicalType::INT32 | PhysicalType::INT64
-                ) && found.max_rep_level() == 1
-            }
+            ColumnKind::Text => is_text,
+            ColumnKind::Number => is_single && !is_decimal && (is_integer || is_float),
+            ColumnKind::Label => is_text || (is_single && !is_decimal && is_integer),
+            ColumnKind::Integers => is_integer && found.max_rep_level() == 1,
         };
     if fits {
         return Ok(Some(first));
@@ -199,6 +192,7 @@ fn leaf(
     let kind = match column.kind {
         ColumnKind::Text => "strings",
         ColumnKind::Number => "numbers",
+        ColumnKind::Label => "strings or whole numbers",
         ColumnKind::Integers => "lists of integers",
     };
     Err(DataError::content(
@@ -244,6 +238,9 @@ fn cell(
     let found = match stored {
         Some(Stored::Null) | None if column.optional => return Ok(Cell::Absent),
         Some(Stored::Integers(values)) => return Ok(Cell::Integers(values)),
+        Some(Stored::Number(number)) if column.kind == ColumnKind::Label => {
+            return Ok(Cell::Text(number.to_string()));
+        }
         Some(Stored::Number(number)) if number.is_finite() => return Ok(Cell::Number(number)),
         Some(Stored::Number(number)) => number.to_string(),
         Some(Stored::Text(bytes)) if bytes.len() > LONGEST => {

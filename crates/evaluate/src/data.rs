@@ -110,6 +110,68 @@ pub fn read_texts(path: impl AsRef<Path>, fields: &[String]) -> Result<Vec<Strin
     Ok(texts)
 }
 
+/// Texts for a classifier.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClassTexts {
+    /// The texts.
+    pub texts: Vec<String>,
+    /// For each of them the text that is read with it; empty, where texts are read alone.
+    pub pairs: Vec<String>,
+    /// For each of them the right label, as the data spell it; empty, where none are known.
+    pub labels: Vec<String>,
+}
+
+/// The columns (JSON: fields) of a file of texts for a classifier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassColumns {
+    /// Of the texts.
+    pub text: String,
+    /// Of the texts that are read with them.
+    pub pair: Option<String>,
+    /// Of the right labels: texts or whole numbers.
+    pub label: Option<String>,
+}
+
+/// Reads texts, and what else is named, from JSONL, JSON, CSV, TSV or Parquet (a file of another name is JSONL).
+///
+/// # Errors
+/// Naming file, line or row, and column. A file without any text is an error.
+pub fn read_class_texts(
+    path: impl AsRef<Path>,
+    columns: &ClassColumns,
+) -> Result<ClassTexts, EvaluateError> {
+    let path = path.as_ref();
+    let file = DataFile::new(path, Some(FileFormat::of_rows(path, true)));
+    let text = Column::text(&columns.text);
+    let pair = columns.pair.as_ref();
+    let pair = pair.map(|name| Column::text(name).named_by("--pair-column"));
+    let label = columns.label.as_ref();
+    let label = label.map(|name| Column::label(name).named_by("--label-column"));
+    let has_pairs = pair.is_some();
+    let has_labels = label.is_some();
+    let columns: Vec<Column> = [text].into_iter().chain(pair).chain(label).collect();
+    let mut found = ClassTexts::default();
+    file.for_each_row(&columns, &mut |row| {
+        found.texts.push(row.text(0).to_owned());
+        if has_pairs {
+            found.pairs.push(row.text(1).to_owned());
+        }
+        if has_labels {
+            found.labels.push(row.text(columns.len() - 1).to_owned());
+        }
+        Ok(())
+    })?;
+    if found.texts.is_empty() {
+        return Err(EvaluateError::TooLittleData {
+            origin: file.name().to_owned(),
+            expected: "one text",
+            found: 0,
+            hint: "a row has a text and its label",
+        });
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +276,37 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn labels_are_texts_or_whole_numbers() {
+        let columns = ClassColumns {
+            text: "a".to_owned(),
+            pair: Some("b".to_owned()),
+            label: Some("l".to_owned()),
+        };
+        for (name, content) in [
+            (
+                "x.jsonl",
+                "{\"a\":\"p\",\"b\":\"q\",\"l\":1}\n{\"a\":\"r\",\"b\":\"t\",\"l\":\"good\"}\n",
+            ),
+            ("x.csv", "l,a,b\n1,p,q\ngood,r,t\n"),
+            ("x.tsv", "a\tb\tl\np\tq\t1\nr\tt\tgood\n"),
+        ] {
+            let file = file(name, content);
+            let found = read_class_texts(&file.path, &columns).unwrap();
+            assert_eq!(found.texts, ["p", "r"], "{name}");
+            assert_eq!(found.pairs, ["q", "t"], "{name}");
+            assert_eq!(found.labels, ["1", "good"], "{name}");
+        }
+        let bad = file("x.jsonl", "{\"a\":\"p\",\"b\":\"q\",\"l\":0.5}\n");
+        assert_eq!(
+            error_text(&bad, read_class_texts(&bad.path, &columns)),
+            "x.jsonl: line 1: field `l`: expected a string or a whole number, found a number\n  hint: name a field of labels, or remove the line"
+        );
+        let none = file("x.jsonl", "{\"a\":\"p\",\"b\":\"q\"}\n");
+        let text = error_text(&none, read_class_texts(&none.path, &columns));
+        assert!(text.contains("expected a field `l`, found `a`, `b`\n  hint: name the field that holds the label with --label-column"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Judge: what a quantized model costs and what it saves.
 //!
 //! * [`metrics`]: Spearman and Pearson correlation, agreement of two sets of embeddings;
+//! * [`classification`]: agreement of two classifiers, accuracy and F1;
 //! * [`data`]: sentence pairs and texts from files;
 //! * [`sentence_similarity`]: how well cosines of embeddings follow human scores;
 //! * [`latency`], [`memory`] and [`disk`]: time, peak memory and bytes of files;
@@ -9,6 +10,7 @@
 //! Nothing here prints: every result is data that serializes.
 #![forbid(unsafe_code)]
 
+pub mod classification;
 pub mod data;
 pub mod disk;
 pub mod error;
@@ -20,7 +22,11 @@ pub mod shape_benchmark;
 pub mod stage_profile;
 pub mod text_benchmark;
 
-pub use data::{PairColumns, SentencePair, read_sentence_pairs, read_texts};
+pub use classification::{ClassLogits, ClassificationQuality, ClassifierAgreement};
+pub use data::{
+    ClassColumns, ClassTexts, PairColumns, SentencePair, read_class_texts, read_sentence_pairs,
+    read_texts,
+};
 pub use disk::directory_bytes;
 pub use error::EvaluateError;
 pub use latency::{Latency, median};

@@ -1,8 +1,10 @@
 //! Speed on texts, tokenization included, in the order in which they come and sorted by length.
 
+use std::ops::Range;
 use std::time::Instant;
 
-use fewbit_model::{EncodeOptions, Encoder};
+use fewbit_model::prediction::TextInput;
+use fewbit_model::{EncodeOptions, Encoder, Predictor};
 use serde::{Deserialize, Serialize};
 
 use crate::EvaluateError;
@@ -27,6 +29,9 @@ impl TextOrder {
 pub struct TextRequest {
     /// Texts to encode.
     pub texts: Vec<String>,
+    /// For each of them the text that is read with it; none, where texts are read alone.
+    #[serde(default)]
+    pub pairs: Vec<String>,
     /// Which texts make up a batch.
     pub order: TextOrder,
     /// Texts run together, at least 1.
@@ -36,6 +41,15 @@ pub struct TextRequest {
 }
 
 impl TextRequest {
+    /// Each text with its pair.
+    pub fn inputs(&self) -> Vec<TextInput<'_>> {
+        let input = |index: usize| TextInput {
+            text: &self.texts[index],
+            pair: self.pairs.get(index).map(String::as_str),
+        };
+        (0..self.texts.len()).map(input).collect()
+    }
+
     /// How to run.
     pub fn options(&self) -> EncodeOptions {
         EncodeOptions {
@@ -62,6 +76,32 @@ impl TextPass {
     /// # Errors
     /// No texts; errors of the model.
     pub fn measure(encoder: &Encoder, request: &TextRequest) -> Result<Self, EvaluateError> {
+        Self::of_calls(request, |part| {
+            let embeddings = encoder.encode(&request.texts[part], &request.options())?;
+            Ok((embeddings.tokens, embeddings.truncated.len()))
+        })
+    }
+
+    /// Classifies all texts of `request`, with their pairs, once.
+    ///
+    /// # Errors
+    /// No texts; errors of the model.
+    pub fn measure_classifier(
+        predictor: &Predictor,
+        request: &TextRequest,
+    ) -> Result<Self, EvaluateError> {
+        let inputs = request.inputs();
+        Self::of_calls(request, |part| {
+            let logits = predictor.text_logits(&inputs[part], &request.options())?;
+            Ok((logits.tokens, logits.truncated.len()))
+        })
+    }
+
+    /// Times `run` for each part of the texts, of which it tells the tokens, and how many it cut.
+    fn of_calls(
+        request: &TextRequest,
+        mut run: impl FnMut(Range<usize>) -> Result<(usize, usize), EvaluateError>,
+    ) -> Result<Self, EvaluateError> {
         let texts = &request.texts;
         if texts.is_empty() {
             return Err(EvaluateError::TooLittleData {
@@ -71,7 +111,7 @@ impl TextPass {
                 hint: "give at least one text",
             });
         }
-        // The encoder sorts what it is given at once.
+        // A model sorts what it is given at once.
         let together = match request.order {
             TextOrder::AsGiven => request.batch_size.max(1),
             TextOrder::ByLength => texts.len(),
@@ -81,12 +121,13 @@ impl TextPass {
             tokens: 0,
             truncated: 0,
         };
-        for texts in texts.chunks(together) {
+        for start in (0..texts.len()).step_by(together) {
+            let part = start..texts.len().min(start + together);
             let started = Instant::now();
-            let embeddings = encoder.encode(texts, &request.options())?;
+            let (tokens, truncated) = run(part)?;
             pass.call_seconds.push(started.elapsed().as_secs_f64());
-            pass.tokens += embeddings.tokens;
-            pass.truncated += embeddings.truncated.len();
+            pass.tokens += tokens;
+            pass.truncated += truncated;
         }
         Ok(pass)
     }

@@ -11,13 +11,12 @@ pub use report::{
     TextRow, TextsReport,
 };
 
-use crate::measure::{Memory, ModelHost, OpenModel, in_rounds};
+use crate::measure::{Memory, ModelHost, ModelOutput, OpenModel, in_rounds};
 use crate::{Error, ModelSize};
-use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{
     BatchShape, Latency, ShapeRequest, TextOrder, TextPass, TextRequest, median,
 };
-use fewbit_model::{EncodeOptions, EncoderSpec};
+use fewbit_model::{EncodeOptions, EncoderSpec, open_checkpoint};
 use fewbit_quantize::Recipe;
 
 /// The text of the first embedding.
@@ -141,9 +140,13 @@ impl Contender {
         options: &BenchOptions,
         host: &mut dyn ModelHost,
     ) -> Result<Self, Error> {
-        let open = host.open(&model.directory, options.weight_only)?;
+        let open = host.open(
+            &model.directory,
+            options.weight_only,
+            ModelOutput::Embeddings,
+        )?;
         let directory = &open.facts().checkpoint_directory;
-        let checkpoint = Checkpoint::open(directory)?;
+        let checkpoint = open_checkpoint(directory)?;
         let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
         options.check_positions(&model.name, spec.positions.max_tokens())?;
         let quantization = checkpoint.quantization();
@@ -200,13 +203,14 @@ fn startups(
     let threads = options.threads[0];
     let request = TextRequest {
         texts: vec![FIRST_TEXT.to_owned()],
+        pairs: Vec::new(),
         order: TextOrder::ByLength,
         batch_size: EncodeOptions::default().batch_size,
         threads,
     };
     let all = in_rounds(options.rounds, contenders, |contender, _| {
         let directory = &contender.model.directory;
-        let mut open = host.open(directory, options.weight_only)?;
+        let mut open = host.open(directory, options.weight_only, ModelOutput::Embeddings)?;
         let load_seconds = open.facts().load_seconds;
         let first_embedding_seconds = load_seconds + open.time_texts(&request)?.seconds();
         tracing::info!(directory = %directory.display(), first_embedding_seconds, "started up");
@@ -315,6 +319,7 @@ fn time_texts(
             for order in TextOrder::ALL {
                 let request = TextRequest {
                     texts: texts.to_vec(),
+                    pairs: Vec::new(),
                     order,
                     batch_size,
                     threads,

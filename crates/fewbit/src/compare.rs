@@ -1,6 +1,7 @@
 //! One model under several methods, measured side by side.
 
 pub mod calibration_sweep;
+mod classes;
 mod contender;
 mod kept_models;
 mod methods;
@@ -8,6 +9,7 @@ mod report;
 mod sample_texts;
 mod texts;
 
+pub use classes::ClassFigures;
 pub use methods::{
     default_recipes, method_hint, method_name, parse_method, parse_methods,
     without_shared_embeddings,
@@ -17,12 +19,12 @@ pub use sample_texts::SAMPLE_TEXTS;
 pub use texts::CompareTexts;
 
 use crate::Error;
-use crate::measure::{ModelHost, in_rounds};
+use crate::measure::{ModelHost, ModelOutput, in_rounds};
 use crate::size::ModelSize;
+use classes::Classes;
 use contender::{Contender, Encoded};
-use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{EmbeddingAgreement, TextOrder, TextRequest, directory_bytes, median};
-use fewbit_model::{Encoder, EncoderSettings, WeightOnlyArithmetic};
+use fewbit_model::{Embeddings, Encoder, EncoderSettings, WeightOnlyArithmetic, open_checkpoint};
 use fewbit_quantize::{
     GptqCalibration, QuantizePlan, Recipe, quantize_model, quantize_model_with_gptq,
 };
@@ -30,6 +32,7 @@ use kept_models::OutputRoot;
 use methods::refuse_duplicates;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use texts::Inputs;
 
 /// Texts that speed in batches is measured on, at most.
 const SPEED_TEXTS: usize = 256;
@@ -99,12 +102,12 @@ pub enum CompareStep<'a> {
 }
 
 /// Finds what can be found without writing or measuring anything: what the texts, the source and the output directories would be
-/// refused for, and a source that no method can be applied to.
-fn check(source: &Path, options: &CompareOptions) -> Result<(), Error> {
+/// refused for, and a source that no method can be applied to. Gives the labels of a model that is compared as a classifier.
+fn check(source: &Path, options: &CompareOptions) -> Result<Option<Classes>, Error> {
     refuse_duplicates(&options.recipes)?;
     options.texts.check()?;
     kept_models::check(options.keep.as_deref(), &options.recipes)?;
-    let checkpoint = Checkpoint::open(source)?;
+    let checkpoint = open_checkpoint(source)?;
     let mut refusals = options
         .recipes
         .iter()
@@ -117,15 +120,20 @@ fn check(source: &Path, options: &CompareOptions) -> Result<(), Error> {
     // A file that cannot be looked at is found now, not after all measurements.
     directory_bytes(source)?;
     ModelSize::of(source)?;
-    let settings = EncoderSettings::with_weight_only(options.weight_only);
-    Encoder::open_with_settings(source, &settings)?;
-    Ok(())
+    let classes = Classes::of(source, &options.texts, options.weight_only)?;
+    if classes.is_none() {
+        let settings = EncoderSettings::with_weight_only(options.weight_only);
+        Encoder::open_with_settings(source, &settings)?;
+    }
+    Ok(classes)
 }
 
 /// Makes a model of every recipe, measures each and the original, and puts the figures side by side.
 ///
 /// All models lie on disk together until the end, because speed is measured in rounds that visit every model: a machine
 /// that grows slower meanwhile disturbs all of them alike. `step` is told what is done next.
+///
+/// A model with a head for sequence classification is compared by its logits, unless the texts are scored pairs; any other by its embeddings.
 ///
 /// A method that fails does not end the comparison: it is named in [`Comparison::failed`].
 ///
@@ -150,18 +158,22 @@ pub fn compare(
     step: &mut dyn FnMut(&CompareStep<'_>),
 ) -> Result<Comparison, Error> {
     let source = source.as_ref();
-    check(source, options)?;
+    let classes = check(source, options)?;
     let root = OutputRoot::new(options.keep.as_deref())?;
     let mut run = Run {
         options,
-        texts: options.texts.texts(),
+        inputs: options.texts.inputs(),
+        output: match classes {
+            Some(_) => ModelOutput::Logits,
+            None => ModelOutput::Embeddings,
+        },
         host,
         step,
     };
     let mut contenders = run.quantize_all(source, root.path())?;
     run.encode_all(&mut contenders)?;
-    let sample = spread(&run.texts, SPEED_TEXTS);
-    let alone = spread(&sample, LATENCY_TEXTS);
+    let sample = run.inputs.spread(SPEED_TEXTS);
+    let alone = sample.spread(LATENCY_TEXTS);
     run.time_all(&mut contenders, &sample, &alone)?;
 
     let (original, methods) = contenders
@@ -169,21 +181,36 @@ pub fn compare(
         .expect("the original comes first");
     let reference = original.encoded()?;
     let size = ModelSize::of(source)?;
-    let mut rows = vec![row(original, None, &size, options)?];
+    let figures = |name: &str, against: Option<&Embeddings>, found: &Embeddings| {
+        let classes = classes.as_ref();
+        let figures = classes.map(|classes| classes.figures(name, against, found));
+        figures.transpose()
+    };
+    let of_original = Quality {
+        agreement: None,
+        classes: figures(&original.name, None, &reference.embeddings)?,
+    };
+    let mut rows = vec![row(original, of_original, &size, options)?];
     for contender in methods.iter_mut().filter(|known| !known.has_failed()) {
         contender.attempt(|contender| {
             let embeddings = &contender.encoded()?.embeddings;
-            let agreement =
-                EmbeddingAgreement::between(&contender.name, &reference.embeddings, embeddings)?;
-            rows.push(row(contender, Some(agreement), &size, options)?);
+            let (name, reference) = (&contender.name, &reference.embeddings);
+            let classes = figures(name, Some(reference), embeddings)?;
+            let agreement = match classes {
+                Some(_) => None,
+                None => Some(EmbeddingAgreement::between(name, reference, embeddings)?),
+            };
+            let quality = Quality { agreement, classes };
+            rows.push(row(contender, quality, &size, options)?);
             Ok(())
         })?;
     }
     Ok(Comparison {
         model: source.to_owned(),
         parameters: size.parameters,
-        texts: run.texts.len(),
+        texts: run.inputs.len(),
         texts_kind: options.texts.kind(),
+        output: run.output,
         tokens: reference.embeddings.tokens,
         truncated: reference.embeddings.truncated.len(),
         latency_texts: alone.len(),
@@ -201,10 +228,16 @@ pub fn compare(
     })
 }
 
+/// How close a model is to the original, and how good.
+struct Quality {
+    agreement: Option<EmbeddingAgreement>,
+    classes: Option<ClassFigures>,
+}
+
 /// The figures of one model; `original` is the size of the one that the others are compared with.
 fn row(
     contender: &Contender,
-    agreement: Option<EmbeddingAgreement>,
+    quality: Quality,
     original: &ModelSize,
     options: &CompareOptions,
 ) -> Result<ComparedModel, Error> {
@@ -217,7 +250,8 @@ fn row(
         memory: encoded.memory,
         compression_ratio: original.disk_bytes as f64 / size.disk_bytes as f64,
         bits_per_weight: 8.0 * size.disk_bytes as f64 / original.parameters as f64,
-        agreement,
+        agreement: quality.agreement,
+        classes: quality.classes,
         similarity: options.texts.similarity(&encoded.embeddings)?,
         median_milliseconds: contender.middle_of(&contender.median_milliseconds)?,
         texts_per_second: contender.middle_of(&contender.texts_per_second)?,
@@ -234,7 +268,8 @@ fn row(
 /// A comparison while it runs.
 struct Run<'a> {
     options: &'a CompareOptions,
-    texts: Vec<String>,
+    inputs: Inputs,
+    output: ModelOutput,
     host: &'a mut dyn ModelHost,
     step: &'a mut dyn FnMut(&CompareStep<'_>),
 }
@@ -266,11 +301,15 @@ impl Run<'_> {
 
     /// Encodes all texts with every model, in a process that has done nothing else if the host opens one for each.
     fn encode_all(&mut self, contenders: &mut [Contender]) -> Result<(), Error> {
-        let request = self.request(&self.texts, TextOrder::ByLength, self.options.batch_size);
+        let request = self.request(&self.inputs, TextOrder::ByLength, self.options.batch_size);
         for contender in contenders.iter_mut().filter(|known| !known.has_failed()) {
             (self.step)(&CompareStep::Encoding(&contender.name));
             contender.attempt(|contender| {
-                let mut open = (self.host).open(&contender.directory, self.options.weight_only)?;
+                let mut open = (self.host).open(
+                    &contender.directory,
+                    self.options.weight_only,
+                    self.output,
+                )?;
                 let encoded = Encoded {
                     embeddings: open.encode(&request)?,
                     memory: open.memory()?,
@@ -296,8 +335,8 @@ impl Run<'_> {
     fn time_all(
         &mut self,
         contenders: &mut [Contender],
-        sample: &[String],
-        alone: &[String],
+        sample: &Inputs,
+        alone: &Inputs,
     ) -> Result<(), Error> {
         let alone = self.request(alone, TextOrder::AsGiven, 1);
         let batches = self.request(sample, TextOrder::ByLength, self.options.batch_size);
@@ -311,7 +350,11 @@ impl Run<'_> {
                 rounds: ROUNDS,
             });
             contender.attempt(|contender| {
-                let mut open = (self.host).open(&contender.directory, self.options.weight_only)?;
+                let mut open = (self.host).open(
+                    &contender.directory,
+                    self.options.weight_only,
+                    self.output,
+                )?;
                 open.time_texts(&alone)?;
                 let milliseconds = median(open.time_texts(&alone)?.call_seconds).map(|s| 1e3 * s);
                 let texts_per_second = sample.len() as f64 / open.time_texts(&batches)?.seconds();
@@ -329,34 +372,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn request(&self, texts: &[String], order: TextOrder, batch_size: usize) -> TextRequest {
+    fn request(&self, inputs: &Inputs, order: TextOrder, batch_size: usize) -> TextRequest {
         TextRequest {
-            texts: texts.to_vec(),
+            texts: inputs.texts.clone(),
+            pairs: inputs.pairs.clone(),
             order,
             batch_size,
             threads: self.options.threads,
         }
-    }
-}
-
-/// At most `count` texts, evenly spread over all of them.
-fn spread(texts: &[String], count: usize) -> Vec<String> {
-    let count = count.min(texts.len());
-    (0..count)
-        .map(|index| texts[index * texts.len() / count].clone())
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::spread;
-
-    #[test]
-    fn a_spread_keeps_order_and_takes_no_text_twice() {
-        let texts =
-            |numbers: std::ops::Range<u8>| numbers.map(|n| n.to_string()).collect::<Vec<_>>();
-        assert_eq!(spread(&texts(0..7), 3), ["0", "2", "4"]);
-        assert_eq!(spread(&texts(0..2), 3), ["0", "1"]);
-        assert!(spread(&[], 3).is_empty());
     }
 }

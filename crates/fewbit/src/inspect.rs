@@ -2,9 +2,11 @@
 
 use crate::Error;
 use crate::size::{ModelSize, TensorSize, disk_bytes, tensor_sizes};
-use fewbit_checkpoint::{Checkpoint, StoredWeight};
+use fewbit_checkpoint::{Checkpoint, RenamedTensor, StoredWeight};
 use fewbit_model::task_head::{CrossEncoder, ModelClass};
-use fewbit_model::{Catalogue, EncoderSpec, HeadSpec, Labels, ModelError, ScoreFunction, Task};
+use fewbit_model::{
+    Catalogue, EncoderSpec, HeadSpec, Labels, ModelError, ScoreFunction, Task, open_checkpoint,
+};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::saturation::saturating_pairs;
 use fewbit_quantize::{MethodSize, method_sizes};
@@ -29,8 +31,10 @@ pub struct Inspection {
     pub saturation: Option<PairSaturation>,
     /// Parameters and bytes.
     pub size: ModelSize,
-    /// Every stored tensor, in file order.
+    /// Every tensor, in file order, under the names that quantized weights have ([`open_checkpoint`]).
     pub tensors: Vec<TensorSize>,
+    /// The tensors that have other names in the files, or are parts of others there.
+    pub renamed: Vec<RenamedTensor>,
     /// The size that each method would give; empty for a checkpoint that is quantized already.
     pub methods: Vec<MethodSize>,
 }
@@ -92,7 +96,7 @@ pub struct PairSaturation {
 /// # Ok::<(), fewbit::Error>(())
 /// ```
 pub fn inspect(directory: impl AsRef<Path>) -> Result<Inspection, Error> {
-    let checkpoint = Checkpoint::open(directory)?;
+    let checkpoint = open_checkpoint(directory)?;
     let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
     let encoder = match catalogue.is_of_an_encoder() {
         false => None,
@@ -130,6 +134,7 @@ pub fn inspect(directory: impl AsRef<Path>) -> Result<Inspection, Error> {
         quantization,
         size: ModelSize::from_tensors(&tensors, disk_bytes(&checkpoint)?),
         tensors,
+        renamed: checkpoint.renamed().to_vec(),
         methods,
     })
 }

@@ -1,7 +1,8 @@
 //! Quantize Hugging Face encoders to few bits, and run them fast on a CPU.
 //!
 //! A model is a standard checkpoint directory: `config.json`, files of weights, tokenizer files. [`quantize_model`]
-//! makes a smaller one of it, in a format that Hugging Face transformers loads unchanged; [`Encoder`] runs either;
+//! makes a smaller one of it, in a format that Hugging Face transformers loads unchanged; [`Encoder`] runs either for embeddings,
+//! [`Predictor`] for what a task head says of texts;
 //! [`compare`](compare::compare) says what each method costs; [`bench`](bench::bench()) how fast models are; [`inspect()`]
 //! looks without running anything.
 //!
@@ -15,6 +16,27 @@
 //! let encoder = Encoder::open("models/minilm-int8")?;
 //! let embeddings = encoder.encode(&["A first text.", "A second one."], &EncodeOptions::default())?;
 //! assert_eq!(embeddings.rows, 2);
+//! # Ok::<(), fewbit::Error>(())
+//! ```
+//!
+//! ```no_run
+//! use fewbit::model::prediction::{Aggregation, AnswerOptions};
+//! use fewbit::{EncodeOptions, Predictor};
+//!
+//! let options = EncodeOptions::default();
+//! let reranker = Predictor::open("models/reranker-int8")?;
+//! let found = reranker.classify(&[("where is the cat?", "The cat sat on the mat.")], &options)?;
+//! println!("{:.3}", found[0].labels[0].score);
+//!
+//! let tagger = Predictor::open("models/tagger-int8")?;
+//! for entity in &tagger.tag(&["Ann lives in Köln."], Aggregation::Simple, &options)?[0].entities {
+//!     println!("{:?} at {}..{}: {}", entity.entity_group, entity.start, entity.end, entity.word);
+//! }
+//!
+//! let reader = Predictor::open("models/reader-int8")?;
+//! let question = ("Where does Ann live?", "Ann lives in Köln.");
+//! let answers = reader.answer(&[question], AnswerOptions::default(), &options)?;
+//! println!("{}", answers[0][0].answer);
 //! # Ok::<(), fewbit::Error>(())
 //! ```
 //!
@@ -40,7 +62,8 @@ pub use fewbit_evaluate as evaluate;
 pub use fewbit_kernels as kernels;
 pub use fewbit_model as model;
 pub use fewbit_model::{
-    Catalogue, Embeddings, EncodeOptions, Encoder, EncoderSpec, LoadLedger, ModelError,
+    Catalogue, Embeddings, EncodeOptions, Encoder, EncoderSpec, LoadLedger, ModelError, Predictor,
+    open_checkpoint,
 };
 pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::size::ModelSize;
 use fewbit_checkpoint::Checkpoint;
+use fewbit_model::open_checkpoint;
 use fewbit_quantize::calibration::{
     CalibrationSamples, NoisyStaticSites, SiteSensitivity, StaticCalibration,
 };
@@ -113,7 +114,7 @@ impl QuantizationManager {
                 Some(&applied.directory),
             ));
         }
-        for planned in method_sizes(&Checkpoint::open(&self.source)?)? {
+        for planned in method_sizes(&open_checkpoint(&self.source)?)? {
             let is_applied = |applied: &Applied| {
                 // Scales are not planned, they are found.
                 without_scales(&applied.recipe) == planned.recipe

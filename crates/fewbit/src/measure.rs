@@ -13,14 +13,18 @@ use fewbit_evaluate::{
     BatchShape, ShapeRequest, StageProfile, TextPass, TextRequest, peak_resident_bytes, time_shape,
 };
 use fewbit_kernels::peak::{Arithmetic, multiply_adds_per_second};
-use fewbit_model::{Embeddings, Encoder, EncoderSettings, WeightOnlyArithmetic};
+use fewbit_model::prediction::TextLogits;
+use fewbit_model::{
+    Embeddings, Encoder, EncoderSettings, Network, Predictor, PredictorSettings,
+    WeightOnlyArithmetic,
+};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Opens models.
 pub trait ModelHost {
-    /// Opens the model in `directory`. `weight_only` says what layers compute with whose weights alone are int8; none: what
+    /// Opens the model in `directory` for `output`. `weight_only` says what layers compute with whose weights alone are int8; none: what
     /// [`WeightOnlyArithmetic::from_environment`] says.
     ///
     /// # Errors
@@ -29,7 +33,18 @@ pub trait ModelHost {
         &mut self,
         directory: &Path,
         weight_only: Option<WeightOnlyArithmetic>,
+        output: ModelOutput,
     ) -> Result<Box<dyn OpenModel>, Error>;
+}
+
+/// What a model is to make of texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelOutput {
+    /// An embedding of each text.
+    Embeddings,
+    /// The logits of its labels: the model has a head for sequence classification.
+    Logits,
 }
 
 /// An open model. What measures fails if the model cannot do what is asked, or the measuring process failed.
@@ -37,7 +52,8 @@ pub trait OpenModel {
     /// What was found when it was opened.
     fn facts(&self) -> &OpenFacts;
 
-    /// The embeddings of the texts, in the order of the texts, all of them given to the encoder at once, whatever [`TextRequest::order`] says.
+    /// The embeddings of the texts, or the logits if it was opened for these, in the order of the texts, all of them given to the model at once,
+    /// whatever [`TextRequest::order`] says.
     fn encode(&mut self, request: &TextRequest) -> Result<Embeddings, Error>;
 
     /// One pass over all texts; see [`TextPass::measure`].
@@ -88,63 +104,116 @@ impl ModelHost for InProcess {
         &mut self,
         directory: &Path,
         weight_only: Option<WeightOnlyArithmetic>,
+        output: ModelOutput,
     ) -> Result<Box<dyn OpenModel>, Error> {
-        let settings = EncoderSettings::with_weight_only(weight_only);
         let started = Instant::now();
-        let encoder = Encoder::open_with_settings(directory, &settings)?;
+        let model = match output {
+            ModelOutput::Embeddings => {
+                let settings = EncoderSettings::with_weight_only(weight_only);
+                Model::Encoder(Encoder::open_with_settings(directory, &settings)?)
+            }
+            ModelOutput::Logits => {
+                let settings = PredictorSettings {
+                    weight_only,
+                    ..PredictorSettings::default()
+                };
+                Model::Classifier(Predictor::open_with_settings(directory, &settings)?)
+            }
+        };
         let load_seconds = started.elapsed().as_secs_f64();
-        let arithmetic = match encoder.network().arithmetic() {
+        let arithmetic = match model.network().arithmetic() {
             Arithmetic::Int8 => "int8",
             Arithmetic::F32 => "f32",
         };
         let facts = OpenFacts {
-            checkpoint_directory: encoder.checkpoint_directory().to_owned(),
+            checkpoint_directory: match &model {
+                Model::Encoder(encoder) => encoder.checkpoint_directory().to_owned(),
+                Model::Classifier(predictor) => predictor.directory().to_owned(),
+            },
             arithmetic: arithmetic.to_owned(),
             load_seconds,
         };
-        Ok(Box::new(OpenEncoder { encoder, facts }))
+        Ok(Box::new(OpenHere { model, facts }))
     }
 }
 
 /// A model that is open in this process.
-struct OpenEncoder {
-    encoder: Encoder,
+struct OpenHere {
+    model: Model,
     facts: OpenFacts,
 }
 
-impl OpenModel for OpenEncoder {
+enum Model {
+    Encoder(Encoder),
+    Classifier(Predictor),
+}
+
+impl Model {
+    fn network(&self) -> &Network {
+        match self {
+            Self::Encoder(encoder) => encoder.network(),
+            Self::Classifier(predictor) => predictor.model().network(),
+        }
+    }
+}
+
+impl OpenModel for OpenHere {
     fn facts(&self) -> &OpenFacts {
         &self.facts
     }
 
     fn encode(&mut self, request: &TextRequest) -> Result<Embeddings, Error> {
-        Ok(self.encoder.encode(&request.texts, &request.options())?)
+        Ok(match &self.model {
+            Model::Encoder(encoder) => encoder.encode(&request.texts, &request.options())?,
+            Model::Classifier(predictor) => {
+                let TextLogits {
+                    rows,
+                    columns,
+                    values,
+                    truncated,
+                    tokens,
+                } = predictor.text_logits(&request.inputs(), &request.options())?;
+                Embeddings {
+                    rows,
+                    columns,
+                    values,
+                    truncated,
+                    tokens,
+                }
+            }
+        })
     }
 
     fn time_texts(&mut self, request: &TextRequest) -> Result<TextPass, Error> {
-        Ok(TextPass::measure(&self.encoder, request)?)
+        Ok(match &self.model {
+            Model::Encoder(encoder) => TextPass::measure(encoder, request)?,
+            Model::Classifier(predictor) => TextPass::measure_classifier(predictor, request)?,
+        })
     }
 
     fn time_shape(&mut self, request: &ShapeRequest) -> Result<Vec<f64>, Error> {
-        Ok(time_shape(self.encoder.network(), request)?)
+        Ok(time_shape(self.model.network(), request)?)
     }
 
     fn multiply_adds_per_second(&mut self) -> Result<f64, Error> {
-        let network = self.encoder.network();
+        let network = self.model.network();
         let (kernels, arithmetic) = (network.kernels(), network.arithmetic());
         Ok(multiply_adds_per_second(kernels, arithmetic))
     }
 
     fn profile(&mut self, shape: BatchShape, minimum_seconds: f64) -> Result<StageProfile, Error> {
-        let network = self.encoder.network();
+        let network = self.model.network();
         Ok(StageProfile::measure(network, shape, minimum_seconds)?)
     }
 
     fn memory(&mut self) -> Result<Memory, Error> {
-        let network = self.encoder.network();
+        let weights = match &self.model {
+            Model::Encoder(encoder) => encoder.network().memory_bytes(),
+            Model::Classifier(predictor) => predictor.model().memory_bytes(),
+        };
         Ok(Memory {
-            weight_memory_bytes: network.memory_bytes() as u64,
-            scratch_bytes: network.scratch_bytes() as u64,
+            weight_memory_bytes: weights as u64,
+            scratch_bytes: self.model.network().scratch_bytes() as u64,
             peak_resident_bytes: peak_resident_bytes(),
         })
     }

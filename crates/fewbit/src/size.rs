@@ -2,7 +2,7 @@
 
 use crate::Error;
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::Catalogue;
+use fewbit_model::{Catalogue, open_checkpoint};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -94,7 +94,7 @@ impl ModelSize {
     /// # Errors
     /// The directory is not a readable checkpoint, or its config.json is no encoder's although it says so.
     pub fn of(directory: impl AsRef<Path>) -> Result<Self, Error> {
-        let checkpoint = Checkpoint::open(directory)?;
+        let checkpoint = open_checkpoint(directory)?;
         let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
         Ok(Self::from_tensors(
             &tensor_sizes(&checkpoint, &catalogue)?,

@@ -117,6 +117,7 @@ macro_rules! kernel_set {
             $floats Activation, "activation" "f32" "1x16" SameBits:
                 activation(kind: Activation, x: &mut [f32]) = activation::activation<>;
             $floats Add, "add" "f32" "1x16" SameBits: add(x: &mut [f32], y: &[f32]) = vector::add<>;
+            $floats Rotate, "rotate" "f32" "1x16" SameBits: rotate(call: Rotate<'_>) = rotary::rotate<>;
             $floats Normalize, "normalize" "f32" "1x16" SameBits:
                 normalize(x: &mut [f32]) = vector::normalize<>;
             $rounding Attention, "attention" $attention_types $float_name $exactness:
@@ -143,6 +144,7 @@ macro_rules! kernel_set {
             use $crate::generic::linear_int8::{LinearInt8, Output, Requantize};
             use $crate::generic::panel_element::{Bf16, F16};
             use $crate::generic::panel_source::{DecodedFourBit, DecodedInt8, Stored};
+            use $crate::generic::rotary::Rotate;
             use $crate::int8_tile::Int8Tile;
             use $crate::quantized_rows::{QuantizedRows, RowScale};
             use $crate::quantized_sequence::QuantizedSequence;

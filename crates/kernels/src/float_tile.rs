@@ -16,13 +16,24 @@ pub(crate) struct Rows<'a, T> {
     pub(crate) count: usize,
 }
 
+/// What a product does with what the output holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Combine {
+    /// It takes its place.
+    Replace,
+    /// It is added to it.
+    Add,
+    /// It is multiplied by it.
+    Multiply,
+}
+
 /// The columns that the product with some panels is written to, and what is added to it.
 pub(crate) struct Columns<'a> {
     pub(crate) columns: OutputColumns<'a>,
     /// Added to each row, if any: one for each column.
     pub(crate) bias: Option<&'a [f32]>,
-    /// Whether the product is added to what the output holds.
-    pub(crate) add: bool,
+    /// What becomes of what the output holds.
+    pub(crate) combine: Combine,
 }
 
 /// Products with panels of `E`.

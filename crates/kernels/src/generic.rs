@@ -20,5 +20,6 @@ pub(crate) mod panel_element;
 pub(crate) mod panel_source;
 pub(crate) mod peak;
 pub(crate) mod quantize_rows;
+pub(crate) mod rotary;
 pub(crate) mod softmax;
 pub(crate) mod vector;

@@ -11,6 +11,7 @@ use crate::generic::linear::Linear;
 use crate::generic::linear_int8::{LinearInt8, Output, Requantize};
 use crate::generic::panel_element::{Bf16, F16};
 use crate::generic::panel_source::{DecodedFourBit, DecodedInt8, Stored};
+use crate::generic::rotary::Rotate;
 use crate::isa::{Isa, IsaError};
 use crate::output_columns::OutputColumns;
 use crate::packed_float::{FloatPanels, PackedFloat};
@@ -56,6 +57,8 @@ pub enum Operation {
     Activation,
     /// [`Kernels::add`]
     Add,
+    /// [`Kernels::rotate`]
+    Rotate,
     /// [`Kernels::normalize`]
     Normalize,
     /// [`Kernels::attention`]
@@ -167,6 +170,7 @@ pub struct Kernels {
     pub(crate) layer_norm_quantize: unsafe fn(LayerNorm<'_>, RowScale, &mut QuantizedRows) -> bool,
     pub(crate) activation: unsafe fn(Activation, &mut [f32]),
     pub(crate) add: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) rotate: unsafe fn(Rotate<'_>),
     pub(crate) normalize: unsafe fn(&mut [f32]),
     pub(crate) attention: unsafe fn(&AttentionInput<'_>, &mut [f32], &mut Workspace),
     pub(crate) quantize_sequence:
@@ -425,6 +429,36 @@ impl Kernels {
         assert_eq!(x.len(), y.len(), "add: as many elements in y as in x");
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.add)(x, y) }
+    }
+
+    /// Rotary position embeddings, in place over rows of `columns` columns, which are heads of `head_size`: features i and i + head_size / 2
+    /// of a head, (x1, x2), become `(x1 * cos - x2 * sin, x2 * cos + x1 * sin)`. `turns` is (rows, head_size): the cosines of the pairs and
+    /// then the sines.
+    ///
+    /// # Panics
+    ///
+    /// If `head_size` is odd or does not divide `columns`, or x and `turns` are not of as many whole rows.
+    pub fn rotate(&self, x: &mut [f32], columns: usize, turns: &[f32], head_size: usize) {
+        assert!(
+            head_size.is_multiple_of(2) && columns.is_multiple_of(head_size.max(1)),
+            "rotate: columns ({columns}) are heads of an even number of features, found {head_size}"
+        );
+        assert!(
+            x.len().checked_div(columns) == turns.len().checked_div(head_size)
+                && x.len().is_multiple_of(columns)
+                && turns.len().is_multiple_of(head_size),
+            "rotate: as many rows of x ({} elements) as of turns ({})",
+            x.len(),
+            turns.len()
+        );
+        let call = Rotate {
+            x,
+            columns,
+            turns,
+            head_size,
+        };
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.rotate)(call) }
     }
 
     /// Bidirectional attention of one sequence, all heads; out (query tokens, heads * head_size).

@@ -54,8 +54,8 @@ pub struct Norm<'a> {
     pub epsilon: f32,
 }
 
-/// The epilogue of a product, computed while the product is in registers: y = product + bias, and then y is stored, activated or added. The
-/// bits are those of the separate operations on a stored y.
+/// The epilogue of a product, computed while the product is in registers: y = product + bias, and then y is stored, activated, added or
+/// multiplied by. The bits are those of the separate operations on a stored y.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Epilogue<'a> {
     /// (out_features)
@@ -67,6 +67,7 @@ pub struct Epilogue<'a> {
 pub(crate) enum EpilogueKind {
     Store,
     Add,
+    Multiply,
     Activation(Activation),
 }
 
@@ -84,6 +85,14 @@ impl<'a> Epilogue<'a> {
         Self {
             bias,
             kind: EpilogueKind::Add,
+        }
+    }
+
+    /// out = y * out: a gate.
+    pub fn multiply(bias: Option<&'a [f32]>) -> Self {
+        Self {
+            bias,
+            kind: EpilogueKind::Multiply,
         }
     }
 

@@ -69,6 +69,15 @@ pub(crate) fn is_known(config: &Value) -> bool {
         && model_class_of_its_own(config).is_none()
 }
 
+/// Whether the model is loaded by code that it brings along, which knows its tensors under the names of its files.
+pub(crate) fn has_code_of_its_own(config: &Value) -> bool {
+    let classes = config["auto_map"].as_object();
+    let is_mapped =
+        classes.is_some_and(|classes| classes.keys().any(|class| class.starts_with("AutoModel")));
+    // transformers has no such model.
+    is_mapped || config["model_type"] == "new"
+}
+
 pub(crate) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError> {
     let known = || format!("expected one of {}", MODEL_TYPES.join(", "));
     let hint = "fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)";

@@ -312,7 +312,7 @@ impl EncoderSpec {
 }
 
 /// Whether `tensor` is one of the module `module`.
-fn is_inside(tensor: &str, module: &str) -> bool {
+pub(crate) fn is_inside(tensor: &str, module: &str) -> bool {
     tensor
         .strip_prefix(module)
         .is_some_and(|rest| rest.starts_with('.'))

@@ -1,37 +1,51 @@
 //! Text in, embeddings out.
 
+mod dense;
+mod pipeline;
 mod settings;
+mod splade;
 
-use crate::finite::check_values;
 use crate::input_scale::InputScale;
+use crate::module_names::open_checkpoint;
 use crate::network;
+use crate::parallel_map::parallel_map;
 use crate::pooling::Pooling;
 use crate::sentence_modules::SentenceModules;
 use crate::tokenization::{TextSettings, TextTokenizer, TokenizedText};
 use crate::weight_source::{FromCheckpoint, WeightSource};
-use crate::{EncoderSpec, LoadLedger, ModelError, Network, RaggedBatch, WeightOnlyArithmetic};
+use crate::{
+    EncoderSpec, HeadSpec, Labels, LoadLedger, ModelError, Network, RaggedBatch, Task,
+    WeightOnlyArithmetic,
+};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_kernels::Kernels;
+use pipeline::Pipeline;
 pub use settings::{EncoderSettings, Prompt};
+use splade::keep_largest;
 use std::path::{Path, PathBuf};
 
 /// Tokenizer, network and pooling of one model directory.
 ///
-/// With the files of sentence-transformers (`modules.json` and the folders that it names) pooling and normalization are
-/// what they say; a module other than Transformer, Pooling and Normalize is an error. Without `modules.json` the mean of
-/// the hidden states is taken and nothing is normalized, as sentence-transformers does with a plain checkpoint.
+/// With the files of sentence-transformers (`modules.json` and the folders that it names) what follows the encoder is
+/// what they say: Pooling, Dense, LayerNorm, Normalize, Dropout, and Router where it chooses between lists of these; another
+/// module is an error. Without `modules.json` the mean of the hidden states is taken and nothing is normalized, as
+/// sentence-transformers does with a plain checkpoint.
 #[derive(Debug)]
 pub struct Encoder {
     network: Network,
     ledger: LoadLedger,
     tokenizer: TextTokenizer,
-    pooling: Pooling,
-    normalize: bool,
+    /// What follows the network.
+    pipeline: Pipeline,
     /// Put before every text.
     prompt: String,
+    /// Tokens of the prompt, where pooling leaves them out.
+    prompt_tokens: usize,
     /// Columns that are kept of an embedding, after everything else.
     truncate_dim: Option<usize>,
+    /// Values that are kept of a sparse embedding.
+    max_active_dims: Option<usize>,
     checkpoint_directory: PathBuf,
 }
 
@@ -50,6 +64,20 @@ impl Default for EncodeOptions {
             threads: 1,
             batch_size: 32,
         }
+    }
+}
+
+impl EncodeOptions {
+    /// Errors if one is 0.
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
+        for (name, value) in [("threads", self.threads), ("batch_size", self.batch_size)] {
+            if value == 0 {
+                return Err(ModelError::Input(format!(
+                    "{name}: expected at least 1, found 0\n  hint: the default is {name} of `EncodeOptions::default()`"
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -134,9 +162,9 @@ impl Encoder {
         weights: &dyn WeightSource,
         kernels: impl FnOnce() -> Result<&'static Kernels, ModelError>,
     ) -> Result<Self, ModelError> {
-        let mut modules = SentenceModules::read(directory)?;
+        let mut modules = SentenceModules::read(directory, settings.task.as_deref())?;
         settings.apply(&mut modules)?;
-        let checkpoint = Checkpoint::open(&modules.transformer)?;
+        let checkpoint = open_checkpoint(&modules.transformer)?;
         let text_settings = TextSettings {
             max_seq_length: modules.max_seq_length,
             lowercase: modules.lowercase,
@@ -145,29 +173,37 @@ impl Encoder {
         let weight_only = WeightOnlyArithmetic::resolve(settings.weight_only)?;
         let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
         let (loaded, tokenizer) = side_by_side(
-            || network::load(&checkpoint, weights, spec.clone(), kernels, weight_only),
+            || match modules.pools_logits() {
+                false => network::load(&checkpoint, weights, spec.clone(), kernels, weight_only)
+                    .map(|(network, ledger)| (network, None, ledger)),
+                true => {
+                    let head = masked_language_head(&checkpoint, &spec)?;
+                    let spec = spec.clone();
+                    network::load_with_head(&checkpoint, weights, spec, &head, kernels, weight_only)
+                        .map(|(network, head, ledger)| (network, Some(head), ledger))
+                }
+            },
             || TextTokenizer::open(&modules.transformer, &spec, text_settings),
         );
-        let (network, ledger) = loaded?;
+        let (network, head, ledger) = loaded?;
         settings.check_max_tokens(network.spec().positions.max_tokens())?;
-        if let Some((file, width)) = &modules.pooling_width
-            && *width != network.spec().hidden_size as u64
-        {
-            // Pooling takes the states as they come.
-            tracing::warn!(
-                "{}: the width of the hidden states: expected {}, as in config.json, found {width}: it has no effect on the result, but the files may belong to different models",
-                file.display(),
-                network.spec().hidden_size
-            );
-        }
+        let hidden_size = network.spec().hidden_size;
+        let pipeline = Pipeline::load(&modules.after_encoder, hidden_size, kernels, head)?;
+        let tokenizer = tokenizer?;
+        let prompt_tokens = if pipeline.leaves_prompt_out() && !modules.prompt.is_empty() {
+            tokenizer.prompt_length(&modules.prompt)?
+        } else {
+            0
+        };
         Ok(Self {
             network,
             ledger,
-            tokenizer: tokenizer?,
-            pooling: modules.pooling,
-            normalize: modules.normalize,
+            tokenizer,
+            pipeline,
             prompt: modules.prompt,
+            prompt_tokens,
             truncate_dim: modules.truncate_dim,
+            max_active_dims: modules.max_active_dims,
             checkpoint_directory: modules.transformer,
         })
     }
@@ -205,14 +241,24 @@ impl Encoder {
         &self.ledger
     }
 
-    /// How hidden states become one vector.
-    pub fn pooling(&self) -> &Pooling {
-        &self.pooling
+    /// Classes of the modules after the encoder, in order, as sentence-transformers names them.
+    pub fn modules(&self) -> &[&'static str] {
+        self.pipeline.classes()
     }
 
-    /// Whether embeddings are L2-normalized.
+    /// How hidden states become one vector: by the last pooling, where there are several. None where embeddings [are sparse](Self::is_sparse).
+    pub fn pooling(&self) -> Option<&Pooling> {
+        self.pipeline.pooling()
+    }
+
+    /// Whether an embedding has a value for each word of the model, most of them 0: of SPLADE models, which pool logits of words.
+    pub fn is_sparse(&self) -> bool {
+        self.pipeline.pooling().is_none()
+    }
+
+    /// Whether embeddings are L2-normalized, by the last module.
     pub fn normalizes(&self) -> bool {
-        self.normalize
+        self.pipeline.normalizes()
     }
 
     /// The tokenizer.
@@ -220,14 +266,11 @@ impl Encoder {
         &self.tokenizer
     }
 
-    /// Length of an embedding: of the pooled vector, or what `truncate_dim` of a sentence-transformers configuration keeps of it.
+    /// Length of an embedding: of the vector that the last module gives, or what `truncate_dim` of a sentence-transformers
+    /// configuration keeps of it.
     pub fn columns(&self) -> usize {
-        let pooled = self.pooled_columns();
-        self.truncate_dim.map_or(pooled, |kept| pooled.min(kept))
-    }
-
-    fn pooled_columns(&self) -> usize {
-        self.pooling.columns(self.network.spec().hidden_size)
+        let given = self.pipeline.columns();
+        self.truncate_dim.map_or(given, |kept| given.min(kept))
     }
 
     /// Longest input in tokens, special tokens included; longer texts are cut and reported.
@@ -241,22 +284,13 @@ impl Encoder {
     ///
     /// # Errors
     /// [`ModelError::Input`]: an option is 0, or the tokenizer fails on a text. [`ModelError::Tokenizer`]: it breaks down.
-    /// [`ModelError::NonFinite`]: a value overflowed in the network, in pooling or in normalization.
+    /// [`ModelError::NonFinite`]: a value overflowed in the network or in a module after it.
     pub fn encode<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
         options: &EncodeOptions,
     ) -> Result<Embeddings, ModelError> {
-        for (name, value) in [
-            ("threads", options.threads),
-            ("batch_size", options.batch_size),
-        ] {
-            if value == 0 {
-                return Err(ModelError::Input(format!(
-                    "{name}: expected at least 1, found 0\n  hint: the default is {name} of `EncodeOptions::default()`"
-                )));
-            }
-        }
+        options.check()?;
         let columns = self.columns();
         let mut embeddings = Embeddings {
             rows: texts.len(),
@@ -265,7 +299,6 @@ impl Encoder {
             truncated: Vec::new(),
             tokens: 0,
         };
-        let mut pooled = vec![0.0; self.pooled_columns()];
         // Texts of like length together: blocks of a batch then cost about the same.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| texts[text].as_ref().len());
@@ -278,21 +311,24 @@ impl Encoder {
             embeddings.truncated.extend(cut.map(|(index, _)| *index));
             embeddings.tokens += batch.tokens();
             let states = self.network.hidden_states(&batch, options.threads)?;
-            let hidden_size = self.network.spec().hidden_size;
-            for (sequence, (index, _)) in tokenized.iter().enumerate() {
-                let rows = batch.range(sequence);
-                self.pooling.pool(
-                    &states[rows.start * hidden_size..rows.end * hidden_size],
-                    hidden_size,
-                    &mut pooled,
-                );
-                check_values(&pooled, pooled.len(), *index, "pooling", "output")?;
-                if self.normalize {
-                    normalize(&mut pooled, *index, self.network.kernels())?;
-                }
+            let vectors = self
+                .pipeline
+                .run(
+                    &batch,
+                    states,
+                    &self.network,
+                    self.prompt_tokens,
+                    options.threads,
+                )
+                .map_err(|error| of_text(error, &tokenized))?;
+            let rows = vectors.chunks_exact(self.pipeline.columns());
+            for (vector, (index, _)) in rows.zip(&tokenized) {
                 // Truncation comes last, so that what is left of a normalized vector is shorter than 1.
                 let out = &mut embeddings.values[index * columns..(index + 1) * columns];
-                out.copy_from_slice(&pooled[..columns]);
+                out.copy_from_slice(&vector[..columns]);
+                if let Some(count) = self.max_active_dims {
+                    keep_largest(out, count);
+                }
             }
         }
         embeddings.truncated.sort_unstable();
@@ -334,26 +370,30 @@ impl Encoder {
             };
             tokenized.map(|tokenized| (index, tokenized))
         };
-        if threads == 1 || indices.len() == 1 {
-            return indices.iter().map(one).collect();
-        }
-        std::thread::scope(|scope| {
-            let parts: Vec<_> = indices
-                .chunks(indices.len().div_ceil(threads))
-                .map(|part| {
-                    scope.spawn(move || part.iter().map(one).collect::<Result<Vec<_>, _>>())
-                })
-                .collect();
-            let mut tokenized = Vec::with_capacity(indices.len());
-            for part in parts {
-                match part.join() {
-                    Ok(part) => tokenized.extend(part?),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            Ok(tokenized)
-        })
+        parallel_map(indices, threads, one)
     }
+}
+
+/// The head that gives logits of words.
+fn masked_language_head(
+    checkpoint: &Checkpoint,
+    spec: &EncoderSpec,
+) -> Result<HeadSpec, ModelError> {
+    let labels = Labels::from_checkpoint(checkpoint)?;
+    let head = HeadSpec::from_checkpoint(checkpoint, spec, &labels)?;
+    if head.task == Task::MaskedLm {
+        return Ok(head);
+    }
+    Err(ModelError::Config {
+        file: checkpoint.config_file(),
+        field: "architectures".to_owned(),
+        message: format!(
+            "expected a model for {}, whose logits SpladePooling reads, found one for {}",
+            Task::MaskedLm.name(),
+            head.task.name()
+        ),
+        hint: "config.json and modules.json may belong to different models".to_owned(),
+    })
 }
 
 /// Runs both, the second on a thread of its own where the system gives one, and returns both results. Warnings go where the caller's go.
@@ -373,19 +413,20 @@ fn side_by_side<A, B: Send>(first: impl FnOnce() -> A, second: impl Fn() -> B + 
     })
 }
 
-/// L2-normalizes the embedding of text `text`, which is finite.
-fn normalize(embedding: &mut [f32], text: usize, kernels: &Kernels) -> Result<(), ModelError> {
-    let is_zero = |values: &[f32]| values.iter().all(|&value| value == 0.0);
-    let was_zero = is_zero(embedding);
-    kernels.normalize(embedding);
-    // Only division by an infinite length makes all of a vector zero: the clamp at 1e-12 enlarges what is small.
-    if !was_zero && is_zero(embedding) {
-        return Err(ModelError::NonFinite {
-            site: "normalize.length".to_owned(),
-            row: text,
-            column: 0,
-            value: f32::INFINITY,
-        });
+/// The error with the index of the text as its row, in place of the number of its sequence in the batch.
+fn of_text(error: ModelError, batch: &[(usize, TokenizedText)]) -> ModelError {
+    match error {
+        ModelError::NonFinite {
+            site,
+            row,
+            column,
+            value,
+        } => ModelError::NonFinite {
+            site,
+            row: batch.get(row).map_or(row, |(index, _)| *index),
+            column,
+            value,
+        },
+        error => error,
     }
-    Ok(())
 }

@@ -14,6 +14,22 @@ impl EncoderSpec {
     /// As [`EncoderSpec::from_config`], and if no tensor or more than one family of tensors looks like the word
     /// embedding table.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        let spec = Self::with_any_prefix(checkpoint)?;
+        if !["", spec.names.base_prefix].contains(&spec.prefix.as_str()) {
+            tracing::warn!(
+                "{}: names of tensors begin with `{}`, where transformers expects `{}` or nothing: they are read, but transformers would \
+                 run this model, and what is written of it, with random weights; save it without what wraps the model (for DataParallel: \
+                 model.module.save_pretrained(OUT))",
+                checkpoint.directory().display(),
+                spec.prefix,
+                spec.names.base_prefix,
+            );
+        }
+        Ok(spec)
+    }
+
+    /// [`EncoderSpec::from_checkpoint`] without a warning about a prefix that transformers does not expect.
+    pub(crate) fn with_any_prefix(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         if !checkpoint.has_config() {
             return Err(checkpoint.missing_config().into());
         }
@@ -25,16 +41,6 @@ impl EncoderSpec {
             && !has_layers(checkpoint, &spec.prefix, &spec.names)
         {
             spec.names = *otherwise;
-        }
-        if !["", spec.names.base_prefix].contains(&spec.prefix.as_str()) {
-            tracing::warn!(
-                "{}: names of tensors begin with `{}`, where transformers expects `{}` or nothing: they are read, but transformers would \
-                 run this model, and what is written of it, with random weights; save it without what wraps the model (for DataParallel: \
-                 model.module.save_pretrained(OUT))",
-                checkpoint.directory().display(),
-                spec.prefix,
-                spec.names.base_prefix,
-            );
         }
         Ok(spec)
     }

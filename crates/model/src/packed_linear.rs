@@ -31,6 +31,8 @@ pub(crate) enum LinearEpilogue {
     Store,
     /// out = out + y
     Add,
+    /// out = out * y
+    Multiply,
     /// out = activation(y)
     Activate(Activation),
 }
@@ -213,6 +215,7 @@ impl PackedLinear {
             let epilogue = match then {
                 LinearEpilogue::Store => Epilogue::store(bias),
                 LinearEpilogue::Add => Epilogue::add(bias),
+                LinearEpilogue::Multiply => Epilogue::multiply(bias),
                 LinearEpilogue::Activate(activation) => Epilogue::activation(bias, activation),
             };
             match (&linears[index].weight, quantized) {

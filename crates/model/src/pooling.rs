@@ -150,22 +150,36 @@ impl Pooling {
     /// # Panics
     /// If there is no token or a length is not a multiple of `hidden_size`.
     pub fn pool(&self, states: &[f32], hidden_size: usize, out: &mut [f32]) {
+        self.pool_after(states, 0, hidden_size, out);
+    }
+
+    /// [`Pooling::pool`] of the tokens after the first `prompt` ones, whose weights in a weighted mean are those of their places in the
+    /// whole text. Where no token is left, the first stands for the text in `cls`, the others are 0, and a maximum is minus infinity.
+    ///
+    /// # Panics
+    /// As [`Pooling::pool`].
+    pub fn pool_after(&self, states: &[f32], prompt: usize, hidden_size: usize, out: &mut [f32]) {
         assert!(
             !states.is_empty() && states.len().is_multiple_of(hidden_size),
             "states: {} values",
             states.len()
         );
         assert_eq!(out.len(), self.columns(hidden_size), "pooled vector");
-        let tokens = states.len() / hidden_size;
+        let first = prompt.min(states.len() / hidden_size);
+        let kept = &states[first * hidden_size..];
+        let tokens = kept.len() / hidden_size;
         for (mode, out) in self.modes.iter().zip(out.chunks_exact_mut(hidden_size)) {
             match mode {
-                PoolingMode::Cls => out.copy_from_slice(&states[..hidden_size]),
+                PoolingMode::Cls if tokens == 0 => out.copy_from_slice(&states[..hidden_size]),
+                PoolingMode::Max if tokens == 0 => out.fill(f32::NEG_INFINITY),
+                _ if tokens == 0 => out.fill(0.0),
+                PoolingMode::Cls => out.copy_from_slice(&kept[..hidden_size]),
                 PoolingMode::LastToken => {
-                    out.copy_from_slice(&states[(tokens - 1) * hidden_size..]);
+                    out.copy_from_slice(&kept[(tokens - 1) * hidden_size..]);
                 }
                 PoolingMode::Max => {
-                    out.copy_from_slice(&states[..hidden_size]);
-                    for row in states.chunks_exact(hidden_size).skip(1) {
+                    out.copy_from_slice(&kept[..hidden_size]);
+                    for row in kept.chunks_exact(hidden_size).skip(1) {
                         for (largest, &value) in out.iter_mut().zip(row) {
                             // `f32::max` would drop a NaN.
                             if value > *largest || value.is_nan() {
@@ -174,13 +188,14 @@ impl Pooling {
                         }
                     }
                 }
-                PoolingMode::Mean => weighted_sum(states, |_| 1.0, tokens as f64, out),
+                PoolingMode::Mean => weighted_sum(kept, |_| 1.0, tokens as f64, out),
                 PoolingMode::MeanSqrtLength => {
-                    weighted_sum(states, |_| 1.0, (tokens as f64).sqrt(), out);
+                    weighted_sum(kept, |_| 1.0, (tokens as f64).sqrt(), out);
                 }
                 PoolingMode::WeightedMean => {
-                    let total = tokens as f64 * (tokens as f64 + 1.0) / 2.0;
-                    weighted_sum(states, |token| token as f64 + 1.0, total, out);
+                    let (tokens, first) = (tokens as f64, first as f64);
+                    let total = tokens * (tokens + 1.0) / 2.0 + tokens * first;
+                    weighted_sum(kept, |token| first + token as f64 + 1.0, total, out);
                 }
             }
         }
@@ -264,6 +279,42 @@ mod tests {
         let mut out = [f32::NAN; 4];
         both.pool(&states, 2, &mut out);
         assert_eq!(out, [3.0, 8.0, 1.0, 8.0]);
+    }
+
+    /// Tokens (5, 5), (1, 8), (3, -2), (2, 0), of which the first is the prompt's; worked out by hand.
+    #[test]
+    fn tokens_of_a_prompt_are_left_out() {
+        let states = [5.0, 5.0, 1.0, 8.0, 3.0, -2.0, 2.0, 0.0];
+        let third = 3.0f64.sqrt();
+        let expected = [
+            (PoolingMode::Cls, [1.0, 8.0]),
+            (PoolingMode::Max, [3.0, 8.0]),
+            (PoolingMode::Mean, [2.0, 2.0]),
+            (
+                PoolingMode::MeanSqrtLength,
+                [(6.0 / third) as f32, (6.0 / third) as f32],
+            ),
+            // Weights 2, 3 and 4.
+            (PoolingMode::WeightedMean, [19.0 / 9.0, 10.0 / 9.0]),
+            (PoolingMode::LastToken, [2.0, 0.0]),
+        ];
+        let none = [
+            [5.0, 5.0],
+            [f32::NEG_INFINITY; 2],
+            [0.0; 2],
+            [0.0; 2],
+            [0.0; 2],
+            [0.0; 2],
+        ];
+        for ((mode, expected), none) in expected.into_iter().zip(none) {
+            let mut out = [f32::NAN; 2];
+            Pooling::from(mode).pool_after(&states, 1, 2, &mut out);
+            assert_eq!(out, expected, "{mode:?}");
+            for prompt in [4, 5] {
+                Pooling::from(mode).pool_after(&states, prompt, 2, &mut out);
+                assert_eq!(out, none, "{mode:?}");
+            }
+        }
     }
 
     #[test]

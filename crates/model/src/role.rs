@@ -152,6 +152,16 @@ impl Role {
         )
     }
 
+    /// The roles of the layers that are packed into the module, in the order of its rows; its own where that is one layer.
+    pub(crate) fn parts(self) -> Vec<Self> {
+        match self {
+            Self::QueryKeyValue => vec![Self::Query, Self::Key, Self::Value],
+            Self::GatedIntermediate => vec![Self::Intermediate, Self::Gate],
+            Self::GateAndIntermediate => vec![Self::Gate, Self::Intermediate],
+            one => vec![one],
+        }
+    }
+
     /// Paths at the sites of a post-norm or a pre-norm encoder, see [`crate::tap`]: one for each of the layers that are packed into the
     /// module. Tables have none.
     pub(crate) fn site_paths(self, pre_norm: bool) -> &'static [&'static str] {
@@ -193,6 +203,29 @@ impl Role {
                 Self::Intermediate.site_paths(false).first().copied()
             }
             _ => self.site_paths(false).first().copied(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Role;
+
+    #[test]
+    fn sites_of_a_packed_module_are_those_of_its_parts() {
+        for packed in [
+            Role::QueryKeyValue,
+            Role::GatedIntermediate,
+            Role::GateAndIntermediate,
+        ] {
+            let parts = packed.parts();
+            assert!(parts.len() > 1, "{packed:?}");
+            let sites: Vec<&str> = parts
+                .iter()
+                .flat_map(|part| part.site_paths(false))
+                .copied()
+                .collect();
+            assert_eq!(packed.site_paths(false), sites, "{packed:?}");
         }
     }
 }

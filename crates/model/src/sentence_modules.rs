@@ -1,28 +1,34 @@
 //! The files that sentence-transformers puts beside a checkpoint: modules.json and what it points to.
 
+mod dense;
 mod model_settings;
+mod module;
+mod module_list;
 mod prompts;
+mod route_mapping;
+mod router;
+mod splade;
 mod transformer_settings;
 
 use crate::ModelError;
-use crate::config_fields::ConfigFields;
-use crate::json_file::{read_json, read_object, type_name};
-use crate::pooling::Pooling;
+use crate::json_file::read_json;
+pub(crate) use dense::{DenseActivation, DenseSettings};
 use fewbit_checkpoint::MODULES_FILE;
 use model_settings::ModelSettings;
+pub(crate) use module::{Feature, PoolingSettings, SentenceModule};
+use module_list::{AFTER_THE_ENCODER, ModuleClass, list_error, read_list};
 use prompts::Prompts;
-use serde_json::Value;
-use std::path::{Component, Path, PathBuf};
-use transformer_settings::TransformerSettings;
+pub(crate) use splade::{SpladeSettings, SpladeStrategy};
+use std::path::{Path, PathBuf};
+use transformer_settings::{Output, TransformerSettings};
 
 /// Settings of the modules before and after the encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SentenceModules {
     /// Directory of config.json, weights and tokenizer.
     pub(crate) transformer: PathBuf,
-    pub(crate) pooling: Pooling,
-    /// L2-normalize the pooled vector.
-    pub(crate) normalize: bool,
+    /// What runs after the encoder, in order; it gives the text's vector.
+    pub(crate) after_encoder: Vec<SentenceModule>,
     /// Longest input in tokens, special tokens included.
     pub(crate) max_seq_length: Option<usize>,
     /// Lowercase texts before the tokenizer sees them.
@@ -31,205 +37,134 @@ pub(crate) struct SentenceModules {
     pub(crate) prompts: Prompts,
     /// Put before every text.
     pub(crate) prompt: String,
-    /// Whether the prompt's tokens are pooled.
-    pub(crate) include_prompt: bool,
     /// Columns that are kept of an embedding, after everything else.
     pub(crate) truncate_dim: Option<usize>,
-    /// The width of the encoder that the pooling configuration names, and that file.
-    pub(crate) pooling_width: Option<(PathBuf, u64)>,
+    /// Values that are kept of a sparse embedding, the largest.
+    pub(crate) max_active_dims: Option<usize>,
 }
 
-const MODULE_HINT: &str = "fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings";
+/// The tasks that every model has, as they choose its prompts.
+const TASKS_OF_EVERY_MODEL: [&str; 2] = ["query", "document"];
 
 impl SentenceModules {
-    /// Reads `directory`. Without modules.json: the encoder is in `directory`, pooling is the mean, nothing is normalized, and other
-    /// settings of sentence-transformers are not read, as it does not read them either.
-    pub(crate) fn read(directory: &Path) -> Result<Self, ModelError> {
-        let settings = ModelSettings::default_in(directory);
-        let mut modules = Self {
-            transformer: directory.to_owned(),
-            pooling: Pooling::default(),
-            normalize: false,
-            max_seq_length: None,
-            lowercase: false,
-            prompts: settings.prompts,
-            prompt: settings.prompt,
-            include_prompt: true,
-            truncate_dim: settings.truncate_dim,
-            pooling_width: None,
-        };
+    /// Whether they read logits of words.
+    pub(crate) fn pools_logits(&self) -> bool {
+        let first = self.after_encoder.first();
+        matches!(first, Some(SentenceModule::Splade(_)))
+    }
+
+    /// Reads `directory` for `task`. Without modules.json: the encoder is in `directory`, pooling is the mean, nothing is normalized, and
+    /// other settings of sentence-transformers are not read, as it does not read them either.
+    ///
+    /// A task is `query` or `document`, or another that a Router in the model has a route for. It chooses that route, and the prompt
+    /// `query` or `document` as `encode_query` and `encode_document` of sentence-transformers do it.
+    pub(crate) fn read(directory: &Path, task: Option<&str>) -> Result<Self, ModelError> {
         let file = directory.join(MODULES_FILE);
         let Some(list) = read_json(&file)? else {
+            let settings = ModelSettings::default_in(directory);
             if settings.file.exists() {
                 tracing::warn!(
                     "{} is not read, as there is no modules.json beside it: sentence-transformers 6.2 does not read it either",
                     settings.file.display()
                 );
             }
-            return Ok(modules);
-        };
-        let include_prompt = modules.read_list(directory, &file, &list)?;
-        let transformer = TransformerSettings::read(&modules.transformer)?;
-        modules.max_seq_length = transformer.max_seq_length;
-        modules.lowercase = transformer.lowercase;
-        let settings = ModelSettings::read(directory)?;
-        if !include_prompt && !settings.prompt.is_empty() {
-            return Err(ModelError::Config {
-                file: settings.file,
-                field: "default_prompt_name".to_owned(),
-                message: "expected no default prompt, because pooling leaves the prompt's tokens out (`include_prompt` is false)"
-                    .to_owned(),
-                hint: "put the prompt before the texts yourself and set `default_prompt_name` to null; its tokens are then pooled"
-                    .to_owned(),
+            check_task(task)?;
+            return Ok(Self {
+                transformer: directory.to_owned(),
+                after_encoder: vec![SentenceModule::Pooling(PoolingSettings::default())],
+                max_seq_length: None,
+                lowercase: false,
+                prompts: settings.prompts,
+                prompt: settings.prompt,
+                truncate_dim: settings.truncate_dim,
+                max_active_dims: None,
             });
-        }
-        modules.include_prompt = include_prompt;
-        modules.prompts = settings.prompts;
-        modules.prompt = settings.prompt;
-        modules.truncate_dim = settings.truncate_dim;
-        Ok(modules)
-    }
-
-    /// Reads every module of `list`, which is in `file`; returns whether pooling includes a prompt's tokens.
-    fn read_list(
-        &mut self,
-        directory: &Path,
-        file: &Path,
-        list: &Value,
-    ) -> Result<bool, ModelError> {
-        let Some(entries) = list.as_array() else {
-            let message = format!("expected a list of modules, found {}", type_name(list));
-            return Err(list_error(file, "modules", message));
         };
-        let mut include_prompt = None;
-        for (index, entry) in entries.iter().enumerate() {
-            refuse_shared_module_name(file, entries, index)?;
-            let path = directory.join(module_path(file, list, index)?);
-            match (module_class(entry), index) {
-                (Some("Transformer"), 0) => self.transformer = path,
-                (Some("Pooling"), 1) => {
-                    include_prompt = Some(self.read_pooling(file, index, &path)?);
-                }
-                (Some("Normalize"), _) if include_prompt.is_some() => {
-                    check_normalize(&path.join("config.json"))?;
-                    self.normalize = true;
-                }
-                _ => return Err(unexpected_module(file, entry, index)),
+        let (modules, routed) = read_list(directory, &file, &list, task)?;
+        if !routed {
+            check_task(task)?;
+        }
+        let Some((first, rest)) = modules.split_first() else {
+            let message = "expected Transformer and Pooling, found no module".to_owned();
+            return Err(list_error(&file, "modules", message));
+        };
+        let of_words = rest
+            .first()
+            .is_some_and(|module| module.class == ModuleClass::SpladePooling);
+        match first.class {
+            ModuleClass::Transformer => {}
+            ModuleClass::MlmTransformer if of_words => {}
+            ModuleClass::MlmTransformer => {
+                return Err(
+                    first.error_of_place("SpladePooling after a model with logits of words")
+                );
+            }
+            _ => return Err(first.error_of_place("Transformer as the first module")),
+        }
+        let mut after_encoder = Vec::with_capacity(rest.len());
+        let mut has_sentence_embedding = false;
+        for (index, module) in rest.iter().enumerate() {
+            if module.class == ModuleClass::SpladePooling && index > 0 {
+                return Err(module.error_of_place("SpladePooling right after the encoder only"));
+            }
+            let Some(read) = SentenceModule::read(module)? else {
+                return Err(module.error_of_place(AFTER_THE_ENCODER));
+            };
+            if read.needs_sentence_embedding() && !has_sentence_embedding {
+                return Err(module.error_of_place("Pooling before what changes a text's vector"));
+            }
+            has_sentence_embedding |=
+                matches!(read, SentenceModule::Pooling(_) | SentenceModule::Splade(_));
+            // Normalize passes over a vector that is not there.
+            if has_sentence_embedding
+                || read != SentenceModule::Normalize(Feature::SentenceEmbedding)
+            {
+                after_encoder.push(read);
             }
         }
-        include_prompt.ok_or_else(|| missing_pooling(file, entries))
-    }
-
-    /// Takes over the configuration of pooling in the folder `path`; returns whether it includes a prompt's tokens. `index` is that of its
-    /// module in the list that `file` holds.
-    fn read_pooling(&mut self, file: &Path, index: usize, path: &Path) -> Result<bool, ModelError> {
-        let config = path.join("config.json");
-        let value = read_object(&config)?.ok_or_else(|| {
-            let message = format!("expected a file {}, found none", config.display());
-            list_error(file, format!("{index}.path"), message)
-        })?;
-        let fields = ConfigFields::new(&config, &value);
-        self.pooling = Pooling::from_config(&fields)?;
-        let include_prompt = fields.flag("include_prompt", true)?;
-        let width = Pooling::width_of(&fields)?;
-        self.pooling_width = width.map(|width| (config, width));
-        Ok(include_prompt)
-    }
-}
-
-/// An error about the list of modules that `file` holds.
-fn list_error(file: &Path, field: impl Into<String>, message: String) -> ModelError {
-    ModelError::Config {
-        file: file.to_owned(),
-        field: field.into(),
-        message,
-        hint: MODULE_HINT.to_owned(),
-    }
-}
-
-/// Modules are kept by name: of two with one name, the second would take the place of the first.
-fn refuse_shared_module_name(
-    file: &Path,
-    entries: &[Value],
-    index: usize,
-) -> Result<(), ModelError> {
-    let name = &entries[index]["name"];
-    let mut before = entries[..index].iter();
-    if name.is_null() || !before.any(|other| other["name"] == *name) {
-        return Ok(());
-    }
-    let message = format!("expected a name of its own for each module, found {name} before");
-    Err(list_error(file, format!("{index}.name"), message))
-}
-
-/// The class of a module of sentence-transformers, without its package; none for a module of another package.
-fn module_class(entry: &Value) -> Option<&str> {
-    let name = entry["type"].as_str()?;
-    let ours = name.starts_with("sentence_transformers.");
-    name.rsplit('.').next().filter(|_| ours)
-}
-
-/// The folder of module `index`, inside the model directory.
-fn module_path<'l>(file: &Path, list: &'l Value, index: usize) -> Result<&'l Path, ModelError> {
-    let found = &list[index]["path"];
-    inner_path(found).ok_or_else(|| {
-        let expected = "expected \"\" or the path of a folder inside the model directory";
-        ConfigFields::new(file, list).invalid(&format!("{index}.path"), expected, found)
-    })
-}
-
-/// The error of a module that does not belong at its place in the list.
-fn unexpected_module(file: &Path, entry: &Value, index: usize) -> ModelError {
-    let name = entry["type"].as_str().unwrap_or_default();
-    let expected = match index {
-        0 => "Transformer",
-        1 => "Pooling",
-        _ => "Normalize",
-    };
-    let message = format!("expected a sentence-transformers {expected} module, found `{name}`");
-    list_error(file, format!("{index}.type"), message)
-}
-
-/// The error of a list of modules that ends before pooling.
-fn missing_pooling(file: &Path, entries: &[Value]) -> ModelError {
-    if entries.is_empty() {
-        let message = "expected Transformer and Pooling, found no module".to_owned();
-        return list_error(file, "modules", message);
-    }
-    let message = "expected a sentence-transformers Pooling module, found no more modules";
-    list_error(file, "1.type", message.to_owned())
-}
-
-/// A path that cannot leave the directory it is joined to (but through a symbolic link inside): a model directory may come
-/// from anybody.
-fn inner_path(value: &Value) -> Option<&Path> {
-    let path = Path::new(value.as_str()?);
-    let stays = path
-        .components()
-        .all(|component| matches!(component, Component::Normal(_)));
-    stays.then_some(path)
-}
-
-/// The Normalize module has no settings but, since version 6, the names of what it reads and writes.
-fn check_normalize(file: &Path) -> Result<(), ModelError> {
-    let Some(value) = read_object(file)? else {
-        return Ok(());
-    };
-    let fields = ConfigFields::new(file, &value);
-    for field in ["module_input_name", "module_output_name"] {
-        if let Some(found) = fields.get(field).filter(|found| !found.is_null())
-            && found != "sentence_embedding"
-        {
-            return Err(fields.unsupported(field, "\"sentence_embedding\"", found, MODULE_HINT));
+        if !has_sentence_embedding {
+            let message = "expected Pooling among the modules, found none".to_owned();
+            return Err(list_error(&file, "modules", message));
         }
+        let output = match (of_words, first.class) {
+            (false, _) => Output::HiddenStates,
+            (true, ModuleClass::MlmTransformer) => Output::LogitsByDefault,
+            (true, _) => Output::Logits,
+        };
+        let transformer = TransformerSettings::read(&first.folder, task, output)?;
+        let settings = ModelSettings::read(directory, of_words)?;
+        let prompt = match task.filter(|task| TASKS_OF_EVERY_MODEL.contains(task)) {
+            Some(task) => settings.prompts.named(task)?.to_owned(),
+            None => settings.prompt,
+        };
+        Ok(Self {
+            transformer: first.folder.clone(),
+            after_encoder,
+            max_seq_length: transformer.max_seq_length,
+            lowercase: transformer.lowercase,
+            prompts: settings.prompts,
+            prompt,
+            truncate_dim: settings.truncate_dim,
+            max_active_dims: settings.max_active_dims,
+        })
     }
-    Ok(())
+}
+
+/// Errors over a task that a model without a Router does not have. (sentence-transformers passes over it.)
+fn check_task(task: Option<&str>) -> Result<(), ModelError> {
+    match task.filter(|task| !TASKS_OF_EVERY_MODEL.contains(task)) {
+        None => Ok(()),
+        Some(task) => Err(ModelError::Input(format!(
+            "task: expected `query` or `document`, as the model has no Router with other routes, found `{task}`\n  hint: leave it out, or name a prompt of the model instead"
+        ))),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::pooling::PoolingMode;
+    use serde_json::{Value, json};
 
     fn directory(files: &[(&str, Value)]) -> tempfile::TempDir {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -242,7 +177,7 @@ mod tests {
 
     fn error(files: &[(&str, Value)]) -> String {
         let directory = directory(files);
-        let error = SentenceModules::read(directory.path()).expect_err("refused");
+        let error = SentenceModules::read(directory.path(), None).expect_err("refused");
         error
             .to_string()
             .replace(&directory.path().display().to_string(), "DIR")
@@ -255,12 +190,10 @@ mod tests {
     #[test]
     fn a_plain_checkpoint_gives_the_mean_and_does_not_normalize() {
         let directory = directory(&[]);
-        let modules = SentenceModules::read(directory.path()).expect("reads");
+        let modules = SentenceModules::read(directory.path(), None).expect("reads");
         assert_eq!(modules.transformer, directory.path());
-        assert_eq!(
-            (modules.pooling, modules.normalize),
-            (Pooling::default(), false)
-        );
+        let mean = SentenceModule::Pooling(PoolingSettings::default());
+        assert_eq!(modules.after_encoder, [mean]);
         assert_eq!(
             (modules.max_seq_length, modules.prompt.as_str()),
             (None, "")
@@ -336,10 +269,24 @@ mod tests {
                 mean(true),
             ]),
             error(&[
-                ("modules.json", json!([transformer(), pooling(), pooling()])),
+                ("modules.json", json!([pooling(), transformer()])),
                 mean(true),
             ]),
-            error(&[two(), mean(false), prompts("query")]),
+            error(&[(
+                "modules.json",
+                json!([transformer(), module("Dropout", "1_Dropout")]),
+            )]),
+            error(&[
+                (
+                    "modules.json",
+                    json!([transformer(), pooling(), transformer()]),
+                ),
+                mean(true),
+            ]),
+            error(&[(
+                "modules.json",
+                json!([transformer(), module("Router", "1_Router")]),
+            )]),
             error(&[two(), mean(true), prompts("passage")]),
             error(&[
                 two(),
@@ -357,10 +304,10 @@ mod tests {
         ];
         insta::assert_snapshot!(texts.join("\n\n"), @r#"
         DIR/modules.json: `modules`: expected a list of modules, found an object
-          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `modules`: expected Transformer and Pooling, found no module
-          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `1.path`: expected "" or the path of a folder inside the model directory, found "../outside"
           hint: correct the value or fetch the file again
@@ -386,26 +333,32 @@ mod tests {
         DIR/config_sentence_transformers.json: expected a JSON object, found null
           hint: fetch the file again
 
-        DIR/modules.json: `1.type`: expected a sentence-transformers Pooling module, found no more modules
-          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+        DIR/modules.json: `modules`: expected Pooling among the modules, found none
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/modules.json: `1.path`: expected a file DIR/1_Pooling/config.json, found none
-          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
-        DIR/modules.json: `0.type`: expected a sentence-transformers Transformer module, found `sentence_transformers.models.BoW`
-          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+        DIR/modules.json: `0.type`: expected a module of sentence-transformers, Transformer or Router, found `sentence_transformers.models.BoW`
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
-        DIR/modules.json: `0.type`: expected a sentence-transformers Transformer module, found `my_package.Transformer`
-          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+        DIR/modules.json: `0.type`: expected a module of sentence-transformers, Transformer or Router, found `my_package.Transformer`
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
-        DIR/modules.json: `1.type`: expected a sentence-transformers Pooling module, found `sentence_transformers.models.LSTM`
-          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+        DIR/modules.json: `1.type`: expected a module of sentence-transformers, Pooling, Dense, LayerNorm, Normalize, Dropout or Router, found `sentence_transformers.models.LSTM`
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
-        DIR/modules.json: `2.type`: expected a sentence-transformers Normalize module, found `sentence_transformers.models.Pooling`
-          hint: fewbit runs Transformer, Pooling and Normalize; leaving a module out would give other embeddings
+        DIR/modules.json: `0.type`: expected Transformer as the first module, found Pooling
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
-        DIR/config_sentence_transformers.json: `default_prompt_name`: expected no default prompt, because pooling leaves the prompt's tokens out (`include_prompt` is false)
-          hint: put the prompt before the texts yourself and set `default_prompt_name` to null; its tokens are then pooled
+        DIR/modules.json: `1.type`: expected Pooling before what changes a text's vector, found Dropout
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+
+        DIR/modules.json: `2.type`: expected Pooling, Dense, LayerNorm, Normalize, Dropout or Router, found Transformer
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
+
+        DIR/modules.json: `1.path`: expected a file DIR/1_Router/router_config.json, found none
+          hint: fewbit runs Transformer, Pooling, SpladePooling, Dense, LayerNorm, Normalize and Router; leaving a module out would give other embeddings
 
         DIR/config_sentence_transformers.json: `default_prompt_name`: expected the name of one of `prompts`, found "passage"
           hint: correct the value or fetch the file again
@@ -414,11 +367,11 @@ mod tests {
           hint: correct the value or fetch the file again
 
         DIR/sentence_bert_config.json: `transformer_task`: supported is "feature-extraction", found "fill-mask"
-          hint: fewbit gives the last hidden states of texts only
+          hint: fewbit gives the last hidden states of texts only, or logits of words to SpladePooling
         "#);
         let broken = directory(&[two(), mean(true)]);
         std::fs::write(broken.path().join("modules.json"), "[{").expect("written");
-        let error = SentenceModules::read(broken.path())
+        let error = SentenceModules::read(broken.path(), None)
             .expect_err("refused")
             .to_string();
         assert!(
@@ -427,28 +380,97 @@ mod tests {
         );
     }
 
-    /// A prompt's tokens may be left out of pooling where there is no prompt.
+    /// The settings of modules in any order; Normalize has nothing to do before there is a vector, and Dropout nothing at all.
     #[test]
-    fn include_prompt_is_harmless_without_a_default_prompt() {
+    fn modules_are_read_in_order() {
+        let dense = json!({"in_features": 4, "out_features": 2, "activation_function": "torch.nn.Identity"});
         let directory = directory(&[
+            (
+                "modules.json",
+                json!([
+                    module("Transformer", ""),
+                    module("Normalize", "0_Normalize"),
+                    module("Pooling", "1_Pooling"),
+                    module("Dropout", "2_Dropout"),
+                    module("Dense", "1_Pooling"),
+                ]),
+            ),
+            ("1_Pooling/config.json", dense),
+        ]);
+        std::fs::create_dir(directory.path().join("0_Normalize")).expect("created");
+        // Of a Dense module: unknown to Pooling.
+        let error = SentenceModules::read(directory.path(), None).expect_err("refused");
+        assert!(
+            error
+                .to_string()
+                .contains("`in_features`: supported is no such field"),
+            "{error}"
+        );
+        let pooling = json!({"pooling_mode": "cls", "include_prompt": false});
+        let file = directory.path().join("1_Pooling/config.json");
+        std::fs::write(&file, pooling.to_string()).expect("written");
+        let error = SentenceModules::read(directory.path(), None).expect_err("refused");
+        assert!(
+            error
+                .to_string()
+                .contains("`in_features`: expected a whole number"),
+            "{error}"
+        );
+        let list = json!([
+            module("Transformer", ""),
+            module("Normalize", "0_Normalize"),
+            module("Pooling", "1_Pooling"),
+            module("Dropout", "2_Dropout"),
+            module("Normalize", "0_Normalize"),
+        ]);
+        std::fs::write(directory.path().join("modules.json"), list.to_string()).expect("written");
+        let modules = SentenceModules::read(directory.path(), None).expect("reads");
+        let pooling = PoolingSettings {
+            pooling: PoolingMode::Cls.into(),
+            without_prompt: true,
+            width: None,
+        };
+        assert_eq!(
+            modules.after_encoder,
+            [
+                SentenceModule::Pooling(pooling),
+                SentenceModule::Dropout,
+                SentenceModule::Normalize(Feature::SentenceEmbedding),
+            ]
+        );
+    }
+
+    /// `query` and `document` are tasks of every model and choose its prompts; others need a Router.
+    #[test]
+    fn a_task_chooses_the_prompt() {
+        let files = [
             (
                 "modules.json",
                 json!([module("Transformer", ""), module("Pooling", "1_Pooling")]),
             ),
-            (
-                "1_Pooling/config.json",
-                json!({"pooling_mode": "cls", "include_prompt": false}),
-            ),
+            ("1_Pooling/config.json", json!({"pooling_mode": "mean"})),
             (
                 "config_sentence_transformers.json",
-                json!({"prompts": {"query": "query: "}, "default_prompt_name": null}),
+                json!({"prompts": {"query": "query: ", "web": "web: "}, "default_prompt_name": "web"}),
             ),
-        ]);
-        assert_eq!(
-            SentenceModules::read(directory.path())
+            (
+                "sentence_bert_config.json",
+                json!({"max_seq_length": 9, "query_length": 5, "document_length": null}),
+            ),
+        ];
+        let directory = directory(&files);
+        let read = |task| SentenceModules::read(directory.path(), task);
+        let of_task = |task| {
+            read(task)
+                .map(|read| (read.prompt, read.max_seq_length))
                 .expect("reads")
-                .prompt,
-            ""
-        );
+        };
+        assert_eq!(of_task(None), ("web: ".to_owned(), Some(9)));
+        assert_eq!(of_task(Some("query")), ("query: ".to_owned(), Some(5)));
+        assert_eq!(of_task(Some("document")), (String::new(), Some(9)));
+        insta::assert_snapshot!(read(Some("web")).expect_err("refused"), @r"
+        task: expected `query` or `document`, as the model has no Router with other routes, found `web`
+          hint: leave it out, or name a prompt of the model instead
+        ");
     }
 }

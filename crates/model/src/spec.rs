@@ -207,16 +207,12 @@ pub struct NameTable {
     pub layers: &'static str,
     /// The path of each role that the family has, in execution order. [`Role::WordEmbeddings`] is one of them.
     pub modules: &'static [(Role, &'static str)],
-    /// The names that files of the family have if not these.
+    /// The names that the modules have in transformers, whose loader renames what it reads, if not these. Files may have them, too; what is
+    /// converted gets them ([`crate::open_checkpoint`]).
     pub otherwise: Option<&'static NameTable>,
 }
 
 impl NameTable {
-    /// Whether the family has modules of this role.
-    pub(crate) fn has(&self, role: Role) -> bool {
-        self.modules.iter().any(|(known, _)| *known == role)
-    }
-
     /// Path of the word embedding table.
     pub(crate) fn word_embeddings(&self) -> &'static str {
         let mut modules = self.modules.iter();
@@ -234,16 +230,6 @@ impl EncoderSpec {
     /// Columns of the keys, and of the values, of a token.
     pub fn key_value_columns(&self) -> usize {
         self.key_value_heads * self.head_size
-    }
-
-    /// Whether the activations of the feed-forward are multiplied by a gate.
-    pub fn is_gated(&self) -> bool {
-        let gates = [
-            Role::Gate,
-            Role::GatedIntermediate,
-            Role::GateAndIntermediate,
-        ];
-        gates.iter().any(|gate| self.names.has(*gate))
     }
 
     /// Whether layers normalize what attention and feed-forward read (pre-norm), instead of the residual stream after each addition

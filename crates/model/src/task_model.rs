@@ -1,5 +1,6 @@
 //! A model with a task head: token ids in, logits out.
 
+use crate::module_names::open_checkpoint;
 use crate::network::{self, TaskHead};
 use crate::pooling::{Pooling, PoolingMode};
 use crate::task_head::{CrossEncoder, HeadRows, HeadSpec, Labels, ScoreFunction, Task};
@@ -58,7 +59,7 @@ impl TaskModel {
     /// As [`Network::load`]; a model class without a head or with one that fewbit does not run; labels that config.json contradicts itself
     /// about; a tensor of the head that is missing, or has another shape than config.json says.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let checkpoint = Checkpoint::open(directory)?;
+        let checkpoint = open_checkpoint(directory)?;
         Self::load(
             &checkpoint,
             &FromCheckpoint,
@@ -75,7 +76,7 @@ impl TaskModel {
         directory: impl AsRef<Path>,
         kernels: &'static Kernels,
     ) -> Result<Self, ModelError> {
-        let checkpoint = Checkpoint::open(directory)?;
+        let checkpoint = open_checkpoint(directory)?;
         Self::load(
             &checkpoint,
             &FromCheckpoint,

@@ -2,42 +2,64 @@
 //! overrule much of tokenizer.json. docs/tokenizers.md lists setting by setting what wins.
 
 mod added_tokens;
+mod aligned_tokens;
 mod assemble;
 mod assembled;
 mod build;
 mod byte_pairs;
 mod class;
+mod decoder;
+mod decoding;
 mod from_sentencepiece;
 mod limits;
+mod pairs;
 mod panics;
+mod prompt_length;
 mod protobuf;
 mod sentencepiece;
 mod settings;
 mod special_tokens;
 mod stored;
+mod template;
 mod written_token;
 
 use crate::{EncoderSpec, ModelError};
+use aligned_tokens::CharacterStarts;
+pub use aligned_tokens::{AlignedTokens, TokenOrigin};
 use assemble::assemble;
-use assembled::Assembled;
+use assembled::{Assembled, KnownTokens};
+pub use pairs::{PairTruncation, Window};
 use panics::contain;
 use settings::Settings;
 use std::path::{Path, PathBuf};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
-use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy};
-use tokenizers::{Model, PostProcessor, Tokenizer};
+use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::utils::truncation::TruncationDirection;
+use tokenizers::{Encoding, Model, PostProcessor, Tokenizer};
 
 /// A tokenizer that belongs to a model and cuts at its limit.
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
     /// tokenizer.json, or the file with the vocabulary.
     file: PathBuf,
+    /// Up to the tokens of a text: it neither cuts texts nor puts special tokens around them.
     tokenizer: Tokenizer,
+    /// Puts special tokens around a text or two.
+    processor: Option<PostProcessorWrapper>,
+    /// The side that texts are cut on.
+    truncation_side: TruncationDirection,
     /// Whether the tokenizer's types reach the model; they are all 0 otherwise.
     gives_token_types: bool,
     max_tokens: usize,
     /// Rows of the model's word embedding table.
     vocab_size: usize,
+    /// Rows of the model's table of token types.
+    token_types: usize,
+    /// Whether there is a form for two texts.
+    takes_pairs: bool,
+    special: KnownTokens,
+    /// `clean_up_tokenization_spaces`.
+    cleans_up_spaces: bool,
 }
 
 /// Token ids of one text, special tokens included.
@@ -81,6 +103,7 @@ impl TextTokenizer {
             mut tokenizer,
             truncation_side,
             gives_token_types,
+            special,
         } = assemble(directory, &spec.model_type, &files)?;
         warn_of_tokens_without_row(&file, &tokenizer, spec);
         if settings.lowercase {
@@ -94,39 +117,46 @@ impl TextTokenizer {
             .or(model_max_length)
             .unwrap_or(usize::MAX)
             .min(spec.positions.max_tokens());
-        let special_tokens = tokenizer
-            .get_post_processor()
-            .map_or(0, |processor| processor.added_tokens(false));
-        let error = |message: String| ModelError::Tokenizer {
-            file: file.clone(),
-            message,
-            hint: "raise `max_seq_length` or `model_max_length`".to_owned(),
-        };
-        if max_tokens <= special_tokens {
-            return Err(error(format!(
-                "expected room for text beside {special_tokens} special tokens, found a limit of {max_tokens} tokens"
-            )));
-        }
         limits::check_padding_side(&files)?;
-        let direction = limits::truncation_side(&files, truncation_side)?;
-        let truncation = TruncationParams {
-            direction,
-            max_length: max_tokens,
-            strategy: TruncationStrategy::LongestFirst,
-            stride: 0,
-        };
-        tokenizer
-            .with_truncation(Some(truncation))
-            .map_err(|failure| error(failure.to_string()))?;
+        let truncation_side = limits::truncation_side(&files, truncation_side)?;
+        let processor = tokenizer.get_post_processor().cloned();
+        tokenizer.with_post_processor(None::<PostProcessorWrapper>);
         tokenizer.with_padding(None);
-        try_out(&file, &tokenizer, spec, gives_token_types)?;
-        Ok(Self {
+        tokenizer
+            .with_truncation(None)
+            .map_err(|failure| ModelError::Tokenizer {
+                file: file.clone(),
+                message: format!(
+                    "expected a tokenizer that works, found one that fails: {failure}"
+                ),
+                hint: "fetch the file again".to_owned(),
+            })?;
+        let mut tokenizer = Self {
             file,
             tokenizer,
+            processor,
+            truncation_side,
             gives_token_types,
             max_tokens,
             vocab_size: spec.vocab_size,
-        })
+            token_types: spec.token_types,
+            takes_pairs: false,
+            special,
+            cleans_up_spaces: limits::cleans_up_spaces(&files)?,
+        };
+        let special_tokens = tokenizer.special_tokens(false);
+        if max_tokens <= special_tokens {
+            return Err(ModelError::Tokenizer {
+                file: tokenizer.file,
+                message: format!(
+                    "expected room for text beside {special_tokens} special tokens, found a limit of {max_tokens} tokens"
+                ),
+                hint: "raise `max_seq_length` or `model_max_length`".to_owned(),
+            });
+        }
+        tokenizer.try_out()?;
+        tokenizer.takes_pairs = tokenizer.keeps_pairs();
+        Ok(tokenizer)
     }
 
     /// Longest result in tokens, special tokens included.
@@ -140,43 +170,166 @@ impl TextTokenizer {
     /// [`ModelError::Input`] if the tokenizer fails, for instance because it has no unknown token and meets one, or if
     /// nothing comes out of it, or if it gives a token that the model has no row for. [`ModelError::Tokenizer`] if the tokenizer breaks down, which a damaged file can cause.
     pub fn tokenize(&self, text: &str) -> Result<TokenizedText, ModelError> {
-        let encoding = contain(&self.file, || self.tokenizer.encode_fast(text, true))?;
-        let encoding = encoding.map_err(|error| {
-            ModelError::Input(format!(
-                "text {}: the tokenizer failed: {error}",
-                quote(text)
-            ))
-        })?;
+        let (encoding, truncated) = self.one(text, Offsets::None)?;
+        let token_type_ids = match self.gives_token_types {
+            true => encoding.get_type_ids().to_vec(),
+            false => vec![0; encoding.len()],
+        };
+        Ok(TokenizedText {
+            token_ids: encoding.get_ids().to_vec(),
+            token_type_ids,
+            truncated,
+        })
+    }
+
+    /// [`TextTokenizer::tokenize`] with the place of each token in the text.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::tokenize`].
+    pub fn tokenize_aligned(&self, text: &str) -> Result<AlignedTokens, ModelError> {
+        let (encoding, truncated) = self.one(text, Offsets::Characters)?;
+        Ok(AlignedTokens::new(
+            &encoding,
+            &[CharacterStarts::of(text)],
+            self.gives_token_types,
+            truncated,
+        ))
+    }
+
+    /// One text with its special tokens, and whether it was cut.
+    fn one(&self, text: &str, offsets: Offsets) -> Result<(Encoding, bool), ModelError> {
+        let mut encoding = self.tokens_of(text, offsets)?;
+        let room = self.max_tokens - self.special_tokens(false);
+        let truncated = encoding.len() > room;
+        encoding.truncate(room, 0, self.truncation_side);
+        encoding.take_overflowing();
+        let encoding = self.with_special_tokens(encoding, None)?;
         if encoding.is_empty() {
             return Err(ModelError::Input(format!(
                 "text {}: expected at least one token, found none\n  hint: this tokenizer adds no special tokens; leave out texts without words",
                 quote(text)
             )));
         }
-        let ids = encoding.get_ids();
-        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
-            let token = self.tokenizer.id_to_token(id).unwrap_or_default();
-            return Err(ModelError::Input(format!(
-                "text {}: expected token ids below the model's vocabulary size {}, found {id} for token `{token}`\n  hint: the tokenizer has more tokens than the model has rows of word embeddings: leave out such texts, or use the tokenizer of the model",
-                quote(text),
-                self.vocab_size
-            )));
-        }
-        let token_ids = encoding.get_ids().to_vec();
-        let token_type_ids = match self.gives_token_types {
-            true => encoding.get_type_ids().to_vec(),
-            false => vec![0; token_ids.len()],
-        };
-        Ok(TokenizedText {
-            token_ids,
-            token_type_ids,
-            truncated: !encoding.get_overflowing().is_empty(),
+        self.check_ids(&encoding, || format!("text {}", quote(text)))?;
+        Ok((encoding, truncated))
+    }
+
+    /// The tokens of a text itself, all of them.
+    fn tokens_of(&self, text: &str, offsets: Offsets) -> Result<Encoding, ModelError> {
+        let encoding = contain(&self.file, || match offsets {
+            Offsets::None => self.tokenizer.encode_fast(text, false),
+            Offsets::Characters => self.tokenizer.encode_char_offsets(text, false),
+        })?;
+        encoding.map_err(|error| {
+            ModelError::Input(format!(
+                "text {}: the tokenizer failed: {error}",
+                quote(text)
+            ))
         })
+    }
+
+    /// How many special tokens stand around a text, or around two.
+    fn special_tokens(&self, is_pair: bool) -> usize {
+        self.processor
+            .as_ref()
+            .map_or(0, |processor| processor.added_tokens(is_pair))
+    }
+
+    /// Puts special tokens around a text or two, and says which token is of which text and type.
+    fn with_special_tokens(
+        &self,
+        first: Encoding,
+        second: Option<Encoding>,
+    ) -> Result<Encoding, ModelError> {
+        let Some(processor) = &self.processor else {
+            return Ok(first);
+        };
+        contain(&self.file, || processor.process(first, second, true))?.map_err(|error| {
+            ModelError::Tokenizer {
+                file: self.file.clone(),
+                message: format!(
+                    "expected a post-processor that works, found one that fails: {error}"
+                ),
+                hint: "fetch the file again, or write it with a recent version of transformers"
+                    .to_owned(),
+            }
+        })
+    }
+
+    /// The error for a token that the model has no row for, if there is one; `input` names the texts.
+    fn check_ids(
+        &self,
+        encoding: &Encoding,
+        input: impl FnOnce() -> String,
+    ) -> Result<(), ModelError> {
+        let ids = encoding.get_ids();
+        let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) else {
+            return Ok(());
+        };
+        let token = self.tokenizer.id_to_token(id).unwrap_or_default();
+        Err(ModelError::Input(format!(
+            "{}: expected token ids below the model's vocabulary size {}, found {id} for token `{token}`\n  hint: the tokenizer has more tokens than the model has rows of word embeddings: leave out such texts, or use the tokenizer of the model",
+            input(),
+            self.vocab_size
+        )))
+    }
+
+    /// Runs every part of the tokenizer on texts with and without words. The ids that its last step adds to every text, and the types,
+    /// must be in the model's tables.
+    ///
+    /// That a text cannot be tokenized is no error here: a tokenizer without an unknown token may not know the words.
+    fn try_out(&self) -> Result<(), ModelError> {
+        for text in ["", "A few words, some in হ or 中: 1 + 2!"] {
+            let tokens = match self.tokens_of(text, Offsets::Characters) {
+                Err(ModelError::Input(_)) => continue,
+                tokens => tokens?,
+            };
+            let encoding = self.with_special_tokens(tokens, None)?;
+            // A damaged file may have more ids than tokens.
+            let token = |at: usize| encoding.get_tokens().get(at).map_or("", String::as_str);
+            let outside =
+                |ids: &[u32], limit: usize| ids.iter().position(|&id| id as usize >= limit);
+            if text.is_empty()
+                && let Some(at) = outside(encoding.get_ids(), self.vocab_size)
+            {
+                let expected = format!(
+                    "token ids below the model's vocabulary size {}",
+                    self.vocab_size
+                );
+                return Err(foreign(
+                    &self.file,
+                    &expected,
+                    encoding.get_ids()[at],
+                    token(at),
+                ));
+            }
+            // A model with one type or none is run without types.
+            if self.gives_token_types
+                && self.token_types > 1
+                && let Some(at) = outside(encoding.get_type_ids(), self.token_types)
+            {
+                let expected = format!("token types below the model's {}", self.token_types);
+                return Err(foreign(
+                    &self.file,
+                    &expected,
+                    encoding.get_type_ids()[at],
+                    token(at),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
+/// What is wanted to be known of a token's place.
+#[derive(Debug, Clone, Copy)]
+enum Offsets {
+    None,
+    Characters,
+}
+
 /// The first characters of a text, for a message.
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     const SHOWN: usize = 40;
     let mut shown: String = text.chars().take(SHOWN).collect();
     if shown.len() < text.len() {
@@ -213,49 +366,6 @@ fn every_id_is_below(limit: usize, tokenizer: &Tokenizer) -> bool {
     tokens <= limit
         && (0..tokens).all(|id| u32::try_from(id).is_ok_and(|id| model.id_to_token(id).is_some()))
         && added.get_vocab().values().all(|&id| (id as usize) < limit)
-}
-
-/// Runs every part of the tokenizer on texts with and without words. The ids that its last step adds to every text, and the types,
-/// must be in the model's tables.
-///
-/// That a text cannot be tokenized is no error here: a tokenizer without an unknown token may not know the words.
-fn try_out(
-    file: &Path,
-    tokenizer: &Tokenizer,
-    spec: &EncoderSpec,
-    gives_token_types: bool,
-) -> Result<(), ModelError> {
-    for text in ["", "A few words, some in হ or 中: 1 + 2!"] {
-        let Ok(encoding) = contain(file, || tokenizer.encode(text, true))? else {
-            continue;
-        };
-        // A damaged file may have more ids than tokens.
-        let token = |at: usize| encoding.get_tokens().get(at).map_or("", String::as_str);
-        let outside = |ids: &[u32], limit: usize| ids.iter().position(|&id| id as usize >= limit);
-        if text.is_empty()
-            && let Some(at) = outside(encoding.get_ids(), spec.vocab_size)
-        {
-            let expected = format!(
-                "token ids below the model's vocabulary size {}",
-                spec.vocab_size
-            );
-            return Err(foreign(file, &expected, encoding.get_ids()[at], token(at)));
-        }
-        // A model with one type or none is run without types.
-        if gives_token_types
-            && spec.token_types > 1
-            && let Some(at) = outside(encoding.get_type_ids(), spec.token_types)
-        {
-            let expected = format!("token types below the model's {}", spec.token_types);
-            return Err(foreign(
-                file,
-                &expected,
-                encoding.get_type_ids()[at],
-                token(at),
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn foreign(file: &Path, expected: &str, found: u32, token: &str) -> ModelError {

@@ -37,7 +37,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::{Encoder, EncoderSpec, RaggedBatch};
+use fewbit_model::{Encoder, EncoderSpec, RaggedBatch, open_checkpoint};
 
 use crate::{
     Int8Inputs, Int8Recipe, ObserverSettings, QuantizeError, Recipe, Selection, StaticInputs,
@@ -72,7 +72,7 @@ impl Calibrator {
     ) -> Result<Self, QuantizeError> {
         let source = source.as_ref().to_owned();
         let encoder = Encoder::open(&source)?;
-        let checkpoint = Checkpoint::open(encoder.checkpoint_directory())?;
+        let checkpoint = open_checkpoint(encoder.checkpoint_directory())?;
         crate::plan::require_float_source(&checkpoint)?;
         let catalogue = encoder.network().spec().catalogue();
         let statistics = CalibrationStatistics::new(

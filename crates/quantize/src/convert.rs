@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, MODULES_FILE};
-use fewbit_model::{Encoder, EncoderSpec};
+use fewbit_model::{Encoder, EncoderSpec, open_checkpoint};
 use fewbit_numerics::rows::Int8Rows;
 use tracing::debug;
 
@@ -78,13 +78,13 @@ pub struct PlannedConversion {
 }
 
 impl PlannedConversion {
-    /// What `recipe` makes of the checkpoint in `source`. Reads no weight.
+    /// What `recipe` makes of the checkpoint in `source`, under the names of [`open_checkpoint`]. Reads no weight.
     ///
     /// # Errors
     /// Those of [`QuantizePlan::new`].
     pub fn new(source: impl AsRef<Path>, recipe: &Recipe) -> Result<Self, QuantizeError> {
         let source = source.as_ref().to_owned();
-        let checkpoint = Checkpoint::open(&source)?;
+        let checkpoint = open_checkpoint(&source)?;
         let plan = QuantizePlan::new(&checkpoint, recipe)?;
         Ok(Self {
             source,

@@ -1,5 +1,7 @@
 //! What will be done to every tensor, before anything is done.
 
+use std::cmp::Reverse;
+
 use fewbit_checkpoint::{Checkpoint, compressed_tensors};
 use fewbit_model::{Catalogue, EncoderSpec, ModuleKind};
 use fewbit_numerics::dtype::DType;
@@ -295,7 +297,7 @@ fn catalogue_for(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Catalogue, 
     Ok(catalogue)
 }
 
-/// What a user should know about the source: that it is known by names alone, what was merged into it, and what is narrowed.
+/// What a user should know about the source: that it is known by names alone or goes by others than its files, what was merged into it, and what is narrowed.
 fn notes(checkpoint: &Checkpoint, catalogue: &Catalogue, rows: &[PlanRow]) -> Vec<String> {
     let by_name = (!catalogue.is_of_an_encoder()).then(|| {
         let model = match checkpoint.has_config() {
@@ -325,6 +327,27 @@ fn notes(checkpoint: &Checkpoint, catalogue: &Catalogue, rows: &[PlanRow]) -> Ve
     let narrowed = (wide > 0).then(|| {
         format!("{wide} F64 tensors are read as F32: what they hold beyond its digits is lost")
     });
-    let notes = [by_name, merged, narrowed];
+    let renamed = checkpoint.renamed().iter();
+    // One with parts says most.
+    let renamed = renamed
+        .min_by_key(|tensor| Reverse(tensor.names.len()))
+        .map(|tensor| {
+            format!(
+                "tensors get the names of their modules in transformers: `{}` of the files is {}",
+                tensor.stored,
+                names_in_words(&tensor.names)
+            )
+        });
+    let notes = [by_name, renamed, merged, narrowed];
     notes.into_iter().flatten().collect()
+}
+
+/// `a`, `b` and `c`.
+fn names_in_words(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+        None => String::new(),
+    }
 }

@@ -22,7 +22,7 @@ use fewbit::quantize::{
     ActivationScales, Backend, CalibrationStatistics, Calibrator, Int8Inputs, Int8Recipe,
     ObserverKind, ObserverSettings, WeightScales,
 };
-use fewbit::{Checkpoint, EncoderSpec, Method, Recipe};
+use fewbit::{EncoderSpec, Method, Recipe, open_checkpoint};
 use serde::Serialize;
 use std::path::Path;
 
@@ -328,7 +328,7 @@ pub(super) fn samples(
     let Some(file) = &arguments.calibration else {
         return Err(UsageError(format!("GPTQ: {EXPECTED_TEXTS_OF_GPTQ}")).into());
     };
-    let spec = EncoderSpec::from_checkpoint(&Checkpoint::open(source)?)?;
+    let spec = EncoderSpec::from_checkpoint(&open_checkpoint(source)?)?;
     sample(&input(file, &arguments.texts)?, &arguments.texts, &spec)
 }
 

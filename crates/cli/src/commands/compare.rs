@@ -14,7 +14,10 @@ use fewbit::compare::{
     CompareOptions, CompareStep, CompareTexts, FailedMethod, compare, default_recipes, method_name,
     parse_methods, without_shared_embeddings,
 };
-use fewbit::evaluate::{PairColumns, read_sentence_pairs, read_texts};
+use fewbit::evaluate::{
+    ClassColumns, PairColumns, read_class_texts, read_sentence_pairs, read_texts,
+};
+use fewbit::measure::ModelOutput;
 use fewbit::quantize::GptqCalibration;
 use fewbit::quantize::calibration::CalibrationSamples;
 use fewbit::{Method, Recipe, threads};
@@ -216,6 +219,25 @@ fn compare_texts(arguments: &CompareArguments) -> Result<CompareTexts> {
         return Ok(texts);
     }
     Ok(match &arguments.texts {
+        Some(path) if arguments.label_column.is_some() || arguments.pair_column.is_some() => {
+            let text = match &arguments.calibration.texts.field[..] {
+                [] => fewbit::data::DEFAULT_TEXT_COLUMN.to_owned(),
+                [field] => field.clone(),
+                fields => {
+                    return Err(UsageError(format!(
+                        "--field: expected one column of texts beside --label-column or --pair-column, found {}\n  hint: name one",
+                        fields.len()
+                    ))
+                    .into());
+                }
+            };
+            let columns = ClassColumns {
+                text,
+                pair: arguments.pair_column.clone(),
+                label: arguments.label_column.clone(),
+            };
+            CompareTexts::Classes(read_class_texts(path, &columns)?)
+        }
         Some(path) => CompareTexts::Texts(read_texts(path, &arguments.calibration.texts.field)?),
         None => CompareTexts::BuiltIn,
     })
@@ -263,10 +285,11 @@ fn missed_gate(comparison: &fewbit::Comparison, max_drop: f64) -> Option<String>
     if missed.is_empty() {
         return None;
     }
-    let unit = if comparison.texts_kind == "pairs" {
-        "points of Spearman x 100"
-    } else {
-        "points of 100 x (1 - mean cosine)"
+    let unit = match (comparison.output, comparison.texts_kind) {
+        (ModelOutput::Logits, "labelled") => "points of accuracy x 100",
+        (ModelOutput::Logits, _) => "points of 100 x (share of texts with another label)",
+        (ModelOutput::Embeddings, "pairs") => "points of Spearman x 100",
+        (ModelOutput::Embeddings, _) => "points of 100 x (1 - mean cosine)",
     };
     let lines: Vec<String> = missed
         .iter()

@@ -8,7 +8,7 @@ use crate::render::numbers::count;
 use crate::render::progress::Count;
 use crate::streams;
 use crate::texts::Texts;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use fewbit::checkpoint::MODULES_FILE;
 use fewbit::model::pooling::PoolingMode;
 use fewbit::model::{EncoderSettings, Prompt};
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: &EmbedArguments, global: GlobalArguments) -> Result
     let encoder = Encoder::open_with_settings(&directory, &settings(arguments))?;
     log_model(&encoder, &options);
     let texts = Texts::open(&arguments.input, arguments.input_format, &arguments.field)?;
-    let writer = output.writer(encoder.columns())?;
+    let writer = output.writer(&encoder)?;
     let start = Instant::now();
     let done = embed(&encoder, &options, texts, writer)?;
     warn_of_empty_input(&done);
@@ -138,16 +138,29 @@ impl<'a> OutputChoice<'a> {
         })
     }
 
-    /// A writer of embeddings of `columns` values.
-    fn writer(&self, columns: usize) -> Result<EmbeddingWriter> {
-        match *self {
-            Self::StandardOutput => Ok(EmbeddingWriter::to_stdout()),
+    /// A writer of the embeddings of `encoder`.
+    ///
+    /// # Errors
+    /// The embeddings are sparse, and the file is of another format than JSONL.
+    fn writer(&self, encoder: &Encoder) -> Result<EmbeddingWriter> {
+        let writer = match *self {
+            Self::StandardOutput => EmbeddingWriter::to_stdout(),
+            Self::File { path, format, .. }
+                if encoder.is_sparse() && format != EmbeddingFormat::JsonLines =>
+            {
+                bail!(
+                    "{}: expected an output file ending in .jsonl for sparse embeddings, found another\n  hint: an embedding of this model has {} values, most of them 0; a line of JSONL holds the others, with their columns",
+                    path.display(),
+                    encoder.columns()
+                )
+            }
             Self::File {
                 path,
                 format,
                 force,
-            } => EmbeddingWriter::to_file(path, format, columns, force),
-        }
+            } => EmbeddingWriter::to_file(path, format, encoder.columns(), force)?,
+        };
+        Ok(writer.of_sparse(encoder.is_sparse()))
     }
 }
 
@@ -204,6 +217,7 @@ fn settings(arguments: &EmbedArguments) -> EncoderSettings {
             (None, Some(name)) => Some(Prompt::Named(name.clone())),
             (None, None) => None,
         },
+        task: arguments.task.clone(),
         weight_only: arguments.weight_only.arithmetic(),
     }
 }
@@ -232,8 +246,9 @@ fn embed(
     let mut progress = (!texts.are_from_standard_input()).then(|| Count::start("embedding"));
     loop {
         let window = texts.next_window(BATCHES_A_STEP.saturating_mul(options.batch_size));
-        if !window.texts.is_empty() {
-            let embeddings = encoder.encode(&window.texts, options)?;
+        let texts: Vec<String> = window.rows.into_iter().flatten().collect();
+        if !texts.is_empty() {
+            let embeddings = encoder.encode(&texts, options)?;
             for (row, values) in embeddings.values.chunks_exact(columns.max(1)).enumerate() {
                 let truncated = embeddings.truncated.binary_search(&row).is_ok();
                 writer.write_row(values, truncated)?;
@@ -244,7 +259,7 @@ fn embed(
             done.truncated.extend(first.map(|row| done.texts + row));
             done.truncated_texts += embeddings.truncated.len();
             done.tokens += embeddings.tokens;
-            done.texts += window.texts.len();
+            done.texts += texts.len();
             if let Some(progress) = &mut progress {
                 progress.set(done.texts as u64);
             }
@@ -261,8 +276,10 @@ fn embed(
 }
 
 fn pooling_names(encoder: &Encoder) -> Vec<&'static str> {
-    let modes = encoder.pooling().modes();
-    modes.iter().map(|mode| mode.name()).collect()
+    match encoder.pooling() {
+        Some(pooling) => pooling.modes().iter().map(|mode| mode.name()).collect(),
+        None => vec!["splade"],
+    }
 }
 
 /// Logs how the model runs and which of the checkpoint's tensors it uses, for `--verbose`.
@@ -290,6 +307,7 @@ fn log_model(encoder: &Encoder, options: &EncodeOptions) {
         tracing::info!("{more} more are not used; -vv names them");
     }
     tracing::info!(
+        modules = encoder.modules().join(", "),
         pooling = pooling_names(encoder).join(" + "),
         normalized = encoder.normalizes(),
         max_tokens = encoder.max_tokens(),

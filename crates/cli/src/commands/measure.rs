@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow};
 use fewbit::Embeddings;
 use fewbit::evaluate::{BatchShape, ShapeRequest, TextRequest};
-use fewbit::measure::{InProcess, ModelHost, OpenModel};
+use fewbit::measure::{InProcess, ModelHost, ModelOutput, OpenModel};
 use fewbit::model::WeightOnlyArithmetic;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, to_value};
@@ -19,6 +19,7 @@ pub(super) enum Task {
     Open {
         directory: PathBuf,
         weight_only: Option<WeightOnlyArithmetic>,
+        output: ModelOutput,
     },
     /// The answer is an [`EncodedTexts`]; the values go to this file as little-endian f32.
     Encode {
@@ -91,9 +92,10 @@ fn done(task: Task, open: &mut Option<Box<dyn OpenModel>>) -> Result<Value> {
     if let Task::Open {
         directory,
         weight_only,
+        output,
     } = &task
     {
-        *open = Some(InProcess.open(directory, *weight_only)?);
+        *open = Some(InProcess.open(directory, *weight_only, *output)?);
     }
     let model = open
         .as_mut()

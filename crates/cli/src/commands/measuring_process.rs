@@ -4,7 +4,7 @@
 use super::measure::{Answer, EncodedTexts, Task};
 use fewbit::checkpoint::temporary_directory::{Purpose, TemporaryDirectory};
 use fewbit::evaluate::{BatchShape, ShapeRequest, StageProfile, TextPass, TextRequest};
-use fewbit::measure::{Memory, ModelHost, OpenFacts, OpenModel};
+use fewbit::measure::{Memory, ModelHost, ModelOutput, OpenFacts, OpenModel};
 use fewbit::model::WeightOnlyArithmetic;
 use fewbit::{Embeddings, Error};
 use serde::de::DeserializeOwned;
@@ -20,11 +20,13 @@ impl ModelHost for MeasuringProcesses {
         &mut self,
         directory: &Path,
         weight_only: Option<WeightOnlyArithmetic>,
+        output: ModelOutput,
     ) -> Result<Box<dyn OpenModel>, Error> {
         let mut process = MeasuringProcess::start(directory)?;
         let facts = process.ask(&Task::Open {
             directory: directory.to_owned(),
             weight_only,
+            output,
         })?;
         Ok(Box::new(OpenElsewhere { process, facts }))
     }

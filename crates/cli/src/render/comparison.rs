@@ -3,7 +3,8 @@
 use super::columns::{self, Columns};
 use super::numbers::{count, grouped, megabytes};
 use super::table::{number, text as word};
-use fewbit::compare::Comparison;
+use fewbit::compare::{ComparedModel, Comparison};
+use fewbit::measure::ModelOutput;
 use fewbit::model::WeightOnlyArithmetic;
 
 /// The comparison as text, at most 120 columns wide for the methods there are.
@@ -16,21 +17,11 @@ pub(crate) fn text(comparison: &Comparison) -> String {
         })
         .with(number("buffers\nMB"), |row| megabytes(row.buffer_bytes, 1))
         .numbers("times\nless", Some(2), |row| row.compression_ratio)
-        .numbers("bits/\nweight", Some(2), |row| row.bits_per_weight)
-        .optional("cosine\nmean", |row| {
-            Some(format!("{:.5}", row.agreement?.mean_cosine))
-        })
-        .optional("cosine\nleast", |row| {
-            Some(format!("{:.5}", row.agreement?.minimum_cosine))
-        })
-        .optional("max\n|diff|", |row| {
-            Some(format!("{:.4}", row.agreement?.largest_absolute_difference))
-        });
-    if comparison.texts_kind == "pairs" {
-        columns = columns.optional("Spear-\nman", |row| {
-            Some(format!("{:.2}", 100.0 * row.similarity?.spearman))
-        });
-    }
+        .numbers("bits/\nweight", Some(2), |row| row.bits_per_weight);
+    columns = match comparison.output {
+        ModelOutput::Embeddings => of_embeddings(columns, comparison),
+        ModelOutput::Logits => of_classes(columns, comparison),
+    };
     let mut columns = columns
         .numbers("median\nms", Some(2), |row| row.median_milliseconds)
         .numbers("texts\n/s", Some(0), |row| row.texts_per_second)
@@ -52,6 +43,58 @@ pub(crate) fn text(comparison: &Comparison) -> String {
         failures(comparison),
         legend(comparison)
     )
+}
+
+/// The figures of models that are compared by their embeddings.
+fn of_embeddings<'a>(
+    columns: Columns<'a, ComparedModel>,
+    comparison: &Comparison,
+) -> Columns<'a, ComparedModel> {
+    let columns = columns
+        .optional("cosine\nmean", |row| {
+            Some(format!("{:.5}", row.agreement?.mean_cosine))
+        })
+        .optional("cosine\nleast", |row| {
+            Some(format!("{:.5}", row.agreement?.minimum_cosine))
+        })
+        .optional("max\n|diff|", |row| {
+            Some(format!("{:.4}", row.agreement?.largest_absolute_difference))
+        });
+    match comparison.texts_kind {
+        "pairs" => columns.optional("Spear-\nman", |row| {
+            Some(format!("{:.2}", 100.0 * row.similarity?.spearman))
+        }),
+        _ => columns,
+    }
+}
+
+/// The figures of models that classify texts.
+fn of_classes<'a>(
+    columns: Columns<'a, ComparedModel>,
+    comparison: &Comparison,
+) -> Columns<'a, ComparedModel> {
+    let agreement = |row: &ComparedModel| row.classes?.agreement;
+    let quality = |row: &ComparedModel| row.classes?.quality;
+    let columns = columns
+        .optional("same\nlabel", move |row| {
+            Some(format!("{:.2}", 100.0 * agreement(row)?.same_label?))
+        })
+        .optional("KL\nnats", move |row| {
+            Some(format!("{:.5}", agreement(row)?.mean_divergence?))
+        })
+        .optional("logit\n|diff|", move |row| {
+            Some(format!("{:.4}", agreement(row)?.largest_logit_difference))
+        });
+    match comparison.texts_kind {
+        "labelled" => columns
+            .optional("accu-\nracy", move |row| {
+                Some(format!("{:.2}", 100.0 * quality(row)?.accuracy))
+            })
+            .optional("macro\nF1", move |row| {
+                Some(format!("{:.2}", 100.0 * quality(row)?.macro_f1))
+            }),
+        _ => columns,
+    }
 }
 
 /// What each method failed with.
@@ -105,12 +148,19 @@ fn introduction(comparison: &Comparison) -> String {
 fn legend(comparison: &Comparison) -> String {
     let threads = count(comparison.threads, "thread", "threads");
     let mut lines = vec![
-        "disk            the files of weights; 1 MB = 1,000,000 bytes; `times less` compares these".to_owned(),
+        "disk            the files of weights; 1 MB = 1,000,000 bytes; `times less` compares these"
+            .to_owned(),
         "params          what is stored of the parameters themselves: floats or codes".to_owned(),
-        "buffers         what is stored beside them: scales, code tables, position numbers".to_owned(),
+        "buffers         what is stored beside them: scales, code tables, position numbers"
+            .to_owned(),
         "bits/weight     8 x bytes on disk / number of parameters, embeddings included".to_owned(),
-        "cosine, |diff|  each text's embedding against the original's: mean and least cosine, largest difference".to_owned(),
     ];
+    match comparison.output {
+        ModelOutput::Embeddings => lines.push(
+            "cosine, |diff|  each text's embedding against the original's: mean and least cosine, largest difference".to_owned(),
+        ),
+        ModelOutput::Logits => lines.extend(legend_of_classes(comparison)),
+    }
     if comparison.texts_kind == "pairs" {
         lines.push("Spearman        100 x rank correlation of the pairs' cosine similarities with their scores".to_owned());
         if comparison.rows.iter().any(|row| row.similarity.is_none()) {
@@ -136,6 +186,19 @@ fn legend(comparison: &Comparison) -> String {
     ]);
     lines.extend(notes(comparison));
     lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn legend_of_classes(comparison: &Comparison) -> Vec<String> {
+    let mut lines = vec![
+        "same label      100 x share of the texts with the original's label (of several at once: with the same ones)".to_owned(),
+        "KL nats         mean Kullback-Leibler divergence of a text's probabilities from the original's".to_owned(),
+        "logit |diff|    largest difference of a logit from the original's".to_owned(),
+    ];
+    if comparison.texts_kind == "labelled" {
+        lines.push("accuracy        100 x share of the texts whose label is right".to_owned());
+        lines.push("macro F1        100 x mean of the labels' F1".to_owned());
+    }
+    lines
 }
 
 /// Which texts latency is measured on.

@@ -11,6 +11,7 @@ fn every_command_explains_itself_on_standard_output() {
         vec!["inspect", "--help"],
         vec!["quantize", "--help"],
         vec!["embed", "--help"],
+        vec!["predict", "--help"],
         vec!["compare", "--help"],
         vec!["bench", "--help"],
         vec!["calibrate", "--help"],
@@ -117,7 +118,7 @@ fn hidden_commands_are_not_named_where_one_is_missing() {
     let text = workspace.misuse(&["--json"]);
     assert!(
         text.contains(
-            "[subcommands: inspect, quantize, calibrate, embed, compare, bench, kernels, doctor, completions, man, help]"
+            "[subcommands: inspect, quantize, calibrate, embed, predict, compare, bench, kernels, doctor, completions, man, help]"
         ),
         "{text}"
     );
@@ -398,6 +399,7 @@ fn manual_pages_go_to_a_directory_or_to_standard_output() {
         "-inspect",
         "-kernels",
         "-man",
+        "-predict",
         "-quantize",
         "",
     ];

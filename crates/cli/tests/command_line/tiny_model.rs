@@ -25,17 +25,33 @@ pub(crate) struct Outcome {
 impl Workspace {
     /// With the golden model of this name.
     pub(crate) fn with(golden: &str) -> Self {
+        let workspace = Self::of_golden("architectures", golden);
+        workspace.write("model/vocab.txt", vocabulary());
+        workspace.write(
+            "model/tokenizer_config.json",
+            r#"{"tokenizer_class": "BertTokenizer", "do_lower_case": true}"#,
+        );
+        workspace
+    }
+
+    /// With the golden model of this name that has a head, its own tokenizer, and words.
+    pub(crate) fn predicting(golden: &str) -> Self {
+        Self::of_golden("predictions", golden)
+    }
+
+    fn of_golden(folder: &str, golden: &str) -> Self {
         let workspace = Workspace {
             directory: TempDir::new().unwrap(),
         };
         let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../model/tests/golden/architectures")
+            .join("../model/tests/golden")
+            .join(folder)
             .join(golden);
         let model = workspace.path("model");
         std::fs::create_dir(&model).unwrap();
         for entry in std::fs::read_dir(source).unwrap() {
             let entry = entry.unwrap();
-            if entry.file_name() != "expected.safetensors" {
+            if !entry.file_name().to_string_lossy().starts_with("expected.") {
                 std::fs::write(
                     model.join(entry.file_name()),
                     std::fs::read(entry.path()).unwrap(),
@@ -43,11 +59,6 @@ impl Workspace {
                 .unwrap();
             }
         }
-        workspace.write("model/vocab.txt", vocabulary());
-        workspace.write(
-            "model/tokenizer_config.json",
-            r#"{"tokenizer_class": "BertTokenizer", "do_lower_case": true}"#,
-        );
         workspace
     }
 

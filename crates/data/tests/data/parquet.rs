@@ -46,6 +46,27 @@ fn unsigned_ids_are_not_negative() {
 }
 
 #[test]
+fn labels_are_texts_or_whole_numbers() {
+    let file = DataFile::new(golden("odd.parquet"), None);
+    let labels = rows(&file, &[Column::label("number")]).unwrap();
+    let texts = labels.iter().map(|row| match &row[..] {
+        [Cell::Text(text)] => text.as_str(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(texts.collect::<Vec<_>>(), ["1", "2", "3"]);
+    let file = DataFile::new(golden("plain.parquet"), None);
+    let texts = rows(&file, &[Column::text("text")]).unwrap();
+    assert!(rows(&file, &[Column::label("text")]).unwrap() == texts);
+    let error = rows(&file, &[Column::label("input_ids")]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("column `input_ids`: expected strings or whole numbers, found lists of"),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_holds_no_texts_or_ids_is_refused() {
     let refusal = |name: &str, column: Column| {
         let path = golden(name);

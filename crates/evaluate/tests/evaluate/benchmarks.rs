@@ -91,6 +91,7 @@ fn either_order_encodes_every_text_once() {
     let long = "word1 ".repeat(100);
     let texts = ["word1 word2", "", long.as_str(), "word3", "unknown"];
     let request = |texts: &[&str], order| TextRequest {
+        pairs: Vec::new(),
         texts: texts.iter().map(|&text| text.to_owned()).collect(),
         order,
         batch_size: 2,

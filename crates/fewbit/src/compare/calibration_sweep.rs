@@ -5,9 +5,8 @@ use super::kept_models::OutputRoot;
 use crate::Error;
 use crate::manager::CALIBRATION_BATCH;
 use crate::repetition::first_repeated;
-use fewbit_checkpoint::Checkpoint;
 use fewbit_evaluate::{EmbeddingAgreement, SentenceSimilarity};
-use fewbit_model::{Embeddings, EncodeOptions, Encoder, EncoderSpec};
+use fewbit_model::{Embeddings, EncodeOptions, Encoder, EncoderSpec, open_checkpoint};
 use fewbit_quantize::calibration::texts::DEFAULT_SEED;
 use fewbit_quantize::calibration::{
     CalibrationInput, Sensitivity, calibration_sites, static_recipe,
@@ -220,7 +219,7 @@ pub fn calibration_sweep(
 
     step(SweepStep::Dynamic);
     let dynamic = make(&Recipe::new(Method::Dynamic))?;
-    let checkpoint = Checkpoint::open(source)?;
+    let checkpoint = open_checkpoint(source)?;
     let mut rows = Vec::new();
     for &samples in &options.samples {
         let mut runs = Vec::new();
@@ -279,7 +278,7 @@ fn check(source: &Path, options: &CalibrationSweepOptions) -> Result<(), Error> 
         );
     };
     options.texts.check()?;
-    let checkpoint = Checkpoint::open(source)?;
+    let checkpoint = open_checkpoint(source)?;
     QuantizePlan::new(&checkpoint, &Recipe::new(Method::Dynamic))?;
     let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
     options.calibration.sample(most, options.seed, &spec)?;

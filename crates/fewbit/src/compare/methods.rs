@@ -1,7 +1,7 @@
 //! Methods as they are typed in a list, and those of a comparison that is told none.
 
 use crate::Error;
-use fewbit_checkpoint::Checkpoint;
+use fewbit_model::open_checkpoint;
 use fewbit_quantize::shared_embeddings::needs_shared_embeddings;
 use fewbit_quantize::{Int8Recipe, Method, Recipe, Rounding};
 use std::path::Path;
@@ -25,7 +25,7 @@ pub fn without_shared_embeddings(
     source: impl AsRef<Path>,
     mut recipes: Vec<Recipe>,
 ) -> Result<Vec<Recipe>, Error> {
-    let checkpoint = Checkpoint::open(source)?;
+    let checkpoint = open_checkpoint(source)?;
     recipes.retain(|recipe| !needs_shared_embeddings(&checkpoint, recipe));
     Ok(recipes)
 }

@@ -1,6 +1,7 @@
 //! The result of a comparison.
 
-use crate::measure::Memory;
+use super::ClassFigures;
+use crate::measure::{Memory, ModelOutput};
 use fewbit_evaluate::{EmbeddingAgreement, SentenceSimilarity};
 use fewbit_model::WeightOnlyArithmetic;
 use fewbit_quantize::Recipe;
@@ -16,8 +17,10 @@ pub struct Comparison {
     pub parameters: u64,
     /// How many texts every model encoded.
     pub texts: usize,
-    /// What the texts are: `built-in`, `texts` or `pairs`.
+    /// What the texts are: `built-in`, `texts`, `labelled` (with right labels) or `pairs` (with scores).
     pub texts_kind: &'static str,
+    /// What of the models is compared.
+    pub output: ModelOutput,
     /// Tokens of the texts, special tokens included.
     pub tokens: usize,
     /// How many texts were cut at the model's limit.
@@ -81,8 +84,10 @@ pub struct ComparedModel {
     pub compression_ratio: f64,
     /// `8 * disk_bytes / parameters`, over all parameters of the original, embeddings included.
     pub bits_per_weight: f64,
-    /// How close the embeddings are to those of the original; none for the original.
+    /// How close the embeddings are to those of the original; none for the original, and for classifiers.
     pub agreement: Option<EmbeddingAgreement>,
+    /// How close the logits are to those of the original, and how often labels are right; none for models of embeddings.
+    pub classes: Option<ClassFigures>,
     /// Correlation with the scores; none without pairs, and for a model that finds all pairs equally similar.
     pub similarity: Option<SentenceSimilarity>,
     /// Median time to encode one text.
@@ -116,18 +121,33 @@ pub struct GateMiss {
 
 impl Comparison {
     /// Methods that lose more than `max_drop` against the original: points of Spearman x 100 where there are pairs,
-    /// otherwise `100 * (1 - mean cosine)`. A figure that is not a number or not defined counts as missed.
+    /// otherwise `100 * (1 - mean cosine)`; of classifiers points of accuracy x 100 where there are right labels, otherwise
+    /// 100 times the share of texts with another label. A figure that is not a number or not defined counts as missed.
     pub fn missed_gates(&self, max_drop: f64) -> Vec<GateMiss> {
         let Some((original, methods)) = self.rows.split_first() else {
             return Vec::new();
         };
         let scored = self.texts_kind == "pairs";
-        let drop = |row: &ComparedModel| match (original.similarity, row.similarity) {
+        let of_classes = |figures: ClassFigures| {
+            let original = original.classes.and_then(|figures| figures.quality);
+            match (original, figures.quality, figures.agreement) {
+                (Some(original), Some(found), _) => 100.0 * (original.accuracy - found.accuracy),
+                (None, None, Some(agreement)) => agreement
+                    .same_label
+                    .map_or(f64::NAN, |same| 100.0 * (1.0 - same)),
+                _ => f64::NAN,
+            }
+        };
+        let of_embeddings = |row: &ComparedModel| match (original.similarity, row.similarity) {
             (Some(reference), Some(found)) => 100.0 * (reference.spearman - found.spearman),
             (None, None) if !scored => row
                 .agreement
                 .map_or(f64::NAN, |agreement| 100.0 * (1.0 - agreement.mean_cosine)),
             _ => f64::NAN,
+        };
+        let drop = |row: &ComparedModel| match row.classes {
+            Some(figures) => of_classes(figures),
+            None => of_embeddings(row),
         };
         methods
             .iter()

@@ -8,7 +8,7 @@ use fewbit::compare::{
     CompareOptions, CompareStep, CompareTexts, compare, default_recipes, method_name, parse_method,
 };
 use fewbit::evaluate::{SentencePair, TextOrder, TextRequest};
-use fewbit::measure::{InProcess, ModelHost};
+use fewbit::measure::{InProcess, ModelHost, ModelOutput};
 use fewbit::quantize::calibration::CalibrationSamples;
 use fewbit::quantize::{Backend, GptqCalibration, Int8Recipe, Rounding};
 use fewbit::{EncodeOptions, Encoder, Error, Method, QuantizationManager, Recipe};
@@ -355,11 +355,14 @@ fn methods_read_as_they_are_typed() {
 #[test]
 fn a_model_that_is_open_in_this_process_does_what_its_encoder_does() {
     let (_directory, model) = workspace();
-    let mut open = InProcess.open(&model, None).unwrap();
+    let mut open = InProcess
+        .open(&model, None, ModelOutput::Embeddings)
+        .unwrap();
     let facts = open.facts().clone();
     assert_eq!(facts.checkpoint_directory, model);
     assert!(facts.load_seconds > 0.0);
     let request = TextRequest {
+        pairs: Vec::new(),
         texts: ["a cat sat", "", "by the sea"].map(str::to_owned).to_vec(),
         order: TextOrder::AsGiven,
         batch_size: 2,
@@ -379,7 +382,10 @@ fn a_model_that_is_open_in_this_process_does_what_its_encoder_does() {
     assert_eq!(memory.weight_memory_bytes, weights);
     assert!(memory.scratch_bytes > 0);
     let absent = model.join("absent");
-    let error = InProcess.open(&absent, None).err().unwrap();
+    let error = InProcess
+        .open(&absent, None, ModelOutput::Embeddings)
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("absent"), "{error}");
 }
 

@@ -2,7 +2,7 @@
 
 use crate::tiny_model::tiny_bert;
 use fewbit::evaluate::{BatchShape, ShapeRequest, StageProfile, TextPass, TextRequest};
-use fewbit::measure::{Memory, ModelHost, OpenFacts, OpenModel};
+use fewbit::measure::{Memory, ModelHost, ModelOutput, OpenFacts, OpenModel};
 use fewbit::model::WeightOnlyArithmetic;
 use fewbit::{Embeddings, Error};
 use std::cell::RefCell;
@@ -53,6 +53,7 @@ impl ModelHost for ScriptedHost {
         &mut self,
         directory: &Path,
         weight_only: Option<WeightOnlyArithmetic>,
+        _: ModelOutput,
     ) -> Result<Box<dyn OpenModel>, Error> {
         assert_eq!(weight_only, self.weight_only);
         let name = directory.file_name().unwrap().to_string_lossy();

@@ -1,7 +1,7 @@
 //! Attention of one sequence.
 
 use crate::attention::AttentionInput;
-use crate::float_tile::{AttentionTile, Columns, Rows};
+use crate::float_tile::{AttentionTile, Columns, Combine, Rows};
 use crate::generic::f32_tile::{TILE_ROWS, panels_at_once};
 use crate::generic::softmax::exponentials;
 use crate::generic::vector;
@@ -77,7 +77,7 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
                 let mut columns = Columns {
                     columns: scores.part(first..first + at_once * LANES),
                     bias: None,
-                    add: false,
+                    combine: Combine::Replace,
                 };
                 let keys = &keys[panel * key_depth * LANES..];
                 t.multiply(s, rows, keys, at_once, head_size, &mut columns);
@@ -109,7 +109,7 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
                 let mut columns = Columns {
                     columns: out.part(first + column..first + column + count),
                     bias: None,
-                    add: false,
+                    combine: Combine::Replace,
                 };
                 let values = &values[panel * value_depth * LANES..];
                 t.multiply(s, rows, values, at_once, tokens, &mut columns);

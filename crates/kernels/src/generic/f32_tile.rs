@@ -1,7 +1,7 @@
 //! The float microkernel: rows of activations times panels of weights.
 
 use crate::aligned::Scratch;
-use crate::float_tile::{AttentionTile, Columns, FloatTile, Rows};
+use crate::float_tile::{AttentionTile, Columns, Combine, FloatTile, Rows};
 use crate::generic::panel_element::PanelElement;
 use crate::simd::{LANES, Simd};
 
@@ -72,7 +72,7 @@ impl<S: Simd> AttentionTile<S> for F32Tile {
 }
 
 /// `y(r, o) = (0 + sum over k ascending of x(r, k) * panel(k, o)) + bias(o)`: for each output one chain of fused multiply-adds and at
-/// most one addition, whatever the number of rows and the tile that computes it. `out = y` or `out = y + out`.
+/// most one addition, whatever the number of rows and the tile that computes it. `out = y`, `out = y + out` or `out = y * out`.
 ///
 /// `panels` are `panel_count` consecutive panels of `depth` lines; `out` has the columns of these panels. How many panels go with how many
 /// rows is for [`panels_at_once`] to say.
@@ -205,7 +205,7 @@ unsafe fn tile<S: Simd, E: PanelElement, const ROWS: usize, const PANELS: usize>
     store_tile(s, &sums, row, out);
 }
 
-/// The epilogue of a tile: adds the bias and what the output holds, where asked for, and stores. The first row is `row`, the columns are those
+/// The epilogue of a tile: adds the bias, adds or multiplies by what the output holds, where asked for, and stores. The first row is `row`, the columns are those
 /// of `out`.
 #[inline(always)]
 pub(crate) fn store_tile<S: Simd, const ROWS: usize, const PANELS: usize>(
@@ -253,8 +253,10 @@ fn store_vector<S: Simd>(
         value = s.add(value, s.load_up_to(&bias[first..first + columns], 0.0));
     }
     let out_vector = out.columns.slice(row, first, columns);
-    if out.add {
-        value = s.add(value, s.load_up_to(out_vector, 0.0));
+    match out.combine {
+        Combine::Replace => {}
+        Combine::Add => value = s.add(value, s.load_up_to(out_vector, 0.0)),
+        Combine::Multiply => value = s.mul(value, s.load_up_to(out_vector, 0.0)),
     }
     s.store_up_to(value, out_vector);
 }

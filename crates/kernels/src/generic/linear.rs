@@ -1,7 +1,7 @@
 //! Products with float weights.
 
 use crate::aligned::Scratch;
-use crate::float_tile::{Columns, FloatTile, Rows};
+use crate::float_tile::{Columns, Combine, FloatTile, Rows};
 use crate::generic::activation::activation;
 use crate::generic::f32_tile::panels_at_once;
 use crate::generic::panel_source::PanelSource;
@@ -60,7 +60,11 @@ pub(crate) fn linear<S: Simd, P: PanelSource, T: FloatTile<S, P::Element>>(
         let mut columns = Columns {
             columns: out.part(part.clone()),
             bias: bias.map(|bias| &bias[first..first + count]),
-            add: kind == EpilogueKind::Add,
+            combine: match kind {
+                EpilogueKind::Add => Combine::Add,
+                EpilogueKind::Multiply => Combine::Multiply,
+                EpilogueKind::Store | EpilogueKind::Activation(_) => Combine::Replace,
+            },
         };
         let panels = source.panels(s, panel, at_once);
         t.multiply(s, x, panels, at_once, in_features, &mut columns);

@@ -53,6 +53,9 @@ pub(crate) fn linear_int8<S: Simd, T: Int8Tile>(
     let range = columns.columns();
     let activation = match kind {
         EpilogueKind::Add => return multiply(s, t, call, range, &mut AddEpilogue { columns }),
+        EpilogueKind::Multiply => {
+            return multiply(s, t, call, range, &mut MultiplyEpilogue { columns });
+        }
         EpilogueKind::Store => Activation::Identity,
         EpilogueKind::Activation(activation) => activation,
     };
@@ -163,6 +166,20 @@ impl<S: Simd> VectorEpilogue<S> for AddEpilogue<'_> {
         let out = self.columns.slice(row, column, count);
         let sum = s.add(value, s.load_up_to(out, 0.0));
         s.store_up_to(sum, out);
+    }
+}
+
+/// `out *= y`
+struct MultiplyEpilogue<'a> {
+    columns: OutputColumns<'a>,
+}
+
+impl<S: Simd> VectorEpilogue<S> for MultiplyEpilogue<'_> {
+    #[inline(always)]
+    fn apply(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize) {
+        let out = self.columns.slice(row, column, count);
+        let product = s.mul(value, s.load_up_to(out, 0.0));
+        s.store_up_to(product, out);
     }
 }
 

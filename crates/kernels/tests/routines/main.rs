@@ -32,6 +32,7 @@ fn check_of(operation: Operation) -> fn(&Kernels, &mut Failures) {
         Operation::LayerNorm => rows::layer_norm,
         Operation::LayerNormQuantize => quantization::layer_norm_quantize,
         Operation::Add => rows::add,
+        Operation::Rotate => rows::rotate,
         Operation::Normalize => rows::normalize,
         Operation::Activation => activations::activation,
         Operation::Attention => attention::attention,

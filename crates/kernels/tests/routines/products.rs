@@ -145,6 +145,11 @@ pub(crate) fn check_epilogues(
     let all_columns = OutputColumns::of_matrix(&mut out, columns);
     multiply(Epilogue::add(bias), all_columns);
     failures.same_bits(format!("{shape}, added"), &out, &expected);
+    let products: Vec<f32> = residual.iter().zip(y).map(|(x, y)| x * y).collect();
+    let mut out = residual.clone();
+    let all_columns = OutputColumns::of_matrix(&mut out, columns);
+    multiply(Epilogue::multiply(bias), all_columns);
+    failures.same_bits(format!("{shape}, multiplied"), &out, &products);
     // All functions at every shape would take long: one for each, in turn.
     let kind = Activation::ALL[y.len() % Activation::ALL.len()];
     let mut expected = y.to_vec();

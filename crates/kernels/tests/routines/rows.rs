@@ -133,6 +133,48 @@ pub(crate) fn add(kernels: &Kernels, failures: &mut Failures) {
     }
 }
 
+pub(crate) fn rotate(kernels: &Kernels, failures: &mut Failures) {
+    let mut numbers = Numbers::new(33);
+    for head_size in [0, 2, 6, 32, 34, 64, 80, 128] {
+        for (rows, heads) in [(0, 1), (1, 1), (3, 2), (2, 5)] {
+            let (columns, half) = (heads * head_size, head_size / 2);
+            let mut x = numbers.rough(rows * columns);
+            let turns = numbers.floats(rows * head_size, 1.0);
+            let mut expected = x.clone();
+            for row in 0..rows {
+                for head in 0..heads {
+                    for feature in 0..half {
+                        let first = row * columns + head * head_size + feature;
+                        let (x1, x2) = (x[first], x[first + half]);
+                        let turn = row * head_size + feature;
+                        let (cos, sin) = (turns[turn], turns[turn + half]);
+                        expected[first] = x1 * cos - x2 * sin;
+                        expected[first + half] = x2 * cos + x1 * sin;
+                    }
+                }
+            }
+            kernels.rotate(&mut x, columns, &turns, head_size);
+            failures.same_bits(
+                format!("{rows} rows, {heads} heads of {head_size}"),
+                &x,
+                &expected,
+            );
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "rotate: as many rows of x (8 elements) as of turns (4)")]
+fn rows_without_a_turn_are_refused() {
+    scalar().rotate(&mut [0.0; 8], 4, &[0.0; 4], 4);
+}
+
+#[test]
+#[should_panic(expected = "rotate: columns (6) are heads of an even number of features, found 4")]
+fn a_part_of_a_head_is_refused() {
+    scalar().rotate(&mut [0.0; 6], 6, &[0.0; 4], 4);
+}
+
 pub(crate) fn normalize(kernels: &Kernels, failures: &mut Failures) {
     let mut numbers = Numbers::new(32);
     for length in LENGTHS {

@@ -40,17 +40,19 @@ impl Network {
         if self.spec.rotary.is_none() {
             return;
         }
-        let (queries, keys) = (self.spec.query_columns(), self.spec.key_value_columns());
         let rotations = &shared.rotations[usize::from(layer.local)];
         for sequence in shared.block.sequences_in(chunk.rows.clone()) {
             let start = sequence.start.max(chunk.rows.start);
             let end = sequence.end.min(chunk.rows.end);
-            for row in start..end {
-                let (in_chunk, position) = (row - chunk.rows.start, row - sequence.start);
-                let query = in_chunk * queries..(in_chunk + 1) * queries;
-                rotations.turn(position, &mut chunk.query[query]);
-                let key = in_chunk * keys..(in_chunk + 1) * keys;
-                rotations.turn(position, &mut chunk.next_keys[key]);
+            let in_chunk = start - chunk.rows.start..end - chunk.rows.start;
+            let turns = rotations.of_positions(start - sequence.start..end - sequence.start);
+            for (rows, columns) in [
+                (&mut *chunk.query, self.spec.query_columns()),
+                (&mut *chunk.next_keys, self.spec.key_value_columns()),
+            ] {
+                let rows = &mut rows[in_chunk.start * columns..in_chunk.end * columns];
+                self.kernels
+                    .rotate(rows, columns, turns, self.spec.head_size);
             }
         }
     }

@@ -249,7 +249,6 @@ impl Network {
         let RowScratch {
             normalized,
             intermediate,
-            gate,
             intermediate_codes,
             quantized,
             linear,
@@ -296,13 +295,9 @@ impl Network {
                 let then = LinearEpilogue::Activate(activation);
                 let first = [(&layer.intermediate, &mut *intermediate)];
                 self.run_linears(first, &mut input, then, linear, viewer)?;
-                if let Some(layer) = &layer.gate {
-                    let gate = &mut gate[..length];
-                    let factors = [(layer, &mut *gate)];
-                    self.run_linears(factors, &mut input, LinearEpilogue::Store, linear, viewer)?;
-                    for (value, factor) in intermediate.iter_mut().zip(gate) {
-                        *value *= *factor;
-                    }
+                if let Some(gate) = &layer.gate {
+                    let gate = [(gate, &mut *intermediate)];
+                    self.run_linears(gate, &mut input, LinearEpilogue::Multiply, linear, viewer)?;
                 }
                 // Not in `quantized`, whose rows would become longer and shorter again with every layer.
                 LinearInput::new(rows, intermediate, intermediate_codes, None)
@@ -448,12 +443,16 @@ impl Network {
         for (linear, out) in layers {
             let columns = linear.out_features();
             viewer.show_input(linear.site(), linear.in_features(), input.values());
-            if then == LinearEpilogue::Add {
+            if matches!(then, LinearEpilogue::Add | LinearEpilogue::Multiply) {
                 grow(watched, out.len());
                 let product = &mut watched[..out.len()];
                 store(linear, product, input)?;
                 viewer.show_output(linear.site(), columns, product);
-                self.kernels.add(out, product);
+                if then == LinearEpilogue::Add {
+                    self.kernels.add(out, product);
+                } else {
+                    out.iter_mut().zip(product).for_each(|(x, y)| *x *= *y);
+                }
             } else {
                 store(linear, out, input)?;
                 viewer.show_output(linear.site(), columns, out);

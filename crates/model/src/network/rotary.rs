@@ -1,6 +1,7 @@
 //! Rotary position embeddings: see [`crate::spec::Rotary`].
 
 use crate::spec::RotaryFrequencies;
+use std::ops::Range;
 
 /// Cosines and sines of the angles that positions turn the features of a head by.
 #[derive(Default)]
@@ -39,17 +40,10 @@ impl Rotations {
         }
     }
 
-    /// Turns the heads of a token's row: (x1, x2) becomes (x1 cos - x2 sin, x2 cos + x1 sin), x1 being the first half of a head.
-    pub(super) fn turn(&self, position: usize, row: &mut [f32]) {
-        let half = self.of.frequencies.len();
-        let (cosines, sines) = self.table[position * 2 * half..][..2 * half].split_at(half);
-        for head in row.chunks_exact_mut(2 * half) {
-            let (first, second) = head.split_at_mut(half);
-            let pairs = first.iter_mut().zip(second);
-            for ((x1, x2), (cos, sin)) in pairs.zip(cosines.iter().zip(sines)) {
-                (*x1, *x2) = (*x1 * cos - *x2 * sin, *x2 * cos + *x1 * sin);
-            }
-        }
+    /// The cosines and sines of some positions, (positions, head_size), as the kernels take them.
+    pub(super) fn of_positions(&self, positions: Range<usize>) -> &[f32] {
+        let columns = 2 * self.of.frequencies.len();
+        &self.table[positions.start * columns..positions.end * columns]
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -63,7 +57,7 @@ mod tests {
 
     /// One radian a position in the first pair, half of it in the second.
     #[test]
-    fn a_row_turns_by_its_position() {
+    fn angles_grow_with_the_position() {
         let mut rotations = Rotations::default();
         let of = |frequencies: &[f32], factor| RotaryFrequencies {
             frequencies: frequencies.to_vec(),
@@ -71,21 +65,14 @@ mod tests {
         };
         rotations.fit(2, &of(&[1.0, 0.5], 1.0));
         rotations.fit(5, &of(&[1.0, 0.5], 1.0));
-        let mut row = [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 1.0, 0.0];
-        rotations.turn(3, &mut row);
-        for (pair, angle) in [(0, 3.0f32), (1, 1.5)] {
-            let (x1, x2) = ([1.0, 2.0][pair], [3.0, 4.0][pair]);
-            let (sin, cos) = angle.sin_cos();
-            assert!((row[pair] - (x1 * cos - x2 * sin)).abs() < 1e-6);
-            assert!((row[2 + pair] - (x2 * cos + x1 * sin)).abs() < 1e-6);
+        let expected = [3f32.cos(), 1.5f32.cos(), 3f32.sin(), 1.5f32.sin()];
+        for (found, expected) in rotations.of_positions(3..4).iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-7);
         }
-        assert!((row[4] + 3f32.sin()).abs() < 1e-6 && (row[6] - 3f32.cos()).abs() < 1e-6);
         // Other frequencies or another factor begin anew.
         for factor in [1.0, 1.5] {
             rotations.fit(1, &of(&[1.0], factor));
-            let mut row = [1.0, 1.0];
-            rotations.turn(0, &mut row);
-            assert_eq!(row, [factor, factor]);
+            assert_eq!(rotations.of_positions(0..1), [factor, 0.0]);
         }
     }
 }

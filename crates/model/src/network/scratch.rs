@@ -84,8 +84,6 @@ pub(super) struct RowScratch {
     pub(super) normalized: Vec<f32>,
     /// (rows, intermediate_size)
     pub(super) intermediate: Vec<f32>,
-    /// (rows, intermediate_size), used where the feed-forward is gated.
-    pub(super) gate: Vec<f32>,
     /// (rows, intermediate_size): the codes of `intermediate`, or what it would hold, where only a layer with static activations reads it.
     pub(super) intermediate_codes: QuantizedRows,
     /// (heads, 2 * length - 1) for sequences of `attention_bias_length` tokens.
@@ -144,9 +142,6 @@ impl RowScratch {
         if spec.is_pre_norm() {
             grow(&mut self.normalized, rows * spec.hidden_size);
         }
-        if spec.is_gated() {
-            grow(&mut self.gate, rows * spec.intermediate_size);
-        }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -156,7 +151,6 @@ impl RowScratch {
             &self.context,
             &self.normalized,
             &self.intermediate,
-            &self.gate,
             &self.linear.watched,
             &self.attention_bias,
         ];

@@ -23,6 +23,8 @@ pub(super) struct ModelSettings {
     pub(super) prompt: String,
     /// Columns that are kept of an embedding, after everything else.
     pub(super) truncate_dim: Option<usize>,
+    /// Values that are kept of a sparse embedding, the largest.
+    pub(super) max_active_dims: Option<usize>,
 }
 
 impl ModelSettings {
@@ -34,11 +36,13 @@ impl ModelSettings {
             file,
             prompt: String::new(),
             truncate_dim: None,
+            max_active_dims: None,
         }
     }
 
-    /// Reads the settings in `directory`; the defaults if there are none.
-    pub(super) fn read(directory: &Path) -> Result<Self, ModelError> {
+    /// Reads the settings in `directory`; the defaults if there are none. `sparse` says whether the modules give sparse embeddings, which
+    /// a model of their own kind has, and which are not cut.
+    pub(super) fn read(directory: &Path, sparse: bool) -> Result<Self, ModelError> {
         let mut settings = Self::default_in(directory);
         let file = settings.file.clone();
         let Some(value) = read_object(&file)? else {
@@ -51,6 +55,14 @@ impl ModelSettings {
                 "prompts" => settings.prompts.extend(&fields, found)?,
                 // Read below: it names one of `prompts`, which may stand behind it.
                 "default_prompt_name" => {}
+                "model_type" if sparse && found == "SparseEncoder" => {}
+                "max_active_dims" if sparse => {
+                    settings.max_active_dims = Some(fields.size(field, 0, 1, 1 << 24)?);
+                }
+                "truncate_dim" if sparse => {
+                    let hint = "the columns of a sparse embedding are words; say how many are kept with `max_active_dims`";
+                    return Err(fields.unsupported(field, "null", found, hint));
+                }
                 "truncate_dim" => {
                     settings.truncate_dim = Some(fields.size(field, 0, 1, 1 << 24)?);
                 }

@@ -31,15 +31,41 @@ pub(super) struct TransformerSettings {
     pub(super) lowercase: bool,
 }
 
-/// Fields of the file with nothing to honour: how fast it runs, where files come from, and lengths and tokens of `encode_query` and
-/// `encode_document`, which are other calls.
-const WITHOUT_EFFECT: &[&str] = &[
-    "cache_dir",
-    "document_length",
-    "query_expansion",
-    "query_length",
-    "unpad_inputs",
-];
+/// What the module gives of each token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// Hidden states, which is the default.
+    HiddenStates,
+    /// Logits of words, for which the settings must ask.
+    Logits,
+    /// Logits of words, which is the default of the module MLMTransformer.
+    LogitsByDefault,
+}
+
+impl Output {
+    /// The value of `transformer_task`.
+    fn task(self) -> &'static str {
+        match self {
+            Self::HiddenStates => "feature-extraction",
+            Self::Logits | Self::LogitsByDefault => "fill-mask",
+        }
+    }
+
+    /// What is taken of the model's output.
+    fn name(self) -> &'static str {
+        match self {
+            Self::HiddenStates => "last_hidden_state",
+            Self::Logits | Self::LogitsByDefault => "logits",
+        }
+    }
+}
+
+/// Fields of the file with nothing to honour: how fast it runs and where files come from.
+const WITHOUT_EFFECT: &[&str] = &["cache_dir", "unpad_inputs"];
+
+/// The longest input where a text is embedded for a task, and that task.
+const LENGTHS_OF_TASKS: &[(&str, &str)] =
+    &[("query_length", "query"), ("document_length", "document")];
 
 /// Arguments of `from_pretrained` that change neither weights nor tokens.
 const ARGUMENTS_WITHOUT_EFFECT: &[&str] = &[
@@ -62,23 +88,34 @@ const ARGUMENTS_WITHOUT_EFFECT: &[&str] = &[
 ];
 
 impl TransformerSettings {
-    /// Reads the settings in `directory`; the defaults if there are none.
-    pub(super) fn read(directory: &Path) -> Result<Self, ModelError> {
+    /// Reads the settings for `task` in `directory`; the defaults if there are none.
+    pub(super) fn read(
+        directory: &Path,
+        task: Option<&str>,
+        output: Output,
+    ) -> Result<Self, ModelError> {
         for name in FILES {
             let file = directory.join(name);
             if let Some(value) = read_object(&file)? {
                 let fields = value.as_object().cloned().unwrap_or_default();
-                return Self::from_fields(&ConfigFields::new(&file, &value), &fields);
+                return Self::from_fields(&ConfigFields::new(&file, &value), &fields, task, output);
             }
         }
-        Ok(Self::default())
+        let file = directory.join(FILES[0]);
+        let none = Value::Object(Map::new());
+        Self::from_fields(&ConfigFields::new(&file, &none), &Map::new(), task, output)
     }
 
     fn from_fields(
         fields: &ConfigFields<'_>,
         object: &Map<String, Value>,
+        task: Option<&str>,
+        output: Output,
     ) -> Result<Self, ModelError> {
         let mut settings = Self::default();
+        if output == Output::Logits && fields.get("transformer_task").is_none() {
+            require(fields, "transformer_task", &Value::Null, output.task())?;
+        }
         for (field, value) in object {
             match field.as_str() {
                 _ if value.is_null() => {}
@@ -86,15 +123,25 @@ impl TransformerSettings {
                     settings.max_seq_length = Some(fields.size(field, 0, 1, MAX_LENGTH)?);
                 }
                 "do_lower_case" => settings.lowercase = fields.flag(field, false)?,
-                "transformer_task" => require(fields, field, value, &["feature-extraction"])?,
-                "module_output_name" => require(fields, field, value, &["token_embeddings"])?,
-                "modality_config" => check_modalities(fields, value)?,
+                "transformer_task" => require(fields, field, value, output.task())?,
+                "module_output_name" => require(fields, field, value, "token_embeddings")?,
+                "modality_config" => check_modalities(fields, value, output)?,
                 "processing_kwargs" => check_processing(fields, value)?,
                 "model_args" | "model_kwargs" | "config_args" | "config_kwargs" => {
                     check_arguments(fields, field, value, &[])?;
                 }
                 // Read below: they come before `max_seq_length`.
-                "tokenizer_args" | "processor_kwargs" => {}
+                "tokenizer_args" | "processor_kwargs" | "query_length" | "document_length" => {}
+                "query_expansion" if task != Some("query") => {}
+                "query_expansion" => {
+                    let hint = "fewbit does not fill queries up with tokens; without --task they are embedded as they are";
+                    return Err(fields.unsupported(
+                        field,
+                        "null for the task `query`",
+                        value,
+                        hint,
+                    ));
+                }
                 _ if WITHOUT_EFFECT.contains(&field.as_str()) => {}
                 _ => {
                     let hint = "sentence-transformers 6.2 has no such setting and does not load the file; if the field does nothing, take it out";
@@ -117,44 +164,45 @@ impl TransformerSettings {
                     Some(length.size("model_max_length", 0, 1, MAX_LENGTH)?);
             }
         }
+        for (field, of_task) in LENGTHS_OF_TASKS {
+            if task == Some(of_task) && fields.get(field).is_some_and(|value| !value.is_null()) {
+                settings.max_seq_length = Some(fields.size(field, 0, 1, MAX_LENGTH)?);
+            }
+        }
         Ok(settings)
     }
 }
 
-const OTHER_STATES: &str = "fewbit gives the last hidden states of texts only";
+const OTHER_STATES: &str =
+    "fewbit gives the last hidden states of texts only, or logits of words to SpladePooling";
 
 fn require(
     fields: &ConfigFields<'_>,
     field: &str,
     found: &Value,
-    supported: &[&str],
+    supported: &str,
 ) -> Result<(), ModelError> {
-    if supported.iter().any(|name| found == name) {
+    if found == supported {
         return Ok(());
     }
-    let supported = supported
-        .iter()
-        .map(|name| format!("\"{name}\""))
-        .collect::<Vec<_>>()
-        .join(" or ");
-    Err(fields.unsupported(field, &supported, found, OTHER_STATES))
+    Err(fields.unsupported(field, &format!("\"{supported}\""), found, OTHER_STATES))
 }
 
-/// Texts must be plain input of `forward`, whose last hidden states are taken. (Where messages are known, texts become messages.)
-fn check_modalities(fields: &ConfigFields<'_>, value: &Value) -> Result<(), ModelError> {
+/// Texts must be plain input of `forward`, of which `output` is taken. (Where messages are known, texts become messages.)
+fn check_modalities(
+    fields: &ConfigFields<'_>,
+    value: &Value,
+    output: Output,
+) -> Result<(), ModelError> {
     let text = &value["text"];
-    let output = &text["method_output_name"];
-    let plain = output == "last_hidden_state"
-        || output
+    let found = &text["method_output_name"];
+    let plain = found == output.name()
+        || found
             .as_array()
-            .is_some_and(|path| path.len() == 1 && path[0] == "last_hidden_state");
+            .is_some_and(|path| path.len() == 1 && path[0] == output.name());
     if text.is_object() && !plain {
-        return Err(fields.unsupported(
-            "modality_config",
-            "\"last_hidden_state\"",
-            output,
-            OTHER_STATES,
-        ));
+        let supported = format!("\"{}\"", output.name());
+        return Err(fields.unsupported("modality_config", &supported, found, OTHER_STATES));
     }
     if text["method"] != "forward" || value.get("message").is_some() {
         let supported = "texts, and no messages, as input of \"forward\"";

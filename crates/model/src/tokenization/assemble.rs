@@ -1,9 +1,9 @@
 //! From the files of a directory to a tokenizer.
 
 use super::added_tokens::AddedTokens;
-use super::assembled::{Assembled, missing};
+use super::assembled::{Assembled, KnownTokens, missing};
 use super::build::Builder;
-use super::class::TokenizerClass;
+use super::class::{TokenizerClass, VocabularyKind};
 use super::from_sentencepiece::from_sentencepiece;
 use super::panics::contain;
 use super::settings::Settings;
@@ -31,6 +31,7 @@ pub(super) fn assemble(
     } else {
         contain(directory, || from_vocabulary(directory, class, settings))??
     };
+    refuse_mistral_rule(settings, &assembled.tokenizer)?;
     let split = settings
         .of("split_special_tokens")
         .flag("split_special_tokens", false)?;
@@ -70,7 +71,7 @@ fn stored(
                 file,
                 stored_processor: Some(&Value::Null),
             };
-            if builder.map_has_template() {
+            if builder.map_has_template() || tokenizer.get_post_processor().is_none() {
                 let processor = builder.template_of_settings(&tokenizer)?;
                 tokenizer.with_post_processor(Some(processor));
             }
@@ -97,7 +98,8 @@ fn stored(
         file: file.to_owned(),
         tokenizer,
         truncation_side: head.truncation.map(|truncation| truncation.direction),
-        gives_token_types: class == TokenizerClass::AsStored && names_token_types(settings)?,
+        gives_token_types: class.gives_token_types(settings)?,
+        special: KnownTokens::of(&special),
     })
 }
 
@@ -118,8 +120,9 @@ fn from_vocabulary(
             ));
         }
     }
-    let (file, model) = match class {
-        TokenizerClass::Bert | TokenizerClass::MpNet => {
+    let (file, model) = match class.kind() {
+        _ if class.reads_sentencepiece() => return from_sentencepiece(directory, class, settings),
+        VocabularyKind::WordPieces => {
             let file = existing(directory, "vocab.txt", "a WordPiece vocab.txt")?;
             let model = WordPiece::from_file(text(&file)?).build();
             (
@@ -127,7 +130,7 @@ fn from_vocabulary(
                 ModelWrapper::from(model.map_err(|error| malformed(&file, &error))?),
             )
         }
-        TokenizerClass::Roberta => {
+        VocabularyKind::BytePairs => {
             let expected = "vocab.json and merges.txt of a BPE";
             let file = existing(directory, "vocab.json", expected)?;
             let merges = existing(directory, "merges.txt", expected)?;
@@ -137,11 +140,7 @@ fn from_vocabulary(
                 ModelWrapper::from(model.map_err(|error| malformed(&file, &error))?),
             )
         }
-        TokenizerClass::XlmRoberta
-        | TokenizerClass::Camembert
-        | TokenizerClass::Llama
-        | TokenizerClass::Gemma
-        | TokenizerClass::AsStored => {
+        VocabularyKind::Unigram | VocabularyKind::AsStored => {
             return from_sentencepiece(directory, class, settings);
         }
     };
@@ -159,21 +158,9 @@ fn from_vocabulary(
         file,
         tokenizer,
         truncation_side: None,
-        gives_token_types: false,
+        gives_token_types: class.gives_token_types(settings)?,
+        special: KnownTokens::of(&special),
     })
-}
-
-/// `model_input_names` decides whether the ids come with types; only tokenizer.json itself can hold types other than 0.
-fn names_token_types(settings: &Settings) -> Result<bool, ModelError> {
-    const NAMES: &str = "model_input_names";
-    let fields = settings.of(NAMES);
-    match fields.get(NAMES) {
-        None => Ok(false),
-        Some(Value::Array(names)) if names.iter().all(Value::is_string) => {
-            Ok(names.iter().any(|name| name == "token_type_ids"))
-        }
-        Some(other) => Err(fields.invalid(NAMES, "expected a list of names", other)),
-    }
 }
 
 /// Arguments of the class in the configuration that would take the place of its files.
@@ -198,6 +185,31 @@ fn refuse_other_sources(settings: &Settings) -> Result<(), ModelError> {
         ));
     }
     Ok(())
+}
+
+/// `fix_mistral_regex` replaces the rule by which words are cut, for tokenizers that transformers 5 takes for Mistral's of a certain time.
+fn refuse_mistral_rule(settings: &Settings, tokenizer: &Tokenizer) -> Result<(), ModelError> {
+    const FIELD: &str = "fix_mistral_regex";
+    const MISTRALS: [&str; 5] = ["mistral", "mistral3", "voxtral", "ministral", "pixtral"];
+    const SMALLEST: usize = 100_000;
+    let fields = settings.config();
+    let model = settings.model_config();
+    let text = |field: &str| model.get(field).and_then(Value::as_str);
+    let Some(found) = fields
+        .get(FIELD)
+        .filter(|found| **found == Value::Bool(true))
+    else {
+        return Ok(());
+    };
+    let is_new = text("transformers_version")
+        .and_then(|version| version.split('.').next()?.parse::<u32>().ok())
+        .is_some_and(|major| major >= 5);
+    let is_mistral = text("model_type").is_none_or(|name| MISTRALS.contains(&name));
+    if is_new || !is_mistral || tokenizer.get_vocab_size(true) <= SMALLEST {
+        return Ok(());
+    }
+    let hint = "save the tokenizer with transformers 5 and its option `fix_mistral_regex`: tokenizer.json then has the rule";
+    Err(fields.unsupported(FIELD, "false", found, hint))
 }
 
 fn existing(directory: &Path, name: &str, expected: &str) -> Result<PathBuf, ModelError> {

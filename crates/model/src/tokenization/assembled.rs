@@ -1,5 +1,6 @@
 //! A tokenizer that was put together from the files of a directory.
 
+use super::special_tokens::SpecialTokens;
 use crate::ModelError;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -15,6 +16,26 @@ pub(super) struct Assembled {
     pub(super) truncation_side: Option<TruncationDirection>,
     /// Whether the model is to be given token types; without them they are all 0.
     pub(super) gives_token_types: bool,
+    pub(super) special: KnownTokens,
+}
+
+/// Contents of special tokens that results of a model are read by.
+#[derive(Debug, Clone, Default)]
+pub(super) struct KnownTokens {
+    pub(super) mask: Option<String>,
+    pub(super) class: Option<String>,
+    pub(super) unknown: Option<String>,
+}
+
+impl KnownTokens {
+    pub(super) fn of(special: &SpecialTokens) -> Self {
+        let content = |role: &str| special.content(role).map(str::to_owned);
+        Self {
+            mask: content("mask_token"),
+            class: content("cls_token"),
+            unknown: content("unk_token"),
+        }
+    }
 }
 
 /// The error for a directory without a file that a tokenizer is made of.

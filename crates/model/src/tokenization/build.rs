@@ -1,7 +1,7 @@
 //! A tokenizer as the classes of transformers build it: of tokenizer.json they take the vocabulary, and not much else.
 
 use super::added_tokens::AddedTokens;
-use super::class::TokenizerClass;
+use super::class::{TokenizerClass, VocabularyKind};
 use super::settings::Settings;
 use super::special_tokens::SpecialTokens;
 use super::stored::StoredModelSettings;
@@ -10,24 +10,26 @@ use serde_json::Value;
 use std::path::Path;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::unigram::Unigram;
-use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper, Replace};
+use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::normalizers::{
+    BertNormalizer, Lowercase, NFC, NFKD, NormalizerWrapper, Replace, Sequence as Normalizers,
+    Strip, StripAccents,
+};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+use tokenizers::pre_tokenizers::punctuation::Punctuation;
 use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::Split;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
-use tokenizers::processors::PostProcessorWrapper;
-use tokenizers::processors::roberta::RobertaProcessing;
-use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{AddedToken, Model, SplitDelimiterBehavior, Tokenizer};
 
-/// Settings that ask for a special token before and behind a text, and the token's role.
-const AROUND: [(&str, &str); 2] = [
-    ("add_bos_token", "bos_token"),
-    ("add_eos_token", "eos_token"),
-];
+/// The setting for a space before a text.
+pub(super) const PREFIX: &str = "add_prefix_space";
+
+/// What Qwen's class cuts a text into.
+const QWEN_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// The inputs of all steps.
 pub(super) struct Builder<'a> {
@@ -56,8 +58,15 @@ impl Builder<'_> {
         tokenizer.with_normalizer(normalizer);
         tokenizer.with_pre_tokenizer(Some(pre_tokenizer));
         added.add_to(&mut tokenizer, self.special)?;
+        if self.class == TokenizerClass::Qwen2 {
+            // This class adds its special tokens once more, without the spaces that they would take.
+            let all = self.special.all();
+            let plain = all.map(|token| AddedToken::from(token.content.clone(), true));
+            tokenizer.add_special_tokens(&plain.collect::<Vec<_>>());
+        }
         let processor = self.post_processor(&tokenizer)?;
         tokenizer.with_post_processor(Some(processor));
+        tokenizer.with_decoder(Some(self.decoder()?));
         Ok(tokenizer)
     }
 
@@ -70,16 +79,15 @@ impl Builder<'_> {
         // Python's text for a token that is null.
         let unknown = self.special.content("unk_token").unwrap_or("None");
         Ok(match (self.class, model) {
-            (TokenizerClass::Bert | TokenizerClass::MpNet, ModelWrapper::WordPiece(mut model)) => {
+            (class, ModelWrapper::WordPiece(mut model))
+                if class.kind() == VocabularyKind::WordPieces =>
+            {
                 unknown.clone_into(&mut model.unk_token);
                 "##".clone_into(&mut model.continuing_subword_prefix);
                 model.max_input_chars_per_word = 100;
                 model.into()
             }
-            (
-                class @ (TokenizerClass::Roberta | TokenizerClass::Llama | TokenizerClass::Gemma),
-                ModelWrapper::BPE(mut model),
-            ) => {
+            (class, ModelWrapper::BPE(mut model)) if class.kind() == VocabularyKind::BytePairs => {
                 // The merges were looked up with the prefix in place.
                 if let Some(prefix) = &stored.continuing_subword_prefix
                     && !prefix.is_empty()
@@ -92,8 +100,11 @@ impl Builder<'_> {
                 // Without an unknown token, what has no bytes in the vocabulary is left out.
                 model.unk_token = (class == TokenizerClass::Gemma).then(|| unknown.to_owned());
                 model.dropout = None;
-                model.fuse_unk = class != TokenizerClass::Roberta;
-                model.byte_fallback = class != TokenizerClass::Roberta;
+                // Those of sentencepiece have tokens for single bytes, the others nothing but bytes.
+                let of_sentencepiece =
+                    matches!(class, TokenizerClass::Llama | TokenizerClass::Gemma);
+                model.fuse_unk = of_sentencepiece;
+                model.byte_fallback = of_sentencepiece;
                 model.ignore_merges = false;
                 model.into()
             }
@@ -103,6 +114,26 @@ impl Builder<'_> {
             (TokenizerClass::Camembert, ModelWrapper::Unigram(model)) => {
                 let mut pieces = model.iter();
                 let unknown = pieces.position(|(piece, _)| piece == unknown).unwrap_or(0);
+                self.unigram(model, stored, unknown)?.into()
+            }
+            (TokenizerClass::Albert, ModelWrapper::Unigram(model)) => {
+                self.unigram(model, stored, 1)?.into()
+            }
+            (TokenizerClass::DebertaV2, ModelWrapper::Unigram(model)) => {
+                let unknown = model
+                    .iter()
+                    .position(|(piece, score)| piece == unknown && *score == 0.0);
+                let unknown = match (unknown, self.stored_processor) {
+                    (Some(unknown), _) => unknown,
+                    // Of sentencepiece's own file, which overrules the settings.
+                    (None, None) => stored.unk_id.unwrap_or(1),
+                    (None, Some(_)) => self.settings.of("unk_id").size(
+                        "unk_id",
+                        1,
+                        0,
+                        model.get_vocab_size().saturating_sub(1),
+                    )?,
+                };
                 self.unigram(model, stored, unknown)?.into()
             }
             (_, model) => {
@@ -137,7 +168,7 @@ impl Builder<'_> {
         table: Option<NormalizerWrapper>,
     ) -> Result<Option<NormalizerWrapper>, ModelError> {
         match self.class {
-            TokenizerClass::Bert | TokenizerClass::MpNet => {
+            class if class.kind() == VocabularyKind::WordPieces => {
                 let strip_accents = match self.settings.of("strip_accents").get("strip_accents") {
                     None | Some(Value::Null) => None,
                     Some(_) => Some(self.flag("strip_accents", false)?),
@@ -154,7 +185,33 @@ impl Builder<'_> {
                 let spaces = Replace::new(" ", "▁").map_err(|error| self.broken(&*error))?;
                 Ok(Some(spaces.into()))
             }
-            TokenizerClass::Roberta | TokenizerClass::Llama | TokenizerClass::AsStored => Ok(None),
+            TokenizerClass::Albert => {
+                let quotes = |pattern: &str| {
+                    Replace::new(pattern, "\"").map_err(|error| self.broken(&*error))
+                };
+                let mut steps: Vec<NormalizerWrapper> =
+                    vec![quotes("``")?.into(), quotes("''")?.into()];
+                if !self.truth("keep_accents", false)? {
+                    steps.extend([NFKD.into(), StripAccents.into()]);
+                }
+                if self.truth("do_lower_case", true)? {
+                    steps.push(Lowercase.into());
+                }
+                steps.extend(table);
+                Ok(Some(Normalizers::new(steps).into()))
+            }
+            TokenizerClass::DebertaV2 => {
+                let mut steps: Vec<NormalizerWrapper> = Vec::new();
+                if self.truth("do_lower_case", false)? {
+                    steps.push(Lowercase.into());
+                }
+                let blanks = ReplacePattern::Regex(r"\s{2,}|[\n\r\t]".to_owned());
+                let blanks = Replace::new(blanks, " ").map_err(|error| self.broken(&*error))?;
+                steps.extend([blanks.into(), NFC.into(), Strip::new(false, true).into()]);
+                Ok(Some(Normalizers::new(steps).into()))
+            }
+            TokenizerClass::Qwen2 => Ok(Some(NFC.into())),
+            _ => Ok(None),
         }
     }
 
@@ -187,33 +244,38 @@ impl Builder<'_> {
     }
 
     fn pre_tokenizer(&self) -> Result<PreTokenizerWrapper, ModelError> {
-        const PREFIX: &str = "add_prefix_space";
         Ok(match self.class {
-            TokenizerClass::Bert | TokenizerClass::MpNet | TokenizerClass::AsStored => {
-                BertPreTokenizer.into()
+            TokenizerClass::Bert
+            | TokenizerClass::DistilBert
+            | TokenizerClass::MpNet
+            | TokenizerClass::AsStored => BertPreTokenizer.into(),
+            TokenizerClass::Roberta | TokenizerClass::Deberta | TokenizerClass::Gpt2 => {
+                ByteLevel::new(self.flag(PREFIX, false)?, true, true).into()
             }
-            TokenizerClass::Roberta => ByteLevel::new(self.flag(PREFIX, false)?, true, true).into(),
-            TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
-                let scheme = match self.truth(PREFIX, true)? {
-                    true => PrependScheme::Always,
-                    false => PrependScheme::Never,
-                };
-                let metaspace = Metaspace::new('▁', scheme, true);
+            TokenizerClass::Qwen2 => {
+                // Here null is as good as nothing.
+                let prefix = !self.is_null(PREFIX) && self.flag(PREFIX, false)?;
+                let words = SplitPattern::Regex(QWEN_WORDS.to_owned());
+                let words = Split::new(words, SplitDelimiterBehavior::Isolated, false)
+                    .map_err(|error| self.broken(&*error))?;
+                let bytes = ByteLevel::new(prefix, true, false);
+                Sequence::new(vec![words.into(), bytes.into()]).into()
+            }
+            TokenizerClass::XlmRoberta | TokenizerClass::Camembert | TokenizerClass::Albert => {
+                let metaspace = Metaspace::new('▁', self.prepend_scheme()?, true);
                 Sequence::new(vec![WhitespaceSplit.into(), metaspace.into()]).into()
             }
-            TokenizerClass::Llama => {
-                // Here null is as good as nothing.
-                let is_null = self.settings.of(PREFIX).get(PREFIX) == Some(&Value::Null);
-                let scheme = match (
-                    is_null || self.flag(PREFIX, true)?,
-                    self.truth("legacy", false)?,
-                ) {
-                    (false, _) => PrependScheme::Never,
-                    (true, true) => PrependScheme::Always,
-                    (true, false) => PrependScheme::First,
-                };
-                Metaspace::new('▁', scheme, false).into()
+            TokenizerClass::DebertaV2 => {
+                let metaspace = Metaspace::new('▁', self.prepend_scheme()?, true);
+                match self.truth("split_by_punct", false)? {
+                    true => {
+                        let marks = Punctuation::new(SplitDelimiterBehavior::Isolated);
+                        Sequence::new(vec![marks.into(), metaspace.into()]).into()
+                    }
+                    false => Sequence::new(vec![metaspace.into()]).into(),
+                }
             }
+            TokenizerClass::Llama => Metaspace::new('▁', self.prepend_scheme()?, false).into(),
             TokenizerClass::Gemma => {
                 // The normalizer leaves no space to cut at.
                 Split::new(" ", SplitDelimiterBehavior::MergedWithPrevious, false)
@@ -223,142 +285,47 @@ impl Builder<'_> {
         })
     }
 
-    /// The special tokens around a text.
-    fn post_processor(&self, tokenizer: &Tokenizer) -> Result<PostProcessorWrapper, ModelError> {
-        let token = |role: &str| self.special.content(role);
-        let id = |content: &str| self.id_or_unknown(tokenizer, content);
-        // BERT and MPNet have ids for special tokens that are null; the others do not work then.
-        let pair = |role: &str, id_of_null: Option<u32>| match (token(role), id_of_null) {
-            (Some(content), _) => id(content)
-                .map(|id| (content.to_owned(), id))
-                .ok_or_else(|| self.not_a_token(role)),
-            (None, Some(id)) => Ok(("None".to_owned(), id)),
-            (None, None) => Err(self.not_a_token(role)),
-        };
-        match self.class {
-            TokenizerClass::Bert | TokenizerClass::AsStored => {
-                let (cls, sep) = (pair("cls_token", Some(2))?, pair("sep_token", Some(3))?);
-                self.template(Some(cls), Some(sep))
-            }
-            TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
-                let (bos, eos) = (pair("bos_token", None)?, pair("eos_token", None)?);
-                self.template(Some(bos), Some(eos))
-            }
-            TokenizerClass::MpNet => {
-                let (cls, sep) = (pair("cls_token", Some(0))?, pair("sep_token", Some(2))?);
-                Ok(RobertaProcessing::new(sep, cls)
-                    .add_prefix_space(false)
-                    .into())
-            }
-            TokenizerClass::Roberta => {
-                let (cls, sep) = (pair("cls_token", None)?, pair("sep_token", None)?);
-                // Neither of these changes an id.
-                let trim = self.flag("trim_offsets", true)?;
-                Ok(RobertaProcessing::new(sep, cls).trim_offsets(trim).into())
-            }
-            TokenizerClass::Llama | TokenizerClass::Gemma => match self.stored_processor {
-                Some(processor) if !processor.is_null() && !self.map_has_template() => {
-                    serde_json::from_value(processor.clone()).map_err(|error| self.broken(&error))
-                }
-                _ => self.template_of_settings(tokenizer),
-            },
+    /// Where the classes of sentencepiece put a space that a text does not have.
+    pub(super) fn prepend_scheme(&self) -> Result<PrependScheme, ModelError> {
+        if self.class == TokenizerClass::Llama {
+            // Here null is as good as nothing.
+            let prefix = self.is_null(PREFIX) || self.flag(PREFIX, true)?;
+            return Ok(match (prefix, self.truth("legacy", false)?) {
+                (false, _) => PrependScheme::Never,
+                (true, true) => PrependScheme::Always,
+                (true, false) => PrependScheme::First,
+            });
         }
+        Ok(match (self.truth(PREFIX, true)?, self.class) {
+            (true, _) => PrependScheme::Always,
+            (false, TokenizerClass::DebertaV2) => PrependScheme::First,
+            (false, _) => PrependScheme::Never,
+        })
     }
 
-    /// Whether special_tokens_map.json says what stands around a text, which overrules tokenizer.json.
-    pub(super) fn map_has_template(&self) -> bool {
-        AROUND
-            .iter()
-            .any(|(flag, _)| self.settings.is_of_the_map(flag))
+    fn is_null(&self, key: &str) -> bool {
+        self.settings.of(key).get(key) == Some(&Value::Null)
     }
 
-    /// The special tokens that the settings ask for, for the classes that leave it to them. tokenizer_config.json is not asked where
-    /// there is a tokenizer.json; a role that is null is not put anywhere.
-    pub(super) fn template_of_settings(
-        &self,
-        tokenizer: &Tokenizer,
-    ) -> Result<PostProcessorWrapper, ModelError> {
-        let [first, last] = AROUND.map(|(flag, role)| {
-            let counts = self.stored_processor.is_none() || self.settings.is_of_the_map(flag);
-            if !counts || !self.truth(flag, false)? {
-                return Ok(None);
-            }
-            let Some(content) = self.special.content(role) else {
-                return Ok(None);
-            };
-            match self.id_or_unknown(tokenizer, content) {
-                Some(id) if !content.contains(' ') => Ok(Some((content.to_owned(), id))),
-                _ => Err(self.not_a_token(role)),
-            }
-        });
-        self.template(first?, last?)
-    }
-
-    fn id_or_unknown(&self, tokenizer: &Tokenizer, content: &str) -> Option<u32> {
-        let unknown = self.special.content("unk_token");
-        tokenizer
-            .token_to_id(content)
-            .or_else(|| tokenizer.token_to_id(unknown?))
-    }
-
-    fn template(
-        &self,
-        first: Option<(String, u32)>,
-        last: Option<(String, u32)>,
-    ) -> Result<PostProcessorWrapper, ModelError> {
-        let content = |token: &Option<(String, u32)>| token.as_ref().map(|(text, _)| text.clone());
-        let pieces: Vec<String> = content(&first)
-            .into_iter()
-            .chain(["$A".to_owned()])
-            .chain(content(&last))
-            .collect();
-        let refused = |error: String| ModelError::Tokenizer {
-            file: self.file.to_owned(),
-            message: format!(
-                "expected special tokens that can stand in a template, found `{}`: {error}",
-                pieces.join("` `")
-            ),
-            hint: "tokens with spaces, `$` or `:` cannot".to_owned(),
-        };
-        let template = TemplateProcessing::builder()
-            .try_single(pieces.clone())
-            .map_err(refused)?
-            .special_tokens(first.into_iter().chain(last).collect::<Vec<_>>())
-            .build();
-        template
-            .map(Into::into)
-            .map_err(|error| refused(error.to_string()))
-    }
-
-    fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
         self.settings.of(key).flag(key, default)
     }
 
     /// The same, where the class asks for what Python takes for true: null is false.
-    fn truth(&self, key: &str, default: bool) -> Result<bool, ModelError> {
+    pub(super) fn truth(&self, key: &str, default: bool) -> Result<bool, ModelError> {
         match self.settings.of(key).get(key) {
             Some(Value::Null) => Ok(false),
             _ => self.flag(key, default),
         }
     }
 
-    fn broken(&self, error: &dyn std::fmt::Display) -> ModelError {
+    pub(super) fn broken(&self, error: &dyn std::fmt::Display) -> ModelError {
         ModelError::Tokenizer {
             file: self.file.to_owned(),
             message: format!("expected a tokenizer, found something else: {error}"),
             hint: "fetch the file again, or write it with a recent version of transformers"
                 .to_owned(),
         }
-    }
-
-    fn not_a_token(&self, role: &str) -> ModelError {
-        let fields = self.settings.of(role);
-        let found = fields.get(role).unwrap_or(&Value::Null);
-        let expected = format!(
-            "expected the token that {} puts around a text",
-            self.class.name()
-        );
-        fields.invalid(role, &expected, found)
     }
 
     /// The vocabulary is of another kind than the class's.
@@ -375,11 +342,11 @@ impl Builder<'_> {
 }
 
 pub(super) fn kind_of_class(class: TokenizerClass) -> &'static str {
-    match class {
-        TokenizerClass::Bert | TokenizerClass::MpNet => "a WordPiece model",
-        TokenizerClass::Roberta | TokenizerClass::Llama | TokenizerClass::Gemma => "a BPE model",
-        TokenizerClass::XlmRoberta | TokenizerClass::Camembert => "a Unigram model",
-        TokenizerClass::AsStored => "a Unigram or a BPE model",
+    match class.kind() {
+        VocabularyKind::WordPieces => "a WordPiece model",
+        VocabularyKind::BytePairs => "a BPE model",
+        VocabularyKind::Unigram => "a Unigram model",
+        VocabularyKind::AsStored => "a Unigram or a BPE model",
     }
 }
 

@@ -1,7 +1,7 @@
 //! A tokenizer from sentencepiece's own file, where there is no tokenizer.json.
 
 use super::added_tokens::AddedTokens;
-use super::assembled::{Assembled, missing};
+use super::assembled::{Assembled, KnownTokens, missing};
 use super::build::{Builder, kind_of_class};
 use super::byte_pairs::byte_pairs;
 use super::class::TokenizerClass;
@@ -13,6 +13,7 @@ use crate::ModelError;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
+use tokenizers::decoders::sequence::Sequence as Decoders;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::unigram::Unigram;
 use tokenizers::normalizers::{NormalizerWrapper, Sequence};
@@ -57,14 +58,19 @@ pub(super) fn from_sentencepiece(
             builder.build(model.into(), &StoredModelSettings::default(), None, &added)?
         }
         _ => {
-            // Where both classes have their unknown token.
-            const UNKNOWN: usize = 3;
+            // As the file has them, or in another order, in which the unknown token is the fourth.
+            let (vocabulary, unknown) = match class {
+                TokenizerClass::Albert | TokenizerClass::DebertaV2 => {
+                    let unknown = model.unknown_id().map_err(|error| damaged(&file, &error))?;
+                    (model.scored(), unknown)
+                }
+                _ => (model.vocabulary(class, &special), 3),
+            };
             let table = model.table().map_err(|error| damaged(&file, &error))?;
-            let vocabulary = model.vocabulary(class, &special);
-            let model = Unigram::from(vocabulary, Some(UNKNOWN), false)
+            let model = Unigram::from(vocabulary, Some(unknown), false)
                 .map_err(|error| damaged(&file, &error))?;
             let stored = StoredModelSettings {
-                unk_id: Some(UNKNOWN),
+                unk_id: Some(unknown),
                 ..StoredModelSettings::default()
             };
             builder.build(model.into(), &stored, table.map(Into::into), &added)?
@@ -74,7 +80,8 @@ pub(super) fn from_sentencepiece(
         file,
         tokenizer,
         truncation_side: None,
-        gives_token_types: false,
+        gives_token_types: class.gives_token_types(settings)?,
+        special: KnownTokens::of(&special),
     })
 }
 
@@ -125,6 +132,8 @@ fn as_the_file_says(
     added.add_to(&mut tokenizer, builder.special)?;
     let processor = builder.template_of_settings(&tokenizer)?;
     tokenizer.with_post_processor(Some(processor));
+    let steps = builder.spaces_and_bytes(file.has_byte_fallback())?;
+    tokenizer.with_decoder(Some(Decoders::new(steps)));
     Ok(tokenizer)
 }
 
@@ -153,6 +162,14 @@ fn existing(directory: &Path, class: TokenizerClass) -> Result<PathBuf, ModelErr
         TokenizerClass::AsStored => (
             &["tokenizer.model"],
             "tokenizer.json, or tokenizer.model of sentencepiece, which `tokenizer_class` \"PreTrainedTokenizerFast\" reads",
+        ),
+        TokenizerClass::Albert => (
+            &["tokenizer.model", "spiece.model"],
+            "tokenizer.json, or spiece.model of sentencepiece",
+        ),
+        TokenizerClass::DebertaV2 => (
+            &["tokenizer.model", "spm.model"],
+            "tokenizer.json, or spm.model of sentencepiece",
         ),
         _ => (
             &["tokenizer.model", "sentencepiece.bpe.model"],

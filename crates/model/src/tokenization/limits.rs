@@ -1,4 +1,4 @@
-//! Where texts are cut: `model_max_length` and `truncation_side`.
+//! Where texts are cut (`model_max_length`, `truncation_side`), and how they are shown.
 
 use super::settings::Settings;
 use crate::ModelError;
@@ -42,6 +42,20 @@ pub(super) fn truncation_side(
 /// Errors if `padding_side` makes no sense; nothing is padded here, so that either side gives the same.
 pub(super) fn check_padding_side(settings: &Settings) -> Result<(), ModelError> {
     side(settings, "padding_side").map(|_| ())
+}
+
+/// Whether text that is made of tokens loses the spaces before marks.
+pub(super) fn cleans_up_spaces(settings: &Settings) -> Result<bool, ModelError> {
+    const FIELD: &str = "clean_up_tokenization_spaces";
+    let fields = settings.of(FIELD);
+    match fields.get(FIELD) {
+        Some(Value::Bool(cleans_up)) => Ok(*cleans_up),
+        // Python's truth: no text that is tokenized depends on it.
+        None | Some(Value::Null) => Ok(false),
+        Some(value) => Ok(!matches!(value.as_f64(), Some(0.0))
+            && *value != ""
+            && *value != Value::Array(Vec::new())),
+    }
 }
 
 fn side(settings: &Settings, field: &str) -> Result<Option<TruncationDirection>, ModelError> {

@@ -262,27 +262,35 @@ fn read_list_of_the_map(
 
 /// The token that the class has for a role that no file mentions.
 fn default(class: TokenizerClass, role: &str) -> Option<WrittenToken> {
-    use TokenizerClass::{AsStored, Bert, Camembert, Gemma, Llama, MpNet, Roberta, XlmRoberta};
-    let content = match (class, role) {
-        (AsStored, _) | (Bert, "bos_token" | "eos_token") => return None,
-        (Llama | Gemma, "sep_token" | "cls_token") => return None,
-        (Llama, "pad_token" | "mask_token") => return None,
-        (Gemma, "bos_token") => "<bos>",
-        (Gemma, "eos_token") => "<eos>",
-        (Bert | MpNet, "unk_token") => "[UNK]",
-        (Bert, "sep_token") => "[SEP]",
-        (Bert, "pad_token") => "[PAD]",
-        (Bert, "cls_token") => "[CLS]",
-        (Bert, _) => "[MASK]",
-        (_, "unk_token") => "<unk>",
-        (_, "bos_token" | "cls_token") => "<s>",
-        (_, "eos_token" | "sep_token") => "</s>",
-        (_, "pad_token") => "<pad>",
-        (MpNet | Roberta | XlmRoberta | Camembert | Llama | Gemma, _) => {
-            return Some(mask(class, "<mask>"));
+    const NONE: &str = "";
+    // In the order of the roles.
+    let tokens = match class {
+        TokenizerClass::AsStored => return None,
+        TokenizerClass::Bert | TokenizerClass::DistilBert => {
+            [NONE, NONE, "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"]
         }
+        TokenizerClass::MpNet => ["<s>", "</s>", "[UNK]", "</s>", "<pad>", "<s>", "<mask>"],
+        TokenizerClass::Roberta | TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
+            ["<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"]
+        }
+        TokenizerClass::Albert => [
+            "[CLS]", "[SEP]", "<unk>", "[SEP]", "<pad>", "[CLS]", "[MASK]",
+        ],
+        TokenizerClass::Deberta | TokenizerClass::DebertaV2 => [
+            "[CLS]", "[SEP]", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]",
+        ],
+        TokenizerClass::Llama => ["<s>", "</s>", "<unk>", NONE, NONE, NONE, NONE],
+        TokenizerClass::Gemma => ["<bos>", "<eos>", "<unk>", NONE, "<pad>", NONE, "<mask>"],
+        TokenizerClass::Qwen2 => [NONE, END, END, NONE, END, NONE, NONE],
+        TokenizerClass::Gpt2 => [END, END, END, NONE, NONE, NONE, NONE],
     };
-    Some(WrittenToken::text(content))
+    const END: &str = "<|endoftext|>";
+    let place = ROLES.iter().position(|known| *known == role)?;
+    let content = Some(tokens[place]).filter(|content| *content != NONE)?;
+    Some(match role {
+        "mask_token" => mask(class, content),
+        _ => WrittenToken::text(content),
+    })
 }
 
 /// A mask that is written as a text: some classes let it take the space before it.

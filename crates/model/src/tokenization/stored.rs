@@ -1,6 +1,6 @@
 //! tokenizer.json: its parts that transformers takes over, whatever builds the tokenizer.
 
-use super::class::TokenizerClass;
+use super::class::{TokenizerClass, VocabularyKind};
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::AddedToken;
@@ -64,15 +64,11 @@ impl StoredVocabulary {
     /// [`ModelWrapper`] finds out of what kind a model is, and copies the whole vocabulary twice on the way. The class's own kind is
     /// therefore tried first; `ModelWrapper` decides about what that does not take.
     pub(super) fn read(bytes: &[u8], class: TokenizerClass) -> serde_json::Result<Self> {
-        let of_the_class = match class {
-            TokenizerClass::Bert | TokenizerClass::MpNet => Self::of_kind::<WordPiece>(bytes),
-            TokenizerClass::Roberta | TokenizerClass::Llama | TokenizerClass::Gemma => {
-                Self::of_kind::<BPE>(bytes)
-            }
-            TokenizerClass::XlmRoberta | TokenizerClass::Camembert => {
-                Self::of_kind::<Unigram>(bytes)
-            }
-            TokenizerClass::AsStored => None,
+        let of_the_class = match class.kind() {
+            VocabularyKind::WordPieces => Self::of_kind::<WordPiece>(bytes),
+            VocabularyKind::BytePairs => Self::of_kind::<BPE>(bytes),
+            VocabularyKind::Unigram => Self::of_kind::<Unigram>(bytes),
+            VocabularyKind::AsStored => None,
         };
         of_the_class.map_or_else(|| serde_json::from_slice(bytes), Ok)
     }

@@ -119,6 +119,11 @@ def models():
     names = {"unk_piece": "<?>", "bos_piece": "<begin>", "eos_id": -1, "unk_id": 1, "bos_id": 0}
     train("bpe-names", **{**small, "vocab_size": 180}, **names, model_type="bpe", split_digits=True)
     train("unigram-names", **small, **names)
+    # Unigram pieces as the files of ALBERT and of DeBERTa have them.
+    albert = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1, "pad_piece": "<pad>", "control_symbols": ["[CLS]", "[SEP]"], "user_defined_symbols": ["[MASK]", "(", ")", "-"]}
+    train("unigram-albert", **small, **albert)
+    deberta = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"}
+    train("unigram-deberta", **small, **deberta)
 
 
 CONFIG, MAP, ADDED, MODEL = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"
@@ -173,9 +178,42 @@ def cases():
         case("decoder-empty", "symbols", tokenizer_config={"added_tokens_decoder": {}})
         case("split", "symbols", tokenizer_config={"split_special_tokens": True})
     result.update(byte_pairs())
+    result.update(berts_special_tokens())
     result["backend/tokenizer.model"] = ("rules", "tokenizer.model", {CONFIG: {"tokenizer_class": "PreTrainedTokenizerFast"}, MODEL: {"model_type": "bert"}})
     result["bert/sentencepiece.bpe.model"] = ("rules", "sentencepiece.bpe.model", {CONFIG: {"tokenizer_class": "BertTokenizer"}, MODEL: {"model_type": "bert"}})
-    result["albert/spiece.model"] = ("rules", "spiece.model", {CONFIG: {"tokenizer_class": "AlbertTokenizer"}, MODEL: {"model_type": "albert"}})
+    return result
+
+
+def berts_special_tokens():
+    """The same for the classes of Unigram models that have BERT's special tokens."""
+    result = {}
+    classes = {"albert": ("AlbertTokenizer", "spiece.model", "unigram-albert"), "deberta-v2": ("DebertaV2Tokenizer", "spm.model", "unigram-deberta")}
+    for kind, (name, own_file, own_model) in classes.items():
+
+        def case(label, model=own_model, file=own_file, kind=kind, name=name, **files):
+            files = {f"{key}.json": value for key, value in files.items()}
+            if CONFIG not in files or isinstance(files[CONFIG], dict):
+                files[CONFIG] = {"tokenizer_class": name, **files.get(CONFIG, {})}
+            result[f"{kind}/{label}"] = (model, file, {MODEL: {"model_type": kind}, **files})
+
+        for model in ["unigram-albert", "unigram-deberta", "rules", "symbols", "byte-pieces", "unknown-is-last", "unigram-names", "bpe", "word"]:
+            case(model, model)
+        for file in ["tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model"]:
+            case(file, file=file)
+        case("by-model-type", tokenizer_config=None)
+        case("fast", tokenizer_config={"tokenizer_class": name + "Fast"})
+        for setting in ["do_lower_case", "keep_accents", "split_by_punct", "add_prefix_space", "add_bos_token", "add_eos_token"]:
+            for label, value in {"true": True, "false": False, "null": None}.items():
+                case(f"{setting}-{label}", tokenizer_config={setting: value})
+        case("unk_id", tokenizer_config={"unk_id": 0})
+        case("unk_id-and-token", tokenizer_config={"unk_id": 0, "unk_token": "▁the"})
+        for role in ["bos_token", "eos_token", "unk_token", "pad_token", "mask_token", "cls_token", "sep_token"]:
+            for label, value in {"word": "▁the", "new": "[NEW]", "object": token("[NEW]", rstrip=True, special=True), "null": None}.items():
+                case(f"{role}-{label}", tokenizer_config={role: value})
+        case("limit-left", tokenizer_config={"model_max_length": 9, "truncation_side": "left"})
+        case("split", "symbols", tokenizer_config={"split_special_tokens": True})
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        case("decoder", tokenizer_config={"added_tokens_decoder": {"0": {"content": "[PAD]", **plain}, "1": {"content": "[CLS]", **plain}}})
     return result
 
 

@@ -8,12 +8,11 @@ use serde_json::Value;
 const TOLERANCE: f32 = 2e-5;
 
 /// What sentence-transformers takes and fewbit does not: a limit of no token, which it takes for none, or with no room for text; a
-/// text for a flag; a prompt whose tokens are left out of pooling.
-const REFUSED: [&str; 4] = [
+/// text for a flag.
+const REFUSED: [&str; 3] = [
     "max_seq_length 0",
     "max_seq_length 2, as many as special tokens",
     "do_lower_case text",
-    "include_prompt false",
 ];
 
 /// The embedding of `text` by a copy of the model with the settings of `case`.

@@ -177,7 +177,7 @@ fn refused() {
     DIR/vocab.txt: expected room for text beside 2 special tokens, found a limit of 2 tokens
       hint: raise `max_seq_length` or `model_max_length`
 
-    DIR/tokenizer_config.json: `tokenizer_class`: supported is a tokenizer class of BERT, DistilBERT, ELECTRA, MPNet, RoBERTa, XLM-RoBERTa, CamemBERT, Llama or Gemma, or "PreTrainedTokenizerFast", found "BertJapaneseTokenizer"
+    DIR/tokenizer_config.json: `tokenizer_class`: supported is a tokenizer class of BERT, DistilBERT, ELECTRA, MPNet, RoBERTa, XLM-RoBERTa, CamemBERT, ALBERT, DeBERTa, GPT-2, Qwen2, Llama or Gemma, or "PreTrainedTokenizerFast", found "BertJapaneseTokenizer"
       hint: if tokenizer.json holds all that this class does, name the class "PreTrainedTokenizerFast": the file is then taken as it stands
 
     DIR/vocab.txt: expected token ids below the model's vocabulary size 10, found 10 for token `<s>`
@@ -439,7 +439,7 @@ fn settings_that_cannot_be_followed_are_refused() {
         error(&half, 20, TextSettings::default()),
     ];
     insta::assert_snapshot!(texts.join("\n\n"), @r#"
-    DIR/tokenizer_config.json: `tokenizer_class`: supported is a tokenizer class of BERT, DistilBERT, ELECTRA, MPNet, RoBERTa, XLM-RoBERTa, CamemBERT, Llama or Gemma, or "PreTrainedTokenizerFast", found "NoSuchTokenizer"
+    DIR/tokenizer_config.json: `tokenizer_class`: supported is a tokenizer class of BERT, DistilBERT, ELECTRA, MPNet, RoBERTa, XLM-RoBERTa, CamemBERT, ALBERT, DeBERTa, GPT-2, Qwen2, Llama or Gemma, or "PreTrainedTokenizerFast", found "NoSuchTokenizer"
       hint: if tokenizer.json holds all that this class does, name the class "PreTrainedTokenizerFast": the file is then taken as it stands
 
     DIR/tokenizer.json: expected a BPE model, which RobertaTokenizer is built from, found a WordPiece model

@@ -15,9 +15,8 @@
 //! The int8 weights are made in memory and the model runs as one that was written: what is measured is what the executor computes, skipped
 //! layers and int8 embeddings included. It costs one pass over the texts for each site, on int8 weights.
 
-use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::stored_weight::Int8Activations;
-use fewbit_model::{Embeddings, EncodeOptions, Encoder, ModelError};
+use fewbit_model::{Embeddings, EncodeOptions, Encoder, ModelError, open_checkpoint};
 use fewbit_numerics::error_statistics::cosine;
 use std::path::Path;
 
@@ -89,7 +88,7 @@ fn dynamic_model(source: &Path, options: &Int8Recipe) -> Result<Encoder, Quantiz
         rounding: Rounding::Nearest,
         ..options.clone()
     };
-    let checkpoint = Checkpoint::open(source)?;
+    let checkpoint = open_checkpoint(source)?;
     let weights = UnwrittenWeights::new(&checkpoint, &dynamic.into())?;
     Ok(Encoder::open_with_weights(source, &weights)?)
 }

@@ -1,6 +1,6 @@
 //! What calibration decides for the method `static`.
 
-use fewbit_checkpoint::Checkpoint;
+use fewbit_model::open_checkpoint;
 
 use super::{
     CalibrationSamples, NoisyStaticSites, OUTPUT_TEXTS, Sensitivity, SiteSensitivity, static_recipe,
@@ -65,7 +65,7 @@ impl StaticCalibration {
         let inputs =
             self.sensitivity
                 .static_inputs(statistics, self.backend, self.least_sqnr_db)?;
-        let checkpoint = Checkpoint::open(&self.calibrator.source)?;
+        let checkpoint = open_checkpoint(&self.calibrator.source)?;
         static_recipe(&checkpoint, options, &inputs)
     }
 
