@@ -101,7 +101,7 @@ pub(super) struct Dense {
 enum Residual {
     None,
     Input,
-    Projected(PackedLinear),
+    Projected(Box<PackedLinear>),
 }
 
 impl Dense {
@@ -120,7 +120,8 @@ impl Dense {
                 (false, _) => Residual::None,
                 (true, false) => Residual::Input,
                 (true, true) => {
-                    Residual::Projected(weights.linear("residual", false, shape, kernels)?)
+                    let residual = weights.linear("residual", false, shape, kernels)?;
+                    Residual::Projected(Box::new(residual))
                 }
             },
         })

@@ -348,7 +348,7 @@ fn weights_of_modules_that_are_refused() {
     let texts = [
         error(&|directory| fs::remove_file(directory.join(weights)).expect("removed")),
         error(&|directory| {
-            fs::remove_file(directory.join("2_Dense/config.json")).expect("removed")
+            fs::remove_file(directory.join("2_Dense/config.json")).expect("removed");
         }),
         error(&|directory| fs::write(directory.join("2_Dense/config.json"), "{").expect("written")),
         with_bytes(&|bytes| bytes.truncate(last)),
