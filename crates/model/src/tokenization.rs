@@ -198,12 +198,7 @@ impl TextTokenizer {
 
     /// One text with its special tokens, and whether it was cut.
     fn one(&self, text: &str, offsets: Offsets) -> Result<(Encoding, bool), ModelError> {
-        let mut encoding = self.tokens_of(text, offsets)?;
-        let room = self.max_tokens - self.special_tokens(false);
-        let truncated = encoding.len() > room;
-        encoding.truncate(room, 0, self.truncation_side);
-        encoding.take_overflowing();
-        let encoding = self.with_special_tokens(encoding, None)?;
+        let (encoding, truncated) = self.one_or_none(text, offsets)?;
         if encoding.is_empty() {
             return Err(ModelError::Input(format!(
                 "text {}: expected at least one token, found none\n  hint: this tokenizer adds no special tokens; leave out texts without words",
@@ -212,6 +207,16 @@ impl TextTokenizer {
         }
         self.check_ids(&encoding, || format!("text {}", quote(text)))?;
         Ok((encoding, truncated))
+    }
+
+    /// [`TextTokenizer::one`] of a text that may have no token.
+    fn one_or_none(&self, text: &str, offsets: Offsets) -> Result<(Encoding, bool), ModelError> {
+        let mut encoding = self.tokens_of(text, offsets)?;
+        let room = self.max_tokens - self.special_tokens(false);
+        let truncated = encoding.len() > room;
+        encoding.truncate(room, 0, self.truncation_side);
+        encoding.take_overflowing();
+        Ok((self.with_special_tokens(encoding, None)?, truncated))
     }
 
     /// The tokens of a text itself, all of them.

@@ -98,8 +98,8 @@ fn an_instruction_set_that_cannot_be_had_is_refused() {
 fn the_hidden_command_answers_line_by_line_and_refuses_anything_else() {
     let workspace = Workspace::new();
     let mut command = workspace.command(&["measure-one-model"]);
-    let asked =
-        Outcome::of(command.write_stdin("\"memory\"\n{\"open\":{\"directory\":\"model\"}}\n"));
+    let open = json!({"open": {"directory": "model", "output": "embeddings"}});
+    let asked = Outcome::of(command.write_stdin(format!("\"memory\"\n{open}\n")));
     let answers: Vec<Value> = asked
         .stdout
         .lines()

@@ -150,7 +150,7 @@ fn gte(head: HeadBuilder<'_>) -> Result<HeadSpec, ModelError> {
     Ok(match head.task {
         Task::SequenceClassification => after_pooler(head, "pooler.dense"),
         Task::MaskedLm if head.spec.model_type == "gte" => {
-            let words = ["lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"];
+            let words = ["lm_head.dense", "lm_head.norm", "lm_head.decoder"];
             of_words(head, hidden, Activation::Gelu, words, None)
         }
         Task::TokenClassification => of_tokens(head),

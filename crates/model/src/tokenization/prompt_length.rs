@@ -1,7 +1,6 @@
 //! How many tokens a prompt makes at the start of a text.
 
-use super::TextTokenizer;
-use super::panics::contain;
+use super::{Offsets, TextTokenizer};
 use crate::ModelError;
 
 impl TextTokenizer {
@@ -11,15 +10,11 @@ impl TextTokenizer {
     /// # Errors
     /// As [`TextTokenizer::tokenize`]; but a prompt may be no token.
     pub(crate) fn prompt_length(&self, prompt: &str) -> Result<usize, ModelError> {
-        let encoding = contain(&self.file, || self.tokenizer.encode(prompt, true))?;
-        let encoding = encoding.map_err(|error| {
-            ModelError::Input(format!("prompt {prompt:?}: the tokenizer failed: {error}"))
-        })?;
-        let tokens = encoding.len();
-        let ends_specially = encoding.get_tokens().last().is_some_and(|token| {
-            let added = self.tokenizer.get_added_vocabulary();
-            added.is_special_token(token)
-        });
-        Ok(tokens - usize::from(ends_specially))
+        let (encoding, _) = self.one_or_none(prompt, Offsets::None)?;
+        let last = encoding.get_ids().last();
+        let last = last.and_then(|&id| self.tokenizer.id_to_token(id));
+        let added = self.tokenizer.get_added_vocabulary();
+        let ends_specially = last.is_some_and(|token| added.is_special_token(&token));
+        Ok(encoding.len() - usize::from(ends_specially))
     }
 }
