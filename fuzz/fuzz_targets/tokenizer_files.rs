@@ -49,7 +49,10 @@ fn check(tokens: &AlignedTokens, texts: &[&str], most: usize) {
     assert_eq!(tokens.origins.len(), count);
     for origin in &tokens.origins {
         match origin.text {
-            Some(text) => assert!(texts[text].get(origin.bytes.clone()).is_some(), "{origin:?}"),
+            Some(text) => assert!(
+                texts[text].get(origin.bytes.clone()).is_some(),
+                "{origin:?}"
+            ),
             None => assert!(origin.bytes.is_empty(), "{origin:?}"),
         }
     }
@@ -111,7 +114,9 @@ fuzz_target!(|input: &[u8]| {
                 "{tokens:?}"
             );
             assert_eq!(tokenizer.tokenize(text).expect("it worked before"), tokens);
-            let aligned = tokenizer.tokenize_aligned(text).expect("it worked without offsets");
+            let aligned = tokenizer
+                .tokenize_aligned(text)
+                .expect("it worked without offsets");
             assert_eq!(aligned.token_ids, tokens.token_ids);
             assert_eq!(aligned.token_type_ids, tokens.token_type_ids);
             check(&aligned, &[text], most);
@@ -130,7 +135,11 @@ fuzz_target!(|input: &[u8]| {
                 max_tokens: most,
                 stride: 2,
             };
-            for part in tokenizer.tokenize_windows(first, second, window).iter().flatten() {
+            for part in tokenizer
+                .tokenize_windows(first, second, window)
+                .iter()
+                .flatten()
+            {
                 check(part, &[first, second], most);
             }
         }

@@ -35,7 +35,17 @@ impl Builder<'_> {
         let token = |role: &str| self.special.content(role);
         let id = |content: &str| self.id_or_unknown(tokenizer, content);
         // BERT and MPNet have ids for special tokens that are null; the others do not work then.
+        // These write their template as one text, in which a space ends a token.
+        let is_text = matches!(
+            self.class,
+            TokenizerClass::Bert
+                | TokenizerClass::DistilBert
+                | TokenizerClass::Camembert
+                | TokenizerClass::Deberta
+                | TokenizerClass::DebertaV2
+        );
         let pair = |role: &str, id_of_null: Option<u32>| match (token(role), id_of_null) {
+            (Some(content), _) if is_text && content.contains(' ') => Err(self.not_a_token(role)),
             (Some(content), _) => id(content)
                 .map(|id| (content.to_owned(), id))
                 .ok_or_else(|| self.not_a_token(role)),
@@ -76,30 +86,45 @@ impl Builder<'_> {
                     .into())
             }
             // These keep what tokenizer.json has, if the settings do not ask for special tokens.
-            TokenizerClass::Albert
-            | TokenizerClass::Llama
+            TokenizerClass::Llama
             | TokenizerClass::Gemma
             | TokenizerClass::Qwen2
             | TokenizerClass::Gpt2
-            | TokenizerClass::AsStored => match self.stored_processor {
-                _ if self.settings_have_template() => self.template_of_settings(tokenizer),
-                Some(processor) if !processor.is_null() => {
-                    serde_json::from_value(processor.clone()).map_err(|error| self.broken(&error))
-                }
-                _ if self.class == TokenizerClass::Albert => {
-                    // The template calls them so, whatever they are, and knows only the vocabulary.
-                    let piece = |role: &str, name: &str| {
-                        let content = token(role).unwrap_or("None");
-                        let id = tokenizer.get_model().token_to_id(content);
-                        let id = id.ok_or_else(|| self.not_a_token(role))?;
-                        Ok::<_, ModelError>((name.to_owned(), id))
-                    };
-                    let (cls, sep) = (piece("cls_token", "[CLS]")?, piece("sep_token", "[SEP]")?);
-                    self.template(Some(cls), Some(sep), Form::Types)
-                }
-                _ => self.template_of_settings(tokenizer),
+            | TokenizerClass::AsStored => match self.template_of_the_files(tokenizer)? {
+                Some(processor) => Ok(processor),
+                None => self.template_of_settings(tokenizer),
             },
+            TokenizerClass::Albert => {
+                // The template calls them so, whatever they are, and knows only the vocabulary; it is made even where tokenizer.json
+                // has another.
+                let piece = |role: &str, name: &str| {
+                    let content = token(role).unwrap_or("None");
+                    let id = tokenizer.get_model().token_to_id(content);
+                    let id = id.ok_or_else(|| self.not_a_token(role))?;
+                    Ok::<_, ModelError>((name.to_owned(), id))
+                };
+                let (cls, sep) = (piece("cls_token", "[CLS]")?, piece("sep_token", "[SEP]")?);
+                match self.template_of_the_files(tokenizer)? {
+                    Some(processor) => Ok(processor),
+                    None => self.template(Some(cls), Some(sep), Form::Types),
+                }
+            }
         }
+    }
+
+    /// What the settings ask for, else what tokenizer.json has.
+    fn template_of_the_files(
+        &self,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<PostProcessorWrapper>, ModelError> {
+        if self.settings_have_template() {
+            return self.template_of_settings(tokenizer).map(Some);
+        }
+        let stored = self.stored_processor.filter(|stored| !stored.is_null());
+        stored
+            .map(|stored| serde_json::from_value(stored.clone()))
+            .transpose()
+            .map_err(|error| self.broken(&error))
     }
 
     /// Whether the settings say what stands around a text, which overrules tokenizer.json: special_tokens_map.json may, and

@@ -174,7 +174,7 @@ fn pairs_have_the_ids_types_and_offsets_of_transformers() {
                 match tokenizer.tokenize_pair(first, second, truncation) {
                     Err(_) if is_refused(&golden, expected) => refused += 1,
                     Err(error) => {
-                        wrong.push(format!("{name}: {cut}: {first:?} {second:?}: {error}"))
+                        wrong.push(format!("{name}: {cut}: {first:?} {second:?}: {error}"));
                     }
                     Ok(_) if expected.is_null() => {
                         wrong.push(format!(
