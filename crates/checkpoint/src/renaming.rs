@@ -3,7 +3,9 @@ use crate::shards::Shards;
 use crate::weights_file::WeightsFile;
 use crate::{CheckpointError, CheckpointErrorKind, MappedTensor, TensorInfo};
 use serde::Serialize;
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::fmt;
 
 /// A tensor of a file that [`Checkpoint::open_renamed`](crate::Checkpoint::open_renamed) shows under another name, or as parts under
 /// several.
@@ -13,6 +15,30 @@ pub struct RenamedTensor {
     pub stored: String,
     /// The names of the equal parts of its rows, in their order; one name is that of the whole.
     pub names: Vec<String>,
+}
+
+impl fmt::Display for RenamedTensor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "`{}` of the files is ", self.stored)?;
+        for (index, name) in self.names.iter().enumerate() {
+            let between = match index {
+                0 => "",
+                _ if index + 1 == self.names.len() => " and ",
+                _ => ", ",
+            };
+            write!(formatter, "{between}`{name}`")?;
+        }
+        Ok(())
+    }
+}
+
+impl RenamedTensor {
+    /// Of several, the first with the most parts, which as an example says most.
+    pub fn example(renamed: &[Self]) -> Option<&Self> {
+        renamed
+            .iter()
+            .min_by_key(|tensor| Reverse(tensor.names.len()))
+    }
 }
 
 impl Shards {

@@ -2,7 +2,6 @@
 
 use crate::Error;
 use crate::size::ModelSize;
-use fewbit_checkpoint::Checkpoint;
 use fewbit_model::open_checkpoint;
 use fewbit_quantize::calibration::{
     CalibrationSamples, NoisyStaticSites, SiteSensitivity, StaticCalibration,
@@ -70,7 +69,7 @@ impl QuantizationManager {
     /// # Errors
     /// The directory is not a readable checkpoint.
     pub fn new(source: impl AsRef<Path>) -> Result<Self, Error> {
-        let source = Checkpoint::open(source)?.directory().to_owned();
+        let source = open_checkpoint(source)?.directory().to_owned();
         Ok(QuantizationManager {
             source,
             force: false,

@@ -1,8 +1,6 @@
 //! What will be done to every tensor, before anything is done.
 
-use std::cmp::Reverse;
-
-use fewbit_checkpoint::{Checkpoint, compressed_tensors};
+use fewbit_checkpoint::{Checkpoint, RenamedTensor, compressed_tensors};
 use fewbit_model::{Catalogue, EncoderSpec, ModuleKind};
 use fewbit_numerics::dtype::DType;
 use serde::Serialize;
@@ -327,27 +325,9 @@ fn notes(checkpoint: &Checkpoint, catalogue: &Catalogue, rows: &[PlanRow]) -> Ve
     let narrowed = (wide > 0).then(|| {
         format!("{wide} F64 tensors are read as F32: what they hold beyond its digits is lost")
     });
-    let renamed = checkpoint.renamed().iter();
-    // One with parts says most.
-    let renamed = renamed
-        .min_by_key(|tensor| Reverse(tensor.names.len()))
-        .map(|tensor| {
-            format!(
-                "tensors get the names of their modules in transformers: `{}` of the files is {}",
-                tensor.stored,
-                names_in_words(&tensor.names)
-            )
-        });
+    let renamed = RenamedTensor::example(checkpoint.renamed()).map(|example| {
+        format!("tensors get the names of their modules in transformers: {example}")
+    });
     let notes = [by_name, renamed, merged, narrowed];
     notes.into_iter().flatten().collect()
-}
-
-/// `a`, `b` and `c`.
-fn names_in_words(names: &[String]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    match quoted.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
-        None => String::new(),
-    }
 }

@@ -11,5 +11,6 @@ mod parameter_count;
 mod pytorch_golden;
 mod pytorch_layouts;
 mod pytorch_refused;
+mod renaming;
 mod torch_archive;
 mod writing;

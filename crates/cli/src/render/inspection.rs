@@ -3,9 +3,11 @@
 use super::numbers::{bytes, grouped};
 use super::table::{self, number, text as word};
 use fewbit::Inspection;
+use fewbit::checkpoint::RenamedTensor;
 use fewbit::inspect::{HeadInspection, PairSaturation};
 use fewbit::model::{ScoreFunction, Task};
 use fewbit::size::{GroupSize, TensorRole};
+use std::fmt::Write;
 
 /// The inspection as text; every tensor too if `tensors`.
 pub(crate) fn text(inspection: &Inspection, tensors: bool) -> String {
@@ -34,6 +36,14 @@ pub(crate) fn text(inspection: &Inspection, tensors: bool) -> String {
         size.bits_per_parameter,
         bytes(size.disk_bytes),
     );
+    if let Some(example) = RenamedTensor::example(&inspection.renamed) {
+        // With the other lines about the model, before the blank one.
+        out.truncate(out.len() - 1);
+        let _ = writeln!(
+            out,
+            "  shown under the names of modules in transformers: {example}\n"
+        );
+    }
     if let Some(saturation) = &inspection.saturation {
         // With the other lines about the model, before the blank one.
         out.truncate(out.len() - 1);

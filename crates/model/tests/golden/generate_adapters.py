@@ -115,6 +115,7 @@ case("embeddings", "bert", LoraConfig(r=4, lora_alpha=8, target_modules=["word_e
 case("modules-to-save", "bert", LoraConfig(r=4, lora_alpha=8, target_modules=["query"], modules_to_save=["output.dense", "LayerNorm"]), 7)
 case("prefixed-base", "bert-sequence-classification", LoraConfig(r=4, lora_alpha=8, target_modules=["query", "value"]), 8)
 case("distilbert", "distilbert", LoraConfig(r=4, lora_alpha=16, target_modules=["q_lin", "lin2"]), 10)
+case("modules-of-other-names", "gte", LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"]), 12)
 case("fp16-base", "bert-fp16", LoraConfig(r=4, lora_alpha=8, target_modules=["query", "value"]), 11)
 case(
     "trained-as-a-classifier",

@@ -2,7 +2,7 @@
 
 use crate::golden_files::{Expected, cases, golden, largest_difference};
 use fewbit_checkpoint::{Checkpoint, CheckpointErrorKind};
-use fewbit_model::{Network, RaggedBatch};
+use fewbit_model::{Network, RaggedBatch, open_checkpoint};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ fn edit(directory: &Path, change: impl FnOnce(&mut Value)) {
 
 /// Largest difference to what is expected of the case.
 fn difference(case: &str, directory: &Path) -> f32 {
-    let checkpoint = Checkpoint::open(directory).expect("base and adapter");
+    let checkpoint = open_checkpoint(directory).expect("base and adapter");
     let (network, _) = Network::load(&checkpoint).expect("loads");
     let expected = Expected::read(&golden("adapters").join(case).join("expected.safetensors"));
     let (mut largest, mut index) = (0.0f32, 0);

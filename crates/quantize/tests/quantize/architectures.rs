@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan};
-use fewbit_model::{EncoderSpec, Network, RaggedBatch};
+use fewbit_model::{EncoderSpec, Network, RaggedBatch, open_checkpoint};
 use fewbit_quantize::{
     FourBitRecipe, Int8Recipe, Method, QuantizeError, QuantizePlan, Recipe, method_sizes,
     quantize_model,
@@ -29,7 +29,7 @@ fn every_family_converts_with_every_method_and_reads_back() {
     let root = tempfile::tempdir().unwrap();
     for model in golden_models() {
         let name = model.file_name().unwrap().to_str().unwrap();
-        let source = Checkpoint::open(&model).unwrap();
+        let source = open_checkpoint(&model).unwrap();
         let spec = EncoderSpec::from_checkpoint(&source).unwrap();
         for recipe in Recipe::standard() {
             let context = format!("{name}: {}", recipe.label());

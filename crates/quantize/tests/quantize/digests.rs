@@ -4,7 +4,7 @@
 //! CHANGELOG.md and replaces the record by what the failing test prints.
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::{EncoderSpec, Network, RaggedBatch};
+use fewbit_model::{EncoderSpec, Network, RaggedBatch, open_checkpoint};
 use fewbit_quantize::calibration::calibration_sites;
 use fewbit_quantize::{
     ActivationScales, DynamicInputs, FourBitRecipe, Int8Inputs, Int8Recipe, Method, QuantizeError,
@@ -81,8 +81,8 @@ fn hidden_states_have_the_recorded_bits() {
     };
     for model in golden_models() {
         let name = model.file_name().unwrap().to_str().unwrap();
-        let source = Checkpoint::open(&model).unwrap();
-        record(name, "as it is", &source);
+        record(name, "as it is", &Checkpoint::open(&model).unwrap());
+        let source = open_checkpoint(&model).unwrap();
         let spec = EncoderSpec::from_checkpoint(&source).unwrap();
         for (label, recipe) in recipes(&spec) {
             match QuantizePlan::new(&source, &recipe) {

@@ -10,6 +10,7 @@ mod directory;
 mod errors;
 mod gptq;
 mod methods;
+mod module_names;
 mod other_models;
 mod plans;
 mod recipe_documentation;
