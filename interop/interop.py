@@ -72,7 +72,7 @@ def check_gptq(saturation_proof):
 
 
 # The feed-forward layers of every family, and not the output of attention.
-FEED_FORWARD = "*{.intermediate.dense,[0-9].output.dense,.lin1,.lin2,.mlp.Wi,.mlp.Wo}"
+FEED_FORWARD = "*{.intermediate.dense,[0-9].output.dense,.lin1,.lin2,.mlp.Wi,.mlp.Wo,.ffn,.ffn_output}"
 METHODS = [
     Method(name="fp16", arguments=["--method", "fp16"], agreement="float16", check=check_rounded(torch.float16)),
     Method(name="bf16", arguments=["--method", "bf16"], agreement="bfloat16", check=check_rounded(torch.bfloat16)),
@@ -100,6 +100,8 @@ FAMILIES = [
     "camembert", "distilbert", "distilbert-relu-masked-lm", "electra-embedding-size-16", "electra-embedding-size-equal", "mpnet", "mpnet-long-masked-lm",
     "modernbert", "modernbert-biases-masked-lm", "llama", "llama-biases-llama3-rotation", "mistral", "qwen2", "qwen3", "eurobert", "gemma3",
     "nomic-bert", "nomic-bert-module-names", "gte", "gte-module-names", "jina-embeddings-v3",
+    "deberta", "deberta-masked-lm", "deberta-v2", "deberta-v2-own-projections-masked-lm",
+    "deberta-v2-convolution", "deberta-v2-sequence-classification", "albert", "albert-groups-masked-lm",
 ]
 
 

@@ -23,6 +23,7 @@ mod disk_space;
 pub mod error;
 mod float_weight;
 pub mod hub;
+mod joined_rows;
 pub mod leftovers;
 mod location;
 #[allow(

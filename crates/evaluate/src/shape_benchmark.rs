@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use fewbit_model::{EncoderSpec, Network, RaggedBatch};
+use fewbit_model::{EncoderSpec, Network, RaggedBatch, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::EvaluateError;
@@ -47,12 +47,21 @@ impl BatchShape {
     /// ```
     pub fn multiply_adds(self, spec: &EncoderSpec) -> u64 {
         let tokens = self.tokens as u64;
+        let passes = spec.passes();
         let weights = spec
             .catalogue()
             .linear_modules()
-            .map(|linear| (linear.shape[0] as u64).saturating_mul(linear.shape[1] as u64))
+            // These run once, when the model is loaded.
+            .filter(|linear| !matches!(linear.role, Role::PositionKey | Role::PositionQuery))
+            .map(|linear| {
+                let size = (linear.shape[0] as u64).saturating_mul(linear.shape[1] as u64);
+                let times = linear.layer.map_or(1, |layer| {
+                    passes.iter().filter(|pass| **pass == layer).count()
+                });
+                size.saturating_mul(times as u64)
+            })
             .fold(0, u64::saturating_add);
-        let attention = (spec.layers as u64)
+        let attention = (passes.len() as u64)
             .saturating_mul(2)
             .saturating_mul(tokens)
             .saturating_mul(tokens)

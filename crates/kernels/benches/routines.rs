@@ -269,6 +269,7 @@ fn attention(report: &Report<'_>) {
             head_size,
             scale: 1.0 / (head_size as f32).sqrt(),
             bias: None,
+            positions: None,
         };
         let macs = 2 * tokens * tokens * width;
         let kinds: [(&str, AttentionRoutine); 2] = [

@@ -32,13 +32,62 @@ impl<'a> DistanceBias<'a> {
     }
 }
 
+/// Keys and queries of relative positions (disentangled attention: He et al. 2021, DeBERTa), for scores between contents and positions beside
+/// those between contents. Either may be missing.
+#[derive(Debug, Clone, Copy)]
+pub struct RelativePositions<'a> {
+    /// A key for each bucket of distances, in rows `row_stride` elements apart with heads as those of the keys of tokens.
+    pub keys: Option<&'a [f32]>,
+    /// A query for each bucket, as the keys.
+    pub queries: Option<&'a [f32]>,
+    /// Elements from one bucket to the next.
+    pub row_stride: usize,
+    /// The bucket of every distance, distances and buckets ascending.
+    pub buckets: &'a [u32],
+    /// The element of distance 0; before it are those of keys before the query.
+    pub center: usize,
+}
+
+impl RelativePositions<'_> {
+    /// Panics unless each distance from the queries to the keys `0..tokens` has a bucket, and each bucket a row of `width` elements.
+    fn assert_valid(&self, width: usize, queries: &Range<usize>, tokens: usize) {
+        if queries.is_empty() || width == 0 {
+            return;
+        }
+        let end = (self.center + tokens).checked_sub(queries.start);
+        assert!(
+            queries.end - 1 <= self.center && end.is_some_and(|end| end <= self.buckets.len()),
+            "attention: there is a bucket for each distance from the queries {queries:?} to the keys 0..{tokens}"
+        );
+        assert!(
+            self.buckets.is_sorted(),
+            "attention: buckets of distances ascend"
+        );
+        let last = self.buckets.last().copied().unwrap_or_default() as usize;
+        let needed = last.checked_mul(self.row_stride);
+        let needed = needed.and_then(|start| start.checked_add(width));
+        for (name, rows) in [("keys", self.keys), ("queries", self.queries)] {
+            if let Some(rows) = rows {
+                assert!(
+                    self.row_stride >= width && needed.is_some_and(|needed| rows.len() >= needed),
+                    "attention: the {name} of positions have a row of {width} elements for bucket {last}, found {} elements",
+                    rows.len()
+                );
+            }
+        }
+    }
+}
+
 /// Queries of some tokens of one sequence, and the keys and values of all of them. Row t of queries starts at `t * row_stride`, that of keys
 /// and values at `t * key_row_stride`; head h is columns `h * head_size .. (h + 1) * head_size`, so one (tokens, 3 * hidden) product can
 /// hold all three.
 ///
 /// For head h the output row of token i is `sum_j p(i, j) * value(j)` with
-/// `p(i, ·) = softmax_j(scale * (query(i) · key(j)) + bias(h, j - i))`, keys and values being those of head
+/// `p(i, ·) = softmax_j(scale * score(i, j) + bias(h, j - i))`, keys and values being those of head
 /// `h / (heads / key_value_heads)` (grouped-query attention, where these are fewer).
+///
+/// A score is `query(i) · key(j)`, with [`RelativePositions`] `query(i) · key(j) + query(i) · position_key(b) + key(j) · position_query(b)` of the
+/// bucket b of j - i.
 #[derive(Debug, Clone)]
 pub struct AttentionInput<'a> {
     /// Queries of the tokens `query_tokens`: at least `(their number - 1) * row_stride + heads * head_size` elements.
@@ -65,6 +114,8 @@ pub struct AttentionInput<'a> {
     pub scale: f32,
     /// Added to the scaled scores.
     pub bias: Option<DistanceBias<'a>>,
+    /// Added to the scores before they are scaled.
+    pub positions: Option<RelativePositions<'a>>,
 }
 
 impl AttentionInput<'_> {
@@ -119,6 +170,9 @@ impl AttentionInput<'_> {
                 "attention: the bias has a number for each distance from the queries {range:?} to the keys 0..{}",
                 self.tokens
             );
+        }
+        if let Some(positions) = self.positions {
+            positions.assert_valid(width, range, self.tokens);
         }
         width
     }

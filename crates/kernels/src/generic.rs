@@ -8,6 +8,7 @@ pub(crate) mod attention;
 pub(crate) mod attention_codes;
 pub(crate) mod attention_exponentials;
 pub(crate) mod attention_int8;
+pub(crate) mod attention_positions;
 pub(crate) mod attention_sequence;
 pub(crate) mod coefficients;
 pub(crate) mod exponential;

@@ -465,7 +465,8 @@ impl Kernels {
     ///
     /// A score is one chain of fused multiply-adds over the features of a head, ascending; then the scale times log2(e) (with a bias: one
     /// fused multiply-add); softmax subtracts the greatest score and takes exponentials to base two; an output is one chain over the tokens,
-    /// ascending, multiplied by the inverse of the sum of the exponentials. Where attention is [`Exactness::RoundedToBf16`], that concerns queries,
+    /// ascending, multiplied by the inverse of the sum of the exponentials. Scores of relative positions are such chains, added to that of query and
+    /// key one after the other. Where attention is [`Exactness::RoundedToBf16`], that concerns queries,
     /// keys, values and the undivided exponentials; their sum is that of the unrounded ones.
     ///
     /// # Panics
@@ -546,6 +547,10 @@ impl Kernels {
         let width = input.assert_valid();
         assert_shape("out", out.len(), input.query_tokens.len(), width);
         assert!(input.scale >= 0.0, "attention: the scale is not negative");
+        assert!(
+            input.positions.is_none(),
+            "attention: relative positions have no scores in integers"
+        );
         assert_eq!(
             (sequence.tokens, sequence.heads, sequence.head_size),
             (input.tokens, input.key_value_heads, input.head_size),

@@ -39,7 +39,7 @@ pub mod quantized_sequence;
 pub mod row_operations;
 pub mod workspace;
 
-pub use attention::{AttentionInput, DistanceBias};
+pub use attention::{AttentionInput, DistanceBias, RelativePositions};
 pub use isa::{Isa, IsaError};
 pub use kernels::{Exactness, Kernels, Operation, Routine};
 pub use output_columns::{COLUMN_SPLIT, OutputColumns};

@@ -20,6 +20,8 @@ pub struct Workspace {
     pub(crate) values: Scratch,
     /// Scores of one block of queries; before there are any, inverse scales of values.
     pub(crate) scores: Scratch,
+    /// Of relative positions.
+    pub(crate) positions: PositionScratch,
     /// Queries, or values, whose heads have been padded to whole vectors.
     pub(crate) padded_queries: Scratch,
     /// The same for keys.
@@ -40,6 +42,19 @@ pub struct Workspace {
     pub(crate) exponential_activations: Scratch,
 }
 
+/// Scratch memory of attention with relative positions.
+#[derive(Default)]
+pub(crate) struct PositionScratch {
+    /// Keys of the positions that a head's queries reach, in panels.
+    pub(crate) keys: Scratch,
+    /// Scores of one block of queries for these.
+    pub(crate) scores: Scratch,
+    /// Scores of sixteen keys for queries of positions.
+    pub(crate) products: Scratch,
+    /// The same of all keys, picked by their distances from some queries.
+    pub(crate) picked: Scratch,
+}
+
 impl Workspace {
     /// An empty workspace.
     pub fn new() -> Self {
@@ -54,6 +69,10 @@ impl Workspace {
             &self.keys,
             &self.values,
             &self.scores,
+            &self.positions.keys,
+            &self.positions.scores,
+            &self.positions.products,
+            &self.positions.picked,
             &self.padded_queries,
             &self.padded_keys,
             &self.query_scales,

@@ -2,8 +2,12 @@
 //!
 //! A new family is a file here: a `read` function and a [`NameTable`](crate::spec::NameTable), and a line in `read` and [`MODEL_TYPES`] below.
 
+mod albert;
 mod bert;
+mod deberta;
+mod deberta_v2;
 mod decoder;
+mod disentangled_fields;
 mod distilbert;
 mod electra;
 mod gemma3;
@@ -25,8 +29,11 @@ pub(crate) use shared_fields::activation;
 
 /// Values of `model_type` in config.json that are known.
 pub const MODEL_TYPES: &[&str] = &[
+    "albert",
     "bert",
     "camembert",
+    "deberta",
+    "deberta-v2",
     "distilbert",
     "electra",
     "eurobert",
@@ -47,7 +54,8 @@ pub const MODEL_TYPES: &[&str] = &[
 
 /// Families that look up a type for every token: without a row for it they do not run in transformers either, and leaving the types of the
 /// checkpoint out would give other states.
-const NEED_TOKEN_TYPES: [&str; 6] = [
+const NEED_TOKEN_TYPES: [&str; 7] = [
+    "albert",
     "bert",
     "camembert",
     "electra",
@@ -89,8 +97,11 @@ pub(crate) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         ));
     };
     let spec = match found.as_str() {
+        Some("albert") => albert::read(fields),
         Some("bert") => bert::read(fields),
         Some("roberta" | "xlm-roberta" | "camembert") => roberta::read(fields),
+        Some("deberta") => deberta::read(fields),
+        Some("deberta-v2") => deberta_v2::read(fields),
         Some("distilbert") => distilbert::read(fields),
         Some("electra") => electra::read(fields),
         Some("eurobert" | "llama" | "mistral" | "qwen2" | "qwen3") => decoder::read(fields),

@@ -7,7 +7,7 @@ mod tensor_names;
 
 use crate::heads::is_head;
 pub use crate::role::{ModuleKind, Role};
-use crate::spec::{EncoderSpec, NormPlacement};
+use crate::spec::{Convolution, EmbeddingsProjection, EncoderSpec, LayerGroups, NormPlacement};
 use crate::{ModelError, architectures};
 use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight};
 use std::collections::HashMap;
@@ -71,6 +71,8 @@ pub struct Catalogue {
     modules: Vec<Module>,
     /// Path of the list of layers, and how many config.json asks for.
     layers: Option<(String, usize)>,
+    /// Path of the list of layers inside of one of those, and how many it has, where layers are in groups.
+    inner_layers: Option<(&'static str, usize)>,
 }
 
 impl Catalogue {
@@ -96,6 +98,9 @@ impl Catalogue {
             prefix: spec.prefix.clone(),
             model_type: spec.model_type.clone(),
             layers: Some((spec.names.layers.to_owned(), spec.layers)),
+            inner_layers: spec
+                .layer_groups
+                .map(|groups| (groups.path, spec.layers / groups.groups)),
         }
     }
 
@@ -197,6 +202,8 @@ impl Catalogue {
                 let inside = tensor.strip_prefix(&self.prefix);
                 match inside.unwrap_or(tensor).split('.').next() {
                     Some("pooler") if inside.is_some() => "pooler",
+                    // Outside of the encoder (DeBERTa).
+                    Some("pooler") => "head",
                     Some(first) if is_head(first, true) => "head",
                     _ => "other",
                 }
@@ -239,7 +246,16 @@ impl Catalogue {
             .strip_prefix(layers.as_str())?
             .strip_prefix('.')?
             .split_once('.')?;
-        Some((index.parse().ok()?, path))
+        let index: usize = index.parse().ok()?;
+        let Some((inner, size)) = self.inner_layers else {
+            return Some((index, path));
+        };
+        let (inner_index, path) = path
+            .strip_prefix(inner)?
+            .strip_prefix('.')?
+            .split_once('.')?;
+        let first = index.saturating_mul(size);
+        Some((first.saturating_add(inner_index.parse().ok()?), path))
     }
 }
 
@@ -247,6 +263,18 @@ impl EncoderSpec {
     /// Every module of the encoder.
     pub fn catalogue(&self) -> Catalogue {
         Catalogue::of_encoder(self)
+    }
+
+    /// Path of a layer, without the prefix.
+    fn layer_path(&self, layer: usize) -> String {
+        let layers = self.names.layers;
+        match self.layer_groups {
+            None => format!("{layers}.{layer}"),
+            Some(LayerGroups { groups, path, .. }) => {
+                let size = self.layers / groups;
+                format!("{layers}.{}.{path}.{}", layer / size, layer % size)
+            }
+        }
     }
 
     /// The module that has `role`, where the model has one.
@@ -259,10 +287,33 @@ impl EncoderSpec {
             Role::PositionEmbeddings => ([self.positions.count, self.embedding_size], false),
             Role::TokenTypeEmbeddings if self.token_types == 0 => return None,
             Role::TokenTypeEmbeddings => ([self.token_types, self.embedding_size], false),
-            Role::EmbeddingsNorm => ([1, self.embedding_size], self.biases.norm),
+            Role::EmbeddingsNorm => ([1, self.normalized_embedding_size()], self.biases.norm),
             Role::EmbeddingsProjection if !self.has_embeddings_projection() => return None,
-            Role::EmbeddingsProjection => ([hidden, self.embedding_size], true),
+            Role::EmbeddingsProjection => {
+                let before_norm = EmbeddingsProjection::BeforeNormIfNarrower;
+                let bias = self.embeddings_projection != before_norm;
+                ([hidden, self.embedding_size], bias)
+            }
             Role::RelativeAttentionBias => ([self.relative_attention?.rows, self.heads], false),
+            Role::RelativePositions => ([2 * self.disentangled?.span, hidden], false),
+            Role::RelativePositionsNorm if !self.disentangled?.normalized => return None,
+            Role::RelativePositionsNorm => ([1, hidden], self.biases.norm),
+            Role::PositionKey | Role::PositionQuery if self.disentangled?.shared_projections => {
+                return None;
+            }
+            Role::PositionKey if !self.disentangled?.content_to_position => return None,
+            Role::PositionQuery if !self.disentangled?.position_to_content => return None,
+            // In DeBERTa, without a bias where keys of tokens have none.
+            Role::PositionKey => ([queries, hidden], !self.names.has(Role::QueryBias)),
+            Role::PositionQuery => ([queries, hidden], true),
+            Role::QueryKeyValueByHead => ([3 * queries, hidden], false),
+            Role::QueryBias | Role::ValueBias => ([1, queries], true),
+            Role::Convolution => {
+                let Convolution { size, groups, .. } = self.convolution?;
+                ([hidden, hidden / groups * size], true)
+            }
+            Role::ConvolutionNorm if self.convolution.is_none() => return None,
+            Role::ConvolutionNorm => ([1, hidden], self.biases.norm),
             Role::AttentionNorm
                 if layer == Some(0) && self.norms == NormPlacement::BeforeButFirst =>
             {
@@ -289,7 +340,7 @@ impl EncoderSpec {
         };
         let (name, site) = match layer {
             Some(layer) => (
-                format!("{}{}.{layer}.{path}", self.prefix, self.names.layers),
+                format!("{}{}.{path}", self.prefix, self.layer_path(layer)),
                 format!("encoder.layer.{layer}."),
             ),
             None => (format!("{}{path}", self.prefix), String::new()),
@@ -311,11 +362,11 @@ impl EncoderSpec {
     }
 }
 
-/// Whether `tensor` is one of the module `module`.
+/// Whether `tensor` is one of the module `module`, or the module itself.
 pub(crate) fn is_inside(tensor: &str, module: &str) -> bool {
     tensor
         .strip_prefix(module)
-        .is_some_and(|rest| rest.starts_with('.'))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 #[cfg(test)]

@@ -186,7 +186,7 @@ impl Encoder {
             || TextTokenizer::open(&modules.transformer, &spec, text_settings),
         );
         let (network, head, ledger) = loaded?;
-        settings.check_max_tokens(network.spec().positions.max_tokens())?;
+        settings.check_max_tokens(network.spec().longest_sequence())?;
         let hidden_size = network.spec().hidden_size;
         let pipeline = Pipeline::load(&modules.after_encoder, hidden_size, kernels, head)?;
         let tokenizer = tokenizer?;

@@ -2,6 +2,8 @@
 
 mod attention;
 mod block;
+mod convolution;
+mod disentangled;
 mod embed;
 mod encoder_layer;
 mod forward;
@@ -24,6 +26,7 @@ use crate::weight_only::WeightOnlyArithmetic;
 use crate::weight_source::{FromCheckpoint, WeightSource};
 use crate::{EncoderSpec, LoadLedger, ModelError, RaggedBatch, Tap};
 use block::{Block, blocks};
+use disentangled::PositionTable;
 use encoder_layer::{EncoderLayer, LayerNorm};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::{Arithmetic, Isa, Kernels};
@@ -62,7 +65,11 @@ pub struct Network {
     embeddings_norm: Option<LayerNorm>,
     embeddings_projection: Option<PackedLinear>,
     relative_bias: Option<RelativeBias>,
+    /// Relative positions, where attention is disentangled.
+    positions: Option<PositionTable>,
     layers: Vec<EncoderLayer>,
+    /// The layers in the order in which they run.
+    passes: Vec<usize>,
     final_norm: Option<LayerNorm>,
     plan: NetworkPlan,
     /// Buffers of earlier calls.
@@ -313,7 +320,11 @@ impl Network {
             .flatten()
             .map(LayerNorm::memory_bytes)
             .sum();
-        tables + norms + projection + relative_bias + layers
+        let positions = self
+            .positions
+            .as_ref()
+            .map_or(0, PositionTable::memory_bytes);
+        tables + norms + projection + relative_bias + positions + layers
     }
 
     /// Bytes of activation buffers kept for the next call: one set for each block and each chunk of rows that have run at

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// does it in passing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Table look-ups, their sum, LayerNorm, and the projection where there is one.
+    /// Table look-ups, their sum, LayerNorm, and where there are such the projection and the convolution beside the first layer.
     Embeddings,
     /// The products that give queries, keys and values.
     QueryKeyValue,

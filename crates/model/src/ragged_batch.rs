@@ -96,7 +96,7 @@ impl RaggedBatch {
                 self.token_type_ids.len()
             ));
         }
-        let longest = spec.positions.max_tokens();
+        let longest = spec.longest_sequence();
         let types = spec.token_types.max(1);
         for sequence in 0..self.sequences() {
             let range = self.range(sequence);

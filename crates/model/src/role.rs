@@ -16,6 +16,10 @@ pub enum Role {
     EmbeddingsProjection,
     /// Table (buckets of distances, heads) of a bias on attention scores.
     RelativeAttentionBias,
+    /// Table (2 * span, hidden_size) of relative positions, see [`DisentangledAttention`](crate::spec::DisentangledAttention).
+    RelativePositions,
+    /// Normalization of its rows.
+    RelativePositionsNorm,
     /// In a layer: normalization of what attention adds to (post-norm) or of what it reads (pre-norm).
     AttentionNorm,
     /// In a layer: linear (heads * head_size, hidden_size).
@@ -26,6 +30,16 @@ pub enum Role {
     Value,
     /// In a layer: queries, keys and values, of as many heads each, in one linear (3 * heads * head_size, hidden_size).
     QueryKeyValue,
+    /// In a layer: the same with the queries, keys and values of one head after the other.
+    QueryKeyValueByHead,
+    /// In a layer: vector (heads * head_size) that is added to the queries, where they are not of a linear of their own.
+    QueryBias,
+    /// In a layer: the same of the values.
+    ValueBias,
+    /// In a layer: linear (heads * head_size, hidden_size) that makes keys of relative positions.
+    PositionKey,
+    /// In a layer: linear (heads * head_size, hidden_size) that makes queries of relative positions.
+    PositionQuery,
     /// In a layer: normalization of each head of the queries.
     QueryNorm,
     /// In a layer: normalization of each head of the keys.
@@ -48,6 +62,10 @@ pub enum Role {
     Output,
     /// In a layer: normalization of what the feed-forward gives, before it is added to the residual stream.
     OutputNorm,
+    /// Convolution (hidden_size, hidden_size / groups * size) over the tokens of the embeddings, beside the first layer.
+    Convolution,
+    /// Normalization of the output of the first layer with the convolution.
+    ConvolutionNorm,
     /// Normalization after the last layer.
     FinalNorm,
     /// Linear (hidden_size, hidden_size) that the family's model class in transformers has on top of the first token's hidden state; hidden
@@ -72,6 +90,10 @@ pub enum ModuleKind {
     Table,
     /// Scales and shifts with it.
     Norm,
+    /// Adds it.
+    Bias,
+    /// Multiplies neighbouring rows with it.
+    Convolution,
 }
 
 impl Role {
@@ -82,7 +104,10 @@ impl Role {
             | Self::PositionEmbeddings
             | Self::TokenTypeEmbeddings
             | Self::RelativeAttentionBias
+            | Self::RelativePositions
             | Self::OtherTable => ModuleKind::Table,
+            Self::QueryBias | Self::ValueBias => ModuleKind::Bias,
+            Self::Convolution => ModuleKind::Convolution,
             Self::EmbeddingsNorm
             | Self::AttentionNorm
             | Self::QueryNorm
@@ -90,6 +115,8 @@ impl Role {
             | Self::AttentionOutputNorm
             | Self::FeedForwardNorm
             | Self::OutputNorm
+            | Self::RelativePositionsNorm
+            | Self::ConvolutionNorm
             | Self::FinalNorm
             | Self::HeadNorm => ModuleKind::Norm,
             _ => ModuleKind::Linear,
@@ -109,11 +136,18 @@ impl Role {
             | Self::Key
             | Self::Value
             | Self::QueryKeyValue
+            | Self::QueryKeyValueByHead
+            | Self::QueryBias
+            | Self::ValueBias
+            | Self::RelativePositions
+            | Self::PositionKey
+            | Self::PositionQuery
             | Self::AttentionOutput => "attention",
             Self::Intermediate
             | Self::Gate
             | Self::GatedIntermediate
             | Self::GateAndIntermediate
+            | Self::Convolution
             | Self::Output => "feed-forward",
             Self::EmbeddingsNorm
             | Self::AttentionNorm
@@ -122,6 +156,8 @@ impl Role {
             | Self::AttentionOutputNorm
             | Self::FeedForwardNorm
             | Self::OutputNorm
+            | Self::RelativePositionsNorm
+            | Self::ConvolutionNorm
             | Self::FinalNorm => "normalization",
             Self::Pooler => "pooler",
             Self::HeadLinear | Self::HeadNorm => "head",
@@ -138,6 +174,11 @@ impl Role {
                 | Self::Key
                 | Self::Value
                 | Self::QueryKeyValue
+                | Self::QueryKeyValueByHead
+                | Self::QueryBias
+                | Self::ValueBias
+                | Self::PositionKey
+                | Self::PositionQuery
                 | Self::QueryNorm
                 | Self::KeyNorm
                 | Self::AttentionOutput
@@ -173,11 +214,14 @@ impl Role {
             Self::Query => &["attention.self.query"],
             Self::Key => &["attention.self.key"],
             Self::Value => &["attention.self.value"],
-            Self::QueryKeyValue => &[
+            Self::QueryKeyValue | Self::QueryKeyValueByHead => &[
                 "attention.self.query",
                 "attention.self.key",
                 "attention.self.value",
             ],
+            Self::PositionKey => &["attention.self.position_key"],
+            Self::PositionQuery => &["attention.self.position_query"],
+            Self::ConvolutionNorm => &["encoder.conv.LayerNorm"],
             Self::QueryNorm => &["attention.self.query_norm"],
             Self::KeyNorm => &["attention.self.key_norm"],
             Self::AttentionOutput => &["attention.output.dense"],

@@ -49,8 +49,16 @@ pub struct EncoderSpec {
     pub score_scale: f32,
     /// Whether tokens attend to themselves and those before only.
     pub causal: bool,
+    /// Layers that share their weights.
+    pub layer_groups: Option<LayerGroups>,
+    /// Where a projection of the embeddings stands.
+    pub embeddings_projection: EmbeddingsProjection,
     /// A learned bias on the attention scores.
     pub relative_attention: Option<RelativeAttention>,
+    /// Scores between tokens and relative positions.
+    pub disentangled: Option<DisentangledAttention>,
+    /// A convolution beside the first layer.
+    pub convolution: Option<Convolution>,
     /// Rotation of queries and keys by their positions.
     pub rotary: Option<Rotary>,
     /// Layers whose tokens attend to near ones only.
@@ -170,6 +178,58 @@ pub struct RelativeAttention {
     pub max_distance: usize,
 }
 
+/// Layers that run several times, with the same weights (ALBERT). `EncoderSpec::layers` counts layers with weights of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerGroups {
+    /// Groups of layers; `layers / groups` layers are in each.
+    pub groups: usize,
+    /// How often a group runs, all groups together: in order, each as often as the others or once more.
+    pub passes: usize,
+    /// The list of the layers of a group; paths inside a layer follow `{NameTable::layers}.{group}.{path}.{index}.`.
+    pub path: &'static str,
+}
+
+/// Where a projection of the embeddings stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmbeddingsProjection {
+    /// After their normalization, where `embedding_size` differs from `hidden_size` (ELECTRA).
+    AfterNormIfNarrower,
+    /// After their normalization, whatever the sizes (ALBERT).
+    AfterNorm,
+    /// Before their normalization and without a bias, where the sizes differ (DeBERTa).
+    BeforeNormIfNarrower,
+}
+
+/// Scores between the contents of tokens and their relative positions, beside those between contents (disentangled attention: He et al.
+/// 2021, DeBERTa). Keys and queries of positions are projections of the rows of a table that all layers share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DisentangledAttention {
+    /// Half of the rows of the table: those of distances to one side.
+    pub span: usize,
+    /// `None`: each distance has a row of its own, further ones the last. `Some(d)`: distances beyond half of `span` share rows that grow
+    /// geometrically up to d (DeBERTa-v3).
+    pub max_distance: Option<usize>,
+    /// Whether the rows are normalized.
+    pub normalized: bool,
+    /// Whether queries of tokens meet keys of positions.
+    pub content_to_position: bool,
+    /// Whether keys of tokens meet queries of positions.
+    pub position_to_content: bool,
+    /// Whether the projections are those of the tokens.
+    pub shared_projections: bool,
+}
+
+/// A convolution over the tokens of the embeddings, which is added to the output of the first layer (DeBERTa-v2 xlarge).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Convolution {
+    /// Tokens that it looks at, an odd number.
+    pub size: usize,
+    /// Parts of the columns that do not see one another.
+    pub groups: usize,
+    /// Applied to what it gives.
+    pub activation: Activation,
+}
+
 /// Rotary position embeddings (Su et al. 2021, RoFormer), with the halves of a head paired: features i and i + head_size / 2 turn by
 /// `position * frequencies[i]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -213,6 +273,11 @@ pub struct NameTable {
 }
 
 impl NameTable {
+    /// Whether the family has modules of this role.
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.modules.iter().any(|(known, _)| *known == role)
+    }
+
     /// Path of the word embedding table.
     pub(crate) fn word_embeddings(&self) -> &'static str {
         let mut modules = self.modules.iter();
@@ -238,8 +303,40 @@ impl EncoderSpec {
         self.norms != NormPlacement::After
     }
 
-    /// Whether a linear projection follows the embeddings (ELECTRA with `embedding_size` other than `hidden_size`).
+    /// Whether there is a linear projection of the embeddings.
     pub fn has_embeddings_projection(&self) -> bool {
         self.embedding_size != self.hidden_size
+            || self.embeddings_projection == EmbeddingsProjection::AfterNorm
+    }
+
+    /// Columns of the embeddings when they are normalized.
+    pub(crate) fn normalized_embedding_size(&self) -> usize {
+        match self.embeddings_projection {
+            EmbeddingsProjection::BeforeNormIfNarrower => self.hidden_size,
+            _ => self.embedding_size,
+        }
+    }
+
+    /// The layers in the order in which they run, by their numbers among those with weights of their own.
+    pub fn passes(&self) -> Vec<usize> {
+        let Some(LayerGroups { groups, passes, .. }) = self.layer_groups else {
+            return (0..self.layers).collect();
+        };
+        let size = self.layers / groups;
+        // As transformers divides.
+        let group = |pass: usize| (pass as f64 / (passes as f64 / groups as f64)) as usize;
+        (0..passes)
+            .flat_map(|pass| group(pass) * size..(group(pass) + 1) * size)
+            .collect()
+    }
+
+    /// Tokens of the longest sequence that the model can run.
+    pub fn longest_sequence(&self) -> usize {
+        let has_positions = self.names.has(Role::PositionEmbeddings);
+        match self.disentangled {
+            // Far distances share a row.
+            Some(_) if !has_positions => usize::MAX,
+            _ => self.positions.max_tokens(),
+        }
     }
 }

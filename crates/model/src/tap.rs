@@ -8,11 +8,15 @@
 //! | `embeddings.LayerNorm.output` | summed and normalized embeddings (tokens, embedding_size) |
 //! | `embeddings_project.input`, `.output` | around ELECTRA's projection, where there is one |
 //! | `encoder.layer.I.attention.self.query.input`, `.output` | and `key`, `value`; the three inputs are the same rows |
+//! | `encoder.layer.I.attention.self.position_key.input`, `.output` | and `position_query`: the rows of relative positions that a text reaches, where they have projections of their own; where they have not, these rows come to `query` and `key` after those of the texts |
 //! | `encoder.layer.I.attention.output.dense.input`, `.output` | attention's weighted values, and their projection |
 //! | `encoder.layer.I.attention.output.LayerNorm.output` | after the first residual |
 //! | `encoder.layer.I.intermediate.dense.input`, `.output` | the output is before the activation function |
 //! | `encoder.layer.I.output.dense.input`, `.output` | the input is after the activation function |
 //! | `encoder.layer.I.output.LayerNorm.output` | the output of layer I |
+//!
+//! With a convolution beside the first layer there is `encoder.conv.LayerNorm.output`, the output of that layer with it. Where several layers share
+//! weights, their sites are one, which is seen for each of them.
 //!
 //! Where layers normalize what they read (pre-norm), the first and the last of these are
 //!
@@ -46,7 +50,7 @@ pub fn sites(catalogue: &Catalogue) -> Vec<String> {
         let ends: &[&str] = match module.kind() {
             ModuleKind::Linear => &["input", "output"],
             ModuleKind::Norm => &["output"],
-            ModuleKind::Table => &[],
+            ModuleKind::Table | ModuleKind::Bias | ModuleKind::Convolution => &[],
         };
         let sites = module.sites.iter();
         let sites = sites.flat_map(|site| ends.iter().map(move |end| format!("{site}.{end}")));

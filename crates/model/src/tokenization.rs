@@ -114,9 +114,11 @@ impl TextTokenizer {
         let model_max_length = limits::model_max_length(&files)?;
         let max_tokens = settings
             .max_seq_length
-            .or(model_max_length)
-            .unwrap_or(usize::MAX)
-            .min(spec.positions.max_tokens());
+            .unwrap_or_else(|| {
+                let positions = spec.positions.max_tokens();
+                model_max_length.map_or(positions, |limit| limit.min(positions))
+            })
+            .min(spec.longest_sequence());
         limits::check_padding_side(&files)?;
         let truncation_side = limits::truncation_side(&files, truncation_side)?;
         let processor = tokenizer.get_post_processor().cloned();

@@ -2,6 +2,7 @@
 
 use crate::attention::AttentionInput;
 use crate::float_tile::{AttentionTile, Columns, Combine, Rows};
+use crate::generic::attention_positions::{POSITION_QUERIES, PositionScores};
 use crate::generic::f32_tile::{TILE_ROWS, panels_at_once};
 use crate::generic::softmax::exponentials;
 use crate::generic::vector;
@@ -11,7 +12,7 @@ use crate::simd::{LANES, Simd};
 use crate::workspace::Workspace;
 
 /// Queries that are handled together: whole tiles, few enough that the scores of long sequences stay in the cache.
-const QUERY_BLOCK: usize = 2 * TILE_ROWS;
+pub(crate) const QUERY_BLOCK: usize = 2 * TILE_ROWS;
 
 /// Both products are those of the tile: the keys of a head are a weight of `tokens` output features, the transposed values one of
 /// `head_size`. A score is one chain of multiply-adds over the features of a head, an output element one over the tokens, both
@@ -45,12 +46,18 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
     let padded_tokens = key_panels * LANES;
     // Elements of a panel's depth.
     let (key_depth, value_depth) = (head_size.div_ceil(T::NUMBERS), tokens.div_ceil(T::NUMBERS));
-    let keys = workspace.keys.slice(padded_tokens * key_depth);
+    let Workspace {
+        keys,
+        values,
+        scores,
+        activations,
+        positions: position_scratch,
+        ..
+    } = workspace;
+    let keys = keys.slice(padded_tokens * key_depth);
     let value_panels = panel_count(head_size);
-    let values = workspace.values.slice(value_panels * LANES * value_depth);
-    let scores = workspace
-        .scores
-        .slice::<f32>(QUERY_BLOCK.min(query_count) * padded_tokens);
+    let values = values.slice(value_panels * LANES * value_depth);
+    let scores = scores.slice::<f32>(QUERY_BLOCK.min(query_count) * padded_tokens);
 
     let group = heads / key_value_heads;
     for head in 0..heads {
@@ -61,14 +68,22 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
             pack_keys(s, t, of_keys, key_row_stride, tokens, head_size, keys);
             pack_values(s, t, of_values, key_row_stride, tokens, head_size, values);
         }
+        let mut positions = input.positions.map(|positions| {
+            PositionScores::of_head(s, t, input, positions, head, position_scratch)
+        });
         for block in (0..query_count).step_by(QUERY_BLOCK) {
             let count = QUERY_BLOCK.min(query_count - block);
+            if let Some(positions) = &mut positions
+                && block % POSITION_QUERIES == 0
+            {
+                positions.multiply_keys(s, t, block, keys, activations);
+            }
             let rows = Rows {
                 values: &queries[block * row_stride + first..],
                 stride: row_stride,
                 count,
             };
-            let rows = t.activations(s, rows, head_size, &mut workspace.activations);
+            let rows = t.activations(s, rows, head_size, activations);
             let mut panel = 0;
             while panel < key_panels {
                 let at_once = panels_at_once::<S>(count, key_panels - panel);
@@ -82,6 +97,10 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
                 let keys = &keys[panel * key_depth * LANES..];
                 t.multiply(s, rows, keys, at_once, head_size, &mut columns);
                 panel += at_once;
+            }
+
+            if let Some(positions) = &mut positions {
+                positions.add(s, t, block, rows, scores);
             }
 
             let mut sums = [0.0; QUERY_BLOCK];
@@ -99,7 +118,7 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
                 stride: padded_tokens,
                 count,
             };
-            let rows = t.activations(s, rows, tokens, &mut workspace.activations);
+            let rows = t.activations(s, rows, tokens, activations);
             let mut panel = 0;
             while panel < value_panels {
                 let at_once = panels_at_once::<S>(count, value_panels - panel);
@@ -125,7 +144,7 @@ pub(crate) fn attention<S: Simd, T: AttentionTile<S>>(
 
 /// Panels `[tokens / 16][elements of head_size][16]` of one head's keys; tokens that the last panel lacks are zeros.
 #[inline(always)]
-fn pack_keys<S: Simd, T: AttentionTile<S>>(
+pub(crate) fn pack_keys<S: Simd, T: AttentionTile<S>>(
     s: S,
     t: T,
     keys: &[f32],

@@ -1,7 +1,10 @@
 //! Attention against its definition in f64.
 
-use fewbit_kernels::{AttentionInput, DistanceBias, Exactness, Isa, Kernels, Operation, Workspace};
+use fewbit_kernels::{
+    AttentionInput, DistanceBias, Exactness, Isa, Kernels, Operation, RelativePositions, Workspace,
+};
 
+use crate::positions::Positions;
 use crate::rounded::{BF16_ROUNDOFF, to_bf16};
 use crate::support::{Failures, Numbers, ROUNDOFF, exactness};
 
@@ -17,6 +20,7 @@ pub(crate) struct Case {
     pub(crate) values: Vec<f32>,
     /// (heads, 2 * tokens - 1): from the last key before the first query to the last key after it.
     pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) positions: Option<Positions>,
 }
 
 /// One of the two kinds of attention.
@@ -46,6 +50,7 @@ impl Case {
             values: numbers.floats(tokens * stride, 2.0),
             bias: (numbers.below(2) == 0)
                 .then(|| numbers.floats(heads * (2 * tokens).saturating_sub(1), 3.0)),
+            positions: None,
         }
     }
 
@@ -78,7 +83,38 @@ impl Case {
                 head_stride: (2 * self.tokens).saturating_sub(1),
                 center: self.tokens.saturating_sub(1),
             }),
+            positions: self.positions.as_ref().map(|positions| {
+                let queries = &positions.values[self.width().min(positions.values.len())..];
+                RelativePositions {
+                    keys: positions.has_keys.then_some(&positions.values),
+                    queries: positions.has_queries.then_some(queries),
+                    row_stride: positions.stride,
+                    buckets: &positions.buckets,
+                    center: self.tokens.saturating_sub(1),
+                }
+            }),
         }
+    }
+
+    /// The factors of the score of a query and a key, beside those of their own elements: the element of the query with that of the key of the
+    /// position, and the element of the key with that of the query of the position.
+    fn position_factors(&self, head: usize, i: usize, j: usize, d: usize) -> Vec<[f32; 2]> {
+        let Some(positions) = &self.positions else {
+            return Vec::new();
+        };
+        let bucket = positions.buckets[self.tokens - 1 + j - i] as usize;
+        let element = |part: usize| {
+            let column = part * self.width() + head * self.head_size + d;
+            positions.values[bucket * positions.stride + column]
+        };
+        let with_key = [self.element(0, i, head, d), element(0)];
+        let with_query = [self.element(1, j, head, d), element(1)];
+        let present = [
+            (positions.has_keys, with_key),
+            (positions.has_queries, with_query),
+        ];
+        let present = present.into_iter().filter(|(present, _)| *present);
+        present.map(|(_, factors)| factors).collect()
     }
 
     /// Element d of a head of the queries (part 0), keys (1) or values (2).
@@ -110,7 +146,7 @@ impl Case {
         out
     }
 
-    fn run(&self, kernels: &Kernels, workspace: &mut Workspace) -> Vec<f32> {
+    pub(crate) fn run(&self, kernels: &Kernels, workspace: &mut Workspace) -> Vec<f32> {
         self.run_with(Kernels::attention, kernels, workspace)
     }
 
@@ -159,9 +195,9 @@ impl Case {
     /// Each output and its error bound.
     fn expected(&self, exactness: Exactness) -> Vec<(f64, f64)> {
         let rounded = exactness == Exactness::RoundedToBf16;
+        let rounded_to = |element: f32| f64::from(if rounded { to_bf16(element) } else { element });
         let element = |part: usize, token: usize, head: usize, d: usize| {
-            let element = self.element(part, token, head, d);
-            f64::from(if rounded { to_bf16(element) } else { element })
+            rounded_to(self.element(part, token, head, d))
         };
         // Two roundings for each pair, also for one that has one product, and what is below the normal numbers may become zero; the exponentials
         // are rounded too, or become zero.
@@ -176,16 +212,22 @@ impl Case {
                 let mut scores = Vec::new();
                 let mut score_error = 0.0f64;
                 for j in 0..tokens {
-                    let terms =
-                        (0..head_size).map(|d| element(0, i, head, d) * element(1, j, head, d));
+                    let terms = (0..head_size).flat_map(|d| {
+                        let of_positions = self.position_factors(head, i, j, d).into_iter();
+                        let of_positions = of_positions.map(|factors| factors.map(rounded_to));
+                        std::iter::once([element(0, i, head, d), element(1, j, head, d)])
+                            .chain(of_positions)
+                            .map(|[x, y]| x * y)
+                            .collect::<Vec<_>>()
+                    });
                     let bias = self.bias_of(head, i, j);
                     let scale = f64::from(self.scale);
                     let score = terms.clone().sum::<f64>() * scale + bias;
                     let magnitude = terms.map(f64::abs).sum::<f64>() * scale + bias.abs();
-                    // A chain of head_size roundings, the scale, log2(e) as a number and times the scale, the product with the score (and
+                    // A chain of head_size roundings, two more of scores of positions with two additions, the scale, log2(e) as a number and times the scale, the product with the score (and
                     // the bias), and the subtraction of the greatest.
-                    let lost = 2.0 * (head_size as f64 + odd) * subnormal * scale;
-                    let roundings = head_size as f64 + odd + 6.0;
+                    let lost = 6.0 * (head_size as f64 + odd) * subnormal * scale;
+                    let roundings = head_size as f64 + odd + 8.0;
                     score_error = score_error.max(roundings * ROUNDOFF * magnitude + lost);
                     scores.push(score);
                 }
@@ -222,15 +264,32 @@ pub(crate) fn attention(kernels: &Kernels, failures: &mut Failures) {
     let exactness = exactness(kernels, Operation::Attention);
     let mut numbers = Numbers::new(50);
     let mut workspace = Workspace::new();
-    let mut cases = vec![(0, 2, 16), (3, 0, 16), (3, 2, 0), (300, 1, 32)];
+    let mut cases = vec![
+        (0, 2, 16),
+        (3, 0, 16),
+        (3, 2, 0),
+        (300, 1, 32),
+        (150, 2, 20),
+    ];
     for tokens in [1, 2, 6, 11, 12, 13, 15, 16, 17, 24, 25, 33] {
         for head_size in [1, 5, 16, 32, 33, 64, 80] {
             cases.push((tokens, 1 + (tokens + head_size) % 3, head_size));
         }
     }
     for (tokens, heads, head_size) in cases {
-        let case = Case::new(tokens, heads, head_size, &mut numbers);
-        let what = format!("{tokens} tokens, {heads} heads of {head_size}");
+        let mut case = Case::new(tokens, heads, head_size, &mut numbers);
+        let parts = [
+            None,
+            Some((true, true)),
+            Some((true, false)),
+            Some((false, true)),
+        ];
+        case.positions = parts[numbers.below(4)]
+            .map(|parts| Positions::new(tokens, case.width(), parts, &mut numbers));
+        let what = format!(
+            "{tokens} tokens, {heads} heads of {head_size}, positions {}",
+            case.positions.is_some()
+        );
         let out = case.run(kernels, &mut workspace);
         for (index, (&found, (expected, bound))) in
             out.iter().zip(case.expected(exactness)).enumerate()
@@ -271,6 +330,7 @@ fn queries_do_not_see_one_another() {
                 head_size,
                 scale: 0.25,
                 bias: None,
+                positions: None,
             };
             kernels.attention(&input, &mut out, &mut Workspace::new());
             out
@@ -385,6 +445,7 @@ fn scores_far_apart_do_not_overflow() {
             head_size: width,
             scale: 0.5,
             bias: None,
+            positions: None,
         };
         let mut out = vec![0.0; tokens * width];
         kernels.attention(&input, &mut out, &mut Workspace::new());
@@ -410,6 +471,7 @@ fn short_keys_are_refused() {
         head_size: 4,
         scale: 1.0,
         bias: None,
+        positions: None,
     };
     let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
     kernels.attention(&input, &mut [0.0; 40], &mut Workspace::new());

@@ -150,6 +150,7 @@ fn attend_to_quantized(
         head_size: 1,
         scale: 1.0,
         bias: None,
+        positions: None,
     };
     kernels.quantize_sequence(&longer, &mut sequence, workspace);
     kernels.quantize_sequence(input, &mut sequence, workspace);
@@ -196,6 +197,7 @@ fn a_sequence_of_another_length_is_refused() {
         head_size: 4,
         scale: 1.0,
         bias: None,
+        positions: None,
     };
     let (mut sequence, mut workspace) = (QuantizedSequence::new(), Workspace::new());
     kernels.quantize_sequence(&input(2), &mut sequence, &mut workspace);

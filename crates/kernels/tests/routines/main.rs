@@ -7,6 +7,7 @@ mod activations;
 mod attention;
 mod attention_int8;
 mod int8;
+mod positions;
 mod products;
 mod quantization;
 mod rounded;

@@ -2,7 +2,9 @@
 
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
-use crate::spec::{Biases, EncoderSpec, NameTable, NormPlacement, NormSpec, Positions};
+use crate::spec::{
+    Biases, EmbeddingsProjection, EncoderSpec, NameTable, NormPlacement, NormSpec, Positions,
+};
 use fewbit_kernels::Activation;
 use serde_json::Value;
 
@@ -67,7 +69,11 @@ impl Sizes {
             embedding_scale: 1.0,
             score_scale: score_scale(head_size),
             causal: false,
+            layer_groups: None,
+            embeddings_projection: EmbeddingsProjection::AfterNormIfNarrower,
             relative_attention: None,
+            disentangled: None,
+            convolution: None,
             rotary: None,
             local_attention: None,
             names,

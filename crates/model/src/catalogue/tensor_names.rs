@@ -47,6 +47,7 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Result<Catalogue, Checkpoint
         model_type: model_type.unwrap_or("unknown").to_owned(),
         modules,
         layers: None,
+        inner_layers: None,
     })
 }
 

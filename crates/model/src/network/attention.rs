@@ -126,6 +126,7 @@ impl Network {
             head_size: self.spec.head_size,
             scale: self.spec.score_scale,
             bias: None,
+            positions: None,
         }
     }
 
@@ -169,9 +170,12 @@ impl Network {
                 queries,
                 query_tokens,
                 bias,
+                positions: (!layer.positions.is_empty())
+                    .then(|| layer.positions.of_distances(shared.distance_rows, columns)),
                 ..self.keys_and_values_of(&sequence, shared.keys_and_values)
             };
             let (out, workspace) = (&mut context[in_chunk], linear.workspace());
+            self.show_positions(layer, sequence.len(), viewer);
             if let Some(window) = &layer.window {
                 self.windowed_attention(window, &input, out, workspace);
             } else if layer.plan.attends_in_integers(sequence.len()) {

@@ -8,6 +8,7 @@ use super::scratch::RowScratch;
 use crate::ModelError;
 use crate::packed_linear::{LinearEpilogue, LinearInput};
 use crate::profile::Stage;
+use crate::spec::EmbeddingsProjection;
 use crate::tap::Viewer;
 use std::ops::Range;
 
@@ -30,7 +31,21 @@ impl Network {
             ..
         } = scratch;
         let (rows, norm) = (chunk.rows.clone(), self.embeddings_norm.as_ref());
+        let before_norm =
+            self.spec.embeddings_projection == EmbeddingsProjection::BeforeNormIfNarrower;
         let scale = match &self.embeddings_projection {
+            Some(projection) if before_norm => {
+                let embeddings = &mut embeddings[..rows.len() * self.spec.embedding_size];
+                self.sum_embeddings(shared.block, rows, table_row, embeddings);
+                let mut input = LinearInput::new(chunk.rows.len(), embeddings, quantized, None);
+                let layer = [(projection, &mut *chunk.hidden)];
+                self.run_linears(layer, &mut input, LinearEpilogue::Store, linear, viewer)?;
+                let format = input_of_attention(first);
+                match norm {
+                    Some(norm) => self.normalize(norm, chunk.hidden, format, quantized, viewer)?,
+                    None => None,
+                }
+            }
             None => {
                 self.sum_embeddings(shared.block, rows, table_row, chunk.hidden);
                 let format = input_of_attention(first);

@@ -1,5 +1,7 @@
 //! A layer of the encoder with its weights.
 
+use super::convolution::Convolution;
+use super::disentangled::LayerPositions;
 use super::plan::LayerPlan;
 use super::window::Window;
 use crate::packed_linear::PackedLinear;
@@ -11,6 +13,11 @@ pub(super) struct EncoderLayer {
     pub(super) query: PackedLinear,
     pub(super) key: PackedLinear,
     pub(super) value: PackedLinear,
+    /// Makes keys of relative positions, and queries, where they are not made as those of tokens.
+    pub(super) position_key: Option<PackedLinear>,
+    pub(super) position_query: Option<PackedLinear>,
+    /// What is made of relative positions.
+    pub(super) positions: LayerPositions,
     pub(super) attention_output: PackedLinear,
     /// After attention's addition to the residual stream, or before attention.
     pub(super) attention_norm: Option<LayerNorm>,
@@ -27,6 +34,8 @@ pub(super) struct EncoderLayer {
     /// What the activations of the feed-forward are multiplied by.
     pub(super) gate: Option<PackedLinear>,
     pub(super) output: PackedLinear,
+    /// What is added to the output of the layer.
+    pub(super) convolution: Option<Convolution>,
     /// Whether tokens attend to near ones only.
     pub(super) local: bool,
     /// The keys that a token attends to, if not all.
@@ -51,10 +60,11 @@ impl EncoderLayer {
             &self.intermediate,
             self.gate.as_ref(),
             &self.output,
-            self.window.as_deref(),
+            self.window.is_none() && self.positions.is_empty(),
         );
     }
 
+    /// The linear layers that run on tokens.
     pub(super) fn linears(&self) -> impl Iterator<Item = &PackedLinear> {
         let attention = [&self.query, &self.key, &self.value, &self.attention_output];
         let feed_forward = [
@@ -76,9 +86,16 @@ impl EncoderLayer {
             Some(&self.feed_forward_norm),
             self.output_norm.as_ref(),
         ];
+        let of_positions = [self.position_key.as_ref(), self.position_query.as_ref()];
         self.linears()
+            .chain(of_positions.into_iter().flatten())
             .map(PackedLinear::memory_bytes)
             .sum::<usize>()
+            + self.positions.memory_bytes()
+            + self
+                .convolution
+                .as_ref()
+                .map_or(0, Convolution::memory_bytes)
             + norms
                 .into_iter()
                 .flatten()

@@ -6,6 +6,7 @@
 //! rows they share the columns of each product.
 
 use super::block::Block;
+use super::disentangled::DistanceRows;
 use super::encoder_layer::{EncoderLayer, LayerNorm};
 use super::plan::RowFormat;
 use super::rotary::Rotations;
@@ -45,6 +46,10 @@ pub(super) struct Shared<'a> {
     pub(super) keys_and_values: &'a KeysAndValues,
     /// The same in integers, where a sequence attends in integers.
     pub(super) sequences: &'a [QuantizedSequence],
+    /// Rows of relative positions, where attention is disentangled.
+    pub(super) distance_rows: &'a DistanceRows,
+    /// (tokens, hidden_size): what is to be added to the output of the first layer, where there is a convolution.
+    pub(super) convolution: &'a [f32],
 }
 
 impl Network {
@@ -72,9 +77,9 @@ impl Network {
         let chunk_rows = tokens.div_ceil(tokens.div_ceil(most_rows));
         let mut scratch = self.block_scratch.take();
         scratch.fit(&self.spec, tokens.max(BLOCK_TOKENS));
-        scratch.fit_rotations(&self.spec, block.longest_sequence());
+        scratch.fit_distances(&self.spec, block.longest_sequence());
         let result = with_threads_awake(split.columns, || {
-            (0..=self.layers.len()).try_for_each(|step| {
+            (0..=self.passes.len()).try_for_each(|step| {
                 self.step(step, block, chunk_rows, split, &mut scratch, viewer, hidden)
             })
         });
@@ -82,9 +87,10 @@ impl Network {
         viewer.leave();
         result?;
         // What overflows in any other LayerNorm reaches a linear layer, which finds it.
-        match self.layers.last() {
+        match self.passes.last() {
             None => Ok(()),
-            Some(layer) => {
+            Some(&layer) => {
+                let layer = &self.layers[layer];
                 let columns = self.spec.hidden_size;
                 let last = self.final_norm.as_ref().unwrap_or(&layer.feed_forward_norm);
                 check_values(hidden, columns, 0, &last.site, "output")
@@ -92,7 +98,7 @@ impl Network {
         }
     }
 
-    /// Step 0 embeds; step i > 0 is layer i - 1 from attention on; both end with the queries, keys and values of layer i.
+    /// Step 0 embeds; step i > 0 is the layer of pass i - 1 from attention on; both end with the queries, keys and values of the layer of pass i.
     #[allow(clippy::too_many_arguments, reason = "the state of a block")]
     fn step(
         &self,
@@ -114,9 +120,18 @@ impl Network {
             next_keys_and_values: next,
             sequences,
             rotations,
+            distance_rows,
+            convolution: convolved,
         } = scratch;
-        if let Some(layer) = step.checked_sub(1) {
-            let layer = &self.layers[layer];
+        if let Some(layer) = self.layer_before(step) {
+            if let Some(convolution) = &layer.convolution {
+                viewer.enter(Stage::Embeddings);
+                let (hidden, out) = (
+                    &hidden[..tokens * columns],
+                    &mut convolved[..tokens * columns],
+                );
+                self.convolve(convolution, block, hidden, out, split);
+            }
             viewer.enter(Stage::Attention);
             self.quantize_sequences(layer, block, keys_and_values, sequences, split);
         }
@@ -125,6 +140,8 @@ impl Network {
             rotations,
             keys_and_values,
             sequences,
+            distance_rows,
+            convolution: convolved,
         };
         let chunks = (
             &mut hidden[..tokens * columns],
@@ -170,6 +187,12 @@ impl Network {
         Ok(())
     }
 
+    /// The layer that ends with `step`, if there is one.
+    fn layer_before(&self, step: usize) -> Option<&EncoderLayer> {
+        let pass = self.passes.get(step.checked_sub(1)?)?;
+        Some(&self.layers[*pass])
+    }
+
     fn run_chunk(
         &self,
         step: usize,
@@ -184,17 +207,15 @@ impl Network {
             chunk.rows.len().max(self.plan.chunk_rows),
             threads,
         );
-        let next = self.layers.get(step);
-        let result = match step.checked_sub(1) {
+        let next = self.layer_before(step + 1);
+        let result = match self.layer_before(step) {
             None => self.embed(shared, next, &mut chunk, &mut scratch, viewer),
-            Some(layer) => {
-                let layer = &self.layers[layer];
-                self.attention(layer, shared, &mut chunk, &mut scratch, viewer)
-                    .and_then(|()| self.feed_forward(layer, &mut chunk, &mut scratch, viewer))
-                    .and_then(|()| {
-                        self.finish_layer(layer, next, shared, &mut chunk, &mut scratch, viewer)
-                    })
-            }
+            Some(layer) => self
+                .attention(layer, shared, &mut chunk, &mut scratch, viewer)
+                .and_then(|()| self.feed_forward(layer, &mut chunk, &mut scratch, viewer))
+                .and_then(|()| {
+                    self.finish_layer(layer, next, shared, &mut chunk, &mut scratch, viewer)
+                }),
         };
         self.row_scratch.put(scratch);
         result
@@ -363,12 +384,18 @@ impl Network {
             (true, None) => self.final_norm.as_ref(),
             (true, Some(_)) => None,
         };
-        let scale = match norm {
-            Some(norm) => {
-                let format = input_of_attention(next);
-                self.normalize(norm, chunk.hidden, format, &mut scratch.quantized, viewer)?
+        let (format, quantized) = (input_of_attention(next), &mut scratch.quantized);
+        let scale = match (norm, &layer.convolution) {
+            (Some(norm), None) => self.normalize(norm, chunk.hidden, format, quantized, viewer)?,
+            (Some(norm), Some(convolution)) => {
+                self.normalize(norm, chunk.hidden, &RowFormat::Floats, quantized, viewer)?;
+                let columns = self.spec.hidden_size;
+                let rows = chunk.rows.start * columns..chunk.rows.end * columns;
+                self.kernels.add(chunk.hidden, &shared.convolution[rows]);
+                let norm = &convolution.norm;
+                self.normalize(norm, chunk.hidden, format, quantized, viewer)?
             }
-            None => None,
+            (None, _) => None,
         };
         self.project(next, scale, shared, chunk, scratch, viewer)
     }

@@ -23,7 +23,11 @@ impl Network {
         if replaced.is_empty() {
             return replaced;
         }
-        self.layers.iter_mut().for_each(EncoderLayer::plan_anew);
+        for layer in &mut self.layers {
+            // What overflows there reaches attention, and the layer after it finds it.
+            let _overflow = layer.project_positions(self.positions.as_ref(), self.kernels);
+            layer.plan_anew();
+        }
         let projection = self.embeddings_projection.as_ref();
         let linears: Vec<_> = self.layers.iter().flat_map(EncoderLayer::linears).collect();
         self.plan = NetworkPlan::of(&linears, projection, self.kernels.isa());
@@ -41,6 +45,8 @@ impl Network {
         let layers = self.layers.iter_mut().flat_map(|layer| {
             [
                 vec![&mut layer.query, &mut layer.key, &mut layer.value],
+                layer.position_key.iter_mut().collect(),
+                layer.position_query.iter_mut().collect(),
                 vec![&mut layer.attention_output],
                 std::iter::once(&mut layer.intermediate)
                     .chain(&mut layer.gate)

@@ -1,9 +1,12 @@
 //! From tensors to the parts of a network, keeping the ledger.
 
+mod beside_layers;
+
 use crate::catalogue::about_sizes;
 use crate::embeddings::EmbeddingTable;
 use crate::finite::check_tensor;
 use crate::network::Network;
+use crate::network::disentangled::LayerPositions;
 use crate::network::encoder_layer::{EncoderLayer, LayerNorm};
 use crate::network::head::TaskHead;
 use crate::network::plan::{LayerPlan, NetworkPlan};
@@ -21,6 +24,7 @@ use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind, Stored
 use fewbit_kernels::Kernels;
 use fewbit_numerics::finite::first_non_finite;
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// Takes the tensors of modules, and notes which.
 pub(super) struct Loader<'c> {
@@ -100,10 +104,18 @@ fn load_network<'c>(
         }
         _ => None,
     };
+    let positions = loader.positions(&spec)?;
     let windows = Windows::new(&spec);
-    let layers = (0..spec.layers)
+    let mut layers = (0..spec.layers)
         .map(|layer| loader.layer(&spec, layer, &windows))
         .collect::<Result<Vec<_>, _>>()?;
+    if let Some(first) = layers.first_mut() {
+        first.convolution = loader.convolution(&spec)?;
+    }
+    for layer in &mut layers {
+        layer.project_positions(positions.as_ref(), kernels)?;
+        layer.plan_anew();
+    }
     let final_norm = loader.optional_norm(Role::FinalNorm, None)?;
     let linears: Vec<_> = layers.iter().flat_map(EncoderLayer::linears).collect();
     let network = Network {
@@ -115,7 +127,9 @@ fn load_network<'c>(
         embeddings_norm,
         embeddings_projection,
         relative_bias,
+        positions,
         layers,
+        passes: spec.passes(),
         final_norm,
         block_scratch: Pool::default(),
         row_scratch: Pool::default(),
@@ -146,17 +160,15 @@ impl<'c> Loader<'c> {
         windows: &Windows,
     ) -> Result<EncoderLayer, ModelError> {
         let of_layer = Some(layer);
-        let [query, key, value] = match self.module(Role::QueryKeyValue, of_layer) {
-            Some(fused) => self.fused(&fused)?,
-            None => {
-                let mut linear = |role| self.linear(&self.required(role, of_layer)?);
-                [
-                    linear(Role::Query)?,
-                    linear(Role::Key)?,
-                    linear(Role::Value)?,
-                ]
-            }
-        };
+        let [query, key, value] = self.query_key_value(spec, of_layer)?;
+        let [position_key, position_query] =
+            [Role::PositionKey, Role::PositionQuery].map(|role| self.module(role, of_layer));
+        let position_key = position_key
+            .map(|module| self.linear(&module))
+            .transpose()?;
+        let position_query = position_query
+            .map(|module| self.linear(&module))
+            .transpose()?;
         let attention_output = self.linear(&self.required(Role::AttentionOutput, of_layer)?)?;
         let (intermediate, gate) = self.first_of_feed_forward(layer)?;
         let output = self.linear(&self.required(Role::Output, of_layer)?)?;
@@ -168,12 +180,15 @@ impl<'c> Loader<'c> {
             &intermediate,
             gate.as_ref(),
             &output,
-            window.as_deref(),
+            window.is_none(),
         );
         Ok(EncoderLayer {
             query,
             key,
             value,
+            position_key,
+            position_query,
+            positions: LayerPositions::default(),
             attention_output,
             attention_norm: self.optional_norm(Role::AttentionNorm, of_layer)?,
             query_norm: self.optional_norm(Role::QueryNorm, of_layer)?,
@@ -184,10 +199,42 @@ impl<'c> Loader<'c> {
             intermediate,
             gate,
             output,
+            convolution: None,
             local,
             window,
             plan,
         })
+    }
+
+    /// The layers of queries, keys and values.
+    fn query_key_value(
+        &mut self,
+        spec: &EncoderSpec,
+        layer: Option<usize>,
+    ) -> Result<[PackedLinear; 3], ModelError> {
+        if let Some(fused) = self.module(Role::QueryKeyValue, layer) {
+            return self.fused(&fused);
+        }
+        if let Some(fused) = self.module(Role::QueryKeyValueByHead, layer) {
+            let columns = spec.query_columns();
+            let mut bias = |role| {
+                let name = self.required(role, layer)?.name;
+                self.vector(&name, columns)
+            };
+            let (query, value) = (bias(Role::QueryBias)?, bias(Role::ValueBias)?);
+            let bias = [query, vec![0.0; columns], value].concat();
+            let size = spec.head_size;
+            return self.parts(&fused, &bias, |part| {
+                let head = |head| (3 * head + part) * size..(3 * head + part + 1) * size;
+                (0..spec.heads).map(head).collect()
+            });
+        }
+        let mut linear = |role| self.linear(&self.required(role, layer)?);
+        Ok([
+            linear(Role::Query)?,
+            linear(Role::Key)?,
+            linear(Role::Value)?,
+        ])
     }
 
     /// The first linear layer of the feed-forward, and the gate if there is one.
@@ -217,21 +264,35 @@ impl<'c> Loader<'c> {
 
     /// The linear layers that are packed into a module, of which each has an equal part of the outputs.
     fn fused<const N: usize>(&mut self, module: &Module) -> Result<[PackedLinear; N], ModelError> {
+        let [out, _] = module.shape;
+        let bias = match module.bias {
+            true => self.vector(&format!("{}.bias", module.name), out)?,
+            false => vec![0.0; out],
+        };
+        let size = out / N;
+        let part = |index: usize| vec![index * size..(index + 1) * size];
+        self.parts(module, &bias, part)
+    }
+
+    /// The linear layers that are packed into a module, of which each has as many outputs, in the rows that `rows_of` says of its number; `bias`
+    /// has those of one after the other.
+    fn parts<const N: usize>(
+        &mut self,
+        module: &Module,
+        bias: &[f32],
+        rows_of: impl Fn(usize) -> Vec<Range<usize>>,
+    ) -> Result<[PackedLinear; N], ModelError> {
         let [out, inside] = module.shape;
         let stored = match self.replaced(module)? {
             Some(stored) => stored,
             None => module.stored_weight(self.checkpoint)?,
         };
         self.take_weight(&module.name, &stored)?;
-        let bias = match module.bias {
-            true => self.vector(&format!("{}.bias", module.name), out)?,
-            false => vec![0.0; out],
-        };
         let size = out / N;
         let weights = if N == 1 {
             vec![stored]
         } else {
-            let part = |index| stored.rows(index * size..(index + 1) * size, inside);
+            let part = |index| stored.joined_rows(&rows_of(index), inside);
             (0..N).map(part).collect::<Result<_, _>>()?
         };
         let parts = weights

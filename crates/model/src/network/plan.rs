@@ -1,7 +1,6 @@
 //! What is decided once, when the weights are there: in which form rows are written for the layers that read them, where attention is in
 //! integers, and how rows are cut. The forward pass asks for nothing of a weight's form beside this.
 
-use super::window::Window;
 use crate::packed_linear::PackedLinear;
 use fewbit_kernels::{Arithmetic, Isa, RowScale};
 use fewbit_numerics::affine::AffineParameters;
@@ -59,18 +58,18 @@ impl RowFormat {
 }
 
 impl LayerPlan {
-    /// For a layer of these weights; `window` is what it attends to, if not to all tokens.
+    /// For a layer of these weights; `attends_plainly`: to all tokens, by scores between these alone.
     pub(super) fn new(
         projections: [&PackedLinear; 3],
         intermediate: &PackedLinear,
         gate: Option<&PackedLinear>,
         output: &PackedLinear,
-        window: Option<&Window>,
+        attends_plainly: bool,
     ) -> Self {
         let have_codes = projections
             .iter()
             .all(|linear| linear.has_eight_bit_activations());
-        let attends_in_integers = have_codes && window.is_none();
+        let attends_in_integers = have_codes && attends_plainly;
         Self {
             attention_input: RowFormat::for_reader(projections[0]),
             least_integer_tokens: attends_in_integers.then_some(LEAST_INTEGER_ATTENTION_TOKENS),

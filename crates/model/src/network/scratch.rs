@@ -1,5 +1,6 @@
 //! Activation buffers, reused from block to block and from call to call.
 
+use super::disentangled::DistanceRows;
 use super::rotary::Rotations;
 use crate::EncoderSpec;
 use fewbit_kernels::{QuantizedRows, QuantizedSequence, Workspace};
@@ -17,6 +18,10 @@ pub(super) struct BlockScratch {
     pub(super) sequences: Vec<QuantizedSequence>,
     /// Of global and of local layers, where the model has rotary positions.
     pub(super) rotations: [Rotations; 2],
+    /// Rows of relative positions, where attention is disentangled.
+    pub(super) distance_rows: DistanceRows,
+    /// (tokens, hidden_size): what the convolution gives, where there is one.
+    pub(super) convolution: Vec<f32>,
 }
 
 #[derive(Default)]
@@ -39,10 +44,16 @@ impl BlockScratch {
         ] {
             grow(buffer, tokens * spec.key_value_columns());
         }
+        if spec.convolution.is_some() {
+            grow(&mut self.convolution, tokens * spec.hidden_size);
+        }
     }
 
-    /// Makes rotations for a sequence of `tokens`.
-    pub(super) fn fit_rotations(&mut self, spec: &EncoderSpec, tokens: usize) {
+    /// Makes rotations and rows of relative positions for a sequence of `tokens`.
+    pub(super) fn fit_distances(&mut self, spec: &EncoderSpec, tokens: usize) {
+        if let Some(disentangled) = spec.disentangled {
+            self.distance_rows.fit(tokens, disentangled);
+        }
         if let Some(rotary) = &spec.rotary {
             let of_layers = [&rotary.global, &rotary.local];
             for (rotations, frequencies) in self.rotations.iter_mut().zip(of_layers) {
@@ -54,8 +65,10 @@ impl BlockScratch {
     pub(super) fn memory_bytes(&self) -> usize {
         let KeysAndValues { keys, values } = &self.keys_and_values;
         let next = &self.next_keys_and_values;
-        [&self.query, keys, values, &next.keys, &next.values]
+        let buffers = [keys, values, &next.keys, &next.values];
+        buffers
             .into_iter()
+            .chain([&self.query, &self.convolution])
             .map(|buffer| buffer.capacity() * size_of::<f32>())
             .sum::<usize>()
             + self
@@ -63,6 +76,7 @@ impl BlockScratch {
                 .iter()
                 .map(QuantizedSequence::memory_bytes)
                 .sum::<usize>()
+            + self.distance_rows.memory_bytes()
             + self
                 .rotations
                 .iter()
@@ -89,6 +103,9 @@ pub(super) struct RowScratch {
     /// (heads, 2 * length - 1) for sequences of `attention_bias_length` tokens.
     pub(super) attention_bias: Vec<f32>,
     pub(super) attention_bias_length: usize,
+    /// (rows, size * columns of a group): what a group of the convolution looks at, and (rows, columns of a group) what it gives.
+    pub(super) windows: Vec<f32>,
+    pub(super) of_group: Vec<f32>,
     pub(super) quantized: QuantizedRows,
     pub(super) linear: LinearScratch,
 }
@@ -153,6 +170,8 @@ impl RowScratch {
             &self.intermediate,
             &self.linear.watched,
             &self.attention_bias,
+            &self.windows,
+            &self.of_group,
         ];
         floats
             .into_iter()

@@ -2,7 +2,7 @@
 
     python generate_architectures.py [NAME …]
 
-With names, only the cases of these names are written (and the README is left as it is).
+With names, only the cases of these names are written, and their lines of the README.
 
 Pinned: Python 3.11, torch 2.15.0, transformers 5.23.0, safetensors 0.8.0, numpy 2.4.6, on a CPU, one thread.
 With these versions every file comes out the same, byte for byte, on the same kind of CPU (torch chooses its float kernels by CPU;
@@ -25,6 +25,9 @@ import safetensors.torch
 import torch
 import transformers
 from transformers import (
+    AlbertConfig,
+    AlbertForMaskedLM,
+    AlbertModel,
     AutoModel,
     BertConfig,
     BertForMaskedLM,
@@ -32,6 +35,13 @@ from transformers import (
     BertModel,
     CamembertConfig,
     CamembertModel,
+    DebertaConfig,
+    DebertaForMaskedLM,
+    DebertaModel,
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
+    DebertaV2ForSequenceClassification,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertForMaskedLM,
     DistilBertModel,
@@ -68,6 +78,7 @@ from transformers import (
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
 )
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 HERE = Path(__file__).resolve().parent
 NAMES = sys.argv[1:]
@@ -104,6 +115,8 @@ def randomize(model, generator):
 
 def modules_of_layers(encoder):
     """The module of each layer whose output is kept: the whole layer, or where it adds to what it does not normalize, its second norm."""
+    if encoder.config.model_type == "albert":
+        return [layer for group in encoder.encoder.albert_layer_groups for layer in group.albert_layers]
     for name in ("mlp_norm", "pre_feedforward_layernorm", "post_attention_layernorm"):
         if hasattr(encoder, "layers") and hasattr(encoder.layers[0], name) and not hasattr(encoder.layers[0], "post_mlp_layernorm"):
             return [getattr(layer, name) for layer in encoder.layers]
@@ -113,12 +126,14 @@ def modules_of_layers(encoder):
 
 
 def run(encoder, input_ids, token_type_ids):
-    """Last hidden state, output of the embeddings module, output of each layer, for one sequence without padding."""
+    """Last hidden state, output of the embeddings module, output of each layer (of one that runs several times one after the other), for
+    one sequence without padding."""
     seen = {}
 
     def keep(key):
         def hook(_module, _inputs, output):
-            seen[key] = (output[0] if isinstance(output, tuple) else output).detach()[0]
+            value = (output[0] if isinstance(output, tuple) else output).detach()[0]
+            seen[key] = torch.cat([seen[key], value]) if key in seen else value
 
         return hook
 
@@ -164,11 +179,13 @@ def expected_tensors(encoder, generator, lengths, token_types, pad_inside):
     return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}, worst
 
 
-rows = []
+# Names of all cases, and the lines of those that are written.
+names, rows = [], []
 
 
 def case(name, model, *, seed, dtype=None, lengths=LENGTHS, token_types=False, pad_inside=False, shard=None, edit=None, extra=None, own_code=None, note=""):
     """Writes one folder. `edit` maps the saved tensors to what is stored instead; `dtype` is that of the file."""
+    names.append(name)
     if NAMES and name not in NAMES:
         return
     folder = ARCHITECTURES / name
@@ -223,6 +240,16 @@ def mpnet_buckets(encoder):
     distances = torch.arange(-511, 512)
     buckets = type(encoder.encoder).relative_position_bucket(distances, num_buckets=32)
     return {"relative_position_buckets": buckets.to(torch.uint8)}
+
+
+def deberta_buckets(_encoder):
+    """Rows of `rel_embeddings` for every distance from query to key, for several numbers of buckets and largest distances."""
+    tensors = {}
+    for buckets, most in ((256, 512), (32, 128), (8, 20), (7, 40)):
+        distances = torch.arange(-700, 701)
+        rows = make_log_bucket_position(distances, buckets, most).to(torch.long) + buckets
+        tensors[f"rows.{buckets}.{most}"] = torch.clamp(rows, 0, 2 * buckets - 1)
+    return tensors
 
 
 def architectures():
@@ -299,6 +326,54 @@ def architectures():
             hidden_size=16, intermediate_size=20, num_attention_heads=1, num_hidden_layers=2, max_position_embeddings=300, local_attention=37,
         )))),
         seed=62, lengths=(20, 150, 300), note="300 tokens, several times the window of 18 on each side",
+    )
+
+    # As DeBERTa-v3: keys and queries of positions by the projections of the tokens.
+    shared = SHAPE | dict(
+        relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type=["p2c", "c2p"],
+        position_biased_input=False, type_vocab_size=0, max_relative_positions=-1, pad_token_id=0,
+    )
+    own = shared | dict(share_att_key=False, position_buckets=-1, norm_rel_ebd="none", max_relative_positions=10)
+    case("deberta-v2", DebertaV2Model(DebertaV2Config(**shared)), seed=70, extra=deberta_buckets, note="as DeBERTa-v3: disentangled attention by the projections of the tokens, logarithmic buckets, normalized table; no positions in the embeddings")
+    case(
+        "deberta-v2-long", DebertaV2Model(DebertaV2Config(**(shared | dict(max_relative_positions=20, max_position_embeddings=150, num_hidden_layers=1)))),
+        seed=71, lengths=(3, 64, 150), note="150 tokens, beyond the buckets and the largest distance",
+    )
+    case(
+        "deberta-v2-own-projections-masked-lm", DebertaV2ForMaskedLM(DebertaV2Config(**(own | dict(position_biased_input=True, type_vocab_size=2)))),
+        seed=72, token_types=True, note="prefix `deberta.`; `pos_key_proj` and `pos_query_proj`; a row for each distance up to 10; positions and token types in the embeddings",
+    )
+    case(
+        "deberta-v2-convolution", DebertaV2Model(DebertaV2Config(**(shared | dict(conv_kernel_size=3, conv_act="gelu", embedding_size=24, pos_att_type=["c2p"])))),
+        seed=73, note="as xlarge: a convolution beside the first layer; `embed_proj`; scores of queries and positions alone",
+    )
+    case(
+        "deberta-v2-convolution-groups", DebertaV2Model(DebertaV2Config(**(own | dict(conv_kernel_size=5, conv_groups=2, pos_att_type=["p2c"], layer_norm_eps=0.01)))),
+        seed=74, note="a convolution of 5 tokens in 2 groups with tanh; scores of positions and keys alone, by `pos_query_proj`",
+    )
+    case(
+        "deberta-v2-sequence-classification",
+        DebertaV2ForSequenceClassification(DebertaV2Config(**(own | dict(relative_attention=False, position_biased_input=True, hidden_act="gelu_new")))),
+        seed=75, note="`relative_attention` false: `pos_att_type` only scales; `pooler` and `classifier` outside of the prefix",
+    )
+    deberta = {key: value for key, value in own.items() if key not in ("share_att_key", "position_buckets", "norm_rel_ebd")}
+    case("deberta", DebertaModel(DebertaConfig(**(deberta | dict(max_relative_positions=-1)))), seed=80, note="`in_proj` with the heads of queries, keys and values in turn, `q_bias`, `v_bias`, `pos_proj`, `pos_q_proj`")
+    case(
+        "deberta-masked-lm", DebertaForMaskedLM(DebertaConfig(**(deberta | dict(
+            position_biased_input=True, type_vocab_size=2, embedding_size=20, max_position_embeddings=90, num_hidden_layers=1,
+        )))),
+        seed=81, token_types=True, lengths=(1, 4, 11, 90), note="prefix `deberta.`, `embed_proj`; 90 tokens, a row for each distance up to 10",
+    )
+    case(
+        "deberta-one-projection", DebertaModel(DebertaConfig(**(deberta | dict(pos_att_type=["c2p"], hidden_size=36, num_attention_heads=3)))),
+        seed=82, note="`pos_proj` alone; head size 12",
+    )
+
+    albert = SHAPE | dict(embedding_size=16, num_hidden_layers=3, pad_token_id=0)
+    case("albert", AlbertModel(AlbertConfig(**albert)), seed=90, token_types=True, note="one layer that runs three times; `embedding_hidden_mapping_in` 16 -> 32; `pooler`; gelu_new")
+    case(
+        "albert-groups-masked-lm", AlbertForMaskedLM(AlbertConfig(**(albert | dict(embedding_size=32, intermediate_size=24, num_hidden_groups=2, inner_group_num=2, hidden_act="gelu")))),
+        seed=91, lengths=(2, 9, 20), note="prefix `albert.`, head `predictions`; two groups of two layers, of which the first runs twice; a projection although the sizes are equal",
     )
 
 
@@ -410,7 +485,23 @@ def refused():
     modernbert = ModernBertConfig(**SHAPE, local_attention=8, pad_token_id=0).to_dict() | {"architectures": ["ModernBertModel"]}
     llama = LlamaConfig(**SHAPE).to_dict() | {"architectures": ["LlamaModel"]}
     gemma3 = Gemma3TextConfig(**SHAPE, head_dim=8).to_dict() | {"architectures": ["Gemma3TextModel"]}
+    deberta = DebertaV2Config(**SHAPE, relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"], norm_rel_ebd="layer_norm").to_dict()
+    deberta |= {"architectures": ["DebertaV2Model"]}
+    deberta_v1 = DebertaConfig(**SHAPE, relative_attention=True, pos_att_type=["p2c", "c2p"]).to_dict() | {"architectures": ["DebertaModel"]}
+    albert = AlbertConfig(**SHAPE).to_dict() | {"architectures": ["AlbertModel"]}
     cases = {
+        "deberta-v2-position-to-position": (deberta | {"pos_att_type": ["c2p", "p2p"]}, "pos_att_type"),
+        "deberta-v2-buckets-beyond-distances": (deberta | {"position_buckets": 64, "max_relative_positions": 16}, "position_buckets"),
+        "deberta-v2-one-bucket": (deberta | {"position_buckets": 1}, "position_buckets"),
+        "deberta-v2-norm-unknown": (deberta | {"norm_rel_ebd": "layer_norm|group_norm"}, "norm_rel_ebd"),
+        "deberta-v2-even-convolution": (deberta | {"conv_kernel_size": 4}, "conv_kernel_size"),
+        "deberta-v2-convolution-groups": (deberta | {"conv_kernel_size": 3, "conv_groups": 5}, "conv_groups"),
+        "deberta-v2-z-steps": (deberta | {"z_steps": 2}, "z_steps"),
+        "deberta-v2-head-size": (deberta | {"attention_head_size": 16}, "attention_head_size"),
+        "deberta-talking-head": (deberta_v1 | {"talking_head": True}, "talking_head"),
+        "deberta-heads-do-not-divide": (deberta_v1 | {"num_attention_heads": 5}, "num_attention_heads"),
+        "albert-more-groups-than-layers": (albert | {"num_hidden_groups": 3}, "num_hidden_groups"),
+        "albert-no-layer-in-a-group": (albert | {"inner_group_num": 0}, "inner_group_num"),
         "position-embedding-type-relative-key": (base | {"position_embedding_type": "relative_key"}, "position_embedding_type"),
         "position-embedding-type-relative-key-query": (roberta | {"position_embedding_type": "relative_key_query"}, "position_embedding_type"),
         "is-decoder": (base | {"is_decoder": True}, "is_decoder"),
@@ -448,9 +539,11 @@ def write_readme():
     readme = HERE / "README.md"
     text = readme.read_text()
     table = "| case | saved as | first tensor name | size | f32 error of torch | what it is for |\n|---|---|---|---|---|---|\n"
-    table += "".join("| " + " | ".join((f"`{a}`", b, f"`{c}`", d, e, f)) + " |\n" for a, b, c, d, e, f in rows)
     head, rest = text.split(begin)
-    tail = rest.split(end)[1]
+    old, tail = rest.split(end)
+    lines = {line.split("`")[1]: line + "\n" for line in old.splitlines() if line.startswith("| `")}
+    lines |= {a: "| " + " | ".join((f"`{a}`", b, f"`{c}`", d, e, f)) + " |\n" for a, b, c, d, e, f in rows}
+    table += "".join(lines[name] for name in names if name in lines)
     readme.write_text(f"{head}{begin}\n{table}{end}{tail}")
 
 
@@ -462,5 +555,4 @@ if __name__ == "__main__":
         folder.mkdir(exist_ok=True)
     architectures()
     refused()
-    if not NAMES:
-        write_readme()
+    write_readme()

@@ -10,6 +10,7 @@ mod new_layout;
 mod predictions;
 mod quantized;
 mod refused_configs;
+mod relative_positions;
 mod rounding_set;
 mod running;
 mod sentence_modules;
