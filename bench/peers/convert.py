@@ -24,6 +24,11 @@ import float_model
 import workloads
 
 CALIBRATION_TEXTS = 128
+# onnxruntime.transformers' name of its fusions for a model_type. The others have BERT's, of which normalization and activation are found
+# in every encoder.
+FUSIONS = {"qwen3": "qwen3"}
+# An ONNX file may not be larger; the exporter by itself, and what is fused, then have the weights beside it.
+LARGEST_ONNX_BYTES = 2**31
 
 
 def exportable(model, attention=None):
@@ -75,14 +80,16 @@ def onnx_optimized(job):
     from onnxruntime.transformers import optimizer
 
     config = json.loads((job.model / "config.json").read_text())
+    source = job.source("onnx")
     optimized = optimizer.optimize_model(
-        str(job.source("onnx") / "model.onnx"),
-        model_type="bert",
+        str(source / "model.onnx"),
+        model_type=FUSIONS.get(config["model_type"], "bert"),
         num_heads=config["num_attention_heads"],
         hidden_size=config["hidden_size"],
         opt_level=1,
     )
-    optimized.save_model_to_file(str(job.out / "model.onnx"))
+    large = sum(file.stat().st_size for file in source.iterdir()) >= LARGEST_ONNX_BYTES
+    optimized.save_model_to_file(str(job.out / "model.onnx"), use_external_data_format=large)
 
 
 def onnx_dynamic(job, source, per_channel):
