@@ -24,9 +24,6 @@ import float_model
 import workloads
 
 CALIBRATION_TEXTS = 128
-# onnxruntime.transformers' name of its fusions for a model_type. The others have BERT's, of which normalization and activation are found
-# in every encoder.
-FUSIONS = {"qwen3": "qwen3"}
 # An ONNX file may not be larger; the exporter by itself, and what is fused, then have the weights beside it.
 LARGEST_ONNX_BYTES = 2**31
 
@@ -76,14 +73,15 @@ def onnx(job):
 
 
 def onnx_optimized(job):
-    """optimized.onnx: the fusions of onnxruntime.transformers (attention, GELU, LayerNorm with residual)."""
+    """optimized.onnx: the fusions of onnxruntime.transformers (attention, GELU, LayerNorm with residual). Of other families than BERT they find what
+    there is of these but attention; the fusions that it has under the name qwen3 find no more."""
     from onnxruntime.transformers import optimizer
 
     config = json.loads((job.model / "config.json").read_text())
     source = job.source("onnx")
     optimized = optimizer.optimize_model(
         str(source / "model.onnx"),
-        model_type=FUSIONS.get(config["model_type"], "bert"),
+        model_type="bert",
         num_heads=config["num_attention_heads"],
         hidden_size=config["hidden_size"],
         opt_level=1,
@@ -216,8 +214,12 @@ class Job:
 
     def calibration_batches(self):
         """The calibration texts, each a batch of its own: nothing padded, so that padding does not set a range."""
+        from transformers import AutoConfig
+
+        names = float_model.input_names(AutoConfig.from_pretrained(self.model))
         texts = workloads.read_texts(self.arguments.calibration, CALIBRATION_TEXTS)
-        return [workloads.pad([sequence]) for sequence in workloads.tokenize(self.model, texts)]
+        batches = [workloads.pad([sequence]) for sequence in workloads.tokenize(self.model, texts)]
+        return [{name: batch[name] for name in names} for batch in batches]
 
     def stamp(self):
         """Everything that the result depends on."""
