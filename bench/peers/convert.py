@@ -73,8 +73,8 @@ def onnx(job):
 
 
 def onnx_optimized(job):
-    """optimized.onnx: the fusions of onnxruntime.transformers (attention, GELU, LayerNorm with residual). Of other families than BERT they find what
-    there is of these but attention; the fusions that it has under the name qwen3 find no more."""
+    """model.onnx: the fusions of onnxruntime.transformers (attention, GELU, LayerNorm with residual). In other families than BERT they find
+    the last two, RMSNorm too, but no attention; those that it has under the name of qwen3 find no more."""
     from onnxruntime.transformers import optimizer
 
     config = json.loads((job.model / "config.json").read_text())
@@ -224,7 +224,7 @@ class Job:
     def stamp(self):
         """Everything that the result depends on."""
         _, packages, sources = CONVERSIONS[self.name]
-        files = [self.model / "config.json", *sorted(self.model.glob("*.safetensors")), self.arguments.calibration, Path(__file__)]
+        files = [self.model / "config.json", *sorted(self.model.glob("*.safetensors")), self.arguments.calibration, Path(__file__), Path(float_model.__file__)]
         if self.name.startswith("fewbit"):
             files.append(self.fewbit)
         return {
