@@ -64,6 +64,7 @@ ENGINES = [
     Engine("openvino-f32", "f32", "openvino", "model.xml", "openvino", ["f32"], ONEDNN),
     Engine("onnxruntime-int8-dynamic", "int8-coarse", "onnx-dynamic", "model.onnx", "onnxruntime"),
     Engine("onnxruntime-int8-dynamic-per-channel", "int8-coarse", "onnx-dynamic-per-channel", "model.onnx", "onnxruntime"),
+    Engine("onnxruntime-int8-dynamic-unfused", "int8-coarse", "onnx-dynamic-plain", "model.onnx", "onnxruntime"),
     Engine("onnxruntime-int8-static", "int8-coarse", "onnx-static", "model.onnx", "onnxruntime"),
     Engine("onnxruntime-f32", "f32", "onnx-optimized", "model.onnx", "onnxruntime"),
     Engine("ctranslate2-int8", "int8", "ctranslate2-int8", "model", "ctranslate2", ["int8_float32"], CTRANSLATE2),
