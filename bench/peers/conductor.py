@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 # A turn makes as many calls as fit in this time (at most MOST_CALLS), so that small shapes are not measured by one call.
 TURN_SECONDS, MOST_CALLS = 0.15, 20
+# A call that takes longer than this needs none before it that is not timed: it spends no time to speak of on filling the caches again.
+LONG_CALL_SECONDS = 2.0
 # An engine that takes more than this many times as long as the fastest has one round, and is left out where there are more tokens.
 TOO_SLOW = 10
 # How long threads of an engine may spin for more work. With several threads, the next turn starts when that is over.
@@ -61,8 +63,8 @@ class Runner:
     def embeddings(self, batches):
         return self.ask("embeddings", batches=batches, fixed=False, hidden_states=True)
 
-    def seconds(self, workload, calls):
-        return self.ask("seconds", batches=workload.batches, fixed=workload.fixed, warm_up=1, repeats=calls)
+    def seconds(self, workload, calls, warm_up):
+        return self.ask("seconds", batches=workload.batches, fixed=workload.fixed, warm_up=warm_up, repeats=calls)
 
     def close(self):
         """Ends the process; its standard input at an end is its sign to leave."""
@@ -98,8 +100,8 @@ class Result:
 def measure(runners, results, workloads, rounds, threads, report):
     """Round after round, every runner of `runners` (by name) runs every workload in its turn; a runner that fails is out.
 
-    Every turn starts with a call that is not timed: the engine before has left its own data in the caches. Workloads with fewer
-    tokens come first, so that an engine that is too slow there need not run the others.
+    Every turn starts with a call that is not timed, unless calls are long: the engine before has left its own data in the caches.
+    Workloads with fewer tokens come first, so that an engine that is too slow there need not run the others.
     """
     for workload in sorted(workloads, key=lambda workload: workload.tokens):
         running = {}
@@ -115,7 +117,11 @@ def measure(runners, results, workloads, rounds, threads, report):
                 if threads > 1:
                     time.sleep(2 * SPIN_SECONDS)
                 try:
-                    seconds = running[name].seconds(workload, calls.get(name, 1))
+                    # The first call of all, which may allocate and compile, counts for nothing but its length.
+                    warm_up = 1 if number and least[name] < LONG_CALL_SECONDS else 0
+                    seconds = running[name].seconds(workload, calls.get(name, 1), warm_up)
+                    if number == 0 and seconds[0] < LONG_CALL_SECONDS:
+                        seconds = running[name].seconds(workload, 1, 0)
                 except RunnerError as error:
                     results[name].failure = f"{workload.name}: {error}"
                     del running[name], runners[name]

@@ -20,36 +20,38 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["TQDM_DISABLE"] = "1"
 
+import float_model
 import workloads
 
 CALIBRATION_TEXTS = 128
-INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
+# An ONNX file may not be larger; the exporter by itself, and what is fused, then have the weights beside it.
+LARGEST_ONNX_BYTES = 2**31
 
 
-def bert(model, attention):
-    """The float model, ready for export: no pooling layer, last hidden states as its only output; `attention` is transformers' name of an implementation."""
+def exportable(model, attention=None):
+    """The float model, ready for export: last hidden states as its only output; and the names of its inputs. `attention` is float_model's."""
     import torch
-    from transformers import AutoModel
 
-    network = AutoModel.from_pretrained(model, dtype=torch.float32, attn_implementation=attention, add_pooling_layer=False).eval()
+    network = float_model.load(model, attention)
+    names = float_model.input_names(network.config)
 
     class LastHiddenState(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.network = network
 
-        def forward(self, input_ids, attention_mask, token_type_ids):
-            return self.network(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
+        def forward(self, *inputs):
+            return self.network(**dict(zip(names, inputs))).last_hidden_state
 
-    return LastHiddenState().eval()
+    return LastHiddenState().eval(), names
 
 
-def example():
+def example(names):
     """Inputs for tracing: two sequences, one of them padded."""
     import torch
 
     batch = workloads.pad([[101, 2023, 2003, 1037, 3231, 102], [101, 2023, 102]])
-    return tuple(torch.from_numpy(batch[name]) for name in INPUTS)
+    return tuple(torch.from_numpy(batch[name]) for name in names)
 
 
 def onnx(job):
@@ -57,31 +59,35 @@ def onnx(job):
     onnxruntime's optimizer finds every attention; what the newer exporter makes, it leaves in pieces."""
     import torch
 
+    network, names = exportable(job.model, "eager")
     torch.onnx.export(
-        bert(job.model, "eager"),
-        example(),
+        network,
+        example(names),
         str(job.out / "model.onnx"),
-        input_names=INPUTS,
+        input_names=names,
         output_names=["last_hidden_state"],
-        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in [*INPUTS, "last_hidden_state"]},
+        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in [*names, "last_hidden_state"]},
         opset_version=17,
         dynamo=False,
     )
 
 
 def onnx_optimized(job):
-    """optimized.onnx: the fusions of onnxruntime.transformers (attention, GELU, LayerNorm with residual)."""
+    """model.onnx: the fusions of onnxruntime.transformers (attention, GELU, LayerNorm with residual). In other families than BERT they find
+    the last two, RMSNorm too, but no attention; those that it has under the name of qwen3 find no more."""
     from onnxruntime.transformers import optimizer
 
     config = json.loads((job.model / "config.json").read_text())
+    source = job.source("onnx")
     optimized = optimizer.optimize_model(
-        str(job.source("onnx") / "model.onnx"),
+        str(source / "model.onnx"),
         model_type="bert",
         num_heads=config["num_attention_heads"],
         hidden_size=config["hidden_size"],
         opt_level=1,
     )
-    optimized.save_model_to_file(str(job.out / "model.onnx"))
+    large = sum(file.stat().st_size for file in source.iterdir()) >= LARGEST_ONNX_BYTES
+    optimized.save_model_to_file(str(job.out / "model.onnx"), use_external_data_format=large)
 
 
 def onnx_dynamic(job, source, per_channel):
@@ -127,8 +133,9 @@ def onnx_static(job):
 def openvino_model(job):
     import openvino
 
-    model = openvino.convert_model(bert(job.model, "sdpa"), example_input=example())
-    for port, name in zip(model.inputs, INPUTS):
+    network, names = exportable(job.model)
+    model = openvino.convert_model(network, example_input=example(names))
+    for port, name in zip(model.inputs, names):
         port.get_tensor().set_names({name})
         port.get_node().set_friendly_name(name)
         port.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
@@ -157,6 +164,14 @@ def openvino_int8(job):
     ov.save_model(quantized, job.out / "model.xml", compress_to_fp16=False)
 
 
+def openvino_int8_weights(job):
+    """model.xml: NNCF's compression of the weights alone to INT8, which is what OpenVINO does to decoders; what activations are is up to the plugin."""
+    import nncf
+    import openvino as ov
+
+    ov.save_model(nncf.compress_weights(openvino_model(job)), job.out / "model.xml", compress_to_fp16=False)
+
+
 def ctranslate2(job, quantization):
     from ctranslate2.converters import TransformersConverter
 
@@ -178,6 +193,7 @@ CONVERSIONS = {
     "onnx-static": (onnx_static, ["onnxruntime"], ["onnx"]),
     "openvino": (openvino, ["openvino"], []),
     "openvino-int8": (openvino_int8, ["openvino", "nncf"], []),
+    "openvino-int8-weights": (openvino_int8_weights, ["openvino", "nncf"], []),
     "ctranslate2": (lambda job: ctranslate2(job, "float32"), ["ctranslate2"], []),
     "ctranslate2-int8": (lambda job: ctranslate2(job, "int8"), ["ctranslate2"], []),
     "fewbit-int8": (fewbit, [], []),
@@ -198,13 +214,17 @@ class Job:
 
     def calibration_batches(self):
         """The calibration texts, each a batch of its own: nothing padded, so that padding does not set a range."""
+        from transformers import AutoConfig
+
+        names = float_model.input_names(AutoConfig.from_pretrained(self.model))
         texts = workloads.read_texts(self.arguments.calibration, CALIBRATION_TEXTS)
-        return [workloads.pad([sequence]) for sequence in workloads.tokenize(self.model, texts)]
+        batches = [workloads.pad([sequence]) for sequence in workloads.tokenize(self.model, texts)]
+        return [{name: batch[name] for name in names} for batch in batches]
 
     def stamp(self):
         """Everything that the result depends on."""
         _, packages, sources = CONVERSIONS[self.name]
-        files = [self.model / "config.json", *sorted(self.model.glob("*.safetensors")), self.arguments.calibration, Path(__file__)]
+        files = [self.model / "config.json", *sorted(self.model.glob("*.safetensors")), self.arguments.calibration, Path(__file__), Path(float_model.__file__)]
         if self.name.startswith("fewbit"):
             files.append(self.fewbit)
         return {

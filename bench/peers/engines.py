@@ -59,10 +59,12 @@ def fewbit_rows(suffix, runner):
 ENGINES = [
     *fewbit_rows("", FEWBIT_RUNNER),
     Engine("openvino-int8", "int8", "openvino-int8", "model.xml", "openvino", ["f32"], ONEDNN),
+    Engine("openvino-int8-weights", "int8", "openvino-int8-weights", "model.xml", "openvino", ["f32"], ONEDNN),
     Engine("openvino-bf16", "bf16", "openvino", "model.xml", "openvino", ["default"]),
     Engine("openvino-f32", "f32", "openvino", "model.xml", "openvino", ["f32"], ONEDNN),
     Engine("onnxruntime-int8-dynamic", "int8-coarse", "onnx-dynamic", "model.onnx", "onnxruntime"),
     Engine("onnxruntime-int8-dynamic-per-channel", "int8-coarse", "onnx-dynamic-per-channel", "model.onnx", "onnxruntime"),
+    Engine("onnxruntime-int8-dynamic-unfused", "int8-coarse", "onnx-dynamic-plain", "model.onnx", "onnxruntime"),
     Engine("onnxruntime-int8-static", "int8-coarse", "onnx-static", "model.onnx", "onnxruntime"),
     Engine("onnxruntime-f32", "f32", "onnx-optimized", "model.onnx", "onnxruntime"),
     Engine("ctranslate2-int8", "int8", "ctranslate2-int8", "model", "ctranslate2", ["int8_float32"], CTRANSLATE2),
@@ -77,5 +79,8 @@ ENGINES = [
 ]
 # Beginnings of the names that --quick runs: what can be installed and is near to fewbit.
 QUICK = ["fewbit", "openvino", "onnxruntime", "ctranslate2"]
+# Those that --engines has unless told otherwise for a model that is no BERT: they run every family, and fit into memory together at the
+# size of Qwen3-Embedding-0.6B.
+ANY_FAMILY = ["fewbit", "openvino-int8", "onnxruntime-int8-dynamic-per-channel", "torch-f32"]
 # The engine that the others are divided by, the one whose embeddings are right by definition, and ours.
 BEST_PEER, REFERENCE, OURS = "openvino-int8", "torch-f32", "fewbit-int8"

@@ -13,4 +13,4 @@ if [ ! -f "$data" ]; then
     exit 2
 fi
 model="${FEWBIT_SAMPLE_MODEL:-$(scripts/sample-model.sh)}"
-exec "$python" bench/peers/bench.py --model "$model" --calibration "$data" "$@"
+exec "$python" bench/peers/bench.py --sample "$model" --calibration "$data" "$@"

@@ -7,7 +7,8 @@ from protocol import Engine, serve
 
 
 class OpenVino(Engine):
-    """Latency hint, one stream. Fixed shapes run a model reshaped to them, sentences one with dynamic shapes."""
+    """Latency hint, one stream. Fixed shapes run a model reshaped to them, sentences one with dynamic shapes. Only the last one compiled is
+    kept, as each may hold its own copy of the weights."""
 
     def __init__(self, model, threads, precision):
         self.core = openvino.Core()
@@ -15,23 +16,24 @@ class OpenVino(Engine):
         self.settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads)}
         if precision != "default":
             self.settings["INFERENCE_PRECISION_HINT"] = precision
-        self.requests = {}
+        self.names = [port.any_name for port in self.model.inputs]
+        self.shape, self.request = None, None
 
-    def request(self, shape):
-        """The compiled model for `shape`: [-1, -1] for any."""
-        if shape not in self.requests:
+    def compile(self, shape):
+        """Makes `request` one of the model compiled for `shape`: (-1, -1) for any."""
+        if shape != self.shape:
+            self.shape, self.request = None, None
             model = self.model.clone()
             model.reshape({port: openvino.PartialShape(list(shape)) for port in model.inputs})
-            self.requests[shape] = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
-        return self.requests[shape]
+            self.request = self.core.compile_model(model, "CPU", self.settings).create_infer_request()
+            self.shape = shape
 
     def prepare(self, batch, fixed):
-        shape = batch["input_ids"].shape if fixed else (-1, -1)
-        return self.request(tuple(shape)), batch
+        self.compile(tuple(batch["input_ids"].shape) if fixed else (-1, -1))
+        return {name: batch[name] for name in self.names}
 
     def run(self, inputs):
-        request, batch = inputs
-        return request.infer(batch, share_inputs=True, share_outputs=True)
+        return self.request.infer(inputs, share_inputs=True, share_outputs=True)
 
     def hidden_states(self, outputs):
         return outputs[0]

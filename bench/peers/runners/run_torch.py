@@ -9,19 +9,21 @@ os.environ["TQDM_DISABLE"] = "1"
 
 import torch
 from protocol import Engine, serve
-from transformers import AutoModel
+
+import float_model
 
 
 class Torch(Engine):
     def __init__(self, model, threads, precision):
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
-        self.model = AutoModel.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa", add_pooling_layer=False).eval()
+        self.model = float_model.load(model)
+        self.names = float_model.input_names(self.model.config)
         if precision == "int8":
             self.model = torch.ao.quantization.quantize_dynamic(self.model, {torch.nn.Linear}, dtype=torch.qint8)
 
     def prepare(self, batch, fixed):
-        return {name: torch.from_numpy(array) for name, array in batch.items()}
+        return {name: torch.from_numpy(batch[name]) for name in self.names}
 
     def run(self, inputs):
         with torch.inference_mode():
