@@ -87,7 +87,7 @@ impl<'a> StoredWeight<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Int8Activations;
+    use crate::stored_weight::Int8Activations;
     use fewbit_numerics::activation::ActivationScheme;
     use fewbit_numerics::dtype::DType;
     use fewbit_numerics::four_bit::FourBitType;

@@ -134,7 +134,8 @@ fn long_batches_have_the_same_bits() {
 #[test]
 fn every_tensor_of_a_head_is_applied() {
     for name in cases("task_heads") {
-        let checkpoint = fewbit_model::open_checkpoint(golden("task_heads").join(&name)).expect("a checkpoint");
+        let checkpoint =
+            fewbit_model::open_checkpoint(golden("task_heads").join(&name)).expect("a checkpoint");
         let model = open(&name);
         let ledger = model.ledger();
         assert!(ledger.missing.is_empty(), "{name}: {:?}", ledger.missing);
