@@ -62,9 +62,9 @@ fn the_names_are_no_part_of_what_is_computed() {
     for family in FAMILIES {
         let states = |checkpoint: &Checkpoint| {
             let (network, ledger) = Network::load(checkpoint).unwrap();
-            assert!(ledger.missing.is_empty(), "{family}");
             let batch = RaggedBatch::from_sequences(&[&[1, 2, 3, 4, 5, 6, 7]]);
-            network.hidden_states(&batch, 1).unwrap()
+            let states = network.hidden_states(&batch, 1).unwrap();
+            (states, ledger.missing)
         };
         let stored = Checkpoint::open(golden(family)).unwrap();
         let renamed = open_checkpoint(golden(family)).unwrap();
