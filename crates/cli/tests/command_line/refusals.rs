@@ -156,11 +156,11 @@ fn unknown_model_type() {
     let workspace = Workspace::new();
     workspace.edit_config(|config| config["model_type"] = json!("mamba"));
     insta::assert_snapshot!(workspace.fail(&["embed", "model"]), @r#"
-    error: model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found "mamba"
+    error: model/config.json: `model_type`: expected one of albert, bert, camembert, deberta, deberta-v2, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found "mamba"
       hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
     "#);
     insta::assert_snapshot!(quantize(&workspace), @r#"
-    error: model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found "mamba"
+    error: model/config.json: `model_type`: expected one of albert, bert, camembert, deberta, deberta-v2, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found "mamba"
       hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
     "#);
 }

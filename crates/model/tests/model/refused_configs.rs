@@ -57,13 +57,13 @@ fn texts() {
         refuse(&json!({"model_type": "mpnet", "relative_attention_num_buckets": 16})).to_string(),
     ];
     insta::assert_snapshot!(texts.join("\n\n"), @r#"
-    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found no such field
+    model/config.json: `model_type`: expected one of albert, bert, camembert, deberta, deberta-v2, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found no such field
       hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
 
-    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found "t5"
+    model/config.json: `model_type`: expected one of albert, bert, camembert, deberta, deberta-v2, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found "t5"
       hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
 
-    model/config.json: `model_type`: expected one of bert, camembert, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found no such field
+    model/config.json: `model_type`: expected one of albert, bert, camembert, deberta, deberta-v2, distilbert, electra, eurobert, gemma3_text, gte, jina_embeddings_v3, llama, mistral, modernbert, mpnet, new, nomic_bert, qwen2, qwen3, roberta, xlm-roberta, found no such field
       hint: fewbit runs encoders of these families; of any other model it converts weights alone (fp16, bf16, weight-only, nf4, fp4)
 
     model/config.json: `hidden_act`: supported is one of gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu, relu, silu, tanh, linear, found "mish"
