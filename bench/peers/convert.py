@@ -180,7 +180,10 @@ def ctranslate2(job, quantization):
 
 def fewbit(job):
     """model/: fewbit quantize --method dynamic."""
-    subprocess.run([job.fewbit, "quantize", job.model, "--output", job.out / "model", "--method", "dynamic"], check=True, stdout=subprocess.DEVNULL)
+    command = [job.fewbit, "quantize", job.model, "--output", job.out / "model", "--method", "dynamic"]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
 
 
 # Name, what makes it, the packages (besides torch and transformers) whose versions it depends on, the conversions it starts from.
