@@ -66,13 +66,19 @@ pub(crate) fn refuse_router(directory: &Path) -> Result<(), CheckpointError> {
     })
 }
 
+/// Whether a path cannot leave the directory that it is joined to.
+fn stays_inside(path: &str) -> bool {
+    let mut components = Path::new(path).components();
+    components.all(|component| matches!(component, Component::Normal(_)))
+}
+
 /// The folders of the encoders of a model whose first module is a Router. None for another model, and for files that cannot be read.
 fn router_encoders(directory: &Path) -> Option<Vec<String>> {
     let modules = read_json(&directory.join(MODULES_FILE)).ok()?;
     let first = modules.as_array()?.first()?;
     let class = first.get("type")?.as_str()?.rsplit('.').next()?;
     let folder = first.get("path")?.as_str()?.trim_end_matches('/');
-    if !["Router", "Asym"].contains(&class) {
+    if !["Router", "Asym"].contains(&class) || !stays_inside(folder) {
         return None;
     }
     let files = ROUTER_FILES.map(|name| directory.join(folder).join(name));
@@ -82,6 +88,7 @@ fn router_encoders(directory: &Path) -> Option<Vec<String>> {
         let class = class.as_str().and_then(|class| class.rsplit('.').next());
         class.is_some_and(is_transformer)
     });
+    let encoders = encoders.filter(|(id, _)| stays_inside(id));
     let inside = encoders.map(|(id, _)| match folder {
         "" => id.clone(),
         folder => format!("{folder}/{id}"),

@@ -144,8 +144,13 @@ pub(crate) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         ));
     }
     if spec.rotary.is_some() && spec.head_size % 2 != 0 {
+        let says_size = fields.get("head_dim").is_some_and(Value::is_number);
         return Err(fields.error(
-            "num_attention_heads",
+            if says_size {
+                "head_dim"
+            } else {
+                "num_attention_heads"
+            },
             format!(
                 "expected heads of an even number of features, found {} of {}",
                 spec.heads, spec.head_size
@@ -186,12 +191,12 @@ fn refuse_other_mathematics(
         && (spec.rotary.is_none()
             || !["rope", "rotary"].contains(&found.as_str().unwrap_or_default()))
     {
-        let hint = "relative position keys are not implemented; only models trained with absolute positions run";
+        let hint = "relative position keys are not implemented";
         return Err(fields.unsupported("position_embedding_type", "\"absolute\"", found, hint));
     }
     for field in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
         if fields.flag(field, false)? && !(spec.causal && field == "is_decoder") {
-            let hint = "fewbit runs bidirectional encoders only";
+            let hint = "cross attention and generation are not implemented; a model is run once over a whole text";
             return Err(fields.unsupported(field, "false", &Value::Bool(true), hint));
         }
     }

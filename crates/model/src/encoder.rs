@@ -29,8 +29,8 @@ use std::path::{Path, PathBuf};
 ///
 /// With the files of sentence-transformers (`modules.json` and the folders that it names) what follows the encoder is
 /// what they say: Pooling, Dense, LayerNorm, Normalize, Dropout, and Router where it chooses between lists of these; another
-/// module is an error. Without `modules.json` the mean of the hidden states is taken and nothing is normalized, as
-/// sentence-transformers does with a plain checkpoint.
+/// module is an error. Without `modules.json` the mean of the hidden states is taken, of a causal
+/// language model the last one, and nothing is normalized, as sentence-transformers does with a plain checkpoint.
 #[derive(Debug)]
 pub struct Encoder {
     network: Network,

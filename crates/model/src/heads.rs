@@ -3,6 +3,8 @@
 //! The one list of their names: for where it is said what a tensor is, where weights are chosen by their names, and where other loaders are told
 //! what stays float. What the heads that fewbit runs compute is in [`crate::task_head`], whose paths begin with these names.
 
+use serde_json::Value;
+
 /// A head, or a module of one.
 struct Head {
     /// First component of its path.
@@ -141,7 +143,23 @@ pub fn heads_that_loaders_skip(of_an_encoder: bool) -> impl Iterator<Item = &'st
     HEADS.iter().filter(is_skipped).map(|head| head.name)
 }
 
-/// Whether `tensor` is of a head that predicts words with the word embedding table, unless config.json says `tie_word_embeddings: false`.
+/// Whether a head that predicts words shares the word embedding table: config.json's `tie_word_embeddings`, whose default depends on the family.
+///
+/// ```
+/// use serde_json::json;
+/// assert!(fewbit_model::heads::ties_word_embeddings(&json!({"model_type": "bert"})));
+/// assert!(!fewbit_model::heads::ties_word_embeddings(&json!({"model_type": "eurobert"})));
+/// ```
+pub fn ties_word_embeddings(config: &Value) -> bool {
+    const UNTIED: [&str; 5] = ["eurobert", "llama", "mistral", "qwen2", "qwen3"];
+    let said = config["tie_word_embeddings"].as_bool();
+    said.unwrap_or_else(|| {
+        let model_type = config["model_type"].as_str();
+        model_type.is_none_or(|model_type| !UNTIED.contains(&model_type))
+    })
+}
+
+/// Whether `tensor` is of a head that predicts words with the word embedding table, where [`ties_word_embeddings`].
 pub fn shares_word_embeddings(tensor: &str) -> bool {
     HEADS.iter().any(|head| {
         head.shares_word_embeddings

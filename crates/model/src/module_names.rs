@@ -45,10 +45,15 @@ fn names_of_modules(checkpoint: &Checkpoint) -> Result<Vec<RenamedTensor>, Model
         // The files have them already.
         return Ok(Vec::new());
     };
+    // transformers takes away the prefix of GTE's own code.
+    let prefix = match spec.prefix.as_str() {
+        "new." => "",
+        prefix => prefix,
+    };
     let renamed = checkpoint.tensors().filter_map(|tensor| {
         let path = tensor.name.strip_prefix(&spec.prefix)?;
         let names = new_paths(path, &spec.names, modules)?.into_iter();
-        let names: Vec<String> = names.map(|path| format!("{}{path}", spec.prefix)).collect();
+        let names: Vec<String> = names.map(|path| format!("{prefix}{path}")).collect();
         (names != [tensor.name.as_str()]).then(|| RenamedTensor {
             stored: tensor.name.clone(),
             names,

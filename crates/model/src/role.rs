@@ -12,7 +12,7 @@ pub enum Role {
     TokenTypeEmbeddings,
     /// Normalization of the summed embeddings.
     EmbeddingsNorm,
-    /// Linear (hidden_size, embedding_size), where the sizes differ.
+    /// Linear (hidden_size, embedding_size): where the sizes differ, and always in ALBERT.
     EmbeddingsProjection,
     /// Table (buckets of distances, heads) of a bias on attention scores.
     RelativeAttentionBias,

@@ -11,7 +11,8 @@ mod splade;
 mod transformer_settings;
 
 use crate::ModelError;
-use crate::json_file::read_json;
+use crate::json_file::{read_json, read_object};
+use crate::pooling::{Pooling, PoolingMode};
 pub(crate) use dense::{DenseActivation, DenseSettings};
 use fewbit_checkpoint::MODULES_FILE;
 use model_settings::ModelSettings;
@@ -71,7 +72,7 @@ impl SentenceModules {
             check_task(task)?;
             return Ok(Self {
                 transformer: directory.to_owned(),
-                after_encoder: vec![SentenceModule::Pooling(PoolingSettings::default())],
+                after_encoder: vec![SentenceModule::Pooling(pooling_by_default(directory)?)],
                 max_seq_length: None,
                 lowercase: false,
                 prompts: settings.prompts,
@@ -110,6 +111,11 @@ impl SentenceModules {
             let Some(read) = SentenceModule::read(module)? else {
                 return Err(module.error_of_place(AFTER_THE_ENCODER));
             };
+            if of_words && index > 0 && read.reads_tokens() {
+                return Err(module.error_of_place(
+                    "a module of the text's vector, as SpladePooling has made logits of the tokens' vectors",
+                ));
+            }
             if read.needs_sentence_embedding() && !has_sentence_embedding {
                 return Err(module.error_of_place("Pooling before what changes a text's vector"));
             }
@@ -158,6 +164,20 @@ fn check_task(task: Option<&str>) -> Result<(), ModelError> {
             "task: expected `query` or `document`, as the model has no Router with other routes, found `{task}`\n  hint: leave it out, or name a prompt of the model instead"
         ))),
     }
+}
+
+/// How a model without modules.json is pooled: the last token of a causal language model, the mean of others, as in sentence-transformers.
+fn pooling_by_default(directory: &Path) -> Result<PoolingSettings, ModelError> {
+    let config = read_object(&directory.join("config.json"))?.unwrap_or_default();
+    let class = config["architectures"][0].as_str().unwrap_or_default();
+    let is_causal = class.ends_with("ForCausalLM") && config["is_causal"] != false;
+    Ok(PoolingSettings {
+        pooling: match is_causal {
+            true => Pooling::from(PoolingMode::LastToken),
+            false => Pooling::default(),
+        },
+        ..PoolingSettings::default()
+    })
 }
 
 #[cfg(test)]

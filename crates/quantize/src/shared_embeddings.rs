@@ -3,7 +3,7 @@
 //! Where the table is to be int8, transformers leaves the shared matrix in codes and cannot multiply with it.
 
 use fewbit_checkpoint::{Checkpoint, TensorInfo};
-use fewbit_model::heads::shares_word_embeddings;
+use fewbit_model::heads::{shares_word_embeddings, ties_word_embeddings};
 
 use crate::{QuantizeError, Recipe};
 
@@ -27,9 +27,9 @@ pub(crate) fn refuse_shared_embeddings(
     }
 }
 
-/// A tensor of the head. `tie_word_embeddings` is true unless config.json says otherwise.
+/// A tensor of the head.
 fn head_in_the_way<'a>(checkpoint: &'a Checkpoint, recipe: &Recipe) -> Option<&'a TensorInfo> {
-    let tied = checkpoint.config()["tie_word_embeddings"] != false;
+    let tied = ties_word_embeddings(checkpoint.config());
     if !(tied && recipe.quantize_embeddings()) {
         return None;
     }

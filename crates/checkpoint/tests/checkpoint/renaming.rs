@@ -103,7 +103,7 @@ fn rows_that_are_no_equal_parts_and_names_of_two_tensors_are_refused() {
       hint: config.json and the weights may belong to different models
     ");
     assert_snapshot!(refused(&[("norm.weight", &["other"])]), @r"
-    DIR/model.safetensors: tensor `norm.weight`: expected to be the only tensor that is read as `other`, found another
+    DIR/model.safetensors: tensor `other`: expected to be the only tensor that is read as `other`, found another
       hint: the file has tensors of one module under two names: keep those of one
     ");
 }

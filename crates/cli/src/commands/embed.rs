@@ -184,13 +184,20 @@ fn note_pooling_by_default(directory: &Path, encoder: &Encoder) {
     if directory.join(MODULES_FILE).exists() {
         return;
     }
+    let is_last = encoder
+        .pooling()
+        .is_some_and(|pooling| pooling.modes() == [PoolingMode::LastToken]);
+    let pooled = match is_last {
+        true => "the hidden state of the last token",
+        false => "the mean of the hidden states",
+    };
     let normalized = if encoder.normalizes() {
         "normalized"
     } else {
         "not normalized"
     };
     streams::note(&format!(
-        "note: the model has no modules.json: an embedding is the mean of the hidden states, {normalized}\n"
+        "note: the model has no modules.json: an embedding is {pooled}, {normalized}\n"
     ));
 }
 

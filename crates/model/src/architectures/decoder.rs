@@ -134,11 +134,16 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
     let feed_forward_bias = fields.flag("mlp_bias", false)?;
     let rotary =
         RotarySource::of_all_layers(family.base, head_size, spec.positions.count).read(fields)?;
-    Ok(EncoderSpec {
-        key_value_heads: optional_size(
+    let causal = model_type != "eurobert" && fields.flag("is_causal", true)?;
+    let key_value_heads = match fields.get("num_key_value_heads") {
+        Some(found) if found.is_null() => spec.heads,
+        _ => optional_size(
             "num_key_value_heads",
             or(family.key_value_heads, spec.heads),
         )?,
+    };
+    Ok(EncoderSpec {
+        key_value_heads,
         head_size,
         score_scale: score_scale(head_size),
         norms: NormPlacement::Before,
@@ -161,12 +166,12 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
             },
             _ => Biases::NONE,
         },
-        causal: model_type != "eurobert" && fields.flag("is_causal", true)?,
+        causal,
         rotary: Some(Rotary {
             global: rotary.clone(),
             local: rotary,
         }),
-        local_attention: local_attention(fields, model_type, spec.layers)?,
+        local_attention: local_attention(fields, model_type, spec.layers, causal)?,
         ..spec
     })
 }
@@ -176,20 +181,31 @@ fn local_attention(
     fields: &ConfigFields<'_>,
     model_type: &str,
     layers: usize,
+    causal: bool,
 ) -> Result<Option<LocalAttention>, ModelError> {
     let is_null = fields
         .get("sliding_window")
         .is_some_and(|value| value.is_null());
+    let of_qwen = ["qwen2", "qwen3"].contains(&model_type);
     let first = match model_type {
-        _ if is_null => return Ok(None),
-        "mistral" => 0,
-        "qwen2" | "qwen3" if fields.flag("use_sliding_window", false)? => {
+        "mistral" if !is_null => 0,
+        _ if of_qwen && !is_null && fields.flag("use_sliding_window", false)? => {
             fields.size("max_window_layers", 28, 0, MAX_LAYERS)?
         }
-        _ => return Ok(None),
+        _ => {
+            if of_qwen && local_layers(fields, layers, |_| false)?.contains(&true) {
+                return Err(fields.error(
+                    "layer_types",
+                    "expected no \"sliding_attention\", found some without a window",
+                    "`use_sliding_window` and `sliding_window` say that there is one",
+                ));
+            }
+            return Ok(None);
+        }
     };
-    // The window counts the token itself.
-    let distance = fields.size("sliding_window", 4096, 1, MAX_POSITIONS)? - 1;
+    // A causal window counts the token itself; one to both sides has so many tokens on each.
+    let window = fields.size("sliding_window", 4096, 1, MAX_POSITIONS)?;
+    let distance = window - usize::from(causal);
     let layers = match model_type {
         "mistral" => vec![true; layers],
         _ => local_layers(fields, layers, |layer| layer >= first)?,

@@ -96,12 +96,14 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         ..RotarySource::of_all_layers(DEFAULT_BASE, spec.head_size, spec.positions.count)
     };
     let rotary = source.read(fields)?;
+    // The model's own code does without a table; transformers looks one up.
+    let least = usize::from(!is_own);
     Ok(EncoderSpec {
         biases: Biases {
             norm: true,
             ..Biases::NONE
         },
-        token_types: fields.size("type_vocab_size", 2, 0, MAX_VOCABULARY)?,
+        token_types: fields.size("type_vocab_size", 2, least, MAX_VOCABULARY)?,
         rotary: Some(Rotary {
             global: rotary.clone(),
             local: rotary,
@@ -147,14 +149,29 @@ fn activation_of_own_code(fields: &ConfigFields<'_>) -> Result<Activation, Model
             return Err(fields.unsupported(field, &usual.to_string(), found, HINT));
         }
     }
-    match fields.string("activation_function", "gelu")? {
-        "swiglu" => Ok(Activation::Silu),
-        "geglu" => Ok(Activation::Gelu),
-        other => Err(fields.unsupported(
-            "activation_function",
-            "\"swiglu\" or \"geglu\"",
-            &Value::from(other),
-            HINT,
+    let activation = match fields.string("activation_function", "gelu")? {
+        "swiglu" => Activation::Silu,
+        "geglu" => Activation::Gelu,
+        other => {
+            let supported = "\"swiglu\" or \"geglu\"";
+            let found = Value::from(other);
+            return Err(fields.unsupported("activation_function", supported, &found, HINT));
+        }
+    };
+    let said = [
+        "layer_norm_epsilon",
+        "mlp_fc1_bias",
+        "mlp_fc2_bias",
+        "qkv_proj_bias",
+        "rotary_emb_base",
+        "rotary_emb_fraction",
+    ];
+    match said.iter().find(|field| fields.get(field).is_none()) {
+        None => Ok(activation),
+        Some(field) => Err(fields.error(
+            field,
+            "expected a value, found no such field",
+            "files of the model's own code say it; its defaults are not known here",
         )),
     }
 }

@@ -6,7 +6,7 @@ use super::layer_types::{GLOBAL, LOCAL};
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
 use crate::spec::RotaryFrequencies;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::f64::consts::PI;
 
 /// Where a family has the rotations of some layers.
@@ -44,9 +44,9 @@ impl RotarySource {
     /// A rotation of another kind, or that turns a part of the features only; an impossible number.
     pub(super) fn read(&self, fields: &ConfigFields<'_>) -> Result<RotaryFrequencies, ModelError> {
         let base = fields.positive(self.base_field, self.default_base)?;
-        let old = fields
-            .get("rope_scaling")
-            .filter(|value| !value.is_null() && self.scaled);
+        let old = fields.get("rope_scaling").filter(|value| {
+            !value.is_null() && **value != Value::Object(Map::new()) && self.scaled
+        });
         let all = fields.get("rope_parameters");
         let is_nested = |all: &&Value| [GLOBAL, LOCAL].iter().any(|key| all.get(key).is_some());
         let nested = all.filter(is_nested);
@@ -116,6 +116,10 @@ impl Parameters<'_> {
                 let known = "one of \"default\", \"linear\", \"dynamic\", \"llama3\", \"yarn\"";
                 return Err(self.file_fields.unsupported(&field, known, found, HINT));
             }
+        }
+        if !factor.is_finite() || frequencies.iter().any(|value| !value.is_finite()) {
+            let message = "expected numbers that give finite rotations, found others";
+            return Err(self.file_fields.error(&self.field, message, HINT));
         }
         Ok(RotaryFrequencies {
             frequencies,

@@ -172,9 +172,9 @@ fn apply(activation: DenseActivation, x: f32) -> f32 {
     let wide = f64::from(x);
     match activation {
         DenseActivation::OfKernels(_) => x,
-        DenseActivation::Sigmoid => (1.0 / (1.0 + (-wide).exp())) as f32,
+        DenseActivation::Sigmoid => (1.0 / (1.0 + libm::exp(-wide))) as f32,
         DenseActivation::LeakyRelu if x < 0.0 => 0.01 * x,
-        DenseActivation::Elu if x < 0.0 => wide.exp_m1() as f32,
+        DenseActivation::Elu if x < 0.0 => libm::expm1(wide) as f32,
         DenseActivation::LeakyRelu | DenseActivation::Elu => x,
     }
 }

@@ -107,7 +107,7 @@ fn row(distance: i64, disentangled: DisentangledAttention) -> u32 {
     let middle = span / 2;
     let offset = match disentangled.max_distance {
         Some(max_distance) if distance.abs() > middle => {
-            let logarithm = |ratio: f32| f64::from(ratio).ln() as f32;
+            let logarithm = |ratio: f32| libm::log(f64::from(ratio)) as f32;
             let far = logarithm(distance.unsigned_abs() as f32 / middle as f32);
             let farthest = logarithm((max_distance - 1) as f32 / middle as f32);
             let steps = (far / farthest * (middle - 1) as f32).ceil();
@@ -202,6 +202,11 @@ impl Network {
             let (inside, outside) = (table.columns, linear.out_features());
             viewer.show_input(linear.site(), inside, &table.rows[of(inside)]);
             viewer.show_output(linear.site(), outside, &out[of(outside)]);
+        }
+        // Queries, keys and values have one site for what they read: that of the queries.
+        if table.disentangled.shared_projections && queries.is_none() && keys.is_some() {
+            let columns = table.columns;
+            viewer.show_input(layer.query.site(), columns, &table.rows[of(columns)]);
         }
     }
 }

@@ -238,7 +238,13 @@ impl Loader<'_> {
             module.shape,
             self.kernels,
             self.weight_only,
-        )?;
+        );
+        let decoder = decoder.map_err(|error| {
+            match self.checkpoint.get(&format!("{}.weight", table.name)) {
+                Some(view) => error.in_file(view.info.file.clone()),
+                None => error,
+            }
+        })?;
         self.release(&table.name);
         Ok(decoder)
     }

@@ -224,7 +224,8 @@ impl<'c> Loader<'c> {
             let (query, value) = (bias(Role::QueryBias)?, bias(Role::ValueBias)?);
             let bias = [query, vec![0.0; columns], value].concat();
             let size = spec.head_size;
-            return self.parts(&fused, &bias, |part| {
+            let stored = self.weight_of(&fused)?;
+            return self.parts(&fused, stored, &bias, |part| {
                 let head = |head| (3 * head + part) * size..(3 * head + part + 1) * size;
                 (0..spec.heads).map(head).collect()
             });
@@ -265,13 +266,24 @@ impl<'c> Loader<'c> {
     /// The linear layers that are packed into a module, of which each has an equal part of the outputs.
     fn fused<const N: usize>(&mut self, module: &Module) -> Result<[PackedLinear; N], ModelError> {
         let [out, _] = module.shape;
+        let stored = self.weight_of(module)?;
         let bias = match module.bias {
             true => self.vector(&format!("{}.bias", module.name), out)?,
             false => vec![0.0; out],
         };
         let size = out / N;
         let part = |index: usize| vec![index * size..(index + 1) * size];
-        self.parts(module, &bias, part)
+        self.parts(module, stored, &bias, part)
+    }
+
+    /// The weight of a module, noted as applied.
+    fn weight_of(&mut self, module: &Module) -> Result<StoredWeight<'c>, ModelError> {
+        let stored = match self.replaced(module)? {
+            Some(stored) => stored,
+            None => module.stored_weight(self.checkpoint)?,
+        };
+        self.take_weight(&module.name, &stored)?;
+        Ok(stored)
     }
 
     /// The linear layers that are packed into a module, of which each has as many outputs, in the rows that `rows_of` says of its number; `bias`
@@ -279,15 +291,11 @@ impl<'c> Loader<'c> {
     fn parts<const N: usize>(
         &mut self,
         module: &Module,
+        stored: StoredWeight<'c>,
         bias: &[f32],
         rows_of: impl Fn(usize) -> Vec<Range<usize>>,
     ) -> Result<[PackedLinear; N], ModelError> {
         let [out, inside] = module.shape;
-        let stored = match self.replaced(module)? {
-            Some(stored) => stored,
-            None => module.stored_weight(self.checkpoint)?,
-        };
-        self.take_weight(&module.name, &stored)?;
         let size = out / N;
         let weights = if N == 1 {
             vec![stored]

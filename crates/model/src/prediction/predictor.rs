@@ -85,7 +85,7 @@ impl Predictor {
         let kernels = network::kernels_from_environment()?;
         let weight_only = WeightOnlyArithmetic::resolve(settings.weight_only)?;
         let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
-        let positions = spec.positions.max_tokens();
+        let positions = spec.longest_sequence();
         if let Some(max_tokens) = settings.max_tokens.filter(|&tokens| tokens > positions) {
             return Err(ModelError::Input(format!(
                 "max_tokens: expected at most {positions}, found {max_tokens}\n  hint: the model has no positions beyond that"

@@ -95,6 +95,16 @@ pub(crate) struct PoolingSettings {
 }
 
 impl SentenceModule {
+    /// Whether it reads the vectors of tokens.
+    pub(super) fn reads_tokens(&self) -> bool {
+        match self {
+            Self::Pooling(_) | Self::Splade(_) => true,
+            Self::Dense(dense) => dense.feature == Feature::TokenEmbeddings,
+            Self::Normalize(feature) => *feature == Feature::TokenEmbeddings,
+            Self::LayerNorm { .. } | Self::Dropout => false,
+        }
+    }
+
     /// Reads the settings of `module`; none for one that is not run after the encoder.
     pub(super) fn read(module: &NamedModule) -> Result<Option<Self>, ModelError> {
         let file = module.folder.join(CONFIG_FILE);

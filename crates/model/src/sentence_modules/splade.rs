@@ -51,8 +51,8 @@ impl SpladeSettings {
 
     /// log(1 + max(x, 0)), once or twice.
     pub(crate) fn activation(self, logit: f32) -> f32 {
-        let once = f64::from(logit.max(0.0)).ln_1p();
-        let value = if self.twice { once.ln_1p() } else { once };
+        let once = libm::log1p(f64::from(logit.max(0.0)));
+        let value = if self.twice { libm::log1p(once) } else { once };
         value as f32
     }
 }

@@ -3,6 +3,7 @@
 use super::task::Task;
 use super::{HeadRows, HeadSpec, HeadStep};
 use crate::config_fields::ConfigFields;
+use crate::heads::ties_word_embeddings;
 use crate::{EncoderSpec, Module, Role};
 use fewbit_kernels::Activation;
 
@@ -98,7 +99,7 @@ impl<'a> HeadBuilder<'a> {
                 bias,
             ),
             shared_bias: shared_bias.map(|path| format!("{prefix}{path}")),
-            tied: self.fields.object()["tie_word_embeddings"] != false,
+            tied: ties_word_embeddings(self.fields.object()),
         });
         self.finish()
     }

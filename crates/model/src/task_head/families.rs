@@ -278,7 +278,8 @@ fn decoder(head: HeadBuilder<'_>) -> Result<HeadSpec, ModelError> {
             let default = (head.spec.model_type == "gemma3_text").then_some(0);
             let padding_id = match fields.get("pad_token_id") {
                 None => default,
-                Some(found) if found.is_null() => None,
+                // -1 is the id of no token.
+                Some(found) if found.is_null() || found.as_i64() == Some(-1) => None,
                 Some(_) => Some(fields.size("pad_token_id", 0, 0, u32::MAX as usize)? as u32),
             };
             Ok(head

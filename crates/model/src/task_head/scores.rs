@@ -67,22 +67,31 @@ impl CrossEncoder {
         let in_config = config
             .get("sentence_transformers")
             .filter(|found| found.is_object());
-        let (fields, field) = match (&own, in_config) {
-            (Some(own), _) if !own["activation_fn"].is_null() => {
-                (ConfigFields::new(&own_file, own), "activation_fn")
+        if own.is_none() && in_config.is_none() && config.get(OLD_FIELD).is_none() {
+            return Ok(None);
+        }
+        if let Some(own) = &own {
+            refuse_prompt(&ConfigFields::new(&own_file, own))?;
+        }
+        // The first file that names a function of PyTorch decides.
+        let own = own.as_ref().map(|own| ConfigFields::new(&own_file, own));
+        let inner = in_config.map(|inner| ConfigFields::new(&config_file, inner));
+        let named = [
+            own.map(|fields| (fields, "activation_fn")),
+            inner.map(|fields| (fields, "activation_fn")),
+            Some((config, OLD_FIELD)),
+        ];
+        let mut scores = None;
+        for (fields, field) in named.into_iter().flatten() {
+            scores = match fields.get(field).unwrap_or(&Value::Null) {
+                Value::Null => None,
+                Value::String(path) => function(&fields, field, path)?,
+                other => return Err(fields.invalid(field, "expected the path of a class", other)),
+            };
+            if scores.is_some() {
+                break;
             }
-            (_, Some(inner)) if inner.get("activation_fn").is_some() => {
-                (ConfigFields::new(&config_file, inner), "activation_fn")
-            }
-            _ if config.get(OLD_FIELD).is_some() => (config, OLD_FIELD),
-            (None, None) => return Ok(None),
-            _ => (config, OLD_FIELD),
-        };
-        let scores = match fields.get(field).unwrap_or(&Value::Null) {
-            Value::Null => None,
-            Value::String(path) => function(&fields, field, path)?,
-            other => return Err(fields.invalid(field, "expected the path of a class", other)),
-        };
+        }
         let default = match labels.len() {
             1 => ScoreFunction::Sigmoid,
             _ => ScoreFunction::Identity,
@@ -90,6 +99,20 @@ impl CrossEncoder {
         Ok(Some(Self {
             scores: scores.unwrap_or(default),
         }))
+    }
+}
+
+/// CrossEncoder puts a default prompt before the first text, which fewbit does not.
+fn refuse_prompt(fields: &ConfigFields<'_>) -> Result<(), ModelError> {
+    const FIELD: &str = "default_prompt_name";
+    match fields.get(FIELD).filter(|name| !name.is_null()) {
+        None => Ok(()),
+        Some(name) => Err(fields.unsupported(
+            FIELD,
+            "null",
+            name,
+            "put the prompt before the texts yourself and set the field to null",
+        )),
     }
 }
 

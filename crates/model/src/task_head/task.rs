@@ -70,7 +70,11 @@ impl<'a> ModelClass<'a> {
 
     /// Whether it has more than the encoder or decoder of its family.
     pub fn has_head(&self) -> bool {
-        self.0.contains("For") || self.0.ends_with("LMHeadModel")
+        let ends = |end: &str| self.0.ends_with(end);
+        match ends("Model") {
+            true => ends("LMHeadModel") || ends("DoubleHeadsModel"),
+            false => self.0.contains("For"),
+        }
     }
 
     /// The task, where fewbit knows it. BERT's `BertForPreTraining` predicts words with the head of `BertForMaskedLM`.

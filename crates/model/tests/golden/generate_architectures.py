@@ -396,6 +396,7 @@ def architectures():
     )))), seed=75, lengths=(20, 150, 300), note="300 tokens")
     case("qwen2", Qwen2Model(Qwen2Config(**decoder, use_sliding_window=True, sliding_window=5, max_window_layers=1)), seed=76, note="biases of queries, keys and values; windows from the second layer on")
     case("qwen2-bidirectional", Qwen2Model(Qwen2Config(**decoder, is_causal=False)), seed=77, note="`is_causal` false: attention to all tokens")
+    case("qwen2-bidirectional-windows", Qwen2Model(Qwen2Config(**decoder, is_causal=False, use_sliding_window=True, sliding_window=4, max_window_layers=0)), seed=90, note="windows of 4 tokens on each side")
     case("qwen3", Qwen3Model(Qwen3Config(**decoder, head_dim=16)), seed=78, note="heads of 16 columns, normalized queries and keys")
     case("qwen3-long", Qwen3Model(Qwen3Config(**(decoder | dict(
         num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=1, max_position_embeddings=300, attention_bias=True,
@@ -484,6 +485,7 @@ def refused():
     roberta = RobertaConfig(**SHAPE).to_dict() | {"architectures": ["RobertaModel"]}
     modernbert = ModernBertConfig(**SHAPE, local_attention=8, pad_token_id=0).to_dict() | {"architectures": ["ModernBertModel"]}
     llama = LlamaConfig(**SHAPE).to_dict() | {"architectures": ["LlamaModel"]}
+    qwen2 = Qwen2Config(**SHAPE, num_key_value_heads=2).to_dict() | {"architectures": ["Qwen2Model"]}
     gemma3 = Gemma3TextConfig(**SHAPE, head_dim=8).to_dict() | {"architectures": ["Gemma3TextModel"]}
     deberta = DebertaV2Config(**SHAPE, relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"], norm_rel_ebd="layer_norm").to_dict()
     deberta |= {"architectures": ["DebertaV2Model"]}
@@ -513,7 +515,9 @@ def refused():
         "llama-key-heads-do-not-divide": (llama | {"num_key_value_heads": 3}, "num_key_value_heads"),
         "llama-rope-type": (llama | {"rope_parameters": None, "rope_scaling": {"type": "longrope"}}, "rope_scaling.rope_type"),
         "llama-partial-rotation": (llama | {"rope_parameters": {"rope_theta": 10.0, "partial_rotary_factor": 0.5}}, "rope_parameters.partial_rotary_factor"),
-        "llama-odd-heads": (llama | {"head_dim": 7}, "num_attention_heads"),
+        "llama-odd-heads": (llama | {"head_dim": 7}, "head_dim"),
+        "qwen2-layer-types-without-window": (qwen2 | {"use_sliding_window": False, "layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
+        "nomic-bert-absent-biases": (base | {"model_type": "nomic_bert", "n_embd": 32, "n_head": 4, "activation_function": "swiglu", "layer_norm_epsilon": 1e-12, "mlp_fc1_bias": False, "mlp_fc2_bias": False}, "qkv_proj_bias"),
         "gemma3-capped-scores": (gemma3 | {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         "new-class-unknown": (base | {"model_type": "new", "auto_map": {"AutoModel": "modeling.OtherModel"}}, "auto_map.AutoModel"),
         "new-layer-norm-type": (base | {"model_type": "new", "layer_norm_type": "rms_norm"}, "layer_norm_type"),

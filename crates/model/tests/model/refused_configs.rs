@@ -70,13 +70,13 @@ fn texts() {
       hint: the activation function changes every hidden state, so there is no substitute
 
     model/config.json: `position_embedding_type`: supported is "absolute", found "relative_key"
-      hint: relative position keys are not implemented; only models trained with absolute positions run
+      hint: relative position keys are not implemented
 
     model/config.json: `is_decoder`: supported is false, found true
-      hint: fewbit runs bidirectional encoders only
+      hint: cross attention and generation are not implemented; a model is run once over a whole text
 
     model/config.json: `add_cross_attention`: supported is false, found true
-      hint: fewbit runs bidirectional encoders only
+      hint: cross attention and generation are not implemented; a model is run once over a whole text
 
     model/config.json: `pruned_heads`: supported is {}, found {"1":[0,2]}
       hint: attention layers with removed heads have other shapes; use the model before pruning

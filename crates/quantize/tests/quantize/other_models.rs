@@ -108,7 +108,7 @@ fn what_needs_the_code_of_the_model_is_refused() {
         let error = QuantizePlan::new(&source.open(), &recipe).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.contains("`model_type`: expected one of bert,")
+            text.contains("`model_type`: expected one of albert,")
                 && text.contains("found \"phi3\"")
                 && text.contains("weight-only, nf4, fp4"),
             "{text}"
