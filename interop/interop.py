@@ -103,6 +103,8 @@ FAMILIES = [
     "deberta", "deberta-masked-lm", "deberta-v2", "deberta-v2-own-projections-masked-lm",
     "deberta-v2-convolution", "deberta-v2-sequence-classification", "albert", "albert-groups-masked-lm",
 ]
+# transformers' own code mixes dtypes, and does not run in 16 bits on a CPU.
+NOT_IN_SIXTEEN_BITS = ["deberta", "deberta-masked-lm"]
 
 
 @dataclass
@@ -230,7 +232,7 @@ def families(fewbit, work, method):
             fewbit.quantize(source, out, method.arguments)
             total += megabytes(out)
             reference, float_report = libraries.load(source)
-            loaded, report = libraries.load(out)
+            loaded, report = libraries.load(out, **({"dtype": torch.float32} if family in NOT_IN_SIXTEEN_BITS else {}))
             row.expect(report == float_report, f"{family}: loading report {report}, source {float_report}")
             ids = [5, 40, 7, 66, 23, 12, 9]
             cosine = torch.nn.functional.cosine_similarity(libraries.hidden_states(loaded, ids), libraries.hidden_states(reference, ids)).min().item()

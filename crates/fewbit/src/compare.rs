@@ -237,7 +237,7 @@ struct Quality {
 /// The figures of one model; `original` is the size of the one that the others are compared with.
 fn row(
     contender: &Contender,
-    quality: Quality,
+    Quality { agreement, classes }: Quality,
     original: &ModelSize,
     options: &CompareOptions,
 ) -> Result<ComparedModel, Error> {
@@ -250,8 +250,8 @@ fn row(
         memory: encoded.memory,
         compression_ratio: original.disk_bytes as f64 / size.disk_bytes as f64,
         bits_per_weight: 8.0 * size.disk_bytes as f64 / original.parameters as f64,
-        agreement: quality.agreement,
-        classes: quality.classes,
+        agreement,
+        classes,
         similarity: options.texts.similarity(&encoded.embeddings)?,
         median_milliseconds: contender.middle_of(&contender.median_milliseconds)?,
         texts_per_second: contender.middle_of(&contender.texts_per_second)?,

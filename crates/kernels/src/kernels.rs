@@ -381,7 +381,7 @@ impl Kernels {
     }
 
     /// In place over rows of gamma.len() columns: x = LayerNorm(x + residual) * gamma + beta, the variance being that of the centred
-    /// values divided by the number of columns; with [`NormKind::RootMeanSquare`] values are not centred.
+    /// values divided by the number of columns; with [`NormKind::RootMeanSquare`](crate::NormKind::RootMeanSquare) values are not centred.
     ///
     /// # Panics
     ///

@@ -9,6 +9,7 @@ use crate::spec::{EmbeddingsProjection, EncoderSpec, NameTable, NormSpec};
 use serde_json::Value;
 
 /// Names of a family with positions in the embeddings, and without.
+#[derive(Clone, Copy)]
 pub(super) struct Names {
     pub(super) with_positions: NameTable,
     pub(super) without_positions: NameTable,

@@ -272,7 +272,7 @@ impl<'c> Loader<'c> {
             false => vec![0.0; out],
         };
         let size = out / N;
-        let part = |index: usize| vec![index * size..(index + 1) * size];
+        let part = |index: usize| std::iter::once(index * size..(index + 1) * size).collect();
         self.parts(module, stored, &bias, part)
     }
 

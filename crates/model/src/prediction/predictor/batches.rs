@@ -12,6 +12,9 @@ pub(super) struct Scored {
     pub(super) logits: Vec<f32>,
 }
 
+/// Of which tokens the logits are wanted.
+type WantedTokens<'f> = dyn Fn(&AlignedTokens) -> Vec<usize> + 'f;
+
 impl Predictor {
     /// Runs inputs and gives `finish` of each, in the order given. `tokenize` cuts an input into what is run; `wanted` says of which tokens
     /// the logits are wanted, where it is not of all.
@@ -23,7 +26,7 @@ impl Predictor {
         options: &EncodeOptions,
         length: impl Fn(&T) -> usize,
         tokenize: impl Fn(&T) -> Result<Vec<AlignedTokens>, ModelError> + Sync,
-        wanted: Option<&dyn Fn(&AlignedTokens) -> Vec<usize>>,
+        wanted: Option<&WantedTokens<'_>>,
         mut finish: impl FnMut(&T, Vec<Scored>) -> Result<R, ModelError>,
     ) -> Result<Vec<R>, ModelError> {
         options.check()?;
@@ -54,7 +57,7 @@ impl Predictor {
         &self,
         runs: &[&AlignedTokens],
         threads: usize,
-        wanted: Option<&dyn Fn(&AlignedTokens) -> Vec<usize>>,
+        wanted: Option<&WantedTokens<'_>>,
     ) -> Result<Vec<Vec<f32>>, ModelError> {
         let has_types = self.model.network().spec().token_types > 1;
         let mut batch = RaggedBatch::new();
