@@ -72,7 +72,7 @@ def check_gptq(saturation_proof):
 
 
 # The feed-forward layers of every family, and not the output of attention.
-FEED_FORWARD = "*{.intermediate.dense,[0-9].output.dense,.lin1,.lin2,.mlp.Wi,.mlp.Wo,.ffn,.ffn_output}"
+FEED_FORWARD = "*{.intermediate.dense,[0-9].output.dense,.lin1,.lin2,.mlp.Wi,.mlp.Wo,.ffn,.ffn_output,.gate_proj,.up_proj,.down_proj,.fc1,.fc2}"
 METHODS = [
     Method(name="fp16", arguments=["--method", "fp16"], agreement="float16", check=check_rounded(torch.float16)),
     Method(name="bf16", arguments=["--method", "bf16"], agreement="bfloat16", check=check_rounded(torch.bfloat16)),
@@ -105,6 +105,12 @@ FAMILIES = [
 ]
 # transformers' own code mixes dtypes, and does not run in 16 bits on a CPU.
 NOT_IN_SIXTEEN_BITS = ["deberta", "deberta-masked-lm"]
+
+
+def without_computed_buffers(report):
+    """A quantized Gemma embedding is reported to lack its factor, a buffer that no file has and that is computed from the width."""
+    report = {kind: [key for key in keys if not key.endswith("embed_tokens.embed_scale")] for kind, keys in report.items()}
+    return {kind: keys for kind, keys in report.items() if keys}
 
 
 @dataclass
@@ -233,6 +239,7 @@ def families(fewbit, work, method):
             total += megabytes(out)
             reference, float_report = libraries.load(source)
             loaded, report = libraries.load(out, **({"dtype": torch.float32} if family in NOT_IN_SIXTEEN_BITS else {}))
+            report = without_computed_buffers(report)
             row.expect(report == float_report, f"{family}: loading report {report}, source {float_report}")
             ids = [5, 40, 7, 66, 23, 12, 9]
             cosine = torch.nn.functional.cosine_similarity(libraries.hidden_states(loaded, ids), libraries.hidden_states(reference, ids)).min().item()

@@ -110,14 +110,16 @@ impl ModelHost for InProcess {
         let model = match output {
             ModelOutput::Embeddings => {
                 let settings = EncoderSettings::with_weight_only(weight_only);
-                Model::Encoder(Encoder::open_with_settings(directory, &settings)?)
+                Model::Encoder(Box::new(Encoder::open_with_settings(directory, &settings)?))
             }
             ModelOutput::Logits => {
                 let settings = PredictorSettings {
                     weight_only,
                     ..PredictorSettings::default()
                 };
-                Model::Classifier(Predictor::open_with_settings(directory, &settings)?)
+                Model::Classifier(Box::new(Predictor::open_with_settings(
+                    directory, &settings,
+                )?))
             }
         };
         let load_seconds = started.elapsed().as_secs_f64();
@@ -144,8 +146,8 @@ struct OpenHere {
 }
 
 enum Model {
-    Encoder(Encoder),
-    Classifier(Predictor),
+    Encoder(Box<Encoder>),
+    Classifier(Box<Predictor>),
 }
 
 impl Model {

@@ -415,18 +415,5 @@ fn side_by_side<A, B: Send>(first: impl FnOnce() -> A, second: impl Fn() -> B + 
 
 /// The error with the index of the text as its row, in place of the number of its sequence in the batch.
 fn of_text(error: ModelError, batch: &[(usize, TokenizedText)]) -> ModelError {
-    match error {
-        ModelError::NonFinite {
-            site,
-            row,
-            column,
-            value,
-        } => ModelError::NonFinite {
-            site,
-            row: batch.get(row).map_or(row, |(index, _)| *index),
-            column,
-            value,
-        },
-        error => error,
-    }
+    error.at_row(|row| batch.get(row).map_or(row, |(index, _)| *index))
 }

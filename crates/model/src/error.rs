@@ -62,3 +62,13 @@ pub enum ModelError {
         value: f32,
     },
 }
+
+impl ModelError {
+    /// The error of a value that is not finite at another row; other errors have none.
+    pub(crate) fn at_row(mut self, row_of: impl FnOnce(usize) -> usize) -> Self {
+        if let Self::NonFinite { row, .. } = &mut self {
+            *row = row_of(*row);
+        }
+        self
+    }
+}

@@ -293,12 +293,10 @@ impl TaskModel {
                     _ => sequence..sequence + 1,
                 };
                 let out = &mut values[range.start * columns..range.end * columns];
-                self.network.run_head(
-                    &self.head,
-                    &rows[range.start * hidden..range.end * hidden],
-                    out,
-                    threads,
-                )?;
+                let of_text = &rows[range.start * hidden..range.end * hidden];
+                self.network
+                    .run_head(&self.head, of_text, out, threads)
+                    .map_err(|error| error.at_row(|row| range.start + row))?;
             }
         } else {
             self.network

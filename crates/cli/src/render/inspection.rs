@@ -1,6 +1,6 @@
 //! What `fewbit inspect` shows.
 
-use super::numbers::{bytes, grouped};
+use super::numbers::{bytes, grouped, without_control_characters};
 use super::table::{self, number, text as word};
 use fewbit::Inspection;
 use fewbit::checkpoint::RenamedTensor;
@@ -66,17 +66,15 @@ const SHOWN_LABELS: usize = 12;
 
 /// The line about the task head.
 fn head(head: &HeadInspection) -> String {
-    let class = &head.model_class;
+    let class = without_control_characters(&head.model_class);
     if let Some(reason) = &head.not_run {
         return format!("  task head of {class}, of which fewbit gives no logits: {reason}\n");
     }
     let mut line = format!("  {} ({class})", head.task.map_or("task head", Task::name));
     if !head.labels.is_empty() {
-        let shown: Vec<&str> = head
-            .labels
-            .iter()
-            .take(SHOWN_LABELS)
-            .map(String::as_str)
+        let shown = head.labels.iter().take(SHOWN_LABELS);
+        let shown: Vec<String> = shown
+            .map(|label| without_control_characters(label))
             .collect();
         let plural = if head.labels.len() == 1 { "" } else { "s" };
         line.push_str(&format!(

@@ -66,6 +66,12 @@ pub(crate) fn shortened(name: &str, width: usize) -> String {
     format!("{head}…{tail}")
 }
 
+/// A text of a model's files, with spaces in place of characters that would do something to a terminal.
+pub(crate) fn without_control_characters(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(visible).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

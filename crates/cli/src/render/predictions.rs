@@ -1,6 +1,6 @@
 //! Tables of predictions: a row for each label, entity, answer or word, below the number of its text.
 
-use super::numbers::shortened;
+use super::numbers::{shortened, without_control_characters};
 use super::table::{self, Column, number, text as word};
 use crate::commands::predict::{Line, Prediction};
 
@@ -118,6 +118,5 @@ fn digits(score: f32) -> String {
 
 /// A text on one line, without characters that would do something to a terminal.
 fn one_line(text: &str) -> String {
-    let visible = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    shortened(&visible.collect::<String>(), WIDTH)
+    shortened(&without_control_characters(text), WIDTH)
 }

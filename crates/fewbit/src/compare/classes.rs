@@ -76,7 +76,13 @@ impl Classes {
         {
             return Ok(None);
         }
-        let function = predictor.score_function();
+        // The scores of a cross-encoder with several labels are its logits; what it says of a text is still one of the labels.
+        let is_classifier =
+            predictor.labels().len() > 1 && predictor.model().cross_encoder().is_some();
+        let function = match predictor.score_function() {
+            ScoreFunction::Identity if is_classifier => ScoreFunction::Softmax,
+            function => function,
+        };
         let right = match texts {
             CompareTexts::Classes(texts) => right_labels(&texts.labels, &predictor, function)?,
             _ => Vec::new(),

@@ -311,27 +311,14 @@ fn normalize(values: &mut [f32], row: usize, kernels: &Kernels) -> Result<(), Mo
 
 /// The error with the number of the sequence as its row, where it has that of a token.
 fn in_sequence(error: ModelError, feature: Feature, batch: &RaggedBatch) -> ModelError {
-    match (error, feature) {
-        (
-            ModelError::NonFinite {
-                site,
-                row,
-                column,
-                value,
-            },
-            Feature::TokenEmbeddings,
-        ) => {
-            let mut sequences = 0..batch.sequences();
-            let sequence = sequences.find(|&sequence| batch.range(sequence).contains(&row));
-            ModelError::NonFinite {
-                site,
-                row: sequence.unwrap_or(row),
-                column,
-                value,
-            }
-        }
-        (error, _) => error,
+    if feature != Feature::TokenEmbeddings {
+        return error;
     }
+    error.at_row(|row| {
+        let mut sequences = 0..batch.sequences();
+        let sequence = sequences.find(|&sequence| batch.range(sequence).contains(&row));
+        sequence.unwrap_or(row)
+    })
 }
 
 impl std::fmt::Debug for Pipeline {

@@ -49,7 +49,7 @@ impl Splade {
                 logits.resize(rows.len() / hidden * words, 0.0);
                 network
                     .run_head(&self.head, rows, &mut logits, threads)
-                    .map_err(|error| at_row(error, sequence))?;
+                    .map_err(|error| error.at_row(|_| sequence))?;
                 for logits in logits.chunks_exact(words) {
                     match self.settings.strategy {
                         // The function rises: the largest value is that of the largest logit.
@@ -94,23 +94,6 @@ pub(super) fn keep_largest(vector: &mut [f32], count: usize) {
     active.sort_by(|&a, &b| vector[b].total_cmp(&vector[a]));
     for &word in &active[count..] {
         vector[word] = 0.0;
-    }
-}
-
-fn at_row(error: ModelError, sequence: usize) -> ModelError {
-    match error {
-        ModelError::NonFinite {
-            site,
-            column,
-            value,
-            ..
-        } => ModelError::NonFinite {
-            site,
-            row: sequence,
-            column,
-            value,
-        },
-        error => error,
     }
 }
 

@@ -122,7 +122,7 @@ impl Network {
                 .zip(logits.chunks_mut(chunk_rows * head.columns()));
             for (index, (rows, logits)) in chunks.enumerate() {
                 head.run(rows, logits, self.kernels, &mut quantized, &mut workspaces)
-                    .map_err(|error| later(error, index * chunk_rows))?;
+                    .map_err(|error| error.at_row(|row| row + index * chunk_rows))?;
             }
             Ok(())
         };
@@ -130,24 +130,6 @@ impl Network {
             1 => run(),
             _ => self.thread_pools.with(threads, run)?,
         }
-    }
-}
-
-/// The error with a row that counts from `rows` rows before.
-fn later(error: ModelError, rows: usize) -> ModelError {
-    match error {
-        ModelError::NonFinite {
-            site,
-            row,
-            column,
-            value,
-        } => ModelError::NonFinite {
-            site,
-            row: row + rows,
-            column,
-            value,
-        },
-        error => error,
     }
 }
 

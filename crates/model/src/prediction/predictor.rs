@@ -26,13 +26,16 @@ use std::path::{Path, PathBuf};
 pub struct Predictor {
     model: TaskModel,
     tokenizer: TextTokenizer,
+    /// [`PredictorSettings::max_tokens`]
+    asked_max_tokens: Option<usize>,
     directory: PathBuf,
 }
 
 /// Settings that replace those in the files of a model directory; none by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PredictorSettings {
-    /// Longest input in tokens, special tokens included; at most the positions that the model has.
+    /// Longest input in tokens, special tokens included; at most the positions that the model has. By default the model's limit, and for
+    /// question answering 384.
     pub max_tokens: Option<usize>,
     /// The arithmetic of layers whose weights alone are int8; by default that of
     /// [`WeightOnlyArithmetic::from_environment`].
@@ -101,6 +104,7 @@ impl Predictor {
         Ok(Self {
             model,
             tokenizer,
+            asked_max_tokens: settings.max_tokens,
             directory,
         })
     }

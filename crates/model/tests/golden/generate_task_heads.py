@@ -68,6 +68,12 @@ FAMILIES = {
     "qwen2": DECODER,
     "qwen3": DECODER | dict(head_dim=8),
     "gemma3_text": DECODER | dict(head_dim=8),
+    "albert": SHAPE | dict(embedding_size=8, layer_norm_eps=0.02, pad_token_id=0),
+    "deberta": SHAPE | dict(relative_attention=True, pos_att_type=["c2p", "p2c"], type_vocab_size=0, layer_norm_eps=0.02, pad_token_id=0),
+    "deberta-v2": SHAPE | dict(
+        relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8, share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False,
+        type_vocab_size=0, layer_norm_eps=0.02, pad_token_id=0, pooler_hidden_act="relu",
+    ),
 }
 # Families of which transformers has no class for a head, or one whose tensors have other names than the encoder's.
 WITHOUT = {

@@ -12,7 +12,7 @@ use crate::{EncodeOptions, ModelError, ScoreFunction, Task};
 use serde::Serialize;
 
 /// Most tokens of a part of a long context together with its question, and most of those that it shares with the part before: those of
-/// transformers' pipeline.
+/// transformers' pipeline, unless another length is asked for.
 const WINDOW_TOKENS: usize = 384;
 const WINDOW_STRIDE: usize = 128;
 
@@ -240,7 +240,8 @@ impl Predictor {
                 )));
             }
         }
-        let max_tokens = self.max_tokens().min(WINDOW_TOKENS);
+        let most = self.asked_max_tokens.unwrap_or(WINDOW_TOKENS);
+        let max_tokens = self.max_tokens().min(most);
         let window = Window {
             max_tokens,
             stride: (max_tokens / 2).min(WINDOW_STRIDE),
