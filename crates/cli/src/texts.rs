@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// Rows that are read ahead; few, as each may be long.
 const READ_AHEAD: usize = 16;
+/// Batches of a window, whose texts are sorted by length; what becomes of them is on its way to the output after each window.
+const BATCHES_OF_A_WINDOW: usize = 8;
 /// Bytes of texts that one window holds at most, but for its last row.
 const WINDOW_BYTES: usize = 4 << 20;
 /// After so long without a text on standard input, its writer is taken to wait for an answer.
@@ -88,8 +90,9 @@ impl Texts {
         self.from_standard_input
     }
 
-    /// The next rows, at most `most`: as many as there are, but of standard input only those that come without a pause.
-    pub(crate) fn next_window(&mut self, most: usize) -> Window {
+    /// The next rows, at most some batches of them: as many as there are, but of standard input only those that come without a pause.
+    pub(crate) fn next_window(&mut self, batch_size: usize) -> Window {
+        let most = BATCHES_OF_A_WINDOW.saturating_mul(batch_size);
         let (mut rows, mut bytes) = (Vec::<Vec<String>>::new(), 0);
         while rows.len() < most && bytes < WINDOW_BYTES {
             let received = if self.from_standard_input && !rows.is_empty() {

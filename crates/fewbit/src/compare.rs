@@ -120,7 +120,7 @@ fn check(source: &Path, options: &CompareOptions) -> Result<Option<Classes>, Err
     // A file that cannot be looked at is found now, not after all measurements.
     directory_bytes(source)?;
     ModelSize::of(source)?;
-    let classes = Classes::of(source, &options.texts, options.weight_only)?;
+    let classes = Classes::of(&checkpoint, source, &options.texts, options.weight_only)?;
     if classes.is_none() {
         let settings = EncoderSettings::with_weight_only(options.weight_only);
         Encoder::open_with_settings(source, &settings)?;

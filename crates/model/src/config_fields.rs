@@ -37,6 +37,29 @@ impl<'a> ConfigFields<'a> {
         self.object.get(field)
     }
 
+    /// Whether the object has the field, with null.
+    pub(crate) fn is_null(&self, field: &str) -> bool {
+        self.get(field).is_some_and(Value::is_null)
+    }
+
+    /// Errors if `field` is there with another value than `usual`, the only one that is supported; numbers are the same whichever way they are
+    /// written.
+    pub(crate) fn expect_usual(
+        &self,
+        field: &str,
+        usual: &Value,
+        hint: &str,
+    ) -> Result<(), ModelError> {
+        let is_usual =
+            |found: &Value| found == usual || found.is_number() && found.as_f64() == usual.as_f64();
+        match self.get(field) {
+            Some(found) if !is_usual(found) => {
+                Err(self.unsupported(field, &usual.to_string(), found, hint))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The object itself.
     pub(crate) fn object(&self) -> &'a Value {
         self.object

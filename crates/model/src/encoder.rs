@@ -70,14 +70,21 @@ impl Default for EncodeOptions {
 impl EncodeOptions {
     /// Errors if one is 0.
     pub(crate) fn check(&self) -> Result<(), ModelError> {
-        for (name, value) in [("threads", self.threads), ("batch_size", self.batch_size)] {
-            if value == 0 {
-                return Err(ModelError::Input(format!(
-                    "{name}: expected at least 1, found 0\n  hint: the default is {name} of `EncodeOptions::default()`"
-                )));
-            }
-        }
-        Ok(())
+        let options = [("threads", self.threads), ("batch_size", self.batch_size)];
+        expect_at_least_one(options, "EncodeOptions")
+    }
+}
+
+/// Errors if one of the options of the type `of`, given with their names, is 0.
+pub(crate) fn expect_at_least_one<const N: usize>(
+    options: [(&str, usize); N],
+    of: &str,
+) -> Result<(), ModelError> {
+    match options.iter().find(|(_, value)| *value == 0) {
+        None => Ok(()),
+        Some((name, _)) => Err(ModelError::Input(format!(
+            "{name}: expected at least 1, found 0\n  hint: the default is {name} of `{of}::default()`"
+        ))),
     }
 }
 
@@ -186,7 +193,7 @@ impl Encoder {
             || TextTokenizer::open(&modules.transformer, &spec, text_settings),
         );
         let (network, head, ledger) = loaded?;
-        settings.check_max_tokens(network.spec().longest_sequence())?;
+        network.spec().check_max_tokens(settings.max_tokens)?;
         let hidden_size = network.spec().hidden_size;
         let pipeline = Pipeline::load(&modules.after_encoder, hidden_size, kernels, head)?;
         let tokenizer = tokenizer?;

@@ -2,6 +2,7 @@
 
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
+use crate::sentence_modules::no_such_setting;
 use serde_json::Value;
 
 /// One way to pool hidden states h_0 … h_(n-1).
@@ -101,12 +102,7 @@ impl Pooling {
                 || PoolingMode::ALL.iter().any(|mode| mode.boolean() == name)
         };
         if let Some((name, found)) = fields.unknown(known) {
-            return Err(fields.unsupported(
-                name,
-                "no such field",
-                found,
-                "sentence-transformers 6.2 has no such setting and does not load the file; if the field does nothing, take it out",
-            ));
+            return Err(no_such_setting(fields, name, found));
         }
         let modes = match fields.get("pooling_mode") {
             Some(Value::Array(names)) if !names.is_empty() => names

@@ -16,8 +16,8 @@ use crate::pooling::{Pooling, PoolingMode};
 pub(crate) use dense::{DenseActivation, DenseSettings};
 use fewbit_checkpoint::MODULES_FILE;
 use model_settings::ModelSettings;
-pub(crate) use module::{Feature, PoolingSettings, SentenceModule};
-use module_list::{AFTER_THE_ENCODER, ModuleClass, list_error, read_list};
+pub(crate) use module::{Feature, PoolingSettings, SentenceModule, no_such_setting};
+use module_list::{AFTER_THE_ENCODER, ModuleClass, NamedModule, list_error, read_list};
 use prompts::Prompts;
 pub(crate) use splade::{SpladeSettings, SpladeStrategy};
 use std::path::{Path, PathBuf};
@@ -102,36 +102,7 @@ impl SentenceModules {
             }
             _ => return Err(first.error_of_place("Transformer as the first module")),
         }
-        let mut after_encoder = Vec::with_capacity(rest.len());
-        let mut has_sentence_embedding = false;
-        for (index, module) in rest.iter().enumerate() {
-            if module.class == ModuleClass::SpladePooling && index > 0 {
-                return Err(module.error_of_place("SpladePooling right after the encoder only"));
-            }
-            let Some(read) = SentenceModule::read(module)? else {
-                return Err(module.error_of_place(AFTER_THE_ENCODER));
-            };
-            if of_words && index > 0 && read.reads_tokens() {
-                return Err(module.error_of_place(
-                    "a module of the text's vector, as SpladePooling has made logits of the tokens' vectors",
-                ));
-            }
-            if read.needs_sentence_embedding() && !has_sentence_embedding {
-                return Err(module.error_of_place("Pooling before what changes a text's vector"));
-            }
-            has_sentence_embedding |=
-                matches!(read, SentenceModule::Pooling(_) | SentenceModule::Splade(_));
-            // Normalize passes over a vector that is not there.
-            if has_sentence_embedding
-                || read != SentenceModule::Normalize(Feature::SentenceEmbedding)
-            {
-                after_encoder.push(read);
-            }
-        }
-        if !has_sentence_embedding {
-            let message = "expected Pooling among the modules, found none".to_owned();
-            return Err(list_error(&file, "modules", message));
-        }
+        let after_encoder = read_after_encoder(&file, rest, of_words)?;
         let output = match (of_words, first.class) {
             (false, _) => Output::HiddenStates,
             (true, ModuleClass::MlmTransformer) => Output::LogitsByDefault,
@@ -154,6 +125,43 @@ impl SentenceModules {
             max_active_dims: settings.max_active_dims,
         })
     }
+}
+
+/// The modules after the encoder, in order; `of_words`, where the first of them pools logits of words.
+fn read_after_encoder(
+    file: &Path,
+    rest: &[NamedModule],
+    of_words: bool,
+) -> Result<Vec<SentenceModule>, ModelError> {
+    let mut after_encoder = Vec::with_capacity(rest.len());
+    let mut has_sentence_embedding = false;
+    for (index, module) in rest.iter().enumerate() {
+        if module.class == ModuleClass::SpladePooling && index > 0 {
+            return Err(module.error_of_place("SpladePooling right after the encoder only"));
+        }
+        let Some(read) = SentenceModule::read(module)? else {
+            return Err(module.error_of_place(AFTER_THE_ENCODER));
+        };
+        if of_words && index > 0 && read.reads_tokens() {
+            return Err(module.error_of_place(
+                "a module of the text's vector, as SpladePooling has made logits of the tokens' vectors",
+            ));
+        }
+        if read.needs_sentence_embedding() && !has_sentence_embedding {
+            return Err(module.error_of_place("Pooling before what changes a text's vector"));
+        }
+        has_sentence_embedding |=
+            matches!(read, SentenceModule::Pooling(_) | SentenceModule::Splade(_));
+        // Normalize passes over a vector that is not there.
+        if has_sentence_embedding || read != SentenceModule::Normalize(Feature::SentenceEmbedding) {
+            after_encoder.push(read);
+        }
+    }
+    if !has_sentence_embedding {
+        let message = "expected Pooling among the modules, found none".to_owned();
+        return Err(list_error(file, "modules", message));
+    }
+    Ok(after_encoder)
 }
 
 /// Errors over a task that a model without a Router does not have. (sentence-transformers passes over it.)

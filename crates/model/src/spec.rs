@@ -4,6 +4,7 @@
 //! the checkpoint holds the weights. The executor knows nothing else about a family; `encoder_config` fills both in from a checkpoint, and
 //! [`crate::catalogue`] makes the list of modules of them.
 
+use crate::ModelError;
 use crate::role::Role;
 use fewbit_kernels::{Activation, NormKind};
 
@@ -240,6 +241,16 @@ pub struct Rotary {
     pub local: RotaryFrequencies,
 }
 
+impl Rotary {
+    /// The same rotations in every layer.
+    pub fn of_all_layers(frequencies: RotaryFrequencies) -> Self {
+        Self {
+            global: frequencies.clone(),
+            local: frequencies,
+        }
+    }
+}
+
 /// By what pairs of features turn from one position to the next.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RotaryFrequencies {
@@ -337,6 +348,17 @@ impl EncoderSpec {
             // Far distances share a row.
             Some(_) if !has_positions => usize::MAX,
             _ => self.positions.max_tokens(),
+        }
+    }
+
+    /// Errors if inputs of `max_tokens` tokens, where so many are asked for, are longer than [`EncoderSpec::longest_sequence`].
+    pub(crate) fn check_max_tokens(&self, max_tokens: Option<usize>) -> Result<(), ModelError> {
+        let positions = self.longest_sequence();
+        match max_tokens {
+            Some(max_tokens) if max_tokens > positions => Err(ModelError::Input(format!(
+                "max_tokens: expected at most {positions}, found {max_tokens}\n  hint: the model has no positions beyond that"
+            ))),
+            _ => Ok(()),
         }
     }
 }

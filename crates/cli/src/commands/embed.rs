@@ -17,8 +17,6 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Batches of a window of texts, which are sorted by length; what is embedded is on its way to the output after each window.
-const BATCHES_A_STEP: usize = 8;
 /// Cut texts that are named by their index.
 const TRUNCATED_SHOWN: usize = 1000;
 
@@ -252,7 +250,7 @@ fn embed(
     // On a terminal where texts are typed, progress would stand between texts and answers.
     let mut progress = (!texts.are_from_standard_input()).then(|| Count::start("embedding"));
     loop {
-        let window = texts.next_window(BATCHES_A_STEP.saturating_mul(options.batch_size));
+        let window = texts.next_window(options.batch_size);
         let texts: Vec<String> = window.rows.into_iter().flatten().collect();
         if !texts.is_empty() {
             let embeddings = encoder.encode(&texts, options)?;

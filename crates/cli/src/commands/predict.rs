@@ -21,9 +21,6 @@ use std::time::Instant;
 pub(crate) use task::{Line, Prediction};
 use task::{Wanted, predict};
 
-/// Batches of a window of texts, which are sorted by length; what is predicted is on its way to the output after each window.
-const BATCHES_A_STEP: usize = 8;
-
 /// What was done, where there is an output file.
 #[derive(Serialize)]
 struct Summary<'a> {
@@ -60,7 +57,7 @@ pub(super) fn run(arguments: &PredictArguments, global: GlobalArguments) -> Resu
     }
     let texts = Texts::open_columns(&arguments.input, arguments.input_format, columns, are_named)?;
     let start = Instant::now();
-    let written = output.target.path().map(Path::to_owned);
+    let written = output.path().map(Path::to_owned);
     let done = predict_all(&predictor, &wanted, &options, texts, output, global)?;
     if done.texts == 0 {
         streams::warn("the input holds no texts");
@@ -154,7 +151,7 @@ fn predict_all(
     // On a terminal where texts are typed, progress would stand between texts and answers.
     let mut progress = (!texts.are_from_standard_input()).then(|| Count::start("predicting"));
     loop {
-        let window = texts.next_window(BATCHES_A_STEP.saturating_mul(options.batch_size));
+        let window = texts.next_window(options.batch_size);
         if !window.rows.is_empty() {
             let predictions = predict(predictor, wanted, &window.rows, options)?;
             done.truncated += predictions.iter().filter(|line| line.truncated).count();

@@ -2,12 +2,11 @@
 
 use super::CompareTexts;
 use crate::Error;
-use fewbit_checkpoint::MODULES_FILE;
+use fewbit_checkpoint::{Checkpoint, MODULES_FILE};
 use fewbit_evaluate::{ClassLogits, ClassificationQuality, ClassifierAgreement};
 use fewbit_model::task_head::ModelClass;
 use fewbit_model::{
     Embeddings, Predictor, PredictorSettings, ScoreFunction, Task, WeightOnlyArithmetic,
-    open_checkpoint,
 };
 use serde::Serialize;
 use std::collections::HashMap;
@@ -30,11 +29,13 @@ pub struct ClassFigures {
 }
 
 impl Classes {
-    /// Those of the model in `source`, if it has a head for sequence classification and `texts` are no scored pairs, which are for embeddings.
+    /// Those of the model in `source`, whose weights are `checkpoint`, if it has a head for sequence classification and `texts` are no scored
+    /// pairs, which are for embeddings.
     ///
     /// # Errors
     /// Texts for a classifier and another model; a right label that the model does not have.
     pub(super) fn of(
+        checkpoint: &Checkpoint,
         source: &Path,
         texts: &CompareTexts,
         weight_only: Option<WeightOnlyArithmetic>,
@@ -46,13 +47,13 @@ impl Classes {
                 source.display()
             ))
         };
-        let class_name = class_of(source)?;
-        let task = class_name.as_ref().and_then(|(_, task)| *task);
+        let class = ModelClass::of_config(checkpoint.config());
+        let task = class.and_then(|class| class.task());
         if matches!(texts, CompareTexts::Pairs(_)) || task != Some(Task::SequenceClassification) {
             return match needed {
-                true => Err(refused(&class_name.map_or_else(
+                true => Err(refused(&class.map_or_else(
                     || "one that names no class".to_owned(),
-                    |(name, _)| format!("`{name}`"),
+                    |class| format!("`{}`", class.name()),
                 ))),
                 false => Ok(None),
             };
@@ -117,13 +118,6 @@ impl Classes {
             quality: (!self.right.is_empty()).then(quality).transpose()?,
         })
     }
-}
-
-/// The model class that config.json names, and its task.
-fn class_of(source: &Path) -> Result<Option<(String, Option<Task>)>, Error> {
-    let checkpoint = open_checkpoint(source)?;
-    let class = ModelClass::of_config(checkpoint.config());
-    Ok(class.map(|class| (class.name().to_owned(), class.task())))
 }
 
 /// The numbers of labels: a label is the model's name of it, or its number.

@@ -3,14 +3,14 @@
 //! Disentangled attention with a row of the table for each distance. Queries, keys and values of a head follow one another in one matrix
 //! without biases, of which queries and values get theirs afterwards.
 
-use super::disentangled_fields::{self, Names, max_relative_positions};
+use super::disentangled_fields::{self, max_relative_positions};
 use super::shared_fields::Sizes;
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
 use crate::role::Role;
 use crate::spec::{DisentangledAttention, EncoderSpec, NameTable};
 
-const WITH_POSITIONS: NameTable = NameTable {
+const NAMES: NameTable = NameTable {
     base_prefix: "deberta.",
     layers: "encoder.layer",
     modules: &[
@@ -35,14 +35,6 @@ const WITH_POSITIONS: NameTable = NameTable {
         (Role::FeedForwardNorm, "output.LayerNorm"),
     ],
     otherwise: None,
-};
-
-const NAMES: Names = Names {
-    with_positions: WITH_POSITIONS,
-    without_positions: NameTable {
-        modules: WITH_POSITIONS.modules.split_first().expect("others").1,
-        ..WITH_POSITIONS
-    },
 };
 
 const SIZES: Sizes = Sizes {

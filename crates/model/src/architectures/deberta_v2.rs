@@ -3,7 +3,7 @@
 //! Disentangled attention, whose relative positions share rows where they are far, are normalized, and are projected as tokens are, each as
 //! config.json says; and the convolution beside the first layer of the largest ones.
 
-use super::disentangled_fields::{self, Names, max_relative_positions, size_or_none};
+use super::disentangled_fields::{self, max_relative_positions, size_or_none};
 use super::shared_fields::{MAX_WIDTH, Sizes, activation_or};
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
@@ -11,7 +11,7 @@ use crate::role::Role;
 use crate::spec::{Convolution, DisentangledAttention, EncoderSpec, NameTable};
 use serde_json::Value;
 
-const WITH_POSITIONS: NameTable = NameTable {
+const NAMES: NameTable = NameTable {
     base_prefix: "deberta.",
     layers: "encoder.layer",
     modules: &[
@@ -39,14 +39,6 @@ const WITH_POSITIONS: NameTable = NameTable {
         (Role::ConvolutionNorm, "encoder.conv.LayerNorm"),
     ],
     otherwise: None,
-};
-
-const NAMES: Names = Names {
-    with_positions: WITH_POSITIONS,
-    without_positions: NameTable {
-        modules: WITH_POSITIONS.modules.split_first().expect("others").1,
-        ..WITH_POSITIONS
-    },
 };
 
 /// transformers' defaults are those of xlarge.

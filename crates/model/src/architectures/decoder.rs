@@ -58,10 +58,10 @@ const QWEN3_NAMES: NameTable = NameTable {
 struct Family {
     names: NameTable,
     sizes: Sizes,
-    /// 0: as many as heads.
-    key_value_heads: usize,
-    /// 0: the hidden size divided by the heads.
-    head_size: usize,
+    /// As many as heads where there is none.
+    key_value_heads: Option<usize>,
+    /// The hidden size divided by the heads where there is none.
+    head_size: Option<usize>,
     epsilon: f32,
     base: f32,
 }
@@ -79,27 +79,27 @@ fn family(model_type: &str) -> Family {
     let llama = Family {
         names: NAMES,
         sizes: sizes(32000, 4096, 11008, 2048),
-        key_value_heads: 0,
-        head_size: 0,
+        key_value_heads: None,
+        head_size: None,
         epsilon: 1e-6,
         base: 10_000.0,
     };
     match model_type {
         "mistral" => Family {
             sizes: sizes(32000, 4096, 14336, 4096 * 32),
-            key_value_heads: 8,
+            key_value_heads: Some(8),
             ..llama
         },
         "qwen2" => Family {
             sizes: sizes(151_936, 4096, 22016, 32768),
-            key_value_heads: 32,
+            key_value_heads: Some(32),
             ..llama
         },
         "qwen3" => Family {
             names: QWEN3_NAMES,
             sizes: sizes(151_936, 4096, 22016, 32768),
-            key_value_heads: 32,
-            head_size: 128,
+            key_value_heads: Some(32),
+            head_size: Some(128),
             ..llama
         },
         "eurobert" => Family {
@@ -124,24 +124,20 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         .sizes
         .read(fields)?
         .spec(fields, family.names, activation, norm)?;
-    let or = |size: usize, default: usize| if size == 0 { default } else { size };
-    let optional_size = |field, default| match fields.get(field) {
-        Some(value) if value.is_null() => Ok(default),
-        _ => fields.size(field, default, 1, MAX_WIDTH),
+    // null is not the default: it says that a file has no number of its own.
+    let size = |field, default, of_null| match fields.is_null(field) {
+        true => Ok(of_null),
+        false => fields.size(field, default, 1, MAX_WIDTH),
     };
-    let head_size = optional_size("head_dim", or(family.head_size, spec.head_size))?;
+    let head_size = family.head_size.unwrap_or(spec.head_size);
+    let head_size = size("head_dim", head_size, head_size)?;
+    let key_value_heads = family.key_value_heads.unwrap_or(spec.heads);
+    let key_value_heads = size("num_key_value_heads", key_value_heads, spec.heads)?;
     let attention_bias = fields.flag("attention_bias", false)?;
     let feed_forward_bias = fields.flag("mlp_bias", false)?;
     let rotary =
         RotarySource::of_all_layers(family.base, head_size, spec.positions.count).read(fields)?;
     let causal = model_type != "eurobert" && fields.flag("is_causal", true)?;
-    let key_value_heads = match fields.get("num_key_value_heads") {
-        Some(found) if found.is_null() => spec.heads,
-        _ => optional_size(
-            "num_key_value_heads",
-            or(family.key_value_heads, spec.heads),
-        )?,
-    };
     Ok(EncoderSpec {
         key_value_heads,
         head_size,
@@ -167,10 +163,7 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
             _ => Biases::NONE,
         },
         causal,
-        rotary: Some(Rotary {
-            global: rotary.clone(),
-            local: rotary,
-        }),
+        rotary: Some(Rotary::of_all_layers(rotary)),
         local_attention: local_attention(fields, model_type, spec.layers, causal)?,
         ..spec
     })
@@ -183,9 +176,7 @@ fn local_attention(
     layers: usize,
     causal: bool,
 ) -> Result<Option<LocalAttention>, ModelError> {
-    let is_null = fields
-        .get("sliding_window")
-        .is_some_and(|value| value.is_null());
+    let is_null = fields.is_null("sliding_window");
     let of_qwen = ["qwen2", "qwen3"].contains(&model_type);
     let first = match model_type {
         "mistral" if !is_null => 0,

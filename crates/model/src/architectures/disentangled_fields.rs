@@ -5,15 +5,9 @@ use super::shared_fields::{
 };
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
+use crate::role::Role;
 use crate::spec::{EmbeddingsProjection, EncoderSpec, NameTable, NormSpec};
 use serde_json::Value;
-
-/// Names of a family with positions in the embeddings, and without.
-#[derive(Clone, Copy)]
-pub(super) struct Names {
-    pub(super) with_positions: NameTable,
-    pub(super) without_positions: NameTable,
-}
 
 /// What scores are made of beside contents (`pos_att_type`).
 pub(super) struct PositionScores {
@@ -61,17 +55,21 @@ impl PositionScores {
     }
 }
 
-/// All but the relative positions themselves, which the families have each in its own way.
+/// All but the relative positions themselves, which the families have each in its own way. Of `names`, which begin with the table of positions,
+/// a model without positions in its embeddings has the others.
 pub(super) fn read(
     fields: &ConfigFields<'_>,
-    names: Names,
+    names: NameTable,
     sizes: Sizes,
 ) -> Result<(EncoderSpec, PositionScores), ModelError> {
     refuse_other_heads(fields)?;
     let scores = PositionScores::read(fields)?;
-    let names = match fields.flag("position_biased_input", true)? {
-        true => names.with_positions,
-        false => names.without_positions,
+    let has_positions = fields.flag("position_biased_input", true)?;
+    let names = match names.modules {
+        [(Role::PositionEmbeddings, _), modules @ ..] if !has_positions => {
+            NameTable { modules, ..names }
+        }
+        _ => names,
     };
     let norm = NormSpec::layer(fields.fraction("layer_norm_eps", 1e-7)?);
     let spec = sizes

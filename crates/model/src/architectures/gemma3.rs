@@ -52,19 +52,14 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
     };
     let activation = activation_or(fields, "hidden_activation", "gelu_pytorch_tanh")?;
     let spec = sizes.read(fields)?.spec(fields, NAMES, activation, norm)?;
+    const HINT: &str =
+        "capped scores and other masks give other hidden states, so there is no substitute";
     let usual = [
         ("attn_logit_softcapping", Value::Null),
         ("is_causal", Value::Bool(true)),
     ];
-    for (field, usual) in usual {
-        if let Some(found) = fields
-            .get(field)
-            .filter(|found| !found.is_null() && **found != usual)
-        {
-            let hint =
-                "capped scores and other masks give other hidden states, so there is no substitute";
-            return Err(fields.unsupported(field, &usual.to_string(), found, hint));
-        }
+    for (field, usual) in usual.iter().filter(|(field, _)| !fields.is_null(field)) {
+        fields.expect_usual(field, usual, HINT)?;
     }
     let head_size = fields.size("head_dim", 256, 1, MAX_WIDTH)?;
     let rotary = |layer_type, base_field, default_base, scaled| RotarySource {
@@ -76,11 +71,8 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
         positions: spec.positions.count,
     };
     let attention_bias = fields.flag("attention_bias", false)?;
-    let bidirectional = fields.get("use_bidirectional_attention");
-    let causal = match bidirectional {
-        Some(value) if value.is_null() => true,
-        _ => !fields.flag("use_bidirectional_attention", false)?,
-    };
+    const BIDIRECTIONAL: &str = "use_bidirectional_attention";
+    let causal = fields.is_null(BIDIRECTIONAL) || !fields.flag(BIDIRECTIONAL, false)?;
     let window = fields.size("sliding_window", 4096, 1, MAX_POSITIONS)?;
     let every = fields.size("sliding_window_pattern", 6, 1, MAX_LAYERS)?;
     let scalar = fields.positive("query_pre_attn_scalar", 256.0)?;

@@ -86,27 +86,21 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
             ..Biases::ALL
         },
         token_types: fields.size("type_vocab_size", 1, 0, MAX_VOCABULARY)?,
-        rotary: Some(Rotary {
-            global: rotary.clone(),
-            local: rotary,
-        }),
+        rotary: Some(Rotary::of_all_layers(rotary)),
         ..spec
     })
 }
 
 /// Settings of the models' own code that give other hidden states.
 fn refuse_other_settings(fields: &ConfigFields<'_>) -> Result<(), ModelError> {
+    const HINT: &str = "other settings give other hidden states, so there is no substitute";
     let usual = [
         ("position_embedding_type", Value::from("rope")),
         ("layer_norm_type", Value::from("layer_norm")),
         ("pack_qkv", Value::Bool(true)),
         ("logn_attention_scale", Value::Bool(false)),
     ];
-    for (field, usual) in &usual {
-        if let Some(found) = fields.get(field).filter(|found| *found != usual) {
-            let hint = "other settings give other hidden states, so there is no substitute";
-            return Err(fields.unsupported(field, &usual.to_string(), found, hint));
-        }
-    }
-    Ok(())
+    usual
+        .iter()
+        .try_for_each(|(field, usual)| fields.expect_usual(field, usual, HINT))
 }

@@ -71,10 +71,7 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
     let rotary = source.read(fields)?;
     Ok(EncoderSpec {
         token_types: fields.size("type_vocab_size", 1, 0, MAX_VOCABULARY)?,
-        rotary: Some(Rotary {
-            global: rotary.clone(),
-            local: rotary,
-        }),
+        rotary: Some(Rotary::of_all_layers(rotary)),
         ..spec
     })
 }

@@ -104,10 +104,7 @@ pub(super) fn read(fields: &ConfigFields<'_>) -> Result<EncoderSpec, ModelError>
             ..Biases::NONE
         },
         token_types: fields.size("type_vocab_size", 2, least, MAX_VOCABULARY)?,
-        rotary: Some(Rotary {
-            global: rotary.clone(),
-            local: rotary,
-        }),
+        rotary: Some(Rotary::of_all_layers(rotary)),
         ..spec
     })
 }
@@ -141,13 +138,8 @@ fn activation_of_own_code(fields: &ConfigFields<'_>) -> Result<Activation, Model
         ("rotary_scaling_factor", Value::Null),
         ("num_experts", Value::from(0)),
     ];
-    for (field, usual) in &usual {
-        let found = fields.get(field).filter(|found| !found.is_null());
-        let is_usual =
-            |found: &Value| found == usual || found.as_f64() == usual.as_f64() && found.is_number();
-        if let Some(found) = found.filter(|found| !is_usual(found)) {
-            return Err(fields.unsupported(field, &usual.to_string(), found, HINT));
-        }
+    for (field, usual) in usual.iter().filter(|(field, _)| !fields.is_null(field)) {
+        fields.expect_usual(field, usual, HINT)?;
     }
     let activation = match fields.string("activation_function", "gelu")? {
         "swiglu" => Activation::Silu,

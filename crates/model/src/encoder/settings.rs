@@ -73,16 +73,6 @@ impl EncoderSettings {
         }
         Ok(())
     }
-
-    /// Errors if the model of `positions` cannot run inputs of `max_tokens` tokens.
-    pub(super) fn check_max_tokens(&self, positions: usize) -> Result<(), ModelError> {
-        match self.max_tokens {
-            Some(max_tokens) if max_tokens > positions => Err(ModelError::Input(format!(
-                "max_tokens: expected at most {positions}, found {max_tokens}\n  hint: the model has no positions beyond that"
-            ))),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Makes `modules` end with a normalization, or without one.

@@ -31,42 +31,32 @@ impl Network {
             ..
         } = scratch;
         let (rows, norm) = (chunk.rows.clone(), self.embeddings_norm.as_ref());
-        let before_norm =
-            self.spec.embeddings_projection == EmbeddingsProjection::BeforeNormIfNarrower;
-        let scale = match &self.embeddings_projection {
-            Some(projection) if before_norm => {
-                let embeddings = &mut embeddings[..rows.len() * self.spec.embedding_size];
-                self.sum_embeddings(shared.block, rows, table_row, embeddings);
-                let mut input = LinearInput::new(chunk.rows.len(), embeddings, quantized, None);
-                let layer = [(projection, &mut *chunk.hidden)];
-                self.run_linears(layer, &mut input, LinearEpilogue::Store, linear, viewer)?;
-                let format = input_of_attention(first);
-                match norm {
-                    Some(norm) => self.normalize(norm, chunk.hidden, format, quantized, viewer)?,
-                    None => None,
-                }
-            }
-            None => {
-                self.sum_embeddings(shared.block, rows, table_row, chunk.hidden);
-                let format = input_of_attention(first);
-                match norm {
-                    Some(norm) => self.normalize(norm, chunk.hidden, format, quantized, viewer)?,
-                    None => None,
-                }
-            }
+        // Normalized before the projection, if there is one, or after it.
+        let norm_is_last = self.embeddings_projection.is_none()
+            || self.spec.embeddings_projection == EmbeddingsProjection::BeforeNormIfNarrower;
+        let (norm_before, norm_after) = match norm_is_last {
+            true => (None, norm),
+            false => (norm, None),
+        };
+        match &self.embeddings_projection {
+            None => self.sum_embeddings(shared.block, rows, table_row, chunk.hidden),
             Some(projection) => {
                 let embeddings = &mut embeddings[..rows.len() * self.spec.embedding_size];
                 self.sum_embeddings(shared.block, rows, table_row, embeddings);
                 let format = &self.plan.projection_input;
-                let scale = match norm {
+                let scale = match norm_before {
                     Some(norm) => self.normalize(norm, embeddings, format, quantized, viewer)?,
                     None => None,
                 };
                 let mut input = LinearInput::new(chunk.rows.len(), embeddings, quantized, scale);
                 let layer = [(projection, &mut *chunk.hidden)];
                 self.run_linears(layer, &mut input, LinearEpilogue::Store, linear, viewer)?;
-                None
             }
+        }
+        let format = input_of_attention(first);
+        let scale = match norm_after {
+            Some(norm) => self.normalize(norm, chunk.hidden, format, quantized, viewer)?,
+            None => None,
         };
         self.project(first, scale, shared, chunk, scratch, viewer)
     }

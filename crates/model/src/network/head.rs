@@ -149,24 +149,17 @@ impl Loader<'_> {
             .iter()
             .map(|step| self.head_step(step))
             .collect::<Result<_, _>>()?;
-        let last = match last {
-            HeadStep::Linear { module, .. } => self
-                .linear(module)
-                .map_err(|error| about_labels(error, module))?,
-            HeadStep::Decoder {
-                module,
-                shared_bias,
-                tied,
-            } => self.decoder(module, shared_bias.as_deref(), *tied)?,
-            HeadStep::Norm { module, .. } => {
-                let message = format!(
-                    "`{}`: expected a linear layer at the end of a head, found a normalization\n  hint: the table of this family is wrong",
-                    module.name
-                );
-                return Err(ModelError::Input(message));
-            }
-        };
-        Ok(TaskHead { steps, last })
+        let loaded = self.head_step(last).map_err(|error| match last {
+            HeadStep::Linear { module, .. } => about_labels(error, module),
+            HeadStep::Norm { .. } | HeadStep::Decoder { .. } => error,
+        })?;
+        match loaded {
+            LoadedStep::Linear(last, _) => Ok(TaskHead { steps, last }),
+            LoadedStep::Norm(norm, _) => Err(ModelError::Input(format!(
+                "`{}`: expected a linear layer at the end of a head, found a normalization\n  hint: the table of this family is wrong",
+                norm.site
+            ))),
+        }
     }
 
     fn head_step(&mut self, step: &HeadStep) -> Result<LoadedStep, ModelError> {
@@ -212,21 +205,7 @@ impl Loader<'_> {
             (true, _) => self.vector(&own_bias, words)?,
         };
         let site = module.sites.concat();
-        let decoder = PackedLinear::new(
-            site,
-            &table.name,
-            stored,
-            bias,
-            module.shape,
-            self.kernels,
-            self.weight_only,
-        );
-        let decoder = decoder.map_err(|error| {
-            match self.checkpoint.get(&format!("{}.weight", table.name)) {
-                Some(view) => error.in_file(view.info.file.clone()),
-                None => error,
-            }
-        })?;
+        let decoder = self.packed(site, &table.name, stored, bias, module.shape)?;
         self.release(&table.name);
         Ok(decoder)
     }

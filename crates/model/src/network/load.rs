@@ -308,28 +308,38 @@ impl<'c> Loader<'c> {
             .zip(bias.chunks(size.max(1)))
             .zip(&module.sites);
         let linears = parts.map(|((weight, bias), site)| {
-            PackedLinear::new(
+            self.packed(
                 site.clone(),
                 &module.name,
                 weight,
                 bias.to_vec(),
                 [size, inside],
-                self.kernels,
-                self.weight_only,
             )
         });
         let linears = linears.collect::<Result<Vec<_>, _>>();
         self.release(&module.name);
-        let linears = linears.map_err(|error| {
-            let weight = self.checkpoint.get(&format!("{}.weight", module.name));
-            match weight {
-                Some(view) => error.in_file(view.info.file.clone()),
-                None => error,
-            }
-        })?;
-        Ok(linears
+        Ok(linears?
             .try_into()
             .unwrap_or_else(|_| panic!("a site for each of {N} layers")))
+    }
+
+    /// The linear layer with the weight of `module`, or a part of it; errors name the weight's file.
+    pub(super) fn packed(
+        &self,
+        site: String,
+        module: &str,
+        weight: StoredWeight<'_>,
+        bias: Vec<f32>,
+        shape: [usize; 2],
+    ) -> Result<PackedLinear, ModelError> {
+        let (kernels, weight_only) = (self.kernels, self.weight_only);
+        let linear = PackedLinear::new(site, module, weight, bias, shape, kernels, weight_only);
+        Ok(linear.map_err(
+            |error| match self.checkpoint.get(&format!("{module}.weight")) {
+                Some(view) => error.in_file(view.info.file.clone()),
+                None => error,
+            },
+        )?)
     }
 
     /// The weight that takes the place of the checkpoint's.

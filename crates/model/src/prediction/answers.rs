@@ -37,14 +37,14 @@ pub struct AnswerToken {
 }
 
 /// What a model made of a window.
-#[derive(Debug, Clone, Copy)]
-pub struct AnswerWindow<'a> {
+#[derive(Debug, Clone)]
+pub struct AnswerWindow {
     /// Its tokens.
-    pub tokens: &'a [AnswerToken],
+    pub tokens: Vec<AnswerToken>,
     /// How much each token looks like the first one of the answer.
-    pub start_logits: &'a [f32],
+    pub start_logits: Vec<f32>,
     /// How much each token looks like the last one of the answer.
-    pub end_logits: &'a [f32],
+    pub end_logits: Vec<f32>,
     /// Whether the first token is the one (`[CLS]`) that stands for "there is no answer".
     pub begins_with_no_answer: bool,
 }
@@ -63,7 +63,7 @@ pub struct Answer {
 }
 
 /// The best answers of all windows of `context`, the best first.
-pub fn answers(context: &str, windows: &[AnswerWindow<'_>], options: AnswerOptions) -> Vec<Answer> {
+pub fn answers(context: &str, windows: &[AnswerWindow], options: AnswerOptions) -> Vec<Answer> {
     let characters = Characters::of(context);
     // Spans become fewer when they are widened to words.
     let candidates = options.top_k.saturating_mul(2).saturating_add(10);
@@ -131,7 +131,7 @@ struct Span {
 }
 
 impl WindowScores {
-    fn of(window: &AnswerWindow<'_>) -> Self {
+    fn of(window: &AnswerWindow) -> Self {
         // What cannot be in an answer takes no part in the softmax.
         let takes_part = |index: usize| {
             window.tokens[index].bytes.is_some() || (index == 0 && window.begins_with_no_answer)
@@ -147,8 +147,8 @@ impl WindowScores {
             }
             all
         };
-        let mut start = probabilities(window.start_logits);
-        let mut end = probabilities(window.end_logits);
+        let mut start = probabilities(&window.start_logits);
+        let mut end = probabilities(&window.end_logits);
         let mut no_answer = 0.0;
         if let (Some(first), Some(last)) = (start.first_mut(), end.first_mut()) {
             no_answer = *first * *last;
@@ -178,7 +178,7 @@ impl WindowScores {
     }
 }
 
-impl AnswerWindow<'_> {
+impl AnswerWindow {
     /// The bytes from the word of the token `first` to that of the token `last`; where these are in no word, those of the tokens
     /// themselves.
     fn bytes(&self, first: usize, last: usize) -> Range<usize> {
@@ -225,11 +225,10 @@ mod tests {
     }
 
     fn best(starts: [f32; 7], ends: [f32; 7], options: AnswerOptions) -> Vec<Answer> {
-        let tokens = tokens();
         let window = AnswerWindow {
-            tokens: &tokens,
-            start_logits: &starts,
-            end_logits: &ends,
+            tokens: tokens(),
+            start_logits: starts.to_vec(),
+            end_logits: ends.to_vec(),
             begins_with_no_answer: true,
         };
         answers(CONTEXT, &[window], options)
@@ -314,9 +313,9 @@ mod tests {
         );
         let logits = [FAR, FAR, FAR, 0.0, 0.0, FAR, FAR, FAR];
         let window = AnswerWindow {
-            tokens: &tokens,
-            start_logits: &logits,
-            end_logits: &logits,
+            tokens,
+            start_logits: logits.to_vec(),
+            end_logits: logits.to_vec(),
             begins_with_no_answer: true,
         };
         let options = AnswerOptions {

@@ -88,12 +88,7 @@ impl Predictor {
         let kernels = network::kernels_from_environment()?;
         let weight_only = WeightOnlyArithmetic::resolve(settings.weight_only)?;
         let spec = EncoderSpec::from_checkpoint(&checkpoint)?;
-        let positions = spec.longest_sequence();
-        if let Some(max_tokens) = settings.max_tokens.filter(|&tokens| tokens > positions) {
-            return Err(ModelError::Input(format!(
-                "max_tokens: expected at most {positions}, found {max_tokens}\n  hint: the model has no positions beyond that"
-            )));
-        }
+        spec.check_max_tokens(settings.max_tokens)?;
         let model = TaskModel::load(&checkpoint, &FromCheckpoint, kernels, weight_only)?;
         let text_settings = TextSettings {
             max_seq_length: settings.max_tokens,

@@ -207,11 +207,12 @@ pub(super) fn required_size(fields: &ConfigFields<'_>, field: &str) -> Result<us
 pub(super) fn refuse_unknown(fields: &ConfigFields<'_>, known: &[&str]) -> Result<(), ModelError> {
     match fields.unknown(|name| known.contains(&name)) {
         None => Ok(()),
-        Some((name, found)) => Err(fields.unsupported(
-            name,
-            "no such field",
-            found,
-            "sentence-transformers 6.2 has no such setting and does not load the file; if the field does nothing, take it out",
-        )),
+        Some((name, found)) => Err(no_such_setting(fields, name, found)),
     }
+}
+
+/// The error for a field that a module's constructor does not have.
+pub(crate) fn no_such_setting(fields: &ConfigFields<'_>, field: &str, found: &Value) -> ModelError {
+    let hint = "sentence-transformers 6.2 has no such setting and does not load the file; if the field does nothing, take it out";
+    fields.unsupported(field, "no such field", found, hint)
 }

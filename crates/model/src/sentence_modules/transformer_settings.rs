@@ -3,6 +3,7 @@
 //! sentence-transformers passes every field of the file to the module's constructor and fails on one that it does not have. Here
 //! a field is honoured, is known to change no embedding, or is an error.
 
+use super::module::no_such_setting;
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
 use crate::json_file::read_object;
@@ -97,18 +98,16 @@ impl TransformerSettings {
         for name in FILES {
             let file = directory.join(name);
             if let Some(value) = read_object(&file)? {
-                let fields = value.as_object().cloned().unwrap_or_default();
-                return Self::from_fields(&ConfigFields::new(&file, &value), &fields, task, output);
+                return Self::from_fields(&ConfigFields::new(&file, &value), task, output);
             }
         }
         let file = directory.join(FILES[0]);
         let none = Value::Object(Map::new());
-        Self::from_fields(&ConfigFields::new(&file, &none), &Map::new(), task, output)
+        Self::from_fields(&ConfigFields::new(&file, &none), task, output)
     }
 
     fn from_fields(
         fields: &ConfigFields<'_>,
-        object: &Map<String, Value>,
         task: Option<&str>,
         output: Output,
     ) -> Result<Self, ModelError> {
@@ -116,7 +115,7 @@ impl TransformerSettings {
         if output == Output::Logits && fields.get("transformer_task").is_none() {
             require(fields, "transformer_task", &Value::Null, output.task())?;
         }
-        for (field, value) in object {
+        for (field, value) in fields.object().as_object().into_iter().flatten() {
             match field.as_str() {
                 _ if value.is_null() => {}
                 "max_seq_length" => {
@@ -143,10 +142,7 @@ impl TransformerSettings {
                     ));
                 }
                 _ if WITHOUT_EFFECT.contains(&field.as_str()) => {}
-                _ => {
-                    let hint = "sentence-transformers 6.2 has no such setting and does not load the file; if the field does nothing, take it out";
-                    return Err(fields.unsupported(field, "no such field", value, hint));
-                }
+                _ => return Err(no_such_setting(fields, field, value)),
             }
         }
         for field in ["tokenizer_args", "processor_kwargs"] {

@@ -297,6 +297,7 @@ fn decoder(head: HeadBuilder<'_>) -> Result<HeadSpec, ModelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::architectures::MODEL_TYPES;
     use crate::config_fields::ConfigFields;
     use crate::heads::{heads_that_loaders_skip, is_head, shares_word_embeddings};
     use crate::spec::EncoderSpec;
@@ -304,29 +305,6 @@ mod tests {
     use crate::{ModuleKind, Role};
     use serde_json::json;
     use std::path::Path;
-
-    const FAMILIES: [&str; 20] = [
-        "albert",
-        "bert",
-        "camembert",
-        "deberta",
-        "deberta-v2",
-        "distilbert",
-        "electra",
-        "eurobert",
-        "gemma3_text",
-        "gte",
-        "jina_embeddings_v3",
-        "llama",
-        "mistral",
-        "modernbert",
-        "mpnet",
-        "new",
-        "nomic_bert",
-        "qwen2",
-        "qwen3",
-        "roberta",
-    ];
 
     const TASKS: [Task; 4] = [
         Task::SequenceClassification,
@@ -342,7 +320,7 @@ mod tests {
         let file = Path::new("config.json");
         let skipped: Vec<&str> = heads_that_loaders_skip(true).collect();
         let mut heads = 0;
-        for family in FAMILIES {
+        for &family in MODEL_TYPES {
             for task in TASKS {
                 let mut spec = EncoderSpec::from_config(&config, file).unwrap();
                 spec.model_type = family.to_owned();
@@ -380,6 +358,6 @@ mod tests {
             }
         }
         // All four tasks but of decoders, which have two, and where a family has no such class.
-        assert_eq!(heads, 12 * 4 + 5 * 2 + 3 + 3 + 2);
+        assert_eq!(heads, 13 * 4 + 5 * 2 + 3 + 3 + 2);
     }
 }

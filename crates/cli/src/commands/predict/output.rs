@@ -9,29 +9,14 @@ use anyhow::{Context, Result};
 use fewbit::checkpoint::output_file::OutputFile;
 use std::path::Path;
 
-/// A place that predictions can be written to.
-pub(super) struct Output<'a> {
-    pub(super) target: Target<'a>,
-}
-
 /// Where predictions are written.
-pub(super) enum Target<'a> {
+pub(super) enum Output<'a> {
     StandardOutput,
     File {
         path: &'a Path,
         /// Whether it may replace a file that is there.
         force: bool,
     },
-}
-
-impl Target<'_> {
-    /// The file, if it is one.
-    pub(super) fn path(&self) -> Option<&Path> {
-        match self {
-            Self::StandardOutput => None,
-            Self::File { path, .. } => Some(path),
-        }
-    }
 }
 
 impl<'a> Output<'a> {
@@ -42,9 +27,7 @@ impl<'a> Output<'a> {
     pub(super) fn check(arguments: &'a PredictArguments) -> Result<Self> {
         let named = arguments.output.as_deref();
         let Some(path) = named.filter(|path| *path != Path::new("-")) else {
-            return Ok(Self {
-                target: Target::StandardOutput,
-            });
+            return Ok(Self::StandardOutput);
         };
         let extension = path.extension().and_then(|extension| extension.to_str());
         if !extension.is_some_and(|found| {
@@ -60,22 +43,26 @@ impl<'a> Output<'a> {
             .into());
         }
         check_place(path, &arguments.input, arguments.force)?;
-        Ok(Self {
-            target: Target::File {
-                path,
-                force: arguments.force,
-            },
+        Ok(Self::File {
+            path,
+            force: arguments.force,
         })
+    }
+
+    /// The file, if it is one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::StandardOutput => None,
+            Self::File { path, .. } => Some(path),
+        }
     }
 
     /// Opens it. On standard output, `json` gives lines of JSON and no table.
     pub(super) fn open(self, json: bool) -> Result<PredictionWriter> {
-        Ok(match self.target {
-            Target::StandardOutput if json => PredictionWriter::Lines,
-            Target::StandardOutput => PredictionWriter::Tables,
-            Target::File { path, force } => {
-                PredictionWriter::File(OutputFile::create(path, force)?)
-            }
+        Ok(match self {
+            Self::StandardOutput if json => PredictionWriter::Lines,
+            Self::StandardOutput => PredictionWriter::Tables,
+            Self::File { path, force } => PredictionWriter::File(OutputFile::create(path, force)?),
         })
     }
 }

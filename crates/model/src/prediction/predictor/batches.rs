@@ -13,7 +13,7 @@ pub(super) struct Scored {
 }
 
 /// Of which tokens the logits are wanted.
-type WantedTokens<'f> = dyn Fn(&AlignedTokens) -> Vec<usize> + 'f;
+pub(super) type WantedTokens<'f> = dyn Fn(&AlignedTokens) -> Vec<usize> + 'f;
 
 impl Predictor {
     /// Runs inputs and gives `finish` of each, in the order given. `tokenize` cuts an input into what is run; `wanted` says of which tokens
@@ -50,6 +50,23 @@ impl Predictor {
             }
         }
         Ok(results.into_iter().flatten().collect())
+    }
+
+    /// [`Predictor::run`] of inputs that are one run each.
+    pub(super) fn run_whole<T: Sync, R>(
+        &self,
+        inputs: &[T],
+        options: &EncodeOptions,
+        length: impl Fn(&T) -> usize,
+        tokenize: impl Fn(&T) -> Result<AlignedTokens, ModelError> + Sync,
+        wanted: Option<&WantedTokens<'_>>,
+        mut finish: impl FnMut(&T, Scored) -> Result<R, ModelError>,
+    ) -> Result<Vec<R>, ModelError> {
+        let tokenize = |input: &T| Ok(vec![tokenize(input)?]);
+        self.run(inputs, options, length, tokenize, wanted, |input, runs| {
+            let run = runs.into_iter().next().expect("a run for each input");
+            finish(input, run)
+        })
     }
 
     /// The logits of each run.

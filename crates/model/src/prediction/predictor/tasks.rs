@@ -1,7 +1,8 @@
 //! What a model says of texts, task by task.
 
-use super::batches::Scored;
+use super::batches::{Scored, WantedTokens};
 use super::{Predictor, TextInput};
+use crate::encoder::expect_at_least_one;
 use crate::prediction::answers::{Answer, AnswerOptions, AnswerToken, AnswerWindow, answers};
 use crate::prediction::characters::Characters;
 use crate::prediction::entities::{Aggregation, Entity, ScoredToken, entities};
@@ -80,7 +81,7 @@ impl Predictor {
         options: &EncodeOptions,
     ) -> Result<Vec<Classification>, ModelError> {
         let function = self.score_function();
-        self.classified(inputs, options, |_, scored| {
+        self.classified(inputs, options, |scored| {
             let scores = function.scores(&scored.logits);
             let order = largest_first(&scores, scores.len());
             let label = |index: usize| LabelScore {
@@ -103,7 +104,7 @@ impl Predictor {
         inputs: &[T],
         options: &EncodeOptions,
     ) -> Result<TextLogits, ModelError> {
-        let rows = self.classified(inputs, options, |_, scored| Ok(scored))?;
+        let rows = self.classified(inputs, options, Ok)?;
         let truncated = rows
             .iter()
             .enumerate()
@@ -121,26 +122,20 @@ impl Predictor {
         &self,
         inputs: &[T],
         options: &EncodeOptions,
-        finish: impl Fn(&TextInput<'_>, Scored) -> Result<R, ModelError>,
+        finish: impl Fn(Scored) -> Result<R, ModelError>,
     ) -> Result<Vec<R>, ModelError> {
         self.check_task(Task::SequenceClassification)?;
         let inputs: Vec<TextInput<'t>> = inputs.iter().map(|&input| input.into()).collect();
         let length = |input: &TextInput<'_>| input.text.len() + input.pair.map_or(0, str::len);
-        let tokenize = |input: &TextInput<'_>| {
-            let tokens = match input.pair {
-                None => self.tokenizer.tokenize_aligned(input.text),
-                Some(pair) => {
-                    (self.tokenizer).tokenize_pair(input.text, pair, PairTruncation::LongestFirst)
-                }
-            };
-            Ok(vec![tokens?])
+        let tokenize = |input: &TextInput<'_>| match input.pair {
+            None => self.tokenizer.tokenize_aligned(input.text),
+            Some(pair) => {
+                (self.tokenizer).tokenize_pair(input.text, pair, PairTruncation::LongestFirst)
+            }
         };
-        let all = self.run(&inputs, options, length, tokenize, None, |input, runs| {
-            runs.into_iter()
-                .map(|run| finish(input, run))
-                .collect::<Result<Vec<R>, _>>()
-        })?;
-        Ok(all.into_iter().flatten().collect())
+        self.run_whole(&inputs, options, length, tokenize, None, |_, scored| {
+            finish(scored)
+        })
     }
 
     /// The entities of texts.
@@ -154,25 +149,18 @@ impl Predictor {
         options: &EncodeOptions,
     ) -> Result<Vec<Tagging>, ModelError> {
         self.check_task(Task::TokenClassification)?;
-        let tokenize = |text: &S| Ok(vec![self.tokenizer.tokenize_aligned(text.as_ref())?]);
+        let tokenize = |text: &S| self.tokenizer.tokenize_aligned(text.as_ref());
         let length = |text: &S| text.as_ref().len();
-        self.run(texts, options, length, tokenize, None, |text, runs| {
-            let mut tagging = Tagging {
-                entities: Vec::new(),
-                truncated: false,
-            };
-            for run in runs {
-                tagging.truncated |= run.tokens.truncated;
-                let tokens = self.scored_tokens(text.as_ref(), &run)?;
-                let spell = |tokens: &[&str]| {
-                    let tokens = tokens.iter().map(|&token| token.to_owned());
-                    self.tokenizer.tokens_to_text(tokens.collect())
-                };
-                tagging
-                    .entities
-                    .extend(entities(&tokens, self.labels(), aggregation, &spell)?);
-            }
-            Ok(tagging)
+        let spell = |tokens: &[&str]| {
+            let tokens = tokens.iter().map(|&token| token.to_owned());
+            self.tokenizer.tokens_to_text(tokens.collect())
+        };
+        self.run_whole(texts, options, length, tokenize, None, |text, run| {
+            let tokens = self.scored_tokens(text.as_ref(), &run)?;
+            Ok(Tagging {
+                entities: entities(&tokens, self.labels(), aggregation, &spell)?,
+                truncated: run.tokens.truncated,
+            })
         })
     }
 
@@ -230,16 +218,11 @@ impl Predictor {
         options: &EncodeOptions,
     ) -> Result<Vec<Vec<Answer>>, ModelError> {
         self.check_task(Task::QuestionAnswering)?;
-        for (name, value) in [
+        let checked = [
             ("top_k", answer_options.top_k),
             ("max_answer_tokens", answer_options.max_answer_tokens),
-        ] {
-            if value == 0 {
-                return Err(ModelError::Input(format!(
-                    "{name}: expected at least 1, found 0\n  hint: the default is {name} of `AnswerOptions::default()`"
-                )));
-            }
-        }
+        ];
+        expect_at_least_one(checked, "AnswerOptions")?;
         let most = self.asked_max_tokens.unwrap_or(WINDOW_TOKENS);
         let max_tokens = self.max_tokens().min(most);
         let window = Window {
@@ -269,22 +252,20 @@ impl Predictor {
             tokenize,
             None,
             |(_, context), runs| {
-                let parts: Vec<_> = runs.iter().map(|run| self.answer_part(run)).collect();
-                let windows = parts.iter().map(AnswerPart::window);
-                let windows: Vec<_> = windows.collect();
+                let windows: Vec<_> = runs.iter().map(|run| self.answer_window(run)).collect();
                 Ok(answers(context.as_ref(), &windows, answer_options))
             },
         )
     }
 
-    fn answer_part(&self, run: &Scored) -> AnswerPart {
+    fn answer_window(&self, run: &Scored) -> AnswerWindow {
         let token = |origin: &TokenOrigin| AnswerToken {
             bytes: (origin.text == Some(1) && !origin.special).then(|| origin.bytes.clone()),
             word: origin.word,
         };
         let (pairs, _) = run.logits.as_chunks::<2>();
         let class = self.tokenizer.class_token_id();
-        AnswerPart {
+        AnswerWindow {
             tokens: run.tokens.origins.iter().map(token).collect(),
             start_logits: pairs.iter().map(|[start, _]| *start).collect(),
             end_logits: pairs.iter().map(|[_, end]| *end).collect(),
@@ -314,37 +295,20 @@ impl Predictor {
             let tokens = self.tokenizer.tokenize_aligned(text.as_ref())?;
             match masks(&tokens.token_ids, mask).is_empty() {
                 true => Err(self.without_mask(text.as_ref(), &tokens, mask)),
-                false => Ok(vec![tokens]),
+                false => Ok(tokens),
             }
         };
         let wanted = |tokens: &AlignedTokens| masks(&tokens.token_ids, mask);
         let length = |text: &S| text.as_ref().len();
-        self.run(
-            texts,
-            options,
-            length,
-            tokenize,
-            Some(&wanted),
-            |_, runs| {
-                let mut filled = FilledMasks {
-                    masks: Vec::new(),
-                    truncated: false,
-                };
-                for run in runs {
-                    filled.truncated |= run.tokens.truncated;
-                    let ids = &run.tokens.token_ids;
-                    let rows = run.logits.chunks_exact(self.model.columns().max(1));
-                    filled.masks.extend(candidates(
-                        ids,
-                        &masks(ids, mask),
-                        rows,
-                        top_k,
-                        &self.tokenizer,
-                    )?);
-                }
-                Ok(filled)
-            },
-        )
+        let wanted = Some(&wanted as &WantedTokens<'_>);
+        self.run_whole(texts, options, length, tokenize, wanted, |_, run| {
+            let ids = &run.tokens.token_ids;
+            let rows = run.logits.chunks_exact(self.model.columns().max(1));
+            Ok(FilledMasks {
+                masks: candidates(ids, &masks(ids, mask), rows, top_k, &self.tokenizer)?,
+                truncated: run.tokens.truncated,
+            })
+        })
     }
 
     fn without_mask(&self, text: &str, tokens: &AlignedTokens, mask: u32) -> ModelError {
@@ -360,25 +324,6 @@ impl Predictor {
             "text {}: expected a mask `{mask}`{limit}, found none\n  hint: write {mask} where the model is to guess a word",
             quote(text)
         ))
-    }
-}
-
-/// A window, owned.
-struct AnswerPart {
-    tokens: Vec<AnswerToken>,
-    start_logits: Vec<f32>,
-    end_logits: Vec<f32>,
-    begins_with_no_answer: bool,
-}
-
-impl AnswerPart {
-    fn window(&self) -> AnswerWindow<'_> {
-        AnswerWindow {
-            tokens: &self.tokens,
-            start_logits: &self.start_logits,
-            end_logits: &self.end_logits,
-            begins_with_no_answer: self.begins_with_no_answer,
-        }
     }
 }
 
