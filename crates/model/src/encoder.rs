@@ -297,6 +297,19 @@ impl Encoder {
         texts: &[S],
         options: &EncodeOptions,
     ) -> Result<Embeddings, ModelError> {
+        self.encode_with_progress(texts, options, &mut |_| {})
+    }
+
+    /// [`Encoder::encode`], which tells `progress` after each batch how many texts are done.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub fn encode_with_progress<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EncodeOptions,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Embeddings, ModelError> {
         options.check()?;
         let columns = self.columns();
         let mut embeddings = Embeddings {
@@ -309,6 +322,7 @@ impl Encoder {
         // Texts of like length together: blocks of a batch then cost about the same.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| texts[text].as_ref().len());
+        let mut done = 0;
         for indices in order.chunks(options.batch_size) {
             let mut tokenized: Vec<(usize, TokenizedText)> =
                 self.tokenize(texts, indices, options.threads)?;
@@ -337,6 +351,8 @@ impl Encoder {
                     keep_largest(out, count);
                 }
             }
+            done += indices.len();
+            progress(done);
         }
         embeddings.truncated.sort_unstable();
         Ok(embeddings)

@@ -1,0 +1,38 @@
+//! The native half of the Python package `fewbit`: thin functions over the crate `fewbit`, without a formula of their own. What users see is
+//! the Python beside it, in `python/fewbit`.
+//!
+//! Arrays come and go by numpy; reports as JSON text, of which the Python half makes dataclasses. Whatever takes long runs through
+//! [`run`], which lets other Python threads go on meanwhile, and makes exceptions of errors and of panics.
+
+mod encoder;
+mod error;
+mod run;
+mod token_batch;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _fewbit {
+    #[pymodule_export]
+    use crate::encoder::Encoder;
+    #[pymodule_export]
+    use crate::error::FewbitError;
+    #[pymodule_export]
+    use crate::threads_available;
+    #[pymodule_export]
+    use crate::version;
+}
+
+/// The version of the package.
+#[pyfunction]
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// The number of threads to run on: `threads`, else what the environment says, else the CPUs that this process may use.
+#[pyfunction]
+#[pyo3(signature = (threads=None))]
+fn threads_available(threads: Option<usize>) -> PyResult<usize> {
+    let threads = fewbit::threads::resolve(threads);
+    Ok(threads.map_err(error::exception)?.count)
+}

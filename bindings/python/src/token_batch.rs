@@ -1,0 +1,109 @@
+//! Arrays of token ids, padded or not, as the batch that the executor runs.
+
+use crate::error::FewbitError;
+use fewbit::model::RaggedBatch;
+use numpy::ndarray::{ArrayView2, ArrayViewMut3};
+use pyo3::prelude::*;
+
+/// Token ids (sequences, length) without those that the attention mask leaves out, and where the others stood.
+pub(crate) struct TokenBatch {
+    pub(crate) ragged: RaggedBatch,
+    /// For each sequence the columns of its tokens.
+    columns: Vec<Vec<usize>>,
+    length: usize,
+}
+
+impl TokenBatch {
+    /// Takes `input_ids` (sequences, length); `attention_mask` of the same shape is 0 where a token is left out, and without one none is.
+    ///
+    /// # Errors
+    /// Shapes that differ, an id or a token type that is negative, a sequence all of whose tokens are left out.
+    pub(crate) fn new(
+        input_ids: ArrayView2<'_, i64>,
+        attention_mask: Option<ArrayView2<'_, i64>>,
+        token_type_ids: Option<ArrayView2<'_, i64>>,
+    ) -> PyResult<Self> {
+        let shape = input_ids.dim();
+        for (name, array) in [
+            ("attention_mask", attention_mask),
+            ("token_type_ids", token_type_ids),
+        ] {
+            if let Some(array) = array
+                && array.dim() != shape
+            {
+                return Err(FewbitError::new_err(format!(
+                    "{name}: expected the shape of input_ids, {shape:?}, found {:?}\n  hint: both are (sequences, length)",
+                    array.dim()
+                )));
+            }
+        }
+        let mut ragged = RaggedBatch::new();
+        let mut columns = Vec::with_capacity(shape.0);
+        let mut ids = Vec::with_capacity(shape.1);
+        let mut types = Vec::with_capacity(shape.1);
+        for row in 0..shape.0 {
+            let is_kept =
+                |&column: &usize| attention_mask.is_none_or(|mask| mask[(row, column)] != 0);
+            let kept: Vec<usize> = (0..shape.1).filter(is_kept).collect();
+            if kept.is_empty() {
+                return Err(FewbitError::new_err(format!(
+                    "attention_mask, sequence {row}: expected at least one token that is not left out, found none of {}\n  hint: leave empty texts out of the batch, or tokenize them with special tokens",
+                    shape.1
+                )));
+            }
+            ids.clear();
+            types.clear();
+            for &column in &kept {
+                ids.push(not_negative(
+                    "input_ids",
+                    input_ids[(row, column)],
+                    row,
+                    column,
+                )?);
+                if let Some(token_types) = token_type_ids {
+                    types.push(not_negative(
+                        "token_type_ids",
+                        token_types[(row, column)],
+                        row,
+                        column,
+                    )?);
+                }
+            }
+            ragged.push(&ids, &types);
+            columns.push(kept);
+        }
+        Ok(Self {
+            ragged,
+            columns,
+            length: shape.1,
+        })
+    }
+
+    /// The shape of hidden states: (sequences, length).
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        (self.columns.len(), self.length)
+    }
+
+    /// Writes one row of `states` (tokens, size) after the other to where its token stands in `padded` (sequences, length, size), and leaves the rest.
+    pub(crate) fn scatter(&self, states: &[f32], mut padded: ArrayViewMut3<'_, f32>) {
+        let size = padded.dim().2;
+        let mut rows = states.chunks_exact(size.max(1));
+        for (sequence, columns) in self.columns.iter().enumerate() {
+            for (&column, row) in columns.iter().zip(&mut rows) {
+                let mut out = padded.slice_mut(numpy::ndarray::s![sequence, column, ..]);
+                for (out, value) in out.iter_mut().zip(row) {
+                    *out = *value;
+                }
+            }
+        }
+    }
+}
+
+fn not_negative(name: &str, id: i64, row: usize, column: usize) -> PyResult<u32> {
+    u32::try_from(id).map_err(|_| {
+        FewbitError::new_err(format!(
+            "{name}, sequence {row}, token {column}: expected a number from 0 to {}, found {id}\n  hint: -100 marks labels that are left out of a loss, not token ids; an attention_mask of 0 leaves a token out",
+            u32::MAX
+        ))
+    })
+}
