@@ -106,6 +106,12 @@ impl Encoder {
         self.encoder.columns()
     }
 
+    /// Size of a hidden state.
+    #[getter]
+    fn hidden_size(&self) -> usize {
+        self.encoder.network().spec().hidden_size
+    }
+
     /// Longest input in tokens, special tokens included.
     #[getter]
     fn max_tokens(&self) -> usize {

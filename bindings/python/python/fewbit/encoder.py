@@ -120,6 +120,11 @@ class Encoder:
         return self._native.columns
 
     @property
+    def hidden_size(self) -> int:
+        """Size of a hidden state."""
+        return self._native.hidden_size
+
+    @property
     def max_tokens(self) -> int:
         """Longest input in tokens, special tokens included."""
         return self._native.max_tokens
