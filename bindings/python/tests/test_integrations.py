@@ -61,7 +61,7 @@ def test_haystack(sample_model, texts, expected):
     pipeline = Pipeline()
     pipeline.add_component("embedder", haystack.FewbitDocumentEmbedder(str(sample_model), batch_size=2))
     # A pipeline is saved and loaded without the model.
-    pipeline = Pipeline.loads(pipeline.dumps())
+    pipeline = Pipeline.loads(pipeline.dumps(), allowed_modules=["fewbit.integrations.haystack"])
     given = [Document(content=text) for text in texts]
     found = pipeline.run({"embedder": {"documents": given}})["embedder"]["documents"]
     assert numpy.array_equal(numpy.float32([document.embedding for document in found]), expected)
@@ -73,7 +73,7 @@ def test_haystack(sample_model, texts, expected):
 def test_sentence_transformers_runs_a_transformer_of_fewbit(sample_model, texts, tmp_path):
     module = pytest.importorskip("fewbit.integrations.sentence_transformers", exc_type=ImportError)
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
     transformer = module.FewbitTransformer(sample_model)
     model = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension()), Normalize()], device="cpu")

@@ -1,17 +1,25 @@
 """Embeddings by Ray: the bits of one process, the other columns kept."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy
 import pyarrow
+import pyarrow.parquet
 import pytest
 
 import fewbit
 
 ray = pytest.importorskip("ray")
 
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples/embed_parquet.py"
+
 
 @pytest.fixture(scope="module")
 def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    # Two actors, and room for the tasks that cut the data set into blocks: with fewer CPUs these would wait for the actors, and they for them.
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
 
@@ -46,3 +54,25 @@ def test_a_column_that_is_not_there_and_a_text_that_is_missing_are_named(sample_
         embedder(pyarrow.table({"body": ["a"]}))
     with pytest.raises(ValueError, match="text: expected texts, found 1 nulls"):
         embedder(pyarrow.table({"text": ["a", None]}))
+
+
+def test_the_parquet_example_does_what_an_interrupted_run_left_undone(cluster, sample_model, tmp_path):
+    source, output = tmp_path / "texts", tmp_path / "embeddings"
+    (source / "year=2026").mkdir(parents=True)
+    texts = [f"text {i}" for i in range(9)]
+    for name, part in (("year=2026/a.parquet", texts[:5]), ("b.parquet", texts[5:])):
+        pyarrow.parquet.write_table(pyarrow.table({"text": part}), source / name)
+    arguments = [sys.executable, EXAMPLE, sample_model, source, output]
+    first = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    assert first.count("rows") == 2
+    finished = output / "b.parquet"
+    before = finished.stat().st_mtime_ns
+    # As a run that was killed leaves it.
+    (output / "year=2026/a.parquet").unlink()
+    (output / "year=2026/.a.parquet.unfinished").write_bytes(b"half")
+    again = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    assert "b.parquet: there already" in again and finished.stat().st_mtime_ns == before
+    table = pyarrow.parquet.read_table(output / "year=2026/a.parquet", partitioning=None)
+    assert table["text"].to_pylist() == texts[:5]
+    expected = fewbit.Encoder.open(sample_model).encode(texts[:5])
+    assert numpy.array_equal(numpy.float32(table["embedding"].to_pylist()), expected)

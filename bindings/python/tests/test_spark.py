@@ -1,6 +1,8 @@
 """Embeddings by Spark: the bits of one process."""
 
+import os
 import shutil
+import sys
 
 import numpy
 import pytest
@@ -15,6 +17,9 @@ def session():
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java, which is not installed")
     from pyspark.sql import SparkSession
+
+    # The workers are processes of the Python that runs this.
+    os.environ["PYSPARK_PYTHON"] = sys.executable
 
     spark = (
         SparkSession.builder.master("local[2]")

@@ -87,7 +87,8 @@ def embed(
     """``dataset`` with a column of embeddings, made by ``actors`` processes of ``threads`` threads each, when it is consumed.
 
     The embeddings have the same bits with any number of either. A data set of few blocks keeps few actors busy:
-    ``dataset.repartition(4 * actors)`` makes more.
+    ``dataset.repartition(4 * actors)`` makes more. The cluster needs at least one CPU beside those of the actors, for the tasks that read and cut
+    the data set.
 
     Args:
         dataset: Rows with a column of texts.

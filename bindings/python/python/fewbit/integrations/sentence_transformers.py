@@ -1,7 +1,7 @@
 """A transformer for sentence-transformers that fewbit runs (needs sentence-transformers).
 
 >>> from sentence_transformers import SentenceTransformer  # doctest: +SKIP
->>> from sentence_transformers.models import Normalize, Pooling  # doctest: +SKIP
+>>> from sentence_transformers.sentence_transformer.modules import Normalize, Pooling  # doctest: +SKIP
 >>> from fewbit.integrations.sentence_transformers import FewbitTransformer  # doctest: +SKIP
 >>> transformer = FewbitTransformer("models/minilm-int8")  # doctest: +SKIP
 >>> model = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension()), Normalize()])  # doctest: +SKIP
@@ -35,6 +35,8 @@ class FewbitTransformer(InputModule):
 
     config_file_name = "fewbit_transformer.json"
     config_keys = ["max_seq_length"]
+    # A folder of its own: modules.json, which names this class, then does not lie beside the model's files.
+    save_in_root = False
 
     def __init__(self, model: str | os.PathLike[str], *, max_seq_length: int | None = None, threads: int | None = None) -> None:
         super().__init__()
@@ -74,7 +76,7 @@ class FewbitTransformer(InputModule):
         return {**features, "token_embeddings": torch.from_numpy(states).to(ids.device)}
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Copies the model's files, which sentence-transformers and transformers load without fewbit, too."""
+        """Copies the model's files, which transformers loads without fewbit, too."""
         for name in os.listdir(self._model):
             source = os.path.join(self._model, name)
             if os.path.isfile(source) and name not in ("modules.json", "config_sentence_transformers.json", "README.md"):
