@@ -4,23 +4,39 @@
 //! Arrays come and go by numpy; reports as JSON text, of which the Python half makes dataclasses. Whatever takes long runs through
 //! [`run`], which lets other Python threads go on meanwhile, and makes exceptions of errors and of panics.
 
+mod convolution;
+mod embedding;
 mod encoder;
 mod error;
+mod linear;
 mod run;
+mod stored_weight;
 mod token_batch;
+mod weights;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _fewbit {
     #[pymodule_export]
+    use crate::convolution::Convolution;
+    #[pymodule_export]
+    use crate::embedding::embedding_rows;
+    #[pymodule_export]
     use crate::encoder::Encoder;
     #[pymodule_export]
     use crate::error::FewbitError;
     #[pymodule_export]
+    use crate::linear::Linear;
+    #[pymodule_export]
     use crate::threads_available;
     #[pymodule_export]
     use crate::version;
+    #[pymodule_export]
+    use crate::weights::{
+        dequantize_absmax, dequantize_four_bit, dequantize_int8, quantize_absmax,
+        quantize_four_bit, quantize_int8,
+    };
 }
 
 /// The version of the package.

@@ -12,6 +12,7 @@
 pub mod architectures;
 pub mod catalogue;
 mod config_fields;
+pub mod convolution;
 mod embeddings;
 pub mod encoder;
 mod encoder_config;
@@ -43,6 +44,7 @@ pub mod weight_only;
 mod weight_source;
 
 pub use catalogue::{Catalogue, Module, ModuleKind, Role};
+pub use convolution::{Convolution, Windows};
 pub use encoder::{Embeddings, EncodeOptions, Encoder, EncoderSettings, Prompt};
 pub use error::ModelError;
 pub use ledger::LoadLedger;

@@ -8,9 +8,38 @@ use crate::weight_only::WeightOnlyArithmetic;
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, StoredWeight};
 use fewbit_kernels::{Kernels, QuantizedRows, Workspace};
 use fewbit_numerics::finite::first_non_finite;
+use rayon::prelude::*;
+use std::sync::LazyLock;
 
 /// Its name in errors.
 const NAME: &str = "linear";
+
+/// Rows that are quantized and multiplied together: their codes and outputs stay in the second-level cache.
+pub(crate) const ROWS_OF_STEP: usize = 128;
+
+/// Rows for each thread from which on threads share rows, so that they share the quantization of the input, too. With fewer they share columns.
+const LEAST_ROWS_OF_THREAD: usize = 16;
+
+/// The threads of all layers that have no model around them: a model of many layers has one pool.
+static THREADS: LazyLock<ThreadPools> = LazyLock::new(ThreadPools::default);
+
+/// Runs `work` in the pool of `threads` threads that all layers without a model around them share.
+///
+/// # Errors
+/// [`ModelError::Input`]: `threads` is 0 or cannot be started.
+pub(crate) fn with_threads<T: Send>(
+    threads: usize,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, ModelError> {
+    match threads {
+        0 => Err(ModelError::Input(
+            "threads: expected at least 1, found 0\n  hint: 1 runs on the calling thread"
+                .to_owned(),
+        )),
+        1 => Ok(work()),
+        _ => THREADS.with(threads, work),
+    }
+}
 
 /// `y = x W^T + b`, with W in any form in which a weight is stored: floats, int8 codes with whatever activations, 4-bit codes.
 ///
@@ -35,7 +64,6 @@ const NAME: &str = "linear";
 pub struct Linear {
     packed: PackedLinear,
     kernels: &'static Kernels,
-    threads: ThreadPools,
 }
 
 impl Linear {
@@ -77,7 +105,6 @@ impl Linear {
         Ok(Self {
             packed: PackedLinear::new(name, NAME, weight, bias, shape, kernels, arithmetic)?,
             kernels,
-            threads: ThreadPools::default(),
         })
     }
 
@@ -98,8 +125,8 @@ impl Linear {
         [self.packed.out_features(), self.packed.in_features()]
     }
 
-    /// The outputs (rows, out) of `x` (rows, in), computed on `threads` threads, which share the columns: also of a single row. The result
-    /// has the same bits with any number of threads.
+    /// The outputs (rows, out) of `x` (rows, in), computed on `threads` threads, which share the rows, or the columns where rows are few: also
+    /// those of a single row. The result has the same bits with any number of threads.
     ///
     /// # Errors
     /// As [`Linear::forward_into`].
@@ -125,30 +152,44 @@ impl Linear {
                 y.len()
             )));
         }
-        if threads == 0 {
-            return Err(ModelError::Input(
-                "threads: expected at least 1, found 0\n  hint: 1 runs on the calling thread"
-                    .to_owned(),
-            ));
+        if self.packed.reads_whole_texts() || rows < threads.max(1) * LEAST_ROWS_OF_THREAD {
+            return with_threads(threads, || self.product(x, y, threads))?;
         }
-        let mut run = || {
-            let mut workspaces: Vec<Workspace> =
-                (0..threads).map(|_| Workspace::default()).collect();
-            let mut quantized = QuantizedRows::new();
-            let mut input = LinearInput::new(rows, x, &mut quantized, None);
-            let layer = [(&self.packed, &mut *y)];
-            PackedLinear::forward(
-                layer,
-                &mut input,
-                LinearEpilogue::Store,
-                self.kernels,
-                &mut workspaces,
-            )
+        // Whole steps for every thread; the last ones may be smaller.
+        let step = rows.div_ceil(threads).clamp(1, ROWS_OF_STEP);
+        let parts = x
+            .chunks(step * inside)
+            .zip(y.chunks_mut((step * out).max(1)));
+        let parts = parts.enumerate().map(|(part, rows)| (part * step, rows));
+        let product = |(first, (x, y)): (usize, (&[f32], &mut [f32]))| {
+            let error = |error: ModelError| error.at_row(|row| first + row);
+            self.product(x, y, 1).map_err(error)
         };
         if threads == 1 {
-            return run();
+            return parts.map(product).collect();
         }
-        self.threads.with(threads, run)?
+        let parts: Vec<_> = parts.collect();
+        with_threads(threads, || parts.into_par_iter().map(product).collect())?
+    }
+
+    /// The product of all rows at once, whose columns `threads` threads of the current pool share.
+    pub(crate) fn product(
+        &self,
+        x: &[f32],
+        y: &mut [f32],
+        threads: usize,
+    ) -> Result<(), ModelError> {
+        let rows = x.len().checked_div(self.packed.in_features()).unwrap_or(0);
+        let mut workspaces: Vec<Workspace> = (0..threads).map(|_| Workspace::default()).collect();
+        let mut quantized = QuantizedRows::new();
+        let mut input = LinearInput::new(rows, x, &mut quantized, None);
+        PackedLinear::forward(
+            [(&self.packed, y)],
+            &mut input,
+            LinearEpilogue::Store,
+            self.kernels,
+            &mut workspaces,
+        )
     }
 }
 
