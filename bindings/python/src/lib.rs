@@ -4,8 +4,13 @@
 //! Arrays come and go by numpy; reports as JSON text, of which the Python half makes dataclasses. Whatever takes long runs through
 //! [`run`], which lets other Python threads go on meanwhile, and makes exceptions of errors and of panics.
 
+mod calibration;
+mod compare;
 mod encoder;
 mod error;
+mod inspect;
+mod predictor;
+mod quantize;
 mod run;
 mod token_batch;
 
@@ -14,9 +19,19 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _fewbit {
     #[pymodule_export]
+    use crate::calibration::{calibrate, static_recipe};
+    #[pymodule_export]
+    use crate::compare::{bench, calibration_sweep, compare, measure_one_model};
+    #[pymodule_export]
     use crate::encoder::Encoder;
     #[pymodule_export]
     use crate::error::FewbitError;
+    #[pymodule_export]
+    use crate::inspect::{inspect, isa, resolve};
+    #[pymodule_export]
+    use crate::predictor::Predictor;
+    #[pymodule_export]
+    use crate::quantize::{QuantizationManager, quantize_model};
     #[pymodule_export]
     use crate::threads_available;
     #[pymodule_export]

@@ -1,0 +1,42 @@
+"""What the tests of the package share: models that lie in the repository."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+GOLDEN = REPOSITORY / "crates/model/tests/golden"
+
+
+@pytest.fixture(scope="session")
+def sample_model() -> str:
+    """all-MiniLM-L6-v2: the directory that FEWBIT_SAMPLE_MODEL names, or the one that scripts/sample-model.sh makes."""
+    directory = Path(os.environ.get("FEWBIT_SAMPLE_MODEL", REPOSITORY / "models/all-MiniLM-L6-v2"))
+    if not directory.exists():
+        pytest.fail(f"{directory}: the sample model is not there; scripts/sample-model.sh fetches it")
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> str:
+    """A BERT of two layers with a tokenizer, whose head names labels of texts; it makes embeddings, too."""
+    return str(GOLDEN / "predictions/bert-single-label")
+
+
+@pytest.fixture(scope="session")
+def bare_model() -> str:
+    """A BERT of two layers without a tokenizer."""
+    return str(GOLDEN / "architectures/bert")
+
+
+def run_python(program: str, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """A program in an interpreter of its own."""
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
