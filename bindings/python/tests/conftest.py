@@ -26,7 +26,7 @@ def sample_model() -> str:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> str:
-    """A BERT of two layers with a tokenizer, whose head names labels of texts; it makes embeddings, too."""
+    """A BERT of one layer with a tokenizer, whose head names labels of texts; it makes embeddings, too."""
     return str(GOLDEN / "predictions/bert-single-label")
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
-from numpy.typing import ArrayLike, NDArray
 
 from fewbit import _fewbit
 from fewbit.arrays import integers
@@ -17,14 +15,15 @@ from fewbit.progress import progress_bar
 from fewbit.threads import resolve_threads
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
     from fewbit.predictor import Input, Prediction
 
 # Texts whose sparse embeddings are dense for a moment.
 _SPARSE_TEXTS = 256
 
 
-@dataclass(frozen=True)
-class SparseEmbedding:
+class SparseEmbedding(NamedTuple):
     """The values other than 0 of an embedding, and their columns."""
 
     indices: NDArray[numpy.int64]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Union
-
-import numpy
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Union
 
 from fewbit import _fewbit
 from fewbit.encoder import as_texts
 from fewbit.models import resolve_model
 from fewbit.records import read_records
 from fewbit.threads import resolve_threads
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
 
 Input = Union[str, tuple[str, str]]
 """A text, or two that are read together: a query and a passage, a question and a context."""
