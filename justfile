@@ -35,6 +35,10 @@ bench-kernels:
 interop *arguments:
     interop/run.sh {{arguments}}
 
+# The Python package: builds its wheel, installs it into a fresh virtual environment and tests it there (needs the packages of interop).
+test-python *arguments:
+    bindings/python/test.sh {{arguments}}
+
 # Speed of fewbit and of other engines on the same token ids, taking turns (needs pip packages: see bench/peers/README.md).
 bench-peers *arguments:
     bench/peers/run.sh {{arguments}}

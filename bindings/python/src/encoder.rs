@@ -1,12 +1,13 @@
 //! A model directory that makes embeddings of texts.
 
-use crate::error::FewbitError;
+use crate::predictor::weight_only;
 use crate::run::{Progress, run};
 use crate::token_batch::TokenBatch;
 use fewbit::EncodeOptions;
 use fewbit::model::pooling::PoolingMode;
 use fewbit::model::{EncoderSettings, Prompt};
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray2};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 
@@ -19,7 +20,7 @@ pub(crate) struct Encoder {
 #[pymethods]
 impl Encoder {
     #[staticmethod]
-    #[pyo3(signature = (directory, *, pooling=None, normalize=None, max_tokens=None, prompt=None, prompt_name=None, task=None))]
+    #[pyo3(signature = (directory, *, pooling=None, normalize=None, max_tokens=None, prompt=None, prompt_name=None, task=None, weight_only_in=None))]
     #[expect(
         clippy::too_many_arguments,
         reason = "each is a keyword of Python's `open`"
@@ -33,6 +34,7 @@ impl Encoder {
         prompt: Option<String>,
         prompt_name: Option<String>,
         task: Option<String>,
+        weight_only_in: Option<&str>,
     ) -> PyResult<Self> {
         let settings = EncoderSettings {
             pooling: pooling.as_deref().map(pooling_mode).transpose()?,
@@ -40,7 +42,7 @@ impl Encoder {
             max_tokens,
             prompt: prompt.map(Prompt::Text).or(prompt_name.map(Prompt::Named)),
             task,
-            weight_only: None,
+            weight_only: weight_only(weight_only_in)?,
         };
         let encoder = run(py, || {
             fewbit::Encoder::open_with_settings(directory, &settings)
@@ -106,16 +108,28 @@ impl Encoder {
         self.encoder.columns()
     }
 
-    /// Size of a hidden state.
-    #[getter]
-    fn hidden_size(&self) -> usize {
-        self.encoder.network().spec().hidden_size
-    }
-
     /// Longest input in tokens, special tokens included.
     #[getter]
     fn max_tokens(&self) -> usize {
         self.encoder.max_tokens()
+    }
+
+    /// Whether embeddings are those of a SPLADE model, most of whose values are 0.
+    #[getter]
+    fn is_sparse(&self) -> bool {
+        self.encoder.is_sparse()
+    }
+
+    /// Whether embeddings have length 1.
+    #[getter]
+    fn normalizes(&self) -> bool {
+        self.encoder.normalizes()
+    }
+
+    /// Columns of a hidden state.
+    #[getter]
+    fn hidden_size(&self) -> usize {
+        self.encoder.network().spec().hidden_size
     }
 
     /// Bytes of parameters held in memory.
@@ -133,7 +147,7 @@ fn pooling_mode(name: &str) -> PyResult<PoolingMode> {
         "max" => PoolingMode::Max,
         "last" => PoolingMode::LastToken,
         _ => {
-            return Err(FewbitError::new_err(format!(
+            return Err(PyValueError::new_err(format!(
                 "pooling: expected mean, cls, max or last, found {name:?}\n  hint: leave it out for what the model's files say"
             )));
         }

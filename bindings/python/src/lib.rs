@@ -4,11 +4,16 @@
 //! Arrays come and go by numpy; reports as JSON text, of which the Python half makes dataclasses. Whatever takes long runs through
 //! [`run`], which lets other Python threads go on meanwhile, and makes exceptions of errors and of panics.
 
+mod calibration;
+mod compare;
 mod convolution;
 mod embedding;
 mod encoder;
 mod error;
+mod inspect;
 mod linear;
+mod predictor;
+mod quantize;
 mod run;
 mod stored_weight;
 mod token_batch;
@@ -19,6 +24,10 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _fewbit {
     #[pymodule_export]
+    use crate::calibration::{calibrate, static_recipe};
+    #[pymodule_export]
+    use crate::compare::{bench, calibration_sweep, compare, measure_one_model};
+    #[pymodule_export]
     use crate::convolution::Convolution;
     #[pymodule_export]
     use crate::embedding::embedding_rows;
@@ -27,7 +36,13 @@ mod _fewbit {
     #[pymodule_export]
     use crate::error::FewbitError;
     #[pymodule_export]
+    use crate::inspect::{inspect, isa, resolve};
+    #[pymodule_export]
     use crate::linear::Linear;
+    #[pymodule_export]
+    use crate::predictor::Predictor;
+    #[pymodule_export]
+    use crate::quantize::{QuantizationManager, quantize_model};
     #[pymodule_export]
     use crate::threads_available;
     #[pymodule_export]

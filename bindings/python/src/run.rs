@@ -12,7 +12,12 @@ pub(crate) fn run<T: Send, E: Display + Send>(
 ) -> PyResult<T> {
     // Nothing that `work` had its hands on is looked at again after a panic: it is dropped, or owned by objects that no call changes.
     match py.detach(|| catch_unwind(AssertUnwindSafe(work))) {
-        Ok(result) => result.map_err(exception),
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) => {
+            // Ctrl-C ends the processes that work was waiting for, too.
+            py.check_signals()?;
+            Err(exception(error))
+        }
         Err(panic) => Err(match panic.downcast::<Stopped>() {
             Ok(stopped) => stopped.0,
             Err(panic) => exception_of_panic(&*panic),

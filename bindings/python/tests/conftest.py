@@ -1,24 +1,48 @@
-"""What the tests of the package share: the sample model and tiny models."""
+"""What the tests of the package share: models that lie in the repository."""
+
+from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
 
-ROOT = Path(__file__).resolve().parents[3]
-TEXTS = ["A first text.", "A second, somewhat longer one.", "", "Köln ist eine Stadt am Rhein. " * 5]
+REPOSITORY = Path(__file__).resolve().parents[3]
+GOLDEN = REPOSITORY / "crates/model/tests/golden"
 
 
 @pytest.fixture(scope="session")
-def sample_model() -> Path:
-    """all-MiniLM-L6-v2, which scripts/sample-model.sh fetches."""
-    model = Path(os.environ.get("FEWBIT_SAMPLE_MODEL") or ROOT / "models/all-MiniLM-L6-v2")
-    assert model.is_dir(), f"{model}: not there; scripts/sample-model.sh fetches it"
-    return model
+def sample_model() -> str:
+    """all-MiniLM-L6-v2: the directory that FEWBIT_SAMPLE_MODEL names, or the one that scripts/sample-model.sh makes."""
+    directory = Path(os.environ.get("FEWBIT_SAMPLE_MODEL", REPOSITORY / "models/all-MiniLM-L6-v2"))
+    if not directory.exists():
+        pytest.fail(f"{directory}: the sample model is not there; scripts/sample-model.sh fetches it")
+    return str(directory)
 
 
 @pytest.fixture(scope="session")
 def texts() -> list[str]:
-    return TEXTS
+    """Texts of different lengths, an empty one among them."""
+    return ["A first text.", "A second, somewhat longer one.", "", "Köln ist eine Stadt am Rhein. " * 5]
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> str:
+    """A BERT of one layer with a tokenizer, whose head names labels of texts; it makes embeddings, too."""
+    return str(GOLDEN / "predictions/bert-single-label")
+
+
+@pytest.fixture(scope="session")
+def bare_model() -> str:
+    """A BERT of two layers without a tokenizer."""
+    return str(GOLDEN / "architectures/bert")
+
+
+def run_python(program: str, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """A program in an interpreter of its own."""
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)

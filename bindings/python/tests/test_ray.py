@@ -76,3 +76,17 @@ def test_the_parquet_example_does_what_an_interrupted_run_left_undone(cluster, s
     assert table["text"].to_pylist() == texts[:5]
     expected = fewbit.Encoder.open(sample_model).encode(texts[:5])
     assert numpy.array_equal(numpy.float32(table["embedding"].to_pylist()), expected)
+
+
+def test_statistics_of_several_actors_are_those_of_one_process(cluster, sample_model, tmp_path):
+    import fewbit.ray
+
+    texts = [f"text number {i}" for i in range(24)]
+    dataset = ray.data.from_arrow(pyarrow.table({"text": texts})).repartition(4)
+    parts = fewbit.ray.calibrate(dataset, sample_model, tmp_path / "parts", actors=2, rows_per_call=6, observer="min-max")
+    assert len(parts) == 4
+    fewbit.calibrate(sample_model, texts, tmp_path / "whole", observer="min-max")
+    for name, stats in (("of-parts", parts), ("of-whole", tmp_path / "whole")):
+        fewbit.quantize_model(sample_model, tmp_path / name, "static", stats=stats)
+    of_parts, of_whole = (tmp_path / name / "model.safetensors" for name in ("of-parts", "of-whole"))
+    assert of_parts.read_bytes() == of_whole.read_bytes()

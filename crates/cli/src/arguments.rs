@@ -5,6 +5,7 @@ mod predict;
 pub(crate) use crate::method_argument::MethodArgument;
 use crate::method_argument::MethodParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fewbit::calibration::DEFAULT_SAMPLES;
 use fewbit::model::WeightOnlyArithmetic;
 use fewbit::quantize::calibration::texts::SampleSize;
 use fewbit::threads;
@@ -212,9 +213,6 @@ pub(crate) struct CalibrationArguments {
     #[command(flatten)]
     pub(crate) texts: CalibrationTexts,
 }
-
-/// Texts or rows that are drawn unless another number is asked for.
-const DEFAULT_SAMPLES: usize = 256;
 
 /// Which texts are observed, and how.
 #[derive(Debug, Args)]

@@ -9,16 +9,15 @@ mod embed;
 mod inspect;
 mod kernels;
 mod man;
-mod measure;
-mod measuring_process;
 pub(crate) mod predict;
 mod quantize;
 
 use crate::arguments::{Arguments, Command};
 use crate::failure::UsageError;
 use crate::model_directory::{resolve, warn_of_unused_layers};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use fewbit::checkpoint::leftovers;
+use fewbit::measure::{MeasuringProcesses, answer_requests};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
@@ -68,7 +67,14 @@ pub(crate) const MEASURE_ONE_MODEL: &str = "measure-one-model";
 /// Does what [`MEASURE_ONE_MODEL`] is for.
 pub(crate) fn measure_one_model() -> Result<()> {
     start_log(0);
-    measure::run()
+    let (requests, answers) = (std::io::stdin().lock(), std::io::stdout().lock());
+    Ok(answer_requests(requests, answers)?)
+}
+
+/// This program again, with that command.
+fn measuring_processes() -> Result<MeasuringProcesses> {
+    let program = std::env::current_exe().context("cannot find the fewbit program")?;
+    Ok(MeasuringProcesses::new(program, [MEASURE_ONE_MODEL]))
 }
 
 fn start_log(verbose: u8) {

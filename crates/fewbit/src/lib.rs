@@ -44,6 +44,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod calibration;
 pub mod compare;
 pub mod error;
 pub mod inspect;

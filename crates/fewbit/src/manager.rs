@@ -1,14 +1,15 @@
 //! [`QuantizationManager`]: the names that users of PyTorch quantization scripts know.
 
 use crate::Error;
+use crate::calibration::DEFAULT_BATCH;
 use crate::size::ModelSize;
 use fewbit_model::open_checkpoint;
 use fewbit_quantize::calibration::{
     CalibrationSamples, NoisyStaticSites, SiteSensitivity, StaticCalibration,
 };
 use fewbit_quantize::{
-    Backend, Calibrator, GptqCalibration, Int8Inputs, Int8Recipe, Method, QuantizeReport, Recipe,
-    method_sizes, quantize_model, quantize_model_with_gptq,
+    Backend, Calibrator, FourBitRecipe, GptqCalibration, Int8Inputs, Int8Recipe, Method,
+    PlannedConversion, QuantizeReport, Recipe, method_sizes,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -46,9 +47,6 @@ struct Applied {
     recipe: Recipe,
     directory: PathBuf,
 }
-
-/// Texts that run through a model together while it is calibrated.
-pub(crate) const CALIBRATION_BATCH: usize = 32;
 
 /// One row of [`QuantizationManager::compare_sizes`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -128,42 +126,49 @@ impl QuantizationManager {
     /// Writes what `recipe` makes of the source to `out`.
     ///
     /// # Errors
-    /// Those of [`quantize_model`]; nothing is left at `out` then.
+    /// Those of [`quantize_model`](crate::quantize_model); nothing is left at `out` then.
     pub fn apply(
         &mut self,
         recipe: &Recipe,
         out: impl AsRef<Path>,
     ) -> Result<QuantizeReport, Error> {
-        let out = out.as_ref();
-        let report = quantize_model(&self.source, recipe, out, self.force, &mut |_, _, _| {})?;
-        self.remember(recipe, out);
-        Ok(report)
+        self.apply_with_progress(recipe, None, out, &mut |_, _, _| {})
     }
 
     /// [`apply`](Self::apply) for a recipe with `gptq`: its weights are rounded for what `calibration` shows of their inputs.
     ///
     /// # Errors
-    /// Those of [`quantize_model_with_gptq`]; nothing is left at `out` then.
+    /// Those of [`quantize_model_with_gptq`](crate::quantize_model_with_gptq); nothing is left at `out` then.
     pub fn apply_gptq(
         &mut self,
         recipe: &Recipe,
         calibration: &GptqCalibration,
         out: impl AsRef<Path>,
     ) -> Result<QuantizeReport, Error> {
-        let out = out.as_ref();
-        let silent = &mut |_: usize, _: usize, _: &str| {};
-        let report =
-            quantize_model_with_gptq(&self.source, recipe, calibration, out, self.force, silent)?;
-        self.remember(recipe, out);
-        Ok(report)
+        self.apply_with_progress(recipe, Some(calibration), out, &mut |_, _, _| {})
     }
 
-    fn remember(&mut self, recipe: &Recipe, out: &Path) {
+    /// [`apply`](Self::apply), or with a `calibration` [`apply_gptq`](Self::apply_gptq), which tells `progress` of the bytes done, of all bytes,
+    /// and of the module.
+    ///
+    /// # Errors
+    /// As for these.
+    pub fn apply_with_progress(
+        &mut self,
+        recipe: &Recipe,
+        calibration: Option<&GptqCalibration>,
+        out: impl AsRef<Path>,
+        progress: &mut dyn FnMut(usize, usize, &str),
+    ) -> Result<QuantizeReport, Error> {
+        let out = out.as_ref();
+        let conversion = PlannedConversion::new(&self.source, recipe)?;
+        let report = conversion.write(calibration, out, self.force, progress)?;
         self.applied.retain(|applied| applied.directory != out);
         self.applied.push(Applied {
             recipe: recipe.clone(),
             directory: out.to_owned(),
         });
+        Ok(report)
     }
 
     /// int8 weights, one scale an output channel; activations quantized per token at run time.
@@ -251,8 +256,8 @@ impl QuantizationManager {
         self.apply(&Recipe::new(Method::Bf16), out)
     }
 
-    /// 4-bit NormalFloat codes (nf4) in blocks of 64, without double quantization. For fp4, another block size or double
-    /// quantization give [`apply`](Self::apply) a [`Recipe`].
+    /// 4-bit NormalFloat codes (nf4) in blocks of 64, with double quantization, as scripts with bitsandbytes have it. For fp4, another block
+    /// size or single quantization give [`apply`](Self::apply) a [`Recipe`].
     ///
     /// # Errors
     /// As for [`apply`](Self::apply).
@@ -260,7 +265,8 @@ impl QuantizationManager {
         &mut self,
         out: impl AsRef<Path>,
     ) -> Result<QuantizeReport, Error> {
-        self.apply(&Recipe::new(Method::Nf4), out)
+        let recipe = FourBitRecipe::nf4().with_double_quantization(true);
+        self.apply(&recipe.into(), out)
     }
 }
 
@@ -291,7 +297,7 @@ impl PreparedStaticQuantization {
         mut self,
         texts: &[S],
     ) -> Result<CalibratedStaticQuantization, Error> {
-        for batch in texts.chunks(CALIBRATION_BATCH) {
+        for batch in texts.chunks(DEFAULT_BATCH) {
             self.calibrator.observe(batch)?;
         }
         let texts = CalibrationSamples::Texts(Vec::new());

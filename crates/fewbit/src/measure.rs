@@ -1,11 +1,15 @@
 //! Who opens and runs the models that are measured.
 //!
 //! [`compare`](crate::compare::compare) and [`bench`](crate::bench::bench()) ask a [`ModelHost`] to open each model, and the
-//! [`OpenModel`] for every measurement. [`InProcess`] opens models in this process; a program that wants each model's peak
-//! memory to be its own opens each in a process of its own, which hands what it is asked to the [`OpenModel`] of [`InProcess`].
+//! [`OpenModel`] for every measurement. [`InProcess`] opens models in this process; [`MeasuringProcesses`] opens each in a process of its
+//! own, so that its peak memory is its own, too.
 
+mod processes;
+mod requests;
 mod rounds;
 
+pub use processes::MeasuringProcesses;
+pub use requests::answer_requests;
 pub(crate) use rounds::in_rounds;
 
 use crate::Error;

@@ -1,20 +1,82 @@
 """Quantize transformers to few bits and run them fast on a CPU.
 
 >>> import fewbit
->>> encoder = fewbit.Encoder.open("models/all-MiniLM-L6-v2")  # doctest: +SKIP
->>> encoder.encode(["A first text.", "A second one."]).shape  # doctest: +SKIP
+>>> encoder = fewbit.Encoder.open("models/all-MiniLM-L6-v2")
+>>> encoder.encode(["A first text.", "A second one."]).shape
 (2, 384)
 """
 
-from fewbit._fewbit import FewbitError, version
-from fewbit.encoder import Encoder
+from typing import TYPE_CHECKING, Any
+
+from fewbit._fewbit import FewbitError, isa, version
+from fewbit.encoder import Encoder, SparseEmbedding
 from fewbit.threads import get_num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from fewbit.benchmark import BenchReport, bench
+    from fewbit.calibration import Calibration, CalibrationReport, calibrate
+    from fewbit.comparison import CalibrationSweep, Comparison, calibration_sweep, compare
+    from fewbit.inspection import Inspection, ModelSize, inspect
+    from fewbit.manager import QuantizationManager, SizeComparisons
+    from fewbit.predictor import Answer, Classification, Entity, FilledMasks, Predictor, Tagging
+    from fewbit.quantization import QuantizePlan, QuantizeReport, quantize_model
 
 __version__ = version()
 
 __all__ = [
+    "Answer",
+    "BenchReport",
+    "Calibration",
+    "CalibrationReport",
+    "CalibrationSweep",
+    "Classification",
+    "Comparison",
     "Encoder",
+    "Entity",
     "FewbitError",
+    "FilledMasks",
+    "Inspection",
+    "ModelSize",
+    "Predictor",
+    "QuantizationManager",
+    "QuantizePlan",
+    "QuantizeReport",
+    "SizeComparisons",
+    "SparseEmbedding",
+    "Tagging",
+    "bench",
+    "calibrate",
+    "calibration_sweep",
+    "compare",
     "get_num_threads",
+    "inspect",
+    "isa",
+    "quantize_model",
     "set_num_threads",
 ]
+
+# What is imported when it is first asked for: making its dataclasses takes longer than all else of an import.
+_MODULES = {
+    "benchmark": ["BenchReport", "bench"],
+    "calibration": ["Calibration", "CalibrationReport", "calibrate"],
+    "comparison": ["CalibrationSweep", "Comparison", "calibration_sweep", "compare"],
+    "inspection": ["Inspection", "ModelSize", "inspect"],
+    "manager": ["QuantizationManager", "SizeComparisons"],
+    "predictor": ["Answer", "Classification", "Entity", "FilledMasks", "Predictor", "Tagging"],
+    "quantization": ["QuantizePlan", "QuantizeReport", "quantize_model"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    for module, names in _MODULES.items():
+        if name in names:
+            found = getattr(import_module(f"fewbit.{module}"), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module 'fewbit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy
-from numpy.typing import ArrayLike, NDArray
 
 from fewbit._fewbit import FewbitError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 
 def integers(name: str, array: ArrayLike) -> NDArray[numpy.int64]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
 
 @contextmanager
-def progress_bar(show: bool, description: str | None = None) -> Iterator[Callable[[int, int, str], None] | None]:
+def progress_bar(show: bool, description: str | None = None) -> Generator[Callable[[int, int, str], None] | None, None, None]:
     """What the native half tells of its progress (done, total, what), shown by ``tqdm.auto``; ``None`` unless ``show``.
+
+    Work in several parts, each with another total, is shown as one bar that begins anew.
 
     Raises:
         ModuleNotFoundError: tqdm is not installed.
@@ -17,12 +19,14 @@ def progress_bar(show: bool, description: str | None = None) -> Iterator[Callabl
     if not show:
         yield None
         return
-    from tqdm.auto import tqdm
+    # tqdm has no types of its own.
+    from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore] # pyright: ignore[reportMissingModuleSource]
 
     bar: Any = tqdm(desc=description)
 
     def tell(done: int, total: int, what: str) -> None:
-        bar.total = total
+        if total != bar.total:
+            bar.reset(total)
         if description is None:
             bar.set_description(what, refresh=False)
         bar.update(done - bar.n)

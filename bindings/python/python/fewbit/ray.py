@@ -9,12 +9,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy
 import pyarrow
 import ray.data
 
+from fewbit.calibration import calibrate as calibrate_here
 from fewbit.encoder import Encoder
 
 
@@ -116,3 +119,62 @@ def embed(
         batch_size=rows_per_call,
         batch_format="pyarrow",
     )
+
+
+class _Calibrator:
+    """Observes a model on each batch of texts, and gives the statistics as a file's bytes."""
+
+    def __init__(self, model: str, column: str, options: dict[str, Any]) -> None:
+        self._model = model
+        self._column = column
+        self._options = options
+
+    def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
+        with tempfile.TemporaryDirectory() as folder:
+            stats = Path(folder, "statistics")
+            calibrate_here(self._model, table[self._column].to_pylist(), stats, **self._options)
+            return pyarrow.table({"statistics": [stats.read_bytes()]})
+
+
+def calibrate(
+    dataset: ray.data.Dataset,
+    model: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    column: str = "text",
+    actors: int = 1,
+    rows_per_call: int = 256,
+    **options: Any,
+) -> list[Path]:
+    """Observes a float model's activations on ``dataset``, in ``actors`` processes, for :func:`fewbit.quantize_model` with the method
+    ``static`` and ``stats=`` what this returns: merged, the statistics of parts are those of one process.
+
+    Args:
+        dataset: Rows with a column of texts like those that the model will see; a few hundred are enough.
+        model: A float model directory, there on every node.
+        folder: Where to write the files of statistics; made if it is not there.
+        column: The column of texts.
+        actors: Processes.
+        rows_per_call: Texts of a file of statistics.
+        options: ``observer``, ``backend`` and ``batch_size`` of :func:`fewbit.calibrate`.
+
+    Raises:
+        ValueError: The data set has no rows.
+    """
+    observed = dataset.map_batches(
+        _Calibrator,
+        fn_constructor_args=(os.path.abspath(model), column, options),
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        num_cpus=1,
+        batch_size=rows_per_call,
+        batch_format="pyarrow",
+    )
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    for row in observed.iter_rows():
+        file = Path(folder, f"statistics-{len(files):05}")
+        file.write_bytes(row["statistics"])
+        files.append(file)
+    if not files:
+        raise ValueError(f"dataset: expected rows with a column `{column}`, found none")
+    return files

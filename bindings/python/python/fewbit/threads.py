@@ -1,7 +1,10 @@
 """How many threads fewbit runs on."""
 
+from __future__ import annotations
+
 import os
 import sys
+from collections.abc import Callable
 
 from fewbit import _fewbit
 
@@ -39,8 +42,8 @@ def resolve_threads(threads: int | None) -> int:
         return _fewbit.threads_available(threads)
     if _chosen is not None:
         return _chosen
-    torch = sys.modules.get("torch")
     # A torch that is still being imported has no threads yet.
-    if hasattr(torch, "get_num_threads") and not any(os.environ.get(name) for name in _VARIABLES):
-        return torch.get_num_threads()
+    of_torch: Callable[[], int] | None = getattr(sys.modules.get("torch"), "get_num_threads", None)
+    if of_torch is not None and not any(os.environ.get(name) for name in _VARIABLES):
+        return of_torch()
     return _fewbit.threads_available()

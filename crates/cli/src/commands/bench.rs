@@ -1,6 +1,5 @@
 //! `fewbit bench`
 
-use super::measuring_process::MeasuringProcesses;
 use crate::arguments::{BenchArguments, GlobalArguments};
 use crate::failure::UsageError;
 use crate::machine::Machine;
@@ -55,8 +54,9 @@ pub(super) fn run(arguments: &BenchArguments, global: GlobalArguments) -> Result
         .collect();
     warn_of_too_many_threads(&options.threads);
 
+    let mut host = super::measuring_processes()?;
     let mut steps = Steps::start(options.steps(models.len()), global.verbose > 0);
-    let report = bench(&models, &options, &mut MeasuringProcesses, &mut |step| {
+    let report = bench(&models, &options, &mut host, &mut |step| {
         steps.next(&what(step));
     });
     steps.finish();

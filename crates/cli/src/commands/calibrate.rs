@@ -9,20 +9,19 @@ use crate::render::numbers::count;
 use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
 use anyhow::Result;
-use fewbit::data::TokenColumns;
+use fewbit::calibration::{CalibrationOptions, CalibrationStep, CalibrationTexts as Source};
 use fewbit::data::tokens::INPUT_IDS;
-use fewbit::quantize::calibration::texts::{CalibrationFile, Drawn};
-use fewbit::quantize::calibration::tokens::TokenizedFile;
+use fewbit::quantize::calibration::texts::SampleSize;
 use fewbit::quantize::calibration::{
-    CalibratedFile, CalibrationInput, CalibrationRun, CalibrationSamples, LEAST_SQNR_DB,
-    Sensitivity, SiteSensitivity, StaticCalibration, StatisticsFile,
+    CalibratedFile, CalibrationRun, CalibrationSamples, LEAST_SQNR_DB, Sensitivity,
+    SiteSensitivity, StaticCalibration, StatisticsFile,
 };
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
-    ActivationScales, Backend, CalibrationStatistics, Calibrator, Int8Inputs, Int8Recipe,
-    ObserverKind, ObserverSettings, WeightScales,
+    ActivationScales, Backend, Calibrator, Int8Inputs, Int8Recipe, ObserverKind, ObserverSettings,
+    WeightScales,
 };
-use fewbit::{EncoderSpec, Method, Recipe, open_checkpoint};
+use fewbit::{Method, Recipe};
 use serde::Serialize;
 use std::path::Path;
 
@@ -49,9 +48,12 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
         ));
     }
     let flags = &arguments.texts;
-    let calibrator = Calibrator::prepare(&source, settings(flags)?)?;
-    let input = input(&arguments.calibration, flags)?;
-    let samples = sample(&input, flags, calibrator.encoder().network().spec())?;
+    let options = options_of_texts(flags);
+    let calibrator = Calibrator::prepare(&source, settings(&options)?)?;
+    let mut note = |step: CalibrationStep<'_>| note(&step, options.size);
+    let input = options.input(&arguments.calibration, &mut note)?;
+    let spec = calibrator.encoder().network().spec();
+    let samples = options.draw(&input, spec, &mut note)?;
     let run = CalibrationRun::new(&input, &samples, flags.seed, flags.batch_size)?;
     let mut progress = samples_progress(&samples);
     let mut begun = false;
@@ -70,7 +72,7 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
     } = calibrated?;
     let sensitivity = Sensitivity::new(&statistics)?;
     // What `quantize` will do by default with these statistics.
-    let least = backend(flags).least_sqnr_db();
+    let least = options.least_sqnr_db();
     if global.json {
         return streams::print_json(&Summary {
             stats: out,
@@ -284,40 +286,19 @@ pub(super) fn calibrate(
     if arguments.calibration.is_none() {
         refuse_without_file(arguments)?;
     }
-    let flags = &arguments.texts;
-    let saved = CalibrationStatistics::read_all(&arguments.stats)?;
-    // Saved statistics say themselves how they were observed.
-    let settings = match saved.first() {
-        Some(statistics) if flags.is_default() => statistics.settings(),
-        _ => settings(flags)?,
-    };
-    let mut calibrator = Calibrator::prepare(source, settings)?;
-    for statistics in &saved {
-        calibrator.merge(statistics)?;
-    }
-    let samples = match &arguments.calibration {
-        Some(file) => {
-            let spec = calibrator.encoder().network().spec();
-            sample(&input(file, flags)?, flags, spec)?
-        }
-        None => CalibrationSamples::Texts(Vec::new()),
-    };
-    if !samples.is_empty() {
-        let mut progress = samples_progress(&samples);
-        let observed = calibrator.observe_samples(&samples, 0, flags.batch_size, |_, done| {
-            progress.set(done as u64, samples.len() as u64, "");
-            Ok(())
-        });
+    let options = options(arguments);
+    settings(&options)?;
+    let mut progress = None;
+    let calibration = options.calibrate(source, &mut |step| match step {
+        CalibrationStep::Observed(done, samples) => progress
+            .get_or_insert_with(|| samples_progress(samples))
+            .set(done as u64, samples.len() as u64, ""),
+        step => note(&step, options.size),
+    });
+    if let Some(progress) = progress {
         progress.finish();
-        observed?;
     }
-    let backend = flags.backend.map(|_| backend(flags));
-    Ok(StaticCalibration::new(
-        calibrator,
-        samples,
-        backend,
-        arguments.min_sqnr,
-    )?)
+    Ok(calibration?)
 }
 
 /// The texts or rows of --calibration, for the model in `source`.
@@ -325,72 +306,68 @@ pub(super) fn samples(
     source: &Path,
     arguments: &CalibrationArguments,
 ) -> Result<CalibrationSamples> {
-    let Some(file) = &arguments.calibration else {
+    if arguments.calibration.is_none() {
         return Err(UsageError(format!("GPTQ: {EXPECTED_TEXTS_OF_GPTQ}")).into());
+    }
+    let options = options(arguments);
+    let samples = options.samples_for(source, &mut |step| note(&step, options.size));
+    Ok(samples?)
+}
+
+/// What the flags of calibration amount to.
+pub(super) fn options(arguments: &CalibrationArguments) -> CalibrationOptions {
+    CalibrationOptions {
+        texts: arguments.calibration.clone().map(Source::File),
+        statistics: arguments.stats.clone(),
+        min_sqnr: arguments.min_sqnr,
+        ..options_of_texts(&arguments.texts)
+    }
+}
+
+/// What the flags amount to that say which texts are observed, and how.
+pub(super) fn options_of_texts(flags: &CalibrationTexts) -> CalibrationOptions {
+    CalibrationOptions {
+        size: flags.sample_size(),
+        batch_size: flags.batch_size,
+        seed: flags.seed,
+        fields: flags.field.clone(),
+        input_ids_column: flags.input_ids_column.clone(),
+        attention_mask_column: flags.attention_mask_column.clone(),
+        observer: flags.observer.map(observer),
+        backend: flags.backend.map(backend_of),
+        ..CalibrationOptions::default()
+    }
+}
+
+/// Says what is worth knowing of the samples.
+pub(super) fn note(step: &CalibrationStep<'_>, size: SampleSize) {
+    let (file, drawn) = match step {
+        CalibrationStep::Observed(..) => return,
+        CalibrationStep::TokenIds(file) => {
+            streams::note(&format!(
+                "{}: no column `text`: calibrating with the token ids of `{INPUT_IDS}`\n",
+                file.display()
+            ));
+            return;
+        }
+        CalibrationStep::Drawn(file, drawn) => (file.display(), drawn),
     };
-    let spec = EncoderSpec::from_checkpoint(&open_checkpoint(source)?)?;
-    sample(&input(file, &arguments.texts)?, &arguments.texts, &spec)
-}
-
-/// The signal to noise ratio below which an input becomes dynamic.
-pub(super) fn least_sqnr_db(arguments: &CalibrationArguments, backend: Backend) -> f64 {
-    arguments
-        .min_sqnr
-        .unwrap_or_else(|| backend.least_sqnr_db())
-}
-
-/// The file to calibrate with, and which of its columns the flags name.
-pub(super) fn input(file: &Path, flags: &CalibrationTexts) -> Result<CalibrationInput> {
-    let (ids, mask) = (&flags.input_ids_column, &flags.attention_mask_column);
-    if ids.is_some() || mask.is_some() {
-        let columns = TokenColumns::new(ids.as_deref().unwrap_or(INPUT_IDS), mask.clone());
-        return Ok(CalibrationInput::Tokens(TokenizedFile::new(file, columns)));
-    }
-    if !flags.field.is_empty() {
-        return Ok(CalibrationInput::Texts(CalibrationFile::new(
-            file,
-            &flags.field,
-        )));
-    }
-    let input = CalibrationInput::detect(file)?;
-    if matches!(input, CalibrationInput::Tokens(_)) {
-        streams::note(&format!(
-            "{}: no column `text`: calibrating with the token ids of `{INPUT_IDS}`\n",
-            file.display()
-        ));
-    }
-    Ok(input)
-}
-
-fn sample(
-    input: &CalibrationInput,
-    flags: &CalibrationTexts,
-    spec: &EncoderSpec,
-) -> Result<CalibrationSamples> {
-    let size = flags.sample_size();
-    let Drawn {
-        samples,
-        blank,
-        seen,
-    } = input.draw(size, flags.seed, spec)?;
-    let file = input.path().display();
-    if blank > 0 {
+    if drawn.blank > 0 {
         streams::note(&format!(
             "{file}: {} passed over\n",
-            count(blank, "blank text was", "blank texts were")
+            count(drawn.blank, "blank text was", "blank texts were")
         ));
     }
-    if seen < size.most() {
-        let what = match samples {
-            CalibrationSamples::Texts(_) => count(seen, "text", "texts"),
-            CalibrationSamples::Tokens(_) => count(seen, "row", "rows"),
+    if drawn.seen < size.most() {
+        let what = match drawn.samples {
+            CalibrationSamples::Texts(_) => count(drawn.seen, "text", "texts"),
+            CalibrationSamples::Tokens(_) => count(drawn.seen, "row", "rows"),
         };
         streams::note(&format!(
             "{file}: {what}, fewer than the usual {}: calibrating with all of them\n",
             size.most()
         ));
     }
-    Ok(samples)
 }
 
 /// The progress of a model that samples run through.
@@ -404,31 +381,36 @@ fn samples_progress(samples: &CalibrationSamples) -> Progress {
 
 /// The backend that the flags name.
 pub(super) fn backend(arguments: &CalibrationTexts) -> Backend {
-    match arguments.backend {
-        None | Some(BackendArgument::Native) => Backend::Native,
-        Some(BackendArgument::Fbgemm) => Backend::Fbgemm,
-        Some(BackendArgument::X86) => Backend::X86,
-        Some(BackendArgument::Qnnpack) => Backend::Qnnpack,
-        Some(BackendArgument::Onednn) => Backend::Onednn,
+    arguments.backend.map_or(Backend::Native, backend_of)
+}
+
+fn backend_of(argument: BackendArgument) -> Backend {
+    match argument {
+        BackendArgument::Native => Backend::Native,
+        BackendArgument::Fbgemm => Backend::Fbgemm,
+        BackendArgument::X86 => Backend::X86,
+        BackendArgument::Qnnpack => Backend::Qnnpack,
+        BackendArgument::Onednn => Backend::Onednn,
     }
 }
 
-/// The observer of activations that the flags name.
-pub(super) fn settings(arguments: &CalibrationTexts) -> Result<ObserverSettings> {
-    let defaults = backend(arguments).qconfig().activation();
-    let kind = match arguments.observer {
-        None => return Ok(defaults),
-        Some(ObserverArgument::MinMax) => ObserverKind::MinMax,
-        Some(ObserverArgument::MovingAverage) => ObserverKind::MovingAverageMinMax {
+fn observer(argument: ObserverArgument) -> ObserverKind {
+    match argument {
+        ObserverArgument::MinMax => ObserverKind::MinMax,
+        ObserverArgument::MovingAverage => ObserverKind::MovingAverageMinMax {
             averaging_constant: AveragingConstant::default(),
         },
-        Some(ObserverArgument::Histogram) => ObserverKind::Histogram,
-        Some(ObserverArgument::Percentile) => ObserverKind::Percentile {
+        ObserverArgument::Histogram => ObserverKind::Histogram,
+        ObserverArgument::Percentile => ObserverKind::Percentile {
             percentile: KeptPercentage::default(),
         },
-        Some(ObserverArgument::Mse) => ObserverKind::Mse,
-        Some(ObserverArgument::Entropy) => ObserverKind::Entropy,
-    };
-    let settings = ObserverSettings::new(kind, defaults.rule());
+        ObserverArgument::Mse => ObserverKind::Mse,
+        ObserverArgument::Entropy => ObserverKind::Entropy,
+    }
+}
+
+/// The observer of activations.
+pub(super) fn settings(options: &CalibrationOptions) -> Result<ObserverSettings> {
+    let settings = options.observer_settings();
     settings.map_err(|error| UsageError(format!("--observer: {error}")).into())
 }

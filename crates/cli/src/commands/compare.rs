@@ -3,13 +3,13 @@
 mod calibration_sweep;
 
 use super::calibrate;
-use super::measuring_process::MeasuringProcesses;
 use crate::arguments::{CompareArguments, GlobalArguments};
 use crate::failure::{GateMissed, UsageError};
 use crate::render::numbers::count;
 use crate::render::progress::Steps;
 use crate::{render, streams};
 use anyhow::{Result, anyhow};
+use fewbit::calibration::CalibratedRecipes;
 use fewbit::compare::{
     CompareOptions, CompareStep, CompareTexts, FailedMethod, compare, default_recipes, method_name,
     parse_methods, without_shared_embeddings,
@@ -76,8 +76,9 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
         weight_only: arguments.weight_only.arithmetic(),
         ..CompareOptions::default()
     };
+    let mut host = super::measuring_processes()?;
     let mut steps = Steps::start(options.steps(), global.verbose > 0);
-    let comparison = compare(source, &options, &mut MeasuringProcesses, &mut |step| {
+    let comparison = compare(source, &options, &mut host, &mut |step| {
         steps.next(&what(step));
     });
     steps.finish();
@@ -127,30 +128,15 @@ fn with_scales(
         ));
     }
     calibrate::warn_of_noise(&calibrated, &arguments.calibration);
-    let mut ready = Vec::new();
-    let mut failed = Vec::new();
-    let mut first_error = None;
-    for recipe in recipes {
-        let options = match recipe.int8() {
-            Some(options) if recipe.method().needs_calibration() => options,
-            _ => {
-                ready.push(recipe);
-                continue;
-            }
-        };
-        match calibrated.recipe(options) {
-            Ok(recipe) => ready.push(recipe),
-            Err(error) => {
-                failed.push(FailedMethod::new(recipe.label(), &error));
-                first_error.get_or_insert(error);
-            }
-        }
-    }
-    match first_error {
-        Some(error) if ready.is_empty() => Err(error.into()),
+    let CalibratedRecipes { ready, failed } = CalibratedRecipes::new(recipes, &calibrated);
+    let failures = failed.iter();
+    let failures = failures.map(|(recipe, error)| FailedMethod::new(recipe.label(), error));
+    let failures = failures.collect();
+    match failed.into_iter().next() {
+        Some((_, error)) if ready.is_empty() => Err(error.into()),
         _ => Ok(Calibrated {
             recipes: ready,
-            failed,
+            failed: failures,
             samples: Some(calibrated.into_samples()),
         }),
     }

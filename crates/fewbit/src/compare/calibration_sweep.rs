@@ -3,7 +3,7 @@
 use super::CompareTexts;
 use super::kept_models::OutputRoot;
 use crate::Error;
-use crate::manager::CALIBRATION_BATCH;
+use crate::calibration::DEFAULT_BATCH;
 use crate::repetition::first_repeated;
 use fewbit_evaluate::{EmbeddingAgreement, SentenceSimilarity};
 use fewbit_model::{Embeddings, EncodeOptions, Encoder, EncoderSpec, open_checkpoint};
@@ -54,7 +54,7 @@ impl CalibrationSweepOptions {
             samples: vec![1, 4, 16, 64, 256, 1024],
             seed: DEFAULT_SEED,
             calibration,
-            calibration_batch: CALIBRATION_BATCH,
+            calibration_batch: DEFAULT_BATCH,
             backend: Backend::Native,
             observer: Backend::Native.qconfig().activation(),
             least_sqnr_db: Backend::Native.least_sqnr_db(),

@@ -43,14 +43,21 @@ fn the_manager_foretells_sizes_and_then_finds_them() {
     manager.apply_int4_quantization(out("nf4")).unwrap();
     let found = manager.compare_sizes().unwrap();
     assert_eq!(found.len(), planned.len());
-    for name in ["dynamic", "weight-only", "fp16", "bf16", "nf4"] {
+    let applied = [
+        ("dynamic", "dynamic"),
+        ("weight-only", "weight-only"),
+        ("fp16", "fp16"),
+        ("bf16", "bf16"),
+        ("nf4 + double quantization", "nf4"),
+    ];
+    for (name, folder) in applied {
         let row = |rows: &[fewbit::manager::SizeComparison]| {
             rows.iter().find(|row| row.label == name).cloned().unwrap()
         };
         assert_eq!(row(&found).bytes, row(&planned).bytes, "{name}");
         assert_eq!(
             (row(&found).directory, row(&planned).directory),
-            (Some(out(name)), None)
+            (Some(out(folder)), None)
         );
     }
 }

@@ -5,8 +5,16 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The pool of the last number of threads asked for; calls that ask for another one make it anew.
+///
+/// A process that forks goes on without the threads of its parent: the child makes a pool of its own.
 #[derive(Default)]
-pub(crate) struct ThreadPools(Mutex<Option<Arc<ThreadPool>>>);
+pub(crate) struct ThreadPools(Mutex<Option<Owned>>);
+
+/// A pool and the process whose threads it has.
+struct Owned {
+    pool: Arc<ThreadPool>,
+    process: u32,
+}
 
 impl ThreadPools {
     /// Runs `work` in a pool of `threads` threads.
@@ -21,10 +29,15 @@ impl ThreadPools {
     fn get(&self, threads: usize) -> Result<Arc<ThreadPool>, ModelError> {
         // A pool is there or not, whatever panicked.
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = current.as_ref()
-            && pool.current_num_threads() == threads
+        let process = std::process::id();
+        if let Some(inherited) = current.take_if(|owned| owned.process != process) {
+            // Never dropped: that would wait for threads that this process does not have.
+            std::mem::forget(inherited);
+        }
+        if let Some(owned) = current.as_ref()
+            && owned.pool.current_num_threads() == threads
         {
-            return Ok(Arc::clone(pool));
+            return Ok(Arc::clone(&owned.pool));
         }
         let pool = ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -35,6 +48,20 @@ impl ThreadPools {
                     "threads: {threads} cannot be started: {error}\n  hint: ask for fewer"
                 ))
             })?;
-        Ok(Arc::clone(current.insert(Arc::new(pool))))
+        let pool = Arc::new(pool);
+        *current = Some(Owned {
+            pool: Arc::clone(&pool),
+            process,
+        });
+        Ok(pool)
+    }
+}
+
+impl Drop for ThreadPools {
+    fn drop(&mut self) {
+        let current = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(inherited) = current.take_if(|owned| owned.process != std::process::id()) {
+            std::mem::forget(inherited);
+        }
     }
 }

@@ -48,7 +48,7 @@ impl SiteSensitivity {
 }
 
 /// The static sites whose ratio of signal to noise is low: what a backend costs that makes every input static.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NoisyStaticSites {
     /// How many there are.
     pub count: usize,

@@ -10,7 +10,7 @@ use super::{
     ActivationScales, DEFAULT_BLOCK_SIZE, DynamicInputs, FourBitRecipe, Int8Inputs, Int8Recipe,
     RECIPE_VERSION, Recipe, Rounding, StaticInputs, error,
 };
-use crate::{Method, QuantizeError, StaticInput};
+use crate::{Backend, Method, QuantizeError, StaticInput};
 
 /// Every key of a recipe, as it is written.
 pub const RECIPE_KEYS: [&str; 13] = [
@@ -123,6 +123,20 @@ impl RecipeFields {
             skip: Vec::new(),
             weight_only: Vec::new(),
             static_inputs: BTreeMap::new(),
+        }
+    }
+}
+
+impl RecipeFields {
+    /// These, with one scale for an input at run time, as PyTorch's `quantize_dynamic` has it on `backend`.
+    #[must_use]
+    pub fn with_scales_of_quantize_dynamic(self, backend: Backend) -> Self {
+        let torch = Self::from(Recipe::quantize_dynamic(backend));
+        Self {
+            activations: torch.activations,
+            weight_scales: torch.weight_scales,
+            reduce_range: torch.reduce_range,
+            ..self
         }
     }
 }

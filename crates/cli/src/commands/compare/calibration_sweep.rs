@@ -29,17 +29,20 @@ pub(super) fn run(
         ))
         .into());
     }
-    let backend = calibrate::backend(&flags.texts);
+    let calibrated = calibrate::options(flags);
+    let input = calibrated.input(calibration, &mut |step| {
+        calibrate::note(&step, calibrated.size);
+    })?;
     let options = CalibrationSweepOptions {
         samples: samples.clone(),
-        seed: flags.texts.seed,
-        backend,
-        observer: calibrate::settings(&flags.texts)?,
-        least_sqnr_db: calibrate::least_sqnr_db(flags, backend),
-        calibration_batch: flags.texts.batch_size,
+        seed: calibrated.seed,
+        backend: calibrated.backend(),
+        observer: calibrate::settings(&calibrated)?,
+        least_sqnr_db: calibrated.least_sqnr_db(),
+        calibration_batch: calibrated.batch_size,
         texts: compare_texts(arguments)?,
         threads: threads::resolve(arguments.threads.threads)?.count,
-        ..CalibrationSweepOptions::new(calibrate::input(calibration, &flags.texts)?)
+        ..CalibrationSweepOptions::new(input)
     };
     let source = crate::commands::resolve(&arguments.model)?;
     let mut steps = Steps::start(options.steps(), global.verbose > 0);

@@ -4,7 +4,7 @@ use crate::arguments::{ActivationsArgument, QuantizeArguments};
 use crate::commands::calibrate;
 use crate::failure::UsageError;
 use fewbit::quantize::{ActivationsField, Backend};
-use fewbit::{Method, Recipe, RecipeFields};
+use fewbit::{Method, RecipeFields};
 
 pub(super) fn activations_field(argument: ActivationsArgument) -> ActivationsField {
     match argument {
@@ -30,13 +30,7 @@ pub(super) fn apply(
             ))
         }
         (Method::Dynamic, ActivationsField::PerTensor, _) => {
-            let torch = RecipeFields::from(Recipe::quantize_dynamic(backend));
-            Ok(RecipeFields {
-                activations: torch.activations,
-                weight_scales: torch.weight_scales,
-                reduce_range: torch.reduce_range,
-                ..fields
-            })
+            Ok(fields.with_scales_of_quantize_dynamic(backend))
         }
         (Method::Dynamic, ActivationsField::PerToken, Backend::Native) => Ok(fields),
         (Method::Dynamic, ActivationsField::PerToken, _) => Err(UsageError(format!(

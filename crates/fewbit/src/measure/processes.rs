@@ -1,19 +1,37 @@
-//! A process of its own to measure a model in: this program again, with the hidden command. One JSON request a line goes to
-//! its standard input, one JSON answer a line comes back; it ends when its standard input does.
+//! A process of its own to measure a model in: a program that calls [`answer_requests`](super::answer_requests). One JSON request a line
+//! goes to its standard input, one JSON answer a line comes back; it ends when its standard input does.
 
-use super::measure::{Answer, EncodedTexts, Task};
-use fewbit::checkpoint::temporary_directory::{Purpose, TemporaryDirectory};
-use fewbit::evaluate::{BatchShape, ShapeRequest, StageProfile, TextPass, TextRequest};
-use fewbit::measure::{Memory, ModelHost, ModelOutput, OpenFacts, OpenModel};
-use fewbit::model::WeightOnlyArithmetic;
-use fewbit::{Embeddings, Error};
+use super::requests::{Answer, EncodedTexts, Task};
+use super::{Memory, ModelHost, ModelOutput, OpenFacts, OpenModel};
+use crate::Error;
+use fewbit_checkpoint::temporary_directory::{Purpose, TemporaryDirectory};
+use fewbit_evaluate::{BatchShape, ShapeRequest, StageProfile, TextPass, TextRequest};
+use fewbit_model::{Embeddings, WeightOnlyArithmetic};
 use serde::de::DeserializeOwned;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// Opens each model in a process of its own, which lives as long as the model is open.
-pub(super) struct MeasuringProcesses;
+#[derive(Debug, Clone)]
+pub struct MeasuringProcesses {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl MeasuringProcesses {
+    /// Processes of `program`, which calls [`answer_requests`](super::answer_requests) if it is given `arguments`.
+    pub fn new(
+        program: impl Into<PathBuf>,
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+    ) -> Self {
+        Self {
+            program: program.into(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+        }
+    }
+}
 
 impl ModelHost for MeasuringProcesses {
     fn open(
@@ -22,7 +40,7 @@ impl ModelHost for MeasuringProcesses {
         weight_only: Option<WeightOnlyArithmetic>,
         output: ModelOutput,
     ) -> Result<Box<dyn OpenModel>, Error> {
-        let mut process = MeasuringProcess::start(directory)?;
+        let mut process = MeasuringProcess::start(self, directory)?;
         let facts = process.ask(&Task::Open {
             directory: directory.to_owned(),
             weight_only,
@@ -107,20 +125,16 @@ struct MeasuringProcess {
 
 impl MeasuringProcess {
     /// Starts a process that will measure the model in `directory`.
-    fn start(directory: &Path) -> Result<Self, Error> {
-        let program = std::env::current_exe().map_err(|source| Error::Io {
-            path: "the fewbit program".into(),
-            source,
-        })?;
-        let mut child = Command::new(&program)
-            .arg(crate::commands::MEASURE_ONE_MODEL)
+    fn start(host: &MeasuringProcesses, directory: &Path) -> Result<Self, Error> {
+        let mut child = Command::new(&host.program)
+            .args(&host.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| {
                 failed(
                     directory,
-                    &format!("cannot start {}: {error}", program.display()),
+                    &format!("cannot start {}: {error}", host.program.display()),
                 )
             })?;
         let (Some(requests), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {

@@ -1,0 +1,450 @@
+"""A model directory made of another, with fewer bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, overload
+
+from fewbit import _fewbit
+from fewbit.calibration import Calibration, Path, Texts, calibration_request, warn_of_noise
+from fewbit.models import resolve_model
+from fewbit.progress import progress_bar
+from fewbit.records import make_record, read_record
+from fewbit.tables import Bars, Report, Table, megabytes, optional
+from fewbit.threads import resolve_threads
+
+_WORST = 5
+"""Layers that a report shows as those that lost most."""
+
+
+@dataclass(frozen=True)
+class PartBytes:
+    """Bytes of a part of the model."""
+
+    part: str
+    source_bytes: int
+    output_bytes: int
+
+
+@dataclass(frozen=True)
+class ModuleReport:
+    """What became of one module, and what it cost: the stored weight, dequantized, against the source's."""
+
+    module: str
+    part: str
+    action: str
+    shape: tuple[int, ...]
+    source_bytes: int
+    output_bytes: int
+    """Bytes of codes, scales and quantization state."""
+    bits_per_weight: float
+    sqnr_db: float | None
+    """Signal to quantization noise ratio in dB; ``None`` where nothing was lost."""
+    cosine: float
+    """Cosine of the angle between the weight and its approximation."""
+    max_absolute_error: float
+    """Largest difference of one element."""
+
+
+@dataclass(frozen=True)
+class KeptModule:
+    """A module with a matrix that stayed float, and why."""
+
+    module: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class QuantizeReport(Report):
+    """What was done."""
+
+    source: str
+    """Source directory."""
+    output: str
+    """The directory that was written."""
+    recipe: dict[str, Any]
+    """The recipe, as ``recipe.toml`` beside the model holds it."""
+    source_bytes: int
+    """Bytes of tensor data in the source."""
+    output_bytes: int
+    """Bytes of tensor data written."""
+    compression_ratio: float
+    """``source_bytes / output_bytes``"""
+    bits_per_weight: float | None
+    """Bits a weight in the layers that were changed."""
+    parts: tuple[PartBytes, ...]
+    """Bytes by part of the model."""
+    modules: tuple[ModuleReport, ...]
+    """Modules whose weight was changed, in file order."""
+    kept: tuple[KeptModule, ...]
+    """Modules with a matrix that stayed float, and why."""
+    underflowed: int
+    """Values other than zero that a conversion to fp16 or bf16 rounded to zero."""
+    notes: tuple[str, ...]
+    """What a user should know about how the result can be used."""
+    elapsed_seconds: float
+    calibration: Calibration | None = None
+    """What calibration decided, for the method ``static``."""
+
+    def _head(self) -> str:
+        return "\n".join([_summary(self), *self.notes, f"written to {self.output} in {self.elapsed_seconds:.2f} s"])
+
+    def _tables(self) -> list[Table]:
+        tables = [_parts_table(self.parts), *_kept_tables(self.kept)]
+        lossy = sorted((module for module in self.modules if module.sqnr_db is not None), key=lambda module: module.sqnr_db or 0.0)
+        rows = [
+            [module.module, optional(module.sqnr_db, ".1f"), f"{module.cosine:.6f}", f"{module.max_absolute_error:.2e}"]
+            for module in lossy[:_WORST]
+        ]
+        if rows:
+            headers = ["layer", ">SQNR dB", ">cosine", ">largest error"]
+            tables.append(Table(headers, rows, f"weights that lost most, of {len(self.modules)} layers"))
+        return tables
+
+    def _bars(self) -> list[Bars]:
+        return [Bars("Bytes of tensors", ["before", "after"], [self.source_bytes / 1e6, self.output_bytes / 1e6], "MB")]
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A tensor that is to be written."""
+
+    tensor: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """What becomes of one tensor of the source."""
+
+    tensor: str
+    module: str | None
+    part: str
+    dtype: str
+    shape: tuple[int, ...]
+    action: str
+    source_bytes: int
+    output_bytes: int
+    outputs: tuple[PlannedTensor, ...]
+
+
+@dataclass(frozen=True)
+class QuantizePlan(Report):
+    """What would be done."""
+
+    recipe: dict[str, Any]
+    source_bytes: int
+    output_bytes: int
+    compression_ratio: float
+    bits_per_weight: float | None
+    parts: tuple[PartBytes, ...]
+    kept: tuple[KeptModule, ...]
+    notes: tuple[str, ...]
+    rows: tuple[PlanRow, ...]
+    """The tensors of the source, in file order."""
+    calibration: Calibration | None = None
+
+    def _head(self) -> str:
+        return "\n".join([_summary(self), *self.notes, "dry run: nothing was written"])
+
+    def _tables(self) -> list[Table]:
+        headers = ["tensor", ">shape", "now", "what is done", ">bytes now", ">bytes then"]
+        rows = [
+            [
+                row.tensor,
+                " x ".join(str(size) for size in row.shape),
+                row.dtype,
+                row.action,
+                f"{row.source_bytes:,}",
+                f"{row.output_bytes:,}",
+            ]
+            for row in self.rows
+            if row.action != "keep"
+        ]
+        return [Table(headers, rows), _parts_table(self.parts), *_kept_tables(self.kept)]
+
+
+@overload
+def quantize_model(
+    source: Path,
+    out: Path | None = None,
+    method: str | None = None,
+    *,
+    dry_run: Literal[True],
+    recipe: Path | Mapping[str, Any] | None = None,
+    double_quant: bool = False,
+    block_size: int | None = None,
+    quantize_embeddings: bool = False,
+    skip: str | Sequence[str] = (),
+    weight_only: str | Sequence[str] = (),
+    activations: str | None = None,
+    gptq: bool = False,
+    saturation_proof: bool = False,
+    calibration: Texts | None = None,
+    stats: Path | Sequence[Path] = (),
+    min_sqnr: float | None = None,
+    samples: int | None = None,
+    batches: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    field: str | Sequence[str] = (),
+    input_ids_column: str | None = None,
+    attention_mask_column: str | None = None,
+    observer: str | None = None,
+    backend: str | None = None,
+    sensitivity: str | None = None,
+    force: bool = False,
+    resume: bool = False,
+    threads: int | None = None,
+    show_progress: bool = False,
+) -> QuantizePlan: ...
+@overload
+def quantize_model(
+    source: Path,
+    out: Path,
+    method: str | None = None,
+    *,
+    dry_run: Literal[False] = False,
+    recipe: Path | Mapping[str, Any] | None = None,
+    double_quant: bool = False,
+    block_size: int | None = None,
+    quantize_embeddings: bool = False,
+    skip: str | Sequence[str] = (),
+    weight_only: str | Sequence[str] = (),
+    activations: str | None = None,
+    gptq: bool = False,
+    saturation_proof: bool = False,
+    calibration: Texts | None = None,
+    stats: Path | Sequence[Path] = (),
+    min_sqnr: float | None = None,
+    samples: int | None = None,
+    batches: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    field: str | Sequence[str] = (),
+    input_ids_column: str | None = None,
+    attention_mask_column: str | None = None,
+    observer: str | None = None,
+    backend: str | None = None,
+    sensitivity: str | None = None,
+    force: bool = False,
+    resume: bool = False,
+    threads: int | None = None,
+    show_progress: bool = False,
+) -> QuantizeReport: ...
+@overload
+def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any: ...
+def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
+    """Quantizes a model directory and writes a standard checkpoint directory, which fewbit and Hugging Face transformers load.
+
+    Given an ``nn.Module`` this is ``quantize_model(model, method, config, calibration_loader, device, use_student_input_ids)`` of PyTorch
+    scripts, :func:`fewbit.torch.manager.quantize_module`, and needs torch. Given a path, these are the words of ``fewbit quantize``:
+
+    Args:
+        source: Model directory or Hub id.
+        out: Directory to write; must be absent or empty, unless ``force``. Nothing is left there unless it is whole.
+        method: ``dynamic``, ``static``, ``weight-only``, ``fp16``, ``bf16``, ``nf4`` (``int4``) or ``fp4``.
+        dry_run: Says what would be done to every tensor (:class:`QuantizePlan`), and writes nothing.
+        recipe: A recipe file, or its keys, in place of ``method`` and its options.
+        double_quant: nf4 and fp4: quantizes the scales, too.
+        block_size: nf4 and fp4: weights that share one scale; 64 by default.
+        quantize_embeddings: Int8 methods: int8 codes for the word embedding table, too.
+        skip: Globs of modules that stay float, besides the defaults.
+        weight_only: dynamic: globs of layers of which only the weights are quantized.
+        activations: dynamic: ``per-token``, or ``per-tensor`` for PyTorch's ``quantize_dynamic``, with a ``backend`` of PyTorch.
+        gptq: Int8 methods: rounds weights so that the layers' outputs on the texts of ``calibration`` change least.
+        saturation_proof: With ``gptq``: no two neighbouring weights can saturate 16-bit sums.
+        calibration: For ``static`` and ``gptq``: texts, or a file of texts or token ids.
+        stats: For ``static``: files that :func:`fewbit.calibrate` wrote; several are merged.
+        min_sqnr: For ``static``: inputs whose signal to noise ratio with one range is lower, in dB, are dynamic.
+        samples, batches, batch_size, seed, field, input_ids_column, attention_mask_column, observer, backend: As for
+            :func:`fewbit.calibrate`.
+        sensitivity: For ``static``: ``output`` measures what each input's range does to the embeddings, too.
+        force: Replaces ``out`` if it exists.
+        resume: With ``gptq``: goes on where the same call was interrupted.
+        threads: Worker threads of ``gptq``; they never change a result.
+        show_progress: Whether to show a progress bar.
+
+    Raises:
+        FewbitError: The model cannot be read or quantized so, or ``out`` cannot be written.
+        ValueError: Options that do not go together.
+    """
+    if isinstance(source, str | os.PathLike):
+        return _quantize_directory(cast(Path, source), *arguments, **options)
+    from fewbit.torch.manager import quantize_module  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    return quantize_module(source, *arguments, **options)  # pyright: ignore[reportUnknownVariableType]
+
+
+def _quantize_directory(
+    source: Path,
+    out: Path | None = None,
+    method: str | None = None,
+    *,
+    dry_run: bool = False,
+    recipe: Path | Mapping[str, Any] | None = None,
+    double_quant: bool = False,
+    block_size: int | None = None,
+    quantize_embeddings: bool = False,
+    skip: str | Sequence[str] = (),
+    weight_only: str | Sequence[str] = (),
+    activations: str | None = None,
+    gptq: bool = False,
+    saturation_proof: bool = False,
+    calibration: Texts | None = None,
+    stats: Path | Sequence[Path] = (),
+    min_sqnr: float | None = None,
+    samples: int | None = None,
+    batches: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    field: str | Sequence[str] = (),
+    input_ids_column: str | None = None,
+    attention_mask_column: str | None = None,
+    observer: str | None = None,
+    backend: str | None = None,
+    sensitivity: str | None = None,
+    force: bool = False,
+    resume: bool = False,
+    threads: int | None = None,
+    show_progress: bool = False,
+) -> QuantizeReport | QuantizePlan:
+    if (method is None) == (recipe is None):
+        raise ValueError(f"expected a method or a recipe, found {'neither' if method is None else 'both'}")
+    if out is None and not dry_run:
+        raise ValueError("out: expected a directory to write, found none\n  hint: dry_run=True writes nothing")
+    if recipe is not None:
+        named: dict[str, object] = {
+            "double_quant": double_quant,
+            "block_size": block_size,
+            "quantize_embeddings": quantize_embeddings,
+            "activations": activations,
+            "gptq": gptq,
+            "saturation_proof": saturation_proof,
+        }
+        for name, value in named.items():
+            if value not in (None, False):
+                raise ValueError(f"{name}: expected a method beside it, found a recipe\n  hint: change the key `{name}` of the recipe")
+    if activations not in (None, "per-token", "per-tensor"):
+        raise ValueError(f"activations: expected per-token or per-tensor, found {activations!r}")
+    if activations == "per-tensor" and backend in (None, "native"):
+        raise ValueError(
+            "activations='per-tensor': expected backend fbgemm, x86, qnnpack or onednn beside it: it gives what PyTorch's quantize_dynamic"
+            " gives there\n  hint: leave it out for a scale a token, which is more accurate"
+        )
+    if sensitivity not in (None, "sqnr", "output"):
+        raise ValueError(f"sensitivity: expected sqnr or output, found {sensitivity!r}")
+    fixed = method == "static"
+    given = calibration is not None or bool(stats)
+    if fixed and not given:
+        raise ValueError(
+            "method static: expected calibration or stats\n  hint: a few hundred texts like those that the model will see; `dynamic` needs none"
+        )
+    request = calibration_request(
+        calibration,
+        stats=stats,
+        min_sqnr=min_sqnr,
+        samples=samples,
+        batches=batches,
+        batch_size=batch_size,
+        seed=seed,
+        field=field,
+        input_ids_column=input_ids_column,
+        attention_mask_column=attention_mask_column,
+        observer=observer,
+        backend=backend,
+    )
+    rounds = gptq or recipe is not None
+    if gptq and calibration is None:
+        raise ValueError("gptq: expected calibration\n  hint: a few hundred texts like those that the model will see; stats hold ranges alone")
+    if method is not None and not fixed:
+        of_static: dict[str, object] = {"stats": stats, "min_sqnr": min_sqnr, "observer": observer, "sensitivity": sensitivity}
+        of_any: dict[str, object] = {} if rounds else {"calibration": calibration}
+        for name, value in {**of_static, **of_any}.items():
+            if value is not None and value not in ((), []):
+                raise ValueError(f"{name}: does not go with the method `{method}`, which is not calibrated\n  hint: leave it out")
+        if backend not in (None, "native") and activations != "per-tensor":
+            raise ValueError(
+                f"backend {backend} with the method `{method}`: expected static, or dynamic with activations='per-tensor'\n"
+                "  hint: leave the backend out"
+            )
+    if resume and not rounds:
+        raise ValueError("resume: expected gptq beside it\n  hint: nothing else of quantize_model is kept when it is interrupted")
+    options = {
+        "method": method,
+        "recipe": json.dumps({"version": 1, **recipe}) if isinstance(recipe, Mapping) else None,
+        "recipe_file": os.fspath(recipe) if isinstance(recipe, str | os.PathLike) else None,
+        "double_quant": double_quant,
+        "block_size": block_size,
+        "quantize_embeddings": quantize_embeddings,
+        "skip": [skip] if isinstance(skip, str) else list(skip),
+        "weight_only": [weight_only] if isinstance(weight_only, str) else list(weight_only),
+        "activations": activations,
+        "gptq": gptq,
+        "saturation_proof": saturation_proof,
+        "calibration": request if given or backend is not None else None,
+        "sensitivity_of_output": sensitivity == "output",
+        "force": force,
+        "resume": resume,
+        "threads": resolve_threads(threads),
+    }
+    with progress_bar(show_progress) as progress:
+        target = None if dry_run or out is None else os.fspath(out)
+        text = _fewbit.quantize_model(resolve_model(source), target, json.dumps(options), progress=progress)
+    answer = json.loads(text)
+    layers, stored = answer["layers"]
+    if stored > layers:
+        warnings.warn(f"the files hold {stored} layers, config.json asks for {layers}: the others are not used", stacklevel=3)
+    decided = None if answer["calibration"] is None else make_record(Calibration, answer["calibration"])
+    warn_of_noise(decided, min_sqnr, stacklevel=3)
+    extra = {"calibration": answer["calibration"]}
+    if answer["plan"] is not None:
+        return make_record(QuantizePlan, {**answer["plan"], **extra})
+    return make_record(QuantizeReport, {**answer["report"], **extra})
+
+
+def report_of(text: str) -> QuantizeReport:
+    """The report of a conversion without calibration."""
+    return read_record(QuantizeReport, text)
+
+
+def label(recipe: Mapping[str, Any]) -> str:
+    """A recipe in a few words: its method and what it adds."""
+    additions = {
+        "gptq": "GPTQ",
+        "saturation_proof": "saturation-proof",
+        "quantize_embeddings": "int8 embeddings",
+        "double_quant": "double quantization",
+    }
+    return " + ".join([str(recipe["method"]), *(words for key, words in additions.items() if recipe.get(key))])
+
+
+
+
+def _summary(report: QuantizeReport | QuantizePlan) -> str:
+    bits = "" if report.bits_per_weight is None else f", {report.bits_per_weight:.2f} bits a weight in the layers changed"
+    sizes = f"{megabytes(report.source_bytes)} MB -> {megabytes(report.output_bytes)} MB"
+    return f"{label(report.recipe)}: {sizes}, {report.compression_ratio:.2f} times smaller{bits}"
+
+
+def _parts_table(parts: Sequence[PartBytes]) -> Table:
+    rows = [[part.part, f"{part.source_bytes:,}", f"{part.output_bytes:,}"] for part in parts]
+    return Table(["part", ">bytes before", ">bytes after"], rows)
+
+
+def _kept_tables(kept: Sequence[KeptModule]) -> list[Table]:
+    modules: dict[str, list[str]] = {}
+    for one in kept:
+        modules.setdefault(one.reason, []).append(one.module)
+    shown = 4
+    rows = [
+        [", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else ""), reason]
+        for reason, names in modules.items()
+    ]
+    return [Table(["stays float", "why"], rows)] if rows else []

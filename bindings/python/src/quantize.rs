@@ -1,0 +1,239 @@
+//! A model directory made of another, and the manager of what was made.
+
+use crate::calibration::{Calibration, Found, samples, tell_samples};
+use crate::error::{from_json, to_json};
+use crate::run::{Progress, run};
+use fewbit::calibration::CalibrationOptions;
+use fewbit::compare::method_hint;
+use fewbit::quantize::{ActivationsField, Backend, GptqCalibration, PlannedConversion};
+use fewbit::{Catalogue, Method, QuantizePlan, QuantizeReport, Recipe, RecipeFields};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What is to be done, under the names of the command line.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    /// None: `recipe` or `recipe_file` says it.
+    method: Option<String>,
+    /// The text of a recipe in JSON.
+    recipe: Option<String>,
+    recipe_file: Option<PathBuf>,
+    double_quant: bool,
+    block_size: Option<usize>,
+    quantize_embeddings: bool,
+    skip: Vec<String>,
+    weight_only: Vec<String>,
+    activations: Option<ActivationsField>,
+    gptq: bool,
+    saturation_proof: bool,
+    calibration: Option<Calibration>,
+    /// Whether to measure what each range does to the embeddings.
+    sensitivity_of_output: bool,
+    force: bool,
+    resume: bool,
+    threads: usize,
+}
+
+impl Request {
+    /// The recipe; one of `static` by its name has no scales yet.
+    fn recipe(&self, backend: Backend) -> Result<Recipe, fewbit::Error> {
+        let file = match (&self.recipe, &self.recipe_file) {
+            (Some(text), _) => Some(Recipe::from_json(text)?),
+            (None, Some(path)) => Some(Recipe::read(path)?),
+            (None, None) => None,
+        };
+        let has_scales = file.is_some();
+        let mut fields = match (file, &self.method) {
+            (Some(recipe), _) => RecipeFields::from(recipe),
+            (None, method) => self.fields(method_named(method.as_deref())?, backend),
+        };
+        let add = |given: &[String], known: &mut Vec<String>| {
+            let new = given.iter().filter(|pattern| !known.contains(pattern));
+            let new: Vec<String> = new.cloned().collect();
+            known.extend(new);
+        };
+        add(&self.skip, &mut fields.skip);
+        add(&self.weight_only, &mut fields.weight_only);
+        let recipe = Recipe::try_from(fields)?;
+        if has_scales || recipe.method() != Method::Static {
+            recipe.validate()?;
+        }
+        Ok(recipe)
+    }
+
+    fn fields(&self, method: Method, backend: Backend) -> RecipeFields {
+        let fields = RecipeFields {
+            block_size: self.block_size,
+            double_quantization: self.double_quant,
+            quantize_embeddings: self.quantize_embeddings,
+            gptq: self.gptq,
+            saturation_proof: self.saturation_proof,
+            ..RecipeFields::new(method)
+        };
+        match self.activations {
+            Some(ActivationsField::PerTensor) if method == Method::Dynamic => {
+                fields.with_scales_of_quantize_dynamic(backend)
+            }
+            Some(activations) => RecipeFields {
+                activations,
+                ..fields
+            },
+            None => fields,
+        }
+    }
+}
+
+fn method_named(name: Option<&str>) -> Result<Method, fewbit::Error> {
+    let name = match name.unwrap_or_default() {
+        "float16" => "fp16",
+        "bfloat16" => "bf16",
+        name => name,
+    };
+    name.parse::<Method>().map_err(|error| {
+        let hint = method_hint(name);
+        let hint = hint.map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
+        fewbit::Error::Compare(format!("method: {error}{hint}"))
+    })
+}
+
+/// What was done, or what would be.
+#[derive(Serialize)]
+struct Answer<'a> {
+    report: Option<&'a QuantizeReport>,
+    plan: Option<&'a QuantizePlan>,
+    calibration: Option<Found>,
+    /// Layers that the model runs, and layers that its files hold.
+    layers: [usize; 2],
+}
+
+/// Quantizes a model; without `out` it says what would be done. `request` and the answer are JSON.
+#[pyfunction]
+#[pyo3(signature = (directory, out, request, *, progress=None))]
+pub(crate) fn quantize_model(
+    py: Python<'_>,
+    directory: PathBuf,
+    out: Option<PathBuf>,
+    request: &str,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<String> {
+    let mut request: Request = from_json(request)?;
+    if let Some(method) = &request.method {
+        method_named(Some(method)).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    }
+    let options = request.calibration.take().map(Calibration::options);
+    let options = options.transpose()?;
+    let progress = Progress::new(progress);
+    run(py, || {
+        let backend = options
+            .as_ref()
+            .map_or(Backend::Native, CalibrationOptions::backend);
+        let mut recipe = request.recipe(backend)?;
+        let mut calibration = None;
+        if let (Some(options), Recipe::Int8(int8)) = (&options, &recipe)
+            && recipe.method().needs_calibration()
+            && recipe
+                .static_inputs()
+                .is_none_or(|inputs| inputs.is_empty())
+        {
+            let mut found = options.calibrate(&directory, &mut tell_samples(&progress))?;
+            let with_scales = found.recipe(int8)?;
+            if request.sensitivity_of_output {
+                found.measure_output_effect(int8, &mut |done, total| {
+                    progress.tell(done, total, "sensitivity");
+                })?;
+            }
+            recipe = with_scales;
+            calibration = Some(found);
+        }
+        let found = calibration.as_ref().map(Found::of);
+        let gptq = match &options {
+            Some(options) if recipe.needs_gptq() => {
+                let samples = samples(calibration, options, &directory)?;
+                Some(GptqCalibration::new(samples, request.threads))
+            }
+            _ => None,
+        };
+        let conversion = PlannedConversion::new(&directory, &recipe)?;
+        let catalogue = Catalogue::of_checkpoint(conversion.checkpoint())?;
+        let mut answer = Answer {
+            report: None,
+            plan: None,
+            calibration: found,
+            layers: [
+                catalogue.layers(),
+                catalogue.stored_layers(conversion.checkpoint()),
+            ],
+        };
+        let Some(out) = out else {
+            answer.plan = Some(conversion.plan());
+            return Ok::<_, fewbit::Error>(to_json(&answer));
+        };
+        let gptq = gptq.map(|gptq| gptq.kept_beside(&out, request.resume));
+        let gptq = gptq.transpose()?;
+        let mut tell = |done: usize, total: usize, module: &str| progress.tell(done, total, module);
+        let report = conversion.write(gptq.as_ref(), &out, request.force, &mut tell)?;
+        answer.report = Some(&report);
+        Ok(to_json(&answer))
+    })
+}
+
+/// See `fewbit.QuantizationManager`.
+#[pyclass(frozen, module = "fewbit._fewbit")]
+pub(crate) struct QuantizationManager {
+    manager: Mutex<fewbit::QuantizationManager>,
+}
+
+impl QuantizationManager {
+    fn lock(&self) -> MutexGuard<'_, fewbit::QuantizationManager> {
+        // What was applied is noted after it is whole.
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl QuantizationManager {
+    #[new]
+    fn new(py: Python<'_>, directory: PathBuf, force: bool) -> PyResult<Self> {
+        let manager = run(py, || fewbit::QuantizationManager::new(directory))?;
+        Ok(Self {
+            manager: Mutex::new(manager.with_force(force)),
+        })
+    }
+
+    /// Sizes of the source, as JSON.
+    fn model_size(&self, py: Python<'_>) -> PyResult<String> {
+        run(py, || self.lock().model_size().map(|size| to_json(&size)))
+    }
+
+    /// Sizes side by side, as JSON.
+    fn compare_sizes(&self, py: Python<'_>) -> PyResult<String> {
+        run(py, || {
+            self.lock().compare_sizes().map(|rows| to_json(&rows))
+        })
+    }
+
+    /// Writes what a recipe in JSON makes of the source.
+    #[pyo3(signature = (recipe, out, *, progress=None))]
+    fn apply(
+        &self,
+        py: Python<'_>,
+        recipe: &str,
+        out: PathBuf,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<String> {
+        let progress = Progress::new(progress);
+        run(py, || {
+            let recipe = Recipe::from_json(recipe)?;
+            let mut tell =
+                |done: usize, total: usize, module: &str| progress.tell(done, total, module);
+            let report = self
+                .lock()
+                .apply_with_progress(&recipe, None, &out, &mut tell)?;
+            Ok::<_, fewbit::Error>(to_json(&report))
+        })
+    }
+}
