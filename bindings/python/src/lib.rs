@@ -4,8 +4,10 @@
 //! Arrays come and go by numpy; reports as JSON text, of which the Python half makes dataclasses. Whatever takes long runs through
 //! [`run`], which lets other Python threads go on meanwhile, and makes exceptions of errors and of panics.
 
+mod calibration;
 mod encoder;
 mod error;
+mod network;
 mod run;
 mod token_batch;
 
@@ -14,9 +16,13 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _fewbit {
     #[pymodule_export]
+    use crate::calibration::{Calibration, default_qconfig};
+    #[pymodule_export]
     use crate::encoder::Encoder;
     #[pymodule_export]
     use crate::error::FewbitError;
+    #[pymodule_export]
+    use crate::network::{Network, convert_checkpoint, dequantized_weights, encoder_model_types};
     #[pymodule_export]
     use crate::threads_available;
     #[pymodule_export]
