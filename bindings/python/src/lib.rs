@@ -12,6 +12,8 @@ mod encoder;
 mod error;
 mod inspect;
 mod linear;
+mod module_calibration;
+mod network;
 mod predictor;
 mod quantize;
 mod run;
@@ -39,6 +41,10 @@ mod _fewbit {
     use crate::inspect::{inspect, isa, resolve};
     #[pymodule_export]
     use crate::linear::Linear;
+    #[pymodule_export]
+    use crate::module_calibration::{Calibration, default_qconfig};
+    #[pymodule_export]
+    use crate::network::{Network, convert_checkpoint, dequantized_weights, encoder_model_types};
     #[pymodule_export]
     use crate::predictor::Predictor;
     #[pymodule_export]

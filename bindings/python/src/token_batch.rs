@@ -1,7 +1,7 @@
 //! Arrays of token ids, padded or not, as the batch that the executor runs.
 
 use crate::error::FewbitError;
-use fewbit::model::RaggedBatch;
+use fewbit::model::{EncoderSpec, RaggedBatch};
 use numpy::ndarray::{ArrayView2, ArrayViewMut3};
 use pyo3::prelude::*;
 
@@ -77,6 +77,66 @@ impl TokenBatch {
             columns,
             length: shape.1,
         })
+    }
+
+    /// Gives tokens the positions that they have in transformers where the model looks positions up: those of `position_ids`, (sequences,
+    /// length) or (1, length), or else those of their columns, which are not those that the executor counts where tokens before them were left
+    /// out.
+    ///
+    /// # Errors
+    /// Positions of another shape, or negative.
+    pub(crate) fn place(
+        &mut self,
+        spec: &EncoderSpec,
+        input_ids: ArrayView2<'_, i64>,
+        position_ids: Option<ArrayView2<'_, i64>>,
+    ) -> PyResult<()> {
+        if let Some(positions) = position_ids {
+            let (rows, length) = positions.dim();
+            if length != self.length || (rows != 1 && rows != self.columns.len()) {
+                return Err(FewbitError::new_err(format!(
+                    "position_ids: expected the shape of input_ids, {:?}, found {:?}\n  hint: both are (sequences, length); a single row is for all sequences",
+                    self.shape(),
+                    positions.dim()
+                )));
+            }
+            for (row, columns) in self.columns.iter().enumerate() {
+                let row = if rows == 1 { 0 } else { row };
+                for &column in columns {
+                    let position =
+                        not_negative("position_ids", positions[(row, column)], row, column)?;
+                    self.ragged.position_ids.push(position);
+                }
+            }
+            return Ok(());
+        }
+        let is_counted = |columns: &Vec<usize>| columns.last() == Some(&(columns.len() - 1));
+        if !spec.looks_up_positions() || self.columns.iter().all(is_counted) {
+            return Ok(());
+        }
+        for (row, columns) in self.columns.iter().enumerate() {
+            let Some(padding_id) = spec.positions.padding_id else {
+                let positions = columns.iter().map(|&column| column as u32);
+                self.ragged.position_ids.extend(positions);
+                continue;
+            };
+            // Counted among all ids of the row, whatever the mask says.
+            let mut kept = columns.iter().peekable();
+            let mut next = padding_id + 1;
+            for (column, &id) in input_ids.row(row).iter().enumerate() {
+                let position = match id == i64::from(padding_id) {
+                    true => padding_id,
+                    false => {
+                        next += 1;
+                        next - 1
+                    }
+                };
+                if kept.next_if_eq(&&column).is_some() {
+                    self.ragged.position_ids.push(position);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The shape of hidden states: (sequences, length).

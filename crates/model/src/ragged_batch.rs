@@ -18,6 +18,8 @@ pub struct RaggedBatch {
     pub token_ids: Vec<u32>,
     /// A token type for each token id, or empty: all 0.
     pub token_type_ids: Vec<u32>,
+    /// A row of the table of positions for each token id, or empty: as the family counts them. Families without such a table take none.
+    pub position_ids: Vec<u32>,
     /// Sequence i is `offsets[i]..offsets[i + 1]` of `token_ids`; starts with 0.
     pub offsets: Vec<usize>,
 }
@@ -34,6 +36,7 @@ impl RaggedBatch {
         Self {
             token_ids: Vec::new(),
             token_type_ids: Vec::new(),
+            position_ids: Vec::new(),
             offsets: vec![0],
         }
     }
@@ -96,6 +99,7 @@ impl RaggedBatch {
                 self.token_type_ids.len()
             ));
         }
+        self.check_positions(spec)?;
         let longest = spec.longest_sequence();
         let types = spec.token_types.max(1);
         for sequence in 0..self.sequences() {
@@ -131,5 +135,34 @@ impl RaggedBatch {
             }
         }
         Ok(())
+    }
+
+    /// Errors unless the positions, where there are some, are rows of the table that `spec` has.
+    fn check_positions(&self, spec: &EncoderSpec) -> Result<(), ModelError> {
+        if self.position_ids.is_empty() {
+            return Ok(());
+        }
+        if !spec.looks_up_positions() {
+            return Err(ModelError::Input(format!(
+                "positions of a batch: expected none, found {}\n  hint: this model has no table of positions; it knows tokens by their distances, which a batch cannot change",
+                self.position_ids.len()
+            )));
+        }
+        if self.position_ids.len() != self.token_ids.len() {
+            return Err(ModelError::Input(format!(
+                "positions of a batch: expected none or one for each of the {} token ids, found {}\n  hint: push as many for each sequence as it has token ids",
+                self.token_ids.len(),
+                self.position_ids.len()
+            )));
+        }
+        let count = spec.positions.count;
+        let mut positions = self.position_ids.iter();
+        match positions.position(|&position| position as usize >= count) {
+            None => Ok(()),
+            Some(at) => Err(ModelError::Input(format!(
+                "position of token {at} of the batch: expected one below {count}, found {}\n  hint: the model has no positions beyond that; cut the sequence",
+                self.position_ids[at]
+            ))),
+        }
     }
 }

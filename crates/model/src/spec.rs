@@ -341,9 +341,23 @@ impl EncoderSpec {
             .collect()
     }
 
+    /// Whether tokens have positions that are looked up in a table.
+    pub fn looks_up_positions(&self) -> bool {
+        self.names.has(Role::PositionEmbeddings)
+    }
+
+    /// Whether something depends on how many places lie between two tokens.
+    pub fn knows_distances(&self) -> bool {
+        self.rotary.is_some()
+            || self.relative_attention.is_some()
+            || self.disentangled.is_some()
+            || self.local_attention.is_some()
+            || self.convolution.is_some()
+    }
+
     /// Tokens of the longest sequence that the model can run.
     pub fn longest_sequence(&self) -> usize {
-        let has_positions = self.names.has(Role::PositionEmbeddings);
+        let has_positions = self.looks_up_positions();
         match self.disentangled {
             // Far distances share a row.
             Some(_) if !has_positions => usize::MAX,

@@ -42,6 +42,9 @@ pub trait Tap {
     fn wants(&self, site: &str) -> bool;
     /// `values` is (rows, columns), row-major.
     fn see(&mut self, site: &str, rows: usize, columns: usize, values: &[f32]);
+    /// The residual stream of a block after `step` of its layers, (rows, columns) with `columns` the hidden size: the embeddings with none of
+    /// them, the last hidden states with all. Layers that run several times are as many.
+    fn see_hidden_states(&mut self, _step: usize, _columns: usize, _values: &[f32]) {}
 }
 
 /// Every site of an encoder, in execution order.
@@ -93,6 +96,13 @@ impl<'t> Viewer<'t> {
     /// Whether there is a tap, so that the values of every site have to exist in memory.
     pub(crate) fn is_tapped(&self) -> bool {
         self.tap.is_some()
+    }
+
+    /// Shows the residual stream of a block.
+    pub(crate) fn show_hidden_states(&mut self, step: usize, columns: usize, values: &[f32]) {
+        if let Some(tap) = &mut self.tap {
+            tap.see_hidden_states(step, columns, values);
+        }
     }
 
     /// `stage` begins.

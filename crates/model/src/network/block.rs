@@ -71,6 +71,8 @@ impl<'b> Block<'b> {
                     next_position - 1
                 };
                 let types = &batch.token_type_ids;
+                let given = batch.position_ids.get(first_token + row);
+                let position = given.map_or(position, |&position| position as usize);
                 wanted.contains(&row).then(|| Token {
                     id: id as usize,
                     token_type: types

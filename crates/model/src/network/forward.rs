@@ -80,7 +80,9 @@ impl Network {
         scratch.fit_distances(&self.spec, block.longest_sequence());
         let result = with_threads_awake(split.columns, || {
             (0..=self.passes.len()).try_for_each(|step| {
-                self.step(step, block, chunk_rows, split, &mut scratch, viewer, hidden)
+                self.step(step, block, chunk_rows, split, &mut scratch, viewer, hidden)?;
+                viewer.show_hidden_states(step, self.spec.hidden_size, hidden);
+                Ok::<_, ModelError>(())
             })
         });
         self.block_scratch.put(scratch);

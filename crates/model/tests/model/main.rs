@@ -3,6 +3,7 @@
 mod adapters;
 mod allocations;
 mod architectures;
+mod given_positions;
 mod golden_files;
 mod linear;
 mod loading;

@@ -84,6 +84,45 @@ impl CalibrationStatistics {
         })
     }
 
+    /// Statistics of a model that another engine runs, and shows to [`observe`](Self::observe): sites are known by the names of layers, and
+    /// come as they are seen.
+    pub fn of_another_engine(settings: ObserverSettings) -> Self {
+        Self {
+            version: STATISTICS_VERSION,
+            model: String::new(),
+            samples: 0,
+            tokens: 0,
+            settings,
+            sites: Vec::new(),
+        }
+    }
+
+    /// Takes in rows of `columns` values, one a token, of the input of `layer`.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Observer`] for a value that is not finite.
+    pub fn observe(
+        &mut self,
+        layer: &str,
+        columns: usize,
+        values: &[f32],
+    ) -> Result<(), QuantizeError> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        if !self.has(layer) {
+            let statistics = self.settings.statistics(0)?;
+            self.sites.push(SiteStatistics {
+                site: layer.to_owned(),
+                modules: vec![layer.to_owned()],
+                noise: QuantizationNoise::beside(&statistics),
+                statistics,
+            });
+        }
+        self.samples = self.samples.max(1);
+        self.update(layer, columns, values)
+    }
+
     /// Statistics of no text, of the same model and observer.
     pub(super) fn emptied(&self) -> Result<Self, QuantizeError> {
         let sites = self.sites.iter().map(|site| CalibrationSite {
@@ -106,6 +145,11 @@ impl CalibrationStatistics {
     /// The observer of every site and its rule.
     pub fn settings(&self) -> ObserverSettings {
         self.settings
+    }
+
+    /// The names of the sites.
+    pub fn sites(&self) -> impl Iterator<Item = &str> {
+        self.sites.iter().map(|site| site.site.as_str())
     }
 
     pub(super) fn has(&self, site: &str) -> bool {

@@ -6,7 +6,8 @@ use fewbit_numerics::activation::{ActivationScheme, quantize_row};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::error_statistics::{ErrorSums, cosine};
 use fewbit_quantize::calibration::{
-    CalibrationStatistics, Calibrator, Sensitivity, calibration_sites, static_recipe,
+    CalibrationSite, CalibrationStatistics, Calibrator, Sensitivity, calibration_sites,
+    static_recipe,
 };
 use fewbit_quantize::{
     Backend, Int8Recipe, ObserverKind, ObserverSettings, QuantizeError, Recipe, StaticInputs,
@@ -139,6 +140,56 @@ fn static_ranges_are_those_of_the_float_activations() {
         none_left.contains("use the method `dynamic`"),
         "{none_left}"
     );
+}
+
+/// Shows every site's rows to the statistics of another engine, under the names of the layers that read them.
+struct Shown<'s> {
+    statistics: CalibrationStatistics,
+    sites: &'s [CalibrationSite],
+}
+
+impl Tap for Shown<'_> {
+    fn wants(&self, site: &str) -> bool {
+        self.sites.iter().any(|known| known.name == site)
+    }
+
+    fn see(&mut self, site: &str, _rows: usize, columns: usize, values: &[f32]) {
+        let known = self.sites.iter().find(|known| known.name == site);
+        for layer in &known.unwrap().modules {
+            self.statistics.observe(layer, columns, values).unwrap();
+        }
+    }
+}
+
+/// What runs elsewhere and is shown layer by layer gets the scales that calibration gives.
+#[test]
+fn rows_of_another_engine_give_the_same_scales() {
+    let source = source(TinyBert::f32());
+    let expected = calibrate(&source, min_max(), &TEXTS);
+    let encoder = Encoder::open(&source.directory).unwrap();
+    let sites = calibration_sites(&encoder.network().spec().catalogue());
+    let nothing = CalibrationStatistics::of_another_engine(min_max());
+    assert!(Sensitivity::new(&nothing).is_err());
+    let mut shown = Shown {
+        statistics: nothing,
+        sites: &sites,
+    };
+    let batch = encoder.batch(&TEXTS).unwrap();
+    encoder
+        .network()
+        .hidden_states_tapped(&batch, &mut shown)
+        .unwrap();
+    assert_eq!(shown.statistics.sites().count(), 6 * 2);
+    let scales = |statistics: &CalibrationStatistics| {
+        let sensitivity = Sensitivity::new(statistics).unwrap();
+        sensitivity
+            .static_inputs(statistics, Backend::X86, f64::NEG_INFINITY)
+            .unwrap()
+            .scales
+    };
+    assert_eq!(scales(&shown.statistics), scales(&expected));
+    let error = shown.statistics.observe("layer", 1, &[f32::NAN]);
+    assert!(error.is_err());
 }
 
 /// Quantizes every site's rows with the scale of its recipe, and token by token.
