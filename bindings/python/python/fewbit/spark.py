@@ -40,7 +40,8 @@ def embed_udf(
         encoder = Encoder.open(directory, **options)
 
         def embed(texts: NDArray[numpy.object_]) -> NDArray[numpy.float32]:
-            missing = sum(text is None for text in texts)
+            # By way of pandas a null may have become NaN.
+            missing = sum(not isinstance(text, str) for text in texts)
             if missing:
                 raise ValueError(f"expected texts, found {missing} nulls; filter them out, or fill them with an empty text")
             return encoder.encode(list(texts), batch_size=batch_size, threads=threads)
