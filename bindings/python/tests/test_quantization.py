@@ -213,12 +213,12 @@ def test_the_manager_of_a_directory_has_the_names_of_the_script(tiny_model: str,
 
 def test_the_steps_of_static_quantization_have_an_order(tiny_model: str, tmp_path: Path) -> None:
     manager = QuantizationManager(tiny_model)
-    with pytest.raises(ValueError, match="Call prepare_static_quantization first"):
+    with pytest.raises(ValueError, match=r"Must call prepare_static_quantization\(\) first!"):
         manager.calibrate(TEXTS)
-    with pytest.raises(ValueError, match="Call prepare_static_quantization first"):
+    with pytest.raises(ValueError, match=r"Must call prepare_static_quantization\(\) first!"):
         manager.convert_static_quantization(tmp_path / "out")
     manager.prepare_static_quantization()
-    with pytest.raises(ValueError, match="Call calibrate first"):
+    with pytest.raises(ValueError, match=r"Must call calibrate\(\) first!"):
         manager.convert_static_quantization(tmp_path / "out")
     with pytest.raises(ValueError, match="backend: expected one of native"):
         manager.prepare_static_quantization("tpu")
