@@ -24,7 +24,7 @@ fi
 # The pinned packages lie where they are, so that nothing is downloaded or copied again.
 "$pinned" -m venv --without-pip target/wheel-environment
 python="$PWD/target/wheel-environment/bin/python"
-"$pinned" -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+"$pinned" -c 'import sys; print(*(path for path in sys.path if path.endswith("-packages")), sep="\n")' \
     >"$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pinned.pth"
 "$pinned" -m pip --python "$python" install --quiet --disable-pip-version-check --no-index --no-deps "$wheel"
 installed="$(cd target && "$python" -c 'import os, fewbit; print(os.path.dirname(fewbit.__file__))')"

@@ -25,7 +25,8 @@ pub(crate) struct Calibration {
     texts: Option<Vec<String>>,
     file: Option<PathBuf>,
     stats: Vec<PathBuf>,
-    min_sqnr: Option<f64>,
+    /// A number as text: JSON has no infinite ones.
+    min_sqnr: Option<String>,
     samples: Option<usize>,
     batches: Option<usize>,
     batch_size: Option<usize>,
@@ -47,7 +48,7 @@ impl Calibration {
                 (None, file) => file.map(CalibrationTexts::File),
             },
             statistics: self.stats,
-            min_sqnr: self.min_sqnr,
+            min_sqnr: self.min_sqnr.as_deref().map(decibels).transpose()?,
             size: match (self.batches, self.samples) {
                 (Some(batches), _) => SampleSize::Exactly(batches.saturating_mul(batch_size)),
                 (None, Some(samples)) => SampleSize::Exactly(samples),
@@ -62,6 +63,15 @@ impl Calibration {
             backend: self.backend.as_deref().map(backend).transpose()?,
         })
     }
+}
+
+fn decibels(text: &str) -> PyResult<f64> {
+    let number = text.parse().ok().filter(|number: &f64| !number.is_nan());
+    number.ok_or_else(|| {
+        PyValueError::new_err(format!(
+            "min_sqnr: expected a number of decibels, found {text}\n  hint: 30 is the default"
+        ))
+    })
 }
 
 /// The backend of that name.

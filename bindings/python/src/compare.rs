@@ -5,6 +5,7 @@ use crate::error::{from_json, to_json};
 use crate::run::{Progress, run};
 use fewbit::bench::{BenchModel, BenchOptions, BenchReport, BenchStep};
 use fewbit::calibration::{CalibratedRecipes, CalibrationOptions, CalibrationTexts};
+use fewbit::checkpoint::leftovers;
 use fewbit::compare::calibration_sweep::{
     CalibrationSweepOptions, SweepStep, calibration_sweep as sweep,
 };
@@ -156,6 +157,8 @@ pub(crate) fn compare(
     };
     let progress = Progress::new(progress);
     run(py, || {
+        // What killed processes left behind is removed by the next one that writes there.
+        leftovers::remove_from(&std::env::temp_dir());
         let texts = request.texts.read()?;
         texts.check()?;
         let recipes = match named {

@@ -94,6 +94,14 @@ def test_a_backend_of_pytorch_warns_of_what_it_costs(tiny_model: str, tmp_path: 
         quantize_model(tiny_model, tmp_path / "other", "static", calibration=TEXTS, backend="fbgemm", min_sqnr=20)
 
 
+def test_an_infinite_least_ratio_makes_every_input_static_or_none(tiny_model: str, tmp_path: Path) -> None:
+    every = quantize_model(tiny_model, tmp_path / "out", "static", calibration=TEXTS, min_sqnr=float("-inf"))
+    assert every.calibration is not None and every.calibration.least_sqnr_db is None
+    assert len(every.recipe["static_inputs"]) == sum(len(site.modules) for site in every.calibration.sites)
+    with pytest.raises(fewbit.FewbitError, match="static"):
+        quantize_model(tiny_model, tmp_path / "none", "static", calibration=TEXTS, min_sqnr=float("inf"))
+
+
 def test_gptq_rounds_for_the_texts(tiny_model: str, tmp_path: Path) -> None:
     report = quantize_model(tiny_model, tmp_path / "gptq", "dynamic", gptq=True, calibration=TEXTS, threads=2)
     assert report.recipe["gptq"] is True
@@ -128,7 +136,7 @@ def test_dynamic_layers_of_pytorch_are_asked_for_by_backend(tiny_model: str, tmp
         ({"method": "static", "calibration": ["a"], "samples": 3}, "samples: expected a file"),
         ({"method": "static", "calibration": "f", "samples": 3, "batches": 1}, "samples and batches: expected one of them"),
         ({"method": "static", "calibration": "f", "batch_size": 0}, "batch_size: expected a number, 1 or more"),
-        ({"method": "static", "calibration": "f", "min_sqnr": float("nan")}, "min_sqnr: expected a number of decibels, found NaN"),
+        ({"method": "static", "calibration": "f", "min_sqnr": float("nan")}, "min_sqnr: expected a number of decibels, found nan"),
         ({"method": "static", "calibration": ["a"], "observer": "eye"}, "observer: expected one of min-max"),
         ({"method": "static", "calibration": ["a"], "backend": "tpu"}, "unknown backend `tpu`"),
         ({"recipe": {"method": "nf4"}, "double_quant": True}, "double_quant: expected a method beside it"),
@@ -213,12 +221,12 @@ def test_the_manager_of_a_directory_has_the_names_of_the_script(tiny_model: str,
 
 def test_the_steps_of_static_quantization_have_an_order(tiny_model: str, tmp_path: Path) -> None:
     manager = QuantizationManager(tiny_model)
-    with pytest.raises(ValueError, match="Call prepare_static_quantization first"):
+    with pytest.raises(ValueError, match=r"Must call prepare_static_quantization\(\) first!"):
         manager.calibrate(TEXTS)
-    with pytest.raises(ValueError, match="Call prepare_static_quantization first"):
+    with pytest.raises(ValueError, match=r"Must call prepare_static_quantization\(\) first!"):
         manager.convert_static_quantization(tmp_path / "out")
     manager.prepare_static_quantization()
-    with pytest.raises(ValueError, match="Call calibrate first"):
+    with pytest.raises(ValueError, match=r"Must call calibrate\(\) first!"):
         manager.convert_static_quantization(tmp_path / "out")
     with pytest.raises(ValueError, match="backend: expected one of native"):
         manager.prepare_static_quantization("tpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -206,8 +205,6 @@ def calibration_request(
                 raise ValueError("calibration: expected texts, found none\n  hint: a few hundred texts like those that the model will see")
     if samples is not None and batches is not None:
         raise ValueError("samples and batches: expected one of them, found both")
-    if min_sqnr is not None and math.isnan(min_sqnr):
-        raise ValueError("min_sqnr: expected a number of decibels, found NaN\n  hint: 30 is the default")
     for name, number in [("samples", samples), ("batches", batches), ("batch_size", batch_size)]:
         if number is not None and number < 1:
             raise ValueError(f"{name}: expected a number, 1 or more, found {number}")
@@ -217,8 +214,8 @@ def calibration_request(
         "file": file,
         "texts": texts,
         "stats": [os.fspath(one) for one in ([stats] if isinstance(stats, str | os.PathLike) else stats)],
-        # Infinite numbers are none in JSON: no input is below -infinity.
-        "min_sqnr": None if min_sqnr is None else max(min(min_sqnr, 1e30), -1e30),
+        # As text, because infinite numbers are none in JSON.
+        "min_sqnr": None if min_sqnr is None else repr(float(min_sqnr)),
         "samples": samples,
         "batches": batches,
         "batch_size": batch_size,

@@ -154,7 +154,7 @@ class QuantizationManager:
             ValueError: Nothing was prepared, or options that do not go together.
         """
         if self._backend is None:
-            raise ValueError("Model not prepared. Call prepare_static_quantization first.")
+            raise ValueError("Must call prepare_static_quantization() first!")
         request = calibration_request(calibration, min_sqnr=min_sqnr, backend=self._backend, **options)
         with progress_bar(show_progress) as progress:
             text = _fewbit.static_recipe(self._directory, json.dumps(request), progress=progress)
@@ -171,9 +171,9 @@ class QuantizationManager:
             ValueError: Nothing was prepared, or nothing calibrated.
         """
         if self._backend is None:
-            raise ValueError("Model not prepared. Call prepare_static_quantization first.")
+            raise ValueError("Must call prepare_static_quantization() first!")
         if self._static is None:
-            raise ValueError("Model not calibrated. Call calibrate first.")
+            raise ValueError("Must call calibrate() first!")
         with progress_bar(show_progress) as progress:
             return report_of(self._native.apply(self._static, os.fspath(out), progress=progress))
 

@@ -98,7 +98,7 @@ pub fn answer_requests(requests: impl BufRead, mut answers: impl Write) -> Resul
 }
 
 fn said(what: &str, error: &dyn std::error::Error) -> Error {
-    Error::Measure(format!("measuring process: {what}: {error}"))
+    Error::Measure(format!("{what}\n  caused by: {error}"))
 }
 
 fn done(task: Task, open: &mut Option<Box<dyn OpenModel>>) -> Result<Value, Error> {
