@@ -134,7 +134,8 @@ class QuantizedLayer(nn.Module):
     def _follow_autocast(y: Tensor) -> Tensor:
         """``y`` in the dtype that a float layer would give under autocast."""
         kind = y.device.type
-        return y.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else y
+        # There is no autocast for tensors without values.
+        return y.to(torch.get_autocast_dtype(kind)) if kind != "meta" and torch.is_autocast_enabled(kind) else y
 
     # Life.
 
