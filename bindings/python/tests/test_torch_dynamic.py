@@ -337,3 +337,86 @@ def test_layers_of_every_type_are_found_by_their_types() -> None:
 
 def test_a_model_without_parameters_has_an_empty_report() -> None:
     assert report_of(quantize_dynamic(nn.Sequential(nn.ReLU()))) == []
+
+
+class Encoder(nn.Module):
+    """Stands for a transformers encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 16)
+        self.dense = nn.Linear(16, 16)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        y: Tensor = self.dense(self.table(ids)).mean(1)
+        return y
+
+
+class WithEncoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        y: Tensor = self.head(self.encoder(ids))
+        return y
+
+
+@pytest.fixture
+def swapped(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Makes whole encoders of :class:`Encoder`; the calls that did."""
+    from fewbit.torch import encoders
+
+    calls: list[dict[str, Any]] = []
+
+    def swap(module: nn.Module, method: str, **options: Any) -> nn.Module | str:
+        calls.append({"method": method, **options})
+        return "it has inner hooks" if module.dense._forward_hooks else copy.deepcopy(module.table)
+
+    monkeypatch.setattr(encoders, "is_encoder", lambda module: type(module) is Encoder)
+    monkeypatch.setattr(encoders, "swap", swap)
+    return calls
+
+
+def test_whole_encoders_are_swapped_and_heads_become_layers(swapped: list[dict[str, Any]]) -> None:
+    original = WithEncoder()
+    quantized = quantize_dynamic(original, {nn.Linear, nn.Embedding}, "nf4", double_quant=True)
+    assert actions(quantized) == {"encoder": "swapped", "head": "quantized"}
+    assert type(quantized.encoder) is nn.Embedding and type(original.encoder) is Encoder
+    assert swapped == [{"method": "nf4", "root": original, "quantize_embeddings": True, "block_size": 64, "double_quant": True}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"qconfig_spec": {nn.Embedding}}, "not run whole: its linear layers are not asked for"),
+        ({"qconfig_spec": {"head"}}, "not run whole: its linear layers are not asked for"),
+        ({"qconfig_spec": {nn.Linear: "int8", "encoder.dense": None}}, "not run whole: encoder.dense is asked for by its name"),
+        ({"backend": "x86"}, "not run whole: the arithmetic of x86 is that of single layers"),
+    ],
+)
+def test_encoders_of_which_something_else_is_asked_are_not_swapped(swapped: list[dict[str, Any]], arguments: Any, reason: str) -> None:
+    quantized = quantize_dynamic(WithEncoder(), **arguments)
+    assert not swapped
+    assert report_of(quantized).of("encoder").action == "layers"
+    assert report_of(quantized).of("encoder").reason == reason
+
+
+def test_encoders_that_cannot_be_swapped_have_their_layers_converted(swapped: list[dict[str, Any]]) -> None:
+    original = WithEncoder()
+    original.encoder.dense.register_forward_hook(lambda module, args, y: y * 0)
+    quantized = quantize_dynamic(original)
+    assert actions(quantized) == {"encoder": "layers", "encoder.table": "float", "encoder.dense": "quantized", "head": "quantized"}
+    assert report_of(quantized).of("encoder").reason == "not run whole: it has inner hooks"
+    assert not quantized.encoder(IDS).any()
+
+
+def test_adapters_on_quantized_layers_are_an_error() -> None:
+    """(pitfall 38)"""
+    quantized = quantize_dynamic(model())
+    # What PEFT and others ask before they wrap a layer.
+    assert not isinstance(quantized.head, nn.Linear)
+    peft = pytest.importorskip("peft")
+    with pytest.raises(ValueError, match="not supported"):
+        peft.get_peft_model(quantized, peft.LoraConfig(target_modules=["head"]))

@@ -260,3 +260,15 @@ def test_a_deleted_model_frees_its_memory_at_once() -> None:
         assert seen() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(nn.Linear(16, 4), (2, 16)), (nn.Conv2d(3, 4, 3, padding=1), (2, 3, 8, 8)), (nn.Embedding(9, 4), (2, 3))], ids=["linear", "convolution", "embedding"]
+)
+def test_half_precision_layers_move_to_devices_where_torch_computes(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    moved = convert_layer(layer, "fp16").to("meta")
+    x = torch.zeros(shape, device="meta", dtype=torch.int64 if isinstance(layer, nn.Embedding) else torch.float32)
+    y = moved(x)
+    assert (y.device.type, y.dtype) == ("meta", torch.float32)
+    assert y.shape == layer(torch.zeros(shape, dtype=x.dtype)).shape
+    assert moved.weight.device.type == "meta"

@@ -1,5 +1,8 @@
 """``quantize_dynamic`` with the arguments of ``torch.ao.quantization.quantize_dynamic``."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 import warnings
@@ -93,7 +96,7 @@ def quantize_dynamic(
         raise ValueError("mapping: expected None, found a mapping\n  hint: fewbit has one native module for each type; leave types out of qconfig_spec")
     if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(_BACKENDS)}, found {backend!r}")
-    conversion = _Conversion(_spec_of(model, qconfig_spec, dtype), backend, {"block_size": block_size, "double_quant": double_quant})
+    conversion = _Conversion(model, _spec_of(model, qconfig_spec, dtype), backend, {"block_size": block_size, "double_quant": double_quant})
     conversion.visit(model, "", None)
     conversion.note_ties(model)
     for text in conversion.warnings:
@@ -109,9 +112,10 @@ def quantize_dynamic(
 
 def method_of(dtype: Any) -> str:
     """The method that a dtype of torch, a word, or a QConfig of ``torch.ao`` asks for."""
-    weight = getattr(dtype, "weight", None)
+    weight: Any = getattr(dtype, "weight", None)
     if callable(weight) and hasattr(dtype, "activation"):
-        return method_of(weight().dtype)
+        observer: Any = weight()
+        return method_of(observer.dtype)
     word = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else None
     method = _METHODS.get(word) if word is not None else None
     if method is None:
@@ -124,9 +128,9 @@ def _spec_of(model: nn.Module, qconfig_spec: Any, dtype: Any) -> dict[Any, str |
     if qconfig_spec is None:
         qconfig_spec = {nn.Linear}
     if isinstance(qconfig_spec, Mapping):
-        spec = {key: None if value is None else method_of(value) for key, value in qconfig_spec.items()}
+        spec: dict[Any, str | None] = {key: None if value is None else method_of(value) for key, value in qconfig_spec.items()}
     elif isinstance(qconfig_spec, (set, frozenset, list, tuple)):
-        spec = dict.fromkeys(qconfig_spec, method_of(dtype))
+        spec = dict[Any, str | None].fromkeys(qconfig_spec, method_of(dtype))
     else:
         raise ValueError(f"qconfig_spec: expected a set of types and names, or a dict of them, found {type(qconfig_spec).__name__}")
     names = {name for name, _ in model.named_modules(remove_duplicate=False)}
@@ -142,6 +146,7 @@ def _spec_of(model: nn.Module, qconfig_spec: Any, dtype: Any) -> dict[Any, str |
 class _Conversion:
     """What becomes of the modules of one model."""
 
+    root: nn.Module
     spec: dict[Any, str | None]
     backend: str | None
     four_bit: dict[str, Any]
@@ -162,7 +167,7 @@ class _Conversion:
         self.seen[id(module)] = name
         kind = supported_type(module)
         method = self.spec.get(base_type(module), inherited)
-        if base_type(module) is kind and kind.__name__ == "Conv1D" and kind not in self.spec:
+        if kind is not None and base_type(module) is kind and kind.__name__ == "Conv1D" and kind not in self.spec:
             method = self.spec.get(nn.Linear, method)
         method = self.spec.get(name, method)
         is_asked_for = name in self.spec or base_type(module) in self.spec
@@ -193,7 +198,7 @@ class _Conversion:
         elif inner:
             reason = f"{inner[0]} is asked for by its name"
         else:
-            reason = encoders.swap(module, method, quantize_embeddings=self.spec.get(nn.Embedding) is not None, **self._options(method))
+            reason = encoders.swap(module, method, root=self.root, quantize_embeddings=self.spec.get(nn.Embedding) is not None, **self._options(method))
         if isinstance(reason, nn.Module):
             self.replaced[id(module)] = (module, reason)
             self._tell(name, module, "swapped", f"{_WORDS[method or 'dynamic']}; run whole by the native executor")

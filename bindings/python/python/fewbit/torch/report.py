@@ -17,7 +17,8 @@ class ModuleReport:
     Attributes:
         name: Its path in the model; empty for the model itself.
         type: The name of its class before the conversion.
-        action: ``swapped`` (a whole encoder, run by the native executor), ``quantized`` (a native layer) or ``float`` (left as it was).
+        action: ``swapped`` (a whole encoder, run by the native executor), ``layers`` (an encoder of which only single layers are converted),
+            ``quantized`` (a native layer) or ``float`` (left as it was).
         reason: How it was quantized, or why it was not.
     """
 

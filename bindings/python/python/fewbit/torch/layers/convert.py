@@ -1,5 +1,8 @@
 """A float layer as a quantized one."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 import sys
@@ -8,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from fewbit._fewbit import FewbitError
@@ -104,7 +108,7 @@ def convert_layer(
     settings: dict[str, Any] = {"method": method, "activations": inputs, "dtype": weight.dtype}
     layer: QuantizedLayer
     if isinstance(module, nn.Embedding):
-        sizes = {"num_embeddings": module.num_embeddings, "embedding_dim": module.embedding_dim, "padding_idx": module.padding_idx}
+        sizes: dict[str, Any] = {"num_embeddings": module.num_embeddings, "embedding_dim": module.embedding_dim, "padding_idx": module.padding_idx}
         layer = QuantizedEmbedding(stored, None, **settings, **sizes)
     elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
         layer = QuantizedConvolution(stored, bias, **settings, **QuantizedConvolution.sizes_of(module))
@@ -138,7 +142,7 @@ def weight_and_bias(module: nn.Module) -> tuple[Any, Any]:
 
 
 def _expect_usable(weight: Any) -> None:
-    if isinstance(weight, nn.parameter.UninitializedTensorMixin):
+    if is_lazy(weight):
         raise Unsupported("its weight has no shape yet: run the model once")
     if weight.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise Unsupported(f"its weight is {weight.dtype}: expected float32, float16 or bfloat16")

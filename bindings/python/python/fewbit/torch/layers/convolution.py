@@ -1,5 +1,8 @@
 """Convolutions in one and two dimensions."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -8,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.grad import conv2d_input
 
 from fewbit import _fewbit
 from fewbit.threads import resolve_threads
@@ -155,7 +159,8 @@ class QuantizedConvolution(QuantizedLayer):
         found = self._windows()
         (top, bottom), (left, right) = found["padding"]
         padded = torch.Size([shape[0], shape[1], shape[2] + top + bottom, shape[3] + left + right])
-        values = nn.grad.conv2d_input(
+        of_inputs: Any = conv2d_input  # Not typed in torch.
+        values: Tensor = of_inputs(
             padded, self._kernels(), gradient.to(torch.float32), tuple(found["stride"]), 0, tuple(found["dilation"]), self.groups
         )
         return values[:, :, top : top + shape[2], left : left + shape[3]].contiguous().to(gradient.dtype)

@@ -1,8 +1,11 @@
 """Tensors that can be read but not changed."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -19,13 +22,12 @@ class FrozenTensor(Tensor):
     layer, they are errors.
     """
 
-    _values: Callable[[], Tensor]
+    _read_values: Callable[[], Tensor]
 
-    @staticmethod
     def __new__(cls, values: Callable[[], Tensor], shape: torch.Size, dtype: torch.dtype, device: torch.device) -> FrozenTensor:
         make: Any = Tensor._make_wrapper_subclass  # Not typed in torch.
         tensor: FrozenTensor = make(cls, shape, dtype=dtype, device=device, requires_grad=False)
-        tensor._values = values
+        tensor._read_values = values
         return tensor
 
     def __init__(self, values: Callable[[], Tensor], shape: torch.Size, dtype: torch.dtype, device: torch.device) -> None:
@@ -33,13 +35,15 @@ class FrozenTensor(Tensor):
 
     def plain(self) -> Tensor:
         """An ordinary tensor with its values."""
-        return self._values().to(self.dtype).reshape(self.shape)
+        return self._read_values().to(self.dtype).reshape(self.shape)
 
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    @classmethod  # torch's own is typed as the function that switches it off.
+    def __torch_dispatch__(  # type: ignore[override]  # pyright: ignore
+        cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func is torch.ops.aten.detach.default:
-            return FrozenTensor(args[0]._values, args[0].shape, args[0].dtype, args[0].device)
+            return FrozenTensor(args[0]._read_values, args[0].shape, args[0].dtype, args[0].device)
         for position, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 written = args[position] if position < len(args) else kwargs.get(argument.name)
@@ -48,12 +52,11 @@ class FrozenTensor(Tensor):
                         f"{func}: expected a tensor that can be changed, found the weight or bias of a quantized layer\n"
                         "  hint: change the float model and quantize it again"
                     )
-        read = lambda value: value.plain() if isinstance(value, FrozenTensor) else value  # noqa: E731
-        return func(*tree_map(read, args), **tree_map(read, kwargs))
+        return func(*tree_map(_read, args), **tree_map(_read, kwargs))
 
-    def requires_grad_(self, requires_grad: bool = True) -> FrozenTensor:
+    def requires_grad_(self, mode: bool = True) -> FrozenTensor:
         """Raises if gradients are asked for: a quantized layer is not trained."""
-        if requires_grad:
+        if mode:
             raise FewbitError(
                 "requires_grad_: expected False for the weight or bias of a quantized layer, found True\n"
                 "  hint: train the float model and quantize it afterwards; gradients of the layer's inputs are there"
@@ -64,7 +67,12 @@ class FrozenTensor(Tensor):
         return self.plain()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.plain().__reduce_ex__(protocol)
+        plain: Any = self.plain()
+        return plain.__reduce_ex__(protocol)
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]  # torch's is typed as a function without a name.
         return f"FrozenTensor({self.plain()!r})"
+
+
+def _read(value: Any) -> Any:
+    return value.plain() if isinstance(value, FrozenTensor) else value

@@ -4,6 +4,9 @@ A layer is handed over as the tensor of its number: compiled code reads the numb
 Annotations stay objects here: torch reads the operators' schemas from them.
 """
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 import itertools
 import weakref
 from typing import TYPE_CHECKING, Any

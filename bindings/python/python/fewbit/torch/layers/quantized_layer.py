@@ -1,5 +1,8 @@
 """What all quantized layers have in common: their weight, their state, their life."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 import json
@@ -19,7 +22,9 @@ from fewbit.torch.layers.stored_weight import Activations, HalfWeight, StoredWei
 DESCRIPTION_KEY = "fewbit.torch.load_state_dict"
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-_functorch: Any = torch._C._functorch  # Not typed in torch.
+# Not typed in torch.
+_functorch: Any = getattr(torch._C, "_functorch")  # noqa: B009
+_jit: Any = torch.jit
 
 
 class Unsupported(Exception):
@@ -113,7 +118,7 @@ class QuantizedLayer(nn.Module):
             not torch.compiler.is_compiling()
             and type(x) is Tensor
             and not (x.requires_grad and torch.is_grad_enabled())
-            and not torch.jit.is_tracing()
+            and not _jit.is_tracing()
             and not _functorch.is_functorch_wrapped_tensor(x)
         )
 
@@ -129,7 +134,8 @@ class QuantizedLayer(nn.Module):
     def _follow_autocast(y: Tensor) -> Tensor:
         """``y`` in the dtype that a float layer would give under autocast."""
         kind = y.device.type
-        return y.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else y
+        # There is no autocast for tensors without values.
+        return y.to(torch.get_autocast_dtype(kind)) if kind != "meta" and torch.is_autocast_enabled(kind) else y
 
     # Life.
 
@@ -141,15 +147,15 @@ class QuantizedLayer(nn.Module):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        nn.Module.__setstate__(self, state)  # type: ignore[no-untyped-call]
         self._settle()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLayer:
-        probe = fn(torch.zeros(1, dtype=self._dtype, device=self._stored.device))
+        probe: Any = fn(torch.zeros(1, dtype=self._dtype, device=self._stored.device))
         if probe.is_shared() and probe.device.type == "cpu":
-            self._stored.share_memory()
-            if self._bias is not None:
-                self._bias.share_memory_()
+            held: list[Any] = [*self._stored.tensors().values(), *([] if self._bias is None else [self._bias])]
+            for tensor in held:
+                tensor.share_memory_()
         if probe.dtype == self._dtype and probe.device == self._stored.device:
             return self
         if not isinstance(self._stored, HalfWeight) or probe.dtype not in _FLOATS:
@@ -246,7 +252,8 @@ def read_description(tensor: Any, prefix: str) -> dict[str, Any]:
     """
     try:
         description = json.loads(bytes(tensor.to(torch.uint8).cpu().numpy().tobytes()))
-        description["kind"], description["method"], description["weight"]["format"]
+        if not all(isinstance(word, str) for word in (description["kind"], description["method"], description["weight"]["format"])):
+            raise TypeError("a word is not a text")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FewbitError(f"{prefix}{DESCRIPTION_KEY}: expected the description of a quantized layer, found {error!r}") from error
     result: dict[str, Any] = description
@@ -255,7 +262,7 @@ def read_description(tensor: Any, prefix: str) -> dict[str, Any]:
 
 def activations_of(description: dict[str, Any]) -> Activations:
     """How inputs are quantized, of JSON."""
-    found = description["activations"]
+    found: Any = description["activations"]
     if isinstance(found, list):
         scale, zero_point, seven_bits = found
         return float(scale), int(zero_point), bool(seven_bits)

@@ -1,5 +1,8 @@
 """The weight of a quantized layer: its codes and scales, and what is made of them."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -57,10 +60,6 @@ class Int8Weight:
         """What a ``state_dict`` holds. Codes are flat: a float layer that is given them finds the wrong shape and says so."""
         return {"weight": self.codes.reshape(-1), "weight_scale": self.scales}
 
-    def share_memory(self) -> None:
-        self.codes.share_memory_()
-        self.scales.share_memory_()
-
 
 @dataclass(frozen=True)
 class HalfWeight:
@@ -92,9 +91,6 @@ class HalfWeight:
 
     def tensors(self) -> dict[str, Tensor]:
         return {"weight": self.values.reshape(-1)}
-
-    def share_memory(self) -> None:
-        self.values.share_memory_()
 
     def to(self, device: torch.device) -> HalfWeight:
         return HalfWeight(self.values.to(device))
@@ -162,10 +158,6 @@ class FourBitWeight:
             "weight_nested_absmax": nested_absmax,
             "weight_nested_offset": torch.tensor([offset], dtype=torch.float32, device="cpu"),
         }
-
-    def share_memory(self) -> None:
-        for tensor in self.tensors().values():
-            tensor.share_memory_()
 
 
 StoredWeight = Int8Weight | HalfWeight | FourBitWeight
