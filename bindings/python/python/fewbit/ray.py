@@ -6,6 +6,9 @@
 >>> fewbit.ray.embed(dataset, "models/minilm-int8", actors=2, threads=4).write_parquet("embeddings/")  # doctest: +SKIP
 """
 
+# The library is typed in parts only.
+# pyright: basic
+
 from __future__ import annotations
 
 import os
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-import pyarrow
+import pyarrow  # type: ignore[import-untyped]
 import ray.data
 
 from fewbit.calibration import calibrate as calibrate_here

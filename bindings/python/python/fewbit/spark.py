@@ -5,6 +5,9 @@
 >>> frame.withColumn("embedding", embed("text")).write.parquet("embeddings")  # doctest: +SKIP
 """
 
+# The library is typed in parts only.
+# pyright: basic
+
 from __future__ import annotations
 
 import os

@@ -31,9 +31,9 @@ class AsymmetricEncoder:
 
 def _is_asymmetric(directory: Path) -> bool:
     """Whether the files of sentence-transformers have a prompt or modules of their own for queries or for documents."""
-    settings = _json(directory / "config_sentence_transformers.json") or {}
-    prompts = settings.get("prompts") or {}
-    modules = _json(directory / "modules.json") or []
+    settings: dict[str, Any] = _json(directory / "config_sentence_transformers.json") or {}
+    prompts: dict[str, str] = settings.get("prompts") or {}
+    modules: list[dict[str, Any]] = _json(directory / "modules.json") or []
     has_router = any(str(module.get("type")).rsplit(".", 1)[-1] in ("Router", "Asym") for module in modules)
     return has_router or bool(prompts.get("query") or prompts.get("document"))
 

@@ -5,6 +5,9 @@
 >>> embedding = embedder.run("where is the cat?")["embedding"]  # doctest: +SKIP
 """
 
+# The library is typed in parts only.
+# pyright: basic
+
 from __future__ import annotations
 
 import dataclasses

@@ -5,6 +5,9 @@
 >>> vector = embeddings.embed_query("where is the cat?")  # doctest: +SKIP
 """
 
+# The library is typed in parts only.
+# pyright: basic
+
 from __future__ import annotations
 
 import os

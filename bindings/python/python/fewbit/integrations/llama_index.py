@@ -5,6 +5,9 @@
 >>> vector = embedding.get_query_embedding("where is the cat?")  # doctest: +SKIP
 """
 
+# The library is typed in parts only.
+# pyright: basic
+
 from __future__ import annotations
 
 import asyncio

@@ -7,6 +7,9 @@
 >>> model = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension()), Normalize()])  # doctest: +SKIP
 """
 
+# The library is typed in parts only.
+# pyright: basic
+
 from __future__ import annotations
 
 import os
@@ -39,7 +42,7 @@ class FewbitTransformer(InputModule):
     save_in_root = False
 
     def __init__(self, model: str | os.PathLike[str], *, max_seq_length: int | None = None, threads: int | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._model = os.fspath(model)
         self._threads = threads
         self._encoder = Encoder.open(self._model, max_tokens=max_seq_length)
@@ -84,7 +87,7 @@ class FewbitTransformer(InputModule):
         self.save_config(output_path)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> FewbitTransformer:
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> FewbitTransformer:  # type: ignore[override]
         """The transformer of a directory that was saved."""
         directory = os.path.join(model_name_or_path, subfolder)
         settings = cls.load_config(directory)
@@ -92,7 +95,7 @@ class FewbitTransformer(InputModule):
 
     def __getstate__(self) -> dict[str, Any]:
         # A process of its own opens the model again: its weights are mapped, and cost no copy.
-        return {**super().__getstate__(), "_encoder": None}  # type: ignore[misc]
+        return {**super().__getstate__(), "_encoder": None}  # type: ignore[no-untyped-call]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
