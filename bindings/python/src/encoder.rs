@@ -77,10 +77,6 @@ impl Encoder {
 
     /// Last hidden states (sequences, length, hidden size), 0 where `attention_mask` leaves a token out.
     #[pyo3(signature = (input_ids, attention_mask=None, token_type_ids=None, *, threads))]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a borrow of an array is what Python gives"
-    )]
     fn forward<'py>(
         &self,
         py: Python<'py>,

@@ -4,6 +4,11 @@
 //! Arrays come and go by numpy; reports as JSON text, of which the Python half makes dataclasses. Whatever takes long runs through
 //! [`run`], which lets other Python threads go on meanwhile, and makes exceptions of errors and of panics.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "what Python gives is converted, and comes by value"
+)]
+
 mod calibration;
 mod compare;
 mod convolution;
