@@ -156,7 +156,7 @@ impl Linear {
             return with_threads(threads, || self.product(x, y, threads))?;
         }
         // Whole steps for every thread; the last ones may be smaller.
-        let step = rows.div_ceil(threads).clamp(1, ROWS_OF_STEP);
+        let step = rows.div_ceil(threads.max(1)).clamp(1, ROWS_OF_STEP);
         let parts = x
             .chunks(step * inside)
             .zip(y.chunks_mut((step * out).max(1)));

@@ -3,6 +3,7 @@
 mod adapters;
 mod allocations;
 mod architectures;
+mod convolution;
 mod golden_files;
 mod linear;
 mod loading;
