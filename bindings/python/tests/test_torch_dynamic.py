@@ -420,3 +420,12 @@ def test_adapters_on_quantized_layers_are_an_error() -> None:
     peft = pytest.importorskip("peft")
     with pytest.raises(ValueError, match="not supported"):
         peft.get_peft_model(quantized, peft.LoraConfig(target_modules=["head"]))
+
+
+def test_what_is_quantized_already_stays_as_it_is() -> None:
+    once = quantize_dynamic(model(), {"head"}, "nf4")
+    twice = quantize_dynamic(once)
+    assert actions(twice) == {"table": "float", "body.0": "quantized", "body.1": "float", "body.2": "quantized", "head": "quantized"}
+    assert report_of(twice).of("head").reason == "it was before: NF4 weights"
+    assert (twice.head.method, twice.body[0].method) == ("nf4", "dynamic")
+    assert torch.equal(twice.head.stored.packed, once.head.stored.packed)

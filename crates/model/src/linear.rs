@@ -156,17 +156,17 @@ impl Linear {
             return with_threads(threads, || self.product(x, y, threads))?;
         }
         // Whole steps for every thread; the last ones may be smaller.
-        let step = rows.div_ceil(threads).clamp(1, ROWS_OF_STEP);
+        let step = rows.div_ceil(threads.max(1)).clamp(1, ROWS_OF_STEP);
         let parts = x
             .chunks(step * inside)
             .zip(y.chunks_mut((step * out).max(1)));
-        let parts = parts.enumerate().map(|(part, rows)| (part * step, rows));
+        let mut parts = parts.enumerate().map(|(part, rows)| (part * step, rows));
         let product = |(first, (x, y)): (usize, (&[f32], &mut [f32]))| {
             let error = |error: ModelError| error.at_row(|row| first + row);
             self.product(x, y, 1).map_err(error)
         };
         if threads == 1 {
-            return parts.map(product).collect();
+            return parts.try_for_each(product);
         }
         let parts: Vec<_> = parts.collect();
         with_threads(threads, || parts.into_par_iter().map(product).collect())?

@@ -144,3 +144,30 @@ fn a_source_that_gives_another_shape_is_refused() {
         );
     }
 }
+
+#[test]
+fn many_rows_have_the_bits_of_single_ones_and_errors_name_their_row() {
+    let shape @ [out, inside] = [40, 70];
+    let weight = values(out * inside, 1);
+    let rows = 300;
+    for (name, stored) in forms(&weight, shape) {
+        let linear = Linear::new(stored, None, shape).unwrap();
+        let mut x = values(rows * inside, 2);
+        let single: Vec<f32> = x
+            .chunks(inside)
+            .flat_map(|row| linear.forward(row, 1).unwrap())
+            .collect();
+        for threads in [1, 2, 3] {
+            assert!(
+                linear.forward(&x, threads).unwrap() == single,
+                "{name}, {threads} threads"
+            );
+        }
+        assert!(linear.forward(&x, 0).is_err());
+        x[260 * inside] = f32::NAN;
+        for threads in [1, 2] {
+            let error = linear.forward(&x, threads).unwrap_err().to_string();
+            assert!(error.contains("260"), "{name}: {error}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod adapters;
 mod allocations;
 mod architectures;
+mod convolution;
 mod given_positions;
 mod golden_files;
 mod linear;

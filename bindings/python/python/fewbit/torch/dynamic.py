@@ -165,6 +165,9 @@ class _Conversion:
                 self._tell(name, module, self.report.of(first).action, f"the same module as {first or 'the model'}")
             return
         self.seen[id(module)] = name
+        if isinstance(module, QuantizedLayer):
+            self._tell(name, module, "quantized", f"it was before: {_WORDS.get(module.method, module.method)}")
+            return
         kind = supported_type(module)
         method = self.spec.get(base_type(module), inherited)
         if kind is not None and base_type(module) is kind and kind.__name__ == "Conv1D" and kind not in self.spec:

@@ -87,7 +87,8 @@ class QuantizedLinear(QuantizedLayer):
         else:
             y = torch.empty((values.shape[0], self.out_features), dtype=torch.float32, device="cpu")
             native.forward(values.numpy(), y.numpy(), resolve_threads(None))
-        return y.reshape(shape).to(x.dtype)
+        y = y.view(shape)
+        return y if x.dtype is torch.float32 else y.to(x.dtype)
 
     def input_gradient(self, gradient: Tensor) -> Tensor:
         """The gradient with respect to inputs."""

@@ -128,7 +128,7 @@ class QuantizedLayer(nn.Module):
             raise FewbitError(f"{type(self).__name__}: expected a tensor on the CPU, found one on {x.device}\n  hint: move it with .to('cpu')")
         if x.dtype not in _FLOATS:
             raise FewbitError(f"{type(self).__name__}: expected float32, float16 or bfloat16, found {x.dtype}\n  hint: .float() converts it")
-        return x.detach().to(torch.float32)
+        return x.detach() if x.dtype is torch.float32 else x.detach().to(torch.float32)
 
     @staticmethod
     def _follow_autocast(y: Tensor) -> Tensor:
