@@ -172,6 +172,16 @@ def test_training_the_whole_model_raises() -> None:
         model(**batch())
 
 
+def test_a_trainer_refuses_the_model(tmp_path: Path) -> None:
+    """(pitfall 37)"""
+    pytest.importorskip("accelerate")
+    from fewbit.torch.manager import apply_int4_quantization
+
+    model = apply_int4_quantization(transformers.BertForSequenceClassification(CONFIGS["bert"]()))
+    with pytest.raises(ValueError, match="quantized"):
+        transformers.Trainer(model=model, args=transformers.TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True))
+
+
 def test_peft_on_a_swapped_encoder_is_an_error() -> None:
     """(pitfall 38)"""
     peft = pytest.importorskip("peft")
@@ -217,6 +227,19 @@ def test_a_classifier_is_saved_as_a_standard_directory(tmp_path: Path) -> None:
     inputs = batch((6, 6))
     expected, found = model(**inputs).logits, loaded(**inputs).logits
     assert (expected - found).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_a_converted_classifier_saves_itself_as_a_standard_directory(tmp_path: Path) -> None:
+    """Also as a copy: what its class has would write codes that nobody can read."""
+    from fewbit.torch.replacement import with_replaced
+
+    model = transformers.BertForSequenceClassification(CONFIGS["bert"]()).eval()
+    converted = with_replaced(model, {model.bert: swap(model.bert, "fp16")}, inplace=False)  # type: ignore[dict-item]
+    copied: Any = pickle.loads(pickle.dumps(copy.deepcopy(converted)))
+    copied.save_pretrained(tmp_path)
+    loaded = transformers.BertForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    inputs = batch((6, 6))
+    torch.testing.assert_close(loaded(**inputs).logits, copied(**inputs).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_what_no_standard_directory_describes_is_refused(tmp_path: Path) -> None:

@@ -9,13 +9,31 @@ torch.Size([3, 2])
 """
 
 from fewbit.torch.dynamic import quantize_dynamic
+from fewbit.torch.manager import ModuleQuantizationManager, apply_int4_quantization, benchmark_inference_speed, profile_memory
+from fewbit.torch.native_encoder import NativeEncoder
+from fewbit.torch.qconfig import QConfig, get_default_qconfig
 from fewbit.torch.report import ConversionReport, ModuleReport, report_of
+from fewbit.torch.saving import load, save, save_pretrained
 from fewbit.torch.state_dict import load_state_dict
+from fewbit.torch.static import calibrate, convert, prepare
 
 __all__ = [
     "ConversionReport",
+    "ModuleQuantizationManager",
     "ModuleReport",
+    "NativeEncoder",
+    "QConfig",
+    "apply_int4_quantization",
+    "benchmark_inference_speed",
+    "calibrate",
+    "convert",
+    "get_default_qconfig",
+    "load",
     "load_state_dict",
+    "prepare",
+    "profile_memory",
     "quantize_dynamic",
     "report_of",
+    "save",
+    "save_pretrained",
 ]

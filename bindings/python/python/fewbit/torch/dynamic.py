@@ -20,6 +20,7 @@ from fewbit.torch.layers import QuantizedLayer, Unsupported, base_type, convert_
 from fewbit.torch.layers.convert import SharedWeights
 from fewbit.torch.module_copy import copy_module
 from fewbit.torch.report import ConversionReport, ModuleReport, attach_report
+from fewbit.torch.saving import expose_save_pretrained
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -107,6 +108,7 @@ def quantize_dynamic(
     if conversion.replaced:
         # transformers' Trainer refuses such models.
         result.__dict__["is_quantized"] = True
+        expose_save_pretrained(result)
     return result
 
 

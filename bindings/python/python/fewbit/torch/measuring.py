@@ -25,7 +25,7 @@ def tensor_bytes(model: nn.Module) -> tuple[int, int]:
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, torch.Tensor):
             continue
-        place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset())
+        place = (tensor.untyped_storage().data_ptr(), int(tensor.storage_offset()))
         if tensor.nbytes and place not in seen:
             seen.add(place)
             sizes[name not in parameters] += tensor.nbytes
@@ -72,7 +72,7 @@ def benchmark_inference_speed(
             times.append(time.perf_counter() - started)
             samples += samples_of(arguments)
 
-    _in_eval_mode(model, lambda: [run(number) for number in range(warmup + num_iterations)])
+    _in_eval_mode(model, run, warmup + num_iterations)
     milliseconds = numpy.array(times) * 1000
     percentiles = {f"p{percent}_latency_ms": float(numpy.percentile(milliseconds, percent)) for percent in (50, 90, 95, 99)}
     return {
@@ -108,7 +108,7 @@ def profile_memory(
         torch.cuda.reset_peak_memory_stats(device)
     else:
         _reset_peak()
-    _in_eval_mode(model, lambda: [_call(model, given[number % len(given)], device) for number in range(num_iterations)])
+    _in_eval_mode(model, lambda number: _call(model, given[number % len(given)], device), num_iterations)
     peak = torch.cuda.max_memory_allocated(device) if on_cuda else _peak_bytes()
     return {"peak_memory_mb": peak / _MEBIBYTE, "model_size_mb": sum(tensor_bytes(model)) / _MEBIBYTE}
 
@@ -124,12 +124,13 @@ def _call(model: nn.Module, arguments: Arguments, device: str | torch.device) ->
         torch.cuda.synchronize(device)
 
 
-def _in_eval_mode(model: nn.Module, work: Callable[[], Any]) -> None:
+def _in_eval_mode(model: nn.Module, run: Callable[[int], None], count: int) -> None:
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            work()
+            for number in range(count):
+                run(number)
     finally:
         model.train(training)
 

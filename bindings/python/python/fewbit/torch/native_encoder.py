@@ -147,7 +147,7 @@ class NativeEncoder(nn.Module):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # Not typed in torch.
         self._number = next(_numbers)
         _encoders[self._number] = self
 
@@ -195,8 +195,8 @@ class NativeEncoder(nn.Module):
         """The dtype of the float model, and of the hidden states."""
         return self._dtype
 
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many parameters the float model has."""
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many parameters the float model has; none of them is trainable here."""
         return 0 if only_trainable else self._parameter_count
 
     @property
@@ -211,7 +211,7 @@ class NativeEncoder(nn.Module):
     # Directories.
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **_: Any) -> None:
-        """Writes a standard model directory, which transformers, ``fewbit`` and :meth:`fewbit.Encoder.open` read."""
+        """Writes a standard model directory, which transformers and ``fewbit`` read; texts need the tokenizer's files beside it."""
         encoder_directory.write(os.fspath(save_directory), self._files, self._all_tensors())
 
     def _opened(self) -> _fewbit.Network:
@@ -395,7 +395,11 @@ def _why_in_floats(network: _fewbit.Network, inputs: _Arrays) -> str | None:
     return None
 
 
-@torch.library.custom_op("fewbit::encode", mutates_args=(), schema="(int number, Tensor input_ids, Tensor? attention_mask, Tensor? token_type_ids, Tensor? position_ids) -> Tensor")
+_SCHEMA = "(int number, Tensor input_ids, Tensor? attention_mask, Tensor? token_type_ids, Tensor? position_ids) -> Tensor"
+
+
+# What torch.compile sees of an encoder: one operation.
+@torch.library.custom_op("fewbit::encode", mutates_args=(), schema=_SCHEMA)
 def _encode(
     number: int,
     input_ids: torch.Tensor,

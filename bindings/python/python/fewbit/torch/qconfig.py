@@ -70,7 +70,7 @@ def _observer(which: str, factory: Any) -> dict[str, Any]:
             f"qconfig.{which}: expected one of {', '.join(_OBSERVERS)}, found {name}\n"
             "  hint: fewbit's own observers (mse, percentile, entropy) come with `fewbit.torch.QConfig`"
         )
-    settings = {
+    settings: dict[str, Any] = {
         "observer": _OBSERVERS[name],
         "dtype": str(observer.dtype).removeprefix("torch."),
         "qscheme": str(observer.qscheme).removeprefix("torch."),

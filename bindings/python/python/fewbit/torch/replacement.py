@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from fewbit.torch.module_copy import copy_module
+from fewbit.torch.saving import expose_save_pretrained
 
 
 def with_replaced(model: nn.Module, replaced: dict[nn.Module, nn.Module], inplace: bool) -> nn.Module:
@@ -13,11 +14,17 @@ def with_replaced(model: nn.Module, replaced: dict[nn.Module, nn.Module], inplac
     What is replaced is not copied, so that a copy takes the memory of the new modules only.
     """
     if not inplace:
-        return copy_module(model, {id(old): new for old, new in replaced.items()})
-    if model in replaced:
-        return replaced[model]
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child is not None and child in replaced:
-                parent._modules[name] = replaced[child]
-    return model
+        result = copy_module(model, {id(old): new for old, new in replaced.items()})
+    elif model in replaced:
+        result = replaced[model]
+    else:
+        result = model
+        for parent in list(model.modules()):
+            for name, child in parent._modules.items():
+                if child is not None and child in replaced:
+                    parent._modules[name] = replaced[child]
+    if replaced:
+        # transformers' Trainer refuses such models.
+        result.__dict__["is_quantized"] = True
+        expose_save_pretrained(result)
+    return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,6 +43,16 @@ def load(path: str | os.PathLike[str]) -> nn.Module:
             "  hint: a state_dict goes into a model that was converted in the same way: `model.load_state_dict(torch.load(path, weights_only=True))`"
         )
     return model
+
+
+def expose_save_pretrained(model: nn.Module) -> None:
+    """Makes ``model.save_pretrained(directory)`` of a transformers model around a native encoder :func:`save_pretrained`.
+
+    What the class has would write codes without saying how they are to be read.
+    """
+    is_around = any(isinstance(module, NativeEncoder) for module in model.modules()) and not isinstance(model, NativeEncoder)
+    if is_around and callable(getattr(type(model), "save_pretrained", None)):
+        model.__dict__["save_pretrained"] = partial(save_pretrained, model)
 
 
 def save_pretrained(model: nn.Module, directory: str | os.PathLike[str]) -> None:
