@@ -26,7 +26,7 @@ fn table_in_document(text: &str) -> CrateTable {
         let [name, folder, _, dependencies] = cells.as_slice() else {
             continue;
         };
-        if !["crates/", "bench/"]
+        if !["crates/", "bench/", "bindings/"]
             .iter()
             .any(|parent| folder.starts_with(parent))
         {

@@ -1,5 +1,8 @@
 """What dataloaders give: dicts, tuples, tensors or texts, as arguments of a model."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 import inspect

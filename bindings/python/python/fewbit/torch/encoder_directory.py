@@ -1,5 +1,8 @@
 """A transformers encoder as a model directory, and back."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 import copy

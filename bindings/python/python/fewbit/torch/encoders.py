@@ -1,5 +1,8 @@
 """Which transformers encoders are swapped whole for the native executor, and why others are not."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 import os

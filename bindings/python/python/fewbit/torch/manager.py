@@ -1,5 +1,8 @@
 """The names that PyTorch quantization scripts know, for a model that is an ``nn.Module``."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -37,7 +40,7 @@ class ModuleQuantizationManager:
     """
 
     def __init__(self, model: nn.Module, method: str = "dynamic", dtype: str = "int8") -> None:
-        if not isinstance(model, nn.Module):
+        if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"model: expected an nn.Module, found {type(model).__name__}")
         self.original_model = model
         self.method = method

@@ -1,5 +1,8 @@
 """A module that stands for a transformers encoder and computes it with fewbit."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 import copy

@@ -1,5 +1,8 @@
 """Modules of a model exchanged for others, in the model or in a copy of it."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 from torch import nn

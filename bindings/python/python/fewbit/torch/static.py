@@ -1,5 +1,8 @@
 """Static quantization by PyTorch's three steps: ``prepare``, run data, ``convert``."""
 
+# torch is typed in parts, and what modules are made of is private there.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
 from __future__ import annotations
 
 import json
