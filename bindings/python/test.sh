@@ -42,5 +42,5 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" HF_HUB_OFFLINE=1
 # Examples name models by their place in the repository, which is where they run.
 "$python" -m pytest --quiet --doctest-modules --pyargs fewbit --ignore-glob="*/integrations/*" --ignore="$installed/ray.py" \
     --ignore="$installed/spark.py" --import-mode=importlib
-"$python" -m mypy --strict --no-incremental --config-file bindings/python/pyproject.toml --package fewbit
+"$python" -m mypy --strict --cache-dir /dev/null --config-file bindings/python/pyproject.toml --package fewbit
 "$python" -m pyright --project bindings/python/pyproject.toml --pythonpath "$python"
