@@ -48,7 +48,7 @@ class QuantizedLayer(nn.Module):
 
     def _settle(self) -> None:
         """Makes what follows from the weight and the bias, and is neither copied nor pickled."""
-        self._number = operators.number_of(self)
+        self._number = operators.number_of(self)  # pyright: ignore[reportArgumentType]
         self._native: Any = None
         weight, bias = self._stored, self._bias
         view = self._view()
