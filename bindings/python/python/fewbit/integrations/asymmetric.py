@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fewbit.encoder import Encoder
+from fewbit.models import resolve_model
 
 
 class AsymmetricEncoder:
     """Two encoders of one model, for queries and for documents; the same one where the model's files make no difference.
 
     Args:
-        model: A model directory.
+        model: A model directory or a Hub id.
         options: Further arguments of :meth:`fewbit.Encoder.open`.
 
     Raises:
@@ -22,11 +23,12 @@ class AsymmetricEncoder:
     """
 
     def __init__(self, model: str | os.PathLike[str], **options: Any) -> None:
-        if _is_asymmetric(Path(model)):
-            self.queries = Encoder.open(model, task="query", **options)
-            self.documents = Encoder.open(model, task="document", **options)
+        directory = resolve_model(model)
+        if _is_asymmetric(Path(directory)):
+            self.queries = Encoder.open(directory, task="query", **options)
+            self.documents = Encoder.open(directory, task="document", **options)
         else:
-            self.queries = self.documents = Encoder.open(model, **options)
+            self.queries = self.documents = Encoder.open(directory, **options)
 
 
 def _is_asymmetric(directory: Path) -> bool:

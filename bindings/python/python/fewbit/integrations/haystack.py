@@ -47,8 +47,8 @@ class _Embedder:
         return default_from_dict(cls, data)
 
     def _embed(self, encoder: Encoder, texts: list[str]) -> list[list[float]]:
-        embeddings = encoder.encode(texts, batch_size=self.batch_size, threads=self.threads)
-        return [[float(value) for value in row] for row in embeddings]
+        rows: list[list[float]] = encoder.encode(texts, batch_size=self.batch_size, threads=self.threads).tolist()
+        return rows
 
     def _open(self) -> AsymmetricEncoder:
         self.warm_up()

@@ -39,8 +39,10 @@ class FewbitEmbeddings(Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """One embedding for each document."""
         embeddings = self._encoder.documents.encode(texts, batch_size=self._batch_size, threads=self._threads)
-        return [[float(value) for value in row] for row in embeddings]
+        rows: list[list[float]] = embeddings.tolist()
+        return rows
 
     def embed_query(self, text: str) -> list[float]:
         """The embedding of a query."""
-        return [float(value) for value in self._encoder.queries.encode(text, threads=self._threads)]
+        row: list[float] = self._encoder.queries.encode(text, threads=self._threads).tolist()
+        return row

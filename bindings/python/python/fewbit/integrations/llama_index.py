@@ -56,14 +56,16 @@ class FewbitEmbedding(BaseEmbedding):
         return "FewbitEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return [float(value) for value in self._encoder.queries.encode(query, threads=self._threads)]
+        row: list[float] = self._encoder.queries.encode(query, threads=self._threads).tolist()
+        return row
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         embeddings = self._encoder.documents.encode(texts, batch_size=self.embed_batch_size, threads=self._threads)
-        return [[float(value) for value in row] for row in embeddings]
+        rows: list[list[float]] = embeddings.tolist()
+        return rows
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await asyncio.to_thread(self._get_query_embedding, query)

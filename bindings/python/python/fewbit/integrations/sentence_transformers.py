@@ -22,13 +22,14 @@ from sentence_transformers.base.modules import InputModule
 from transformers import AutoTokenizer
 
 from fewbit.encoder import Encoder
+from fewbit.models import resolve_model
 
 
 class FewbitTransformer(InputModule):
     """Tokenizer and network of a model directory: hidden states of texts, on a CPU, for the pooling that follows.
 
     Args:
-        model: A model directory, quantized or not.
+        model: A model directory or a Hub id, quantized or not.
         max_seq_length: Longest input in tokens; by default as the model's files say.
         threads: Worker threads; by default :func:`fewbit.get_num_threads`.
 
@@ -43,7 +44,7 @@ class FewbitTransformer(InputModule):
 
     def __init__(self, model: str | os.PathLike[str], *, max_seq_length: int | None = None, threads: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._model = os.fspath(model)
+        self._model = resolve_model(model)
         self._threads = threads
         self._encoder = Encoder.open(self._model, max_tokens=max_seq_length)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(self._model)
@@ -92,11 +93,3 @@ class FewbitTransformer(InputModule):
         directory = os.path.join(model_name_or_path, subfolder)
         settings = cls.load_config(directory)
         return cls(directory, max_seq_length=settings.get("max_seq_length"))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A process of its own opens the model again: its weights are mapped, and cost no copy.
-        return {**super().__getstate__(), "_encoder": None}  # type: ignore[no-untyped-call]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._encoder = Encoder.open(self._model)
