@@ -92,10 +92,7 @@ impl Encoder {
         )?;
         let network = self.encoder.network();
         let states = run(py, || network.hidden_states(&batch.ragged, threads))?;
-        let (sequences, length) = batch.shape();
-        let padded = PyArray3::zeros(py, [sequences, length, network.spec().hidden_size], false);
-        batch.scatter(&states, padded.readwrite().as_array_mut());
-        Ok(padded)
+        Ok(batch.padded(py, &states, network.spec().hidden_size))
     }
 
     /// Length of an embedding.

@@ -49,7 +49,7 @@ mod _fewbit {
     #[pymodule_export]
     use crate::module_calibration::{Calibration, default_qconfig};
     #[pymodule_export]
-    use crate::network::{Network, convert_checkpoint, dequantized_weights, encoder_model_types};
+    use crate::network::{Network, dequantized_weights, encoder_model_types};
     #[pymodule_export]
     use crate::predictor::Predictor;
     #[pymodule_export]

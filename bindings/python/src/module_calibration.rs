@@ -1,23 +1,18 @@
 //! Observers of a model that PyTorch runs, and what they decide.
 
+use crate::calibration::backend as backend_named;
 use crate::error::exception;
 use crate::run::run;
 use fewbit::quantize::calibration::{CalibrationStatistics, Sensitivity};
-use fewbit::quantize::{Backend, QConfig, StaticInputs};
+use fewbit::quantize::{QConfig, StaticInputs};
 use numpy::{PyReadonlyArray2, PyUntypedArrayMethods};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The observers of a backend, by the keys of `fewbit_quantize::QConfig`, as JSON.
 #[pyfunction]
 pub(crate) fn default_qconfig(backend: &str) -> PyResult<String> {
-    serde_json::to_string(&named(backend)?.qconfig()).map_err(exception)
-}
-
-fn named(backend: &str) -> PyResult<Backend> {
-    let parsed = backend.parse::<Backend>();
-    parsed.map_err(|error| PyValueError::new_err(error.to_string()))
+    serde_json::to_string(&backend_named(backend)?.qconfig()).map_err(exception)
 }
 
 /// What the inputs of layers have shown, layer by layer.
@@ -63,7 +58,7 @@ impl Calibration {
     /// How inputs are quantized, as the keys of a recipe, and what one range costs at each of them; as JSON. `backend` says which inputs do
     /// without one range.
     fn decide(&self, py: Python<'_>, backend: &str) -> PyResult<String> {
-        let backend = named(backend)?;
+        let backend = backend_named(backend)?;
         let decided = run(py, || {
             let statistics = self.lock();
             let sensitivity = Sensitivity::new(&statistics)?;

@@ -1,13 +1,11 @@
-//! An encoder without tokenizer and pooling, for the PyTorch bridge: what stands in the place of a transformers model, and how its
-//! directory is made and unmade.
+//! An encoder without tokenizer and pooling, for the PyTorch bridge: what stands in the place of a transformers model, and what
+//! its weights stand for.
 
-use crate::error::exception;
-use crate::run::{Progress, run};
+use crate::run::run;
 use crate::token_batch::TokenBatch;
 use fewbit::checkpoint::StoredWeight;
 use fewbit::model::architectures::MODEL_TYPES;
 use fewbit::model::{Catalogue, ModelError, ModuleKind, Tap, open_checkpoint};
-use fewbit::{Recipe, RecipeFields, quantize_model};
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray2};
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -72,7 +70,7 @@ impl Network {
         };
         let batch = inputs.batch(&self.network)?;
         let states = run(py, || self.network.hidden_states(&batch.ragged, threads))?;
-        Ok(self.padded(py, &batch, &states))
+        Ok(batch.padded(py, &states, self.hidden_size()))
     }
 
     /// The residual stream before the first layer and after each: as many arrays as there are layers, and one.
@@ -100,7 +98,7 @@ impl Network {
         })?;
         let steps = steps.0.iter();
         Ok(steps
-            .map(|states| self.padded(py, &batch, states))
+            .map(|states| batch.padded(py, states, self.hidden_size()))
             .collect())
     }
 
@@ -129,21 +127,6 @@ impl Network {
     }
 }
 
-impl Network {
-    fn padded<'py>(
-        &self,
-        py: Python<'py>,
-        batch: &TokenBatch,
-        states: &[f32],
-    ) -> Bound<'py, PyArray3<f32>> {
-        let (sequences, length) = batch.shape();
-        let shape = [sequences, length, self.network.spec().hidden_size];
-        let padded = PyArray3::zeros(py, shape, false);
-        batch.scatter(states, padded.readwrite().as_array_mut());
-        padded
-    }
-}
-
 /// Keeps the residual stream after each step.
 struct Steps(Vec<Vec<f32>>);
 
@@ -164,26 +147,6 @@ impl Tap for Steps {
 #[pyfunction]
 pub(crate) fn encoder_model_types() -> Vec<&'static str> {
     MODEL_TYPES.to_vec()
-}
-
-/// Writes what a recipe (the keys of `recipe.toml`, as JSON) makes of the checkpoint in `source` to the directory `out`; the report as JSON.
-#[pyfunction]
-#[pyo3(signature = (source, recipe, out, progress=None))]
-pub(crate) fn convert_checkpoint(
-    py: Python<'_>,
-    source: PathBuf,
-    recipe: &str,
-    out: PathBuf,
-    progress: Option<Py<PyAny>>,
-) -> PyResult<String> {
-    let fields: RecipeFields = serde_json::from_str(recipe).map_err(exception)?;
-    let recipe = Recipe::try_from(fields).map_err(exception)?;
-    let progress = Progress::new(progress);
-    let report = run(py, || {
-        let mut tell = |done: usize, total: usize, tensor: &str| progress.tell(done, total, tensor);
-        quantize_model(&source, &recipe, &out, false, &mut tell)
-    })?;
-    serde_json::to_string(&report).map_err(exception)
 }
 
 /// The weights of a directory that are not stored as floats, as floats: names of modules and arrays of the shape of their weights.

@@ -2,7 +2,8 @@
 
 use crate::error::FewbitError;
 use fewbit::model::{EncoderSpec, RaggedBatch};
-use numpy::ndarray::{ArrayView2, ArrayViewMut3};
+use numpy::ndarray::ArrayView2;
+use numpy::{PyArray3, PyArrayMethods};
 use pyo3::prelude::*;
 
 /// Token ids (sequences, length) without those that the attention mask leaves out, and where the others stood.
@@ -139,14 +140,21 @@ impl TokenBatch {
         Ok(())
     }
 
-    /// The shape of hidden states: (sequences, length).
-    pub(crate) fn shape(&self) -> (usize, usize) {
+    /// (sequences, length)
+    fn shape(&self) -> (usize, usize) {
         (self.columns.len(), self.length)
     }
 
-    /// Writes one row of `states` (tokens, size) after the other to where its token stands in `padded` (sequences, length, size), and leaves the rest.
-    pub(crate) fn scatter(&self, states: &[f32], mut padded: ArrayViewMut3<'_, f32>) {
-        let size = padded.dim().2;
+    /// `states` (tokens, size), each row where its token stands, as an array (sequences, length, size) that is 0 elsewhere.
+    pub(crate) fn padded<'py>(
+        &self,
+        py: Python<'py>,
+        states: &[f32],
+        size: usize,
+    ) -> Bound<'py, PyArray3<f32>> {
+        let array = PyArray3::zeros(py, [self.columns.len(), self.length, size], false);
+        let mut writable = array.readwrite();
+        let mut padded = writable.as_array_mut();
         let mut rows = states.chunks_exact(size.max(1));
         for (sequence, columns) in self.columns.iter().enumerate() {
             for (&column, row) in columns.iter().zip(&mut rows) {
@@ -156,6 +164,8 @@ impl TokenBatch {
                 }
             }
         }
+        drop(writable);
+        array
     }
 }
 

@@ -391,8 +391,7 @@ def calibration_sweep(
     }
     with progress_bar(show_progress) as progress:
         found = _fewbit.calibration_sweep(resolve_model(model), json.dumps(request), progress=progress)
-    answer = json.loads(found)
-    return read_record(CalibrationSweep, json.dumps(answer))
+    return read_record(CalibrationSweep, found)
 
 
 def _texts(

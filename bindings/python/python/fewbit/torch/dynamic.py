@@ -8,21 +8,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from fewbit._fewbit import FewbitError
 from fewbit.torch import encoders
-from fewbit.torch.hooks import move_hooks
 from fewbit.torch.layers import QuantizedLayer, Unsupported, base_type, convert_layer, supported_type
 from fewbit.torch.layers.convert import SharedWeights
-from fewbit.torch.module_copy import copy_module
+from fewbit.torch.replacement import with_replaced
 from fewbit.torch.report import ConversionReport, ModuleReport, attach_report
-from fewbit.torch.saving import expose_save_pretrained
-
-Module = TypeVar("Module", bound=nn.Module)
 
 #: torch's engines whose arithmetic can be asked for, and whether the scale of an input is that of 7 bits.
 _BACKENDS = {"fbgemm": True, "x86": True, "onednn": True, "qnnpack": False}
@@ -102,13 +98,8 @@ def quantize_dynamic(
     conversion.note_ties(model)
     for text in conversion.warnings:
         warnings.warn(text, stacklevel=2)
-    result = conversion.applied_in_place(model) if inplace else conversion.applied_to_copy(model)
-    result.eval()
+    result = with_replaced(model, conversion.replaced, inplace).eval()
     attach_report(result, conversion.report)
-    if conversion.replaced:
-        # transformers' Trainer refuses such models.
-        result.__dict__["is_quantized"] = True
-        expose_save_pretrained(result)
     return result
 
 
@@ -154,8 +145,8 @@ class _Conversion:
     four_bit: dict[str, Any]
     report: ConversionReport = field(default_factory=ConversionReport)
     warnings: list[str] = field(default_factory=list)
-    #: By the id of a module, itself and what takes its place.
-    replaced: dict[int, tuple[nn.Module, nn.Module]] = field(default_factory=dict)
+    #: Modules, and what takes their places.
+    replaced: dict[nn.Module, nn.Module] = field(default_factory=dict)
     shared: SharedWeights = field(default_factory=dict)
     seen: dict[int, str] = field(default_factory=dict)
 
@@ -205,7 +196,7 @@ class _Conversion:
         else:
             reason = encoders.swap(module, method, root=self.root, quantize_embeddings=self.spec.get(nn.Embedding) is not None, **self._options(method))
         if isinstance(reason, nn.Module):
-            self.replaced[id(module)] = (module, reason)
+            self.replaced[module] = reason
             self._tell(name, module, "swapped", f"{_WORDS[method or 'dynamic']}; run whole by the native executor")
             return True
         self._tell(name, module, "layers", f"not run whole: {reason}")
@@ -226,7 +217,7 @@ class _Conversion:
             return
         except FewbitError as error:
             raise FewbitError(f"{name or 'the model'}, {error}") from error
-        self.replaced[id(module)] = (module, layer)
+        self.replaced[module] = layer
         words = _WORDS["weight-only" if isinstance(module, nn.Embedding) and method == "dynamic" else method]
         if self.backend is not None:
             words += f", with the arithmetic of {self.backend}"
@@ -264,31 +255,13 @@ class _Conversion:
             for parameter in module.parameters(recurse=False):
                 owners.setdefault(id(parameter), []).append((name, module))
         for sharing in owners.values():
-            layers = [self.replaced[id(module)][1] if id(module) in self.replaced else None for _, module in sharing]
+            layers = [self.replaced.get(module) for _, module in sharing]
             converted = [layer for layer in layers if isinstance(layer, QuantizedLayer)]
             if not converted or len(sharing) < 2:
                 continue
             if len(converted) < len(layers) or any(layer.stored is not converted[0].stored for layer in converted):
                 names = " and ".join(name or "the model" for name, _ in sharing)
                 self.warnings.append(f"{names} shared a weight and do so no longer: quantized and float copies of it are separate, and changes of one do not reach the other")
-
-    def applied_to_copy(self, model: Module) -> Module:
-        """A copy of the model in which modules are replaced. Weights of replaced modules are not copied."""
-        memo: dict[int, Any] = {original: module for original, (_, module) in self.replaced.items()}
-        result = copy_module(model, memo)
-        for original, module in self.replaced.values():
-            move_hooks(original, module, memo)
-        return result
-
-    def applied_in_place(self, model: nn.Module) -> nn.Module:
-        """The model itself, in which modules are replaced."""
-        for parent in list(model.modules()):
-            for name, child in list(parent._modules.items()):
-                if child is not None and id(child) in self.replaced:
-                    parent._modules[name] = self.replaced[id(child)][1]
-        for original, module in self.replaced.values():
-            move_hooks(original, module, None)
-        return self.replaced[id(model)][1] if id(model) in self.replaced else model
 
 
 def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

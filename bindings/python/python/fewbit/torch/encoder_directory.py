@@ -62,10 +62,9 @@ def write_float(encoder: Any, directory: str) -> None:
     Path(directory, _INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": index}), encoding="utf-8")
 
 
-def convert(source: str, recipe: dict[str, Any], out: str) -> dict[str, Any]:
-    """Writes what ``recipe`` (the keys of ``recipe.toml``) makes of the directory ``source`` to ``out``; the report."""
-    report: dict[str, Any] = json.loads(_fewbit.convert_checkpoint(source, json.dumps({"version": 1, **recipe}), out))
-    return report
+def convert(source: str, recipe: dict[str, Any], out: str) -> None:
+    """Writes what ``recipe`` (the keys of ``recipe.toml``) makes of the directory ``source`` to ``out``."""
+    _fewbit.QuantizationManager(source, False).apply(json.dumps({"version": 1, **recipe}), out)
 
 
 def read_tensors(directory: str) -> dict[str, torch.Tensor]:

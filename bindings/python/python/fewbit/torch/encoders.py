@@ -17,7 +17,6 @@ from fewbit import _fewbit
 from fewbit.torch import encoder_directory
 from fewbit.torch.native_encoder import NativeEncoder
 
-_METHODS = {"int8": "dynamic", "int4": "nf4", "weight_only": "weight-only"}
 _OPTIONS = {
     "block_size",
     "double_quant",
@@ -53,7 +52,6 @@ def swap(module: nn.Module, method: str, *, root: nn.Module | None = None, backe
     unknown = sorted(set(options) - _OPTIONS)
     if unknown:
         raise TypeError(f"swap: unknown option {unknown[0]!r}; there are {', '.join(sorted(_OPTIONS))}")
-    method = _METHODS.get(method, method)
     if method == "dynamic" and backend not in (None, "native"):
         return f"{backend} has one scale for the tokens of a whole batch: only single layers give its results"
     reason = why_not(module, root)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-_HOOKS = (
+HOOKS = (
     "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs",
     "_forward_hooks",
@@ -27,7 +27,7 @@ def move_hooks(original: nn.Module, module: nn.Module, memo: dict[int, Any] | No
 
     Hooks that compute a weight are left behind: the weight is computed.
     """
-    for name in _HOOKS:
+    for name in HOOKS:
         hooks = getattr(original, name)
         if memo is not None:
             kept = OrderedDict((key, hook) for key, hook in hooks.items() if type(hook).__name__ not in ("WeightNorm", "SpectralNorm"))

@@ -13,11 +13,8 @@ from torch import nn
 
 from fewbit.torch import encoders, static
 from fewbit.torch.dynamic import quantize_dynamic
-from fewbit.torch.layers import Unsupported, convert_layer
-from fewbit.torch.measuring import benchmark_inference_speed, profile_memory, tensor_bytes
+from fewbit.torch.measuring import MEBIBYTE, benchmark_inference_speed, profile_memory, tensor_bytes
 from fewbit.torch.module_copy import copy_module
-from fewbit.torch.replacement import with_replaced
-from fewbit.torch.report import ConversionReport, ModuleReport, attach_report
 
 __all__ = [
     "ModuleQuantizationManager",
@@ -26,8 +23,6 @@ __all__ = [
     "profile_memory",
     "quantize_module",
 ]
-
-_MEBIBYTE = 1024**2
 
 
 class ModuleQuantizationManager:
@@ -59,9 +54,9 @@ class ModuleQuantizationManager:
             model = self.original_model if self.quantized_model is None else self.quantized_model
         parameters, buffers = tensor_bytes(model)
         return {
-            "param_size_mb": parameters / _MEBIBYTE,
-            "buffer_size_mb": buffers / _MEBIBYTE,
-            "total_size_mb": (parameters + buffers) / _MEBIBYTE,
+            "param_size_mb": parameters / MEBIBYTE,
+            "buffer_size_mb": buffers / MEBIBYTE,
+            "total_size_mb": (parameters + buffers) / MEBIBYTE,
             "num_parameters": encoders.parameter_count(model),
         }
 
@@ -151,7 +146,7 @@ class ModuleQuantizationManager:
         """
         half = "bf16" if self.dtype in ("bf16", "bfloat16") else "fp16"
         if torch.device(device).type == "cpu":
-            self.quantized_model = _weights_only(self.original_model, half)
+            self.quantized_model = quantize_dynamic(self.original_model, {nn.Linear}, dtype=half)
         else:
             dtype = torch.bfloat16 if half == "bf16" else torch.float16
             self.quantized_model = copy_module(self.original_model, {}).to(device=device, dtype=dtype).eval()
@@ -176,7 +171,7 @@ def apply_int4_quantization(model: nn.Module, device: str | torch.device = "cpu"
         raise ValueError(
             f"device: expected cpu, found {device}\n  hint: on a GPU transformers loads the directory of `fewbit.quantize_model(…, method='nf4')` with bitsandbytes"
         )
-    return _weights_only(model, "nf4", double_quant=True)
+    return quantize_dynamic(model, {nn.Linear}, dtype="nf4", double_quant=True)
 
 
 def quantize_module(
@@ -222,29 +217,3 @@ def quantize_module(
         raise ValueError(f"Unknown quantization method: {method}\n  hint: dynamic, static, fp16 and int4 are known")
     manager.compare_sizes()
     return quantized
-
-
-def _weights_only(model: nn.Module, method: str, **options: Any) -> nn.Module:
-    """A copy with encoders swapped whole, and every other linear layer with weights of fewer bits."""
-    report = ConversionReport()
-    replaced: dict[nn.Module, nn.Module] = {}
-    swapped: set[nn.Module] = set()
-    for name, encoder in encoders.encoders_in(model):
-        found = encoders.swap(encoder, method, root=model, **options)
-        if isinstance(found, str):
-            report.append(ModuleReport(name, type(encoder).__name__, "float", f"not run as a whole: {found}"))
-            continue
-        replaced[encoder] = found
-        swapped.update(encoder.modules())
-        report.append(ModuleReport(name, type(encoder).__name__, "swapped", method))
-    for name, module in model.named_modules():
-        if module in swapped or type(module) is not nn.Linear:
-            continue
-        try:
-            replaced[module] = convert_layer(module, method, **options)
-            report.append(ModuleReport(name, type(module).__name__, "quantized", method))
-        except Unsupported as reason:
-            report.append(ModuleReport(name, type(module).__name__, "float", str(reason)))
-    converted = with_replaced(model, replaced, inplace=False).eval()
-    attach_report(converted, report)
-    return converted

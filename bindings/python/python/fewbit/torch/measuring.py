@@ -14,7 +14,7 @@ from torch import nn
 
 from fewbit.torch.batches import Arguments, batches, samples_of
 
-_MEBIBYTE = 1024**2
+MEBIBYTE = 1024**2
 
 
 def tensor_bytes(model: nn.Module) -> tuple[int, int]:
@@ -110,7 +110,7 @@ def profile_memory(
         _reset_peak()
     _in_eval_mode(model, lambda number: _call(model, given[number % len(given)], device), num_iterations)
     peak = torch.cuda.max_memory_allocated(device) if on_cuda else _peak_bytes()
-    return {"peak_memory_mb": peak / _MEBIBYTE, "model_size_mb": sum(tensor_bytes(model)) / _MEBIBYTE}
+    return {"peak_memory_mb": peak / MEBIBYTE, "model_size_mb": sum(tensor_bytes(model)) / MEBIBYTE}
 
 
 def _first(model: nn.Module, dataloader: Iterable[Any], device: str | torch.device, count: int, student: bool) -> list[Arguments]:

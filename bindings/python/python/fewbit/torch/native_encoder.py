@@ -22,17 +22,10 @@ from torch import nn
 from fewbit import _fewbit
 from fewbit.threads import resolve_threads
 from fewbit.torch import encoder_directory
+from fewbit.torch.hooks import HOOKS
 
 # A key of the state_dict by which PyTorch's error says what to do, when it is loaded into a model that was not converted.
 _MARKER = "convert_this_model_with_fewbit_torch_first"
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-)
 
 _numbers = itertools.count()
 _encoders: weakref.WeakValueDictionary[int, NativeEncoder] = weakref.WeakValueDictionary()
@@ -75,7 +68,7 @@ class NativeEncoder(nn.Module):
         for name in ("pooler", "pooler_activation"):
             module = getattr(encoder, name, None)
             setattr(self, name, copy.deepcopy(module) if isinstance(module, nn.Module) else None)
-        for name in _HOOKS:
+        for name in HOOKS:
             getattr(self, name).update(getattr(encoder, name))
         tensors = encoder_directory.read_tensors(directory)
         # The first parameter is what says the dtype of a model.
@@ -278,12 +271,12 @@ class NativeEncoder(nn.Module):
             given = {name: value for name, value in arguments.items() if value is not None}
             return self._in_floats(what, input_ids=input_ids, attention_mask=attention_mask, return_dict=return_dict, **given)
         if all_states:
-            states = self._all_hidden_states(input_ids, attention_mask, token_type_ids, position_ids)
+            states = self._states(input_ids, attention_mask, token_type_ids, position_ids, all_of_them=True)
             output = self._output(states[-1], hidden_states=states)
         elif torch.compiler.is_compiling():
             output = self._output(_encode(self._number, input_ids, attention_mask, token_type_ids, position_ids))
         else:
-            output = self._output(self._last_hidden_state(input_ids, attention_mask, token_type_ids, position_ids))
+            output = self._output(*self._states(input_ids, attention_mask, token_type_ids, position_ids))
         return output if return_dict else output.to_tuple()
 
     def _output(self, states: torch.Tensor, **fields: Any) -> Any:
@@ -295,42 +288,29 @@ class NativeEncoder(nn.Module):
                 fields["pooler_output"] = self.pooler(states)
         return self.output_class(last_hidden_state=states, **fields)
 
-    def _last_hidden_state(
+    def _states(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None,
         token_type_ids: torch.Tensor | None,
         position_ids: torch.Tensor | None,
-    ) -> torch.Tensor:
-        network = self._opened()
-        inputs = _arrays(input_ids, attention_mask, token_type_ids, position_ids)
-        reason = _why_in_floats(network, inputs)
-        if reason is not None:
-            given = _given(token_type_ids=token_type_ids, position_ids=position_ids)
-            output = self._in_floats(reason, input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **given)
-            states: torch.Tensor = output.last_hidden_state
-            return states
-        found = network.forward(*inputs, threads=resolve_threads(None))
-        return torch.from_numpy(found).to(self._dtype)
-
-    def _all_hidden_states(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        token_type_ids: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
+        *,
+        all_of_them: bool = False,
     ) -> tuple[torch.Tensor, ...]:
+        """The last hidden states, or those before the first layer and after each."""
         network = self._opened()
         inputs = _arrays(input_ids, attention_mask, token_type_ids, position_ids)
         reason = _why_in_floats(network, inputs)
         if reason is not None:
-            given = _given(token_type_ids=token_type_ids, position_ids=position_ids)
+            given = {"token_type_ids": token_type_ids, "position_ids": position_ids}
+            given = {name: value for name, value in given.items() if value is not None}
             output = self._in_floats(
-                reason, input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, return_dict=True, **given
+                reason, input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=all_of_them, return_dict=True, **given
             )
-            states: tuple[torch.Tensor, ...] = output.hidden_states
+            states: tuple[torch.Tensor, ...] = output.hidden_states if all_of_them else (output.last_hidden_state,)
             return states
-        return tuple(torch.from_numpy(states).to(self._dtype) for states in network.hidden_states(*inputs))
+        found = network.hidden_states(*inputs) if all_of_them else [network.forward(*inputs, threads=resolve_threads(None))]
+        return tuple(torch.from_numpy(states).to(self._dtype) for states in found)
 
     def _in_floats(self, reason: str, **arguments: Any) -> Any:
         if reason not in self._warned:
@@ -348,10 +328,6 @@ _SWITCHES = ("output_attentions", "use_cache")
 
 _Array = NDArray[numpy.int64]
 _Arrays = tuple[_Array, _Array | None, _Array | None, _Array | None]
-
-
-def _given(**arguments: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _arrays(
@@ -410,7 +386,8 @@ def _encode(
     token_type_ids: torch.Tensor | None,
     position_ids: torch.Tensor | None,
 ) -> torch.Tensor:
-    return _encoders[number]._last_hidden_state(input_ids, attention_mask, token_type_ids, position_ids)
+    (states,) = _encoders[number]._states(input_ids, attention_mask, token_type_ids, position_ids)
+    return states
 
 
 @_encode.register_fake

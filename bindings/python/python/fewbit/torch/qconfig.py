@@ -8,8 +8,6 @@ from typing import Any
 
 from fewbit import _fewbit
 
-BACKENDS = ("native", "fbgemm", "x86", "qnnpack", "onednn")
-
 _OBSERVERS = {
     "MinMaxObserver": "min_max",
     "MovingAverageMinMaxObserver": "moving_average_min_max",

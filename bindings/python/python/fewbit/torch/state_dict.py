@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from fewbit._fewbit import FewbitError
 from fewbit.torch.layers import QuantizedConvolution, QuantizedEmbedding, QuantizedLayer, QuantizedLinear
 from fewbit.torch.layers.quantized_layer import DESCRIPTION_KEY, activations_of, read_description
 from fewbit.torch.layers.stored_weight import restore
+from fewbit.torch.module_copy import copy_module
 
 _KINDS: dict[str, Any] = {kind.kind: kind for kind in (QuantizedLinear, QuantizedConvolution, QuantizedEmbedding)}
 
@@ -40,7 +40,7 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor], strict: 
             raise FewbitError(f"{prefix[:-1]}: expected a module of the model, found none\n  hint: the state is that of another model") from error
         if not isinstance(module, QuantizedLayer):
             memo[id(module)] = _layer_of(module, prefix, read_description(tensor, prefix), state_dict)
-    result: nn.Module = copy.deepcopy(model, memo)
+    result = copy_module(model, memo)
     result.load_state_dict(state_dict, strict=strict)
     return result.eval()
 

@@ -15,7 +15,6 @@ from torch import nn
 from fewbit import _fewbit
 from fewbit.torch import encoders
 from fewbit.torch.batches import batches
-from fewbit.torch.hooks import move_hooks
 from fewbit.torch.layers import Unsupported, convert_layer
 from fewbit.torch.module_copy import copy_module
 from fewbit.torch.qconfig import QConfig, get_default_qconfig, read_qconfig
@@ -185,8 +184,6 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
         if module not in swapped and type(module) is nn.Linear:
             report.append(_layer(name, module, decided, replaced))
     result = with_replaced(converted, replaced, inplace=True)
-    for old, new in replaced.items():
-        move_hooks(old, new, None)
     attach_report(result, report)
     return result
 
