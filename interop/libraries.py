@@ -1,7 +1,9 @@
 """What transformers, bitsandbytes and compressed-tensors make of a model directory."""
 
+import copy
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import bitsandbytes
@@ -21,6 +23,13 @@ SIDECARS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tok
 def load(directory, **options):
     """The model and its loading report: key lists, empty ones left out."""
     model, info = AutoModel.from_pretrained(directory, output_loading_info=True, **options)
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            # Or else it computes in bfloat16 where the CPU can, and breaks on narrow layers.
+            module.support_avx512bf16_for_cpu = False
+            state = module.weight.quant_state
+            if state.shape[-1] % state.blocksize:
+                module.forward = partial(linear_of_dequantized, module)
     report = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
     return model.eval(), report
 
@@ -45,8 +54,15 @@ def embeddings(model, sequences):
 def dequantized(module):
     """The weight of a module as its library dequantizes it. compressed-tensors decompresses at the first forward."""
     if isinstance(module, bitsandbytes.nn.Linear4bit):
-        return bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+        # As one row: the routine for AVX-512 is wrong where a row ends inside of a block.
+        state = copy.copy(module.weight.quant_state)
+        shape, state.shape = state.shape, torch.Size([1, state.shape.numel()])
+        return bitsandbytes.functional.dequantize_4bit(module.weight.data, state).reshape(shape)
     return module.weight.detach()
+
+
+def linear_of_dequantized(module, x):
+    return torch.nn.functional.linear(x, dequantized(module).to(x.dtype), module.bias)
 
 
 def loads_with_fresh_head(directory):
