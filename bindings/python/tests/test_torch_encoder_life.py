@@ -88,6 +88,28 @@ def test_a_state_dict_does_not_load_into_a_float_model() -> None:
         encoder("bert").load_state_dict(swapped().state_dict())
 
 
+@pytest.mark.parametrize("options", [{"dtype": "nf4", "double_quant": True}, {"qconfig_spec": {torch.nn.Linear, torch.nn.Embedding}}], ids=str)
+def test_a_state_dict_makes_a_float_model_the_one_that_it_is_of(options: dict[str, Any]) -> None:
+    """By `fewbit.torch.load_state_dict`, with the recipe that the state brings."""
+    quantized = fewbit.torch.quantize_dynamic(TwoHeads(encoder("bert")), **options)
+    expected = quantized(**batch())
+    loaded = fewbit.torch.load_state_dict(TwoHeads(encoder("bert", seed=7)), quantized.state_dict())
+    assert isinstance(loaded.encoder, NativeEncoder)
+    assert all(torch.equal(values, expected[name]) for name, values in loaded(**batch()).items())
+    bare = swapped()
+    again: Any = fewbit.torch.load_state_dict(encoder("bert", seed=7), bare.state_dict())
+    assert torch.equal(again(**batch()).last_hidden_state, bare(**batch()).last_hidden_state)
+
+
+def test_a_state_of_an_encoder_that_cannot_be_is_an_error() -> None:
+    state = fewbit.torch.quantize_dynamic(TwoHeads(encoder("bert"))).state_dict()
+    with pytest.raises(FewbitError, match="encoder: the state is that of a native encoder, which this Linear cannot become"):
+        fewbit.torch.load_state_dict(TwoHeads(torch.nn.Linear(2, 2)), state)
+    state["encoder.convert_this_model_with_fewbit_torch_first"] = torch.tensor([123, 34], dtype=torch.uint8)
+    with pytest.raises(FewbitError, match="encoder: expected the state of a native encoder, found a damaged one"):
+        fewbit.torch.load_state_dict(TwoHeads(encoder("bert")), state)
+
+
 def test_a_state_dict_of_another_method_does_not_load() -> None:
     with pytest.raises(RuntimeError, match="converted otherwise"):
         swapped().load_state_dict(swapped(method="nf4").state_dict())

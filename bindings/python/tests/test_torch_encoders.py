@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 from encoder_models import CONFIGS, batch, encoder, with_padding_ids  # noqa: E402
 
@@ -50,6 +50,44 @@ def test_half_precision_gives_the_float_models_results(family: str) -> None:
     assert (found.last_hidden_state[mask == 0] == 0).all()
     if expected.get("pooler_output") is not None:
         torch.testing.assert_close(found.pooler_output, expected.pooler_output, rtol=1e-4, atol=1e-4)
+
+
+HEADS = [
+    (head, family)
+    for head in ("MaskedLM", "TokenClassification", "QuestionAnswering", "SequenceClassification")
+    for family in CONFIGS
+    if type(CONFIGS[family]()) in getattr(transformers, f"AutoModelFor{head}")._model_mapping
+]
+
+
+@pytest.mark.parametrize("head, family", HEADS)
+@pytest.mark.filterwarnings("ignore:.* shared a weight and do so no longer")
+def test_encoders_under_every_head_are_swapped(head: str, family: str) -> None:
+    """With and without a pooler, which the configuration does not tell. Weights of 16 bits are exact here."""
+    auto = getattr(transformers, f"AutoModelFor{head}")
+    torch.manual_seed(0)
+    model = auto.from_config(CONFIGS[family]()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half().float())
+    quantized = fewbit.torch.quantize_dynamic(model, dtype=torch.float16)
+    assert fewbit.torch.report_of(quantized).count("swapped") == 1
+    inputs = with_padding_ids(batch(), padding_id(model))
+    found, expected = quantized(**inputs), model(**inputs)
+    mask = inputs["attention_mask"]
+    for name, there in expected.items():
+        if not isinstance(there, torch.Tensor):
+            continue
+        here = found[name]
+        if there.shape[:2] == mask.shape:
+            here, there = kept(here, mask), kept(there, mask)
+        torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-4)
+    (native,) = (module for module in quantized.modules() if isinstance(module, NativeEncoder))
+    assert native.dequantize().state_dict().keys() == dict(encoder_of(model).state_dict()).keys()
+
+
+def encoder_of(model: Any) -> Any:
+    return next(module for module in model.modules() if is_encoder(module))
 
 
 @pytest.mark.parametrize("family", CONFIGS)

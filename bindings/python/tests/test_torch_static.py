@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import fewbit.torch  # noqa: E402
 from fewbit import FewbitError  # noqa: E402
 from fewbit.torch import static  # noqa: E402
 from fewbit.torch.encoders import encoders_in  # noqa: E402
+from fewbit.torch.layers import convert_layer  # noqa: E402
 from fewbit.torch.native_encoder import NativeEncoder  # noqa: E402
 from fewbit.torch.qconfig import QConfig, get_default_qconfig, read_qconfig  # noqa: E402
 from fewbit.torch.report import report_of  # noqa: E402
@@ -77,6 +79,58 @@ def test_ranges_are_those_of_pytorchs_observers() -> None:
     assert found["scale"] == scale.item()
     # Codes are signed here: 64 less of 7 bits.
     assert found["zero_point"] == zero_point.item() - 64
+
+
+def test_convolutions_get_the_scales_that_pytorchs_observers_find() -> None:
+    """Scale and zero point bit for bit, and the outputs of layers that are made with them; what has no static form stays float."""
+    from torch.ao.quantization import MinMaxObserver, QConfig as TorchQConfig, default_per_channel_weight_observer  # noqa: I001
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.Flatten(2), nn.Conv1d(8, 4, 3, padding=1))
+    data = [torch.randn(2, 3, 9, 9) for _ in range(3)]
+    activation = MinMaxObserver.with_args(dtype=torch.quint8)
+    prepared = static.prepare(model, qconfig=TorchQConfig(activation=activation, weight=default_per_channel_weight_observer))
+    observers = {name: activation() for name in ("0", "2", "4")}
+    for values in data:
+        assert torch.equal(prepared(values), model(values))
+        for name, layer in model.named_children():
+            if name in observers:
+                observers[name](values.detach())
+            values = layer(values)
+    converted: Any = static.convert(prepared)
+    x = torch.randn(2, 3, 9, 9)
+    for name, layer in model.named_children():
+        if name in observers:
+            scale, zero_point = observers[name].calculate_qparams()
+            expected = convert_layer(layer, "static", input_scale=scale.item(), input_zero_point=zero_point.item() - 128)
+            assert torch.equal(converted[int(name)](x), expected(x)), name
+        x = layer(x)
+    assert [module.reason for module in report_of(converted)] == ["static"] * 3
+
+
+def replica_of(model: nn.Module) -> nn.Module:
+    """What DataParallel makes of a model for each device: modules that share all that is not a tensor or a module."""
+    replicas = {module: module._replicate_for_data_parallel() for module in model.modules()}
+    for module, replica in replicas.items():
+        for name, child in module._modules.items():
+            replica._modules[name] = None if child is None else replicas[child]
+        for name, parameter in module._parameters.items():
+            setattr(replica, name, parameter)
+    return replicas[model]
+
+
+def test_replicas_in_threads_show_the_prepared_model_what_they_see() -> None:
+    """Each with the mask of its own batch (pitfall 39)."""
+    qconfig = QConfig(activation={"observer": "min_max", "dtype": "quint8", "qscheme": "per_tensor_affine"}, weight=get_default_qconfig("native").weight)
+    alone, shared = (static.prepare(TwoHeads(encoder("bert")).eval(), qconfig=qconfig, backend="native") for _ in range(2))
+    given = [batch(lengths, seed=seed) for seed, lengths in enumerate([(9, 2, 3), (4, 9, 1)] * 8)]
+    for inputs in given:
+        alone(**inputs)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda inputs: replica_of(shared)(**inputs), given))
+    expected, found = (model.__dict__["_fewbit_prepared"].decided()["static_inputs"] for model in (alone, shared))
+    assert len(found) >= 12
+    assert found == expected
 
 
 def test_padding_is_not_observed() -> None:

@@ -87,6 +87,7 @@ def quantize_dynamic(
     torch.Size([2, 4])
     >>> print(fewbit.torch.report_of(quantized))
     module  type    action     reason
+    --------------------------------------------------------------------
     0       Linear  quantized  int8 weights, inputs quantized as they come
     """
     if mapping is not None:
@@ -254,14 +255,19 @@ class _Conversion:
         for name, module in model.named_modules():
             for parameter in module.parameters(recurse=False):
                 owners.setdefault(id(parameter), []).append((name, module))
+        new = {part: replacement for old, replacement in self.replaced.items() for part in old.modules()}
         for sharing in owners.values():
-            layers = [self.replaced.get(module) for _, module in sharing]
-            converted = [layer for layer in layers if isinstance(layer, QuantizedLayer)]
-            if not converted or len(sharing) < 2:
+            holders = [new.get(module) for _, module in sharing]
+            first = next((holder for holder in holders if holder is not None), None)
+            if first is None or all(_holds_the_same(holder, first) for holder in holders):
                 continue
-            if len(converted) < len(layers) or any(layer.stored is not converted[0].stored for layer in converted):
-                names = " and ".join(name or "the model" for name, _ in sharing)
-                self.warnings.append(f"{names} shared a weight and do so no longer: quantized and float copies of it are separate, and changes of one do not reach the other")
+            names = " and ".join(name or "the model" for name, _ in sharing)
+            self.warnings.append(f"{names} shared a weight and do so no longer: quantized and float copies of it are separate, and changes of one do not reach the other")
+
+
+def _holds_the_same(module: nn.Module | None, other: nn.Module) -> bool:
+    """Whether two modules that were put in the place of owners of one weight are one, or share its codes."""
+    return module is other or (isinstance(module, QuantizedLayer) and isinstance(other, QuantizedLayer) and module.stored is other.stored)
 
 
 def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
 import tempfile
@@ -90,12 +91,21 @@ def write(directory: str, files: dict[str, bytes], tensors: dict[str, torch.Tens
     save_file(contiguous, os.path.join(directory, "model" + _WEIGHTS), metadata={"format": "pt"})
 
 
+def new_model(model_class: type[nn.Module], config: Any, *, has_pooler: bool) -> nn.Module:
+    """A transformers model with weights that are drawn, which leaves torch's generator as it was.
+
+    Whether it has a pooler is an argument of many classes, which models for tokens and for masked words set: the configuration does not tell.
+    """
+    options: dict[str, Any] = {} if has_pooler or "add_pooling_layer" not in inspect.signature(model_class).parameters else {"add_pooling_layer": False}
+    with torch.random.fork_rng(devices=[]):
+        return model_class(config, **options)
+
+
 def float_model(model_class: type[nn.Module], config: Any, directory: str, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> nn.Module:
     """The transformers model of a directory with float weights: of quantized ones what their codes stand for."""
     weights = {f"{name}.weight": torch.from_numpy(weight) for name, weight in _fewbit.dequantized_weights(directory)}
     # The weights that the constructor draws are all replaced.
-    with torch.random.fork_rng(devices=[]):
-        model = model_class(copy.deepcopy(config))
+    model = new_model(model_class, copy.deepcopy(config), has_pooler=any(name.startswith("pooler.") for name in tensors))
     state = {name: weights.get(name, tensors.get(name)) for name in model.state_dict()}
     model.load_state_dict({name: tensor for name, tensor in state.items() if tensor is not None})
     return model.to(dtype).eval()

@@ -67,7 +67,7 @@ def swap(module: nn.Module, method: str, *, root: nn.Module | None = None, backe
             os.mkdir(source)
             encoder_directory.write_float(module, source)
             encoder_directory.convert(source, recipe, out)
-            return NativeEncoder(out, module, output_class, method)
+            return NativeEncoder(out, module, output_class, recipe)
     except _fewbit.FewbitError as error:
         return str(error)
 
@@ -132,8 +132,8 @@ def _about_changes(module: nn.Module, base: type[Any]) -> str | None:
     """Compares the modules with those that the configuration alone makes."""
     if not base.__module__.startswith("transformers."):
         return f"{base.__name__} is defined by code of its own"
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        reference = dict(base(module.config).named_modules())
+    with torch.device("meta"):
+        reference = dict(encoder_directory.new_model(base, module.config, has_pooler=getattr(module, "pooler", None) is not None).named_modules())
     found = dict(module.named_modules())
     for name in [*found, *reference]:
         if name not in reference:

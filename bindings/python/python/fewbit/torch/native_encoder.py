@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import json
 import os
 import warnings
 import weakref
@@ -24,8 +25,9 @@ from fewbit.threads import resolve_threads
 from fewbit.torch import encoder_directory
 from fewbit.torch.hooks import HOOKS
 
-# A key of the state_dict by which PyTorch's error says what to do, when it is loaded into a model that was not converted.
-_MARKER = "convert_this_model_with_fewbit_torch_first"
+#: A key of the state_dict by which PyTorch's error says what to do, when it is loaded into a model that was not converted. Its tensor is the
+#: recipe of the encoder, as JSON.
+MARKER = "convert_this_model_with_fewbit_torch_first"
 
 _numbers = itertools.count()
 _encoders: weakref.WeakValueDictionary[int, NativeEncoder] = weakref.WeakValueDictionary()
@@ -44,15 +46,15 @@ class NativeEncoder(nn.Module):
         directory: A model directory that fewbit has written; it is not needed afterwards.
         encoder: The float model that the directory was made of.
         output_class: What its ``forward`` returns.
-        method: The method, for messages.
+        recipe: What the directory was made by: the method and its options, by the keys of a recipe.
     """
 
     config: Any
 
-    def __init__(self, directory: str, encoder: Any, output_class: type[Any], method: str) -> None:
+    def __init__(self, directory: str, encoder: Any, output_class: type[Any], recipe: dict[str, Any]) -> None:
         super().__init__()
         self.config = copy.deepcopy(encoder.config)
-        self.method = method
+        self.method: str = recipe["method"]
         self.model_class: type[nn.Module] = type(encoder)
         self.output_class = output_class
         self.main_input_name = "input_ids"
@@ -75,7 +77,7 @@ class NativeEncoder(nn.Module):
         for name in sorted(tensors, key=lambda name: not tensors[name].is_floating_point()):
             if not self._is_of_a_child(name):
                 self._hold(name, tensors[name])
-        self.register_buffer(_MARKER, torch.empty(0, dtype=torch.uint8))
+        self.register_buffer(MARKER, torch.tensor(list(json.dumps(recipe).encode()), dtype=torch.uint8))
         self.training = encoder.training
 
     # What it holds.
@@ -93,7 +95,7 @@ class NativeEncoder(nn.Module):
     def _own_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         for held in (self._parameters, self._buffers):
             for name, tensor in held.items():
-                if tensor is not None and name != _MARKER:
+                if tensor is not None and name != MARKER:
                     yield name, tensor
 
     def _all_tensors(self) -> dict[str, torch.Tensor]:
@@ -132,7 +134,7 @@ class NativeEncoder(nn.Module):
         if strict:
             for key in state_dict:
                 name = key[len(prefix) :]
-                if key.startswith(prefix) and name not in own and name != _MARKER and not self._is_of_a_child(name):
+                if key.startswith(prefix) and name not in own and name != MARKER and not self._is_of_a_child(name):
                     unexpected_keys.append(key)
         self._network = None
         object.__setattr__(self, "_float", None)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 
 from torch import nn
+
+from fewbit.tables import Table
 
 _ATTRIBUTE = "_fewbit_conversion_report"
 
@@ -46,17 +47,15 @@ class ConversionReport(list[ModuleReport]):
         """The number of modules with this action."""
         return sum(module.action == action for module in self)
 
+    def _table(self) -> Table:
+        rows = [(module.name or "(the model)", module.type, module.action, module.reason) for module in self]
+        return Table(("module", "type", "action", "reason"), rows)
+
     def __str__(self) -> str:
-        rows = [("module", "type", "action", "reason")]
-        rows += [(module.name or "(the model)", module.type, module.action, module.reason) for module in self]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows]
-        return "\n".join(lines)
+        return self._table().text()
 
     def _repr_html_(self) -> str:
-        rows = [(module.name or "(the model)", module.type, module.action, module.reason) for module in self]
-        cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        return f"<table><tr><th>module</th><th>type</th><th>action</th><th>reason</th></tr>{cells}</table>"
+        return self._table().html()
 
 
 def report_of(model: nn.Module) -> ConversionReport:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,7 @@ from fewbit import _fewbit
 from fewbit.torch import encoders
 from fewbit.torch.batches import batches
 from fewbit.torch.layers import Unsupported, convert_layer
+from fewbit.torch.layers.convert import supported_type
 from fewbit.torch.module_copy import copy_module
 from fewbit.torch.qconfig import QConfig, get_default_qconfig, read_qconfig
 from fewbit.torch.replacement import with_replaced
@@ -31,12 +33,13 @@ class _Calibration:
         self.qconfig = qconfig
         self.backend = backend
         self.native = _fewbit.Calibration(qconfig.to_json(), statistics)
-        # Of the encoder that is running: 0 where a token is left out.
-        self.mask: torch.Tensor | None = None
+        # `mask` is that of the encoder that is running: 0 where a token is left out. Replicas of a model run in threads of their own.
+        self.running = threading.local()
 
     def observe(self, layer: str, values: torch.Tensor) -> None:
+        """Takes in the inputs of a layer, channels last."""
         rows = values.detach()
-        mask = self.mask
+        mask: torch.Tensor | None = getattr(self.running, "mask", None)
         if mask is not None and rows.dim() == 3 and rows.shape[:2] == mask.shape:
             # The native encoder computes nothing where there is padding.
             rows = rows[mask != 0]
@@ -62,7 +65,10 @@ class _ObserveInput:
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if inputs and isinstance(inputs[0], torch.Tensor):
-            self.calibration.observe(self.layer, inputs[0])
+            values = inputs[0]
+            if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+                values = values.movedim(-1 - len(module.kernel_size), -1)
+            self.calibration.observe(self.layer, values)
 
 
 class _NoteMask:
@@ -73,7 +79,7 @@ class _NoteMask:
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         mask = named.get("attention_mask", inputs[1] if len(inputs) > 1 else None)
-        self.calibration.mask = mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
+        self.calibration.running.mask = mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
 
 
 class _ForgetMask:
@@ -83,11 +89,11 @@ class _ForgetMask:
         self.calibration = calibration
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        self.calibration.mask = None
+        self.calibration.running.mask = None
 
 
 def prepare(model: nn.Module, qconfig: Any = None, backend: str = "fbgemm", inplace: bool = False) -> nn.Module:
-    """A copy of ``model`` in eval mode whose linear layers have observers on their inputs.
+    """A copy of ``model`` in eval mode whose linear layers and convolutions have observers on their inputs.
 
     Run data through it, by itself or by :func:`calibrate`, and give it to :func:`convert`. It computes in floats what the model computes.
     Inside of an encoder that fewbit runs, tokens that ``attention_mask`` leaves out are not observed: they are not computed afterwards.
@@ -107,9 +113,9 @@ def prepare(model: nn.Module, qconfig: Any = None, backend: str = "fbgemm", inpl
     calibration = _Calibration(defaults if given is None else read_qconfig(given), backend)
     prepared = model if inplace else copy_module(model, {})
     prepared.eval()
-    observed = [(name, module) for name, module in prepared.named_modules() if type(module) is nn.Linear]
+    observed = [(name, module) for name, module in prepared.named_modules() if _has_static_form(module)]
     if not observed:
-        raise ValueError(f"prepare: expected a model with linear layers, found {type(model).__name__} without one")
+        raise ValueError(f"prepare: expected a model with linear layers or convolutions, found {type(model).__name__} without one")
     for name, module in observed:
         module.register_forward_pre_hook(_ObserveInput(calibration, name))
     for _, encoder in encoders.encoders_in(prepared):
@@ -153,8 +159,8 @@ def calibrate(
 def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
     """The statically quantized model of a prepared one that has seen data.
 
-    Encoders that fewbit runs become native ones, with the scales of their sites; other linear layers native layers. What became of each
-    module, and why, says :func:`fewbit.torch.report_of`.
+    Encoders that fewbit runs become native ones, with the scales of their sites; other linear layers and convolutions native layers. Embeddings
+    stay float: they have no inputs to observe. What became of each module, and why, says :func:`fewbit.torch.report_of`.
 
     Args:
         model: What :func:`prepare` gave, after it has seen data.
@@ -175,13 +181,13 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
     for name, encoder in encoders.encoders_in(converted):
         found = _swapped(name, encoder, converted, decided)
         if isinstance(found, str):
-            report.append(ModuleReport(name, type(encoder).__name__, "float", f"not run as a whole: {found}"))
+            report.append(ModuleReport(name, type(encoder).__name__, "layers", f"not run whole: {found}"))
             continue
         replaced[encoder] = found
         swapped.update(encoder.modules())
         report.append(ModuleReport(name, type(encoder).__name__, "swapped", f"static, {calibration.backend}"))
     for name, module in converted.named_modules():
-        if module not in swapped and type(module) is nn.Linear:
+        if module not in swapped and _has_static_form(module):
             report.append(_layer(name, module, decided, replaced))
     result = with_replaced(converted, replaced, inplace=True)
     attach_report(result, report)
@@ -225,9 +231,16 @@ def _remove_observers(model: nn.Module) -> None:
     model.__dict__.pop(_PREPARED, None)
 
 
+def _has_static_form(module: nn.Module) -> bool:
+    """Whether a module can have one scale for its inputs. A subclass of a layer may compute something else."""
+    kind = supported_type(module)
+    return kind is not None and type(module) is kind and kind is not nn.Embedding
+
+
 def _swapped(name: str, encoder: nn.Module, root: nn.Module, decided: dict[str, Any]) -> nn.Module | str:
     prefix = f"{name}." if name else ""
-    own = {f"{prefix}{part}": part for part, _ in encoder.named_modules()}
+    # The convolution that some encoders have is float in every directory.
+    own = {f"{prefix}{part}": part for part, module in encoder.named_modules() if isinstance(module, nn.Linear)}
     scales = {own[layer]: scale for layer, scale in decided["static_inputs"].items() if layer in own}
     # The pooler stays float, as it does in every directory.
     scales = {part: scale for part, scale in scales.items() if part.split(".")[0] != "pooler"}
