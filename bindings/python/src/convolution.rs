@@ -50,7 +50,7 @@ impl Convolution {
         Ok(Self { convolution })
     }
 
-    /// Writes the outputs (images, height, width, out) of `x` (images, height, width, in) to `y`.
+    /// Writes the outputs (images, height, width, out) of `x` (images, height, width, in) to `y`, on no more than `threads` threads.
     fn forward(
         &self,
         py: Python<'_>,
@@ -63,6 +63,7 @@ impl Convolution {
         };
         let (x, y) = (x.as_slice()?, y.as_slice_mut()?);
         let images = [images, height, width];
+        let threads = self.convolution.useful_threads(y.len(), threads);
         run(py, || self.convolution.forward_into(x, images, y, threads))
     }
 }

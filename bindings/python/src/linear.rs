@@ -32,7 +32,7 @@ impl Linear {
         Ok(Self { linear })
     }
 
-    /// Writes the outputs (rows, out) of `x` (rows, in) to `y`.
+    /// Writes the outputs (rows, out) of `x` (rows, in) to `y`, on no more than `threads` threads.
     fn forward(
         &self,
         py: Python<'_>,
@@ -41,6 +41,8 @@ impl Linear {
         threads: usize,
     ) -> PyResult<()> {
         let (x, y) = (x.as_slice()?, y.as_slice_mut()?);
+        let [out, _] = self.linear.shape();
+        let threads = self.linear.useful_threads(y.len() / out.max(1), threads);
         run(py, || self.linear.forward_into(x, y, threads))
     }
 }

@@ -69,6 +69,13 @@ def test_convolutions_have_the_bits_of_integer_arithmetic(settings: dict[str, An
     assert torch.equal(y, by_windows(layer, x)) and y.is_contiguous()
     assert torch.equal(quantized(x[1]), y[1])
     assert torch.equal(quantized(x.to(memory_format=torch.channels_last)), y)
+
+
+def test_the_number_of_threads_changes_no_bit_of_a_convolution() -> None:
+    torch.manual_seed(0)
+    # Enough products for three threads.
+    quantized, x = convert_layer(nn.Conv2d(32, 64, 3, padding=1), "dynamic"), torch.randn(3, 32, 32, 32)
+    y = quantized(x)
     try:
         fewbit.set_num_threads(3)
         assert torch.equal(quantized(x), y)

@@ -192,8 +192,9 @@ def test_several_threads_at_once_get_the_same_bits() -> None:
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:
-    x = torch.randn(150, 48)
-    quantized = {method: convert_layer(linear(out=150), method) for method in METHODS}
+    # Enough products for three threads.
+    x = torch.randn(2500, 48)
+    quantized = {method: convert_layer(linear(out=450), method) for method in METHODS}
     expected = {method: layer(x) for method, layer in quantized.items()}
     try:
         fewbit.set_num_threads(3)

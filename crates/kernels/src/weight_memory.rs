@@ -14,8 +14,8 @@ const LINE: usize = 64;
 /// Size and alignment of a large page.
 const LARGE_PAGE: usize = 2 << 20;
 
-/// Pieces from a quarter of this on have memory of their own.
-const CHUNK: usize = 4 * LARGE_PAGE;
+/// Pieces from a quarter of this on have memory of their own. What is not taken of a chunk is address space, and never becomes memory.
+const CHUNK: usize = 16 * LARGE_PAGE;
 
 /// Memory that pieces are cut from; freed with the last of them.
 struct Chunk {
@@ -43,9 +43,11 @@ impl Chunk {
         #[cfg(target_os = "linux")]
         {
             use rustix::mm::{Advice, madvise};
-            // SAFETY: the range is this allocation; the advice does not change what it holds. A refusal leaves pages of the usual size.
+            // A large page that is filled in part takes memory as a whole: the rest of the bytes lies in usual pages.
+            let whole_pages = bytes / LARGE_PAGE * LARGE_PAGE;
+            // SAFETY: the range is in this allocation; the advice does not change what it holds. A refusal leaves pages of the usual size.
             let _refused =
-                unsafe { madvise(start.as_ptr().cast(), layout.size(), Advice::LinuxHugepage) };
+                unsafe { madvise(start.as_ptr().cast(), whole_pages, Advice::LinuxHugepage) };
         }
         Self { start, layout }
     }

@@ -1,7 +1,7 @@
 //! A convolution by itself, without a model around it, as products of its windows.
 
 use crate::ModelError;
-use crate::linear::{Linear, ROWS_OF_STEP, with_threads};
+use crate::linear::{Linear, ROWS_OF_STEP, threads_for, with_threads};
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, StoredWeight};
 use rayon::prelude::*;
 
@@ -110,6 +110,12 @@ impl Convolution {
     /// How its windows lie.
     pub fn windows(&self) -> &Windows {
         &self.windows
+    }
+
+    /// How many of `threads` threads are worth their while for `outputs` numbers of output; see [`Linear::useful_threads`].
+    pub fn useful_threads(&self, outputs: usize, threads: usize) -> usize {
+        let [_, inside] = self.groups[0].shape();
+        threads_for(outputs.saturating_mul(inside), threads)
     }
 
     /// The outputs `y` (images, windows in height, windows in width, out) of `x`, whose shape is `images` (number, height, width) and the channels.

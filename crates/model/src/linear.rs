@@ -20,6 +20,14 @@ pub(crate) const ROWS_OF_STEP: usize = 128;
 /// Rows for each thread from which on threads share rows, so that they share the quantization of the input, too. With fewer they share columns.
 const LEAST_ROWS_OF_THREAD: usize = 16;
 
+/// Products for each thread from which on one more is worth waking: with fewer it comes later than the others are done.
+const LEAST_PRODUCTS_OF_THREAD: usize = 1 << 24;
+
+/// How many of `threads` threads `products` multiplications and additions keep busy; at least 1, unless `threads` is 0.
+pub(crate) fn threads_for(products: usize, threads: usize) -> usize {
+    threads.min((products / LEAST_PRODUCTS_OF_THREAD).max(1))
+}
+
 /// The threads of all layers that have no model around them: a model of many layers has one pool.
 static THREADS: LazyLock<ThreadPools> = LazyLock::new(ThreadPools::default);
 
@@ -123,6 +131,20 @@ impl Linear {
     /// (out, in)
     pub fn shape(&self) -> [usize; 2] {
         [self.packed.out_features(), self.packed.in_features()]
+    }
+
+    /// How many of `threads` threads are worth their while for `rows` rows: layers that run one by one wake them for each product.
+    ///
+    /// ```
+    /// # use fewbit_model::Linear;
+    /// let linear = Linear::from_matrix(&[0.5; 64 * 64], None, [64, 64])?;
+    /// assert_eq!(linear.useful_threads(16, 8), 1);
+    /// assert_eq!(linear.useful_threads(100_000, 8), 8);
+    /// # Ok::<(), fewbit_model::ModelError>(())
+    /// ```
+    pub fn useful_threads(&self, rows: usize, threads: usize) -> usize {
+        let [out, inside] = self.shape();
+        threads_for(rows.saturating_mul(out * inside), threads)
     }
 
     /// The outputs (rows, out) of `x` (rows, in), computed on `threads` threads, which share the rows, or the columns where rows are few: also

@@ -52,7 +52,7 @@ class QuantizedLayer(nn.Module):
         self._native: Any = None
         weight, bias = self._stored, self._bias
         view = self._view()
-        shape = view(torch.empty(describe(weight)["matrix"], device="meta")).shape
+        shape = view(torch.empty(()).expand(describe(weight)["matrix"])).shape
         frozen: dict[str, Tensor | None] = {"weight": FrozenTensor(lambda: view(weight.matrix()), shape, self._dtype, weight.device)}
         frozen["bias"] = None if bias is None else FrozenTensor(lambda: bias, bias.shape, self._dtype, bias.device)
         for name, tensor in frozen.items():
