@@ -40,11 +40,11 @@ impl ErrorStatistics {
 }
 
 /// Sums that run beside one another, so that they fit vector registers.
-pub const LANES: usize = 16;
+const LANES: usize = 8;
 
 /// The sums behind [`ErrorStatistics`], for tensors that are seen slice by slice.
 ///
-/// The slices of one tensor in order give exactly what the whole tensor gives: element i is added to the sums i % [`LANES`]. Parts that were
+/// The slices of one tensor in order give exactly what the whole tensor gives: element i is added to the sums i % 8. Parts that were
 /// summed apart are put together by [`merge`](Self::merge).
 ///
 /// ```
@@ -72,11 +72,12 @@ pub struct ErrorSums {
 }
 
 impl ErrorSums {
-    /// Adds values and their approximations.
+    /// Adds values and their approximations. Inlined, so that it is compiled for the instruction set of its caller; none changes a bit.
     ///
     /// # Panics
     ///
     /// If the lengths differ.
+    #[inline(always)]
     pub fn add(&mut self, reference: &[f32], approximation: &[f32]) {
         assert_eq!(
             reference.len(),
@@ -89,9 +90,15 @@ impl ErrorSums {
         self.add_each(first, first_approximation);
         let (lines, rest) = reference.as_chunks::<LANES>();
         let (approximation_lines, rest_approximation) = approximation.as_chunks::<LANES>();
+        // In registers.
+        let mut sums = *self;
         for (reference, approximation) in lines.iter().zip(approximation_lines) {
-            self.add_line(reference, approximation);
+            for lane in 0..LANES {
+                sums.add_to(lane, reference[lane], approximation[lane]);
+            }
         }
+        *self = sums;
+        self.elements += lines.len() * LANES;
         self.add_each(rest, rest_approximation);
     }
 
@@ -100,17 +107,6 @@ impl ErrorSums {
             self.add_to(self.elements % LANES, r, a);
             self.elements += 1;
         }
-    }
-
-    /// [`add`](Self::add) of as many values as there are sums. What was added before must be a multiple of that. Inlined, so that it is compiled
-    /// for the instruction set of its caller; no instruction set changes a bit.
-    #[inline(always)]
-    pub fn add_line(&mut self, reference: &[f32; LANES], approximation: &[f32; LANES]) {
-        debug_assert!(self.elements.is_multiple_of(LANES));
-        for lane in 0..LANES {
-            self.add_to(lane, reference[lane], approximation[lane]);
-        }
-        self.elements += LANES;
     }
 
     #[inline(always)]
@@ -123,9 +119,12 @@ impl ErrorSums {
         self.noise[lane] += difference * difference;
         self.absolute[lane] += difference;
         // Unlike `f64::max`, one instruction.
-        if difference > self.max_absolute[lane] {
-            self.max_absolute[lane] = difference;
-        }
+        let largest = self.max_absolute[lane];
+        self.max_absolute[lane] = if difference > largest {
+            difference
+        } else {
+            largest
+        };
     }
 
     /// Adds the sums of other elements. Which elements were summed together may change the last bits of a result: parts that do not depend on

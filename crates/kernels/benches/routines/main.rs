@@ -59,7 +59,9 @@ impl Report<'_> {
     /// Whether no line that begins like that can be selected: what it measures need not be made.
     fn selects_none(&self, what: &str) -> bool {
         let name = format!("{} {what}", self.kernels.isa());
-        !name.contains(self.filter) && !self.filter.contains(&name) && !self.filter.starts_with(what)
+        !name.contains(self.filter)
+            && !self.filter.contains(&name)
+            && !self.filter.starts_with(what)
     }
 
     /// Prints `work` units a nanosecond.

@@ -1,10 +1,13 @@
 //! The sums that the error of a quantized weight is made of.
 
-use fewbit_numerics::error_statistics::{ErrorSums, LANES as SUMS};
+use fewbit_numerics::error_statistics::ErrorSums;
 
 use crate::float_bytes::Elements;
 use crate::generic::panel_element::PanelElement;
 use crate::simd::{LANES, Simd};
+
+/// Elements that are widened before they are summed: they stay in the first-level cache.
+const PART: usize = 64 * LANES;
 
 /// [`ErrorSums`] of elements and their approximations, bit for bit.
 #[inline(always)]
@@ -13,15 +16,15 @@ pub(crate) fn error_sums<S: Simd, E: PanelElement>(
     reference: Elements<'_, E>,
     approximation: &[f32],
 ) -> ErrorSums {
-    const { assert!(SUMS == LANES) };
     let mut sums = ErrorSums::default();
-    let mut line = [0.0; LANES];
-    let (whole, rest) = approximation.as_chunks::<LANES>();
-    for (index, approximation) in whole.iter().enumerate() {
-        s.store(reference.vector(s, index * LANES), &mut line);
-        sums.add_line(&line, approximation);
+    let mut widened = [0.0; PART];
+    for (part, approximation) in approximation.chunks(PART).enumerate() {
+        let widened = &mut widened[..approximation.len()];
+        for (index, line) in widened.chunks_mut(LANES).enumerate() {
+            let x = reference.vector_up_to(s, part * PART + index * LANES);
+            s.store_up_to(x, line);
+        }
+        sums.add(widened, approximation);
     }
-    s.store(reference.vector_up_to(s, whole.len() * LANES), &mut line);
-    sums.add(&line[..rest.len()], rest);
     sums
 }

@@ -128,11 +128,20 @@ impl<S: Simd> Encoder<S> {
         let factor = s.splat(if WHOLE { 1.0 / divisor } else { divisor });
         let lines = block.len() / LINE;
         let (whole, rest) = packed.split_at_mut(lines * LINE / 2);
-        for (line, packed) in whole.as_chunks_mut::<{ LINE / 2 }>().0.iter_mut().enumerate() {
+        for (line, packed) in whole
+            .as_chunks_mut::<{ LINE / 2 }>()
+            .0
+            .iter_mut()
+            .enumerate()
+        {
             let mut ranks = [s.splat_i32(0); 4];
             for (index, ranks) in ranks.iter_mut().enumerate() {
                 let x = block.vector(s, line * LINE + index * LANES);
-                let value = if WHOLE { s.mul(x, factor) } else { s.div(x, factor) };
+                let value = if WHOLE {
+                    s.mul(x, factor)
+                } else {
+                    s.div(x, factor)
+                };
                 *ranks = self.ranks::<ZERO>(s, value);
             }
             s.store_nibbles(ranks, self.codes, packed);
@@ -141,7 +150,11 @@ impl<S: Simd> Encoder<S> {
             let mut ranks = [s.splat_i32(0); 4];
             for (index, ranks) in ranks.iter_mut().enumerate() {
                 let x = block.vector_up_to(s, lines * LINE + index * LANES);
-                let value = if WHOLE { s.mul(x, factor) } else { s.div(x, factor) };
+                let value = if WHOLE {
+                    s.mul(x, factor)
+                } else {
+                    s.div(x, factor)
+                };
                 *ranks = self.ranks::<ZERO>(s, value);
             }
             // Elements that are not there are zeros, so that the nibble after an odd one is the code of zero.
@@ -219,7 +232,9 @@ pub(crate) fn dequantize<S: Simd>(s: S, call: DequantizeFourBit<'_>) {
     } = call;
     let table: &[f32; 16] = kind.table();
     let table = s.load(table);
-    let blocks = out.chunks_mut(block_size).zip(packed.chunks(block_size / 2));
+    let blocks = out
+        .chunks_mut(block_size)
+        .zip(packed.chunks(block_size / 2));
     for ((out, packed), &absmax) in blocks.zip(absmax) {
         let scaled = s.mul(table, s.splat(absmax));
         let (lines, rest) = out.as_chunks_mut::<LANES>();
@@ -229,7 +244,9 @@ pub(crate) fn dequantize<S: Simd>(s: S, call: DequantizeFourBit<'_>) {
         }
         if !rest.is_empty() {
             // A rest of fifteen elements has all eight bytes.
-            let from = codes.get(lines.len()).map_or(rest_codes, |codes| &codes[..]);
+            let from = codes
+                .get(lines.len())
+                .map_or(rest_codes, |codes| &codes[..]);
             let mut last = [0; LANES / 2];
             last[..from.len()].copy_from_slice(from);
             s.store_partial(s.lookup_nibbles(scaled, &last), rest);

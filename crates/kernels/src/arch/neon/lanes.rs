@@ -184,7 +184,10 @@ impl Simd for Neon {
         // SAFETY: the token.
         unsafe {
             let table = vld1q_u8(table.as_ptr());
-            for (vector, to) in vectors.into_iter().zip(to.as_chunks_mut::<{ LANES / 2 }>().0) {
+            for (vector, to) in vectors
+                .into_iter()
+                .zip(to.as_chunks_mut::<{ LANES / 2 }>().0)
+            {
                 let mut lanes = [0; LANES];
                 self.store_u8(vector, &mut lanes);
                 let codes = vqtbl1q_u8(table, vld1q_u8(lanes.as_ptr()));

@@ -108,7 +108,10 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     fn store_nibbles(self, vectors: [Self::I32; 4], table: &[u8; LANES], to: &mut [u8; 2 * LANES]) {
-        for (vector, to) in vectors.into_iter().zip(to.as_chunks_mut::<{ LANES / 2 }>().0) {
+        for (vector, to) in vectors
+            .into_iter()
+            .zip(to.as_chunks_mut::<{ LANES / 2 }>().0)
+        {
             let codes = vector.map(|lane| table[(lane & 15) as usize]);
             *to = from_fn(|byte| codes[2 * byte] << 4 | codes[2 * byte + 1]);
         }
