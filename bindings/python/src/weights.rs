@@ -1,15 +1,14 @@
-//! Weights of single layers: quantized, and as floats again. The formulas are those of `fewbit-numerics`.
+//! Weights of single layers: quantized, and as floats again, by the kernels that convert checkpoints, on all threads.
 
 use crate::error::FewbitError;
 use crate::run::run;
-use fewbit::numerics::absmax::absmax;
+use fewbit::kernels::{FloatBytes, Kernels};
 use fewbit::numerics::double_quantization::{self, NESTED_BLOCK_SIZE};
 use fewbit::numerics::dynamic_map::dynamic_map;
 use fewbit::numerics::finite::first_non_finite;
-use fewbit::numerics::four_bit::{FourBitType, dequantize_range, quantize_blocks};
-use fewbit::numerics::rows::{
-    dequantize_groups, per_tensor_scale, quantize_int8_with_scale, quantize_rows_int8,
-};
+use fewbit::numerics::four_bit::FourBitType;
+use fewbit::numerics::rows::per_tensor_scale;
+use fewbit::quantize::weight_codecs::{self, ErrorFigures};
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods,
 };
@@ -36,13 +35,21 @@ pub(crate) fn quantize_int8<'py>(
     };
     let values = weight.as_slice()?;
     let quantized = run(py, || {
-        expect_finite(values)?;
-        Ok::<_, String>(match per_tensor {
-            false => quantize_rows_int8(values, rows, columns),
+        let (kernels, source) = (kernels()?, FloatBytes::of_f32(values));
+        let one_scale = match per_tensor {
+            false => None,
             true => {
-                quantize_int8_with_scale(values, rows, columns, per_tensor_scale(absmax(values)))
+                let largest = weight_codecs::largest_magnitude(kernels, source);
+                Some(per_tensor_scale(largest.ok_or_else(|| non_finite(values))?))
             }
-        })
+        };
+        let (shape, figures) = ([rows, columns], ErrorFigures::Skip);
+        let (quantized, found) =
+            weight_codecs::quantize_int8(kernels, source, shape, one_scale, figures);
+        match found.finite {
+            true => Ok(quantized),
+            false => Err(non_finite(values)),
+        }
     })?;
     let codes = PyArray1::from_vec(py, quantized.codes).reshape([rows, columns])?;
     Ok((codes, PyArray1::from_vec(py, quantized.scales)))
@@ -65,7 +72,9 @@ pub(crate) fn dequantize_int8<'py>(
     let (codes, scales) = (codes.as_slice()?, scales.as_slice()?);
     let values = run(py, || {
         expect_length("scales", rows, scales.len())?;
-        Ok::<Vec<f32>, String>(dequantize_groups(codes, scales, columns).collect())
+        let mut values = vec![0.0; codes.len()];
+        weight_codecs::dequantize_int8(kernels()?, codes, scales, columns, &mut values);
+        Ok::<_, String>(values)
     })?;
     PyArray1::from_vec(py, values).reshape([rows, columns])
 }
@@ -88,8 +97,9 @@ pub(crate) fn quantize_four_bit<'py>(
     expect_block_size(block_size)?;
     let values = weight.as_slice()?;
     let blocks = run(py, || {
-        expect_finite(values)?;
-        Ok::<_, String>(quantize_blocks(values, block_size, kind))
+        let source = FloatBytes::of_f32(values);
+        let blocks = weight_codecs::quantize_four_bit(kernels()?, source, block_size, kind);
+        blocks.ok_or_else(|| non_finite(values))
     })?;
     let absmax = PyArray1::from_vec(py, blocks.absmax);
     Ok((PyArray1::from_vec(py, blocks.packed), absmax))
@@ -117,7 +127,8 @@ pub(crate) fn dequantize_four_bit<'py>(
         expect_length("packed bytes", elements.div_ceil(2), packed.len())?;
         expect_length("absmax", elements.div_ceil(block_size), absmax.len())?;
         let mut values = vec![0.0; elements];
-        dequantize_range(packed, absmax, block_size, kind, 0, &mut values);
+        let kernels = kernels()?;
+        weight_codecs::dequantize_four_bit(kernels, packed, absmax, block_size, kind, &mut values);
         Ok::<_, String>(values)
     })?;
     Ok(PyArray1::from_vec(py, values))
@@ -189,12 +200,17 @@ fn expect_block_size(block_size: usize) -> PyResult<()> {
     }
 }
 
-fn expect_finite(values: &[f32]) -> Result<(), String> {
+fn kernels() -> Result<&'static Kernels, String> {
+    Kernels::from_environment().map_err(|error| error.to_string())
+}
+
+/// The error of values of which one is not finite.
+fn non_finite(values: &[f32]) -> String {
     match first_non_finite(values) {
-        None => Ok(()),
-        Some((index, value)) => Err(format!(
-            "weight, element {index}: expected a finite number, found {value}"
-        )),
+        Some((index, value)) => {
+            format!("weight, element {index}: expected a finite number, found {value}")
+        }
+        None => unreachable!("the kernels and the reference say alike what is finite"),
     }
 }
 

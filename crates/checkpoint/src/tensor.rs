@@ -78,6 +78,14 @@ impl<'a> TensorView<'a> {
         }
     }
 
+    /// The bytes of the file, without a copy; `None` of a weight that an adapter changes, which is put together as it is read.
+    pub fn file_bytes(&self) -> Option<&'a [u8]> {
+        match self.data {
+            TensorData::Stored(bytes) => Some(bytes),
+            TensorData::Updated(_) => None,
+        }
+    }
+
     /// [`TensorView::bytes`] of a tensor that no adapter changes, which is any that does not hold floats.
     pub(crate) fn stored_bytes(&self) -> Result<&'a [u8], CheckpointError> {
         match self.data {

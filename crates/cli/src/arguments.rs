@@ -184,14 +184,13 @@ pub(crate) struct QuantizeArguments {
     /// OUT.partial, until OUT is there
     #[arg(long, requires_all = ["calibration", "output"], help_heading = CALIBRATION)]
     pub(crate) resume: bool,
-    /// Worker threads of --gptq, without any effect on the result [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS,
+    /// Worker threads, without any effect on the result [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS,
     /// OMP_NUM_THREADS, else the CPUs available]
     #[arg(
         long,
         value_name = "N",
         allow_negative_numbers = true,
         value_parser = number_of_threads,
-        requires = "calibration",
         help_heading = CALIBRATION
     )]
     pub(crate) threads: Option<usize>,

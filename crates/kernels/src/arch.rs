@@ -129,6 +129,46 @@ macro_rules! kernel_set {
             $integers AttentionInt8, "attention" "u8s8f32" $int8_name SameBits:
                 attend(input: &AttentionInput<'_>, sequence: &QuantizedSequence, out: &mut [f32], workspace: &mut Workspace)
                     = attention_int8::attend<int8 $int8>;
+            $floats QuantizeFourBitF32, "quantize_four_bit" "f32u4" "1x64" SameBits:
+                quantize_four_bit_f32(call: QuantizeFourBit<'_, f32>) -> bool
+                    = four_bit_codec::quantize<>;
+            $floats QuantizeFourBitF16, "quantize_four_bit" "f16u4" "1x64" SameBits:
+                quantize_four_bit_f16(call: QuantizeFourBit<'_, F16>) -> bool
+                    = four_bit_codec::quantize<>;
+            $floats QuantizeFourBitBf16, "quantize_four_bit" "bf16u4" "1x64" SameBits:
+                quantize_four_bit_bf16(call: QuantizeFourBit<'_, Bf16>) -> bool
+                    = four_bit_codec::quantize<>;
+            $floats DequantizeFourBit, "dequantize_four_bit" "u4f32" "1x16" SameBits:
+                dequantize_four_bit(call: DequantizeFourBit<'_>) = four_bit_codec::dequantize<>;
+            $floats QuantizeInt8F32, "quantize_int8" "f32s8" "1x64" SameBits:
+                quantize_int8_f32(call: QuantizeInt8<'_, f32>) -> bool
+                    = int8_codec::quantize<>;
+            $floats QuantizeInt8F16, "quantize_int8" "f16s8" "1x64" SameBits:
+                quantize_int8_f16(call: QuantizeInt8<'_, F16>) -> bool
+                    = int8_codec::quantize<>;
+            $floats QuantizeInt8Bf16, "quantize_int8" "bf16s8" "1x64" SameBits:
+                quantize_int8_bf16(call: QuantizeInt8<'_, Bf16>) -> bool
+                    = int8_codec::quantize<>;
+            $floats DequantizeInt8, "dequantize_int8" "s8f32" "1x16" SameBits:
+                dequantize_int8(call: DequantizeInt8<'_>) = int8_codec::dequantize<>;
+            $floats GroupAbsmaxF32, "group_absmax" "f32" "1x64" SameBits:
+                group_absmax_f32(call: GroupAbsmax<'_, f32>) -> bool
+                    = group_absmax::group_absmax<>;
+            $floats GroupAbsmaxF16, "group_absmax" "f16f32" "1x64" SameBits:
+                group_absmax_f16(call: GroupAbsmax<'_, F16>) -> bool
+                    = group_absmax::group_absmax<>;
+            $floats GroupAbsmaxBf16, "group_absmax" "bf16f32" "1x64" SameBits:
+                group_absmax_bf16(call: GroupAbsmax<'_, Bf16>) -> bool
+                    = group_absmax::group_absmax<>;
+            $floats ErrorSumsF32, "error_sums" "f32f64" "1x16" SameBits:
+                error_sums_f32(reference: Elements<'_, f32>, approximation: &[f32]) -> ErrorSums
+                    = error_sums::error_sums<>;
+            $floats ErrorSumsF16, "error_sums" "f16f64" "1x16" SameBits:
+                error_sums_f16(reference: Elements<'_, F16>, approximation: &[f32]) -> ErrorSums
+                    = error_sums::error_sums<>;
+            $floats ErrorSumsBf16, "error_sums" "bf16f64" "1x16" SameBits:
+                error_sums_bf16(reference: Elements<'_, Bf16>, approximation: &[f32]) -> ErrorSums
+                    = error_sums::error_sums<>;
         }
     };
     (@emit ($isa:expr) $name:literal $attribute:tt ($token:ident) ($int8:ident $(, $proof:expr)?) $(
@@ -138,7 +178,12 @@ macro_rules! kernel_set {
     )*) => {
         pub(crate) mod routines {
             #![allow(unused_imports, reason = "routines of another set name no types")]
+            use fewbit_numerics::error_statistics::ErrorSums;
             use $crate::attention::AttentionInput;
+            use $crate::float_bytes::Elements;
+            use $crate::generic::four_bit_codec::{DequantizeFourBit, QuantizeFourBit};
+            use $crate::generic::group_absmax::GroupAbsmax;
+            use $crate::generic::int8_codec::{DequantizeInt8, QuantizeInt8};
             use $crate::generic::layer_norm::LayerNorm;
             use $crate::generic::linear::Linear;
             use $crate::generic::linear_int8::{LinearInt8, Output, Requantize};

@@ -2,10 +2,15 @@
 
 use fewbit_numerics::activation::MAX_TWELVE_BIT_COLUMNS;
 use fewbit_numerics::affine::AffineParameters;
+use fewbit_numerics::error_statistics::ErrorSums;
 
 use crate::aligned::Scratch;
 use crate::arch::TABLE;
 use crate::attention::AttentionInput;
+use crate::float_bytes::Elements;
+use crate::generic::four_bit_codec::{DequantizeFourBit, QuantizeFourBit};
+use crate::generic::group_absmax::GroupAbsmax;
+use crate::generic::int8_codec::{DequantizeInt8, QuantizeInt8};
 use crate::generic::layer_norm::LayerNorm;
 use crate::generic::linear::Linear;
 use crate::generic::linear_int8::{LinearInt8, Output, Requantize};
@@ -67,6 +72,34 @@ pub enum Operation {
     QuantizeSequence,
     /// [`Kernels::attend`]
     AttentionInt8,
+    /// [`Kernels::quantize_four_bit`] of f32 numbers.
+    QuantizeFourBitF32,
+    /// [`Kernels::quantize_four_bit`] of f16 numbers.
+    QuantizeFourBitF16,
+    /// [`Kernels::quantize_four_bit`] of bf16 numbers.
+    QuantizeFourBitBf16,
+    /// [`Kernels::dequantize_four_bit`]
+    DequantizeFourBit,
+    /// [`Kernels::quantize_int8`] and [`Kernels::quantize_int8_with_scale`] of f32 numbers.
+    QuantizeInt8F32,
+    /// [`Kernels::quantize_int8`] and [`Kernels::quantize_int8_with_scale`] of f16 numbers.
+    QuantizeInt8F16,
+    /// [`Kernels::quantize_int8`] and [`Kernels::quantize_int8_with_scale`] of bf16 numbers.
+    QuantizeInt8Bf16,
+    /// [`Kernels::dequantize_int8`]
+    DequantizeInt8,
+    /// [`Kernels::group_absmax`] of f32 numbers.
+    GroupAbsmaxF32,
+    /// [`Kernels::group_absmax`] of f16 numbers.
+    GroupAbsmaxF16,
+    /// [`Kernels::group_absmax`] of bf16 numbers.
+    GroupAbsmaxBf16,
+    /// [`Kernels::error_sums`] of f32 numbers.
+    ErrorSumsF32,
+    /// [`Kernels::error_sums`] of f16 numbers.
+    ErrorSumsF16,
+    /// [`Kernels::error_sums`] of bf16 numbers.
+    ErrorSumsBf16,
 }
 
 /// What a routine's result may depend on besides its arguments. It never depends on the other rows of the call, and integer sums never
@@ -177,6 +210,20 @@ pub struct Kernels {
         unsafe fn(&AttentionInput<'_>, &mut QuantizedSequence, &mut Workspace),
     pub(crate) attend:
         unsafe fn(&AttentionInput<'_>, &QuantizedSequence, &mut [f32], &mut Workspace),
+    pub(crate) quantize_four_bit_f32: unsafe fn(QuantizeFourBit<'_, f32>) -> bool,
+    pub(crate) quantize_four_bit_f16: unsafe fn(QuantizeFourBit<'_, F16>) -> bool,
+    pub(crate) quantize_four_bit_bf16: unsafe fn(QuantizeFourBit<'_, Bf16>) -> bool,
+    pub(crate) dequantize_four_bit: unsafe fn(DequantizeFourBit<'_>),
+    pub(crate) quantize_int8_f32: unsafe fn(QuantizeInt8<'_, f32>) -> bool,
+    pub(crate) quantize_int8_f16: unsafe fn(QuantizeInt8<'_, F16>) -> bool,
+    pub(crate) quantize_int8_bf16: unsafe fn(QuantizeInt8<'_, Bf16>) -> bool,
+    pub(crate) dequantize_int8: unsafe fn(DequantizeInt8<'_>),
+    pub(crate) group_absmax_f32: unsafe fn(GroupAbsmax<'_, f32>) -> bool,
+    pub(crate) group_absmax_f16: unsafe fn(GroupAbsmax<'_, F16>) -> bool,
+    pub(crate) group_absmax_bf16: unsafe fn(GroupAbsmax<'_, Bf16>) -> bool,
+    pub(crate) error_sums_f32: unsafe fn(Elements<'_, f32>, &[f32]) -> ErrorSums,
+    pub(crate) error_sums_f16: unsafe fn(Elements<'_, F16>, &[f32]) -> ErrorSums,
+    pub(crate) error_sums_bf16: unsafe fn(Elements<'_, Bf16>, &[f32]) -> ErrorSums,
     pub(crate) float_peak: unsafe fn(usize) -> usize,
     pub(crate) int8_peak: unsafe fn(usize) -> usize,
 }

@@ -13,6 +13,7 @@
 //! - `arch` has one folder for each instruction set: its intrinsics, and the routines instantiated for it.
 //! - The `packed_*` modules hold weights in panels of outputs. int8 weights lie as the tile of an instruction set wants them
 //!   (`panel_layout`); other weights do not depend on it.
+//! - `codecs` holds the methods that make weights codes and codes weights again, straight from the bytes of a file ([`FloatBytes`]).
 //! - [`Kernels`] checks the arguments and calls the routine. [`Routine::all`] lists what there is.
 
 mod aligned;
@@ -26,6 +27,8 @@ mod simd;
 mod weight_memory;
 
 pub mod attention;
+pub mod codecs;
+pub mod float_bytes;
 pub mod isa;
 pub mod kernels;
 pub mod output_columns;
@@ -40,6 +43,7 @@ pub mod row_operations;
 pub mod workspace;
 
 pub use attention::{AttentionInput, DistanceBias, RelativePositions};
+pub use float_bytes::FloatBytes;
 pub use isa::{Isa, IsaError};
 pub use kernels::{Exactness, Kernels, Operation, Routine};
 pub use output_columns::{COLUMN_SPLIT, OutputColumns};

@@ -73,6 +73,10 @@ pub(crate) trait Simd: Copy {
     fn store_u8(self, value: Self::I32, to: &mut [u8; LANES]);
     /// Stores lanes as bytes, those below 0 as 0 and those above 255 as 255.
     fn store_u8_saturated(self, vectors: [Self::I32; 4], to: &mut [u8; 4 * LANES]);
+    /// Stores lanes as signed bytes, those below -128 as -128 and those above 127 as 127.
+    fn store_i8_saturated(self, vectors: [Self::I32; 4], to: &mut [i8; 4 * LANES]);
+    /// Stores `table[lane]` of lanes of 0..=15 two a byte, the first of a pair in the high nibble. The table holds 0..=15.
+    fn store_nibbles(self, vectors: [Self::I32; 4], table: &[u8; LANES], to: &mut [u8; 2 * LANES]);
     /// Stores the low byte of each lane.
     fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]);
     /// Prefetches the cache line at `line`, which may be anywhere, into the second-level cache; does nothing on sets that gain nothing by it.
@@ -119,6 +123,8 @@ pub(crate) trait Simd: Copy {
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// |a|: the sign bit cleared, also of NaN.
     fn abs(self, a: Self::F32) -> Self::F32;
+    /// The greater of `largest` and |a|, where `largest` has no sign. A NaN is greater than every number, so that one in `a` stays.
+    fn max_magnitude(self, largest: Self::F32, a: Self::F32) -> Self::F32;
     /// To the nearest integer, ties to even.
     fn round_ties_even(self, a: Self::F32) -> Self::F32;
     /// a < b; false where either is NaN.
@@ -132,6 +138,8 @@ pub(crate) trait Simd: Copy {
     fn splat_i32(self, value: i32) -> Self::I32;
     /// a + b, wrapping.
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// a + 1 where the mask holds, wrapping.
+    fn increment_where(self, mask: Self::Mask, a: Self::I32) -> Self::I32;
     /// a - b, wrapping.
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// a * b, wrapping.
@@ -170,6 +178,13 @@ pub(crate) trait Simd: Copy {
     }
     /// Lane i of the result is lane `index[i] % 16` of `table`.
     fn lookup(self, table: Self::F32, index: Self::I32) -> Self::F32;
+
+    /// Lane i of the result is lane `index[i] % 32` of `table`.
+    fn lookup_32(self, table: [Self::F32; 2], index: Self::I32) -> Self::F32;
+    /// The bits of `table`, looked up as [`Simd::lookup_32`] does.
+    fn lookup_bits_32(self, table: [Self::F32; 2], index: Self::I32) -> Self::I32;
+    /// Lane 2i of the result is the lane of `table` that the high nibble of byte i says, lane 2i + 1 that of the low nibble.
+    fn lookup_nibbles(self, table: Self::F32, bytes: &[u8; LANES / 2]) -> Self::F32;
 
     /// Lane j of vector i becomes lane i of vector j.
     #[inline(always)]

@@ -39,9 +39,13 @@ impl ErrorStatistics {
     }
 }
 
+/// Sums that run beside one another, so that they fit vector registers.
+const LANES: usize = 8;
+
 /// The sums behind [`ErrorStatistics`], for tensors that are seen slice by slice.
 ///
-/// The slices of one tensor in order give exactly what the whole tensor gives.
+/// The slices of one tensor in order give exactly what the whole tensor gives: element i is added to the sums i % 8. Parts that were
+/// summed apart are put together by [`merge`](Self::merge).
 ///
 /// ```
 /// use fewbit_numerics::error_statistics::{ErrorStatistics, ErrorSums};
@@ -53,48 +57,124 @@ impl ErrorStatistics {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ErrorSums {
     elements: usize,
-    angle: AngleSums,
+    /// sum r a
+    product: [f64; LANES],
+    /// sum r^2
+    signal: [f64; LANES],
+    /// sum a^2
+    squares: [f64; LANES],
     /// sum (r - a)^2
-    noise: f64,
+    noise: [f64; LANES],
     /// sum |r - a|
-    absolute: f64,
-    max_absolute: f64,
+    absolute: [f64; LANES],
+    /// max |r - a|, without NaN, which is in the sums
+    max_absolute: [f64; LANES],
 }
 
 impl ErrorSums {
-    /// Adds values and their approximations.
+    /// Adds values and their approximations. Inlined, so that it is compiled for the instruction set of its caller; none changes a bit.
     ///
     /// # Panics
     ///
     /// If the lengths differ.
+    #[inline(always)]
     pub fn add(&mut self, reference: &[f32], approximation: &[f32]) {
         assert_eq!(
             reference.len(),
             approximation.len(),
             "as many values on both sides"
         );
-        self.elements += reference.len();
-        for (&r, &a) in reference.iter().zip(approximation) {
-            self.angle.add(r, a);
-            let difference = f64::from(r) - f64::from(a);
-            self.noise += difference * difference;
-            self.absolute += difference.abs();
-            // Unlike `f64::max`, this keeps a NaN of either side.
-            if difference.abs() > self.max_absolute || difference.is_nan() {
-                self.max_absolute = difference.abs();
+        let begun = (LANES - self.elements % LANES) % LANES;
+        let (first, reference) = reference.split_at(begun.min(reference.len()));
+        let (first_approximation, approximation) = approximation.split_at(first.len());
+        self.add_each(first, first_approximation);
+        let (lines, rest) = reference.as_chunks::<LANES>();
+        let (approximation_lines, rest_approximation) = approximation.as_chunks::<LANES>();
+        // In registers.
+        let mut sums = *self;
+        for (reference, approximation) in lines.iter().zip(approximation_lines) {
+            for lane in 0..LANES {
+                sums.add_to(lane, reference[lane], approximation[lane]);
             }
+        }
+        *self = sums;
+        self.elements += lines.len() * LANES;
+        self.add_each(rest, rest_approximation);
+    }
+
+    fn add_each(&mut self, reference: &[f32], approximation: &[f32]) {
+        for (&r, &a) in reference.iter().zip(approximation) {
+            self.add_to(self.elements % LANES, r, a);
+            self.elements += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn add_to(&mut self, lane: usize, r: f32, a: f32) {
+        let (r, a) = (f64::from(r), f64::from(a));
+        self.product[lane] += r * a;
+        self.signal[lane] += r * r;
+        self.squares[lane] += a * a;
+        let difference = (r - a).abs();
+        self.noise[lane] += difference * difference;
+        self.absolute[lane] += difference;
+        // Unlike `f64::max`, one instruction.
+        let largest = self.max_absolute[lane];
+        self.max_absolute[lane] = if difference > largest {
+            difference
+        } else {
+            largest
+        };
+    }
+
+    /// Adds the sums of other elements. Which elements were summed together may change the last bits of a result: parts that do not depend on
+    /// the number of threads, merged in order, give one result for any number.
+    ///
+    /// ```
+    /// use fewbit_numerics::error_statistics::ErrorSums;
+    /// let (mut sums, mut others) = (ErrorSums::default(), ErrorSums::default());
+    /// sums.add(&[3.0], &[3.0]);
+    /// others.add(&[4.0], &[3.5]);
+    /// sums.merge(&others);
+    /// assert_eq!(sums.statistics().sqnr_db, 20.0);
+    /// ```
+    pub fn merge(&mut self, other: &ErrorSums) {
+        self.elements += other.elements;
+        for (sums, others) in [
+            (&mut self.product, &other.product),
+            (&mut self.signal, &other.signal),
+            (&mut self.squares, &other.squares),
+            (&mut self.noise, &other.noise),
+            (&mut self.absolute, &other.absolute),
+        ] {
+            for (sum, other) in sums.iter_mut().zip(others) {
+                *sum += other;
+            }
+        }
+        for (largest, other) in self.max_absolute.iter_mut().zip(&other.max_absolute) {
+            *largest = largest.max(*other);
         }
     }
 
     /// The statistics of everything that was added.
     pub fn statistics(&self) -> ErrorStatistics {
         let n = self.elements.max(1) as f64;
+        let sum = |lanes: &[f64; LANES]| lanes.iter().sum::<f64>();
+        let angle = AngleSums {
+            product: sum(&self.product),
+            squares_a: sum(&self.signal),
+            squares_b: sum(&self.squares),
+        };
+        let (noise, absolute) = (sum(&self.noise), sum(&self.absolute));
         ErrorStatistics {
-            sqnr_db: sqnr_db(self.angle.squares_a, self.noise),
-            cosine: self.angle.cosine(),
-            mean_absolute: self.absolute / n,
-            max_absolute: self.max_absolute,
-            rmse: (self.noise / n).sqrt(),
+            sqnr_db: sqnr_db(angle.squares_a, noise),
+            cosine: angle.cosine(),
+            mean_absolute: absolute / n,
+            max_absolute: match absolute.is_nan() {
+                true => f64::NAN,
+                false => self.max_absolute.iter().copied().fold(0.0, f64::max),
+            },
+            rmse: (noise / n).sqrt(),
         }
     }
 }

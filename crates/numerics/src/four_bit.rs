@@ -160,7 +160,7 @@ pub struct FourBitBlocks {
 }
 
 /// The least absmax that is divided by; a denormal, whose reciprocal is finite.
-const MINIMUM_ABSMAX: f32 = 1e-38;
+pub const MINIMUM_ABSMAX: f32 = 1e-38;
 
 /// Elements that are encoded together.
 const CHUNK: usize = 16;

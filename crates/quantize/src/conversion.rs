@@ -1,11 +1,12 @@
 //! From the bytes of one source tensor to the bytes of the tensors that replace it.
 //!
-//! A tensor is read in slices of a bounded number of elements, each widened to f32, checked for NaN
-//! and infinity, converted, written and forgotten. Only the 4-bit methods keep something until the end of a
+//! A tensor is read in slices of a bounded number of elements, each checked for NaN and infinity, converted, written and forgotten. What
+//! is quantized goes from the bytes of the file through the kernels, on several threads; what stays float is widened to f32. Only the 4-bit methods keep something until the end of a
 //! tensor: its packed codes and absmax values, less than a quarter of the source in f32 with all that
 //! is derived from them. GPTQ has a whole weight, as each of its columns changes those after it.
 
 mod float;
+mod float_slices;
 mod four_bit;
 pub(crate) mod gptq;
 pub(crate) mod int8;
@@ -14,6 +15,7 @@ mod slices;
 use fewbit_checkpoint::{
     CheckpointError, CheckpointWriter, StoredWeight, TensorView, WeightLayout,
 };
+use fewbit_kernels::Kernels;
 use fewbit_numerics::error_statistics::ErrorStatistics;
 use fewbit_numerics::finite::first_non_finite;
 
@@ -23,20 +25,23 @@ use crate::{PlanRow, QuantizeError, TensorAction};
 /// Where converted bytes go, and who is told.
 pub(crate) struct Output<'a> {
     writer: &'a mut CheckpointWriter,
+    kernels: &'static Kernels,
     progress: &'a mut dyn FnMut(usize, usize, &str),
     done_bytes: usize,
     total_bytes: usize,
 }
 
 impl<'a> Output<'a> {
-    /// `total_bytes` of source tensors will be converted.
+    /// `total_bytes` of source tensors will be converted, by `kernels`.
     pub(crate) fn new(
         writer: &'a mut CheckpointWriter,
+        kernels: &'static Kernels,
         progress: &'a mut dyn FnMut(usize, usize, &str),
         total_bytes: usize,
     ) -> Self {
         Self {
             writer,
+            kernels,
             progress,
             done_bytes: 0,
             total_bytes,

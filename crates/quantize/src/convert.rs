@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, MODULES_FILE};
+use fewbit_kernels::Kernels;
 use fewbit_model::{Encoder, EncoderSpec, open_checkpoint};
 use fewbit_numerics::rows::Int8Rows;
 use tracing::debug;
@@ -146,6 +147,7 @@ impl PlannedConversion {
             }
         };
         refuse_overlap(source, out)?;
+        let kernels = Kernels::from_environment()?;
         let files = carried_files(source, checkpoint.folder())?;
         let mut writer = CheckpointWriter::create(out, force)?;
         self.write_other_files(&mut writer, &files)?;
@@ -154,7 +156,7 @@ impl PlannedConversion {
             checkpoint,
             report: QuantizeReport::of_plan(source.clone(), plan),
             modules: Vec::new(),
-            output: Output::new(&mut writer, progress, plan.source_bytes()),
+            output: Output::new(&mut writer, kernels, progress, plan.source_bytes()),
         };
         for (index, row) in plan.rows().iter().enumerate() {
             if !matches!(row.action, TensorAction::Int8LinearGptq { .. }) {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use fewbit_checkpoint::CheckpointError;
 use fewbit_data::DataError;
+use fewbit_kernels::IsaError;
 use fewbit_model::ModelError;
 
 use crate::Method;
@@ -24,6 +25,9 @@ pub enum QuantizeError {
     /// What cannot be read from a file of texts or token ids.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The instruction set that `FEWBIT_ISA` names is unknown, or this CPU lacks it.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
     /// What an observer refuses: settings that do not fit, values that are not finite, damaged statistics.
     #[error(transparent)]
     Observer(#[from] ObserverError),

@@ -40,6 +40,7 @@ pub mod selection;
 pub mod shared_embeddings;
 mod static_input;
 mod unwritten_weights;
+pub mod weight_codecs;
 
 pub use calibration::{CalibrationStatistics, Calibrator};
 pub use convert::{PlannedConversion, quantize_model, quantize_model_with_gptq};

@@ -1,6 +1,7 @@
 //! What a recipe makes of weights, without writing it.
 
 use fewbit_checkpoint::{Checkpoint, CheckpointError, StoredWeight};
+use fewbit_kernels::Kernels;
 use fewbit_model::{Module, WeightSource};
 
 use crate::conversion::int8;
@@ -11,14 +12,19 @@ use crate::{QuantizeError, QuantizePlan, Recipe, TensorAction};
 pub(crate) struct UnwrittenWeights<'a> {
     checkpoint: &'a Checkpoint,
     plan: QuantizePlan,
+    kernels: &'static Kernels,
 }
 
 impl<'a> UnwrittenWeights<'a> {
     /// # Errors
-    /// Those of [`QuantizePlan::new`].
+    /// Those of [`QuantizePlan::new`]; an instruction set that this CPU lacks.
     pub(crate) fn new(checkpoint: &'a Checkpoint, recipe: &Recipe) -> Result<Self, QuantizeError> {
         let plan = QuantizePlan::new(checkpoint, recipe)?;
-        Ok(Self { checkpoint, plan })
+        Ok(Self {
+            checkpoint,
+            plan,
+            kernels: Kernels::from_environment()?,
+        })
     }
 }
 
@@ -34,6 +40,10 @@ impl WeightSource for UnwrittenWeights<'_> {
             _ => return Ok(None),
         };
         let view = self.checkpoint.require(&row.tensor)?;
-        Ok(Some(scheme.stored_weight(int8::in_memory(&view, scheme)?)))
+        Ok(Some(scheme.stored_weight(int8::in_memory(
+            &view,
+            scheme,
+            self.kernels,
+        )?)))
     }
 }

@@ -37,6 +37,8 @@ struct Report<'a> {
 }
 
 pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Result<()> {
+    let threads = threads::resolve(arguments.threads)?;
+    threads::start_pool(threads);
     let mut recipe = recipe(arguments)?;
     let source = super::resolve(&arguments.model)?;
     let mut sensitivity = Vec::new();
@@ -64,9 +66,8 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
             Some(samples) => samples,
             None => calibrate::samples(&source, &arguments.calibration)?,
         };
-        let threads = threads::resolve(arguments.threads)?.count;
         Some(gptq_calibration(
-            GptqCalibration::new(samples, threads),
+            GptqCalibration::new(samples, threads.count),
             arguments,
         )?)
     } else {

@@ -174,6 +174,13 @@ impl<S: Simd> Agreement<S> {
                 let index: [i32; LANES] = cycle(&INTEGERS, start, 1);
                 let found = s.lookup(s.load(&table), s.load_i32(&index));
                 self.floats("lookup", found, Scalar.lookup(table, index));
+                let (largest, magnitudes) = (s.abs(a), Scalar.abs(x));
+                let found = s.max_magnitude(largest, b);
+                let expected = Scalar.max_magnitude(magnitudes, y);
+                self.floats("max_magnitude", found, expected);
+                let raised = s.increment_where(s.less(a, b), s.load_i32(&index));
+                let expected = Scalar.increment_where(Scalar.less(x, y), index);
+                self.integers("increment_where", raised, expected);
             }
         }
     }
@@ -212,6 +219,56 @@ impl<S: Simd> Agreement<S> {
         }
     }
 
+    /// Tables of 32 entries, and indices of four bits.
+    fn lookups(&self) {
+        let s = self.s;
+        let numbers: [[f32; LANES]; 2] = [cycle(&NUMBERS, 0, 1), cycle(&NUMBERS, 7, 3)];
+        // Small integers as the bits of floats, which are subnormal.
+        let integers =
+            [0, 1].map(|half| from_fn(|lane| f32::from_bits((half * LANES + lane) as u32)));
+        for start in -64..64 {
+            let index: [i32; LANES] = from_fn(|lane| start + 5 * lane as i32);
+            for table in [numbers, integers] {
+                let loaded = table.map(|half| s.load(&half));
+                let found = s.lookup_32(loaded, s.load_i32(&index));
+                let expected = from_fn(|lane| table.as_flattened()[(index[lane] & 31) as usize]);
+                self.floats("lookup_32", found, expected);
+                let found = s.lookup_bits_32(loaded, s.load_i32(&index));
+                let expected = expected.map(|entry: f32| entry.to_bits().cast_signed());
+                self.integers("lookup_bits_32", found, expected);
+            }
+        }
+        for start in 0..=u8::MAX {
+            let bytes: [u8; LANES / 2] = from_fn(|byte| start.wrapping_add((37 * byte) as u8));
+            let found = s.lookup_nibbles(s.load(&numbers[0]), &bytes);
+            let expected = from_fn(|lane| {
+                let byte = bytes[lane / 2];
+                numbers[0][usize::from(if lane % 2 == 0 { byte >> 4 } else { byte & 15 })]
+            });
+            self.floats("lookup_nibbles", found, expected);
+        }
+    }
+
+    /// Lanes of 0..=15, two a byte.
+    fn nibbles(&self) {
+        let s = self.s;
+        let ascending: [u8; LANES] = from_fn(|code| code as u8);
+        for table in [ascending, ascending.map(|code| (code * 7 + 3) % 16)] {
+            for start in 0..LANES {
+                for step in [1, 3, 5] {
+                    let lane = |index: usize| (start + step * index + index / LANES) % LANES;
+                    let lanes: [[i32; LANES]; 4] =
+                        from_fn(|vector| from_fn(|i| lane(vector * LANES + i) as i32));
+                    let mut found = [0; 2 * LANES];
+                    s.store_nibbles(lanes.map(|lanes| s.load_i32(&lanes)), &table, &mut found);
+                    let expected: [u8; 2 * LANES] =
+                        from_fn(|byte| table[lane(2 * byte)] << 4 | table[lane(2 * byte + 1)]);
+                    assert_eq!(found, expected, "{}: store_nibbles", self.isa);
+                }
+            }
+        }
+    }
+
     /// Lanes stored as bytes.
     fn narrowing(&self) {
         let s = self.s;
@@ -222,6 +279,11 @@ impl<S: Simd> Agreement<S> {
             s.store_u8_saturated(vectors, &mut found);
             Scalar.store_u8_saturated(x, &mut expected);
             assert_eq!(found, expected, "{}: store_u8_saturated", self.isa);
+            let mut found = [0; 4 * LANES];
+            s.store_i8_saturated(vectors, &mut found);
+            let expected: [i8; 4 * LANES] =
+                from_fn(|byte| x[byte / LANES][byte % LANES].clamp(-128, 127) as i8);
+            assert_eq!(found, expected, "{}: store_i8_saturated", self.isa);
         }
         for start in 0..=u8::MAX {
             let code = |lane: usize| i32::from((start as i8).wrapping_add(lane as i8));
@@ -373,6 +435,8 @@ fn check<S: Simd>(isa: crate::Isa) {
         agreement.arithmetic();
         agreement.integer_arithmetic();
         agreement.narrowing();
+        agreement.lookups();
+        agreement.nibbles();
         agreement.products();
         agreement.powers();
         agreement.transpose();

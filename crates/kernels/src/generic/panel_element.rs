@@ -16,7 +16,7 @@ impl PanelElement for f32 {
 }
 
 /// The bits of an IEEE binary16 number.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct F16(pub(crate) u16);
 
@@ -31,7 +31,7 @@ impl PanelElement for F16 {
 }
 
 /// The bits of a bfloat16 number.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Bf16(pub(crate) u16);
 

@@ -6,6 +6,8 @@
 mod activations;
 mod attention;
 mod attention_int8;
+mod codec_sources;
+mod codecs;
 mod int8;
 mod positions;
 mod products;
@@ -15,6 +17,7 @@ mod rows;
 mod support;
 
 use fewbit_kernels::{Exactness, Isa, Kernels, Operation, Routine};
+use half::{bf16, f16};
 use support::Failures;
 
 /// The check of an operation: compares the routines of one instruction set with the reference.
@@ -39,6 +42,20 @@ fn check_of(operation: Operation) -> fn(&Kernels, &mut Failures) {
         Operation::Attention => attention::attention,
         Operation::QuantizeSequence => attention_int8::quantize_sequence,
         Operation::AttentionInt8 => attention_int8::attention_int8,
+        Operation::QuantizeFourBitF32 => codecs::quantize_four_bit::<f32>,
+        Operation::QuantizeFourBitF16 => codecs::quantize_four_bit::<f16>,
+        Operation::QuantizeFourBitBf16 => codecs::quantize_four_bit::<bf16>,
+        Operation::DequantizeFourBit => codecs::dequantize_four_bit,
+        Operation::QuantizeInt8F32 => codecs::quantize_int8::<f32>,
+        Operation::QuantizeInt8F16 => codecs::quantize_int8::<f16>,
+        Operation::QuantizeInt8Bf16 => codecs::quantize_int8::<bf16>,
+        Operation::DequantizeInt8 => codecs::dequantize_int8,
+        Operation::GroupAbsmaxF32 => codecs::group_absmax::<f32>,
+        Operation::GroupAbsmaxF16 => codecs::group_absmax::<f16>,
+        Operation::GroupAbsmaxBf16 => codecs::group_absmax::<bf16>,
+        Operation::ErrorSumsF32 => codecs::error_sums::<f32>,
+        Operation::ErrorSumsF16 => codecs::error_sums::<f16>,
+        Operation::ErrorSumsBf16 => codecs::error_sums::<bf16>,
     }
 }
 
@@ -107,7 +124,8 @@ fn names_follow_the_grammar() {
         assert!(rows.parse::<usize>().unwrap() >= 1 && columns.parse::<usize>().unwrap() >= 1);
         let types = parts.next().unwrap();
         assert!(
-            types.starts_with(['f', 'u', 'b']) && types.ends_with(|c: char| c.is_ascii_digit()),
+            types.starts_with(['f', 'u', 's', 'b'])
+                && types.ends_with(|c: char| c.is_ascii_digit()),
             "{}: types before the tile",
             routine.name
         );

@@ -1,18 +1,21 @@
 //! NF4 and FP4 with one absmax a block of the flattened weight.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
 use fewbit_checkpoint::{StoredWeight, TensorView};
+use fewbit_kernels::Kernels;
 use fewbit_numerics::double_quantization::{self, DoubleQuantized, NESTED_BLOCK_SIZE};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::dynamic_map::dynamic_map;
-use fewbit_numerics::error_statistics::{ErrorStatistics, ErrorSums};
-use fewbit_numerics::four_bit::{FourBitBlocks, dequantize_range, quantize_blocks};
+use fewbit_numerics::error_statistics::ErrorSums;
+use fewbit_numerics::four_bit::FourBitBlocks;
 
-use super::slices::Slices;
+use super::float_slices::{FloatSlices, refuse};
 use super::{Outcome, Output};
 use crate::QuantizeError;
+use crate::weight_codecs::{ErrorFigures, four_bit_error, quantize_four_bit_into};
 
 /// Quantizes a matrix in blocks and writes it in the bitsandbytes layout.
 pub(super) fn quantize(
@@ -20,27 +23,38 @@ pub(super) fn quantize(
     layout: &FourBitLayout,
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
-    let elements = view.element_count();
+    let (elements, block_size) = (view.element_count(), layout.block_size);
     let mut blocks = FourBitBlocks {
-        packed: Vec::with_capacity(elements.div_ceil(2)),
-        absmax: Vec::with_capacity(elements.div_ceil(layout.block_size)),
+        packed: vec![0; elements.div_ceil(2)],
+        absmax: vec![0.0; elements.div_ceil(block_size)],
     };
-    // Slices are whole blocks, and blocks are of even length: neither an absmax nor a byte is shared
-    // by two slices.
-    let mut slices = Slices::new(view, layout.block_size);
-    while let Some((_, values)) = slices.next_slice()? {
-        let slice = quantize_blocks(values, layout.block_size, layout.kind);
-        blocks.packed.extend_from_slice(&slice.packed);
-        blocks.absmax.extend_from_slice(&slice.absmax);
-        output.advance(values.len() * view.info.dtype.bytes(), &view.info.name);
+    // With double quantization the codes come to stand for something else.
+    let figures = match layout.double_quantization {
+        false => ErrorFigures::Sum,
+        true => ErrorFigures::Skip,
+    };
+    let kernels = output.kernels;
+    let mut error = ErrorSums::default();
+    // Slices are whole blocks, and blocks are of even length: neither an absmax nor a byte is shared by two slices.
+    let mut slices = FloatSlices::new(view, block_size);
+    while let Some((place, floats)) = slices.next_slice()? {
+        let packed = &mut blocks.packed[place.start / 2..place.end.div_ceil(2)];
+        let absmax = &mut blocks.absmax[blocks_of(&place, block_size)];
+        let into = (packed, absmax);
+        let found = quantize_four_bit_into(kernels, floats, block_size, layout.kind, into, figures);
+        if !found.finite {
+            return Err(refuse(view, place).into());
+        }
+        error.merge(&found.error);
+        output.advance(place.len() * view.info.dtype.bytes(), &view.info.name);
     }
     let nested = layout
         .double_quantization
         .then(|| double_quantization::quantize(&blocks.absmax));
     if let Some(nested) = &nested {
         blocks.absmax = restored(nested);
+        error = error_sums(view, layout, &blocks, kernels)?;
     }
-    let error = error_statistics(view, layout, &blocks)?;
     let weight = StoredWeight::FourBit {
         packed: Cow::Owned(blocks.packed),
         absmax: blocks.absmax,
@@ -55,7 +69,7 @@ pub(super) fn quantize(
     };
     output.write_rows(view, layout, 0, &weight)?;
     Ok(Outcome {
-        error: Some(error),
+        error: Some(error.statistics()),
         ..Outcome::default()
     })
 }
@@ -72,25 +86,25 @@ fn restored(nested: &DoubleQuantized) -> Vec<f32> {
 }
 
 /// The error of the blocks as a loader dequantizes them, before it rounds to the dtype of the source.
-fn error_statistics(
+fn error_sums(
     view: &TensorView<'_>,
     layout: &FourBitLayout,
     blocks: &FourBitBlocks,
-) -> Result<ErrorStatistics, QuantizeError> {
+    kernels: &Kernels,
+) -> Result<ErrorSums, QuantizeError> {
+    let block_size = layout.block_size;
     let mut error = ErrorSums::default();
-    let mut dequantized = Vec::new();
-    let mut slices = Slices::new(view, layout.block_size);
-    while let Some((start, values)) = slices.next_slice()? {
-        dequantized.resize(values.len(), 0.0);
-        dequantize_range(
-            &blocks.packed,
-            &blocks.absmax,
-            layout.block_size,
-            layout.kind,
-            start,
-            &mut dequantized,
-        );
-        error.add(values, &dequantized);
+    let mut slices = FloatSlices::new(view, block_size);
+    while let Some((place, floats)) = slices.next_slice()? {
+        let packed = &blocks.packed[place.start / 2..place.end.div_ceil(2)];
+        let absmax = &blocks.absmax[blocks_of(&place, block_size)];
+        let part = four_bit_error(kernels, floats, packed, absmax, block_size, layout.kind);
+        error.merge(&part);
     }
-    Ok(error.statistics())
+    Ok(error)
+}
+
+/// The blocks of elements that begin with one.
+fn blocks_of(elements: &Range<usize>, block_size: usize) -> Range<usize> {
+    elements.start / block_size..elements.end.div_ceil(block_size)
 }

@@ -2,15 +2,14 @@
 
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
 use fewbit_checkpoint::{CheckpointError, TensorView};
-use fewbit_numerics::absmax::absmax;
-use fewbit_numerics::rows::{
-    Int8Rows, dequantize_groups, per_tensor_scale, quantize_int8_with_scale, quantize_rows_int8,
-};
+use fewbit_kernels::Kernels;
+use fewbit_numerics::error_statistics::ErrorSums;
+use fewbit_numerics::rows::{Int8Rows, per_tensor_scale, row_scale};
 
-use super::slices::Slices;
+use super::float_slices::{FloatSlices, refuse};
 use super::{Outcome, Output, matrix_shape};
 use crate::QuantizeError;
-use fewbit_numerics::error_statistics::ErrorSums;
+use crate::weight_codecs::{self, ErrorFigures, quantize_int8};
 
 /// Quantizes a matrix row by row and writes it, slice by slice, in the layout of `scheme`.
 pub(super) fn quantize(
@@ -19,20 +18,20 @@ pub(super) fn quantize(
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
     let [_, columns] = matrix_shape(view)?;
-    let one_scale = match scheme.weight_scales() {
-        WeightScales::PerChannel => None,
-        WeightScales::PerTensor => Some(per_tensor_scale(largest_magnitude(view, columns)?)),
-    };
-    let mut slices = Slices::new(view, columns);
+    let kernels = output.kernels;
+    let one_scale = one_scale(view, scheme, kernels)?;
+    let mut slices = FloatSlices::new(view, columns);
     let mut error = ErrorSums::default();
-    let mut dequantized = Vec::new();
-    while let Some((start, values)) = slices.next_slice()? {
-        let slice = quantize_rows(values, columns, one_scale);
-        dequantized.clear();
-        dequantized.extend(dequantize_groups(&slice.codes, &slice.scales, columns));
-        error.add(values, &dequantized);
-        output.write_rows(view, &scheme, start / columns, &scheme.stored_weight(slice))?;
-        output.advance(values.len() * view.info.dtype.bytes(), &view.info.name);
+    while let Some((place, floats)) = slices.next_slice()? {
+        let shape = [place.len() / columns, columns];
+        let (slice, found) = quantize_int8(kernels, floats, shape, one_scale, ErrorFigures::Sum);
+        if !found.finite {
+            return Err(refuse(view, place).into());
+        }
+        error.merge(&found.error);
+        let first_row = place.start / columns;
+        output.write_rows(view, &scheme, first_row, &scheme.stored_weight(slice))?;
+        output.advance(place.len() * view.info.dtype.bytes(), &view.info.name);
     }
     Ok(Outcome {
         error: Some(error.statistics()),
@@ -44,31 +43,43 @@ pub(super) fn quantize(
 pub(crate) fn in_memory(
     view: &TensorView<'_>,
     scheme: CompressedScheme,
+    kernels: &Kernels,
 ) -> Result<Int8Rows, CheckpointError> {
     let [rows, columns] = matrix_shape(view)?;
-    let mut values = vec![0.0; rows * columns];
-    view.read_finite_range(0, &mut values)?;
-    let one_scale = match scheme.weight_scales() {
-        WeightScales::PerChannel => None,
-        WeightScales::PerTensor => Some(per_tensor_scale(absmax(&values))),
+    let one_scale = one_scale(view, scheme, kernels)?;
+    let mut slices = FloatSlices::whole(view);
+    let Some((place, floats)) = slices.next_slice()? else {
+        return Ok(Int8Rows {
+            rows,
+            columns,
+            codes: Vec::new(),
+            scales: vec![row_scale(0.0); rows],
+        });
     };
-    Ok(quantize_rows(&values, columns, one_scale))
-}
-
-fn quantize_rows(values: &[f32], columns: usize, one_scale: Option<f32>) -> Int8Rows {
-    let rows = values.len() / columns;
-    match one_scale {
-        None => quantize_rows_int8(values, rows, columns),
-        Some(scale) => quantize_int8_with_scale(values, rows, columns, scale),
+    let shape = [rows, columns];
+    let (quantized, found) = quantize_int8(kernels, floats, shape, one_scale, ErrorFigures::Skip);
+    if !found.finite {
+        return Err(refuse(view, place));
     }
+    Ok(quantized)
 }
 
-/// The largest magnitude of a matrix.
-fn largest_magnitude(view: &TensorView<'_>, columns: usize) -> Result<f32, QuantizeError> {
-    let mut slices = Slices::new(view, columns);
+/// The scale of all rows, where they share one.
+fn one_scale(
+    view: &TensorView<'_>,
+    scheme: CompressedScheme,
+    kernels: &Kernels,
+) -> Result<Option<f32>, CheckpointError> {
+    if scheme.weight_scales() == WeightScales::PerChannel {
+        return Ok(None);
+    }
+    let mut slices = FloatSlices::new(view, 1);
     let mut largest = 0.0f32;
-    while let Some((_, values)) = slices.next_slice()? {
-        largest = largest.max(absmax(values));
+    while let Some((place, floats)) = slices.next_slice()? {
+        match weight_codecs::largest_magnitude(kernels, floats) {
+            Some(of_slice) => largest = largest.max(of_slice),
+            None => return Err(refuse(view, place)),
+        }
     }
-    Ok(largest)
+    Ok(Some(per_tensor_scale(largest)))
 }

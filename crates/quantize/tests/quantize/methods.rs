@@ -450,8 +450,8 @@ fn values_that_vanish_in_fp16_are_counted() {
 
 #[test]
 fn a_large_tensor_is_converted_slice_by_slice_as_if_whole() {
-    // 20000 rows of 32: more than two slices, the last of them short.
-    let rows = 20_000;
+    // 140000 rows of 32: more than two slices, the last of them short.
+    let rows = 140_000;
     let mut model = TinyBert::f32();
     model.config["vocab_size"] = rows.into();
     let weights: Vec<f32> = (0..rows * HIDDEN)

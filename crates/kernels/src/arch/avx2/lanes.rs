@@ -168,6 +168,44 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn store_i8_saturated(self, vectors: [Self::I32; 4], to: &mut [i8; 4 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            // As in `store_u8_saturated`.
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            for (pair, to) in vectors
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .zip(to.as_chunks_mut::<32>().0)
+            {
+                let low = _mm256_packs_epi32(pair[0].0, pair[0].1);
+                let high = _mm256_packs_epi32(pair[1].0, pair[1].1);
+                let bytes = _mm256_packs_epi16(low, high);
+                let bytes = _mm256_permutevar8x32_epi32(bytes, order);
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_nibbles(self, vectors: [Self::I32; 4], table: &[u8; LANES], to: &mut [u8; 2 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            let first = nibble_pairs(self, [vectors[0], vectors[1]], table);
+            let second = nibble_pairs(self, [vectors[2], vectors[3]], table);
+            // Two bytes of each register in each half: those of a register are in the low and in the high half.
+            let bytes = _mm256_packus_epi16(first, second);
+            let low = _mm256_castsi256_si128(bytes);
+            let high = _mm256_extracti128_si256::<1>(bytes);
+            let to = to.as_mut_ptr().cast::<__m128i>();
+            _mm_storeu_si128(to, _mm_unpacklo_epi16(low, high));
+            _mm_storeu_si128(to.add(1), _mm_unpackhi_epi16(low, high));
+        }
+    }
+
+    #[inline(always)]
     fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]) {
         // SAFETY: the token.
         unsafe {
@@ -278,6 +316,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn max_magnitude(self, largest: Self::F32, a: Self::F32) -> Self::F32 {
+        let a = self.abs(a);
+        (
+            max_bits(self, largest.0, a.0),
+            max_bits(self, largest.1, a.1),
+        )
+    }
+
+    #[inline(always)]
     fn round_ties_even(self, a: Self::F32) -> Self::F32 {
         // SAFETY: the token.
         unsafe {
@@ -332,6 +379,18 @@ impl Simd for Avx2 {
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         // SAFETY: the token.
         unsafe { (_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)) }
+    }
+
+    #[inline(always)]
+    fn increment_where(self, mask: Self::Mask, a: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe {
+            // Where a mask holds, its bits are -1.
+            (
+                _mm256_sub_epi32(a.0, _mm256_castps_si256(mask.0)),
+                _mm256_sub_epi32(a.1, _mm256_castps_si256(mask.1)),
+            )
+        }
     }
 
     #[inline(always)]
@@ -398,6 +457,38 @@ impl Simd for Avx2 {
             lookup_half(self, table, index.0),
             lookup_half(self, table, index.1),
         )
+    }
+
+    #[inline(always)]
+    fn lookup_32(self, table: [Self::F32; 2], index: Self::I32) -> Self::F32 {
+        (
+            lookup_half_32(self, table, index.0),
+            lookup_half_32(self, table, index.1),
+        )
+    }
+
+    #[inline(always)]
+    fn lookup_bits_32(self, table: [Self::F32; 2], index: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe {
+            let (low, high) = self.lookup_32(table, index);
+            (_mm256_castps_si256(low), _mm256_castps_si256(high))
+        }
+    }
+
+    #[inline(always)]
+    fn lookup_nibbles(self, table: Self::F32, bytes: &[u8; LANES / 2]) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe {
+            // All bytes of a half in each lane, shifted to the nibble of the lane; the lookup reads four bits.
+            let shifts = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
+            let halves = bytes.as_chunks::<4>().0;
+            let low = _mm256_set1_epi32(i32::from_le_bytes(halves[0]));
+            let high = _mm256_set1_epi32(i32::from_le_bytes(halves[1]));
+            let low = _mm256_srlv_epi32(low, shifts);
+            let high = _mm256_srlv_epi32(high, shifts);
+            self.lookup(table, (low, high))
+        }
     }
 
     #[inline(always)]
@@ -479,6 +570,41 @@ fn lookup_half(_: Avx2, table: Pair<__m256>, index: __m256i) -> __m256 {
         let high = _mm256_permutevar8x32_ps(table.1, index);
         let choice = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index));
         _mm256_blendv_ps(low, high, choice)
+    }
+}
+
+/// The permutations read the low three bits of each index; bits 3 and 4, moved to the sign, choose the quarter of the table.
+#[inline(always)]
+fn lookup_half_32(s: Avx2, table: [Pair<__m256>; 2], index: __m256i) -> __m256 {
+    // SAFETY: the token.
+    unsafe {
+        let low = lookup_half(s, table[0], index);
+        let high = lookup_half(s, table[1], index);
+        let choice = _mm256_castsi256_ps(_mm256_slli_epi32::<27>(index));
+        _mm256_blendv_ps(low, high, choice)
+    }
+}
+
+/// The greater of two numbers without a sign by their bits, NaN last.
+#[inline(always)]
+fn max_bits(_: Avx2, a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the token.
+    unsafe {
+        let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+        _mm256_castsi256_ps(_mm256_max_epi32(a, b))
+    }
+}
+
+/// The entries of `table` for 32 lanes of 0..=15, two in the low byte of 16 bits: in each half two such of each register in turn.
+#[inline(always)]
+fn nibble_pairs(_: Avx2, vectors: [Pair<__m256i>; 2], table: __m256i) -> __m256i {
+    // SAFETY: the token.
+    unsafe {
+        let low = _mm256_packs_epi32(vectors[0].0, vectors[0].1);
+        let high = _mm256_packs_epi32(vectors[1].0, vectors[1].1);
+        let codes = _mm256_shuffle_epi8(table, _mm256_packus_epi16(low, high));
+        // Sixteen times the first of each pair and the second.
+        _mm256_maddubs_epi16(codes, _mm256_set1_epi16(0x0110))
     }
 }
 

@@ -124,6 +124,37 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn store_i8_saturated(self, vectors: [Self::I32; 4], to: &mut [i8; 4 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            // As in `store_u8_saturated`.
+            let low = _mm512_packs_epi32(vectors[0], vectors[1]);
+            let high = _mm512_packs_epi32(vectors[2], vectors[3]);
+            let bytes = _mm512_packs_epi16(low, high);
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let bytes = _mm512_permutexvar_epi32(order, bytes);
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn store_nibbles(self, vectors: [Self::I32; 4], table: &[u8; LANES], to: &mut [u8; 2 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            let low = _mm512_packs_epi32(vectors[0], vectors[1]);
+            let high = _mm512_packs_epi32(vectors[2], vectors[3]);
+            let lanes = _mm512_packus_epi16(low, high);
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            let codes = _mm512_shuffle_epi8(table, lanes);
+            // Sixteen times the first of each pair and the second; then the groups of two in the order of the vectors.
+            let pairs = _mm512_maddubs_epi16(codes, _mm512_set1_epi16(0x0110));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let pairs = _mm512_permutexvar_epi32(order, pairs);
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(pairs));
+        }
+    }
+
+    #[inline(always)]
     fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]) {
         self.store_u8(value, to);
     }
@@ -209,6 +240,15 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn max_magnitude(self, largest: Self::F32, a: Self::F32) -> Self::F32 {
+        // SAFETY: the token. Numbers without a sign are in the order of their bits, NaN last.
+        unsafe {
+            let (largest, a) = (_mm512_castps_si512(largest), self.abs(a));
+            _mm512_castsi512_ps(_mm512_max_epi32(largest, _mm512_castps_si512(a)))
+        }
+    }
+
+    #[inline(always)]
     fn round_ties_even(self, a: Self::F32) -> Self::F32 {
         // SAFETY: the token.
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
@@ -241,6 +281,12 @@ impl Simd for Avx512 {
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         // SAFETY: the token.
         unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn increment_where(self, mask: Self::Mask, a: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { _mm512_mask_add_epi32(a, mask, a, _mm512_set1_epi32(1)) }
     }
 
     #[inline(always)]
@@ -312,6 +358,30 @@ impl Simd for Avx512 {
     fn lookup(self, table: Self::F32, index: Self::I32) -> Self::F32 {
         // SAFETY: the token. The permutation reads the low four bits of each index.
         unsafe { _mm512_permutexvar_ps(index, table) }
+    }
+
+    #[inline(always)]
+    fn lookup_32(self, table: [Self::F32; 2], index: Self::I32) -> Self::F32 {
+        // SAFETY: the token. The permutation reads the low five bits of each index.
+        unsafe { _mm512_permutex2var_ps(table[0], index, table[1]) }
+    }
+
+    #[inline(always)]
+    fn lookup_bits_32(self, table: [Self::F32; 2], index: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { _mm512_castps_si512(self.lookup_32(table, index)) }
+    }
+
+    #[inline(always)]
+    fn lookup_nibbles(self, table: Self::F32, bytes: &[u8; LANES / 2]) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe {
+            // A pair of lanes for each byte: the byte without its low nibble, and the byte, of which the lookup reads the low nibble.
+            let bytes = _mm512_cvtepu8_epi64(_mm_loadl_epi64(bytes.as_ptr().cast()));
+            let first = _mm512_srli_epi64::<4>(bytes);
+            let index = _mm512_or_si512(first, _mm512_slli_epi64::<32>(bytes));
+            self.lookup(table, index)
+        }
     }
 
     #[inline(always)]

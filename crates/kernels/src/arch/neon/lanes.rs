@@ -168,6 +168,38 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn store_i8_saturated(self, vectors: [Self::I32; 4], to: &mut [i8; 4 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            for (vector, to) in vectors.into_iter().zip(to.as_chunks_mut::<LANES>().0) {
+                let low = vqmovn_high_s32(vqmovn_s32(vector[0]), vector[1]);
+                let high = vqmovn_high_s32(vqmovn_s32(vector[2]), vector[3]);
+                vst1q_s8(to.as_mut_ptr(), vqmovn_high_s16(vqmovn_s16(low), high));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_nibbles(self, vectors: [Self::I32; 4], table: &[u8; LANES], to: &mut [u8; 2 * LANES]) {
+        // SAFETY: the token.
+        unsafe {
+            let table = vld1q_u8(table.as_ptr());
+            for (vector, to) in vectors
+                .into_iter()
+                .zip(to.as_chunks_mut::<{ LANES / 2 }>().0)
+            {
+                let mut lanes = [0; LANES];
+                self.store_u8(vector, &mut lanes);
+                let codes = vqtbl1q_u8(table, vld1q_u8(lanes.as_ptr()));
+                // The first of a pair is the low byte of 16 bits: it moves up by four, the second comes below it.
+                let pairs = vreinterpretq_u16_u8(codes);
+                let both = vsliq_n_u16::<4>(vshrq_n_u16::<8>(pairs), pairs);
+                vst1_u8(to.as_mut_ptr(), vmovn_u16(both));
+            }
+        }
+    }
+
+    #[inline(always)]
     fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]) {
         self.store_u8(value, to);
     }
@@ -247,6 +279,17 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn max_magnitude(self, largest: Self::F32, a: Self::F32) -> Self::F32 {
+        // SAFETY: the token. Numbers without a sign are in the order of their bits, NaN last.
+        unsafe {
+            quarters!(quarter => {
+                let a = vreinterpretq_u32_f32(vabsq_f32(a[quarter]));
+                vreinterpretq_f32_u32(vmaxq_u32(vreinterpretq_u32_f32(largest[quarter]), a))
+            })
+        }
+    }
+
+    #[inline(always)]
     fn round_ties_even(self, a: Self::F32) -> Self::F32 {
         // SAFETY: the token.
         unsafe { quarters!(quarter => vrndnq_f32(a[quarter])) }
@@ -285,6 +328,12 @@ impl Simd for Neon {
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         // SAFETY: the token.
         unsafe { quarters!(quarter => vaddq_s32(a[quarter], b[quarter])) }
+    }
+
+    #[inline(always)]
+    fn increment_where(self, mask: Self::Mask, a: Self::I32) -> Self::I32 {
+        // SAFETY: the token. Where a mask holds, its bits are -1.
+        unsafe { quarters!(quarter => vsubq_s32(a[quarter], vreinterpretq_s32_u32(mask[quarter]))) }
     }
 
     #[inline(always)]
@@ -341,6 +390,56 @@ impl Simd for Neon {
                 let bytes = vmlaq_s32(vdupq_n_s32(0x0302_0100), entry, vdupq_n_s32(0x0404_0404));
                 vreinterpretq_f32_u8(vqtbl4q_u8(table, vreinterpretq_u8_s32(bytes)))
             })
+        }
+    }
+
+    #[inline(always)]
+    fn lookup_32(self, table: [Self::F32; 2], index: Self::I32) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe {
+            let [a, b, c, d] = quarters!(quarter => vreinterpretq_u8_f32(table[0][quarter]));
+            let low = uint8x16x4_t(a, b, c, d);
+            let [a, b, c, d] = quarters!(quarter => vreinterpretq_u8_f32(table[1][quarter]));
+            let high = uint8x16x4_t(a, b, c, d);
+            quarters!(quarter => {
+                // The places of the four bytes of entry i are 4 i to 4 i + 3; outside of its table a place gives zero or the byte that
+                // was there.
+                let entry = vandq_s32(index[quarter], vdupq_n_s32(31));
+                let bytes = vmlaq_s32(vdupq_n_s32(0x0302_0100), entry, vdupq_n_s32(0x0404_0404));
+                let bytes = vreinterpretq_u8_s32(bytes);
+                let found = vqtbl4q_u8(low, bytes);
+                vreinterpretq_f32_u8(vqtbx4q_u8(found, high, vsubq_u8(bytes, vdupq_n_u8(64))))
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn lookup_bits_32(self, table: [Self::F32; 2], index: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe {
+            let found = self.lookup_32(table, index);
+            quarters!(quarter => vreinterpretq_s32_f32(found[quarter]))
+        }
+    }
+
+    #[inline(always)]
+    fn lookup_nibbles(self, table: Self::F32, bytes: &[u8; LANES / 2]) -> Self::F32 {
+        // SAFETY: the token.
+        unsafe {
+            let bytes = vld1_u8(bytes.as_ptr());
+            let (first, second) = (vshr_n_u8::<4>(bytes), vand_u8(bytes, vdup_n_u8(15)));
+            let low = vmovl_u8(vzip1_u8(first, second));
+            let high = vmovl_u8(vzip2_u8(first, second));
+            let index = [
+                vmovl_u16(vget_low_u16(low)),
+                vmovl_high_u16(low),
+                vmovl_u16(vget_low_u16(high)),
+                vmovl_high_u16(high),
+            ];
+            self.lookup(
+                table,
+                quarters!(quarter => vreinterpretq_s32_u32(index[quarter])),
+            )
         }
     }
 

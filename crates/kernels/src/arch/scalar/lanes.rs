@@ -101,6 +101,22 @@ impl Simd for Scalar {
         }
     }
     #[inline(always)]
+    fn store_i8_saturated(self, vectors: [Self::I32; 4], to: &mut [i8; 4 * LANES]) {
+        for (vector, to) in vectors.into_iter().zip(to.as_chunks_mut::<LANES>().0) {
+            *to = vector.map(|lane| lane.clamp(-128, 127) as i8);
+        }
+    }
+    #[inline(always)]
+    fn store_nibbles(self, vectors: [Self::I32; 4], table: &[u8; LANES], to: &mut [u8; 2 * LANES]) {
+        for (vector, to) in vectors
+            .into_iter()
+            .zip(to.as_chunks_mut::<{ LANES / 2 }>().0)
+        {
+            let codes = vector.map(|lane| table[(lane & 15) as usize]);
+            *to = from_fn(|byte| codes[2 * byte] << 4 | codes[2 * byte + 1]);
+        }
+    }
+    #[inline(always)]
     fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]) {
         *to = value.map(|lane| lane as u8);
     }
@@ -149,6 +165,10 @@ impl Simd for Scalar {
         a.map(f32::abs)
     }
     #[inline(always)]
+    fn max_magnitude(self, largest: Self::F32, a: Self::F32) -> Self::F32 {
+        from_fn(|lane| f32::from_bits(largest[lane].to_bits().max(a[lane].abs().to_bits())))
+    }
+    #[inline(always)]
     fn round_ties_even(self, a: Self::F32) -> Self::F32 {
         a.map(f32::round_ties_even)
     }
@@ -172,6 +192,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         from_fn(|lane| a[lane].wrapping_add(b[lane]))
+    }
+    #[inline(always)]
+    fn increment_where(self, mask: Self::Mask, a: Self::I32) -> Self::I32 {
+        from_fn(|lane| a[lane].wrapping_add(i32::from(mask[lane])))
     }
     #[inline(always)]
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
@@ -202,6 +226,20 @@ impl Simd for Scalar {
     #[inline(always)]
     fn lookup(self, table: Self::F32, index: Self::I32) -> Self::F32 {
         from_fn(|lane| table[(index[lane] & 15) as usize])
+    }
+    #[inline(always)]
+    fn lookup_32(self, table: [Self::F32; 2], index: Self::I32) -> Self::F32 {
+        let table = table.as_flattened();
+        from_fn(|lane| table[(index[lane] & 31) as usize])
+    }
+    #[inline(always)]
+    fn lookup_bits_32(self, table: [Self::F32; 2], index: Self::I32) -> Self::I32 {
+        self.lookup_32(table, index)
+            .map(|lane| lane.to_bits().cast_signed())
+    }
+    #[inline(always)]
+    fn lookup_nibbles(self, table: Self::F32, bytes: &[u8; LANES / 2]) -> Self::F32 {
+        from_fn(|lane| table[usize::from(bytes[lane / 2] >> (4 * (1 - lane % 2)) & 15)])
     }
 
     #[inline(always)]

@@ -3,6 +3,8 @@
 //! `cargo bench -p fewbit-kernels`; an argument selects lines that contain it: `cargo bench -p fewbit-kernels -- linear_int8`.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 
+mod codecs;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -42,6 +44,7 @@ fn main() {
         }
         row_operations(&report);
         attention(&report);
+        codecs::codecs(&report);
     }
 }
 
@@ -53,6 +56,14 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
+    /// Whether no line that begins like that can be selected: what it measures need not be made.
+    fn selects_none(&self, what: &str) -> bool {
+        let name = format!("{} {what}", self.kernels.isa());
+        !name.contains(self.filter)
+            && !self.filter.contains(&name)
+            && !self.filter.starts_with(what)
+    }
+
     /// Prints `work` units a nanosecond.
     fn measure(&self, what: &str, work: usize, unit: &str, mut call: impl FnMut()) {
         let name = format!("{} {what}", self.kernels.isa());

@@ -1,0 +1,410 @@
+//! Weights to codes and back by the kernels, on all threads of the rayon pool that the caller is in.
+//!
+//! The bits are those of `fewbit-numerics`, whatever the instruction set and the number of threads. That holds for error statistics, too: they
+//! are summed over parts of a weight that depend on nothing else, and put together in order.
+//!
+//! A weight is cut into parts at the bounds of its blocks or rows; each fits the second-level cache of a core, so that its error is found
+//! before it has left there.
+
+use fewbit_kernels::{FloatBytes, Kernels};
+use fewbit_numerics::error_statistics::ErrorSums;
+use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
+use fewbit_numerics::rows::{Int8Rows, row_scale};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
+
+/// Elements of a part, where blocks or rows allow.
+const PART_ELEMENTS: usize = 1 << 15;
+
+/// Elements of the parts of a weight whose blocks or rows have `granule` elements: a multiple of that.
+fn part_elements(granule: usize) -> usize {
+    (PART_ELEMENTS / granule).max(1) * granule
+}
+
+/// What was found on the way.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// Whether all elements are finite. Where they are not, all else means nothing.
+    pub finite: bool,
+    /// The error of what the codes stand for.
+    pub error: ErrorSums,
+}
+
+impl Found {
+    fn of_parts(parts: Vec<Found>) -> Self {
+        let mut all = Found {
+            finite: true,
+            error: ErrorSums::default(),
+        };
+        for part in parts {
+            all.finite &= part.finite;
+            all.error.merge(&part.error);
+        }
+        all
+    }
+}
+
+/// Whether the error of the codes is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorFigures {
+    /// It is summed.
+    Sum,
+    /// It stays empty.
+    Skip,
+}
+
+/// NF4 or FP4 blocks of a flattened weight, as [`quantize_blocks`](fewbit_numerics::four_bit::quantize_blocks) makes them: its codes into
+/// `packed` (ceil(n / 2)), its absmax values into `absmax` (ceil(n / `block_size`)).
+///
+/// # Panics
+///
+/// If `block_size` is odd or 0, or a slice does not have its length.
+pub fn quantize_four_bit_into(
+    kernels: &Kernels,
+    source: FloatBytes<'_>,
+    block_size: usize,
+    kind: FourBitType,
+    (packed, absmax): (&mut [u8], &mut [f32]),
+    figures: ErrorFigures,
+) -> Found {
+    let part = part_elements(block_size);
+    let parts = packed
+        .par_chunks_mut(part / 2)
+        .zip(absmax.par_chunks_mut(part / block_size));
+    let found = parts
+        .enumerate()
+        .map_init(Vec::new, |dequantized, (index, (packed, absmax))| {
+            let source = part_of(source, index, part);
+            let finite = kernels.quantize_four_bit(source, block_size, kind, packed, absmax);
+            let mut error = ErrorSums::default();
+            if figures == ErrorFigures::Sum {
+                dequantized.resize(source.len(), 0.0);
+                kernels.dequantize_four_bit(packed, absmax, block_size, kind, dequantized);
+                error = kernels.error_sums(source, dequantized);
+            }
+            Found { finite, error }
+        });
+    Found::of_parts(found.collect())
+}
+
+/// [`quantize_four_bit_into`] new memory. `None` if an element is not finite.
+///
+/// ```
+/// use fewbit_kernels::{FloatBytes, Kernels};
+/// use fewbit_numerics::four_bit::FourBitType;
+/// use fewbit_quantize::weight_codecs::quantize_four_bit;
+///
+/// let kernels = Kernels::from_environment()?;
+/// let source = FloatBytes::of_f32(&[2.0, -2.0, 0.0, 0.1]);
+/// let blocks = quantize_four_bit(kernels, source, 4, FourBitType::Nf4).expect("all are finite");
+/// assert_eq!((blocks.packed, blocks.absmax), (vec![0xf0, 0x78], vec![2.0]));
+/// # Ok::<(), fewbit_kernels::IsaError>(())
+/// ```
+///
+/// # Panics
+///
+/// If `block_size` is odd or 0.
+pub fn quantize_four_bit(
+    kernels: &Kernels,
+    source: FloatBytes<'_>,
+    block_size: usize,
+    kind: FourBitType,
+) -> Option<FourBitBlocks> {
+    assert!(
+        block_size > 0,
+        "the block size {block_size} is even and positive"
+    );
+    let mut blocks = FourBitBlocks {
+        packed: vec![0; source.len().div_ceil(2)],
+        absmax: vec![0.0; source.len().div_ceil(block_size)],
+    };
+    let into = (&mut blocks.packed[..], &mut blocks.absmax[..]);
+    let found = quantize_four_bit_into(kernels, source, block_size, kind, into, ErrorFigures::Skip);
+    found.finite.then_some(blocks)
+}
+
+/// The floats that 4-bit codes stand for: [`dequantize_range`](fewbit_numerics::four_bit::dequantize_range) of all of them.
+///
+/// # Panics
+///
+/// If `block_size` is odd or 0, or a slice does not have its length.
+pub fn dequantize_four_bit(
+    kernels: &Kernels,
+    packed: &[u8],
+    absmax: &[f32],
+    block_size: usize,
+    kind: FourBitType,
+    out: &mut [f32],
+) {
+    let part = part_elements(block_size);
+    out.par_chunks_mut(part)
+        .zip(packed.par_chunks(part / 2))
+        .zip(absmax.par_chunks(part / block_size))
+        .for_each(|((out, packed), absmax)| {
+            kernels.dequantize_four_bit(packed, absmax, block_size, kind, out);
+        });
+}
+
+/// The error of 4-bit codes whose absmax values changed after they were made.
+///
+/// # Panics
+///
+/// If `block_size` is odd or 0, or a slice does not have its length.
+pub fn four_bit_error(
+    kernels: &Kernels,
+    source: FloatBytes<'_>,
+    packed: &[u8],
+    absmax: &[f32],
+    block_size: usize,
+    kind: FourBitType,
+) -> ErrorSums {
+    let part = part_elements(block_size);
+    let parts = packed
+        .par_chunks(part / 2)
+        .zip(absmax.par_chunks(part / block_size));
+    let sums: Vec<ErrorSums> = parts
+        .enumerate()
+        .map_init(Vec::new, |dequantized, (index, (packed, absmax))| {
+            let source = part_of(source, index, part);
+            dequantized.resize(source.len(), 0.0);
+            kernels.dequantize_four_bit(packed, absmax, block_size, kind, dequantized);
+            kernels.error_sums(source, dequantized)
+        })
+        .collect();
+    let mut all = ErrorSums::default();
+    for part in &sums {
+        all.merge(part);
+    }
+    all
+}
+
+/// int8 codes and scales of a matrix, row-major, as [`quantize_rows_int8`](fewbit_numerics::rows::quantize_rows_int8) makes them; with
+/// `one_scale`, as [`quantize_int8_with_scale`](fewbit_numerics::rows::quantize_int8_with_scale) does.
+///
+/// # Panics
+///
+/// If `source` does not have `rows * columns` elements.
+pub fn quantize_int8(
+    kernels: &Kernels,
+    source: FloatBytes<'_>,
+    [rows, columns]: [usize; 2],
+    one_scale: Option<f32>,
+    figures: ErrorFigures,
+) -> (Int8Rows, Found) {
+    assert_eq!(
+        Some(source.len()),
+        rows.checked_mul(columns),
+        "a matrix of {rows} x {columns}"
+    );
+    let mut codes = vec![0; source.len()];
+    // Rows without columns have the scale of zeros.
+    let mut scales = vec![one_scale.unwrap_or(row_scale(0.0)); rows];
+    let columns_of_group = columns.max(1);
+    let part = part_elements(columns_of_group);
+    let parts = codes
+        .par_chunks_mut(part)
+        .zip(scales.par_chunks_mut(part / columns_of_group));
+    let found = parts
+        .enumerate()
+        .map_init(Vec::new, |dequantized, (index, (codes, scales))| {
+            let source = part_of(source, index, part);
+            let finite = match one_scale {
+                None => kernels.quantize_int8(source, columns_of_group, codes, scales),
+                Some(scale) => kernels.quantize_int8_with_scale(source, scale, codes),
+            };
+            let mut error = ErrorSums::default();
+            if figures == ErrorFigures::Sum {
+                dequantized.resize(source.len(), 0.0);
+                kernels.dequantize_int8(codes, scales, columns_of_group, dequantized);
+                error = kernels.error_sums(source, dequantized);
+            }
+            Found { finite, error }
+        });
+    let found = Found::of_parts(found.collect());
+    let quantized = Int8Rows {
+        rows,
+        columns,
+        codes,
+        scales,
+    };
+    (quantized, found)
+}
+
+/// The floats (rows, columns) that int8 codes stand for: [`dequantize_groups`](fewbit_numerics::rows::dequantize_groups).
+///
+/// # Panics
+///
+/// If there is not a scale for each row, or `out` has not as many elements as there are codes.
+pub fn dequantize_int8(
+    kernels: &Kernels,
+    codes: &[i8],
+    scales: &[f32],
+    columns: usize,
+    out: &mut [f32],
+) {
+    let columns = columns.max(1);
+    let part = part_elements(columns);
+    out.par_chunks_mut(part)
+        .zip(codes.par_chunks(part))
+        .zip(scales.par_chunks(part / columns))
+        .for_each(|((out, codes), scales)| {
+            kernels.dequantize_int8(codes, scales, columns, out);
+        });
+}
+
+/// The largest magnitude, as [`absmax`](fewbit_numerics::absmax::absmax) finds it. `None` if an element is not finite.
+pub fn largest_magnitude(kernels: &Kernels, source: FloatBytes<'_>) -> Option<f32> {
+    let mut parts = vec![0.0f32; source.len().div_ceil(PART_ELEMENTS)];
+    let finite = parts
+        .par_iter_mut()
+        .enumerate()
+        .map(|(index, largest)| {
+            let source = part_of(source, index, PART_ELEMENTS);
+            kernels.group_absmax(source, PART_ELEMENTS, std::slice::from_mut(largest))
+        })
+        .reduce(|| true, |a, b| a & b);
+    finite.then(|| parts.into_iter().fold(0.0, f32::max))
+}
+
+fn part_of(source: FloatBytes<'_>, index: usize, part: usize) -> FloatBytes<'_> {
+    let start = index * part;
+    source.range(start..source.len().min(start + part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fewbit_numerics::absmax::absmax;
+    use fewbit_numerics::error_statistics::ErrorStatistics;
+    use fewbit_numerics::four_bit::{dequantize_range, quantize_blocks};
+    use fewbit_numerics::rows::{dequantize_groups, quantize_int8_with_scale, quantize_rows_int8};
+
+    fn kernels() -> &'static Kernels {
+        Kernels::from_environment().expect("a supported instruction set")
+    }
+
+    /// Three parts and a short one, or a little less.
+    fn weights(elements: usize) -> Vec<f32> {
+        (0..elements)
+            .map(|i| ((i * 7919 % 2003) as f32 - 1001.0) * 0.37)
+            .collect()
+    }
+
+    /// The result on one thread, after it was found to be that on three.
+    fn on_any_threads<T: PartialEq + std::fmt::Debug + Send>(work: impl Fn() -> T + Sync) -> T {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.expect("threads").install(&work)
+        };
+        let (one, three) = (run(1), run(3));
+        assert_eq!(one, three, "the number of threads changes nothing");
+        one
+    }
+
+    /// Sums in another order: each has a relative error of at most n roundings on either side, a cosine twice that, of its three sums.
+    fn assert_close(found: ErrorStatistics, expected: ErrorStatistics, elements: usize) {
+        let bound = 2.0 * elements as f64 * f64::EPSILON;
+        for (found, expected) in [
+            (found.cosine, expected.cosine),
+            (found.mean_absolute, expected.mean_absolute),
+            (found.rmse, expected.rmse),
+        ] {
+            assert!(
+                (found - expected).abs() <= bound * expected,
+                "{found} {expected}"
+            );
+        }
+        // 10 / ln 10 times the relative error of a quotient of sums, to first order.
+        let decibels = 10.0 / std::f64::consts::LN_10 * bound;
+        let difference = found.sqnr_db - expected.sqnr_db;
+        assert!(found.sqnr_db == expected.sqnr_db || difference.abs() <= decibels);
+        assert_eq!(found.max_absolute, expected.max_absolute);
+    }
+
+    #[test]
+    fn four_bit_weights_in_parts_are_those_of_the_whole() {
+        for elements in [0, 1, 1000, 3 * PART_ELEMENTS + 77] {
+            let weights = weights(elements);
+            let source = FloatBytes::of_f32(&weights);
+            for (kind, block_size) in [
+                (FourBitType::Nf4, 64),
+                (FourBitType::Fp4, 4096),
+                (FourBitType::Nf4, 2 * PART_ELEMENTS),
+                (FourBitType::Nf4, 66),
+            ] {
+                let expected = quantize_blocks(&weights, block_size, kind);
+                let found = quantize_four_bit(kernels(), source, block_size, kind);
+                assert_eq!(found.as_ref(), Some(&expected));
+                let mut restored = vec![0.0; elements];
+                let FourBitBlocks { packed, absmax } = &expected;
+                dequantize_range(packed, absmax, block_size, kind, 0, &mut restored);
+                let mut out = vec![f32::NAN; elements];
+                dequantize_four_bit(kernels(), packed, absmax, block_size, kind, &mut out);
+                assert_eq!(out, restored);
+                let error = on_any_threads(|| {
+                    let mut blocks = expected.clone();
+                    let into = (&mut blocks.packed[..], &mut blocks.absmax[..]);
+                    let figures = ErrorFigures::Sum;
+                    quantize_four_bit_into(kernels(), source, block_size, kind, into, figures)
+                        .error
+                        .statistics()
+                });
+                let again = four_bit_error(kernels(), source, packed, absmax, block_size, kind);
+                assert_eq!(again.statistics(), error);
+                assert_close(
+                    error,
+                    ErrorStatistics::between(&weights, &restored),
+                    elements,
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn int8_weights_in_parts_are_those_of_the_whole() {
+        for [rows, columns] in [[0, 5], [2, 0], [1, 7], [300, 384], [3, 2 * PART_ELEMENTS]] {
+            let weights = weights(rows * columns);
+            let source = FloatBytes::of_f32(&weights);
+            for one_scale in [None, Some(3.0)] {
+                let expected = match one_scale {
+                    None => quantize_rows_int8(&weights, rows, columns),
+                    Some(scale) => quantize_int8_with_scale(&weights, rows, columns, scale),
+                };
+                let (found, error) = on_any_threads(|| {
+                    let shape = [rows, columns];
+                    let (found, of) =
+                        quantize_int8(kernels(), source, shape, one_scale, ErrorFigures::Sum);
+                    assert!(of.finite);
+                    (found, of.error.statistics())
+                });
+                assert_eq!(found, expected);
+                let Int8Rows { codes, scales, .. } = &expected;
+                let restored: Vec<f32> = dequantize_groups(codes, scales, columns).collect();
+                let mut out = vec![f32::NAN; weights.len()];
+                dequantize_int8(kernels(), codes, scales, columns, &mut out);
+                assert_eq!(out, restored);
+                let whole = ErrorStatistics::between(&weights, &restored);
+                assert_close(error, whole, weights.len());
+            }
+            assert_eq!(largest_magnitude(kernels(), source), Some(absmax(&weights)));
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_reported_from_every_part() {
+        let mut weights = weights(2 * PART_ELEMENTS + 64);
+        for place in [0, PART_ELEMENTS, 2 * PART_ELEMENTS + 63] {
+            let before = std::mem::replace(&mut weights[place], f32::NAN);
+            let source = FloatBytes::of_f32(&weights);
+            assert_eq!(
+                quantize_four_bit(kernels(), source, 64, FourBitType::Nf4),
+                None
+            );
+            let shape = [weights.len() / 64, 64];
+            let (_, found) = quantize_int8(kernels(), source, shape, None, ErrorFigures::Skip);
+            assert!(!found.finite);
+            assert_eq!(largest_magnitude(kernels(), source), None);
+            weights[place] = before;
+        }
+    }
+}
