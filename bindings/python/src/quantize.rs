@@ -6,7 +6,10 @@ use crate::run::{Progress, run};
 use fewbit::calibration::CalibrationOptions;
 use fewbit::compare::method_hint;
 use fewbit::quantize::{ActivationsField, Backend, GptqCalibration, PlannedConversion};
-use fewbit::{Catalogue, Method, QuantizePlan, QuantizeReport, Recipe, RecipeFields};
+use fewbit::{
+    Catalogue, EmbeddingStorage, FloatDType, Method, QuantizePlan, QuantizeReport, Recipe,
+    RecipeFields,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -24,7 +27,10 @@ struct Request {
     recipe_file: Option<PathBuf>,
     double_quant: bool,
     block_size: Option<usize>,
+    /// None: the default of the method.
+    embeddings: Option<EmbeddingStorage>,
     quantize_embeddings: bool,
+    float_dtype: Option<FloatDType>,
     skip: Vec<String>,
     weight_only: Vec<String>,
     activations: Option<ActivationsField>,
@@ -66,13 +72,16 @@ impl Request {
     }
 
     fn fields(&self, method: Method, backend: Backend) -> RecipeFields {
+        let defaults = RecipeFields::new(method);
         let fields = RecipeFields {
             block_size: self.block_size,
             double_quantization: self.double_quant,
-            quantize_embeddings: self.quantize_embeddings,
+            embeddings: self.embeddings.unwrap_or(defaults.embeddings),
+            quantize_embeddings: self.quantize_embeddings.then_some(true),
+            float_dtype: self.float_dtype,
             gptq: self.gptq,
             saturation_proof: self.saturation_proof,
-            ..RecipeFields::new(method)
+            ..defaults
         };
         match self.activations {
             Some(ActivationsField::PerTensor) if method == Method::Dynamic => {

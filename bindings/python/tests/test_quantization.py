@@ -177,7 +177,8 @@ def test_an_exception_of_the_progress_bar_stops_the_work_and_leaves_nothing(
         raise KeyError(what)
 
     request: dict[str, Any] = {"method": "dynamic", "recipe": None, "recipe_file": None, "double_quant": False, "block_size": None}
-    request |= {"quantize_embeddings": False, "skip": [], "weight_only": [], "activations": None, "gptq": False}
+    request |= {"embeddings": None, "quantize_embeddings": False, "float_dtype": None}
+    request |= { "skip": [], "weight_only": [], "activations": None, "gptq": False}
     request |= {"saturation_proof": False, "calibration": None, "sensitivity_of_output": False, "force": False, "resume": False}
     with pytest.raises(KeyError):
         _fewbit.quantize_model(tiny_model, str(tmp_path / "out"), json.dumps({**request, "threads": 1}), progress=stop)

@@ -324,18 +324,36 @@ fn methods_read_as_they_are_typed() {
         label("weight-only+embeddings+gptq"),
         Ok("weight-only + GPTQ + int8 embeddings".to_owned())
     );
+    for (text, name) in [
+        ("nf4+double+fp16", "nf4 + double quantization + fp16 floats"),
+        (
+            "fp4+nf4-embeddings+bf16",
+            "fp4 + nf4 embeddings + bf16 floats",
+        ),
+        ("static+float-embeddings", "static + float embeddings"),
+        (
+            "weight-only+fp16-embeddings",
+            "weight-only + fp16 embeddings",
+        ),
+    ] {
+        let recipe = parse_method(text).unwrap();
+        assert_eq!(recipe.label(), name);
+        assert_eq!(label(&recipe.label()), Ok(name.to_owned()));
+        assert_eq!(method_name(&recipe), text);
+    }
     for text in [
         "dynamic+gptq",
         "static + GPTQ",
         "dynamic+gptq+saturation-proof",
         "weight-only+gptq+saturation-proof+embeddings",
+        "dynamic+fp16+gptq+float-embeddings",
     ] {
         let recipe = parse_method(text).unwrap();
         assert!(recipe.needs_gptq(), "{text}");
         assert_eq!(label(&recipe.label()), Ok(recipe.label()));
         assert_eq!(label(&method_name(&recipe)), Ok(recipe.label()));
     }
-    let expected = "expected one of fp16, bf16, dynamic, dynamic+embeddings, static, static+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), or an int8 method with +gptq or +gptq+saturation-proof";
+    let expected = "expected one of fp16, bf16, dynamic, dynamic+float-embeddings, static, static+float-embeddings, weight-only, weight-only+float-embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), an int8 method with +gptq or +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized";
     for wrong in [
         "",
         "nf4+",
@@ -344,6 +362,10 @@ fn methods_read_as_they_are_typed() {
         "nf4+gptq",
         "dynamic+saturation-proof",
         "dynamic+gptq+gptq",
+        "dynamic+nf4-embeddings",
+        "dynamic+fp16+bf16",
+        "fp16+bf16",
+        "nf4+float-embeddings+embeddings",
     ] {
         assert_eq!(
             label(wrong).unwrap_err(),

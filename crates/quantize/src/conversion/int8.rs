@@ -1,7 +1,7 @@
 //! int8 with one scale a row, or one at all: linear layers and embedding tables.
 
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
-use fewbit_checkpoint::{CheckpointError, TensorView};
+use fewbit_checkpoint::{CheckpointError, TensorView, WeightLayout};
 use fewbit_numerics::absmax::absmax;
 use fewbit_numerics::rows::{
     Int8Rows, dequantize_groups, per_tensor_scale, quantize_int8_with_scale, quantize_rows_int8,
@@ -12,10 +12,11 @@ use super::{Outcome, Output, matrix_shape};
 use crate::QuantizeError;
 use fewbit_numerics::error_statistics::ErrorSums;
 
-/// Quantizes a matrix row by row and writes it, slice by slice, in the layout of `scheme`.
+/// Quantizes a matrix row by row as `scheme` has it and writes it, slice by slice, in `layout`.
 pub(super) fn quantize(
     view: &TensorView<'_>,
     scheme: CompressedScheme,
+    layout: &dyn WeightLayout,
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
     let [_, columns] = matrix_shape(view)?;
@@ -31,7 +32,7 @@ pub(super) fn quantize(
         dequantized.clear();
         dequantized.extend(dequantize_groups(&slice.codes, &slice.scales, columns));
         error.add(values, &dequantized);
-        output.write_rows(view, &scheme, start / columns, &scheme.stored_weight(slice))?;
+        output.write_rows(view, layout, start / columns, &scheme.stored_weight(slice))?;
         output.advance(values.len() * view.info.dtype.bytes(), &view.info.name);
     }
     Ok(Outcome {

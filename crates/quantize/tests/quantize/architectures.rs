@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan};
 use fewbit_model::{EncoderSpec, Network, RaggedBatch, open_checkpoint};
 use fewbit_quantize::{
-    FourBitRecipe, Int8Recipe, Method, QuantizeError, QuantizePlan, Recipe, method_sizes,
-    quantize_model,
+    EmbeddingStorage, FourBitRecipe, Int8Recipe, KeepReason, Method, QuantizeError, QuantizePlan,
+    Recipe, method_sizes, quantize_model,
 };
 
 pub(crate) fn golden_models() -> Vec<PathBuf> {
@@ -35,7 +35,7 @@ fn every_family_converts_with_every_method_and_reads_back() {
             let context = format!("{name}: {}", recipe.label());
             let out = root.path().join(&context);
             let plan = match QuantizePlan::new(&source, &recipe) {
-                Err(QuantizeError::TiedEmbeddings { .. }) if recipe.quantize_embeddings() => {
+                Err(QuantizeError::TiedEmbeddings { .. }) if recipe.embeddings().is_quantized() => {
                     continue;
                 }
                 plan => plan.unwrap(),
@@ -130,12 +130,25 @@ fn int8_embeddings_that_a_head_shares_are_refused() {
         let refused = matches!(
             QuantizePlan::new(
                 &checkpoint,
-                &Int8Recipe::dynamic().with_quantize_embeddings(true).into()
+                &Int8Recipe::dynamic()
+                    .with_embeddings(EmbeddingStorage::Int8)
+                    .into()
             ),
             Err(QuantizeError::TiedEmbeddings { .. })
         );
-        // The list of what can be made of the model leaves them out.
-        let listed = sizes.iter().any(|size| size.recipe.quantize_embeddings());
+        // By default they are not asked for there, and the list of what can be made of the model does not say it twice.
+        let plan = QuantizePlan::new(&checkpoint, &recipe).unwrap();
+        let decided = match refused {
+            true => EmbeddingStorage::Keep,
+            false => EmbeddingStorage::Int8,
+        };
+        assert_eq!(plan.recipe().embeddings(), decided, "{name}");
+        let reason = KeepReason::SharedEmbeddingTable;
+        let says_why = plan.kept().iter().any(|kept| kept.reason == reason);
+        assert_eq!(says_why, refused, "{name}");
+        let listed = sizes
+            .iter()
+            .any(|size| size.label == "dynamic + float embeddings");
         assert_eq!(listed, !refused, "{name}");
         refused
     };
