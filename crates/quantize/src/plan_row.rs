@@ -287,12 +287,13 @@ impl<'a> RowPlanner<'a> {
         })
     }
 
-    /// The dtype that the recipe asks for; none: that of the source. Beside quantized weights the 8 bits that bfloat16 has for digits cost nearly
-    /// nothing but in the scales of normalizations, of which there are few: they stay as they are.
+    /// The dtype that the recipe asks for; none: that of the source. Beside int8 weights the 8 bits that bfloat16 has for digits cost next to
+    /// nothing but in the scales of normalizations, of which there are few: they stay as they are. Beside 4-bit ones everything has one dtype, as
+    /// transformers leaves every tensor in its own there and its layers do not run on a mixture.
     fn float_dtype_of(&self, info: &TensorInfo) -> Option<DType> {
-        let quantizes = self.recipe.method().float_dtype().is_none();
+        let is_int8 = self.recipe.int8().is_some();
         let is_of_a_norm = self.catalogue.part_of(&info.name) == "normalization";
-        if quantizes && is_of_a_norm && self.recipe.float_dtype() == Some(DType::BF16) {
+        if is_int8 && is_of_a_norm && self.recipe.float_dtype() == Some(DType::BF16) {
             return None;
         }
         let table = self.catalogue.word_embeddings();

@@ -46,7 +46,7 @@ pub fn method_name(recipe: &Recipe) -> String {
     match (recipe.int8(), recipe.embeddings()) {
         (_, EmbeddingStorage::Auto) | (None, EmbeddingStorage::Keep) => {}
         (Some(_), EmbeddingStorage::Keep) => name += "+float-embeddings",
-        (_, EmbeddingStorage::Int8) => name += "+embeddings",
+        (Some(_), EmbeddingStorage::Int8) => name += "+embeddings",
         (_, form) => name += &format!("+{form}-embeddings"),
     }
     if let Some(dtype) = chosen_float_dtype(recipe) {
@@ -81,7 +81,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 }
 
 /// Reads a method as it is typed in a list: a method's name, after it what it adds; or a recipe's label, as tables show it. There are
-/// `+int8-embeddings` (or `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
+/// `+int8-embeddings` (of int8 methods also `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
 /// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+gptq` or `+gptq+saturation-proof`. A recipe of
 /// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
 ///
@@ -95,7 +95,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// assert_eq!(parse_method("nf4+double")?, recipe);
 /// assert_eq!(parse_method(&recipe.label())?, recipe);
 /// assert_eq!(parse_method("weight-only+fp16")?.label(), "weight-only + fp16 floats");
-/// assert!(parse_method("dynamic+double").is_err());
+/// assert!(parse_method("nf4+embeddings").is_err());
 /// # Ok::<(), fewbit::Error>(())
 /// ```
 pub fn parse_method(text: &str) -> Result<Recipe, Error> {
@@ -145,7 +145,8 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
         .find_map(|end| word.strip_suffix(end));
     if let Some(form) = form {
         fields.embeddings = match form.trim_end_matches(['-', ' ']) {
-            "" => EmbeddingStorage::Int8,
+            // The old name, of a time when other methods had none.
+            "" if fields.method.is_int8() => EmbeddingStorage::Int8,
             "float" => EmbeddingStorage::Keep,
             form => form.parse().ok()?,
         };

@@ -11,7 +11,9 @@ use fewbit::evaluate::{SentencePair, TextOrder, TextRequest};
 use fewbit::measure::{InProcess, ModelHost, ModelOutput};
 use fewbit::quantize::calibration::CalibrationSamples;
 use fewbit::quantize::{Backend, GptqCalibration, Int8Recipe, Rounding};
-use fewbit::{EncodeOptions, Encoder, Error, Method, QuantizationManager, Recipe};
+use fewbit::{
+    EmbeddingStorage, EncodeOptions, Encoder, Error, Method, QuantizationManager, Recipe,
+};
 
 #[test]
 fn the_manager_foretells_sizes_and_then_finds_them() {
@@ -331,6 +333,7 @@ fn methods_read_as_they_are_typed() {
             "fp4 + nf4 embeddings + bf16 floats",
         ),
         ("static+float-embeddings", "static + float embeddings"),
+        ("nf4+int8-embeddings", "nf4 + int8 embeddings"),
         (
             "weight-only+fp16-embeddings",
             "weight-only + fp16 embeddings",
@@ -538,7 +541,9 @@ fn a_static_model_has_the_scales_that_calibration_chose() {
     let report = manager
         .convert_static_quantization(&calibrated, &out)
         .unwrap();
-    assert_eq!(&report.recipe, calibrated.recipe());
+    let scales = calibrated.recipe().static_inputs();
+    assert_eq!(report.recipe.static_inputs(), scales);
+    assert_eq!(report.recipe.embeddings(), EmbeddingStorage::Int8);
     assert!(Encoder::open(&out).is_ok());
     let rows = manager.compare_sizes().unwrap();
     let fixed: Vec<_> = rows.iter().filter(|row| row.label == "static").collect();

@@ -99,6 +99,18 @@ impl FourBitRecipe {
     }
 
     pub(super) fn validate(&self) -> Result<(), QuantizeError> {
+        if let Some(dtype) = self.embeddings.float_dtype()
+            && self.float_dtype.map(FloatDType::dtype) != Some(dtype)
+        {
+            let form = self.embeddings;
+            return error(
+                "embeddings",
+                format!("`float_dtype = \"{form}\"` beside `embeddings = \"{form}\"`"),
+                self.float_dtype
+                    .map_or("none".to_owned(), |dtype| format!("`{dtype}`")),
+                "transformers runs 4-bit layers beside floats of one dtype alone: `float_dtype` is that of the embeddings, too",
+            );
+        }
         if !self.block_size.is_power_of_two() || !(32..=4096).contains(&self.block_size) {
             return error(
                 "block_size",

@@ -115,7 +115,6 @@ fn the_skip_list_of_the_four_bit_methods() {
 #[test]
 fn int8_targets_are_the_quantized_modules_without_the_prefix() {
     let recipe = Int8Recipe::dynamic().with_skip(["*.layer.1.*", "*.attention.*"]);
-    // Of one format, as transformers wants it: a table is never packed.
     let recipe = recipe.with_embeddings(EmbeddingStorage::Int8).into();
     let config = written(&TinyBert::f32(), &recipe);
     insta::assert_json_snapshot!(config["quantization_config"], @r#"
@@ -201,7 +200,7 @@ fn weight_only_configuration() {
     insta::assert_json_snapshot!(config["quantization_config"], @r#"
     {
       "quant_method": "compressed-tensors",
-      "format": "int-quantized",
+      "format": "pack-quantized",
       "quantization_status": "compressed",
       "global_compression_ratio": null,
       "ignore": [
@@ -243,6 +242,7 @@ fn weight_only_configuration() {
       }
     }
     "#);
+    // Of one format, as transformers wants it: a table is never packed.
     let recipe = recipe.with_embeddings(EmbeddingStorage::Int8).into();
     let config = written(&TinyBert::f32(), &recipe);
     insta::assert_json_snapshot!(config["quantization_config"], @r#"
@@ -267,7 +267,7 @@ fn weight_only_configuration() {
       "version": "0.20.0",
       "config_groups": {
         "group_0": {
-          "format": "pack-quantized",
+          "format": "int-quantized",
           "targets": [
             "re:(.*\\.)?encoder\\.layer\\.0\\.intermediate\\.dense$",
             "re:(.*\\.)?encoder\\.layer\\.0\\.output\\.dense$"
