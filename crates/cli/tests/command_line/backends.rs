@@ -77,10 +77,11 @@ fn static_has_the_weights_and_the_codes_of_the_backend() {
             "model",
             "--method",
             "static",
+            "--keep-embeddings",
             "--backend",
             backend,
         ];
-        let all_static = ["--min-sqnr", "-100", "--keep-embeddings", "-o", backend];
+        let all_static = ["--min-sqnr", "-100", "-o", backend];
         workspace.succeed(&[&quantize[..], &common, &all_static].concat());
         let config = workspace.json(&format!("{backend}/config.json"));
         let groups = &config["quantization_config"]["config_groups"];
