@@ -160,7 +160,8 @@ def int8(source, directory, loaded, gptq=False, saturation_proof=False, floats=N
         # The library rounds scales, too, to the dtype that it computes in.
         if floats is None:
             same_bits(loaded[module], expected, f"{module} dequantized by compressed-tensors")
-        if saturation_proof and (widest := pair_sums(codes).max().item()) > 128:
+        # A table is looked up: nothing is summed.
+        if saturation_proof and not module.endswith("embeddings") and (widest := pair_sums(codes).max().item()) > 128:
             raise Difference(f"{module}: a pair of codes has magnitudes of {widest} together")
         if gptq:
             continue

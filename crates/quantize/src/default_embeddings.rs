@@ -22,10 +22,22 @@ pub(crate) fn with_decided_embeddings(
         .is_some_and(|options| !options.has_one_scale_at_run_time());
     let is_known = catalogue.is_of_an_encoder() && catalogue.word_embeddings().is_some();
     let int8 = recipe.clone().with_embeddings(EmbeddingStorage::Int8);
-    if is_for_it && is_known && !needs_shared_embeddings(checkpoint, &int8) {
+    if is_for_it
+        && is_known
+        && !is_head_of_a_decoder(checkpoint)
+        && !needs_shared_embeddings(checkpoint, &int8)
+    {
         return int8;
     }
     recipe.clone().with_embeddings(EmbeddingStorage::Keep)
+}
+
+/// Whether the model's class is a decoder's, whose head is the table: nothing in the file tells of it.
+fn is_head_of_a_decoder(checkpoint: &Checkpoint) -> bool {
+    let config = checkpoint.config();
+    let classes = config["architectures"].as_array().into_iter().flatten();
+    let mut names = classes.filter_map(|class| class.as_str());
+    ties_word_embeddings(config) && names.any(|name| name.ends_with("ForCausalLM"))
 }
 
 /// Whether `recipe` asks for float embeddings although its method has no others by default with this model: it makes what the default makes.

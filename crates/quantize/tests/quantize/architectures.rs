@@ -230,3 +230,31 @@ fn parts_of_a_fused_4_bit_weight_compute_what_their_values_give() {
         assert_eq!(states(&quantized), states(&float), "blocks of {block_size}");
     }
 }
+
+/// The head of a decoder is the table itself, and has no tensor to be known by.
+#[test]
+fn embeddings_that_are_the_head_of_a_decoder_stay_float_by_default() {
+    let model = golden_models()
+        .into_iter()
+        .find(|path| path.ends_with("qwen2"))
+        .unwrap();
+    let decided = |class: &str, tied: bool| {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::copy(
+            model.join("model.safetensors"),
+            directory.path().join("model.safetensors"),
+        )
+        .unwrap();
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(model.join("config.json")).unwrap()).unwrap();
+        config["architectures"] = serde_json::json!([class]);
+        config["tie_word_embeddings"] = tied.into();
+        std::fs::write(directory.path().join("config.json"), config.to_string()).unwrap();
+        let checkpoint = open_checkpoint(directory.path()).unwrap();
+        let plan = QuantizePlan::new(&checkpoint, &Recipe::new(Method::WeightOnly)).unwrap();
+        plan.recipe().embeddings()
+    };
+    assert_eq!(decided("Qwen2ForCausalLM", true), EmbeddingStorage::Keep);
+    assert_eq!(decided("Qwen2ForCausalLM", false), EmbeddingStorage::Int8);
+    assert_eq!(decided("Qwen2Model", true), EmbeddingStorage::Int8);
+}
