@@ -5,8 +5,8 @@ use fewbit_model::{Network, RaggedBatch};
 use fewbit_numerics::activation::{ActivationScheme, quantize_row, quantize_row_twelve_bit};
 use fewbit_numerics::affine::AffineParameters;
 use fewbit_quantize::{
-    ActivationScales, Backend, DynamicInputs, EmbeddingStorage, Int8Recipe, Method, QuantizePlan,
-    Recipe, Rounding,
+    ActivationScales, Backend, DynamicInputs, EmbeddingStorage, Int8Recipe, QuantizePlan, Recipe,
+    Rounding,
 };
 use serde_json::{Value, json};
 
