@@ -36,6 +36,7 @@ SAME_WEIGHTS = 1e-5
 # The library computes in 16 bits, fewbit in float32: 2^-11 (2^-8) of every value and operation. Besides, the library is
 # loaded in float32 and must then agree as above.
 SIXTEEN_BITS = {"float16": 0.9999, "bfloat16": 0.999}
+WITHOUT_FLOAT32 = " without float32"
 # Quantized activations. README.md says why this is judged by the mean, and against the library's own spread.
 MEAN_COSINE, SPREAD = 0.999, 5.0
 
@@ -63,8 +64,12 @@ def check_rounded(dtype):
     return lambda source, directory, loaded: weights.rounded(source, directory, dtype)
 
 
-def check_four_bit(kind, double):
-    return lambda source, directory, loaded: weights.four_bit(source, directory, loaded, kind, double)
+def check_four_bit(kind, double, floats=None):
+    return lambda source, directory, loaded: weights.four_bit(source, directory, loaded, kind, double, floats)
+
+
+def check_int8(floats):
+    return lambda source, directory, loaded: weights.int8(source, directory, loaded, floats=floats)
 
 
 def check_gptq(saturation_proof):
@@ -77,20 +82,24 @@ METHODS = [
     Method(name="fp16", arguments=["--method", "fp16"], agreement="float16", check=check_rounded(torch.float16)),
     Method(name="bf16", arguments=["--method", "bf16"], agreement="bfloat16", check=check_rounded(torch.bfloat16)),
     Method(name="dynamic", arguments=["--method", "dynamic"], agreement="int8 activations", check=weights.int8),
-    Method(name="dynamic, int8 embeddings", arguments=["--method", "dynamic", "--quantize-embeddings"], agreement="int8 activations", check=weights.int8),
+    Method(name="dynamic, int8 embeddings", arguments=["--method", "dynamic", "--embeddings", "int8"], agreement="int8 activations", check=weights.int8),
+    Method(name="dynamic, float embeddings", arguments=["--method", "dynamic", "--keep-embeddings"], agreement="int8 activations", check=weights.int8),
     Method(name="dynamic, weight-only feed-forward", arguments=["--method", "dynamic", "--weight-only", FEED_FORWARD], agreement="int8 activations", check=weights.int8),
     Method(name="static", arguments=["--method", "static"], agreement="static int8 activations", check=weights.int8, calibrated=True),
     Method(name="static, every input", arguments=["--method", "static", "--min-sqnr", "0"], agreement="static int8 activations", check=weights.int8, calibrated=True),
     Method(name="static, 7-bit codes", arguments=["--method", "static", "--backend", "x86"], agreement="static int8 activations", check=weights.int8, calibrated=True),
     Method(name="static, weights per tensor", arguments=["--method", "static", "--backend", "qnnpack"], agreement="static int8 activations", check=weights.int8, calibrated=True),
     Method(name="weight-only", arguments=["--method", "weight-only"], agreement="same weights", check=weights.int8),
-    Method(name="weight-only, int8 embeddings", arguments=["--method", "weight-only", "--quantize-embeddings"], agreement="same weights", check=weights.int8),
+    Method(name="weight-only, float embeddings", arguments=["--method", "weight-only", "--keep-embeddings"], agreement="same weights", check=weights.int8),
+    Method(name="weight-only, fp16 floats", arguments=["--method", "weight-only", "--float-dtype", "fp16"], agreement="float16", check=check_int8(torch.float16)),
     Method(name="dynamic, GPTQ", arguments=["--method", "dynamic", "--gptq"], agreement="int8 activations", check=check_gptq(False), calibrated=True),
     Method(name="dynamic, GPTQ, saturation-proof", arguments=["--method", "dynamic", "--gptq", "--saturation-proof"], agreement="int8 activations", check=check_gptq(True), calibrated=True),
     Method(name="static, GPTQ", arguments=["--method", "static", "--gptq"], agreement="static int8 activations", check=check_gptq(False), calibrated=True),
     Method(name="weight-only, GPTQ, saturation-proof", arguments=["--method", "weight-only", "--gptq", "--saturation-proof"], agreement="same weights", check=check_gptq(True), calibrated=True),
     Method(name="nf4", arguments=["--method", "nf4"], agreement="same weights", check=check_four_bit("nf4", False), family_cosine=0.5),
     Method(name="nf4, double quantization", arguments=["--method", "nf4", "--double-quant"], agreement="same weights", check=check_four_bit("nf4", True), family_cosine=0.5),
+    Method(name="nf4, double quantization, fp16 floats", arguments=["--method", "nf4", "--double-quant", "--float-dtype", "fp16"], agreement="float16 without float32", check=check_four_bit("nf4", True, torch.float16), family_cosine=0.5),
+    Method(name="nf4, double quantization, bf16 floats", arguments=["--method", "nf4", "--double-quant", "--float-dtype", "bf16"], agreement="bfloat16 without float32", check=check_four_bit("nf4", True, torch.bfloat16), family_cosine=0.5),
     Method(name="fp4", arguments=["--method", "fp4"], agreement="same weights", check=check_four_bit("fp4", False), family_cosine=0.5),
     Method(name="fp4, double quantization", arguments=["--method", "fp4", "--double-quant"], agreement="same weights", check=check_four_bit("fp4", True), family_cosine=0.5),
 ]
@@ -178,6 +187,11 @@ def compare(row, directory, sequences, loaded, ours, agreement):
         return
     each = cosines(ours, theirs)
     row.cells |= {"min cosine": f"{each.min():.6f}", "mean cosine": f"{each.mean():.6f}"}
+    if agreement.endswith(WITHOUT_FLOAT32):
+        # 4-bit weights that dequantize to 16 bits: there is no float32 form of the library's model to load.
+        least = SIXTEEN_BITS[agreement.removesuffix(WITHOUT_FLOAT32)]
+        row.expect(each.min() > least, f"cosine {each.min():.6f}, expected above {least}")
+        return
     if agreement in ("int8 activations", "static int8 activations"):
         wide = libraries.embeddings(libraries.load(directory, dtype=torch.float64)[0], sequences)
         mean, library = each.mean().item(), cosines(theirs, wide).mean().item()
@@ -229,7 +243,7 @@ def families(fewbit, work, method):
     for family in FAMILIES:
         source, out = GOLDEN / "architectures" / family, work / "families" / f"{family}-{method.name.replace(' ', '-')}"
         out.parent.mkdir(exist_ok=True)
-        if "--quantize-embeddings" in method.arguments and "masked-lm" in family:
+        if "int8" in method.arguments and "masked-lm" in family:
             # Its head shares the table, and the library cannot run it on codes: what would not load is not written.
             refusal = fewbit.refusal("quantize", source, "-o", out, *method.arguments)
             row.expect("shares the word embeddings" in refusal, f"{family}: expected a refusal of the shared table, found: {refusal}")
@@ -280,15 +294,35 @@ def libraries_to_fewbit(fewbit, work, name, write, agreement, lines, sequences, 
     row.cells["MB"] = f"{megabytes(out):.1f}"
     ours = fewbit.embed(out, lines)
     row.cells["loaded"] = "fewbit"
-    loaded = libraries.load(out)[0]
-    if agreement == "bfloat16 without float32":
-        # 4-bit weights that dequantize to bfloat16: there is no float32 form of the library's model to load.
-        each = cosines(ours, libraries.embeddings(loaded, sequences))
-        row.cells |= {"min cosine": f"{each.min():.6f}", "mean cosine": f"{each.mean():.6f}"}
-        row.expect(each.min() > SIXTEEN_BITS["bfloat16"], f"cosine {each.min():.6f}, expected above {SIXTEEN_BITS['bfloat16']}")
-    else:
-        compare(row, out, sequences, loaded, ours, agreement)
+    compare(row, out, sequences, libraries.load(out)[0], ours, agreement)
     row.cells["to float"] = f"{cosines(ours, float_embeddings).mean():.6f}"
+    return row
+
+
+def refused_tables(fewbit, model, work, embeddings):
+    """Word embeddings in codes beside 4-bit layers: fewbit runs them, and the library says that it does not, instead of taking codes for values."""
+    row = Row(f"nf4, {embeddings} embeddings")
+    out = work / f"nf4-{embeddings}-table"
+    fewbit.quantize(model, out, ["--method", "nf4", "--double-quant", "--embeddings", embeddings, "--float-dtype", "fp16"])
+    row.cells["MB"] = f"{megabytes(out):.1f}"
+    fewbit.embed(out, ["a text"])
+    try:
+        libraries.load(out)
+        row.expect(False, "the library loads it")
+    except RuntimeError as error:
+        row.cells["loaded"] = "refused"
+        row.expect("ignore_mismatched_sizes" in str(error), f"expected a refusal of the shape, found: {error}")
+    return row
+
+
+def sentence_transformers(fewbit, model, work, method, lines):
+    """sentence-transformers goes past the call at which transformers unpacks weights, so that these are unpacked as they are loaded."""
+    row = Row(f"sentence-transformers: {method}")
+    out = work / f"sentence-transformers-{method}"
+    fewbit.quantize(model, out, ["--method", method])
+    each = cosines(fewbit.embed(out, lines), libraries.sentence_embeddings(out, lines))
+    row.cells |= {"min cosine": f"{each.min():.6f}", "mean cosine": f"{each.mean():.6f}"}
+    row.expect(each.mean() > MEAN_COSINE, f"mean cosine {each.mean():.6f}, expected above {MEAN_COSINE}")
     return row
 
 
@@ -348,6 +382,10 @@ def main():
         add("the float source", float_source)
         for method in METHODS:
             add(method.name, lambda: fewbit_to_libraries(fewbit, options.model, work, method, lines, float_report, float_embeddings))
+        for embeddings in ("int8", "nf4"):
+            add(f"nf4, {embeddings} embeddings", lambda: refused_tables(fewbit, options.model, work, embeddings))
+        # With the same weights in floats: what it makes of int8 activations is judged above.
+        add("sentence-transformers: weight-only", lambda: sentence_transformers(fewbit, options.model, work, "weight-only", lines))
         for method in METHODS:
             if method.calibrated:
                 continue

@@ -51,6 +51,16 @@ def embeddings(model, sequences):
     return torch.nn.functional.normalize(torch.stack(rows), dim=1)
 
 
+def sentence_embeddings(directory, texts):
+    """As sentence-transformers gives them, with weights that are unpacked as they are loaded."""
+    from sentence_transformers import SentenceTransformer
+    from transformers import CompressedTensorsConfig
+
+    options = {"quantization_config": CompressedTensorsConfig(run_compressed=False)}
+    model = SentenceTransformer(str(directory), device="cpu", model_kwargs=options)
+    return torch.from_numpy(model.encode(texts, batch_size=1, normalize_embeddings=True, show_progress_bar=False))
+
+
 def dequantized(module):
     """The weight of a module as its library dequantizes it. compressed-tensors decompresses at the first forward."""
     if isinstance(module, bitsandbytes.nn.Linear4bit):

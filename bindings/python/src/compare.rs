@@ -11,7 +11,7 @@ use fewbit::compare::calibration_sweep::{
 };
 use fewbit::compare::{
     CompareOptions, CompareStep, CompareTexts, FailedMethod, GateMiss, default_recipes,
-    parse_methods, without_shared_embeddings,
+    parse_methods, without_other_names_of_defaults,
 };
 use fewbit::evaluate::{
     ClassColumns, ClassTexts, PairColumns, SentencePair, read_class_texts, read_sentence_pairs,
@@ -166,7 +166,7 @@ pub(crate) fn compare(
             None => {
                 let fixed = calibration.is_some().then(|| Recipe::new(Method::Static));
                 let recipes = default_recipes().into_iter().chain(fixed).collect();
-                without_shared_embeddings(&directory, recipes)?
+                without_other_names_of_defaults(&directory, recipes)?
             }
         };
         let Prepared {

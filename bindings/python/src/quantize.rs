@@ -5,8 +5,13 @@ use crate::error::{from_json, to_json};
 use crate::run::{Progress, run};
 use fewbit::calibration::CalibrationOptions;
 use fewbit::compare::method_hint;
-use fewbit::quantize::{ActivationsField, Backend, GptqCalibration, PlannedConversion};
-use fewbit::{Catalogue, Method, QuantizePlan, QuantizeReport, Recipe, RecipeFields};
+use fewbit::quantize::{
+    ActivationsField, Backend, GptqCalibration, PlannedConversion, weight_codecs,
+};
+use fewbit::{
+    Catalogue, EmbeddingStorage, FloatDType, Method, QuantizePlan, QuantizeReport, Recipe,
+    RecipeFields,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -24,7 +29,10 @@ struct Request {
     recipe_file: Option<PathBuf>,
     double_quant: bool,
     block_size: Option<usize>,
+    /// None: the default of the method.
+    embeddings: Option<EmbeddingStorage>,
     quantize_embeddings: bool,
+    float_dtype: Option<FloatDType>,
     skip: Vec<String>,
     weight_only: Vec<String>,
     activations: Option<ActivationsField>,
@@ -66,13 +74,16 @@ impl Request {
     }
 
     fn fields(&self, method: Method, backend: Backend) -> RecipeFields {
+        let defaults = RecipeFields::new(method);
         let fields = RecipeFields {
             block_size: self.block_size,
             double_quantization: self.double_quant,
-            quantize_embeddings: self.quantize_embeddings,
+            embeddings: self.embeddings.unwrap_or(defaults.embeddings),
+            quantize_embeddings: self.quantize_embeddings.then_some(true),
+            float_dtype: self.float_dtype,
             gptq: self.gptq,
             saturation_proof: self.saturation_proof,
-            ..RecipeFields::new(method)
+            ..defaults
         };
         match self.activations {
             Some(ActivationsField::PerTensor) if method == Method::Dynamic => {
@@ -128,6 +139,7 @@ pub(crate) fn quantize_model(
     let options = options.transpose()?;
     let progress = Progress::new(progress);
     run(py, || {
+        weight_codecs::set_threads(request.threads);
         let backend = options
             .as_ref()
             .map_or(Backend::Native, CalibrationOptions::backend);
@@ -217,16 +229,18 @@ impl QuantizationManager {
     }
 
     /// Writes what a recipe in JSON makes of the source.
-    #[pyo3(signature = (recipe, out, *, progress=None))]
+    #[pyo3(signature = (recipe, out, *, threads, progress=None))]
     fn apply(
         &self,
         py: Python<'_>,
         recipe: &str,
         out: PathBuf,
+        threads: usize,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<String> {
         let progress = Progress::new(progress);
         run(py, || {
+            weight_codecs::set_threads(threads);
             let recipe = Recipe::from_json(recipe)?;
             let mut tell =
                 |done: usize, total: usize, module: &str| progress.tell(done, total, module);

@@ -19,7 +19,7 @@ type Nested<'py> = (Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<f32>>, f32);
 
 /// int8 codes (rows, columns) and scales (rows) of a weight (rows, columns): one scale for each row, or one for all.
 #[pyfunction]
-#[pyo3(signature = (weight, *, per_tensor))]
+#[pyo3(signature = (weight, *, per_tensor, threads))]
 #[expect(
     clippy::needless_pass_by_value,
     reason = "a borrow of an array is what Python gives"
@@ -29,12 +29,14 @@ pub(crate) fn quantize_int8<'py>(
     py: Python<'py>,
     weight: PyReadonlyArray2<'py, f32>,
     per_tensor: bool,
+    threads: usize,
 ) -> PyResult<(Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>)> {
     let &[rows, columns] = weight.shape() else {
         unreachable!("an array of two axes")
     };
     let values = weight.as_slice()?;
     let quantized = run(py, || {
+        weight_codecs::set_threads(threads);
         let (kernels, source) = (kernels()?, FloatBytes::of_f32(values));
         let one_scale = match per_tensor {
             false => None,
@@ -57,6 +59,7 @@ pub(crate) fn quantize_int8<'py>(
 
 /// The floats (rows, columns) that int8 codes stand for.
 #[pyfunction]
+#[pyo3(signature = (codes, scales, *, threads))]
 #[expect(
     clippy::needless_pass_by_value,
     reason = "a borrow of an array is what Python gives"
@@ -65,12 +68,14 @@ pub(crate) fn dequantize_int8<'py>(
     py: Python<'py>,
     codes: PyReadonlyArray2<'py, i8>,
     scales: PyReadonlyArray1<'py, f32>,
+    threads: usize,
 ) -> PyResult<Bound<'py, PyArray2<f32>>> {
     let &[rows, columns] = codes.shape() else {
         unreachable!("an array of two axes")
     };
     let (codes, scales) = (codes.as_slice()?, scales.as_slice()?);
     let values = run(py, || {
+        weight_codecs::set_threads(threads);
         expect_length("scales", rows, scales.len())?;
         let mut values = vec![0.0; codes.len()];
         weight_codecs::dequantize_int8(kernels()?, codes, scales, columns, &mut values);
@@ -81,7 +86,7 @@ pub(crate) fn dequantize_int8<'py>(
 
 /// 4-bit codes of a flattened weight, two a byte, and the absmax of each block.
 #[pyfunction]
-#[pyo3(signature = (weight, *, kind, block_size))]
+#[pyo3(signature = (weight, *, kind, block_size, threads))]
 #[expect(
     clippy::needless_pass_by_value,
     reason = "a borrow of an array is what Python gives"
@@ -92,11 +97,13 @@ pub(crate) fn quantize_four_bit<'py>(
     weight: PyReadonlyArray1<'py, f32>,
     kind: &str,
     block_size: usize,
+    threads: usize,
 ) -> PyResult<(Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<f32>>)> {
     let kind = four_bit_type(kind)?;
     expect_block_size(block_size)?;
     let values = weight.as_slice()?;
     let blocks = run(py, || {
+        weight_codecs::set_threads(threads);
         let source = FloatBytes::of_f32(values);
         let blocks = weight_codecs::quantize_four_bit(kernels()?, source, block_size, kind);
         blocks.ok_or_else(|| non_finite(values))
@@ -107,7 +114,7 @@ pub(crate) fn quantize_four_bit<'py>(
 
 /// The floats (elements) that 4-bit codes stand for.
 #[pyfunction]
-#[pyo3(signature = (packed, absmax, *, kind, block_size, elements))]
+#[pyo3(signature = (packed, absmax, *, kind, block_size, elements, threads))]
 #[expect(
     clippy::needless_pass_by_value,
     reason = "a borrow of an array is what Python gives"
@@ -119,11 +126,13 @@ pub(crate) fn dequantize_four_bit<'py>(
     kind: &str,
     block_size: usize,
     elements: usize,
+    threads: usize,
 ) -> PyResult<Bound<'py, PyArray1<f32>>> {
     let kind = four_bit_type(kind)?;
     expect_block_size(block_size)?;
     let (packed, absmax) = (packed.as_slice()?, absmax.as_slice()?);
     let values = run(py, || {
+        weight_codecs::set_threads(threads);
         expect_length("packed bytes", elements.div_ceil(2), packed.len())?;
         expect_length("absmax", elements.div_ceil(block_size), absmax.len())?;
         let mut values = vec![0.0; elements];

@@ -17,7 +17,7 @@ import pytest
 from conftest import run_python
 
 import fewbit
-from fewbit import Encoder
+from fewbit import Encoder, _fewbit
 
 TEXTS = ["the cat sat on the mat", "ann lives in new york", "a", "not the dog"] * 8
 
@@ -88,6 +88,22 @@ def test_a_child_that_drops_an_inherited_model_ends(encoder: Encoder) -> None:
         signal.alarm(60)
         del encoder
         os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def quantized() -> bytes:
+    weight = numpy.random.default_rng(0).standard_normal((512, 512), dtype=numpy.float32)
+    codes, scales = _fewbit.quantize_int8(weight, per_tensor=False, threads=2)
+    return codes.tobytes() + scales.tobytes()
+
+
+def test_a_child_of_a_process_that_quantized_quantizes_too() -> None:
+    """(pitfall 41)"""
+    expected = quantized()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if quantized() == expected else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -110,7 +110,7 @@ def test_a_benchmark_times_models_side_by_side(encoder_model: str, tmp_path: Pat
     )
     assert [model.name for model in report.models] == ["encoder", "int8"]
     assert [(row.batch, row.tokens, row.threads) for row in report.shapes] == [(1, 4, 1), (2, 4, 1)]
-    assert report.models[1].method == "dynamic" and report.shapes[0].models[0].times_faster == 1
+    assert report.models[1].method == "dynamic + int8 embeddings" and report.shapes[0].models[0].times_faster == 1
     assert report.texts is not None and report.texts.texts == len(TEXTS) and len(report.profiles) == 4
     assert "network alone" in str(report) and report._repr_html_().count("<svg") == 2
 

@@ -29,7 +29,7 @@ def test_every_method_writes_a_model_that_runs(tiny_model: str, tmp_path: Path, 
     found, original = Encoder.open(report.output).encode(TEXTS), Encoder.open(tiny_model).encode(TEXTS)
     cosine = (found * original).sum(1) / numpy.linalg.norm(found, axis=1) / numpy.linalg.norm(original, axis=1)
     assert cosine.min() > 0.9
-    assert str(report).startswith(f"{report.recipe['method']}: ") and "<table>" in report._repr_html_()
+    assert str(report).startswith(report.recipe["method"]) and "<table>" in report._repr_html_()
 
 
 def test_options_are_those_of_a_recipe_and_of_the_command_line(tiny_model: str, tmp_path: Path) -> None:
@@ -177,7 +177,8 @@ def test_an_exception_of_the_progress_bar_stops_the_work_and_leaves_nothing(
         raise KeyError(what)
 
     request: dict[str, Any] = {"method": "dynamic", "recipe": None, "recipe_file": None, "double_quant": False, "block_size": None}
-    request |= {"quantize_embeddings": False, "skip": [], "weight_only": [], "activations": None, "gptq": False}
+    request |= {"embeddings": None, "quantize_embeddings": False, "float_dtype": None}
+    request |= { "skip": [], "weight_only": [], "activations": None, "gptq": False}
     request |= {"saturation_proof": False, "calibration": None, "sensitivity_of_output": False, "force": False, "resume": False}
     with pytest.raises(KeyError):
         _fewbit.quantize_model(tiny_model, str(tmp_path / "out"), json.dumps({**request, "threads": 1}), progress=stop)

@@ -294,8 +294,8 @@ fn part<'a, T: Clone>(whole: &Cow<'a, [T]>, range: Range<usize>) -> Cow<'a, [T]>
     }
 }
 
-/// Rounds values to F16 or BF16 and widens them again.
-fn round_to(dtype: DType, values: &mut [f32]) {
+/// Rounds values to F16 or BF16 and widens them again, as the dequantized values of a 4-bit weight are; to any other dtype they stay as they are.
+pub fn round_to(dtype: DType, values: &mut [f32]) {
     let mut bytes = [0; 2 * 1024];
     for values in values.chunks_mut(1024) {
         let bytes = &mut bytes[..2 * values.len()];

@@ -145,6 +145,23 @@ impl CheckpointWriter {
         self.write_now(name, bytes)
     }
 
+    /// Bytes of the whole file of weights that [`plan_tensors`](Self::plan_tensors) would reserve for these tensors, header included.
+    ///
+    /// # Errors
+    /// Two tensors of one name, or sizes that overflow.
+    ///
+    /// ```
+    /// use fewbit_checkpoint::{CheckpointWriter, TensorPlan};
+    /// use fewbit_numerics::dtype::DType;
+    ///
+    /// let bias = TensorPlan::new("pooler.dense.bias", DType::F32, [2]);
+    /// assert!(CheckpointWriter::file_bytes(vec![bias])? > 8);
+    /// # Ok::<(), fewbit_checkpoint::CheckpointError>(())
+    /// ```
+    pub fn file_bytes(tensors: Vec<TensorPlan>) -> Result<u64, CheckpointError> {
+        Ok(TensorLayout::new(tensors)?.total_bytes())
+    }
+
     /// Reserves model.safetensors for these tensors (`__metadata__ {"format":"pt"}`), checks free disk space.
     ///
     /// Tensors are laid out by descending element size, then name. Called once.

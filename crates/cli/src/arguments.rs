@@ -122,7 +122,7 @@ pub(crate) struct InspectArguments {
 /// bitsandbytes installed) and in fewbit. Nothing is left at OUT unless it is whole.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Task heads, poolers and normalizations stay float. Layers that --skip names stay float, too."
+    after_help = "Task heads, poolers and normalizations stay float, in the dtype of --float-dtype. Layers that --skip names stay float, too."
 )]
 pub(crate) struct QuantizeArguments {
     /// Model directory or Hub id
@@ -143,9 +143,20 @@ pub(crate) struct QuantizeArguments {
     /// nf4 and fp4: weights that share one scale [default: 64]
     #[arg(long, value_name = "N")]
     pub(crate) block_size: Option<usize>,
-    /// dynamic, static and weight-only: int8 codes for the word embedding table, too, one scale a row
-    #[arg(long)]
+    /// How the word embedding table is stored [default: int8 for dynamic, static and weight-only unless a head shares the table; else
+    /// keep, as other floats]
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) embeddings: Option<EmbeddingsArgument>,
+    /// The same as --embeddings keep
+    #[arg(long, conflicts_with = "embeddings")]
+    pub(crate) keep_embeddings: bool,
+    /// The same as --embeddings int8: the old name
+    #[arg(long, hide = true, conflicts_with_all = ["embeddings", "keep_embeddings"])]
     pub(crate) quantize_embeddings: bool,
+    /// The dtype of what is not quantized: biases, normalizations, heads, position tables, and embeddings that are kept [default: that of
+    /// the source]
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    pub(crate) float_dtype: Option<FloatDTypeArgument>,
     /// Leave modules whose name matches this glob in float (may be repeated; adds to the defaults)
     #[arg(long, value_name = "GLOB")]
     pub(crate) skip: Vec<String>,
@@ -303,6 +314,37 @@ pub(crate) enum ActivationsArgument {
     PerToken,
     /// A scale for a whole text, by the rule of PyTorch's quantize_dynamic
     PerTensor,
+}
+
+/// Forms of the word embedding table, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EmbeddingsArgument {
+    /// As other floats
+    Keep,
+    /// int8 codes, one scale a row (with nf4 and fp4 no other loader than fewbit reads them)
+    Int8,
+    /// nf4 and fp4: NF4 codes in blocks; no other loader than fewbit reads them
+    Nf4,
+    /// IEEE half precision
+    #[value(alias = "float16")]
+    Fp16,
+    /// bfloat16
+    #[value(alias = "bfloat16")]
+    Bf16,
+}
+
+/// Dtypes of what is not quantized, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FloatDTypeArgument {
+    /// IEEE single precision
+    #[value(aliases = ["fp32", "float32"])]
+    F32,
+    /// IEEE half precision
+    #[value(aliases = ["f16", "float16"])]
+    Fp16,
+    /// bfloat16
+    #[value(alias = "bfloat16")]
+    Bf16,
 }
 
 /// Measures of what one range costs, as typed.
@@ -468,8 +510,9 @@ A method that fails has a row that says so, and the others are measured. The exi
 pub(crate) struct CompareArguments {
     /// Model directory or Hub id
     pub(crate) model: String,
-    /// Methods to compare, separated by commas [default: fp16, bf16, dynamic, dynamic+embeddings, weight-only, nf4,
-    /// nf4+double, fp4] and static, where there is something to calibrate with
+    /// Methods to compare, separated by commas [default: fp16, bf16, dynamic, dynamic+float-embeddings, weight-only, nf4,
+    /// nf4+double, fp4] and static, where there is something to calibrate with. Others add +fp16 or +bf16, the dtype of what is not
+    /// quantized, +int8-embeddings, +gptq
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
     pub(crate) methods: Vec<String>,
     /// Sentence pairs with scores (fields or columns sentence1, sentence2, score of *.jsonl, *.json, *.csv, *.tsv or *.parquet): adds

@@ -12,7 +12,7 @@ mod texts;
 pub use classes::ClassFigures;
 pub use methods::{
     default_recipes, method_hint, method_name, parse_method, parse_methods,
-    without_shared_embeddings,
+    without_other_names_of_defaults,
 };
 pub use report::{ComparedModel, Comparison, FailedMethod, GateMiss};
 pub use sample_texts::SAMPLE_TEXTS;

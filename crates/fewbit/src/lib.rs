@@ -9,7 +9,7 @@
 //! ```no_run
 //! use fewbit::{EncodeOptions, Encoder, Int8Recipe, quantize_model};
 //!
-//! let recipe = Int8Recipe::dynamic().with_quantize_embeddings(true).into();
+//! let recipe = Int8Recipe::dynamic().into();
 //! let report = quantize_model("models/all-MiniLM-L6-v2", &recipe, "models/minilm-int8", false, &mut |_, _, _| {})?;
 //! println!("{:.2} times smaller", report.compression_ratio);
 //!
@@ -69,9 +69,9 @@ pub use fewbit_model::{
 pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;
 pub use fewbit_quantize::{
-    FourBitRecipe, Int8Recipe, KeptModule, Method, MethodSize, ModuleReport, PartBytes,
-    QuantizeError, QuantizePlan, QuantizeReport, Recipe, RecipeFields, TensorAction,
-    quantize_model, quantize_model_with_gptq,
+    EmbeddingStorage, FloatDType, FourBitRecipe, Int8Recipe, KeptModule, Method, MethodSize,
+    ModuleReport, PartBytes, QuantizeError, QuantizePlan, QuantizeReport, Recipe, RecipeFields,
+    TensorAction, quantize_model, quantize_model_with_gptq,
 };
 pub use inspect::{Inspection, inspect};
 pub use manager::QuantizationManager;

@@ -76,14 +76,6 @@ pub fn resolve(argument: Option<usize>) -> Result<Threads, ThreadsError> {
     )
 }
 
-/// Gives the pool in which this process quantizes weights so many threads. Where the pool has begun already, it stays as it is, which changes
-/// no result.
-pub fn start_pool(threads: Threads) {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.count);
-    // The error says that there is a pool, or that the system refuses threads, which the pool's first use says again.
-    let _begun = pool.build_global().is_ok();
-}
-
 fn resolve_from(
     argument: Option<usize>,
     variable: impl Fn(&str) -> Option<String>,

@@ -1,7 +1,9 @@
 //! Embedding tables, kept as stored and widened row by row.
 
+use fewbit_checkpoint::stored_weight::round_to;
 use fewbit_checkpoint::{CheckpointError, MappedTensor, StoredWeight};
 use fewbit_numerics::dtype::DType;
+use fewbit_numerics::four_bit::{FourBitType, dequantize_range};
 use fewbit_numerics::half_precision::float_bytes_to_f32;
 
 /// A table (rows, columns) of which single rows are read.
@@ -21,6 +23,14 @@ enum Storage {
         codes: Vec<i8>,
         scales: Vec<f32>,
         group_size: usize,
+    },
+    /// 4-bit codes of (rows, columns) with one absmax a block of them; values are rounded to `dtype`.
+    FourBit {
+        packed: Vec<u8>,
+        absmax: Vec<f32>,
+        block_size: usize,
+        kind: FourBitType,
+        dtype: DType,
     },
 }
 
@@ -63,9 +73,24 @@ impl EmbeddingTable {
                 scales,
                 group_size,
             },
-            (other @ (StoredWeight::FourBit { .. } | StoredWeight::FloatBytes { .. }), _) => {
-                Storage::F32(other.dequantize(shape)?)
-            }
+            (
+                StoredWeight::FourBit {
+                    packed,
+                    absmax,
+                    block_size,
+                    kind,
+                    dtype,
+                    ..
+                },
+                _,
+            ) => Storage::FourBit {
+                packed: packed.into_owned(),
+                absmax,
+                block_size,
+                kind,
+                dtype,
+            },
+            (other @ StoredWeight::FloatBytes { .. }, _) => Storage::F32(other.dequantize(shape)?),
         };
         Ok(Self { columns, storage })
     }
@@ -105,6 +130,16 @@ impl EmbeddingTable {
                     }
                 }
             }
+            Storage::FourBit {
+                packed,
+                absmax,
+                block_size,
+                kind,
+                dtype,
+            } => {
+                dequantize_range(packed, absmax, *block_size, *kind, range.start, out);
+                round_to(*dtype, out);
+            }
         }
     }
 
@@ -114,6 +149,9 @@ impl EmbeddingTable {
             Storage::F32(values) => size_of_val(values.as_slice()),
             Storage::Mapped { table, .. } => table.bytes().len(),
             Storage::Int8 { codes, scales, .. } => codes.len() + size_of_val(scales.as_slice()),
+            Storage::FourBit { packed, absmax, .. } => {
+                packed.len() + size_of_val(absmax.as_slice())
+            }
         }
     }
 }

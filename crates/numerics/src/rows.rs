@@ -147,6 +147,16 @@ pub fn llm_int8_scale(absmax: f32) -> f32 {
     absmax * (1.0 / 127.0)
 }
 
+/// The absmax that bitsandbytes' LLM.int8 stores of a row whose codes are worth `scale` each: `scale * 127`. [`llm_int8_scale`] gives the scale back,
+/// but for its last bit.
+///
+/// ```
+/// assert_eq!(fewbit_numerics::rows::llm_int8_absmax(1.0), 127.0);
+/// ```
+pub fn llm_int8_absmax(scale: f32) -> f32 {
+    scale * 127.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

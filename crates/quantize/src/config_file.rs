@@ -21,6 +21,13 @@ pub(crate) fn with_dtype(config: &Value, dtype: DType) -> Value {
     Value::Object(object)
 }
 
+/// Whether `config` says a dtype.
+pub(crate) fn has_dtype(config: &Value) -> bool {
+    ["dtype", "torch_dtype"]
+        .into_iter()
+        .any(|key| config.get(key).is_some_and(Value::is_string))
+}
+
 /// `config` with `quantization_config`, and with float32 in the place of float64, in which nothing is written beside quantized
 /// weights.
 pub(crate) fn with_quantization(config: &Value, quantization_config: Value) -> Value {

@@ -12,6 +12,8 @@ pub(crate) mod gptq;
 pub(crate) mod int8;
 mod slices;
 
+use fewbit_checkpoint::bitsandbytes::EightBitTable;
+use fewbit_checkpoint::compressed_tensors::CompressedScheme;
 use fewbit_checkpoint::{
     CheckpointError, CheckpointWriter, StoredWeight, TensorView, WeightLayout,
 };
@@ -108,9 +110,17 @@ pub(crate) fn convert_tensor(
         TensorAction::Keep => float::keep(view, row, output),
         TensorAction::ConvertFloat(dtype) => float::convert(view, row, *dtype, output),
         TensorAction::Int8Linear(scheme) | TensorAction::Int8LinearGptq { scheme, .. } => {
-            int8::quantize(view, *scheme, output)
+            int8::quantize(view, *scheme, scheme, output)
         }
-        TensorAction::Int8Embedding => int8::quantize(view, EMBEDDING_SCHEME, output),
+        TensorAction::Int8Embedding => {
+            int8::quantize(view, EMBEDDING_SCHEME, &EMBEDDING_SCHEME, output)
+        }
+        TensorAction::EightBitEmbedding => int8::quantize(
+            view,
+            CompressedScheme::WeightOnlyInt8,
+            &EightBitTable,
+            output,
+        ),
         TensorAction::FourBitBlocks(layout) => four_bit::quantize(view, layout, output),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, MODULES_FILE};
 use fewbit_kernels::Kernels;
 use fewbit_model::{Encoder, EncoderSpec, open_checkpoint};
+use fewbit_numerics::dtype::DType;
 use fewbit_numerics::rows::Int8Rows;
 use tracing::debug;
 
@@ -276,10 +277,30 @@ impl GptqOutput for Conversion<'_> {
 
 /// config.json of the result.
 fn output_config(checkpoint: &Checkpoint, plan: &QuantizePlan) -> serde_json::Value {
-    let config = checkpoint.config();
-    match (plan.quantization_config(), plan.recipe().float_dtype()) {
-        (Some(quantization), _) => config_file::with_quantization(config, quantization.clone()),
-        (None, Some(dtype)) => config_file::with_dtype(config, dtype),
-        (None, None) => config.clone(),
+    let recipe = plan.recipe();
+    let mut config = checkpoint.config().clone();
+    if let Some(quantization) = plan.quantization_config() {
+        config = config_file::with_quantization(&config, quantization.clone());
+    }
+    if let Some(dtype) = recipe.float_dtype() {
+        return config_file::with_dtype(&config, dtype);
+    }
+    // Where nothing is said, transformers takes the dtype of some tensor for that of the model.
+    if recipe.embeddings().float_dtype().is_some() && !config_file::has_dtype(&config) {
+        return config_file::with_dtype(&config, widest_float(checkpoint));
+    }
+    config
+}
+
+/// F32 where the source has that, or wider floats; else the dtype of its floats.
+fn widest_float(checkpoint: &Checkpoint) -> DType {
+    let floats = checkpoint
+        .tensors()
+        .filter(|info| info.is_readable_float())
+        .map(|info| info.dtype);
+    let widest = floats.max_by_key(|dtype| dtype.bytes());
+    match widest {
+        Some(half @ (DType::F16 | DType::BF16)) => half,
+        _ => DType::F32,
     }
 }

@@ -12,7 +12,7 @@
 //! ```no_run
 //! use fewbit_quantize::{Int8Recipe, quantize_model};
 //!
-//! let recipe = Int8Recipe::dynamic().with_quantize_embeddings(true).into();
+//! let recipe = Int8Recipe::dynamic().into();
 //! let report = quantize_model("models/minilm", &recipe, "models/minilm-int8", false, &mut |_, _, _| {})?;
 //! println!("{:.2} times smaller", report.compression_ratio);
 //! # Ok::<(), fewbit_quantize::QuantizeError>(())
@@ -24,6 +24,7 @@ mod carry_over;
 mod config_file;
 mod conversion;
 pub mod convert;
+pub mod default_embeddings;
 pub mod error;
 pub mod gptq;
 mod loader_skip_list;
@@ -37,7 +38,6 @@ pub mod qconfig;
 pub mod recipe;
 pub mod report;
 pub mod selection;
-pub mod shared_embeddings;
 mod static_input;
 mod unwritten_weights;
 pub mod weight_codecs;
@@ -52,8 +52,8 @@ pub use method_sizes::{MethodSize, method_sizes};
 pub use plan::{PartBytes, PlanRow, QuantizePlan, TensorAction};
 pub use qconfig::{Backend, ObserverKind, ObserverSettings, QConfig};
 pub use recipe::{
-    ActivationScales, ActivationsField, DynamicInputs, FourBitRecipe, Int8Inputs, Int8Recipe,
-    Recipe, RecipeFields, Rounding, StaticInputs,
+    ActivationScales, ActivationsField, DynamicInputs, EmbeddingStorage, FloatDType, FourBitRecipe,
+    Int8Inputs, Int8Recipe, Recipe, RecipeFields, Rounding, StaticInputs,
 };
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};

@@ -4,8 +4,8 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{Catalogue, ModuleKind};
 use serde::Serialize;
 
+use crate::default_embeddings::is_another_name_of_the_default;
 use crate::plan::{needs_no_code, require_float_source};
-use crate::shared_embeddings::needs_shared_embeddings;
 use crate::{
     Int8Inputs, Int8Recipe, QuantizeError, QuantizePlan, Recipe, Selection, StaticInput,
     StaticInputs,
@@ -22,13 +22,15 @@ pub struct MethodSize {
     pub source_bytes: usize,
     /// Bytes of tensor data that the recipe would write.
     pub output_bytes: usize,
+    /// Bytes of the whole file of weights that it would write, header included.
+    pub file_bytes: u64,
     /// `source_bytes / output_bytes`
     pub compression_ratio: f64,
 }
 
 /// The size that each of [`Recipe::of_every_method`] would give: `static` with every input static, a few bytes more for each layer than
 /// where inputs are dynamic.
-/// A recipe with int8 embeddings is passed over where a head shares their table.
+/// A recipe with float embeddings is passed over where a method has them by default, as a head shares their table or fewbit does not run the model.
 ///
 /// # Errors
 /// Those of [`QuantizePlan::new`].
@@ -37,9 +39,8 @@ pub fn method_sizes(checkpoint: &Checkpoint) -> Result<Vec<MethodSize>, Quantize
     let catalogue = Catalogue::of_checkpoint(checkpoint)?;
     let mut sizes = Vec::new();
     for recipe in Recipe::of_every_method() {
-        if !catalogue.is_of_an_encoder()
-            && (!needs_no_code(&recipe) || recipe.quantize_embeddings())
-            || needs_shared_embeddings(checkpoint, &recipe)
+        if !catalogue.is_of_an_encoder() && !needs_no_code(&recipe)
+            || is_another_name_of_the_default(checkpoint, &catalogue, &recipe)
         {
             continue;
         }
@@ -50,6 +51,7 @@ pub fn method_sizes(checkpoint: &Checkpoint) -> Result<Vec<MethodSize>, Quantize
             recipe,
             source_bytes: plan.source_bytes(),
             output_bytes: plan.output_bytes(),
+            file_bytes: plan.file_bytes(),
             compression_ratio: plan.compression_ratio(),
         });
     }

@@ -1,15 +1,15 @@
 //! What will be done to every tensor, before anything is done.
 
-use fewbit_checkpoint::{Checkpoint, RenamedTensor, compressed_tensors};
+use fewbit_checkpoint::{Checkpoint, CheckpointWriter, RenamedTensor, compressed_tensors};
 use fewbit_model::{Catalogue, EncoderSpec, ModuleKind};
 use fewbit_numerics::dtype::DType;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::default_embeddings::{refuse_shared_embeddings, with_decided_embeddings};
 use crate::loader_skip_list::LoaderSkipList;
 use crate::plan_row::RowPlanner;
 pub use crate::plan_row::{PlanRow, TensorAction};
-use crate::shared_embeddings::refuse_shared_embeddings;
 use crate::{KeptModule, Method, QuantizeError, Recipe, Selection};
 
 /// Bytes of one part of the model before and after.
@@ -31,6 +31,7 @@ pub struct QuantizePlan {
     recipe: Recipe,
     source_bytes: usize,
     output_bytes: usize,
+    file_bytes: u64,
     compression_ratio: f64,
     bits_per_weight: Option<f64>,
     parts: Vec<PartBytes>,
@@ -64,6 +65,7 @@ impl QuantizePlan {
         refuse_shared_embeddings(checkpoint, recipe)?;
         let selection = Selection::new(checkpoint, catalogue, recipe)?;
         refuse_unknown_inputs(recipe, catalogue, &selection)?;
+        let recipe = &with_decided_embeddings(checkpoint, catalogue, recipe);
         let planner = RowPlanner::new(catalogue, recipe, &selection);
         let rows = checkpoint
             .tensors()
@@ -77,14 +79,14 @@ impl QuantizePlan {
             module.stored_weight(checkpoint)?;
         }
         let quantization_config = quantization_config(recipe, catalogue, &selection, &rows);
-        let notes = notes(checkpoint, catalogue, &rows);
-        Ok(Self::from_rows(
+        let notes = notes(checkpoint, catalogue, recipe, &rows);
+        Self::from_rows(
             recipe.clone(),
             rows,
             selection.kept,
             notes,
             quantization_config,
-        ))
+        )
     }
 
     fn from_rows(
@@ -93,7 +95,9 @@ impl QuantizePlan {
         kept: Vec<KeptModule>,
         notes: Vec<String>,
         quantization_config: Option<Value>,
-    ) -> Self {
+    ) -> Result<Self, QuantizeError> {
+        let outputs = rows.iter().flat_map(|row| row.outputs.clone());
+        let file_bytes = CheckpointWriter::file_bytes(outputs.collect())?;
         let source_bytes = rows.iter().map(|row| row.source_bytes).sum();
         let output_bytes = rows.iter().map(|row| row.output_bytes).sum();
         let mut parts: Vec<PartBytes> = Vec::new();
@@ -110,17 +114,22 @@ impl QuantizePlan {
                 }),
             }
         }
-        let changed = |row: &&PlanRow| row.module.is_some() && row.action != TensorAction::Keep;
+        let quantizes = rows.iter().any(PlanRow::is_quantized);
+        let changed = |row: &&PlanRow| match quantizes {
+            true => row.module.is_some() && row.is_quantized(),
+            false => row.module.is_some() && row.action != TensorAction::Keep,
+        };
         let weights: usize = rows.iter().filter(changed).map(PlanRow::elements).sum();
         let weight_bytes: usize = rows
             .iter()
             .filter(changed)
             .map(|row| row.output_bytes)
             .sum();
-        Self {
+        Ok(Self {
             recipe,
             source_bytes,
             output_bytes,
+            file_bytes,
             compression_ratio: source_bytes as f64 / output_bytes as f64,
             bits_per_weight: (weights > 0).then(|| 8.0 * weight_bytes as f64 / weights as f64),
             parts,
@@ -128,10 +137,10 @@ impl QuantizePlan {
             notes,
             rows,
             quantization_config,
-        }
+        })
     }
 
-    /// The recipe.
+    /// The recipe, with the form of embeddings that its default stands for with this model.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
@@ -166,12 +175,17 @@ impl QuantizePlan {
         self.output_bytes
     }
 
+    /// Bytes of the whole file of weights, header included.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
     /// `source_bytes / output_bytes`
     pub fn compression_ratio(&self) -> f64 {
         self.compression_ratio
     }
 
-    /// `8 * bytes / weights` over the weights of the modules that the recipe changes: bytes of codes,
+    /// `8 * bytes / weights` over the weights of the modules that the recipe quantizes, or converts where it does no more: bytes of codes,
     /// scales and quantization state that are written for them, number of their elements. `None`
     /// where it changes none.
     pub fn bits_per_weight(&self) -> Option<f64> {
@@ -295,8 +309,14 @@ fn catalogue_for(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Catalogue, 
     Ok(catalogue)
 }
 
-/// What a user should know about the source: that it is known by names alone or goes by others than its files, what was merged into it, and what is narrowed.
-fn notes(checkpoint: &Checkpoint, catalogue: &Catalogue, rows: &[PlanRow]) -> Vec<String> {
+/// What a user should know about the source: that it is known by names alone or goes by others than its files, what was merged into it, and what is
+/// narrowed; and about who reads the result.
+fn notes(
+    checkpoint: &Checkpoint,
+    catalogue: &Catalogue,
+    recipe: &Recipe,
+    rows: &[PlanRow],
+) -> Vec<String> {
     let by_name = (!catalogue.is_of_an_encoder()).then(|| {
         let model = match checkpoint.has_config() {
             true => format!(
@@ -328,6 +348,12 @@ fn notes(checkpoint: &Checkpoint, catalogue: &Catalogue, rows: &[PlanRow]) -> Ve
     let renamed = RenamedTensor::example(checkpoint.renamed()).map(|example| {
         format!("tensors get the names of their modules in transformers: {example}")
     });
-    let notes = [by_name, renamed, merged, narrowed];
+    let for_fewbit = (recipe.four_bit().is_some() && recipe.embeddings().is_quantized()).then(|| {
+        format!(
+            "word embeddings in {} beside 4-bit layers: fewbit reads them, and no other loader is known to; transformers with bitsandbytes refuses the directory, as it takes float embeddings alone (`keep`, `fp16`, `bf16`)",
+            recipe.embeddings()
+        )
+    });
+    let notes = [by_name, renamed, merged, narrowed, for_fewbit];
     notes.into_iter().flatten().collect()
 }

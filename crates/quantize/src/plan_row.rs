@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use fewbit_checkpoint::bitsandbytes::FourBitLayout;
+use fewbit_checkpoint::bitsandbytes::{EightBitTable, FourBitLayout};
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
 use fewbit_checkpoint::{
     CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan, WeightLayout,
@@ -11,10 +11,11 @@ use fewbit_checkpoint::{
 use fewbit_model::{Catalogue, Module, ModuleKind};
 use fewbit_numerics::activation::MAX_INT8_COLUMNS;
 use fewbit_numerics::dtype::DType;
+use fewbit_numerics::four_bit::FourBitType;
 use serde::{Serialize, Serializer};
 
 use crate::config_file::transformers_name;
-use crate::{QuantizeError, Recipe, Rounding, SelectedModule, Selection};
+use crate::{EmbeddingStorage, QuantizeError, Recipe, Rounding, SelectedModule, Selection};
 
 /// The scheme whose tensors an int8 embedding table has: `weight` I8 and `weight_scale`. Loaders have
 /// no packed form of embeddings; what is done to activations does not concern a lookup.
@@ -42,6 +43,8 @@ pub enum TensorAction {
     /// Embedding table: int8 codes with one scale a row, in the compressed-tensors layout
     /// int-quantized.
     Int8Embedding,
+    /// Embedding table: int8 codes with one absmax a row, as bitsandbytes has them in layers of 8 bits, beside layers of 4 bits.
+    EightBitEmbedding,
     /// 4-bit codes with one absmax a block, in the bitsandbytes layout.
     FourBitBlocks(FourBitLayout),
 }
@@ -55,6 +58,7 @@ impl TensorAction {
                 Some(scheme)
             }
             TensorAction::Int8Embedding => Some(&EMBEDDING_SCHEME),
+            TensorAction::EightBitEmbedding => Some(&EightBitTable),
             TensorAction::FourBitBlocks(layout) => Some(layout),
         }
     }
@@ -84,7 +88,9 @@ impl fmt::Display for TensorAction {
                 }
                 f.write_str(of_inputs(scheme))
             }
-            TensorAction::Int8Embedding => f.write_str("quantize to int8 per row"),
+            TensorAction::Int8Embedding | TensorAction::EightBitEmbedding => {
+                f.write_str("quantize to int8 per row")
+            }
             TensorAction::FourBitBlocks(layout) => {
                 write!(
                     f,
@@ -238,13 +244,24 @@ impl<'a> RowPlanner<'a> {
         Ok(match self.recipe {
             // They select no module.
             Recipe::Fp16 | Recipe::Bf16 => self.float_tensor(info)?,
-            Recipe::FourBit(options) => TensorAction::FourBitBlocks(FourBitLayout {
-                kind: options.data_type,
-                block_size: options.block_size,
-                double_quantization: options.double_quantization,
+            Recipe::FourBit(options) => {
+                let is_table = selected.module.kind() == ModuleKind::Table;
+                let kind = match options.embeddings {
+                    EmbeddingStorage::Int8 if is_table => {
+                        return Ok(TensorAction::EightBitEmbedding);
+                    }
+                    EmbeddingStorage::Nf4 if is_table => FourBitType::Nf4,
+                    _ => options.data_type,
+                };
                 // What weights dequantize to; no loader makes F64 of them.
-                dtype: transformers_name(narrowed(info.dtype)).to_owned(),
-            }),
+                let dtype = self.recipe.float_dtype().unwrap_or(narrowed(info.dtype));
+                TensorAction::FourBitBlocks(FourBitLayout {
+                    kind,
+                    block_size: options.block_size,
+                    double_quantization: options.double_quantization,
+                    dtype: transformers_name(dtype).to_owned(),
+                })
+            }
             Recipe::Int8(_) if selected.module.kind() == ModuleKind::Table => {
                 TensorAction::Int8Embedding
             }
@@ -270,13 +287,32 @@ impl<'a> RowPlanner<'a> {
         })
     }
 
+    /// The dtype that the recipe asks for; none: that of the source. Beside int8 weights the 8 bits that bfloat16 has for digits cost next to
+    /// nothing but in the scales of normalizations, of which there are few: they stay as they are. Beside 4-bit ones everything has one dtype, as
+    /// transformers leaves every tensor in its own there and its layers do not run on a mixture.
+    fn float_dtype_of(&self, info: &TensorInfo) -> Option<DType> {
+        let is_int8 = self.recipe.int8().is_some();
+        let is_of_a_norm = self.catalogue.part_of(&info.name) == "normalization";
+        if is_int8 && is_of_a_norm && self.recipe.float_dtype() == Some(DType::BF16) {
+            return None;
+        }
+        let table = self.catalogue.word_embeddings();
+        let is_of_the_table =
+            table.is_some_and(|table| info.name.strip_suffix(".weight") == Some(&table.name));
+        let of_the_table = match is_of_the_table {
+            true => self.recipe.embeddings().float_dtype(),
+            false => None,
+        };
+        of_the_table.or(self.recipe.float_dtype())
+    }
+
     fn float_tensor(&self, info: &TensorInfo) -> Result<TensorAction, QuantizeError> {
-        let dtype = match self.recipe.float_dtype() {
+        let dtype = match self.float_dtype_of(info) {
             Some(dtype) if info.dtype.is_float() && info.dtype != dtype => {
                 expect_readable_float(info)?;
                 dtype
             }
-            // Beside quantized weights a loader has no use for F64, and fewbit computes in f32.
+            // Where nothing is said, a loader has no use for F64, and fewbit computes in f32.
             None => narrowed(info.dtype),
             Some(_) => info.dtype,
         };

@@ -1,5 +1,6 @@
 //! The whole decision as data.
 
+mod embeddings;
 mod fields;
 mod file;
 mod four_bit;
@@ -12,6 +13,7 @@ use fewbit_numerics::four_bit::FourBitType;
 use serde::Serialize;
 
 use crate::{Backend, Method, QuantizeError, StaticInput};
+pub use embeddings::{EmbeddingStorage, FloatDType, UnknownEmbeddingStorage};
 pub use fields::{ActivationsField, RECIPE_KEYS, RecipeFields};
 pub use four_bit::{DEFAULT_BLOCK_SIZE, FourBitRecipe};
 pub use int8::{ActivationScales, DynamicInputs, Int8Inputs, Int8Recipe, Rounding, StaticInputs};
@@ -61,8 +63,9 @@ impl From<FourBitRecipe> for Recipe {
 }
 
 impl Recipe {
-    /// The method with its defaults: blocks of 64 for the 4-bit methods, no double quantization, float embeddings, weights rounded to the
-    /// nearest code, nothing skipped beyond the defaults. `static` has no scales yet, and is no valid recipe before it has some.
+    /// The method with its defaults: blocks of 64 for the 4-bit methods, no double quantization; int8 embeddings for the int8 methods where
+    /// loaders take them ([`EmbeddingStorage::Auto`]), other floats as they are; weights rounded to the nearest code, nothing skipped beyond the
+    /// defaults. `static` has no scales yet, and is no valid recipe before it has some.
     pub fn new(method: Method) -> Self {
         match method {
             Method::Fp16 => Recipe::Fp16,
@@ -75,7 +78,7 @@ impl Recipe {
         }
     }
 
-    /// `dynamic` as PyTorch's `quantize_dynamic` does it by default on a backend: one scale for a weight, one for an input.
+    /// `dynamic` as PyTorch's `quantize_dynamic` does it by default on a backend: one scale for a weight, one for an input, float embeddings.
     ///
     /// The products of a layer are PyTorch's bit for bit on `fbgemm` and `x86`. `qnnpack` rounds a product before it adds the bias, and
     /// oneDNN adds in an order of its own, so that an output can differ in its last bits from what they give; scales, zero points and
@@ -90,7 +93,14 @@ impl Recipe {
     /// ```
     pub fn quantize_dynamic(backend: Backend) -> Self {
         let activations = ActivationScales::of_quantize_dynamic(backend);
-        Int8Recipe::from(DynamicInputs::default().with_activations(activations)).into()
+        let inputs = DynamicInputs::default().with_activations(activations);
+        let recipe = Int8Recipe::from(inputs);
+        match activations {
+            ActivationScales::PerToken => recipe.into(),
+            ActivationScales::PerTensor { .. } => {
+                recipe.with_embeddings(EmbeddingStorage::Keep).into()
+            }
+        }
     }
 
     /// The method.
@@ -106,9 +116,14 @@ impl Recipe {
         }
     }
 
-    /// The dtype that every float tensor is converted to, of the methods that only convert.
+    /// The dtype of what is not quantized: everything, of the methods that only convert. None: that of the source.
     pub fn float_dtype(&self) -> Option<DType> {
-        self.method().float_dtype()
+        let chosen = match self {
+            Recipe::Fp16 | Recipe::Bf16 => return self.method().float_dtype(),
+            Recipe::Int8(recipe) => recipe.float_dtype,
+            Recipe::FourBit(recipe) => recipe.float_dtype,
+        };
+        chosen.map(FloatDType::dtype)
     }
 
     /// The options of int8 weights, of the methods that have them.
@@ -145,9 +160,22 @@ impl Recipe {
         }
     }
 
-    /// Whether the word embedding table is stored as int8.
-    pub fn quantize_embeddings(&self) -> bool {
-        self.int8().is_some_and(|recipe| recipe.quantize_embeddings)
+    /// How the word embedding table is stored; as other floats, of the methods that only convert.
+    pub fn embeddings(&self) -> EmbeddingStorage {
+        match self {
+            Recipe::Fp16 | Recipe::Bf16 => EmbeddingStorage::Keep,
+            Recipe::Int8(recipe) => recipe.embeddings,
+            Recipe::FourBit(recipe) => recipe.embeddings,
+        }
+    }
+
+    /// The recipe with another form of embeddings; the methods that only convert have none.
+    pub(crate) fn with_embeddings(self, embeddings: EmbeddingStorage) -> Self {
+        match self {
+            Recipe::Fp16 | Recipe::Bf16 => self,
+            Recipe::Int8(recipe) => recipe.with_embeddings(embeddings).into(),
+            Recipe::FourBit(recipe) => recipe.with_embeddings(embeddings).into(),
+        }
     }
 
     /// Whether weights are rounded by [GPTQ](crate::gptq), which needs calibration texts beside the recipe.
@@ -171,14 +199,14 @@ impl Recipe {
         recipes
     }
 
-    /// Every method with its defaults and, where there is one, its variant: int8 embeddings for the int8 methods, double quantization
+    /// Every method with its defaults and, where there is one, its variant: float embeddings for the int8 methods, double quantization
     /// for the 4-bit ones. Those of `static` have no scales yet.
     pub fn of_every_method() -> Vec<Self> {
         let with_variant = |method| {
             let plain = Self::new(method);
             let variant = match plain.clone() {
                 Recipe::Fp16 | Recipe::Bf16 => None,
-                Recipe::Int8(recipe) => Some(recipe.with_quantize_embeddings(true).into()),
+                Recipe::Int8(recipe) => Some(recipe.with_embeddings(EmbeddingStorage::Keep).into()),
                 Recipe::FourBit(recipe) => Some(recipe.with_double_quantization(true).into()),
             };
             [Some(plain), variant].into_iter().flatten()
@@ -186,8 +214,8 @@ impl Recipe {
         Method::ALL.into_iter().flat_map(with_variant).collect()
     }
 
-    /// A short name for tables: `dynamic + int8 embeddings`, `nf4 + double quantization`,
-    /// `nf4, blocks of 128`.
+    /// A short name for tables: `dynamic + float embeddings`, `nf4 + double quantization`,
+    /// `nf4, blocks of 128`, `weight-only + fp16 floats`.
     pub fn label(&self) -> String {
         let mut label = self.method().name().to_owned();
         match self {

@@ -65,6 +65,8 @@ pub struct QuantizeReport {
     pub source_bytes: usize,
     /// Bytes of tensor data written.
     pub output_bytes: usize,
+    /// Bytes of the whole file of weights, header included.
+    pub file_bytes: u64,
     /// `source_bytes / output_bytes`
     pub compression_ratio: f64,
     /// See [`QuantizePlan::bits_per_weight`].
@@ -92,6 +94,7 @@ impl QuantizeReport {
             recipe: plan.recipe().clone(),
             source_bytes: plan.source_bytes(),
             output_bytes: plan.output_bytes(),
+            file_bytes: plan.file_bytes(),
             compression_ratio: plan.compression_ratio(),
             bits_per_weight: plan.bits_per_weight(),
             parts: plan.parts().to_vec(),

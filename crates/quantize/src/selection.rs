@@ -7,9 +7,8 @@
 //! * **Pooler and task heads.** Few parameters, run once a text instead of once a token, and the last
 //!   thing before a decision: an error here is not averaged out by anything after it. They are also
 //!   what is replaced or trained further most often.
-//! * **Embedding tables.** A lookup multiplies nothing, so quantizing them saves bytes but no time.
-//!   The word embedding table, often half of a small model, can be stored as int8 with one scale a
-//!   row (`quantize_embeddings`); position and token type tables are small.
+//! * **Position and token type tables.** They are small. The word embedding table, often half of a small model, is stored as int8 with one
+//!   scale a row where the loaders of the layout take that ([`EmbeddingStorage`]): a lookup multiplies nothing, so it saves bytes but no time.
 //! * **Layer normalization and biases.** A few vectors.
 //!
 //! The globs of [`Recipe::skip`] come on top of that. A glob matches the whole module path, either as
@@ -28,7 +27,8 @@ use fewbit_model::{Catalogue, Module, ModuleKind};
 use globset::{GlobBuilder, GlobSet};
 use serde::{Serialize, Serializer};
 
-use crate::{Method, QuantizeError, Recipe};
+use crate::default_embeddings::with_decided_embeddings;
+use crate::{EmbeddingStorage, Method, QuantizeError, Recipe};
 
 /// The most characters of a glob; longer ones are slips, and can exhaust whatever compiles them.
 const LONGEST_GLOB: usize = 1000;
@@ -63,9 +63,11 @@ pub enum KeepReason {
     Transposed,
     /// transformers keeps the layer in float32 where others become 4-bit layers.
     KeptInFloat32,
-    /// The recipe does not ask for int8 embeddings.
+    /// The recipe asks for float embeddings.
     EmbeddingTable,
-    /// The bitsandbytes layout has no quantized embeddings.
+    /// A head that predicts words shares the table, and loaders cannot run it on codes.
+    SharedEmbeddingTable,
+    /// The bitsandbytes layout has no quantized embeddings that other loaders read, and the recipe does not ask for others.
     EmbeddingTableFourBit,
 }
 
@@ -84,10 +86,13 @@ impl fmt::Display for KeepReason {
                 f.write_str("transformers keeps it in float32 beside 4-bit layers")
             }
             KeepReason::EmbeddingTable => {
-                f.write_str("the embedding table stays float unless `quantize_embeddings` is set")
+                f.write_str("the recipe keeps the embedding table in floats")
             }
+            KeepReason::SharedEmbeddingTable => f.write_str(
+                "a head shares the embedding table, which other loaders cannot run on codes",
+            ),
             KeepReason::EmbeddingTableFourBit => {
-                f.write_str("the bitsandbytes layout has no quantized embeddings")
+                f.write_str("loaders of the bitsandbytes layout take float embeddings alone")
             }
         }
     }
@@ -128,29 +133,34 @@ impl Selection {
         catalogue: &Catalogue,
         recipe: &Recipe,
     ) -> Result<Self, QuantizeError> {
-        if recipe.float_dtype().is_some() {
+        if recipe.method().float_dtype().is_some() {
             return Ok(Self::default());
         }
+        let by_default = recipe.embeddings() == EmbeddingStorage::Auto;
+        let recipe = &with_decided_embeddings(checkpoint, catalogue, recipe);
         let candidate = |module: &Module| SelectedModule {
             module: module.clone(),
             weight_only: false,
         };
         let mut candidates = Vec::new();
         let mut selection = Self::default();
+        let embeddings = recipe.embeddings();
         match catalogue.word_embeddings() {
-            Some(table) if recipe.quantize_embeddings() => candidates.push(candidate(table)),
+            Some(table) if embeddings.is_quantized() => candidates.push(candidate(table)),
             Some(table) => selection.kept.push(KeptModule {
                 module: table.name.clone(),
-                reason: if recipe.int8().is_some() {
-                    KeepReason::EmbeddingTable
-                } else {
-                    KeepReason::EmbeddingTableFourBit
+                reason: match recipe.int8() {
+                    Some(options) if by_default && !options.has_one_scale_at_run_time() => {
+                        KeepReason::SharedEmbeddingTable
+                    }
+                    Some(_) => KeepReason::EmbeddingTable,
+                    None => KeepReason::EmbeddingTableFourBit,
                 },
             }),
-            None if recipe.quantize_embeddings() => {
+            None if embeddings != EmbeddingStorage::Keep => {
                 return Err(QuantizeError::Recipe {
                     origin: "recipe".to_owned(),
-                    field: "quantize_embeddings",
+                    field: "embeddings",
                     expected: "a model that fewbit runs, whose word embedding table it knows"
                         .to_owned(),
                     found: format!("`model_type` {}", catalogue.model_type),
@@ -206,7 +216,13 @@ impl Selection {
             });
         }
         selection.mark_weight_only(recipe.weight_only(), catalogue)?;
-        if recipe.method() == Method::WeightOnly && needs_a_tensor_named_weight(catalogue) {
+        // transformers decompresses a checkpoint of one format while it loads it, but not one of two: beside a table, which is never packed,
+        // the layers are not, either.
+        let is_table = |selected: &SelectedModule| selected.module.kind() == ModuleKind::Table;
+        let has_table = selection.quantized.iter().any(is_table);
+        if recipe.method() == Method::WeightOnly
+            && (has_table || needs_a_tensor_named_weight(catalogue))
+        {
             for selected in &mut selection.quantized {
                 selected.weight_only = selected.module.kind() == ModuleKind::Linear;
             }

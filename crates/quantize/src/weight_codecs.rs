@@ -1,4 +1,5 @@
-//! Weights to codes and back by the kernels, on all threads of the rayon pool that the caller is in.
+//! Weights to codes and back by the kernels, on all threads of the rayon pool that the caller is in; outside of one, on as many as
+//! [`set_threads`] says.
 //!
 //! The bits are those of `fewbit-numerics`, whatever the instruction set and the number of threads. That holds for error statistics, too: they
 //! are summed over parts of a weight that depend on nothing else, and put together in order.
@@ -7,11 +8,43 @@
 //! before it has left there.
 
 use fewbit_kernels::{FloatBytes, Kernels};
+use fewbit_model::ThreadPools;
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
 use fewbit_numerics::rows::{Int8Rows, row_scale};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
+use std::num::NonZero;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The pool of callers that are in none.
+static POOLS: LazyLock<ThreadPools> = LazyLock::new(ThreadPools::default);
+
+/// Its threads; 0 stands for as many as this process has CPUs.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets how many threads this process quantizes weights on, outside of rayon pools; 0 for as many as it has CPUs, which is the default. The number
+/// changes no result.
+pub fn set_threads(threads: usize) {
+    THREADS.store(threads, Ordering::Relaxed);
+}
+
+/// Runs `work` in the pool that the caller is in, or in that of this process. Rayon's own would hang in a process that forks.
+///
+/// # Panics
+/// If the system gives no threads.
+fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    if rayon::current_thread_index().is_some() {
+        return work();
+    }
+    let threads = match THREADS.load(Ordering::Relaxed) {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        threads => threads,
+    };
+    let done = POOLS.with(threads, work);
+    done.unwrap_or_else(|error| panic!("{error}"))
+}
 
 /// Elements of a part, where blocks or rows allow.
 const PART_ELEMENTS: usize = 1 << 15;
@@ -84,7 +117,7 @@ pub fn quantize_four_bit_into(
             }
             Found { finite, error }
         });
-    Found::of_parts(found.collect())
+    Found::of_parts(in_pool(|| found.collect()))
 }
 
 /// [`quantize_four_bit_into`] new memory. `None` if an element is not finite.
@@ -137,12 +170,15 @@ pub fn dequantize_four_bit(
     out: &mut [f32],
 ) {
     let part = part_elements(block_size);
-    out.par_chunks_mut(part)
+    let parts = out
+        .par_chunks_mut(part)
         .zip(packed.par_chunks(part / 2))
-        .zip(absmax.par_chunks(part / block_size))
-        .for_each(|((out, packed), absmax)| {
+        .zip(absmax.par_chunks(part / block_size));
+    in_pool(|| {
+        parts.for_each(|((out, packed), absmax)| {
             kernels.dequantize_four_bit(packed, absmax, block_size, kind, out);
         });
+    });
 }
 
 /// The error of 4-bit codes whose absmax values changed after they were made.
@@ -162,15 +198,15 @@ pub fn four_bit_error(
     let parts = packed
         .par_chunks(part / 2)
         .zip(absmax.par_chunks(part / block_size));
-    let sums: Vec<ErrorSums> = parts
+    let sums = parts
         .enumerate()
         .map_init(Vec::new, |dequantized, (index, (packed, absmax))| {
             let source = part_of(source, index, part);
             dequantized.resize(source.len(), 0.0);
             kernels.dequantize_four_bit(packed, absmax, block_size, kind, dequantized);
             kernels.error_sums(source, dequantized)
-        })
-        .collect();
+        });
+    let sums: Vec<ErrorSums> = in_pool(|| sums.collect());
     let mut all = ErrorSums::default();
     for part in &sums {
         all.merge(part);
@@ -220,7 +256,7 @@ pub fn quantize_int8(
             }
             Found { finite, error }
         });
-    let found = Found::of_parts(found.collect());
+    let found = Found::of_parts(in_pool(|| found.collect()));
     let quantized = Int8Rows {
         rows,
         columns,
@@ -244,25 +280,25 @@ pub fn dequantize_int8(
 ) {
     let columns = columns.max(1);
     let part = part_elements(columns);
-    out.par_chunks_mut(part)
+    let parts = out
+        .par_chunks_mut(part)
         .zip(codes.par_chunks(part))
-        .zip(scales.par_chunks(part / columns))
-        .for_each(|((out, codes), scales)| {
+        .zip(scales.par_chunks(part / columns));
+    in_pool(|| {
+        parts.for_each(|((out, codes), scales)| {
             kernels.dequantize_int8(codes, scales, columns, out);
         });
+    });
 }
 
 /// The largest magnitude, as [`absmax`](fewbit_numerics::absmax::absmax) finds it. `None` if an element is not finite.
 pub fn largest_magnitude(kernels: &Kernels, source: FloatBytes<'_>) -> Option<f32> {
     let mut parts = vec![0.0f32; source.len().div_ceil(PART_ELEMENTS)];
-    let finite = parts
-        .par_iter_mut()
-        .enumerate()
-        .map(|(index, largest)| {
-            let source = part_of(source, index, PART_ELEMENTS);
-            kernels.group_absmax(source, PART_ELEMENTS, std::slice::from_mut(largest))
-        })
-        .reduce(|| true, |a, b| a & b);
+    let finite = parts.par_iter_mut().enumerate().map(|(index, largest)| {
+        let source = part_of(source, index, PART_ELEMENTS);
+        kernels.group_absmax(source, PART_ELEMENTS, std::slice::from_mut(largest))
+    });
+    let finite = in_pool(|| finite.reduce(|| true, |a, b| a & b));
     finite.then(|| parts.into_iter().fold(0.0, f32::max))
 }
 

@@ -305,7 +305,7 @@ def compare(
 
     Args:
         model: Model directory or Hub id.
-        methods: ``fp16``, ``dynamic``, ``dynamic+embeddings``, ``nf4+double``, ``static+gptq`` … as of ``fewbit compare --methods``; by
+        methods: ``fp16``, ``dynamic``, ``dynamic+float-embeddings``, ``nf4+double+fp16``, ``static+gptq`` … as of ``fewbit compare --methods``; by
             default every kind, and ``static`` where there is something to calibrate with.
         data: Sentence pairs (first, second, score), or a file of them: adds the Spearman correlation.
         data_fields: The three columns of that file, if they are not sentence1, sentence2 and score.

@@ -95,6 +95,8 @@ class MethodSize:
     recipe: dict[str, Any]
     source_bytes: int
     output_bytes: int
+    file_bytes: int
+    """Bytes of the whole file of weights, header included."""
     compression_ratio: float
 
 
@@ -164,13 +166,14 @@ class Inspection(Report):
         return "\n".join(lines)
 
     def _tables(self) -> list[Table]:
-        rows = [[method.label, f"{megabytes(method.output_bytes)} MB", f"{method.compression_ratio:.2f}"] for method in self.methods]
+        disk = self.size.disk_bytes
+        rows = [[method.label, f"{megabytes(method.file_bytes)} MB", f"{disk / method.file_bytes:.2f}"] for method in self.methods]
         methods = [Table(["method", ">size", ">times smaller"], rows, "what each method would make of it")] if rows else []
         return [*self.size._tables(), *methods]  # pyright: ignore[reportPrivateUsage]
 
     def _bars(self) -> list[Bars]:
         names = ["now", *(method.label for method in self.methods)]
-        sizes = [self.size.tensor_bytes / 1e6, *(method.output_bytes / 1e6 for method in self.methods)]
+        sizes = [self.size.disk_bytes / 1e6, *(method.file_bytes / 1e6 for method in self.methods)]
         return [Bars("Size by method", names, sizes, "MB")]
 
 

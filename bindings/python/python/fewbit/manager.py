@@ -15,6 +15,7 @@ from fewbit.progress import progress_bar
 from fewbit.quantization import QuantizeReport, report_of
 from fewbit.records import make_record, read_record, read_records
 from fewbit.tables import Bars, Report, Table, megabytes
+from fewbit.threads import resolve_threads
 
 
 @dataclass(frozen=True)
@@ -95,22 +96,23 @@ class QuantizationManager:
         return SizeComparisons(tuple(read_records(SizeComparison, self._native.compare_sizes())))
 
     def apply(self, recipe: dict[str, Any], out: Path, *, show_progress: bool = False) -> QuantizeReport:
-        """Writes what a recipe (``{"method": "nf4", "block_size": 32}``) makes of the source.
+        """Writes what a recipe (``{"method": "nf4", "block_size": 32}``) makes of the source. As in a recipe file, a key that is left out has the
+        value that ``docs/recipe.md`` says: without ``embeddings`` the word embeddings stay float.
 
         Raises:
             FewbitError: The recipe does not go with the model, or ``out`` exists. Nothing is left there then.
         """
         text = json.dumps({"version": 1, **recipe})
         with progress_bar(show_progress) as progress:
-            return report_of(self._native.apply(text, os.fspath(out), progress=progress))
+            return report_of(self._native.apply(text, os.fspath(out), threads=resolve_threads(None), progress=progress))
 
     def apply_dynamic_quantization(self, out: Path, *, show_progress: bool = False) -> QuantizeReport:
-        """int8 weights, one scale an output channel; activations quantized per token at run time."""
-        return self.apply({"method": "dynamic"}, out, show_progress=show_progress)
+        """int8 weights, one scale an output channel, and embeddings; activations quantized per token at run time."""
+        return self.apply({"method": "dynamic", "embeddings": "auto"}, out, show_progress=show_progress)
 
     def apply_weight_only_quantization(self, out: Path, *, show_progress: bool = False) -> QuantizeReport:
-        """int8 weights, one scale an output channel; activations are not stored as quantized."""
-        return self.apply({"method": "weight-only"}, out, show_progress=show_progress)
+        """int8 weights, one scale an output channel, and embeddings; activations are not stored as quantized."""
+        return self.apply({"method": "weight-only", "embeddings": "auto"}, out, show_progress=show_progress)
 
     def apply_fp16_quantization(self, out: Path, *, show_progress: bool = False) -> QuantizeReport:
         """IEEE half precision as storage; computed in float32."""
@@ -175,7 +177,7 @@ class QuantizationManager:
         if self._static is None:
             raise ValueError("Must call calibrate() first!")
         with progress_bar(show_progress) as progress:
-            return report_of(self._native.apply(self._static, os.fspath(out), progress=progress))
+            return report_of(self._native.apply(self._static, os.fspath(out), threads=resolve_threads(None), progress=progress))
 
     @property
     def directory(self) -> str:

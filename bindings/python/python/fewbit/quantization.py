@@ -17,6 +17,8 @@ from fewbit.records import make_record, read_record
 from fewbit.tables import Bars, Report, Table, megabytes, optional
 from fewbit.threads import resolve_threads
 
+_EMBEDDINGS = ("auto", "keep", "int8", "nf4", "fp16", "bf16")
+_FLOAT_DTYPES = ("f32", "fp16", "bf16")
 _WORST = 5
 """Layers that a report shows as those that lost most."""
 
@@ -72,6 +74,8 @@ class QuantizeReport(Report):
     """Bytes of tensor data in the source."""
     output_bytes: int
     """Bytes of tensor data written."""
+    file_bytes: int
+    """Bytes of the whole file of weights, header included."""
     compression_ratio: float
     """``source_bytes / output_bytes``"""
     bits_per_weight: float | None
@@ -141,6 +145,8 @@ class QuantizePlan(Report):
     recipe: dict[str, Any]
     source_bytes: int
     output_bytes: int
+    file_bytes: int
+    """Bytes of the whole file of weights, header included."""
     compression_ratio: float
     bits_per_weight: float | None
     parts: tuple[PartBytes, ...]
@@ -180,7 +186,9 @@ def quantize_model(
     recipe: Path | Mapping[str, Any] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
+    embeddings: str | None = None,
     quantize_embeddings: bool = False,
+    float_dtype: str | None = None,
     skip: str | Sequence[str] = (),
     weight_only: str | Sequence[str] = (),
     activations: str | None = None,
@@ -214,7 +222,9 @@ def quantize_model(
     recipe: Path | Mapping[str, Any] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
+    embeddings: str | None = None,
     quantize_embeddings: bool = False,
+    float_dtype: str | None = None,
     skip: str | Sequence[str] = (),
     weight_only: str | Sequence[str] = (),
     activations: str | None = None,
@@ -254,7 +264,11 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         recipe: A recipe file, or its keys, in place of ``method`` and its options.
         double_quant: nf4 and fp4: quantizes the scales, too.
         block_size: nf4 and fp4: weights that share one scale; 64 by default.
-        quantize_embeddings: Int8 methods: int8 codes for the word embedding table, too.
+        embeddings: How the word embedding table is stored: ``keep`` (as other floats), ``int8``, ``fp16``, ``bf16``; nf4 and fp4: also ``nf4``. By
+            default ``int8`` for the int8 methods, unless a head shares the table, else ``keep``. Codes beside 4-bit layers are read by no other
+            loader than fewbit.
+        quantize_embeddings: Int8 methods: the old name of ``embeddings="int8"``.
+        float_dtype: The dtype of what is not quantized: ``f32``, ``fp16`` or ``bf16``; by default that of the source.
         skip: Globs of modules that stay float, besides the defaults.
         weight_only: dynamic: globs of layers of which only the weights are quantized.
         activations: dynamic: ``per-token``, or ``per-tensor`` for PyTorch's ``quantize_dynamic``, with a ``backend`` of PyTorch.
@@ -291,7 +305,9 @@ def _quantize_directory(
     recipe: Path | Mapping[str, Any] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
+    embeddings: str | None = None,
     quantize_embeddings: bool = False,
+    float_dtype: str | None = None,
     skip: str | Sequence[str] = (),
     weight_only: str | Sequence[str] = (),
     activations: str | None = None,
@@ -323,7 +339,9 @@ def _quantize_directory(
         named: dict[str, object] = {
             "double_quant": double_quant,
             "block_size": block_size,
+            "embeddings": embeddings,
             "quantize_embeddings": quantize_embeddings,
+            "float_dtype": float_dtype,
             "activations": activations,
             "gptq": gptq,
             "saturation_proof": saturation_proof,
@@ -338,6 +356,12 @@ def _quantize_directory(
             "activations='per-tensor': expected backend fbgemm, x86, qnnpack or onednn beside it: it gives what PyTorch's quantize_dynamic"
             " gives there\n  hint: leave it out for a scale a token, which is more accurate"
         )
+    if embeddings not in (None, *_EMBEDDINGS):
+        raise ValueError(f"embeddings: expected one of {', '.join(_EMBEDDINGS)}, found {embeddings!r}")
+    if quantize_embeddings and embeddings not in (None, "int8"):
+        raise ValueError(f"quantize_embeddings: expected nothing beside embeddings={embeddings!r}\n  hint: it is the old name of embeddings='int8'")
+    if float_dtype not in (None, *_FLOAT_DTYPES):
+        raise ValueError(f"float_dtype: expected one of {', '.join(_FLOAT_DTYPES)}, found {float_dtype!r}")
     if sensitivity not in (None, "sqnr", "output"):
         raise ValueError(f"sensitivity: expected sqnr or output, found {sensitivity!r}")
     fixed = method == "static"
@@ -382,7 +406,9 @@ def _quantize_directory(
         "recipe_file": os.fspath(recipe) if isinstance(recipe, str | os.PathLike) else None,
         "double_quant": double_quant,
         "block_size": block_size,
+        "embeddings": embeddings,
         "quantize_embeddings": quantize_embeddings,
+        "float_dtype": float_dtype,
         "skip": [skip] if isinstance(skip, str) else list(skip),
         "weight_only": [weight_only] if isinstance(weight_only, str) else list(weight_only),
         "activations": activations,
@@ -419,10 +445,17 @@ def label(recipe: Mapping[str, Any]) -> str:
     additions = {
         "gptq": "GPTQ",
         "saturation_proof": "saturation-proof",
-        "quantize_embeddings": "int8 embeddings",
         "double_quant": "double quantization",
     }
-    return " + ".join([str(recipe["method"]), *(words for key, words in additions.items() if recipe.get(key))])
+    words = [str(recipe["method"]), *(words for key, words in additions.items() if recipe.get(key))]
+    of_the_method = "keep" if words[0] in ("fp16", "bf16", "nf4", "fp4") else "auto"
+    # A recipe without the key keeps the table.
+    embeddings = str(recipe.get("embeddings", "keep"))
+    if embeddings not in ("auto", of_the_method):
+        words.append(f"{'float' if embeddings == 'keep' else embeddings} embeddings")
+    if recipe.get("float_dtype"):
+        words.append(f"{recipe['float_dtype']} floats")
+    return " + ".join(words)
 
 
 
@@ -430,7 +463,7 @@ def label(recipe: Mapping[str, Any]) -> str:
 def _summary(report: QuantizeReport | QuantizePlan) -> str:
     bits = "" if report.bits_per_weight is None else f", {report.bits_per_weight:.2f} bits a weight in the layers changed"
     sizes = f"{megabytes(report.source_bytes)} MB -> {megabytes(report.output_bytes)} MB"
-    return f"{label(report.recipe)}: {sizes}, {report.compression_ratio:.2f} times smaller{bits}"
+    return f"{label(report.recipe)}: {sizes}, {report.compression_ratio:.2f} times smaller{bits}; the whole file has {report.file_bytes:,} bytes"
 
 
 def _parts_table(parts: Sequence[PartBytes]) -> Table:

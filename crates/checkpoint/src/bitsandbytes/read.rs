@@ -158,7 +158,7 @@ fn read_four_bit<'a>(
     })
 }
 
-/// LLM.int8: int8 codes with `SCB`, the absmax of each row; `code * SCB / 127`.
+/// LLM.int8: int8 codes with `SCB`, the absmax of each row; `code * SCB / 127`. Those of an [`EightBitTable`](super::EightBitTable) are flat.
 fn read_eight_bit<'a>(
     checkpoint: &'a Checkpoint,
     module: &str,
@@ -167,7 +167,10 @@ fn read_eight_bit<'a>(
 ) -> Result<StoredWeight<'a>, CheckpointError> {
     let weight = checkpoint.require(&format!("{module}.weight"))?;
     weight.expect_dtype(&[DType::I8])?;
-    weight.expect_shape(&shape)?;
+    let is_flat = weight.info.shape == [shape[0].saturating_mul(shape[1]), 1];
+    if !is_flat {
+        weight.expect_shape(&shape)?;
+    }
     row_absmax.expect_shape(&[shape[0]])?;
     if let Some(format) = checkpoint.get(&format!("{module}.weight_format")) {
         format.expect_dtype(&[DType::U8])?;

@@ -12,7 +12,7 @@ use anyhow::{Result, anyhow};
 use fewbit::calibration::CalibratedRecipes;
 use fewbit::compare::{
     CompareOptions, CompareStep, CompareTexts, FailedMethod, compare, default_recipes, method_name,
-    parse_methods, without_shared_embeddings,
+    parse_methods, without_other_names_of_defaults,
 };
 use fewbit::evaluate::{
     ClassColumns, PairColumns, read_class_texts, read_sentence_pairs, read_texts,
@@ -46,10 +46,10 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
     let source = super::resolve(&arguments.model)?;
     if arguments.methods.is_empty() {
         let all = recipes.len();
-        recipes = without_shared_embeddings(&source, recipes)?;
+        recipes = without_other_names_of_defaults(&source, recipes)?;
         if recipes.len() < all {
             streams::note(
-                "int8 embeddings are left out: a head of this model shares the word embedding table\n",
+                "embeddings stay float: a head of this model shares the word embedding table\n",
             );
         }
     }

@@ -1,6 +1,7 @@
 //! `fewbit quantize`
 
 mod backend;
+mod floats;
 
 use super::calibrate;
 use crate::arguments::{GlobalArguments, MethodArgument, QuantizeArguments, SensitivityArgument};
@@ -9,6 +10,7 @@ use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
 use anyhow::Result;
 use fewbit::quantize::calibration::SiteSensitivity;
+use fewbit::quantize::weight_codecs;
 use fewbit::quantize::{ActivationsField, GptqCalibration, PlanRow, PlannedConversion};
 use fewbit::{
     Catalogue, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe, RecipeFields,
@@ -38,7 +40,7 @@ struct Report<'a> {
 
 pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Result<()> {
     let threads = threads::resolve(arguments.threads)?;
-    threads::start_pool(threads);
+    weight_codecs::set_threads(threads.count);
     let mut recipe = recipe(arguments)?;
     let source = super::resolve(&arguments.model)?;
     let mut sensitivity = Vec::new();
@@ -206,7 +208,7 @@ fn in_words_of_flags(error: QuantizeError, arguments: &QuantizeArguments) -> any
         ),
         _ => return error.into(),
     };
-    match (flag(field), &arguments.recipe) {
+    match (flag(field, arguments), &arguments.recipe) {
         (Some(flag), _) if is_typed(field, &error, arguments) => {
             UsageError(format!("{flag}: {what}\n  hint: {hint}")).into()
         }
@@ -222,6 +224,8 @@ fn is_typed(field: &str, error: &QuantizeError, arguments: &QuantizeArguments) -
         "block_size" => return arguments.block_size.is_some(),
         "double_quant" => return arguments.double_quant,
         "quantize_embeddings" => return arguments.quantize_embeddings,
+        "embeddings" => return floats::embeddings_beside_a_file(arguments).is_some(),
+        "float_dtype" => return arguments.float_dtype.is_some(),
         "gptq" => return arguments.gptq,
         "saturation_proof" => return arguments.saturation_proof,
         "weight_only" => &arguments.weight_only,
@@ -237,11 +241,13 @@ fn is_typed(field: &str, error: &QuantizeError, arguments: &QuantizeArguments) -
 }
 
 /// The flag that sets a key of a recipe, if there is one.
-fn flag(field: &str) -> Option<&'static str> {
+fn flag(field: &str, arguments: &QuantizeArguments) -> Option<&'static str> {
     Some(match field {
         "block_size" => "--block-size",
         "double_quant" => "--double-quant",
         "quantize_embeddings" => "--quantize-embeddings",
+        "embeddings" => floats::flag_of_embeddings(arguments),
+        "float_dtype" => "--float-dtype",
         "skip" => "--skip",
         "weight_only" => "--weight-only",
         "gptq" => "--gptq",
@@ -261,13 +267,16 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
             fields
         }
         (None, Some(method)) => {
+            let defaults = RecipeFields::new(method);
             let fields = RecipeFields {
                 block_size: arguments.block_size,
                 double_quantization: arguments.double_quant,
-                quantize_embeddings: arguments.quantize_embeddings,
+                embeddings: floats::embeddings(arguments).unwrap_or(defaults.embeddings),
+                quantize_embeddings: arguments.quantize_embeddings.then_some(true),
+                float_dtype: floats::float_dtype(arguments),
                 gptq: arguments.gptq,
                 saturation_proof: arguments.saturation_proof,
-                ..RecipeFields::new(method)
+                ..defaults
             };
             backend::apply(fields, arguments)?
         }
@@ -327,16 +336,25 @@ fn contradictions(
             .map_or("none".to_owned(), |size| size.to_string());
         return refuse("--block-size", block_size.to_string(), known);
     }
+    if let Some(embeddings) = floats::embeddings_beside_a_file(arguments)
+        && embeddings != file.embeddings
+    {
+        let flag = floats::flag_of_embeddings(arguments);
+        return refuse(flag, embeddings.to_string(), file.embeddings.to_string());
+    }
+    if let Some(dtype) = floats::float_dtype(arguments)
+        && Some(dtype) != file.float_dtype
+    {
+        let known = file
+            .float_dtype
+            .map_or("that of the source".to_owned(), |dtype| dtype.to_string());
+        return refuse("--float-dtype", dtype.to_string(), known);
+    }
     for (flag, typed, known) in [
         (
             "--double-quant",
             arguments.double_quant,
             file.double_quantization,
-        ),
-        (
-            "--quantize-embeddings",
-            arguments.quantize_embeddings,
-            file.quantize_embeddings,
         ),
         ("--gptq", arguments.gptq, file.gptq),
         (

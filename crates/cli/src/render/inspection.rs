@@ -181,12 +181,15 @@ fn methods(inspection: &Inspection) -> String {
     let rows = inspection.methods.iter().map(|method| {
         vec![
             method.label.clone(),
-            bytes(method.output_bytes as u64),
-            format!("{:.2}", method.compression_ratio),
+            bytes(method.file_bytes),
+            format!(
+                "{:.2}",
+                inspection.size.disk_bytes as f64 / method.file_bytes as f64
+            ),
         ]
     });
     format!(
-        "What each method would make of it (tensors, without file headers; static with every input static):\n{}",
+        "What each method would make of it (the whole file of weights; static with every input static):\n{}",
         table::render(
             &[word("method"), number("size"), number("times smaller")],
             rows

@@ -2,7 +2,7 @@
 
 use super::numbers::{bytes, count, grouped};
 use super::table::{self, number, text as word};
-use fewbit::quantize::{KeepReason, PlanRow};
+use fewbit::quantize::PlanRow;
 use fewbit::size::part_order;
 use fewbit::{KeptModule, ModuleReport, PartBytes, QuantizePlan, QuantizeReport, TensorAction};
 use std::path::Path;
@@ -46,6 +46,7 @@ pub(crate) fn plan(plan: &QuantizePlan) -> String {
         plan.output_bytes(),
         plan.compression_ratio(),
         plan.bits_per_weight(),
+        plan.file_bytes(),
     ));
     out.push_str(&parts(plan.parts()));
     out.push_str(&kept_modules(plan.kept()));
@@ -84,6 +85,7 @@ pub(crate) fn report(report: &QuantizeReport, output: &Path) -> String {
         report.output_bytes,
         report.compression_ratio,
         report.bits_per_weight,
+        report.file_bytes,
     );
     out.push_str(&parts(&report.parts));
     out.push_str(&kept_modules(&report.kept));
@@ -101,14 +103,22 @@ pub(crate) fn report(report: &QuantizeReport, output: &Path) -> String {
     out
 }
 
-fn summary(label: &str, source: usize, output: usize, ratio: f64, bits: Option<f64>) -> String {
+fn summary(
+    label: &str,
+    source: usize,
+    output: usize,
+    ratio: f64,
+    bits: Option<f64>,
+    file: u64,
+) -> String {
     let bits = bits.map_or_else(String::new, |bits| {
         format!(", {bits:.2} bits a weight in the layers changed")
     });
     format!(
-        "{label}: {} -> {}, {ratio:.2} times smaller{bits}\n\n",
+        "{label}: {} -> {}, {ratio:.2} times smaller{bits}; the whole file has {} bytes\n\n",
         bytes(source as u64),
-        bytes(output as u64)
+        bytes(output as u64),
+        grouped(file)
     )
 }
 
@@ -132,12 +142,7 @@ fn kept_modules(kept: &[KeptModule]) -> String {
     const SHOWN: usize = 4;
     let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
     for module in kept {
-        let reason = match &module.reason {
-            KeepReason::EmbeddingTable => {
-                "the embedding table stays float unless --quantize-embeddings is given".to_owned()
-            }
-            reason => reason.to_string(),
-        };
+        let reason = module.reason.to_string();
         match groups.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, modules)) => modules.push(&module.module),
             None => groups.push((reason, vec![&module.module])),

@@ -77,6 +77,7 @@ fn static_has_the_weights_and_the_codes_of_the_backend() {
             "model",
             "--method",
             "static",
+            "--keep-embeddings",
             "--backend",
             backend,
         ];

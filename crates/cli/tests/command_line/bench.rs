@@ -75,7 +75,7 @@ fn json_has_every_field_and_they_agree() {
         [
             json!("small"),
             json!("bert"),
-            json!("dynamic"),
+            json!("dynamic + int8 embeddings"),
             json!("compressed-tensors int-quantized")
         ]
     );

@@ -25,7 +25,8 @@ const QUANTIZE: [&str; 8] = [
 fn a_static_model_is_made_from_texts_and_again_from_its_recipe() {
     let workspace = workspace();
     let outcome = workspace.succeed(&[&QUANTIZE[..], &["--calibration", "texts.txt"]].concat());
-    assert!(outcome.stdout.contains("static: "), "{}", outcome.stdout);
+    let label = "static + int8 embeddings: ";
+    assert!(outcome.stdout.contains(label), "{}", outcome.stdout);
     let config = workspace.json("out/config.json");
     let group = &config["quantization_config"]["config_groups"]["group_0"];
     assert_eq!(group["input_activations"]["dynamic"], false);

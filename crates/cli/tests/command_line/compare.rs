@@ -33,7 +33,7 @@ fn json_has_every_field_for_every_method() {
             "fp16",
             "bf16",
             "dynamic",
-            "dynamic + int8 embeddings",
+            "dynamic + float embeddings",
             "weight-only",
             "nf4",
             "nf4 + double quantization",

@@ -76,6 +76,7 @@ fn other_architectures_are_rounded_in_every_layer() {
                 "weight-only",
                 "--gptq",
                 "--saturation-proof",
+                "--keep-embeddings",
                 "--json",
             ],
             &CALIBRATION[..],
@@ -155,7 +156,7 @@ fn inspect_says_whether_pairs_of_weights_can_saturate() {
     let recipe = String::from_utf8(workspace.read("proof/recipe.toml")).unwrap();
     assert_eq!(
         recipe,
-        "version = 1\nmethod = \"dynamic\"\ngptq = true\nsaturation_proof = true\n"
+        "version = 1\nmethod = \"dynamic\"\nembeddings = \"int8\"\ngptq = true\nsaturation_proof = true\n"
     );
 }
 

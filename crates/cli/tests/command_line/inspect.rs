@@ -49,6 +49,8 @@ fn sizes_of_the_methods_are_what_quantize_writes() {
             ])
             .json();
         assert_eq!(report["output_bytes"], method["output_bytes"], "{recipe}");
+        let file = std::fs::metadata(workspace.path("out/model.safetensors"));
+        assert_eq!(method["file_bytes"], file.unwrap().len(), "{recipe}");
     }
     let parts: u64 = inspection["size"]["by_part"]
         .as_array()
@@ -80,7 +82,7 @@ fn the_size_of_static_is_that_with_every_input_static() {
     ];
     for (label, more) in [
         ("static", &[][..]),
-        ("static + int8 embeddings", &["--quantize-embeddings"]),
+        ("static + float embeddings", &["--keep-embeddings"]),
     ] {
         let start = [
             "quantize", "model", "-o", label, "--method", "static", "--json",

@@ -178,13 +178,19 @@ fn a_head_that_shares_the_embeddings_keeps_them_float() {
     assert!(error.contains("cls.predictions"), "{error}");
     assert!(error.contains("hint:"), "{error}");
     assert!(!workspace.path("out").exists());
+    let shown = workspace.succeed(&["quantize", "model", "-o", "out", "--method", "dynamic"]);
+    let line = "a head shares the embedding table, which other loaders cannot run on codes";
+    assert!(shown.stdout.contains(line), "{}", shown.stdout);
+    let recipe = String::from_utf8(workspace.read("out/recipe.toml")).unwrap();
+    assert!(!recipe.contains("embeddings"), "{recipe}");
+    // There is but one form: it is not named beside itself.
     let inspection = workspace.succeed(&["inspect", "model", "--json"]).json();
     let methods = inspection["methods"].as_array().unwrap();
     assert!(!methods.is_empty());
     assert!(
         methods
             .iter()
-            .all(|method| method["recipe"]["quantize_embeddings"] != true)
+            .all(|method| !method["label"].as_str().unwrap().contains("embeddings"))
     );
 }
 

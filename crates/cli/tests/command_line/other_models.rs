@@ -87,7 +87,7 @@ fn a_recipe_file_that_the_model_does_not_fit_is_named() {
     );
     let text = workspace.fail(&["quantize", "model", "-o", "out", "--recipe", "r.toml"]);
     assert!(
-        text.starts_with("error: r.toml: `quantize_embeddings`: expected a model that fewbit runs"),
+        text.starts_with("error: r.toml: `embeddings`: expected a model that fewbit runs"),
         "{text}"
     );
     let flags = [

@@ -5,7 +5,7 @@ use crate::tiny_model::Workspace;
 /// Flags of every kind of output, and the least cosine to the float embeddings that its bits can be blamed for. The random
 /// weights of the tiny model are the worst case for few bits; what is guarded here is that the right weights are read back,
 /// which a wrong order, scale or code table would bring near 0.
-const METHODS: [(&str, &[&str], f64); 8] = [
+const METHODS: [(&str, &[&str], f64); 11] = [
     ("fp16", &["--method", "fp16"], 0.999_99),
     ("bf16", &["--method", "bf16"], 0.999),
     ("dynamic", &["--method", "dynamic"], 0.99),
@@ -14,8 +14,23 @@ const METHODS: [(&str, &[&str], f64); 8] = [
         &["--method", "dynamic", "--quantize-embeddings"],
         0.99,
     ),
-    ("weight-only", &["--method", "weight-only"], 0.99),
-    ("nf4", &["--method", "nf4"], 0.9),
+    (
+        "dynamic-float",
+        &["--method", "dynamic", "--keep-embeddings"],
+        0.99,
+    ),
+    (
+        "weight-only",
+        &["--method", "weight-only", "--float-dtype", "fp16"],
+        0.99,
+    ),
+    ("nf4", &["--method", "nf4", "--float-dtype", "bf16"], 0.9),
+    (
+        "nf4-int8",
+        &["--method", "nf4", "--embeddings", "int8"],
+        0.9,
+    ),
+    ("nf4-nf4", &["--method", "nf4", "--embeddings", "nf4"], 0.9),
     (
         "nf4-double",
         &["--method", "int4", "--double-quant", "--block-size", "32"],
@@ -189,7 +204,7 @@ fn a_recipe_file_does_what_the_flags_do_and_flags_may_not_contradict_it() {
       hint: leave out the flag, or change the file
     ");
     insta::assert_snapshot!(refused(&["--quantize-embeddings"]), @"
-    error: --quantize-embeddings contradicts the recipe file: the flag says true, the file false
+    error: --quantize-embeddings contradicts the recipe file: the flag says int8, the file keep
       hint: leave out the flag, or change the file
     ");
     assert!(!workspace.path("no").exists());
@@ -212,9 +227,17 @@ fn flags_that_do_not_fit_the_method_are_wrong_usage() {
     error: --double-quant: does not go with the method `dynamic`
       hint: `nf4` and `fp4` have double quantization
     ");
-    insta::assert_snapshot!(refused(&["--method", "nf4", "--quantize-embeddings"]), @"
+    insta::assert_snapshot!(refused(&["--method", "nf4", "--quantize-embeddings"]), @r#"
     error: --quantize-embeddings: does not go with the method `nf4`
-      hint: the bitsandbytes layout has no int8 embeddings: use the method `dynamic`, `static` or `weight-only`
+      hint: no other loader reads int8 embeddings in the bitsandbytes layout: if fewbit alone is to read them, `embeddings = "int8"` writes them
+    "#);
+    insta::assert_snapshot!(refused(&["--method", "dynamic", "--embeddings", "nf4"]), @"
+    error: --embeddings: expected `auto`, `keep`, `int8`, `fp16` or `bf16` with int8 weights, found `nf4`
+      hint: the compressed-tensors layout has no NF4 codes: use `int8`, or the method `nf4`
+    ");
+    insta::assert_snapshot!(refused(&["--method", "fp16", "--float-dtype", "bf16"]), @"
+    error: --float-dtype: does not go with the method `fp16`
+      hint: `fp16` and `bf16` are the dtype of every tensor: leave it out
     ");
     insta::assert_snapshot!(refused(&["--method", "fp16", "--skip", "*.key"]), @r#"
     error: --skip: does not go with the method `fp16`
@@ -286,12 +309,21 @@ fn a_model_that_has_the_dtype_already_is_said() {
 }
 
 #[test]
-fn the_embedding_table_that_stays_float_names_the_flag() {
+fn the_embedding_table_is_int8_unless_it_is_kept() {
     let workspace = Workspace::new();
-    let shown = workspace
-        .succeed(&["quantize", "model", "--method", "dynamic", "--dry-run"])
-        .stdout;
-    let line = "embeddings.word_embeddings: the embedding table stays float unless --quantize-embeddings is given\n";
+    let dry_run = ["quantize", "model", "--method", "dynamic", "--dry-run"];
+    let shown = workspace.succeed(&dry_run).stdout;
+    assert!(shown.contains("\ndynamic + int8 embeddings: "), "{shown}");
+    let flags = [&dry_run[..], &["--keep-embeddings"]].concat();
+    let shown = workspace.succeed(&flags).stdout;
+    let line = "embeddings.word_embeddings: the recipe keeps the embedding table in floats\n";
+    assert!(shown.contains(line), "{shown}");
+    // PyTorch's quantize_dynamic keeps it, too.
+    let flags = [
+        &dry_run[..],
+        &["--activations", "per-tensor", "--backend", "x86"],
+    ];
+    let shown = workspace.succeed(&flags.concat()).stdout;
     assert!(shown.contains(line), "{shown}");
 }
 

@@ -39,7 +39,7 @@ fn some_layers_of_dynamic_are_weight_only() {
     assert!(
         report
             .stdout
-            .starts_with("dynamic, some layers weight-only: "),
+            .starts_with("dynamic, some layers weight-only + int8 embeddings: "),
         "{}",
         report.stdout
     );
@@ -176,7 +176,7 @@ fn a_recipe_file_and_flags_add_up() {
     ));
     workspace.succeed(&quantize(
         "flags",
-        &[&["--method", "dynamic"], &FEED_FORWARD],
+        &[&["--method", "dynamic", "--keep-embeddings"], &FEED_FORWARD],
     ));
     for file in ["model.safetensors", "config.json", "recipe.toml"] {
         assert_eq!(

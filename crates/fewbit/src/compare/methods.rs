@@ -1,36 +1,37 @@
 //! Methods as they are typed in a list, and those of a comparison that is told none.
 
 use crate::Error;
-use fewbit_model::open_checkpoint;
-use fewbit_quantize::shared_embeddings::needs_shared_embeddings;
-use fewbit_quantize::{Int8Recipe, Method, Recipe, Rounding};
+use fewbit_model::{Catalogue, open_checkpoint};
+use fewbit_quantize::default_embeddings::is_another_name_of_the_default;
+use fewbit_quantize::{EmbeddingStorage, FloatDType, Method, Recipe, RecipeFields, Rounding};
 use std::path::Path;
 
-/// What a comparison goes through unless told otherwise: every method, `dynamic` also with int8 embeddings, `nf4` also
+/// What a comparison goes through unless told otherwise: every method, `dynamic` also with float embeddings, `nf4` also
 /// with double quantization.
 pub fn default_recipes() -> Vec<Recipe> {
     let wanted = |recipe: &Recipe| match recipe.method() {
-        Method::WeightOnly => !recipe.quantize_embeddings(),
+        Method::WeightOnly => recipe.embeddings() == EmbeddingStorage::Auto,
         Method::Fp4 => !has_double_quantization(recipe),
         _ => true,
     };
     Recipe::standard().into_iter().filter(wanted).collect()
 }
 
-/// Those of `recipes` that go with the model in `source`: int8 embeddings do not where a head shares their table.
+/// `recipes` without those of float embeddings whose method has no others by default with the model in `source`, as a head shares their table.
 ///
 /// # Errors
 /// The source is not a readable checkpoint.
-pub fn without_shared_embeddings(
+pub fn without_other_names_of_defaults(
     source: impl AsRef<Path>,
     mut recipes: Vec<Recipe>,
 ) -> Result<Vec<Recipe>, Error> {
     let checkpoint = open_checkpoint(source)?;
-    recipes.retain(|recipe| !needs_shared_embeddings(&checkpoint, recipe));
+    let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
+    recipes.retain(|recipe| !is_another_name_of_the_default(&checkpoint, &catalogue, recipe));
     Ok(recipes)
 }
 
-/// A method as it is typed in a list: `nf4`, `nf4+double`, `dynamic+embeddings`.
+/// A method as it is typed in a list: `nf4`, `nf4+double+fp16`, `dynamic+float-embeddings`.
 pub fn method_name(recipe: &Recipe) -> String {
     let mut name = recipe.method().name().to_owned();
     if let Some(Rounding::Gptq { saturation_proof }) = recipe.int8().map(|int8| int8.rounding) {
@@ -39,13 +40,27 @@ pub fn method_name(recipe: &Recipe) -> String {
             name += "+saturation-proof";
         }
     }
-    if recipe.quantize_embeddings() {
-        name += "+embeddings";
-    }
     if has_double_quantization(recipe) {
         name += "+double";
     }
+    match (recipe.int8(), recipe.embeddings()) {
+        (_, EmbeddingStorage::Auto) | (None, EmbeddingStorage::Keep) => {}
+        (Some(_), EmbeddingStorage::Keep) => name += "+float-embeddings",
+        (Some(_), EmbeddingStorage::Int8) => name += "+embeddings",
+        (_, form) => name += &format!("+{form}-embeddings"),
+    }
+    if let Some(dtype) = chosen_float_dtype(recipe) {
+        name += &format!("+{dtype}");
+    }
     name
+}
+
+fn chosen_float_dtype(recipe: &Recipe) -> Option<FloatDType> {
+    match recipe {
+        Recipe::Int8(options) => options.float_dtype,
+        Recipe::FourBit(options) => options.float_dtype,
+        Recipe::Fp16 | Recipe::Bf16 => None,
+    }
 }
 
 fn has_double_quantization(recipe: &Recipe) -> bool {
@@ -65,12 +80,13 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Reads a method as it is typed in a list: a method's name, after it `+embeddings` (int8 word embeddings) or `+double`
-/// (double quantization), `+gptq` or `+gptq+saturation-proof`; or a recipe's label, as tables show it. A recipe of `static` has no scales yet:
-/// [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
+/// Reads a method as it is typed in a list: a method's name, after it what it adds; or a recipe's label, as tables show it. There are
+/// `+int8-embeddings` (of int8 methods also `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
+/// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+gptq` or `+gptq+saturation-proof`. A recipe of
+/// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
 ///
 /// # Errors
-/// An unknown method, or an addition that the method does not have; the text lists all names.
+/// An unknown method, or an addition that the method does not have; the text lists names.
 ///
 /// ```
 /// use fewbit::{FourBitRecipe, Recipe, compare::parse_method};
@@ -78,54 +94,79 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// let recipe = Recipe::from(FourBitRecipe::nf4().with_double_quantization(true));
 /// assert_eq!(parse_method("nf4+double")?, recipe);
 /// assert_eq!(parse_method(&recipe.label())?, recipe);
+/// assert_eq!(parse_method("weight-only+fp16")?.label(), "weight-only + fp16 floats");
 /// assert!(parse_method("nf4+embeddings").is_err());
 /// # Ok::<(), fewbit::Error>(())
 /// ```
 pub fn parse_method(text: &str) -> Result<Recipe, Error> {
-    let words: Vec<&str> = text
-        .split('+')
-        .map(|word| match word.trim() {
-            "int4" => "nf4",
-            "int8 embeddings" | "int8 embed." => "embeddings",
-            "double quantization" | "double quant." => "double",
-            "GPTQ" => "gptq",
-            word => word,
-        })
-        .collect();
-    // A label and a name may have the additions in different orders.
-    let sorted = |words: &[&str]| {
-        let mut words = words.to_vec();
-        words[1..].sort_unstable();
-        words.join("+")
-    };
-    let wanted = sorted(&words);
-    let known = Recipe::of_every_method();
-    let names: Vec<String> = known.iter().map(method_name).collect();
-    let found = known.into_iter().flat_map(with_gptq).find(|recipe| {
-        let name = method_name(recipe);
-        sorted(&name.split('+').collect::<Vec<_>>()) == wanted
-    });
-    found.ok_or_else(|| {
-        let hint =
-            method_hint(words[0]).map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
+    let mut words = text.split('+').map(str::trim);
+    let name = words.next().unwrap_or_default();
+    let unknown = || {
+        let names: Vec<String> = Recipe::of_every_method().iter().map(method_name).collect();
+        let hint = method_hint(name).map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
         Error::Compare(format!(
-            "unknown method `{text}`: expected one of {}, int4 (the same as nf4), or an int8 method with +gptq or +gptq+saturation-proof{hint}",
+            "unknown method `{text}`: expected one of {}, int4 (the same as nf4), an int8 method with +gptq or +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized{hint}",
             names.join(", ")
         ))
-    })
+    };
+    let Ok(method) = name.parse::<Method>() else {
+        return Err(unknown());
+    };
+    let mut fields = RecipeFields::new(method);
+    let mut seen = Vec::new();
+    for word in words {
+        let kind = add(word, &mut fields).ok_or_else(unknown)?;
+        if seen.contains(&kind) {
+            return Err(unknown());
+        }
+        seen.push(kind);
+    }
+    let recipe = Recipe::try_from(fields).map_err(|_| unknown())?;
+    if recipe.method() != Method::Static {
+        recipe.validate().map_err(|_| unknown())?;
+    }
+    Ok(recipe)
 }
 
-/// A recipe, and what GPTQ makes of it if its method has int8 weights.
-fn with_gptq(recipe: Recipe) -> Vec<Recipe> {
-    let rounded = |options: &Int8Recipe, saturation_proof| {
-        let rounding = Rounding::Gptq { saturation_proof };
-        Recipe::from(options.clone().with_rounding(rounding))
+/// Adds to `fields` what `word` says, and gives the name of what that is about; none for a word that says nothing.
+fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
+    let float_dtype = match word.trim_end_matches(" floats") {
+        "f32" => Some(FloatDType::F32),
+        "fp16" => Some(FloatDType::Fp16),
+        "bf16" => Some(FloatDType::Bf16),
+        _ => None,
     };
-    let gptq: Vec<Recipe> = match recipe.int8() {
-        Some(options) => vec![rounded(options, false), rounded(options, true)],
-        None => Vec::new(),
-    };
-    [recipe].into_iter().chain(gptq).collect()
+    if float_dtype.is_some() && fields.method.float_dtype().is_none() {
+        fields.float_dtype = float_dtype;
+        return Some("floats");
+    }
+    let form = ["embeddings", "embed."]
+        .iter()
+        .find_map(|end| word.strip_suffix(end));
+    if let Some(form) = form {
+        fields.embeddings = match form.trim_end_matches(['-', ' ']) {
+            // The old name, of a time when other methods had none.
+            "" if fields.method.is_int8() => EmbeddingStorage::Int8,
+            "float" => EmbeddingStorage::Keep,
+            form => form.parse().ok()?,
+        };
+        return (fields.embeddings != EmbeddingStorage::Auto).then_some("embeddings");
+    }
+    match word {
+        "double" | "double quantization" | "double quant." => {
+            fields.double_quantization = true;
+            Some("double")
+        }
+        "gptq" | "GPTQ" => {
+            fields.gptq = true;
+            Some("gptq")
+        }
+        "saturation-proof" => {
+            fields.saturation_proof = true;
+            Some("saturation-proof")
+        }
+        _ => None,
+    }
 }
 
 /// Reads a list of methods, each as [`parse_method`] does.

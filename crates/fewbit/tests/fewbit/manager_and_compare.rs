@@ -11,7 +11,9 @@ use fewbit::evaluate::{SentencePair, TextOrder, TextRequest};
 use fewbit::measure::{InProcess, ModelHost, ModelOutput};
 use fewbit::quantize::calibration::CalibrationSamples;
 use fewbit::quantize::{Backend, GptqCalibration, Int8Recipe, Rounding};
-use fewbit::{EncodeOptions, Encoder, Error, Method, QuantizationManager, Recipe};
+use fewbit::{
+    EmbeddingStorage, EncodeOptions, Encoder, Error, Method, QuantizationManager, Recipe,
+};
 
 #[test]
 fn the_manager_foretells_sizes_and_then_finds_them() {
@@ -324,18 +326,37 @@ fn methods_read_as_they_are_typed() {
         label("weight-only+embeddings+gptq"),
         Ok("weight-only + GPTQ + int8 embeddings".to_owned())
     );
+    for (text, name) in [
+        ("nf4+double+fp16", "nf4 + double quantization + fp16 floats"),
+        (
+            "fp4+nf4-embeddings+bf16",
+            "fp4 + nf4 embeddings + bf16 floats",
+        ),
+        ("static+float-embeddings", "static + float embeddings"),
+        ("nf4+int8-embeddings", "nf4 + int8 embeddings"),
+        (
+            "weight-only+fp16-embeddings",
+            "weight-only + fp16 embeddings",
+        ),
+    ] {
+        let recipe = parse_method(text).unwrap();
+        assert_eq!(recipe.label(), name);
+        assert_eq!(label(&recipe.label()), Ok(name.to_owned()));
+        assert_eq!(method_name(&recipe), text);
+    }
     for text in [
         "dynamic+gptq",
         "static + GPTQ",
         "dynamic+gptq+saturation-proof",
         "weight-only+gptq+saturation-proof+embeddings",
+        "dynamic+fp16+gptq+float-embeddings",
     ] {
         let recipe = parse_method(text).unwrap();
         assert!(recipe.needs_gptq(), "{text}");
         assert_eq!(label(&recipe.label()), Ok(recipe.label()));
         assert_eq!(label(&method_name(&recipe)), Ok(recipe.label()));
     }
-    let expected = "expected one of fp16, bf16, dynamic, dynamic+embeddings, static, static+embeddings, weight-only, weight-only+embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), or an int8 method with +gptq or +gptq+saturation-proof";
+    let expected = "expected one of fp16, bf16, dynamic, dynamic+float-embeddings, static, static+float-embeddings, weight-only, weight-only+float-embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), an int8 method with +gptq or +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized";
     for wrong in [
         "",
         "nf4+",
@@ -344,6 +365,10 @@ fn methods_read_as_they_are_typed() {
         "nf4+gptq",
         "dynamic+saturation-proof",
         "dynamic+gptq+gptq",
+        "dynamic+nf4-embeddings",
+        "dynamic+fp16+bf16",
+        "fp16+bf16",
+        "nf4+float-embeddings+embeddings",
     ] {
         assert_eq!(
             label(wrong).unwrap_err(),
@@ -516,7 +541,9 @@ fn a_static_model_has_the_scales_that_calibration_chose() {
     let report = manager
         .convert_static_quantization(&calibrated, &out)
         .unwrap();
-    assert_eq!(&report.recipe, calibrated.recipe());
+    let scales = calibrated.recipe().static_inputs();
+    assert_eq!(report.recipe.static_inputs(), scales);
+    assert_eq!(report.recipe.embeddings(), EmbeddingStorage::Int8);
     assert!(Encoder::open(&out).is_ok());
     let rows = manager.compare_sizes().unwrap();
     let fixed: Vec<_> = rows.iter().filter(|row| row.label == "static").collect();

@@ -4,11 +4,17 @@ use crate::ModelError;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The pool of the last number of threads asked for; calls that ask for another one make it anew.
+/// The [rayon] pool of the last number of threads asked for; calls that ask for another one make it anew.
 ///
 /// A process that forks goes on without the threads of its parent: the child makes a pool of its own.
+///
+/// ```
+/// let pools = fewbit_model::ThreadPools::default();
+/// assert_eq!(pools.with(2, rayon::current_num_threads)?, 2);
+/// # Ok::<(), fewbit_model::ModelError>(())
+/// ```
 #[derive(Default)]
-pub(crate) struct ThreadPools(Mutex<Option<Owned>>);
+pub struct ThreadPools(Mutex<Option<Owned>>);
 
 /// A pool and the process whose threads it has.
 struct Owned {
@@ -18,7 +24,10 @@ struct Owned {
 
 impl ThreadPools {
     /// Runs `work` in a pool of `threads` threads.
-    pub(crate) fn with<T: Send>(
+    ///
+    /// # Errors
+    /// [`ModelError::Input`]: so many threads cannot be started.
+    pub fn with<T: Send>(
         &self,
         threads: usize,
         work: impl FnOnce() -> T + Send,
@@ -54,6 +63,12 @@ impl ThreadPools {
             process,
         });
         Ok(pool)
+    }
+}
+
+impl std::fmt::Debug for ThreadPools {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ThreadPools").finish_non_exhaustive()
     }
 }
 

@@ -61,10 +61,10 @@ pub(super) fn quantize(
         nested,
         block_size: layout.block_size,
         kind: layout.kind,
-        dtype: match view.info.dtype {
-            // No loader makes F64 of them.
-            DType::F64 => DType::F32,
-            dtype => dtype,
+        dtype: match layout.dtype.as_str() {
+            "float16" => DType::F16,
+            "bfloat16" => DType::BF16,
+            _ => DType::F32,
         },
     };
     output.write_rows(view, layout, 0, &weight)?;
@@ -85,7 +85,7 @@ fn restored(nested: &DoubleQuantized) -> Vec<f32> {
     )
 }
 
-/// The error of the blocks as a loader dequantizes them, before it rounds to the dtype of the source.
+/// The error of the blocks as a loader dequantizes them, before it rounds to the dtype of the layout.
 fn error_sums(
     view: &TensorView<'_>,
     layout: &FourBitLayout,

@@ -1,7 +1,7 @@
 //! int8 with one scale a row, or one at all: linear layers and embedding tables.
 
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
-use fewbit_checkpoint::{CheckpointError, TensorView};
+use fewbit_checkpoint::{CheckpointError, TensorView, WeightLayout};
 use fewbit_kernels::Kernels;
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::rows::{Int8Rows, per_tensor_scale, row_scale};
@@ -11,10 +11,11 @@ use super::{Outcome, Output, matrix_shape};
 use crate::QuantizeError;
 use crate::weight_codecs::{self, ErrorFigures, quantize_int8};
 
-/// Quantizes a matrix row by row and writes it, slice by slice, in the layout of `scheme`.
+/// Quantizes a matrix row by row as `scheme` has it and writes it, slice by slice, in `layout`.
 pub(super) fn quantize(
     view: &TensorView<'_>,
     scheme: CompressedScheme,
+    layout: &dyn WeightLayout,
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
     let [_, columns] = matrix_shape(view)?;
@@ -30,7 +31,7 @@ pub(super) fn quantize(
         }
         error.merge(&found.error);
         let first_row = place.start / columns;
-        output.write_rows(view, &scheme, first_row, &scheme.stored_weight(slice))?;
+        output.write_rows(view, layout, first_row, &scheme.stored_weight(slice))?;
         output.advance(place.len() * view.info.dtype.bytes(), &view.info.name);
     }
     Ok(Outcome {

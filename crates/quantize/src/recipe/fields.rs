@@ -7,18 +7,19 @@ use fewbit_numerics::four_bit::FourBitType;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActivationScales, DEFAULT_BLOCK_SIZE, DynamicInputs, FourBitRecipe, Int8Inputs, Int8Recipe,
-    RECIPE_VERSION, Recipe, Rounding, StaticInputs, error,
+    ActivationScales, DEFAULT_BLOCK_SIZE, DynamicInputs, EmbeddingStorage, FloatDType,
+    FourBitRecipe, Int8Inputs, Int8Recipe, RECIPE_VERSION, Recipe, Rounding, StaticInputs, error,
 };
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
 /// Every key of a recipe, as it is written.
-pub const RECIPE_KEYS: [&str; 13] = [
+pub const RECIPE_KEYS: [&str; 14] = [
     "version",
     "method",
     "block_size",
     "double_quant",
-    "quantize_embeddings",
+    "embeddings",
+    "float_dtype",
     "activations",
     "weight_scales",
     "reduce_range",
@@ -58,9 +59,15 @@ pub struct RecipeFields {
         skip_serializing_if = "is_false"
     )]
     pub double_quantization: bool,
-    /// [`Int8Recipe::quantize_embeddings`]
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub quantize_embeddings: bool,
+    /// [`Recipe::embeddings`]. A file without the key keeps the table, as one of an older version meant.
+    #[serde(default = "keep", skip_serializing_if = "is_keep")]
+    pub embeddings: EmbeddingStorage,
+    /// The old key of int8 embeddings, read and never written: [`EmbeddingStorage::Int8`] if true, and [`EmbeddingStorage::Keep`] if not.
+    #[serde(default, skip_serializing)]
+    pub quantize_embeddings: Option<bool>,
+    /// The dtype of what is not quantized; that of the source where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub float_dtype: Option<FloatDType>,
     /// Which [`ActivationScales`] the method `dynamic` has.
     #[serde(default, skip_serializing_if = "is_default")]
     pub activations: ActivationsField,
@@ -102,19 +109,32 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn keep() -> EmbeddingStorage {
+    EmbeddingStorage::Keep
+}
+
+fn is_keep(embeddings: &EmbeddingStorage) -> bool {
+    *embeddings == EmbeddingStorage::Keep
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
 impl RecipeFields {
-    /// A method without options.
+    /// A method with its defaults: those of [`Recipe::new`].
     pub fn new(method: Method) -> Self {
         Self {
             version: RECIPE_VERSION,
             method,
             block_size: None,
             double_quantization: false,
-            quantize_embeddings: false,
+            embeddings: match method.is_int8() {
+                true => EmbeddingStorage::Auto,
+                false => EmbeddingStorage::Keep,
+            },
+            quantize_embeddings: None,
+            float_dtype: None,
             activations: ActivationsField::PerToken,
             weight_scales: WeightScales::PerChannel,
             reduce_range: false,
@@ -128,7 +148,8 @@ impl RecipeFields {
 }
 
 impl RecipeFields {
-    /// These, with one scale for an input at run time, as PyTorch's `quantize_dynamic` has it on `backend`.
+    /// These, with one scale for an input at run time, as PyTorch's `quantize_dynamic` has it on `backend`, and with its float embeddings unless
+    /// others are asked for.
     #[must_use]
     pub fn with_scales_of_quantize_dynamic(self, backend: Backend) -> Self {
         let torch = Self::from(Recipe::quantize_dynamic(backend));
@@ -136,6 +157,10 @@ impl RecipeFields {
             activations: torch.activations,
             weight_scales: torch.weight_scales,
             reduce_range: torch.reduce_range,
+            embeddings: match self.embeddings {
+                EmbeddingStorage::Auto => torch.embeddings,
+                asked_for => asked_for,
+            },
             ..self
         }
     }
@@ -150,6 +175,8 @@ impl From<Recipe> for RecipeFields {
                 return Self {
                     block_size: Some(options.block_size),
                     double_quantization: options.double_quantization,
+                    embeddings: options.embeddings,
+                    float_dtype: options.float_dtype,
                     skip: options.skip,
                     ..fields
                 };
@@ -161,7 +188,8 @@ impl From<Recipe> for RecipeFields {
             Rounding::Gptq { saturation_proof } => (true, saturation_proof),
         };
         let fields = Self {
-            quantize_embeddings: options.quantize_embeddings,
+            embeddings: options.embeddings,
+            float_dtype: options.float_dtype,
             gptq,
             saturation_proof,
             skip: options.skip,
@@ -204,11 +232,18 @@ impl TryFrom<RecipeFields> for Recipe {
     /// [`QuantizeError::RecipeKey`] for a key that does not go with the method, [`QuantizeError::Recipe`] for keys that do not go with each other or
     /// with this version. Values are checked by [`Recipe::validate`].
     fn try_from(fields: RecipeFields) -> Result<Self, QuantizeError> {
+        let fields = fields.with_new_keys()?;
         fields.expect_keys_of_the_method()?;
         let four_bit = |data_type, fields: RecipeFields| FourBitRecipe {
             data_type,
             block_size: fields.block_size.unwrap_or(DEFAULT_BLOCK_SIZE),
             double_quantization: fields.double_quantization,
+            // There is nothing to choose: no loader takes another form.
+            embeddings: match fields.embeddings {
+                EmbeddingStorage::Auto => EmbeddingStorage::Keep,
+                asked_for => asked_for,
+            },
+            float_dtype: fields.float_dtype,
             skip: fields.skip,
         };
         let inputs = match fields.method {
@@ -241,13 +276,49 @@ impl TryFrom<RecipeFields> for Recipe {
                     saturation_proof: fields.saturation_proof,
                 },
             },
-            quantize_embeddings: fields.quantize_embeddings,
+            embeddings: fields.embeddings,
+            float_dtype: fields.float_dtype,
             skip: fields.skip,
         }))
     }
 }
 
 impl RecipeFields {
+    /// These, with `embeddings` for what the old key says.
+    fn with_new_keys(self) -> Result<Self, QuantizeError> {
+        let old = match self.quantize_embeddings {
+            None => return Ok(self),
+            Some(true) => EmbeddingStorage::Int8,
+            Some(false) => EmbeddingStorage::Keep,
+        };
+        if old == EmbeddingStorage::Int8 && !self.method.is_int8() {
+            let hint = match self.method.four_bit_type() {
+                Some(_) => {
+                    "no other loader reads int8 embeddings in the bitsandbytes layout: if fewbit alone is to read them, `embeddings = \"int8\"` writes them"
+                }
+                None => "`dynamic`, `static` and `weight-only` have int8 embeddings",
+            };
+            self.of_other_methods("quantize_embeddings", "false", "true", hint)?;
+        }
+        let is_said = !matches!(
+            self.embeddings,
+            EmbeddingStorage::Auto | EmbeddingStorage::Keep
+        );
+        if is_said && self.embeddings != old {
+            return error(
+                "quantize_embeddings",
+                format!("nothing beside `embeddings = \"{}\"`", self.embeddings),
+                (old == EmbeddingStorage::Int8).to_string(),
+                "`embeddings` is the new name of the key: leave the old one out",
+            );
+        }
+        Ok(Self {
+            embeddings: old,
+            quantize_embeddings: None,
+            ..self
+        })
+    }
+
     /// Errors for the first key that the method does not have.
     fn expect_keys_of_the_method(&self) -> Result<(), QuantizeError> {
         if self.version != RECIPE_VERSION {
@@ -259,6 +330,7 @@ impl RecipeFields {
             );
         }
         let method = self.method;
+        self.expect_floats_of_the_method()?;
         if method.four_bit_type().is_none() {
             self.expect_no_keys_of_four_bits()?;
         }
@@ -327,6 +399,33 @@ impl RecipeFields {
         })
     }
 
+    /// `fp16` and `bf16` are the dtype of everything.
+    fn expect_floats_of_the_method(&self) -> Result<(), QuantizeError> {
+        let Some(everything) = self.method.float_dtype() else {
+            return Ok(());
+        };
+        if !matches!(
+            self.embeddings,
+            EmbeddingStorage::Keep | EmbeddingStorage::Auto
+        ) {
+            return self.of_other_methods(
+                "embeddings",
+                "`keep`",
+                format!("`{}`", self.embeddings),
+                "`fp16` and `bf16` are the dtype of every tensor; the other methods have embeddings of a form of their own",
+            );
+        }
+        match self.float_dtype {
+            Some(dtype) if dtype.dtype() != everything => self.of_other_methods(
+                "float_dtype",
+                "none",
+                format!("`{dtype}`"),
+                "`fp16` and `bf16` are the dtype of every tensor: leave it out",
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// Of a method other than `nf4` and `fp4`.
     fn expect_no_keys_of_four_bits(&self) -> Result<(), QuantizeError> {
         if let Some(block_size) = self.block_size {
@@ -352,15 +451,6 @@ impl RecipeFields {
     fn expect_no_keys_of_int8(&self) -> Result<(), QuantizeError> {
         let method = self.method;
         let four_bit = method.four_bit_type().is_some();
-        if self.quantize_embeddings {
-            let hint = match four_bit {
-                true => {
-                    "the bitsandbytes layout has no int8 embeddings: use the method `dynamic`, `static` or `weight-only`"
-                }
-                false => "`dynamic`, `static` and `weight-only` have int8 embeddings",
-            };
-            return self.of_other_methods("quantize_embeddings", "false", "true", hint);
-        }
         if self.gptq {
             let hint = match four_bit {
                 true => {

@@ -25,12 +25,15 @@ const CALIBRATION_FLAGS: [&str; 14] = [
     "qconfig",
 ];
 
+/// Old names of keys, which are still read.
+const OLD_KEYS: [&str; 2] = ["double_quantization", "quantize_embeddings"];
+
 /// A name with as many different letters is taken for a slip.
 const MOST_SLIPS: usize = 4;
 
 /// What to say of the first key that a recipe cannot have; none if it has no such key.
 fn unknown_key_hint(fields: &Value) -> Option<String> {
-    let is_known = |key: &str| RECIPE_KEYS.contains(&key) || key == "double_quantization";
+    let is_known = |key: &str| RECIPE_KEYS.contains(&key) || OLD_KEYS.contains(&key);
     let key = fields.as_object()?.keys().find(|key| !is_known(key))?;
     let plain = key.replace('-', "_").to_lowercase();
     if CALIBRATION_FLAGS.contains(&plain.as_str()) {

@@ -2,7 +2,7 @@
 
 use fewbit_numerics::four_bit::FourBitType;
 
-use super::error;
+use super::{EmbeddingStorage, FloatDType, error};
 use crate::QuantizeError;
 
 /// Block size where none is named: that of bitsandbytes.
@@ -17,6 +17,10 @@ pub struct FourBitRecipe {
     pub block_size: usize,
     /// Whether the absmax values are themselves quantized to 8 bits.
     pub double_quantization: bool,
+    /// How the word embedding table is stored. In codes, no loader but fewbit reads it: transformers makes 4-bit layers of linear ones alone.
+    pub embeddings: EmbeddingStorage,
+    /// The dtype of what is not quantized, and what weights dequantize to; none: that of the source, in F32 for F64.
+    pub float_dtype: Option<FloatDType>,
     /// Globs on module names that stay float, added to the defaults (see [`selection`](crate::selection)).
     pub skip: Vec<String>,
 }
@@ -32,12 +36,14 @@ impl FourBitRecipe {
         Self::new(FourBitType::Fp4)
     }
 
-    /// A code table, in blocks of [`DEFAULT_BLOCK_SIZE`], without double quantization.
+    /// A code table, in blocks of [`DEFAULT_BLOCK_SIZE`], without double quantization; everything else as it is.
     pub fn new(data_type: FourBitType) -> Self {
         Self {
             data_type,
             block_size: DEFAULT_BLOCK_SIZE,
             double_quantization: false,
+            embeddings: EmbeddingStorage::Keep,
+            float_dtype: None,
             skip: Vec::new(),
         }
     }
@@ -57,6 +63,21 @@ impl FourBitRecipe {
         }
     }
 
+    /// Sets [`embeddings`](Self::embeddings).
+    #[must_use]
+    pub fn with_embeddings(self, embeddings: EmbeddingStorage) -> Self {
+        Self { embeddings, ..self }
+    }
+
+    /// Sets [`float_dtype`](Self::float_dtype).
+    #[must_use]
+    pub fn with_float_dtype(self, dtype: FloatDType) -> Self {
+        Self {
+            float_dtype: Some(dtype),
+            ..self
+        }
+    }
+
     /// Adds globs to [`skip`](Self::skip).
     #[must_use]
     pub fn with_skip<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
@@ -72,10 +93,24 @@ impl FourBitRecipe {
         if self.double_quantization {
             label += " + double quantization";
         }
+        label += &self.embeddings.label(EmbeddingStorage::Keep);
+        label += &FloatDType::label(self.float_dtype);
         label
     }
 
     pub(super) fn validate(&self) -> Result<(), QuantizeError> {
+        if let Some(dtype) = self.embeddings.float_dtype()
+            && self.float_dtype.map(FloatDType::dtype) != Some(dtype)
+        {
+            let form = self.embeddings;
+            return error(
+                "embeddings",
+                format!("`float_dtype = \"{form}\"` beside `embeddings = \"{form}\"`"),
+                self.float_dtype
+                    .map_or("none".to_owned(), |dtype| format!("`{dtype}`")),
+                "transformers runs 4-bit layers beside floats of one dtype alone: `float_dtype` is that of the embeddings, too",
+            );
+        }
         if !self.block_size.is_power_of_two() || !(32..=4096).contains(&self.block_size) {
             return error(
                 "block_size",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
 
-use super::error;
+use super::{EmbeddingStorage, FloatDType, error};
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
 /// int8 weights, in a compressed-tensors layout.
@@ -14,8 +14,10 @@ pub struct Int8Recipe {
     pub inputs: Int8Inputs,
     /// How weights become codes.
     pub rounding: Rounding,
-    /// Whether the word embedding table is stored as int8 with one scale a row.
-    pub quantize_embeddings: bool,
+    /// How the word embedding table is stored.
+    pub embeddings: EmbeddingStorage,
+    /// The dtype of what is not quantized; none: that of the source, in F32 for F64.
+    pub float_dtype: Option<FloatDType>,
     /// Globs on module names that stay float, added to the defaults (see [`selection`](crate::selection)).
     pub skip: Vec<String>,
 }
@@ -121,12 +123,14 @@ impl Int8Recipe {
         Self::new(Int8Inputs::WeightOnly)
     }
 
-    /// Weights rounded to the nearest code, float embeddings, nothing skipped beyond the defaults.
+    /// Weights rounded to the nearest code, int8 embeddings where loaders take them, other floats as they are, nothing skipped beyond the
+    /// defaults.
     pub fn new(inputs: Int8Inputs) -> Self {
         Self {
             inputs,
             rounding: Rounding::Nearest,
-            quantize_embeddings: false,
+            embeddings: EmbeddingStorage::Auto,
+            float_dtype: None,
             skip: Vec::new(),
         }
     }
@@ -146,11 +150,17 @@ impl Int8Recipe {
         Self { rounding, ..self }
     }
 
-    /// Sets [`quantize_embeddings`](Self::quantize_embeddings).
+    /// Sets [`embeddings`](Self::embeddings).
     #[must_use]
-    pub fn with_quantize_embeddings(self, quantize_embeddings: bool) -> Self {
+    pub fn with_embeddings(self, embeddings: EmbeddingStorage) -> Self {
+        Self { embeddings, ..self }
+    }
+
+    /// Sets [`float_dtype`](Self::float_dtype).
+    #[must_use]
+    pub fn with_float_dtype(self, dtype: FloatDType) -> Self {
         Self {
-            quantize_embeddings,
+            float_dtype: Some(dtype),
             ..self
         }
     }
@@ -160,6 +170,17 @@ impl Int8Recipe {
     pub fn with_skip<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
         self.skip.extend(patterns.into_iter().map(Into::into));
         self
+    }
+
+    /// Whether inputs have PyTorch's scales at run time.
+    pub(crate) fn has_one_scale_at_run_time(&self) -> bool {
+        matches!(
+            &self.inputs,
+            Int8Inputs::Dynamic(DynamicInputs {
+                activations: ActivationScales::PerTensor { .. },
+                ..
+            })
+        )
     }
 
     /// Which elements of the weight of a layer whose input has one scale share a scale.
@@ -235,13 +256,26 @@ impl Int8Recipe {
                 saturation_proof: true,
             } => " + GPTQ + saturation-proof",
         };
-        if self.quantize_embeddings {
-            label += " + int8 embeddings";
-        }
+        label += &self
+            .embeddings
+            .label(match self.has_one_scale_at_run_time() {
+                // With which the default is to keep them.
+                true => EmbeddingStorage::Keep,
+                false => EmbeddingStorage::Auto,
+            });
+        label += &FloatDType::label(self.float_dtype);
         label
     }
 
     pub(super) fn validate(&self) -> Result<(), QuantizeError> {
+        if self.embeddings == EmbeddingStorage::Nf4 {
+            return error(
+                "embeddings",
+                "`auto`, `keep`, `int8`, `fp16` or `bf16` with int8 weights",
+                "`nf4`",
+                "the compressed-tensors layout has no NF4 codes: use `int8`, or the method `nf4`",
+            );
+        }
         if self.rounding != Rounding::Nearest && self.weight_scales() == WeightScales::PerTensor {
             return error(
                 "weight_scales",

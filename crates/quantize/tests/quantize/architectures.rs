@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan};
 use fewbit_model::{EncoderSpec, Network, RaggedBatch, open_checkpoint};
 use fewbit_quantize::{
-    FourBitRecipe, Int8Recipe, Method, QuantizeError, QuantizePlan, Recipe, method_sizes,
-    quantize_model,
+    EmbeddingStorage, FourBitRecipe, Int8Recipe, KeepReason, Method, QuantizeError, QuantizePlan,
+    Recipe, method_sizes, quantize_model,
 };
 
 pub(crate) fn golden_models() -> Vec<PathBuf> {
@@ -35,7 +35,7 @@ fn every_family_converts_with_every_method_and_reads_back() {
             let context = format!("{name}: {}", recipe.label());
             let out = root.path().join(&context);
             let plan = match QuantizePlan::new(&source, &recipe) {
-                Err(QuantizeError::TiedEmbeddings { .. }) if recipe.quantize_embeddings() => {
+                Err(QuantizeError::TiedEmbeddings { .. }) if recipe.embeddings().is_quantized() => {
                     continue;
                 }
                 plan => plan.unwrap(),
@@ -130,12 +130,25 @@ fn int8_embeddings_that_a_head_shares_are_refused() {
         let refused = matches!(
             QuantizePlan::new(
                 &checkpoint,
-                &Int8Recipe::dynamic().with_quantize_embeddings(true).into()
+                &Int8Recipe::dynamic()
+                    .with_embeddings(EmbeddingStorage::Int8)
+                    .into()
             ),
             Err(QuantizeError::TiedEmbeddings { .. })
         );
-        // The list of what can be made of the model leaves them out.
-        let listed = sizes.iter().any(|size| size.recipe.quantize_embeddings());
+        // By default they are not asked for there, and the list of what can be made of the model does not say it twice.
+        let plan = QuantizePlan::new(&checkpoint, &recipe).unwrap();
+        let decided = match refused {
+            true => EmbeddingStorage::Keep,
+            false => EmbeddingStorage::Int8,
+        };
+        assert_eq!(plan.recipe().embeddings(), decided, "{name}");
+        let reason = KeepReason::SharedEmbeddingTable;
+        let says_why = plan.kept().iter().any(|kept| kept.reason == reason);
+        assert_eq!(says_why, refused, "{name}");
+        let listed = sizes
+            .iter()
+            .any(|size| size.label == "dynamic + float embeddings");
         assert_eq!(listed, !refused, "{name}");
         refused
     };
@@ -216,4 +229,32 @@ fn parts_of_a_fused_4_bit_weight_compute_what_their_values_give() {
         let float = Checkpoint::open(&float).unwrap();
         assert_eq!(states(&quantized), states(&float), "blocks of {block_size}");
     }
+}
+
+/// The head of a decoder is the table itself, and has no tensor to be known by.
+#[test]
+fn embeddings_that_are_the_head_of_a_decoder_stay_float_by_default() {
+    let model = golden_models()
+        .into_iter()
+        .find(|path| path.ends_with("qwen2"))
+        .unwrap();
+    let decided = |class: &str, tied: bool| {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::copy(
+            model.join("model.safetensors"),
+            directory.path().join("model.safetensors"),
+        )
+        .unwrap();
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(model.join("config.json")).unwrap()).unwrap();
+        config["architectures"] = serde_json::json!([class]);
+        config["tie_word_embeddings"] = tied.into();
+        std::fs::write(directory.path().join("config.json"), config.to_string()).unwrap();
+        let checkpoint = open_checkpoint(directory.path()).unwrap();
+        let plan = QuantizePlan::new(&checkpoint, &Recipe::new(Method::WeightOnly)).unwrap();
+        plan.recipe().embeddings()
+    };
+    assert_eq!(decided("Qwen2ForCausalLM", true), EmbeddingStorage::Keep);
+    assert_eq!(decided("Qwen2ForCausalLM", false), EmbeddingStorage::Int8);
+    assert_eq!(decided("Qwen2Model", true), EmbeddingStorage::Int8);
 }

@@ -8,8 +8,8 @@ use fewbit_model::{EncoderSpec, Network, RaggedBatch, Tap};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::dynamic_linear::{PerTensorInt8, dynamic_linear, quantize_per_tensor_int8};
 use fewbit_quantize::{
-    Backend, Int8Recipe, Method, QuantizeError, Recipe, RecipeFields, StaticInput, StaticInputs,
-    WeightScales, quantize_model,
+    Backend, EmbeddingStorage, Int8Recipe, Method, QuantizeError, Recipe, RecipeFields,
+    StaticInput, StaticInputs, WeightScales, quantize_model,
 };
 use serde_json::{Value, json};
 
@@ -186,11 +186,14 @@ fn static_layers_have_the_weights_and_the_codes_of_the_backend() {
         (Backend::Onednn, "channel", 8, CodeRange::INT8),
     ] {
         let qconfig = backend.qconfig();
-        let recipe = Recipe::from(Int8Recipe::from(StaticInputs {
-            scales: inputs.clone(),
-            weight_scales: qconfig.weight_scales(),
-            reduce_range: qconfig.activation().rule().reduce_range(),
-        }));
+        let recipe = Recipe::from(
+            Int8Recipe::from(StaticInputs {
+                scales: inputs.clone(),
+                weight_scales: qconfig.weight_scales(),
+                reduce_range: qconfig.activation().rule().reduce_range(),
+            })
+            .with_embeddings(EmbeddingStorage::Keep),
+        );
         let out = source.out(backend.name());
         source
             .quantize_into(&recipe, &out, false)

@@ -1,6 +1,6 @@
 //! config.json of the result.
 
-use fewbit_quantize::{FourBitRecipe, Int8Recipe, Method, Recipe};
+use fewbit_quantize::{EmbeddingStorage, FourBitRecipe, Int8Recipe, Method, Recipe};
 use serde_json::{Value, json};
 
 use crate::tiny_bert::TinyBert;
@@ -115,7 +115,7 @@ fn the_skip_list_of_the_four_bit_methods() {
 #[test]
 fn int8_targets_are_the_quantized_modules_without_the_prefix() {
     let recipe = Int8Recipe::dynamic().with_skip(["*.layer.1.*", "*.attention.*"]);
-    let recipe = recipe.with_quantize_embeddings(true).into();
+    let recipe = recipe.with_embeddings(EmbeddingStorage::Int8).into();
     let config = written(&TinyBert::f32(), &recipe);
     insta::assert_json_snapshot!(config["quantization_config"], @r#"
     {
@@ -193,7 +193,9 @@ fn int8_targets_are_the_quantized_modules_without_the_prefix() {
 
 #[test]
 fn weight_only_configuration() {
-    let recipe = Int8Recipe::weight_only().with_skip(["*.layer.1.*", "*.attention.*"]);
+    let recipe = Int8Recipe::weight_only()
+        .with_embeddings(EmbeddingStorage::Keep)
+        .with_skip(["*.layer.1.*", "*.attention.*"]);
     let config = written(&TinyBert::f32(), &recipe.clone().into());
     insta::assert_json_snapshot!(config["quantization_config"], @r#"
     {
@@ -240,12 +242,13 @@ fn weight_only_configuration() {
       }
     }
     "#);
-    let recipe = recipe.with_quantize_embeddings(true).into();
+    // Of one format, as transformers wants it: a table is never packed.
+    let recipe = recipe.with_embeddings(EmbeddingStorage::Int8).into();
     let config = written(&TinyBert::f32(), &recipe);
     insta::assert_json_snapshot!(config["quantization_config"], @r#"
     {
       "quant_method": "compressed-tensors",
-      "format": "mixed-precision",
+      "format": "int-quantized",
       "quantization_status": "compressed",
       "global_compression_ratio": null,
       "ignore": [
@@ -264,7 +267,7 @@ fn weight_only_configuration() {
       "version": "0.20.0",
       "config_groups": {
         "group_0": {
-          "format": "pack-quantized",
+          "format": "int-quantized",
           "targets": [
             "re:(.*\\.)?encoder\\.layer\\.0\\.intermediate\\.dense$",
             "re:(.*\\.)?encoder\\.layer\\.0\\.output\\.dense$"
@@ -313,7 +316,7 @@ fn weight_only_configuration() {
 fn int8_embeddings_alone_have_a_configuration() {
     let recipe = Recipe::from(
         Int8Recipe::weight_only()
-            .with_quantize_embeddings(true)
+            .with_embeddings(EmbeddingStorage::Int8)
             .with_skip(["encoder.*"]),
     );
     let config = written(&TinyBert::f32(), &recipe);

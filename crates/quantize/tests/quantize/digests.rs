@@ -7,8 +7,9 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{EncoderSpec, Network, RaggedBatch, open_checkpoint};
 use fewbit_quantize::calibration::calibration_sites;
 use fewbit_quantize::{
-    ActivationScales, DynamicInputs, FourBitRecipe, Int8Inputs, Int8Recipe, Method, QuantizeError,
-    QuantizePlan, Recipe, StaticInput, StaticInputs, WeightScales, quantize_model,
+    ActivationScales, DynamicInputs, EmbeddingStorage, FourBitRecipe, Int8Inputs, Int8Recipe,
+    Method, QuantizeError, QuantizePlan, Recipe, StaticInput, StaticInputs, WeightScales,
+    quantize_model,
 };
 use std::fmt::Write;
 
@@ -41,13 +42,29 @@ fn batch(spec: &EncoderSpec) -> RaggedBatch {
 
 /// One recipe of each arithmetic.
 fn recipes(spec: &EncoderSpec) -> Vec<(String, Recipe)> {
-    let mut recipes = Recipe::of_every_method();
+    // With both forms of embeddings that loaders take, whichever is the default.
+    let with_both = |recipe: Recipe| match recipe {
+        Recipe::Int8(options) => match options.embeddings {
+            EmbeddingStorage::Auto => vec![
+                options
+                    .clone()
+                    .with_embeddings(EmbeddingStorage::Keep)
+                    .into(),
+                options.with_embeddings(EmbeddingStorage::Int8).into(),
+            ],
+            _ => Vec::new(),
+        },
+        recipe => vec![recipe],
+    };
+    let every = Recipe::of_every_method().into_iter();
+    let mut recipes: Vec<Recipe> = every.flat_map(with_both).collect();
     let per_tensor = ActivationScales::PerTensor {
         weight_scales: WeightScales::PerTensor,
         reduce_range: false,
     };
     let dynamic = DynamicInputs::default().with_activations(per_tensor);
-    recipes.push(Int8Recipe::from(dynamic).into());
+    let dynamic = Int8Recipe::from(dynamic).with_embeddings(EmbeddingStorage::Keep);
+    recipes.push(dynamic.into());
     recipes.push(FourBitRecipe::nf4().with_block_size(128).into());
     let inputs = calibration_sites(&spec.catalogue())
         .into_iter()
@@ -58,7 +75,7 @@ fn recipes(spec: &EncoderSpec) -> Vec<(String, Recipe)> {
     };
     let inputs = StaticInputs::new(inputs.map(|module| (module, input)).collect());
     let labelled = recipes.into_iter().map(|recipe| {
-        let label = recipe.label();
+        let label = recipe.label().replace(" + float embeddings", "");
         match recipe {
             Recipe::Int8(options) if options.method() == Method::Static => {
                 let inputs = Int8Inputs::Static(inputs.clone());
@@ -86,7 +103,7 @@ fn hidden_states_have_the_recorded_bits() {
         let spec = EncoderSpec::from_checkpoint(&source).unwrap();
         for (label, recipe) in recipes(&spec) {
             match QuantizePlan::new(&source, &recipe) {
-                Err(QuantizeError::TiedEmbeddings { .. }) if recipe.quantize_embeddings() => {
+                Err(QuantizeError::TiedEmbeddings { .. }) if recipe.embeddings().is_quantized() => {
                     continue;
                 }
                 plan => plan.unwrap(),

@@ -11,8 +11,8 @@ use fewbit_quantize::gptq::{
     ColumnQuantizer, DAMPING, Hessian, InverseFactor, NearestCodes, SaturationProofCodes, int8_rows,
 };
 use fewbit_quantize::{
-    Backend, DynamicInputs, GptqCalibration, Int8Recipe, Method, QuantizeError, Recipe, Rounding,
-    quantize_model, quantize_model_with_gptq,
+    Backend, DynamicInputs, EmbeddingStorage, GptqCalibration, Int8Recipe, Method, QuantizeError,
+    Recipe, Rounding, quantize_model, quantize_model_with_gptq,
 };
 
 use crate::calibration::source;
@@ -461,10 +461,15 @@ fn every_int8_method_can_have_it() {
     let fixed = calibrator.finish().unwrap().recipe().unwrap();
     let calibration = calibration(texts(&TEXTS));
     for options in [
-        Int8Recipe::dynamic(),
-        fixed.int8().unwrap().clone(),
-        Int8Recipe::weight_only().with_quantize_embeddings(true),
-        Int8Recipe::from(DynamicInputs::default().with_weight_only(["*.intermediate.dense"])),
+        Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Keep),
+        fixed
+            .int8()
+            .unwrap()
+            .clone()
+            .with_embeddings(EmbeddingStorage::Keep),
+        Int8Recipe::weight_only().with_embeddings(EmbeddingStorage::Int8),
+        Int8Recipe::from(DynamicInputs::default().with_weight_only(["*.intermediate.dense"]))
+            .with_embeddings(EmbeddingStorage::Keep),
     ] {
         for saturation_proof in [false, true] {
             let rounding = Rounding::Gptq { saturation_proof };
@@ -600,7 +605,7 @@ fn skipped_layers_stay_float_and_others_are_reported_in_file_order() {
     let source = source(TinyBert::f32());
     let nearest = Int8Recipe::dynamic()
         .with_skip(["*.layer.0.*"])
-        .with_quantize_embeddings(true);
+        .with_embeddings(EmbeddingStorage::Int8);
     let recipe = Recipe::from(nearest.clone().with_rounding(Rounding::Gptq {
         saturation_proof: false,
     }));

@@ -8,6 +8,7 @@ mod config_file;
 mod digests;
 mod directory;
 mod errors;
+mod floats;
 mod gptq;
 mod methods;
 mod module_names;

@@ -9,7 +9,7 @@ use fewbit_numerics::dynamic_map::dynamic_map;
 use fewbit_numerics::error_statistics::ErrorStatistics;
 use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
 use fewbit_numerics::rows::quantize_rows_int8;
-use fewbit_quantize::{FourBitRecipe, Int8Recipe, Method, QuantizePlan, Recipe};
+use fewbit_quantize::{EmbeddingStorage, FourBitRecipe, Int8Recipe, Method, QuantizePlan, Recipe};
 
 use crate::tiny_bert::{HIDDEN, TinyBert, VOCABULARY, linear_modules, to_bytes};
 
@@ -64,7 +64,8 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
 #[test]
 fn dynamic_stores_the_codes_and_scales_of_the_reference() {
     let source = TinyBert::f32().write();
-    let (_, output) = source.converted(&Recipe::new(Method::Dynamic));
+    let recipe = Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Keep);
+    let (_, output) = source.converted(&recipe.into());
     let float = source.open();
     let modules = prefixed_modules("bert.");
     for (module, shape) in &modules {
@@ -99,7 +100,8 @@ fn dynamic_stores_the_codes_and_scales_of_the_reference() {
 #[test]
 fn weight_only_stores_packed_codes_of_the_reference() {
     let source = TinyBert::new(DType::F32, "").write();
-    let (_, output) = source.converted(&Recipe::new(Method::WeightOnly));
+    let recipe = Int8Recipe::weight_only().with_embeddings(EmbeddingStorage::Keep);
+    let (_, output) = source.converted(&recipe.into());
     let float = source.open();
     for (module, shape) in prefixed_modules("") {
         let expected = quantize_rows_int8(
@@ -132,7 +134,7 @@ fn embeddings_are_stored_by_row_when_asked_for() {
     let float = source.open();
     for options in [Int8Recipe::dynamic(), Int8Recipe::weight_only()] {
         let method = options.method();
-        let recipe = options.with_quantize_embeddings(true).into();
+        let recipe = options.with_embeddings(EmbeddingStorage::Int8).into();
         let report = source
             .quantize_into(&recipe, &source.out(method.name()), false)
             .unwrap();
@@ -209,7 +211,7 @@ fn four_bit_methods_store_the_blocks_of_the_reference() {
                     };
                     assert_eq!(absmax, expected_absmax, "{name} {module}");
                 }
-                // Embeddings, norms, biases, pooler and classifier are as they were.
+                // EmbeddingStorage, norms, biases, pooler and classifier are as they were.
                 assert_eq!(
                     others(&float, &unchanged(&float, &output)).len(),
                     linear_modules().len(),
@@ -405,9 +407,6 @@ fn reported_errors_are_those_of_the_dequantized_weights() {
     let source = TinyBert::f32().write();
     let float = source.open();
     for recipe in Recipe::standard() {
-        if recipe.quantize_embeddings() {
-            continue;
-        }
         let out = source.out(&recipe.label());
         let report = source.quantize_into(&recipe, &out, false).unwrap();
         let output = Checkpoint::open(&out).unwrap();
@@ -430,8 +429,11 @@ fn reported_errors_are_those_of_the_dequantized_weights() {
             );
             reported += 1;
         }
-        // fp16 and bf16 also convert the embedding table, which is reported as well.
-        let embeddings = usize::from(recipe.float_dtype().is_some());
+        // fp16, bf16 and the defaults of int8 methods also convert the embedding table, which is reported as well.
+        let embeddings = usize::from(!matches!(
+            report.recipe.embeddings(),
+            EmbeddingStorage::Keep if report.recipe.method().float_dtype().is_none()
+        ));
         assert_eq!(report.modules.len(), reported + embeddings);
     }
 }
@@ -463,7 +465,7 @@ fn a_large_tensor_is_converted_slice_by_slice_as_if_whole() {
     let source = model.write();
     let module = "bert.embeddings.word_embeddings";
 
-    let recipe = Recipe::from(Int8Recipe::dynamic().with_quantize_embeddings(true));
+    let recipe = Recipe::from(Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Int8));
     let mut calls = Vec::new();
     let report = fewbit_quantize::quantize_model(
         &source.directory,

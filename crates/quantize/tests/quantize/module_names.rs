@@ -10,7 +10,7 @@ use fewbit_model::{EncoderSpec, Network, RaggedBatch, open_checkpoint};
 use fewbit_numerics::error_statistics::cosine;
 use fewbit_quantize::calibration::{CalibrationSamples, Calibrator, StaticCalibration};
 use fewbit_quantize::{
-    Backend, GptqCalibration, Int8Recipe, Method, ObserverKind, ObserverSettings,
+    Backend, EmbeddingStorage, GptqCalibration, Int8Recipe, Method, ObserverKind, ObserverSettings,
     PlannedConversion, QuantizeError, Recipe, Rounding, StaticInputs, quantize_model,
     quantize_model_with_gptq,
 };
@@ -110,9 +110,11 @@ fn calibration_static_recipes_and_gptq_go_by_the_names_that_are_written() {
         // Every input is static.
         let calibration =
             StaticCalibration::new(calibrator, samples.clone(), None, Some(0.0)).unwrap();
-        let options = Int8Recipe::from(StaticInputs::default()).with_rounding(Rounding::Gptq {
-            saturation_proof: false,
-        });
+        let options = Int8Recipe::from(StaticInputs::default())
+            .with_embeddings(EmbeddingStorage::Keep)
+            .with_rounding(Rounding::Gptq {
+                saturation_proof: false,
+            });
         let recipe = calibration.recipe(&options).unwrap();
         let out = source.join("../").join(format!(
             "{}-out",

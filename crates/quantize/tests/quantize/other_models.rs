@@ -2,7 +2,8 @@
 
 use fewbit_model::{Catalogue, Role};
 use fewbit_quantize::{
-    Int8Recipe, KeepReason, Method, QuantizeError, QuantizePlan, Recipe, Rounding, method_sizes,
+    EmbeddingStorage, Int8Recipe, KeepReason, Method, QuantizeError, QuantizePlan, Recipe,
+    Rounding, method_sizes,
 };
 use serde_json::{Value, json};
 
@@ -116,13 +117,10 @@ fn what_needs_the_code_of_the_model_is_refused() {
     }
     let source = llama(json!({"model_type": "phi3", "tie_word_embeddings": false}));
     let embeddings = Int8Recipe::weight_only()
-        .with_quantize_embeddings(true)
+        .with_embeddings(EmbeddingStorage::Int8)
         .into();
     let error = QuantizePlan::new(&source.open(), &embeddings).unwrap_err();
-    assert!(
-        error.to_string().contains("`quantize_embeddings`"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("`embeddings`"), "{error}");
 }
 
 /// GPT-2's layers keep (in, out).

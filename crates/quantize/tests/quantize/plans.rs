@@ -1,7 +1,8 @@
 //! Plans: exact sizes without reading a weight.
 
 use fewbit_quantize::{
-    FourBitRecipe, Int8Recipe, Method, QuantizePlan, Recipe, TensorAction, method_sizes,
+    EmbeddingStorage, FourBitRecipe, Int8Recipe, Method, QuantizePlan, Recipe, TensorAction,
+    method_sizes,
 };
 
 use crate::tiny_bert::TinyBert;
@@ -22,8 +23,14 @@ fn bytes_of_one_layer_by_hand() {
     for (recipe, bytes) in [
         (Recipe::new(Method::Fp16), 2 * 1536),
         (Recipe::new(Method::Dynamic), 1536 + 4 * 48),
-        // Words of four codes, scales, and two 64-bit numbers.
-        (Recipe::new(Method::WeightOnly), 1536 + 4 * 48 + 16),
+        // Beside an int8 table the codes are not packed; else words of four codes, scales, and two 64-bit numbers.
+        (Recipe::new(Method::WeightOnly), 1536 + 4 * 48),
+        (
+            Int8Recipe::weight_only()
+                .with_embeddings(EmbeddingStorage::Keep)
+                .into(),
+            1536 + 4 * 48 + 16,
+        ),
     ] {
         let plan = plan(&recipe);
         let row = row(&plan, name);
@@ -88,7 +95,12 @@ fn bits_per_weight_by_hand() {
     let weights = 4 * 1024 + 2 * 1536;
     let bytes = weights + 4 * (4 * 32 + 48 + 32);
     assert_eq!(
-        plan(&Recipe::new(Method::Dynamic)).bits_per_weight(),
+        plan(
+            &Int8Recipe::dynamic()
+                .with_embeddings(EmbeddingStorage::Keep)
+                .into()
+        )
+        .bits_per_weight(),
         Some(8.0 * bytes as f64 / weights as f64)
     );
 }
@@ -102,7 +114,12 @@ fn actions_are_told_in_words() {
         action(Recipe::new(Method::Fp16), weight),
         "convert to float16"
     );
-    assert_eq!(action(Recipe::new(Method::Dynamic), table), "keep");
+    let kept = Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Keep);
+    assert_eq!(action(kept.into(), table), "keep");
+    assert_eq!(
+        action(Recipe::new(Method::Dynamic), table),
+        "quantize to int8 per row"
+    );
     assert_eq!(
         action(Recipe::new(Method::Dynamic), weight),
         "quantize to int8 per channel, activations per token"
@@ -114,7 +131,7 @@ fn actions_are_told_in_words() {
     assert_eq!(
         action(
             Int8Recipe::weight_only()
-                .with_quantize_embeddings(true)
+                .with_embeddings(EmbeddingStorage::Int8)
                 .into(),
             table
         ),
@@ -150,11 +167,11 @@ fn sizes_of_all_methods_are_those_of_their_plans() {
             "fp16",
             "bf16",
             "dynamic",
-            "dynamic + int8 embeddings",
+            "dynamic + float embeddings",
             "static",
-            "static + int8 embeddings",
+            "static + float embeddings",
             "weight-only",
-            "weight-only + int8 embeddings",
+            "weight-only + float embeddings",
             "nf4",
             "nf4 + double quantization",
             "fp4",

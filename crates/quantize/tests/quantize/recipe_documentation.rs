@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fewbit_quantize::recipe::RECIPE_KEYS;
-use fewbit_quantize::{Method, Recipe};
+use fewbit_quantize::{EmbeddingStorage, Method, Recipe};
 use serde_json::{Value, json};
 
 fn documentation(name: &str) -> String {
@@ -120,7 +120,7 @@ fn every_key_is_documented_and_is_what_the_parser_reads() {
         .keys()
         .collect();
     let mut known = RECIPE_KEYS.to_vec();
-    known.push("double_quantization");
+    known.extend(["double_quantization", "quantize_embeddings"]);
     known.sort_unstable();
     let mut sorted = described.clone();
     sorted.sort();
@@ -134,6 +134,7 @@ fn every_key_is_documented_and_is_what_the_parser_reads() {
     let keys: Vec<String> = RECIPE_KEYS
         .map(|key| match key {
             "double_quant" => "`double_quant`, `double_quantization`".to_owned(),
+            "embeddings" => "`embeddings`, `quantize_embeddings`".to_owned(),
             _ => format!("`{key}`"),
         })
         .to_vec();
@@ -175,6 +176,13 @@ fn parser_and_schema_agree_on_what_is_wrong() {
             json!({"a": {"scale": 0.5, "zero_point": 0, "x": 0}}),
         ),
         json!({"version": 1, "method": "dynamic", "activations": "per-tensor", "weight_scales": "per-tensor", "reduce_range": true}),
+        json!({"version": 1, "method": "nf4", "embeddings": "fp16", "float_dtype": "fp16"}),
+        json!({"version": 1, "method": "nf4", "embeddings": "fp16", "float_dtype": "bf16"}),
+        json!({"version": 1, "method": "dynamic", "embeddings": "fp16", "float_dtype": "bf16"}),
+        json!({"version": 1, "method": "dynamic", "quantize_embeddings": true, "embeddings": "int8"}),
+        json!({"version": 1, "method": "dynamic", "quantize_embeddings": true, "embeddings": "fp16"}),
+        json!({"version": 1, "method": "dynamic", "quantize_embeddings": false, "embeddings": "int8"}),
+        json!({"version": 1, "method": "dynamic", "quantize_embeddings": false, "embeddings": "auto"}),
     ];
     for method in [
         "fp16",
@@ -195,6 +203,18 @@ fn parser_and_schema_agree_on_what_is_wrong() {
             ("double_quant", json!(false)),
             ("double_quantization", json!(true)),
             ("quantize_embeddings", json!(true)),
+            ("quantize_embeddings", json!(false)),
+            ("embeddings", json!("auto")),
+            ("embeddings", json!("keep")),
+            ("embeddings", json!("int8")),
+            ("embeddings", json!("nf4")),
+            ("embeddings", json!("fp16")),
+            ("embeddings", json!("bf16")),
+            ("embeddings", json!("int4")),
+            ("float_dtype", json!("f32")),
+            ("float_dtype", json!("fp16")),
+            ("float_dtype", json!("bf16")),
+            ("float_dtype", json!("f16")),
             ("activations", json!("per-tensor")),
             ("activations", json!("per-token")),
             ("weight_scales", json!("per-tensor")),
@@ -237,6 +257,19 @@ fn the_old_name_of_a_key_is_read_and_the_new_one_written() {
     assert!(old.four_bit().unwrap().double_quantization);
     assert!(old.to_toml().contains("\ndouble_quant = true\n"));
     assert_eq!(Recipe::from_toml(&old.to_toml()).unwrap(), old);
+    let old = "version = 1\nmethod = \"dynamic\"\nquantize_embeddings = ";
+    for (value, meaning) in [
+        ("true", EmbeddingStorage::Int8),
+        ("false", EmbeddingStorage::Keep),
+    ] {
+        let read = Recipe::from_toml(&format!("{old}{value}\n")).unwrap();
+        assert_eq!(read.embeddings(), meaning);
+        assert!(!read.to_toml().contains("quantize_embeddings"));
+        assert_eq!(Recipe::from_toml(&read.to_toml()).unwrap(), read);
+    }
+    // A file that says nothing was written when embeddings stayed float unless it asked for more.
+    let silent = Recipe::from_toml("version = 1\nmethod = \"dynamic\"\n").unwrap();
+    assert_eq!(silent.embeddings(), EmbeddingStorage::Keep);
     let both = "version = 1\nmethod = \"nf4\"\ndouble_quant = true\ndouble_quantization = true\n";
     let refused = Recipe::from_toml(both).unwrap_err().to_string();
     assert!(refused.contains("duplicate field"), "{refused}");
@@ -253,7 +286,8 @@ fn an_unknown_key_gets_a_hint() {
         ("blocksize", "block_size"),
         ("block-size", "block_size"),
         ("double-quant", "double_quant"),
-        ("quantize_embedding", "quantize_embeddings"),
+        ("embedding", "embeddings"),
+        ("float-dtype", "float_dtype"),
         ("skips", "skip"),
         ("weight-only", "weight_only"),
         ("Static_Inputs", "static_inputs"),

@@ -1,6 +1,8 @@
 //! Recipes: two spellings, defaults, and every way of being wrong.
 
-use fewbit_quantize::{FourBitRecipe, Int8Recipe, Method, QuantizeError, Recipe, Rounding};
+use fewbit_quantize::{
+    EmbeddingStorage, FourBitRecipe, Int8Recipe, Method, QuantizeError, Recipe, Rounding,
+};
 
 fn text(result: Result<Recipe, QuantizeError>) -> String {
     result.unwrap_err().to_string()
@@ -11,7 +13,7 @@ fn defaults_are_filled_in() {
     let recipe = Recipe::from_toml("version = 1\nmethod = \"nf4\"\n").unwrap();
     let options = recipe.four_bit().unwrap();
     assert_eq!(options.block_size, 64);
-    assert!(!options.double_quantization && !recipe.quantize_embeddings());
+    assert!(!options.double_quantization && !recipe.embeddings().is_quantized());
     assert!(recipe.skip().is_empty());
     assert_eq!(Recipe::new(Method::Nf4), recipe);
     assert!(Recipe::new(Method::Dynamic).four_bit().is_none());
@@ -26,7 +28,7 @@ fn every_standard_recipe_survives_both_spellings() {
     }
     let recipe = Recipe::from(
         Int8Recipe::dynamic()
-            .with_quantize_embeddings(true)
+            .with_embeddings(EmbeddingStorage::Int8)
             .with_skip(["*.query", "encoder.layer.{0,1}.*"]),
     );
     assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
@@ -58,10 +60,10 @@ fn fields_that_do_not_fit_are_named() {
     recipe: `double_quant`: expected false with the method `fp16`, found true
       hint: `nf4` and `fp4` have double quantization
     ");
-    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"nf4\"\nquantize_embeddings = true")), @r"
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"nf4\"\nquantize_embeddings = true")), @r#"
     recipe: `quantize_embeddings`: expected false with the method `nf4`, found true
-      hint: the bitsandbytes layout has no int8 embeddings: use the method `dynamic`, `static` or `weight-only`
-    ");
+      hint: no other loader reads int8 embeddings in the bitsandbytes layout: if fewbit alone is to read them, `embeddings = "int8"` writes them
+    "#);
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"bf16\"\nquantize_embeddings = true")), @r"
     recipe: `quantize_embeddings`: expected false with the method `bf16`, found true
       hint: `dynamic`, `static` and `weight-only` have int8 embeddings
@@ -80,11 +82,18 @@ fn gptq_goes_with_int8_weights_that_have_a_scale_for_each_channel() {
     let recipe = recipe.unwrap();
     assert_eq!(
         recipe,
-        Recipe::from(Int8Recipe::dynamic().with_rounding(Rounding::Gptq {
-            saturation_proof: true
-        }))
+        Recipe::from(
+            Int8Recipe::dynamic()
+                .with_embeddings(EmbeddingStorage::Keep)
+                .with_rounding(Rounding::Gptq {
+                    saturation_proof: true
+                })
+        )
     );
-    assert_eq!(recipe.label(), "dynamic + GPTQ + saturation-proof");
+    assert_eq!(
+        recipe.label(),
+        "dynamic + GPTQ + saturation-proof + float embeddings"
+    );
     assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"bf16\"\ngptq = true")), @"
     recipe: `gptq`: expected false with the method `bf16`, found true
@@ -125,7 +134,7 @@ fn what_is_no_recipe_is_told_with_its_place() {
       |
     3 | blok_size = 64
       | ^^^^^^^^^
-    unknown field `blok_size`, expected one of `version`, `method`, `block_size`, `double_quant`, `double_quantization`, `quantize_embeddings`, `activations`, `weight_scales`, `reduce_range`, `gptq`, `saturation_proof`, `skip`, `weight_only`, `static_inputs`
+    unknown field `blok_size`, expected one of `version`, `method`, `block_size`, `double_quant`, `double_quantization`, `embeddings`, `quantize_embeddings`, `float_dtype`, `activations`, `weight_scales`, `reduce_range`, `gptq`, `saturation_proof`, `skip`, `weight_only`, `static_inputs`
       hint: did you mean `block_size`?
     ");
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"int3\"")), @r#"

@@ -3,7 +3,8 @@
 use fewbit_model::EncoderSpec;
 use fewbit_numerics::dtype::DType;
 use fewbit_quantize::{
-    FourBitRecipe, Int8Recipe, KeepReason, Method, QuantizePlan, Recipe, Selection,
+    EmbeddingStorage, FourBitRecipe, Int8Recipe, KeepReason, Method, QuantizePlan, Recipe,
+    Selection,
 };
 
 use crate::tiny_bert::{TinyBert, linear_modules};
@@ -30,7 +31,11 @@ fn by_default_the_linear_layers_of_the_encoder() {
         Method::Nf4,
         Method::Fp4,
     ] {
-        let selection = select("", &Recipe::new(method));
+        let recipe = match Recipe::new(method) {
+            Recipe::Int8(options) => options.with_embeddings(EmbeddingStorage::Keep).into(),
+            recipe => recipe,
+        };
+        let selection = select("", &recipe);
         let mut found = quantized(&selection);
         found.sort_unstable();
         let mut expected: Vec<String> =
@@ -52,14 +57,18 @@ fn what_stays_float_is_listed_with_its_reason() {
     let pair = |module: &str, reason: &str| (module.to_owned(), reason.to_owned());
     let pooler = pair("bert.pooler.dense", "poolers stay float");
     let head = pair("classifier", "task heads stay float");
-    let mut found = kept(&Recipe::new(Method::Dynamic));
+    let mut found = kept(
+        &Int8Recipe::dynamic()
+            .with_embeddings(EmbeddingStorage::Keep)
+            .into(),
+    );
     found.sort();
     assert_eq!(
         found,
         [
             pair(
                 "bert.embeddings.word_embeddings",
-                "the embedding table stays float unless `quantize_embeddings` is set"
+                "the recipe keeps the embedding table in floats"
             ),
             pooler.clone(),
             head.clone(),
@@ -71,10 +80,11 @@ fn what_stays_float_is_listed_with_its_reason() {
         found[0],
         pair(
             "bert.embeddings.word_embeddings",
-            "the bitsandbytes layout has no quantized embeddings"
+            "loaders of the bitsandbytes layout take float embeddings alone"
         )
     );
-    let mut found = kept(&Int8Recipe::dynamic().with_quantize_embeddings(true).into());
+    // int8 is the default of the table.
+    let mut found = kept(&Recipe::new(Method::Dynamic));
     found.sort();
     assert_eq!(found, [pooler, head]);
 }
@@ -92,7 +102,8 @@ fn globs_match_with_and_without_the_prefix() {
         ("*.{query,key}", 4),
         ("*.layer.?.intermediate.dense", 2),
     ] {
-        let selection = select("bert.", &Int8Recipe::dynamic().with_skip([pattern]).into());
+        let recipe = Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Keep);
+        let selection = select("bert.", &recipe.with_skip([pattern]).into());
         assert_eq!(selection.quantized.len(), all - matched, "{pattern}");
         let reason = KeepReason::SkipPattern(pattern.to_owned());
         let kept = selection.kept.iter().filter(|kept| kept.reason == reason);
@@ -102,7 +113,11 @@ fn globs_match_with_and_without_the_prefix() {
 
 #[test]
 fn globs_are_added_to_the_defaults() {
-    let recipe = Recipe::from(Int8Recipe::dynamic().with_skip(["*.query", "*.layer.0.*"]));
+    let recipe = Recipe::from(
+        Int8Recipe::dynamic()
+            .with_embeddings(EmbeddingStorage::Keep)
+            .with_skip(["*.query", "*.layer.0.*"]),
+    );
     let selection = select("bert.", &recipe);
     assert_eq!(selection.quantized.len(), 12 - 2 - 5);
     let module = |name: &str| selection.kept.iter().any(|kept| kept.module == name);
@@ -113,11 +128,11 @@ fn globs_are_added_to_the_defaults() {
 fn embeddings_can_be_skipped_by_glob_like_any_module() {
     let recipe = Recipe::from(
         Int8Recipe::dynamic()
-            .with_quantize_embeddings(true)
+            .with_embeddings(EmbeddingStorage::Int8)
             .with_skip(["embeddings.word_embeddings"]),
     );
     assert!(!quantized(&select("bert.", &recipe)).contains(&"bert.embeddings.word_embeddings"));
-    let recipe = Recipe::from(Int8Recipe::dynamic().with_quantize_embeddings(true));
+    let recipe = Recipe::from(Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Int8));
     assert!(quantized(&select("bert.", &recipe)).contains(&"bert.embeddings.word_embeddings"));
 }
 

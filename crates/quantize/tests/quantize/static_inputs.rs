@@ -6,7 +6,9 @@ use std::path::Path;
 use fewbit_checkpoint::StoredWeight;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_model::{Network, RaggedBatch};
-use fewbit_quantize::{Int8Recipe, Method, Recipe, RecipeFields, StaticInput, StaticInputs};
+use fewbit_quantize::{
+    EmbeddingStorage, Int8Recipe, Method, Recipe, RecipeFields, StaticInput, StaticInputs,
+};
 
 use crate::tiny_bert::TinyBert;
 
@@ -24,7 +26,7 @@ fn inputs(modules: &[&str]) -> BTreeMap<String, StaticInput> {
 }
 
 fn options(modules: &[&str]) -> Int8Recipe {
-    StaticInputs::new(inputs(modules)).into()
+    Int8Recipe::from(StaticInputs::new(inputs(modules))).with_embeddings(EmbeddingStorage::Keep)
 }
 
 fn recipe(modules: &[&str]) -> Recipe {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fewbit_checkpoint::Checkpoint;
 use fewbit_model::TaskModel;
-use fewbit_quantize::shared_embeddings::needs_shared_embeddings;
+use fewbit_quantize::default_embeddings::needs_shared_embeddings;
 use fewbit_quantize::{Method, Recipe, quantize_model};
 
 #[test]

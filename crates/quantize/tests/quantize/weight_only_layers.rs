@@ -5,7 +5,8 @@ use fewbit_model::{Network, RaggedBatch};
 use fewbit_numerics::activation::{ActivationScheme, quantize_row, quantize_row_twelve_bit};
 use fewbit_numerics::affine::AffineParameters;
 use fewbit_quantize::{
-    ActivationScales, Backend, DynamicInputs, Int8Recipe, Method, QuantizePlan, Recipe, Rounding,
+    ActivationScales, Backend, DynamicInputs, EmbeddingStorage, Int8Recipe, QuantizePlan, Recipe,
+    Rounding,
 };
 use serde_json::{Value, json};
 
@@ -15,7 +16,12 @@ use crate::tiny_bert::{TinyBert, linear_modules};
 const FEED_FORWARD: [&str; 2] = ["*.intermediate.dense", "*[0-9].output.dense"];
 
 fn mixed<const N: usize>(patterns: [&str; N]) -> Int8Recipe {
-    DynamicInputs::default().with_weight_only(patterns).into()
+    Int8Recipe::from(DynamicInputs::default().with_weight_only(patterns))
+        .with_embeddings(EmbeddingStorage::Keep)
+}
+
+fn kept(options: Int8Recipe) -> Recipe {
+    options.with_embeddings(EmbeddingStorage::Keep).into()
 }
 
 fn load(checkpoint: &Checkpoint) -> Network {
@@ -43,8 +49,8 @@ fn codes_of(checkpoint: &Checkpoint, module: &str, shape: [usize; 2]) -> (Vec<i8
 #[test]
 fn layers_are_stored_as_the_method_of_each_stores_them() {
     let source = TinyBert::f32().write();
-    let (_, dynamic) = source.converted_into(&Recipe::new(Method::Dynamic), "dynamic");
-    let (_, weight_only) = source.converted_into(&Recipe::new(Method::WeightOnly), "weight-only");
+    let (_, dynamic) = source.converted_into(&kept(Int8Recipe::dynamic()), "dynamic");
+    let (_, weight_only) = source.converted_into(&kept(Int8Recipe::weight_only()), "weight-only");
     let (report, checkpoint) = source.converted(&mixed(FEED_FORWARD).into());
     for (module, shape) in linear_modules() {
         let name = format!("bert.{module}");
@@ -121,7 +127,7 @@ fn every_layer_of_a_mixture_computes_as_its_own_method_says() {
     .enumerate()
     {
         let inputs = DynamicInputs::default().with_weight_only(patterns.iter().copied());
-        let recipe = Int8Recipe::from(inputs).into();
+        let recipe = kept(inputs.into());
         let (_, checkpoint) = source.converted_into(&recipe, &number.to_string());
         let network = load(&checkpoint);
         let shown = shown(&network, &batch);
@@ -171,8 +177,8 @@ fn layers_of_a_mixture_are_those_of_the_pure_models() {
         let (_, checkpoint) = source.converted_into(recipe, name);
         shown(&load(&checkpoint), &batch).0
     };
-    let dynamic = sites(&Recipe::new(Method::Dynamic), "dynamic");
-    let weight_only = sites(&Recipe::new(Method::WeightOnly), "weight-only");
+    let dynamic = sites(&kept(Int8Recipe::dynamic()), "dynamic");
+    let weight_only = sites(&kept(Int8Recipe::weight_only()), "weight-only");
     // The first layer reads the embeddings, which are the same in all.
     let query = sites(&mixed(["*.query"]).into(), "query");
     let site = |name: &str| format!("encoder.layer.0.attention.self.{name}.output");
@@ -207,7 +213,7 @@ fn layers_per_text_can_stand_beside_them() {
     let recipe = Recipe::from(Int8Recipe::from(inputs));
     assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
     let (_, checkpoint) = source.converted_into(&recipe, "mixed");
-    let (_, weight_only) = source.converted_into(&Recipe::new(Method::WeightOnly), "weight-only");
+    let (_, weight_only) = source.converted_into(&kept(Int8Recipe::weight_only()), "weight-only");
     let [pure, found, weight_only] =
         [&pure, &checkpoint, &weight_only].map(|checkpoint| shown(&load(checkpoint), &batch).0);
     let site = |name: &str| format!("encoder.layer.0.attention.self.{name}.output");
@@ -238,7 +244,7 @@ fn groups(checkpoint: &Checkpoint) -> Vec<[Value; 3]> {
 fn each_kind_has_a_group_of_its_own() {
     let source = TinyBert::f32().write();
     let recipe = mixed(FEED_FORWARD).with_skip(["*.attention.*"]);
-    let recipe = recipe.with_quantize_embeddings(true).into();
+    let recipe = recipe.with_embeddings(EmbeddingStorage::Int8).into();
     // All that is left of the linear layers is weight-only.
     let (_, checkpoint) = source.converted_into(&recipe, "skipping");
     let pattern = |pattern: &str| json!([format!("re:(.*\\.)?{pattern}$")]);
@@ -259,7 +265,7 @@ fn each_kind_has_a_group_of_its_own() {
 
     let keys = mixed(FEED_FORWARD)
         .with_skip(["*.{query,value}", "*.attention.output.dense"])
-        .with_quantize_embeddings(true)
+        .with_embeddings(EmbeddingStorage::Int8)
         .into();
     let (_, checkpoint) = source.converted_into(&keys, "keys");
     let key = [
@@ -302,7 +308,7 @@ fn globs_that_concern_no_layer_are_refused() {
       hint: `*` matches any text, `?` one character, `{a,b}` either, `[0-9]` a range
     ");
     // An embedding table is no linear layer.
-    insta::assert_snapshot!(text(mixed(["*.word_embeddings"]).with_quantize_embeddings(true)), @"
+    insta::assert_snapshot!(text(mixed(["*.word_embeddings"]).with_embeddings(EmbeddingStorage::Int8)), @"
     recipe: `weight_only`: pattern `*.word_embeddings` matches no linear layer that would be quantized
       hint: modules with near names: encoder.layer.0.output.dense, encoder.layer.1.output.dense, encoder.layer.0.attention.self.key, encoder.layer.0.intermediate.dense, encoder.layer.1.attention.self.key
     ");
@@ -338,5 +344,8 @@ fn methods_other_than_dynamic_have_no_such_layers() {
     let recipe = Recipe::from(mixed(["*.query"]).with_rounding(Rounding::Gptq {
         saturation_proof: false,
     }));
-    assert_eq!(recipe.label(), "dynamic, some layers weight-only + GPTQ");
+    assert_eq!(
+        recipe.label(),
+        "dynamic, some layers weight-only + GPTQ + float embeddings"
+    );
 }

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fewbit import _fewbit
+from fewbit.threads import resolve_threads
 
 # Bounds what is held beside the model while it is written.
 _SHARD_BYTES = 64 * 1024 * 1024
@@ -65,7 +66,7 @@ def write_float(encoder: Any, directory: str) -> None:
 
 def convert(source: str, recipe: dict[str, Any], out: str) -> None:
     """Writes what ``recipe`` (the keys of ``recipe.toml``) makes of the directory ``source`` to ``out``."""
-    _fewbit.QuantizationManager(source, False).apply(json.dumps({"version": 1, **recipe}), out)
+    _fewbit.QuantizationManager(source, False).apply(json.dumps({"version": 1, **recipe}), out, threads=resolve_threads(None))
 
 
 def read_tensors(directory: str) -> dict[str, torch.Tensor]:

@@ -43,8 +43,8 @@ def swap(module: nn.Module, method: str, *, root: nn.Module | None = None, backe
         method: ``dynamic``, ``static``, ``weight-only``, ``fp16``, ``bf16``, ``nf4`` or ``fp4``.
         root: The model that it is a part of. An encoder whose layers that model also uses by themselves is not swapped.
         backend: A backend of PyTorch whose results are asked for, or ``native``.
-        options: Keys of a recipe: ``block_size``, ``double_quant``, ``quantize_embeddings``, ``skip``, ``static_inputs`` …; ``None`` is the
-            default of the method.
+        options: Keys of a recipe: ``block_size``, ``double_quant``, ``quantize_embeddings`` (without it embeddings stay float), ``skip``,
+            ``static_inputs`` …; ``None`` is the default of the method.
 
     Raises:
         TypeError: An option that does not exist.
@@ -57,7 +57,9 @@ def swap(module: nn.Module, method: str, *, root: nn.Module | None = None, backe
     reason = why_not(module, root)
     if reason is not None:
         return reason
-    recipe = {"method": method, **{name: value for name, value in options.items() if value is not None}}
+    # What a module's own type did not ask for stays as it is, whatever the default of the method is.
+    embeddings = {"quantize_embeddings": False}
+    recipe = {"method": method, **embeddings, **{name: value for name, value in options.items() if value is not None}}
     try:
         output_class, has_pooled = _output_of(module)
         if has_pooled and getattr(module, "pooler", None) is None:

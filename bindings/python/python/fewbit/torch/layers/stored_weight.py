@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fewbit import _fewbit
 from fewbit._fewbit import FewbitError
+from fewbit.threads import resolve_threads
 
 #: How the inputs of an int8 layer are quantized: a word, or a scale, a zero point and whether codes have 7 bits.
 Activations = str | tuple[float, int, bool]
@@ -38,7 +39,7 @@ class Int8Weight:
     @staticmethod
     def of(weight: Tensor, *, per_tensor: bool) -> Int8Weight:
         """Quantizes ``weight`` (rows, columns), with a scale for each row or with one."""
-        codes, scales = _fewbit.quantize_int8(_floats(weight), per_tensor=per_tensor)
+        codes, scales = _fewbit.quantize_int8(_floats(weight), per_tensor=per_tensor, threads=resolve_threads(None))
         return Int8Weight(torch.from_numpy(codes), torch.from_numpy(scales))
 
     @property
@@ -47,7 +48,7 @@ class Int8Weight:
 
     def matrix(self) -> Tensor:
         """The float matrix (rows, columns), float32."""
-        return torch.from_numpy(_fewbit.dequantize_int8(self.codes.numpy(), self.scales.numpy()))
+        return torch.from_numpy(_fewbit.dequantize_int8(self.codes.numpy(), self.scales.numpy(), threads=resolve_threads(None)))
 
     def parts(self, activations: Activations, order: Callable[[Tensor], Tensor]) -> Any:
         """What the native layer is made of; ``order`` brings the columns of a matrix into the layer's order."""
@@ -122,7 +123,7 @@ class FourBitWeight:
     def of(weight: Tensor, *, kind: str, block_size: int, double_quant: bool) -> FourBitWeight:
         """Quantizes ``weight`` (rows, columns)."""
         dtype = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(weight.dtype, "fp32")
-        packed, absmax = _fewbit.quantize_four_bit(_floats(weight.reshape(-1)), kind=kind, block_size=block_size)
+        packed, absmax = _fewbit.quantize_four_bit(_floats(weight.reshape(-1)), kind=kind, block_size=block_size, threads=resolve_threads(None))
         nested = None
         if double_quant:
             codes, nested_absmax, offset = _fewbit.quantize_absmax(absmax)
@@ -139,7 +140,7 @@ class FourBitWeight:
         rows, columns = self.shape
         values = torch.from_numpy(
             _fewbit.dequantize_four_bit(
-                self.packed.numpy(), self.absmax.numpy(), kind=self.kind, block_size=self.block_size, elements=rows * columns
+                self.packed.numpy(), self.absmax.numpy(), kind=self.kind, block_size=self.block_size, elements=rows * columns, threads=resolve_threads(None)
             )
         )
         rounded = values.to(_FLOATS[self.dtype]).float() if self.dtype in _FLOATS else values

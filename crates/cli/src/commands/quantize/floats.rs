@@ -1,0 +1,44 @@
+//! What `--embeddings` and `--float-dtype` make of a recipe.
+
+use crate::arguments::{EmbeddingsArgument, FloatDTypeArgument, QuantizeArguments};
+use fewbit::{EmbeddingStorage, FloatDType};
+
+/// The form of embeddings that a flag asks for; the old one, which sets the old key, apart.
+pub(super) fn embeddings(arguments: &QuantizeArguments) -> Option<EmbeddingStorage> {
+    if arguments.keep_embeddings {
+        return Some(EmbeddingStorage::Keep);
+    }
+    Some(match arguments.embeddings? {
+        EmbeddingsArgument::Keep => EmbeddingStorage::Keep,
+        EmbeddingsArgument::Int8 => EmbeddingStorage::Int8,
+        EmbeddingsArgument::Nf4 => EmbeddingStorage::Nf4,
+        EmbeddingsArgument::Fp16 => EmbeddingStorage::Fp16,
+        EmbeddingsArgument::Bf16 => EmbeddingStorage::Bf16,
+    })
+}
+
+/// The form that any flag asks for.
+pub(super) fn embeddings_beside_a_file(arguments: &QuantizeArguments) -> Option<EmbeddingStorage> {
+    match arguments.quantize_embeddings {
+        true => Some(EmbeddingStorage::Int8),
+        false => embeddings(arguments),
+    }
+}
+
+/// The flag that does.
+pub(super) fn flag_of_embeddings(arguments: &QuantizeArguments) -> &'static str {
+    match (arguments.keep_embeddings, arguments.quantize_embeddings) {
+        (true, _) => "--keep-embeddings",
+        (_, true) => "--quantize-embeddings",
+        _ => "--embeddings",
+    }
+}
+
+/// The dtype of what is not quantized that the flag asks for.
+pub(super) fn float_dtype(arguments: &QuantizeArguments) -> Option<FloatDType> {
+    Some(match arguments.float_dtype? {
+        FloatDTypeArgument::F32 => FloatDType::F32,
+        FloatDTypeArgument::Fp16 => FloatDType::Fp16,
+        FloatDTypeArgument::Bf16 => FloatDType::Bf16,
+    })
+}
