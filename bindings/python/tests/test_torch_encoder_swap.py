@@ -184,3 +184,19 @@ def test_options_reach_the_recipe() -> None:
     assert any(name.endswith("nested_absmax") for name in names)
     table: Any = swap(encoder("bert"), "dynamic", quantize_embeddings=True)
     assert table.state_dict()["embeddings.word_embeddings.weight"].dtype == torch.int8
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (lambda model: setattr(model.encoder.layer[0].attention.self, "scaling", 1.0), "encoder.layer.0.attention.self.scaling is 1.0"),
+        (lambda model: setattr(model.embeddings, "position_ids", model.embeddings.position_ids.flip(1)), "embeddings.position_ids has other values"),
+        (lambda model: model.embeddings.token_type_ids.fill_(1), "embeddings.token_type_ids has other values"),
+    ],
+    ids=["scale of attention", "positions", "types"],
+)
+def test_changed_numbers_and_buffers_are_a_reason(change: Any, named: str) -> None:
+    """(pitfall 24)"""
+    model = encoder("bert")
+    change(model)
+    assert named in str(swap(model, "dynamic"))

@@ -363,3 +363,21 @@ def test_a_fullgraph_compilation_runs_it() -> None:
     assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     torch.library.opcheck(torch.ops.fewbit.encode, (native._number, ids, mask, None, None))
+
+
+@pytest.mark.filterwarnings("ignore")  # Of the tracer, that it is deprecated and what it holds constant.
+def test_a_traced_encoder_runs_other_inputs() -> None:
+    native = swapped(encoder("bert"), "dynamic")
+    inputs, other = batch(seed=1), batch(seed=2)
+    traced = torch.jit.trace(native, (inputs["input_ids"], inputs["attention_mask"]), strict=False)
+    found = traced(other["input_ids"], other["attention_mask"])
+    assert torch.equal(found["last_hidden_state"], native(**other).last_hidden_state)
+
+
+def test_one_mask_holds_for_all_sequences() -> None:
+    native = swapped(encoder("bert"), "dynamic")
+    inputs = batch((9, 9, 9))
+    mask = torch.ones(1, 9, dtype=torch.int64)
+    mask[0, 6:] = 0
+    expected = native(inputs["input_ids"], mask.expand(3, 9)).last_hidden_state
+    assert torch.equal(native(inputs["input_ids"], mask).last_hidden_state, expected)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import fewbit
+from fewbit import FewbitError
 from fewbit.torch.layers import QuantizedEmbedding, Unsupported, convert_layer
 
 torch.set_num_threads(1)
@@ -271,3 +272,14 @@ def test_double_quantization_halves_what_absmax_values_take() -> None:
     weights = [sum(tensor.numel() * tensor.element_size() for key, tensor in state.items() if "absmax" in key) for state in (plain, double)]
     # 1024 blocks: 4 bytes each, or 1 byte each and 4 for each 256 of them.
     assert weights == [4096, 1024 + 16]
+
+
+@pytest.mark.parametrize("write", [lambda w: w.__setitem__(0, 1.0), lambda w: w.t().zero_(), lambda w: w.view(-1).zero_(), lambda w: w[0].fill_(1.0), lambda w: w.unbind()[0].zero_()])
+def test_views_of_weights_cannot_be_written(write: Any) -> None:
+    """What is written to them would not reach the layer (pitfall 4)."""
+    quantized: Any = convert_layer(linear(), "dynamic")
+    before = quantized.weight + 0
+    with pytest.raises(FewbitError, match="expected a tensor that can be changed"):
+        write(quantized.weight)
+    assert torch.equal(quantized.weight + 0, before)
+    assert torch.equal(quantized.weight[1] * 2, before[1] * 2)

@@ -184,3 +184,14 @@ def test_a_model_without_an_encoder_and_without_parameters() -> None:
     assert empty.get_model_size()["total_size_mb"] == 0
     with pytest.raises(ValueError, match="parameters"):
         empty.compare_sizes()
+
+
+def test_unknown_methods_dtypes_and_numbers_are_value_errors() -> None:
+    with pytest.raises(ValueError, match="Unknown quantization method: foo"):
+        ModuleQuantizationManager(model(), method="foo")
+    with pytest.raises(ValueError, match="dtype: expected one of"):
+        ModuleQuantizationManager(model(), dtype="int9")
+    manager = ModuleQuantizationManager(model())
+    manager.prepare_static_quantization()
+    with pytest.raises(ValueError, match="num_batches: expected at least 1, found 0"):
+        manager.calibrate([], "cpu", num_batches=0)

@@ -260,6 +260,7 @@ def test_converting_in_place_exchanges_the_modules_of_the_model() -> None:
     assert not prepared.topic._forward_pre_hooks
 
 
+@pytest.mark.filterwarnings("ignore:unused .* stays float")
 def test_layers_that_were_not_called_stay_float_and_are_reported() -> None:
     class Unused(TwoHeads):
         def __init__(self) -> None:
@@ -277,3 +278,52 @@ def test_a_classifier_of_transformers_goes_through_the_three_steps() -> None:
     converted: Any = static.convert(calibrated(model))
     assert isinstance(converted.bert, NativeEncoder)
     assert converted(**BATCHES[0]).logits.shape == (3, 2)
+
+
+def test_qconfigs_of_modules_choose_what_is_quantized() -> None:
+    """As in PyTorch: None leaves a module float, and where only some modules have one, all others stay float."""
+    from torch.ao.quantization import get_default_qconfig as torch_qconfig
+
+    def model() -> Any:
+        torch.manual_seed(0)
+        return nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Sequential(nn.Linear(8, 8), nn.ReLU())})
+
+    def actions(given: Any) -> dict[str, str]:
+        prepared = static.prepare(given, backend="fbgemm")
+        for part in prepared.values():
+            part(torch.randn(4, 8))
+        return {module.name: module.action for module in report_of(static.convert(prepared))}
+
+    whole = model()
+    whole.qconfig = torch_qconfig("fbgemm")
+    whole["b"].qconfig = None
+    assert actions(whole) == {"a": "quantized", "b.0": "float"}
+    part = model()
+    part["b"].qconfig = torch_qconfig("fbgemm")
+    assert actions(part) == {"a": "float", "b.0": "quantized"}
+    part["a"].qconfig = torch_qconfig("qnnpack")
+    with pytest.raises(ValueError, match="expected the observers of"):
+        static.prepare(part)
+
+
+def test_a_layer_that_a_qconfig_leaves_out_stays_float_in_an_encoder() -> None:
+    model = encoder("bert")
+    model.encoder.layer[0].output.dense.qconfig = None
+    converted: Any = static.convert(calibrated(model))
+    assert isinstance(converted, NativeEncoder)
+    state = converted.state_dict()
+    assert state["encoder.layer.0.output.dense.weight"].is_floating_point()
+    assert not state["encoder.layer.1.output.dense.weight"].is_floating_point()
+
+
+def test_masks_without_a_token_are_not_calibrated_on() -> None:
+    prepared = static.prepare(TwoHeads(encoder("bert")))
+    with pytest.raises(ValueError, match="expected a token that counts"):
+        static.calibrate(prepared, [{**BATCHES[0], "attention_mask": torch.zeros_like(BATCHES[0]["attention_mask"])}])
+
+
+def test_a_prepared_model_is_neither_prepared_nor_quantized_again() -> None:
+    prepared = static.prepare(TwoHeads(encoder("bert")))
+    for again in (static.prepare, fewbit.torch.quantize_dynamic):
+        with pytest.raises(ValueError, match="found one with observers"):
+            again(prepared)

@@ -39,6 +39,8 @@ def batches(
         ValueError: A dict without a key that the model takes, texts without a tokenizer, a dataloader that gives nothing.
         TypeError: A batch of another type.
     """
+    if num_batches is not None and num_batches < 1:
+        raise ValueError(f"num_batches: expected at least 1, found {num_batches}")
     taken = _names_of(model)
     number = 0
     for number, batch in enumerate(islice(dataloader, num_batches), start=1):

@@ -87,9 +87,13 @@ def quantize_dynamic(
     torch.Size([2, 4])
     >>> print(fewbit.torch.report_of(quantized))
     module  type    action     reason
-    --------------------------------------------------------------------
+    ----------------------------------------------------------------------
     0       Linear  quantized  int8 weights, inputs quantized as they come
     """
+    if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"model: expected an nn.Module, found {type(model).__name__}")
+    if "_fewbit_prepared" in model.__dict__:
+        raise ValueError("quantize_dynamic: expected a float model, found one with observers\n  hint: `convert` makes the static model of it")
     if mapping is not None:
         raise ValueError("mapping: expected None, found a mapping\n  hint: fewbit has one native module for each type; leave types out of qconfig_spec")
     if backend is not None and backend not in _BACKENDS:

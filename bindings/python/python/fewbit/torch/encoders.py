@@ -134,8 +134,9 @@ def _about_changes(module: nn.Module, base: type[Any]) -> str | None:
     """Compares the modules with those that the configuration alone makes."""
     if not base.__module__.startswith("transformers."):
         return f"{base.__name__} is defined by code of its own"
+    has_pooler = getattr(module, "pooler", None) is not None
     with torch.device("meta"):
-        reference = dict(encoder_directory.new_model(base, module.config, has_pooler=getattr(module, "pooler", None) is not None).named_modules())
+        reference = dict(encoder_directory.new_model(base, module.config, has_pooler=has_pooler).named_modules())
     found = dict(module.named_modules())
     for name in [*found, *reference]:
         if name not in reference:
@@ -149,6 +150,37 @@ def _about_changes(module: nn.Module, base: type[Any]) -> str | None:
             return f"{name or 'it'} has another forward than {type(here).__name__}"
         if not isinstance(here, nn.Dropout) and here.extra_repr() != there.extra_repr():
             return f"{name} is {type(here).__name__}({here.extra_repr()}), where transformers has {type(there).__name__}({there.extra_repr()})"
+        for setting, value in _settings(there).items():
+            if here.__dict__.get(setting) != value:
+                return f"{f'{name}.' if name else ''}{setting} is {here.__dict__.get(setting)!r}, where transformers has {value!r}"
+    return _about_default_ids(module)
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """Numbers and words that a module keeps beside its tensors, such as the scale of attention; not those that concern training alone."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, bool | int | float | str) and not name.startswith("_") and "dropout" not in name and name not in _NO_SETTINGS
+    }
+
+
+#: What differs between models that compute the same.
+_NO_SETTINGS = {"training", "gradient_checkpointing", "name_or_path", "p"}
+
+
+def _about_default_ids(module: nn.Module) -> str | None:
+    """Positions and types that stand for those that a call leaves out are buffers, which nothing else tells of."""
+    for name, buffer in module.named_buffers():
+        last = name.rsplit(".", 1)[-1]
+        if last == "position_ids":
+            expected = torch.arange(buffer.shape[-1]).expand(buffer.shape)
+        elif last == "token_type_ids":
+            expected = torch.zeros_like(buffer)
+        else:
+            continue
+        if not torch.equal(buffer, expected):
+            return f"{name} has other values than transformers gives it"
     return None
 
 

@@ -24,6 +24,9 @@ __all__ = [
     "quantize_module",
 ]
 
+_METHODS = ("dynamic", "static", "fp16", "int4")
+_DTYPES = ("int8", "qint8", "fp16", "float16", "bf16", "bfloat16", "int4", "nf4")
+
 
 class ModuleQuantizationManager:
     """One float model and what is made of it. The model itself is never changed.
@@ -37,6 +40,10 @@ class ModuleQuantizationManager:
     def __init__(self, model: nn.Module, method: str = "dynamic", dtype: str = "int8") -> None:
         if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"model: expected an nn.Module, found {type(model).__name__}")
+        if method not in _METHODS:
+            raise ValueError(f"Unknown quantization method: {method}\n  hint: {', '.join(_METHODS[:-1])} and {_METHODS[-1]} are known")
+        if str(dtype).removeprefix("torch.") not in _DTYPES:
+            raise ValueError(f"dtype: expected one of {', '.join(_DTYPES)}, found {dtype!r}")
         self.original_model = model
         self.method = method
         self.dtype = dtype
@@ -144,7 +151,7 @@ class ModuleQuantizationManager:
 
         With the manager's ``dtype`` ``bf16`` it is bfloat16.
         """
-        half = "bf16" if self.dtype in ("bf16", "bfloat16") else "fp16"
+        half = "bf16" if str(self.dtype).removeprefix("torch.") in ("bf16", "bfloat16") else "fp16"
         if torch.device(device).type == "cpu":
             self.quantized_model = quantize_dynamic(self.original_model, {nn.Linear}, dtype=half)
         else:
@@ -214,6 +221,6 @@ def quantize_module(
     elif method == "int4":
         quantized = manager.apply_int4_quantization(device)
     else:
-        raise ValueError(f"Unknown quantization method: {method}\n  hint: dynamic, static, fp16 and int4 are known")
+        raise AssertionError(method)
     manager.compare_sizes()
     return quantized

@@ -59,6 +59,8 @@ def benchmark_inference_speed(
     """
     if num_iterations < 1:
         raise ValueError(f"num_iterations: expected at least 1, found {num_iterations}")
+    if warmup < 0:
+        raise ValueError(f"warmup: expected at least 0, found {warmup}")
     given = _first(model, dataloader, device, num_iterations, use_student_input_ids)
     times: list[float] = []
     samples = 0

@@ -29,6 +29,9 @@ from fewbit.torch.hooks import HOOKS
 #: recipe of the encoder, as JSON.
 MARKER = "convert_this_model_with_fewbit_torch_first"
 
+# Not typed in torch.
+_jit: Any = torch.jit
+
 _numbers = itertools.count()
 _encoders: weakref.WeakValueDictionary[int, NativeEncoder] = weakref.WeakValueDictionary()
 
@@ -128,6 +131,8 @@ class NativeEncoder(nn.Module):
                     f"{key}: expected {tensor.dtype} {tuple(tensor.shape)}, found {loaded.dtype} {tuple(loaded.shape)}; "
                     f"the state_dict is of a model that was converted otherwise than by the method {self.method!r}"
                 )
+            elif loaded.is_floating_point() and not bool(torch.isfinite(loaded).all()):
+                error_msgs.append(f"{key}: expected finite numbers, found NaN or infinity")
             else:
                 with torch.no_grad():
                     tensor.copy_(loaded)
@@ -275,7 +280,7 @@ class NativeEncoder(nn.Module):
         if all_states:
             states = self._states(input_ids, attention_mask, token_type_ids, position_ids, all_of_them=True)
             output = self._output(states[-1], hidden_states=states)
-        elif torch.compiler.is_compiling():
+        elif torch.compiler.is_compiling() or _jit.is_tracing():
             output = self._output(_encode(self._number, input_ids, attention_mask, token_type_ids, position_ids))
         else:
             output = self._output(*self._states(input_ids, attention_mask, token_type_ids, position_ids))
@@ -339,9 +344,10 @@ def _arrays(
     position_ids: torch.Tensor | None,
 ) -> _Arrays:
     mask = None if attention_mask is None else _array("attention_mask", attention_mask != 0)
-    types = None if token_type_ids is None else _array("token_type_ids", token_type_ids)
-    if types is not None and types.shape[0] == 1:
-        types = numpy.ascontiguousarray(numpy.broadcast_to(types, input_ids.shape))
+    mask, types = (
+        numpy.ascontiguousarray(numpy.broadcast_to(array, input_ids.shape)) if array is not None and array.shape == (1, input_ids.shape[-1]) else array
+        for array in (mask, None if token_type_ids is None else _array("token_type_ids", token_type_ids))
+    )
     positions = None if position_ids is None else _array("position_ids", position_ids)
     return _array("input_ids", input_ids), mask, types, positions
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,6 +33,8 @@ class _Calibration:
     def __init__(self, qconfig: QConfig, backend: str, statistics: str | None = None) -> None:
         self.qconfig = qconfig
         self.backend = backend
+        # Names of layers that stay float as their qconfig is None.
+        self.excluded: set[str] = set()
         self.native = _fewbit.Calibration(qconfig.to_json(), statistics)
         # `mask` is that of the encoder that is running: 0 where a token is left out. Replicas of a model run in threads of their own.
         self.running = threading.local()
@@ -51,10 +54,12 @@ class _Calibration:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"qconfig": self.qconfig, "backend": self.backend, "statistics": self.native.statistics()}
+        return {"qconfig": self.qconfig, "backend": self.backend, "statistics": self.native.statistics(), "excluded": self.excluded}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        excluded = state.pop("excluded")
         vars(self).update(vars(_Calibration(**state)))
+        self.excluded = excluded
 
 
 class _ObserveInput:
@@ -79,6 +84,8 @@ class _NoteMask:
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         mask = named.get("attention_mask", inputs[1] if len(inputs) > 1 else None)
+        if isinstance(mask, torch.Tensor) and mask.numel() and not bool((mask != 0).any()):
+            raise ValueError("attention_mask: expected a token that counts, found zeros alone\n  hint: 1 marks tokens and 0 padding")
         self.calibration.running.mask = mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
 
 
@@ -101,19 +108,25 @@ def prepare(model: nn.Module, qconfig: Any = None, backend: str = "fbgemm", inpl
     Args:
         model: The float model, as a whole, so that what follows an encoder is calibrated too.
         qconfig: Observers, of :func:`get_default_qconfig` or PyTorch's; by default ``model.qconfig`` if there is one, else those of ``backend``.
+            As in PyTorch a ``qconfig`` of ``None`` on a module leaves it and what is in it float, and where only modules inside of the
+            model have one, all others stay float.
         backend: ``native``, ``fbgemm``, ``x86``, ``qnnpack`` or ``onednn``: whose observers, and whether inputs stay dynamic that one range
             would cost too much (``native``) or all are static (PyTorch's).
         inplace: Whether the model itself gets the observers.
 
     Raises:
-        ValueError: There is no such backend, or nothing to observe.
+        ValueError: There is no such backend, nothing to observe, modules that ask for different observers, or observers are there already.
     """
-    defaults = get_default_qconfig(backend)
-    given = qconfig if qconfig is not None else getattr(model, "qconfig", None)
-    calibration = _Calibration(defaults if given is None else read_qconfig(given), backend)
+    if is_prepared(model):
+        raise ValueError("prepare: expected a float model, found one with observers\n  hint: run data through it and `convert` it")
+    found = _qconfig_of(model, qconfig)
+    calibration = _Calibration(get_default_qconfig(backend) if found is None else found, backend)
     prepared = model if inplace else copy_module(model, {})
     prepared.eval()
-    observed = [(name, module) for name, module in prepared.named_modules() if _has_static_form(module)]
+    with_qconfig = _modules_with_qconfig(prepared, qconfig is not None or found is None)
+    layers = [(name, module) for name, module in prepared.named_modules() if _has_static_form(module)]
+    calibration.excluded = {name for name, module in layers if module not in with_qconfig}
+    observed = [(name, module) for name, module in layers if module in with_qconfig]
     if not observed:
         raise ValueError(f"prepare: expected a model with linear layers or convolutions, found {type(model).__name__} without one")
     for name, module in observed:
@@ -123,6 +136,42 @@ def prepare(model: nn.Module, qconfig: Any = None, backend: str = "fbgemm", inpl
         encoder.register_forward_hook(_ForgetMask(calibration), always_call=True)
     prepared.__dict__[_PREPARED] = calibration
     return prepared
+
+
+def _qconfig_of(model: nn.Module, given: Any) -> QConfig | None:
+    """The one qconfig that the caller, or modules of the model, ask for; ``None`` if nobody does."""
+    asked_for = [(name, module.qconfig) for name, module in model.named_modules() if getattr(module, "qconfig", None) is not None]
+    if given is not None:
+        asked_for.insert(0, ("the argument", given))
+    if not asked_for:
+        return None
+    first = read_qconfig(asked_for[0][1])
+    for name, other in asked_for[1:]:
+        if read_qconfig(other) != first:
+            raise ValueError(
+                f"{name}.qconfig: expected the observers of {asked_for[0][0] or 'the model'}, found others\n"
+                "  hint: one qconfig holds for the whole model; `module.qconfig = None` leaves a module float"
+            )
+    return first
+
+
+def _modules_with_qconfig(model: nn.Module, of_the_root: bool) -> set[nn.Module]:
+    """Modules that a qconfig holds for: their own attribute says so, or that of the nearest module around them."""
+    found: set[nn.Module] = set()
+
+    def visit(module: nn.Module, inherited: bool) -> None:
+        own = getattr(module, "qconfig", _UNSAID)
+        holds = inherited if own is _UNSAID or (module is model and of_the_root) else own is not None
+        if holds:
+            found.add(module)
+        for child in module.children():
+            visit(child, holds)
+
+    visit(model, of_the_root)
+    return found
+
+
+_UNSAID = object()
 
 
 def calibrate(
@@ -179,7 +228,7 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
     replaced: dict[nn.Module, nn.Module] = {}
     swapped: set[nn.Module] = set()
     for name, encoder in encoders.encoders_in(converted):
-        found = _swapped(name, encoder, converted, decided)
+        found = _swapped(name, encoder, converted, decided, calibration.excluded)
         if isinstance(found, str):
             report.append(ModuleReport(name, type(encoder).__name__, "layers", f"not run whole: {found}"))
             continue
@@ -188,7 +237,10 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
         report.append(ModuleReport(name, type(encoder).__name__, "swapped", f"static, {calibration.backend}"))
     for name, module in converted.named_modules():
         if module not in swapped and _has_static_form(module):
-            report.append(_layer(name, module, decided, replaced))
+            report.append(_layer(name, module, decided, replaced, name in calibration.excluded))
+    for module in report:
+        if module.action == "float" and module.name not in calibration.excluded:
+            warnings.warn(f"{module.name or 'the model'} ({module.type}) stays float: {module.reason}", stacklevel=2)
     result = with_replaced(converted, replaced, inplace=True)
     attach_report(result, report)
     return result
@@ -237,7 +289,7 @@ def _has_static_form(module: nn.Module) -> bool:
     return kind is not None and type(module) is kind and kind is not nn.Embedding
 
 
-def _swapped(name: str, encoder: nn.Module, root: nn.Module, decided: dict[str, Any]) -> nn.Module | str:
+def _swapped(name: str, encoder: nn.Module, root: nn.Module, decided: dict[str, Any], excluded: set[str]) -> nn.Module | str:
     prefix = f"{name}." if name else ""
     # The convolution that some encoders have is float in every directory.
     own = {f"{prefix}{part}": part for part, module in encoder.named_modules() if isinstance(module, nn.Linear)}
@@ -247,12 +299,20 @@ def _swapped(name: str, encoder: nn.Module, root: nn.Module, decided: dict[str, 
     if not scales:
         return "calibration has seen none of its layers, or found none that does with one range"
     return encoders.swap(
-        encoder, "static", root=root, static_inputs=scales, weight_scales=decided["weight_scales"], reduce_range=decided["reduce_range"]
+        encoder,
+        "static",
+        root=root,
+        static_inputs=scales,
+        weight_scales=decided["weight_scales"],
+        reduce_range=decided["reduce_range"],
+        skip=sorted(own[layer] for layer in excluded if layer in own) or None,
     )
 
 
-def _layer(name: str, module: nn.Module, decided: dict[str, Any], replaced: dict[nn.Module, nn.Module]) -> ModuleReport:
+def _layer(name: str, module: nn.Module, decided: dict[str, Any], replaced: dict[nn.Module, nn.Module], excluded: bool) -> ModuleReport:
     kind = type(module).__name__
+    if excluded:
+        return ModuleReport(name, kind, "float", "its qconfig is None")
     scale = decided["static_inputs"].get(name)
     if scale is None and name not in {site["site"] for site in decided["sites"]}:
         return ModuleReport(name, kind, "float", "calibration has not seen it: it was not called as a module")

@@ -52,7 +52,11 @@ class FrozenTensor(Tensor):
                         f"{func}: expected a tensor that can be changed, found the weight or bias of a quantized layer\n"
                         "  hint: change the float model and quantize it again"
                     )
-        return func(*tree_map(_read, args), **tree_map(_read, kwargs))
+        found = func(*tree_map(_read, args), **tree_map(_read, kwargs))
+        if any(returned.alias_info is not None and not returned.alias_info.is_write for returned in func._schema.returns):
+            # A view: what is written to it would not reach the layer either.
+            return tree_map(_frozen, found)
+        return found
 
     def requires_grad_(self, mode: bool = True) -> FrozenTensor:
         """Raises if gradients are asked for: a quantized layer is not trained."""
@@ -72,6 +76,10 @@ class FrozenTensor(Tensor):
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]  # torch's is typed as a function without a name.
         return f"FrozenTensor({self.plain()!r})"
+
+
+def _frozen(value: Any) -> Any:
+    return FrozenTensor(lambda: value, value.shape, value.dtype, value.device) if type(value) is Tensor else value
 
 
 def _read(value: Any) -> Any:
