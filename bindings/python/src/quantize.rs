@@ -6,7 +6,7 @@ use crate::run::{Progress, run};
 use fewbit::calibration::CalibrationOptions;
 use fewbit::compare::method_hint;
 use fewbit::quantize::{
-    ActivationsField, Backend, GptqCalibration, PlannedConversion, weight_codecs,
+    ActivationsField, Backend, BlockScales, GptqCalibration, PlannedConversion, weight_codecs,
 };
 use fewbit::{
     Catalogue, EmbeddingStorage, FloatDType, Method, QuantizePlan, QuantizeReport, Recipe,
@@ -29,6 +29,7 @@ struct Request {
     recipe_file: Option<PathBuf>,
     double_quant: bool,
     block_size: Option<usize>,
+    scales: Option<BlockScales>,
     /// None: the default of the method.
     embeddings: Option<EmbeddingStorage>,
     quantize_embeddings: bool,
@@ -78,6 +79,7 @@ impl Request {
         let fields = RecipeFields {
             block_size: self.block_size,
             double_quantization: self.double_quant,
+            scales: self.scales.unwrap_or_default(),
             embeddings: self.embeddings.unwrap_or(defaults.embeddings),
             quantize_embeddings: self.quantize_embeddings.then_some(true),
             float_dtype: self.float_dtype,

@@ -143,6 +143,9 @@ pub(crate) struct QuantizeArguments {
     /// nf4 and fp4: weights that share one scale [default: 64]
     #[arg(long, value_name = "N")]
     pub(crate) block_size: Option<usize>,
+    /// nf4 and fp4: how the scale of a block is chosen [default: absmax]
+    #[arg(long, value_enum, value_name = "CHOICE")]
+    pub(crate) scales: Option<ScalesArgument>,
     /// How the word embedding table is stored [default: int8 for dynamic, static and weight-only unless a head shares the table; else
     /// keep, as other floats]
     #[arg(long, value_enum, value_name = "FORM")]
@@ -314,6 +317,15 @@ pub(crate) enum ActivationsArgument {
     PerToken,
     /// A scale for a whole text, by the rule of PyTorch's quantize_dynamic
     PerTensor,
+}
+
+/// Choices of the scales of 4-bit blocks, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScalesArgument {
+    /// The largest magnitude: the bytes of bitsandbytes
+    Absmax,
+    /// The least squared error: more accurate, read by the same loaders, slower to find
+    Mse,
 }
 
 /// Forms of the word embedding table, as typed.

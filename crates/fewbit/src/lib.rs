@@ -69,9 +69,9 @@ pub use fewbit_model::{
 pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;
 pub use fewbit_quantize::{
-    EmbeddingStorage, FloatDType, FourBitRecipe, Int8Recipe, KeptModule, Method, MethodSize,
-    ModuleReport, PartBytes, QuantizeError, QuantizePlan, QuantizeReport, Recipe, RecipeFields,
-    TensorAction, quantize_model, quantize_model_with_gptq,
+    BlockScales, EmbeddingStorage, FloatDType, FourBitRecipe, Int8Recipe, KeptModule, Method,
+    MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
+    RecipeFields, TensorAction, quantize_model, quantize_model_with_gptq,
 };
 pub use inspect::{Inspection, inspect};
 pub use manager::QuantizationManager;

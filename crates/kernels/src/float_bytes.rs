@@ -1,5 +1,6 @@
 //! Floats as a file holds them.
 
+use fewbit_numerics::half_precision::{bf16_bytes_to_f32, f16_bytes_to_f32, f32_bytes_to_f32};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -75,6 +76,19 @@ impl<'a> FloatBytes<'a> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The floats, widened exactly to f32, into `out`.
+    ///
+    /// # Panics
+    ///
+    /// If `out` does not have [`len`](Self::len) elements.
+    pub fn widen_into(&self, out: &mut [f32]) {
+        match self.0 {
+            Typed::F32(elements) => f32_bytes_to_f32(elements.bytes, out),
+            Typed::F16(elements) => f16_bytes_to_f32(elements.bytes, out),
+            Typed::Bf16(elements) => bf16_bytes_to_f32(elements.bytes, out),
+        }
     }
 
     /// The floats of these indices.

@@ -35,6 +35,7 @@ pub mod dynamic_map;
 pub mod error_statistics;
 pub mod finite;
 pub mod four_bit;
+pub mod four_bit_scales;
 pub mod half_precision;
 pub mod int_packing;
 pub mod rows;

@@ -121,7 +121,9 @@ pub(crate) fn convert_tensor(
             &EightBitTable,
             output,
         ),
-        TensorAction::FourBitBlocks(layout) => four_bit::quantize(view, layout, output),
+        TensorAction::FourBitBlocks { layout, scales } => {
+            four_bit::quantize(view, layout, *scales, output)
+        }
     }
 }
 

@@ -52,8 +52,8 @@ pub use method_sizes::{MethodSize, method_sizes};
 pub use plan::{PartBytes, PlanRow, QuantizePlan, TensorAction};
 pub use qconfig::{Backend, ObserverKind, ObserverSettings, QConfig};
 pub use recipe::{
-    ActivationScales, ActivationsField, DynamicInputs, EmbeddingStorage, FloatDType, FourBitRecipe,
-    Int8Inputs, Int8Recipe, Recipe, RecipeFields, Rounding, StaticInputs,
+    ActivationScales, ActivationsField, BlockScales, DynamicInputs, EmbeddingStorage, FloatDType,
+    FourBitRecipe, Int8Inputs, Int8Recipe, Recipe, RecipeFields, Rounding, StaticInputs,
 };
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};

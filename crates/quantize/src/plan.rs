@@ -286,7 +286,9 @@ fn quantization_config(
         ));
     }
     rows.iter().find_map(|row| match &row.action {
-        TensorAction::FourBitBlocks(layout) => Some(layout.config(&stays_float.of_every_class())),
+        TensorAction::FourBitBlocks { layout, .. } => {
+            Some(layout.config(&stays_float.of_every_class()))
+        }
         _ => None,
     })
 }

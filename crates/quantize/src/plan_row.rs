@@ -15,7 +15,9 @@ use fewbit_numerics::four_bit::FourBitType;
 use serde::{Serialize, Serializer};
 
 use crate::config_file::transformers_name;
-use crate::{EmbeddingStorage, QuantizeError, Recipe, Rounding, SelectedModule, Selection};
+use crate::{
+    BlockScales, EmbeddingStorage, QuantizeError, Recipe, Rounding, SelectedModule, Selection,
+};
 
 /// The scheme whose tensors an int8 embedding table has: `weight` I8 and `weight_scale`. Loaders have
 /// no packed form of embeddings; what is done to activations does not concern a lookup.
@@ -46,7 +48,12 @@ pub enum TensorAction {
     /// Embedding table: int8 codes with one absmax a row, as bitsandbytes has them in layers of 8 bits, beside layers of 4 bits.
     EightBitEmbedding,
     /// 4-bit codes with one absmax a block, in the bitsandbytes layout.
-    FourBitBlocks(FourBitLayout),
+    FourBitBlocks {
+        /// How they are written.
+        layout: FourBitLayout,
+        /// How their scales are chosen.
+        scales: BlockScales,
+    },
 }
 
 impl TensorAction {
@@ -59,7 +66,7 @@ impl TensorAction {
             }
             TensorAction::Int8Embedding => Some(&EMBEDDING_SCHEME),
             TensorAction::EightBitEmbedding => Some(&EightBitTable),
-            TensorAction::FourBitBlocks(layout) => Some(layout),
+            TensorAction::FourBitBlocks { layout, .. } => Some(layout),
         }
     }
 }
@@ -91,7 +98,7 @@ impl fmt::Display for TensorAction {
             TensorAction::Int8Embedding | TensorAction::EightBitEmbedding => {
                 f.write_str("quantize to int8 per row")
             }
-            TensorAction::FourBitBlocks(layout) => {
+            TensorAction::FourBitBlocks { layout, scales } => {
                 write!(
                     f,
                     "quantize to {}, blocks of {}",
@@ -100,6 +107,9 @@ impl fmt::Display for TensorAction {
                 )?;
                 if layout.double_quantization {
                     f.write_str(", double quantization")?;
+                }
+                if *scales == BlockScales::Mse {
+                    f.write_str(", MSE scales")?;
                 }
                 Ok(())
             }
@@ -255,12 +265,16 @@ impl<'a> RowPlanner<'a> {
                 };
                 // What weights dequantize to; no loader makes F64 of them.
                 let dtype = self.recipe.float_dtype().unwrap_or(narrowed(info.dtype));
-                TensorAction::FourBitBlocks(FourBitLayout {
+                let layout = FourBitLayout {
                     kind,
                     block_size: options.block_size,
                     double_quantization: options.double_quantization,
                     dtype: transformers_name(dtype).to_owned(),
-                })
+                };
+                TensorAction::FourBitBlocks {
+                    layout,
+                    scales: options.scales,
+                }
             }
             Recipe::Int8(_) if selected.module.kind() == ModuleKind::Table => {
                 TensorAction::Int8Embedding

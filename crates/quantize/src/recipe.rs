@@ -1,5 +1,6 @@
 //! The whole decision as data.
 
+mod block_scales;
 mod embeddings;
 mod fields;
 mod file;
@@ -13,6 +14,7 @@ use fewbit_numerics::four_bit::FourBitType;
 use serde::Serialize;
 
 use crate::{Backend, Method, QuantizeError, StaticInput};
+pub use block_scales::{BlockScales, UnknownBlockScales};
 pub use embeddings::{EmbeddingStorage, FloatDType, UnknownEmbeddingStorage};
 pub use fields::{ActivationsField, RECIPE_KEYS, RecipeFields};
 pub use four_bit::{DEFAULT_BLOCK_SIZE, FourBitRecipe};

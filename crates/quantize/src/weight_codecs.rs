@@ -11,6 +11,7 @@ use fewbit_kernels::{FloatBytes, Kernels};
 use fewbit_model::ThreadPools;
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
+use fewbit_numerics::four_bit_scales::{encode_with_scale, least_error_scale};
 use fewbit_numerics::rows::{Int8Rows, row_scale};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
@@ -118,6 +119,45 @@ pub fn quantize_four_bit_into(
             Found { finite, error }
         });
     Found::of_parts(in_pool(|| found.collect()))
+}
+
+/// Gives whole blocks the scales with the least squared error, and the codes that go with them: [`least_error_scale`] of each. `packed` and `absmax` hold what
+/// [`quantize_four_bit_into`] made of `source`, which is finite; a short last block stays as it is.
+///
+/// # Panics
+///
+/// As [`quantize_four_bit_into`].
+pub fn fit_four_bit_scales(
+    source: FloatBytes<'_>,
+    block_size: usize,
+    kind: FourBitType,
+    (packed, absmax): (&mut [u8], &mut [f32]),
+) {
+    let part = part_elements(block_size);
+    let parts = packed
+        .par_chunks_mut(part / 2)
+        .zip(absmax.par_chunks_mut(part / block_size))
+        .enumerate();
+    in_pool(|| {
+        parts.for_each_init(
+            Vec::new,
+            |values: &mut Vec<f32>, (index, (packed, absmax))| {
+                let source = part_of(source, index, part);
+                values.resize(source.len(), 0.0);
+                source.widen_into(values);
+                let blocks = values
+                    .chunks_exact(block_size)
+                    .zip(packed.chunks_mut(block_size / 2));
+                for ((block, packed), scale) in blocks.zip(absmax) {
+                    let fitted = least_error_scale(block, *scale, kind);
+                    if fitted != *scale {
+                        *scale = fitted;
+                        encode_with_scale(block, fitted, kind, packed);
+                    }
+                }
+            },
+        );
+    });
 }
 
 /// [`quantize_four_bit_into`] new memory. `None` if an element is not finite.

@@ -186,6 +186,7 @@ def quantize_model(
     recipe: Path | Mapping[str, Any] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
+    scales: str | None = None,
     embeddings: str | None = None,
     quantize_embeddings: bool = False,
     float_dtype: str | None = None,
@@ -222,6 +223,7 @@ def quantize_model(
     recipe: Path | Mapping[str, Any] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
+    scales: str | None = None,
     embeddings: str | None = None,
     quantize_embeddings: bool = False,
     float_dtype: str | None = None,
@@ -264,6 +266,8 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         recipe: A recipe file, or its keys, in place of ``method`` and its options.
         double_quant: nf4 and fp4: quantizes the scales, too.
         block_size: nf4 and fp4: weights that share one scale; 64 by default.
+        scales: nf4 and fp4: the scale of a block is its largest magnitude, ``absmax`` (the default), or the one with the least squared error,
+            ``mse``.
         embeddings: How the word embedding table is stored: ``keep`` (as other floats), ``int8``, ``fp16``, ``bf16``; nf4 and fp4: also ``nf4``. By
             default ``int8`` for the int8 methods, unless a head shares the table, else ``keep``. Codes beside 4-bit layers are read by no other
             loader than fewbit.
@@ -305,6 +309,7 @@ def _quantize_directory(
     recipe: Path | Mapping[str, Any] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
+    scales: str | None = None,
     embeddings: str | None = None,
     quantize_embeddings: bool = False,
     float_dtype: str | None = None,
@@ -339,6 +344,7 @@ def _quantize_directory(
         named: dict[str, object] = {
             "double_quant": double_quant,
             "block_size": block_size,
+            "scales": scales,
             "embeddings": embeddings,
             "quantize_embeddings": quantize_embeddings,
             "float_dtype": float_dtype,
@@ -406,6 +412,7 @@ def _quantize_directory(
         "recipe_file": os.fspath(recipe) if isinstance(recipe, str | os.PathLike) else None,
         "double_quant": double_quant,
         "block_size": block_size,
+        "scales": scales,
         "embeddings": embeddings,
         "quantize_embeddings": quantize_embeddings,
         "float_dtype": float_dtype,
@@ -448,6 +455,8 @@ def label(recipe: Mapping[str, Any]) -> str:
         "double_quant": "double quantization",
     }
     words = [str(recipe["method"]), *(words for key, words in additions.items() if recipe.get(key))]
+    if recipe.get("scales") == "mse":
+        words.append("MSE scales")
     of_the_method = "keep" if words[0] in ("fp16", "bf16", "nf4", "fp4") else "auto"
     # A recipe without the key keeps the table.
     embeddings = str(recipe.get("embeddings", "keep"))
@@ -456,8 +465,6 @@ def label(recipe: Mapping[str, Any]) -> str:
     if recipe.get("float_dtype"):
         words.append(f"{recipe['float_dtype']} floats")
     return " + ".join(words)
-
-
 
 
 def _summary(report: QuantizeReport | QuantizePlan) -> str:

@@ -223,6 +223,7 @@ fn is_typed(field: &str, error: &QuantizeError, arguments: &QuantizeArguments) -
     let patterns = match field {
         "block_size" => return arguments.block_size.is_some(),
         "double_quant" => return arguments.double_quant,
+        "scales" => return arguments.scales.is_some(),
         "quantize_embeddings" => return arguments.quantize_embeddings,
         "embeddings" => return floats::embeddings_beside_a_file(arguments).is_some(),
         "float_dtype" => return arguments.float_dtype.is_some(),
@@ -245,6 +246,7 @@ fn flag(field: &str, arguments: &QuantizeArguments) -> Option<&'static str> {
     Some(match field {
         "block_size" => "--block-size",
         "double_quant" => "--double-quant",
+        "scales" => "--scales",
         "quantize_embeddings" => "--quantize-embeddings",
         "embeddings" => floats::flag_of_embeddings(arguments),
         "float_dtype" => "--float-dtype",
@@ -271,6 +273,7 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
             let fields = RecipeFields {
                 block_size: arguments.block_size,
                 double_quantization: arguments.double_quant,
+                scales: floats::block_scales(arguments).unwrap_or_default(),
                 embeddings: floats::embeddings(arguments).unwrap_or(defaults.embeddings),
                 quantize_embeddings: arguments.quantize_embeddings.then_some(true),
                 float_dtype: floats::float_dtype(arguments),
@@ -335,6 +338,11 @@ fn contradictions(
             .block_size
             .map_or("none".to_owned(), |size| size.to_string());
         return refuse("--block-size", block_size.to_string(), known);
+    }
+    if let Some(scales) = floats::block_scales(arguments)
+        && scales != file.scales
+    {
+        return refuse("--scales", scales.to_string(), file.scales.to_string());
     }
     if let Some(embeddings) = floats::embeddings_beside_a_file(arguments)
         && embeddings != file.embeddings

@@ -3,7 +3,9 @@
 use crate::Error;
 use fewbit_model::{Catalogue, open_checkpoint};
 use fewbit_quantize::default_embeddings::is_another_name_of_the_default;
-use fewbit_quantize::{EmbeddingStorage, FloatDType, Method, Recipe, RecipeFields, Rounding};
+use fewbit_quantize::{
+    BlockScales, EmbeddingStorage, FloatDType, Method, Recipe, RecipeFields, Rounding,
+};
 use std::path::Path;
 
 /// What a comparison goes through unless told otherwise: every method, `dynamic` also with float embeddings, `nf4` also
@@ -42,6 +44,12 @@ pub fn method_name(recipe: &Recipe) -> String {
     }
     if has_double_quantization(recipe) {
         name += "+double";
+    }
+    if recipe
+        .four_bit()
+        .is_some_and(|options| options.scales == BlockScales::Mse)
+    {
+        name += "+mse";
     }
     match (recipe.int8(), recipe.embeddings()) {
         (_, EmbeddingStorage::Auto) | (None, EmbeddingStorage::Keep) => {}
@@ -82,7 +90,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 
 /// Reads a method as it is typed in a list: a method's name, after it what it adds; or a recipe's label, as tables show it. There are
 /// `+int8-embeddings` (of int8 methods also `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
-/// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+gptq` or `+gptq+saturation-proof`. A recipe of
+/// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+mse` (scales with the least squared error, of 4-bit methods); `+gptq` or `+gptq+saturation-proof`. A recipe of
 /// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
 ///
 /// # Errors
@@ -95,6 +103,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// assert_eq!(parse_method("nf4+double")?, recipe);
 /// assert_eq!(parse_method(&recipe.label())?, recipe);
 /// assert_eq!(parse_method("weight-only+fp16")?.label(), "weight-only + fp16 floats");
+/// assert_eq!(parse_method("nf4+double+mse")?.label(), "nf4 + double quantization + MSE scales");
 /// assert!(parse_method("nf4+embeddings").is_err());
 /// # Ok::<(), fewbit::Error>(())
 /// ```
@@ -156,6 +165,10 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
         "double" | "double quantization" | "double quant." => {
             fields.double_quantization = true;
             Some("double")
+        }
+        "mse" | "MSE scales" => {
+            fields.scales = BlockScales::Mse;
+            Some("scales")
         }
         "gptq" | "GPTQ" => {
             fields.gptq = true;

@@ -14,13 +14,17 @@ use fewbit_numerics::four_bit::FourBitBlocks;
 
 use super::float_slices::{FloatSlices, refuse};
 use super::{Outcome, Output};
+use crate::BlockScales;
 use crate::QuantizeError;
-use crate::weight_codecs::{ErrorFigures, four_bit_error, quantize_four_bit_into};
+use crate::weight_codecs::{
+    ErrorFigures, fit_four_bit_scales, four_bit_error, quantize_four_bit_into,
+};
 
 /// Quantizes a matrix in blocks and writes it in the bitsandbytes layout.
 pub(super) fn quantize(
     view: &TensorView<'_>,
     layout: &FourBitLayout,
+    scales: BlockScales,
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
     let (elements, block_size) = (view.element_count(), layout.block_size);
@@ -28,10 +32,11 @@ pub(super) fn quantize(
         packed: vec![0; elements.div_ceil(2)],
         absmax: vec![0.0; elements.div_ceil(block_size)],
     };
-    // With double quantization the codes come to stand for something else.
-    let figures = match layout.double_quantization {
-        false => ErrorFigures::Sum,
-        true => ErrorFigures::Skip,
+    // With other scales, and with double quantization, the codes come to stand for something else.
+    let are_final = scales == BlockScales::Absmax && !layout.double_quantization;
+    let figures = match are_final {
+        true => ErrorFigures::Sum,
+        false => ErrorFigures::Skip,
     };
     let kernels = output.kernels;
     let mut error = ErrorSums::default();
@@ -40,10 +45,13 @@ pub(super) fn quantize(
     while let Some((place, floats)) = slices.next_slice()? {
         let packed = &mut blocks.packed[place.start / 2..place.end.div_ceil(2)];
         let absmax = &mut blocks.absmax[blocks_of(&place, block_size)];
-        let into = (packed, absmax);
+        let into = (&mut *packed, &mut *absmax);
         let found = quantize_four_bit_into(kernels, floats, block_size, layout.kind, into, figures);
         if !found.finite {
             return Err(refuse(view, place).into());
+        }
+        if scales == BlockScales::Mse {
+            fit_four_bit_scales(floats, block_size, layout.kind, (packed, absmax));
         }
         error.merge(&found.error);
         output.advance(place.len() * view.info.dtype.bytes(), &view.info.name);
@@ -53,6 +61,8 @@ pub(super) fn quantize(
         .then(|| double_quantization::quantize(&blocks.absmax));
     if let Some(nested) = &nested {
         blocks.absmax = restored(nested);
+    }
+    if !are_final {
         error = error_sums(view, layout, &blocks, kernels)?;
     }
     let weight = StoredWeight::FourBit {

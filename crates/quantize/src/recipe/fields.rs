@@ -7,17 +7,18 @@ use fewbit_numerics::four_bit::FourBitType;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActivationScales, DEFAULT_BLOCK_SIZE, DynamicInputs, EmbeddingStorage, FloatDType,
+    ActivationScales, BlockScales, DEFAULT_BLOCK_SIZE, DynamicInputs, EmbeddingStorage, FloatDType,
     FourBitRecipe, Int8Inputs, Int8Recipe, RECIPE_VERSION, Recipe, Rounding, StaticInputs, error,
 };
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
 /// Every key of a recipe, as it is written.
-pub const RECIPE_KEYS: [&str; 14] = [
+pub const RECIPE_KEYS: [&str; 15] = [
     "version",
     "method",
     "block_size",
     "double_quant",
+    "scales",
     "embeddings",
     "float_dtype",
     "activations",
@@ -59,6 +60,9 @@ pub struct RecipeFields {
         skip_serializing_if = "is_false"
     )]
     pub double_quantization: bool,
+    /// [`FourBitRecipe::scales`]
+    #[serde(default, skip_serializing_if = "is_absmax")]
+    pub scales: BlockScales,
     /// [`Recipe::embeddings`]. A file without the key keeps the table, as one of an older version meant.
     #[serde(default = "keep", skip_serializing_if = "is_keep")]
     pub embeddings: EmbeddingStorage,
@@ -113,6 +117,10 @@ fn keep() -> EmbeddingStorage {
     EmbeddingStorage::Keep
 }
 
+fn is_absmax(scales: &BlockScales) -> bool {
+    *scales == BlockScales::Absmax
+}
+
 fn is_keep(embeddings: &EmbeddingStorage) -> bool {
     *embeddings == EmbeddingStorage::Keep
 }
@@ -129,6 +137,7 @@ impl RecipeFields {
             method,
             block_size: None,
             double_quantization: false,
+            scales: BlockScales::Absmax,
             embeddings: match method.is_int8() {
                 true => EmbeddingStorage::Auto,
                 false => EmbeddingStorage::Keep,
@@ -175,6 +184,7 @@ impl From<Recipe> for RecipeFields {
                 return Self {
                     block_size: Some(options.block_size),
                     double_quantization: options.double_quantization,
+                    scales: options.scales,
                     embeddings: options.embeddings,
                     float_dtype: options.float_dtype,
                     skip: options.skip,
@@ -238,6 +248,7 @@ impl TryFrom<RecipeFields> for Recipe {
             data_type,
             block_size: fields.block_size.unwrap_or(DEFAULT_BLOCK_SIZE),
             double_quantization: fields.double_quantization,
+            scales: fields.scales,
             // There is nothing to choose: no loader takes another form.
             embeddings: match fields.embeddings {
                 EmbeddingStorage::Auto => EmbeddingStorage::Keep,
@@ -442,6 +453,14 @@ impl RecipeFields {
                 "false",
                 "true",
                 "`nf4` and `fp4` have double quantization",
+            );
+        }
+        if self.scales != BlockScales::Absmax {
+            return self.of_other_methods(
+                "scales",
+                "absmax",
+                self.scales.to_string(),
+                "`nf4` and `fp4` choose the scales of their blocks",
             );
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use fewbit_numerics::four_bit::FourBitType;
 
-use super::{EmbeddingStorage, FloatDType, error};
+use super::{BlockScales, EmbeddingStorage, FloatDType, error};
 use crate::QuantizeError;
 
 /// Block size where none is named: that of bitsandbytes.
@@ -17,6 +17,8 @@ pub struct FourBitRecipe {
     pub block_size: usize,
     /// Whether the absmax values are themselves quantized to 8 bits.
     pub double_quantization: bool,
+    /// How the scale of a block is chosen.
+    pub scales: BlockScales,
     /// How the word embedding table is stored. In codes, no loader but fewbit reads it: transformers makes 4-bit layers of linear ones alone.
     pub embeddings: EmbeddingStorage,
     /// The dtype of what is not quantized, and what weights dequantize to; none: that of the source, in F32 for F64.
@@ -36,12 +38,13 @@ impl FourBitRecipe {
         Self::new(FourBitType::Fp4)
     }
 
-    /// A code table, in blocks of [`DEFAULT_BLOCK_SIZE`], without double quantization; everything else as it is.
+    /// A code table, in blocks of [`DEFAULT_BLOCK_SIZE`] with their largest magnitudes, without double quantization; everything else as it is.
     pub fn new(data_type: FourBitType) -> Self {
         Self {
             data_type,
             block_size: DEFAULT_BLOCK_SIZE,
             double_quantization: false,
+            scales: BlockScales::Absmax,
             embeddings: EmbeddingStorage::Keep,
             float_dtype: None,
             skip: Vec::new(),
@@ -61,6 +64,12 @@ impl FourBitRecipe {
             double_quantization,
             ..self
         }
+    }
+
+    /// Sets [`scales`](Self::scales).
+    #[must_use]
+    pub fn with_scales(self, scales: BlockScales) -> Self {
+        Self { scales, ..self }
     }
 
     /// Sets [`embeddings`](Self::embeddings).
@@ -92,6 +101,9 @@ impl FourBitRecipe {
         }
         if self.double_quantization {
             label += " + double quantization";
+        }
+        if self.scales == BlockScales::Mse {
+            label += " + MSE scales";
         }
         label += &self.embeddings.label(EmbeddingStorage::Keep);
         label += &FloatDType::label(self.float_dtype);

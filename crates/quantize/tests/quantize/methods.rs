@@ -7,9 +7,12 @@ use fewbit_numerics::double_quantization::{self, NESTED_BLOCK_SIZE};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::dynamic_map::dynamic_map;
 use fewbit_numerics::error_statistics::ErrorStatistics;
-use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
+use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType, quantize_blocks};
+use fewbit_numerics::four_bit_scales::{encode_with_scale, least_error_scale};
 use fewbit_numerics::rows::quantize_rows_int8;
-use fewbit_quantize::{EmbeddingStorage, FourBitRecipe, Int8Recipe, Method, QuantizePlan, Recipe};
+use fewbit_quantize::{
+    BlockScales, EmbeddingStorage, FourBitRecipe, Int8Recipe, Method, QuantizePlan, Recipe,
+};
 
 use crate::tiny_bert::{HIDDEN, TinyBert, VOCABULARY, linear_modules, to_bytes};
 
@@ -170,24 +173,30 @@ fn four_bit_methods_store_the_blocks_of_the_reference() {
     let source = TinyBert::f32().write();
     let float = source.open();
     // 1024 and 1536 elements: whole blocks of 64, and one short block of 4096.
-    for (method, kind) in [
-        (Method::Nf4, FourBitType::Nf4),
-        (Method::Fp4, FourBitType::Fp4),
+    for (kind, scales) in [
+        (FourBitType::Nf4, BlockScales::Absmax),
+        (FourBitType::Nf4, BlockScales::Mse),
+        (FourBitType::Fp4, BlockScales::Absmax),
+        (FourBitType::Fp4, BlockScales::Mse),
     ] {
         for block_size in [64, 4096] {
             for double in [false, true] {
                 let recipe = FourBitRecipe::new(kind)
                     .with_block_size(block_size)
+                    .with_scales(scales)
                     .with_double_quantization(double)
                     .into();
-                let name = format!("{method}-{block_size}-{double}");
+                let name = format!("{}-{scales}-{block_size}-{double}", kind.name());
                 let report = source
                     .quantize_into(&recipe, &source.out(&name), false)
                     .unwrap();
                 let output = Checkpoint::open(&report.output).unwrap();
                 for (module, shape) in prefixed_modules("bert.") {
                     let weight = values(&float, &format!("{module}.weight"));
-                    let expected = quantize_blocks(&weight, block_size, kind);
+                    let mut expected = quantize_blocks(&weight, block_size, kind);
+                    if scales == BlockScales::Mse {
+                        fit(&weight, block_size, kind, &mut expected);
+                    }
                     let StoredWeight::FourBit {
                         packed,
                         absmax,
@@ -211,7 +220,7 @@ fn four_bit_methods_store_the_blocks_of_the_reference() {
                     };
                     assert_eq!(absmax, expected_absmax, "{name} {module}");
                 }
-                // EmbeddingStorage, norms, biases, pooler and classifier are as they were.
+                // Embeddings, norms, biases, pooler and classifier are as they were.
                 assert_eq!(
                     others(&float, &unchanged(&float, &output)).len(),
                     linear_modules().len(),
@@ -219,6 +228,19 @@ fn four_bit_methods_store_the_blocks_of_the_reference() {
                 );
             }
         }
+    }
+}
+
+/// The scales with the least squared error of whole blocks, and their codes; a short block stays as it is.
+fn fit(weight: &[f32], block_size: usize, kind: FourBitType, blocks: &mut FourBitBlocks) {
+    let packed = blocks.packed.chunks_mut(block_size / 2);
+    for ((block, packed), scale) in weight
+        .chunks_exact(block_size)
+        .zip(packed)
+        .zip(&mut blocks.absmax)
+    {
+        *scale = least_error_scale(block, *scale, kind);
+        encode_with_scale(block, *scale, kind, packed);
     }
 }
 

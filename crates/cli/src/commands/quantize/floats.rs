@@ -1,7 +1,7 @@
-//! What `--embeddings` and `--float-dtype` make of a recipe.
+//! What `--embeddings`, `--float-dtype` and `--scales` make of a recipe.
 
-use crate::arguments::{EmbeddingsArgument, FloatDTypeArgument, QuantizeArguments};
-use fewbit::{EmbeddingStorage, FloatDType};
+use crate::arguments::{EmbeddingsArgument, FloatDTypeArgument, QuantizeArguments, ScalesArgument};
+use fewbit::{BlockScales, EmbeddingStorage, FloatDType};
 
 /// The form of embeddings that a flag asks for; the old one, which sets the old key, apart.
 pub(super) fn embeddings(arguments: &QuantizeArguments) -> Option<EmbeddingStorage> {
@@ -40,5 +40,13 @@ pub(super) fn float_dtype(arguments: &QuantizeArguments) -> Option<FloatDType> {
         FloatDTypeArgument::F32 => FloatDType::F32,
         FloatDTypeArgument::Fp16 => FloatDType::Fp16,
         FloatDTypeArgument::Bf16 => FloatDType::Bf16,
+    })
+}
+
+/// The choice of the scales of 4-bit blocks that the flag asks for.
+pub(super) fn block_scales(arguments: &QuantizeArguments) -> Option<BlockScales> {
+    Some(match arguments.scales? {
+        ScalesArgument::Absmax => BlockScales::Absmax,
+        ScalesArgument::Mse => BlockScales::Mse,
     })
 }
