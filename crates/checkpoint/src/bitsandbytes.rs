@@ -252,6 +252,11 @@ impl fmt::Display for FourBitLayout {
 }
 
 impl FourBitLayout {
+    /// [`dtype`](Self::dtype) as an element type; F32 for a name that is none of the three.
+    pub fn element_type(&self) -> DType {
+        quant_state::dtype_named(&self.dtype).unwrap_or(DType::F32)
+    }
+
     /// The quantization_config object for config.json.
     ///
     /// `skip_modules` must name every linear layer that transformers creates for the model and that is stored as float here

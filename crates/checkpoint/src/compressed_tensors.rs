@@ -11,7 +11,7 @@ mod read;
 mod settings;
 
 use crate::stored_weight::Int8Activations;
-use crate::weight_layout::{TensorPart, no_place_for, other_rows};
+use crate::weight_layout::{TensorPart, expect_rows, no_place_for};
 use crate::{CheckpointError, StoredWeight, TensorPlan, WeightLayout};
 pub use config_object::{EVERY_LINEAR, config};
 use fewbit_numerics::activation::ActivationScheme;
@@ -234,16 +234,7 @@ impl WeightLayout for CompressedScheme {
         let columns = shape[1];
         let (codes, scales) = self.parts_of(module, columns, rows)?;
         let count = scales.len();
-        rows.expect_shape([count, columns])
-            .map_err(|error| error.at_tensor(format!("{module}.weight")))?;
-        if first_row + count > shape[0] {
-            return Err(other_rows(
-                module,
-                0..shape[0],
-                first_row,
-                first_row + count,
-            ));
-        }
+        expect_rows(module, shape, first_row, rows, count)?;
         let part = |name: &str, bytes_per_row: usize, bytes: Cow<'a, [u8]>| TensorPart {
             name: format!("{module}.{name}"),
             offset: first_row * bytes_per_row,

@@ -88,6 +88,23 @@ pub(crate) fn no_place_for(
     .hint("a layout stores what it is given: quantize the weight for it first")
 }
 
+/// Checks that `rows` are `count` whole rows of the weight of `module`, whose shape is `shape`, and lie in it from `first_row` on.
+pub(crate) fn expect_rows(
+    module: &str,
+    shape: [usize; 2],
+    first_row: usize,
+    rows: &StoredWeight<'_>,
+    count: usize,
+) -> Result<(), CheckpointError> {
+    rows.expect_shape([count, shape[1]])
+        .map_err(|error| error.at_tensor(format!("{module}.weight")))?;
+    let end = first_row + count;
+    match end > shape[0] {
+        true => Err(other_rows(module, 0..shape[0], first_row, end)),
+        false => Ok(()),
+    }
+}
+
 /// The error for rows from `first` up to `end` where a layout holds those of `expected`.
 pub(crate) fn other_rows(
     module: &str,

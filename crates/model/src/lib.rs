@@ -51,7 +51,7 @@ pub use ledger::LoadLedger;
 pub use linear::Linear;
 pub use module_names::open_checkpoint;
 pub use network::Network;
-pub use network::thread_pools::ThreadPools;
+pub use network::thread_pools::in_shared_pool;
 pub use prediction::{Predictor, PredictorSettings};
 pub use ragged_batch::RaggedBatch;
 pub use spec::EncoderSpec;

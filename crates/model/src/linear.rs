@@ -2,14 +2,13 @@
 
 use crate::ModelError;
 use crate::network::kernels_from_environment;
-use crate::network::thread_pools::ThreadPools;
+use crate::network::thread_pools::in_shared_pool;
 use crate::packed_linear::{LinearEpilogue, LinearInput, PackedLinear};
 use crate::weight_only::WeightOnlyArithmetic;
 use fewbit_checkpoint::{CheckpointError, CheckpointErrorKind, StoredWeight};
 use fewbit_kernels::{Kernels, QuantizedRows, Workspace};
 use fewbit_numerics::finite::first_non_finite;
 use rayon::prelude::*;
-use std::sync::LazyLock;
 
 /// Its name in errors.
 const NAME: &str = "linear";
@@ -20,16 +19,17 @@ pub(crate) const ROWS_OF_STEP: usize = 128;
 /// Rows for each thread from which on threads share rows, so that they share the quantization of the input, too. With fewer they share columns.
 const LEAST_ROWS_OF_THREAD: usize = 16;
 
-/// Products for each thread from which on one more is worth waking: with fewer it comes later than the others are done.
-const LEAST_PRODUCTS_OF_THREAD: usize = 1 << 24;
+/// Products from which on other threads are worth waking: with fewer they come later than one is done.
+const LEAST_PRODUCTS_OF_THREADS: usize = 1 << 25;
 
-/// How many of `threads` threads `products` multiplications and additions keep busy; at least 1, unless `threads` is 0.
+/// `threads`, or 1 where `products` multiplications and additions are too few to share; 0 stays 0. It is never a number in between: the pool of the layers
+/// would be made anew for each of them.
 pub(crate) fn threads_for(products: usize, threads: usize) -> usize {
-    threads.min((products / LEAST_PRODUCTS_OF_THREAD).max(1))
+    match products < LEAST_PRODUCTS_OF_THREADS {
+        true => threads.min(1),
+        false => threads,
+    }
 }
-
-/// The threads of all layers that have no model around them: a model of many layers has one pool.
-static THREADS: LazyLock<ThreadPools> = LazyLock::new(ThreadPools::default);
 
 /// Runs `work` in the pool of `threads` threads that all layers without a model around them share.
 ///
@@ -45,7 +45,7 @@ pub(crate) fn with_threads<T: Send>(
                 .to_owned(),
         )),
         1 => Ok(work()),
-        _ => THREADS.with(threads, work),
+        _ => in_shared_pool(threads, work),
     }
 }
 
@@ -133,7 +133,7 @@ impl Linear {
         [self.packed.out_features(), self.packed.in_features()]
     }
 
-    /// How many of `threads` threads are worth their while for `rows` rows: layers that run one by one wake them for each product.
+    /// How many of `threads` threads are worth their while for `rows` rows, all or one: layers that run one by one wake them for each product.
     ///
     /// ```
     /// # use fewbit_model::Linear;

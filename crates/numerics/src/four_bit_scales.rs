@@ -64,16 +64,11 @@ struct Fit {
 }
 
 fn fit(block: &[f32], scale: f32, kind: FourBitType) -> Fit {
-    let (thresholds, table) = (kind.thresholds(), kind.table());
-    let ascending = kind.ascending_codes().map(|code| table[usize::from(code)]);
+    let table = kind.table();
     let inverse = 1.0 / scale.max(MINIMUM_ABSMAX);
     let (mut error, mut products, mut squares) = (0.0f32, 0.0f32, 0.0f32);
     for &x in block {
-        let rank: usize = thresholds
-            .iter()
-            .map(|&threshold| usize::from(x * inverse > threshold))
-            .sum();
-        let value = ascending[rank];
+        let value = table[usize::from(kind.encode(x * inverse))];
         let difference = x - value * scale;
         error += difference * difference;
         products += x * value;

@@ -14,7 +14,7 @@ use fewbit_numerics::four_bit::FourBitType;
 use serde::Serialize;
 
 use crate::{Backend, Method, QuantizeError, StaticInput};
-pub use block_scales::{BlockScales, UnknownBlockScales};
+pub use block_scales::BlockScales;
 pub use embeddings::{EmbeddingStorage, FloatDType, UnknownEmbeddingStorage};
 pub use fields::{ActivationsField, RECIPE_KEYS, RecipeFields};
 pub use four_bit::{DEFAULT_BLOCK_SIZE, FourBitRecipe};

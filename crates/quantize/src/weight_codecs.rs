@@ -8,7 +8,7 @@
 //! before it has left there.
 
 use fewbit_kernels::{FloatBytes, Kernels};
-use fewbit_model::ThreadPools;
+use fewbit_model::in_shared_pool;
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
 use fewbit_numerics::four_bit_scales::{encode_with_scale, least_error_scale};
@@ -16,13 +16,9 @@ use fewbit_numerics::rows::{Int8Rows, row_scale};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use std::num::NonZero;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The pool of callers that are in none.
-static POOLS: LazyLock<ThreadPools> = LazyLock::new(ThreadPools::default);
-
-/// Its threads; 0 stands for as many as this process has CPUs.
+/// The threads of callers that are in no pool; 0 stands for as many as this process has CPUs.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// Sets how many threads this process quantizes weights on, outside of rayon pools; 0 for as many as it has CPUs, which is the default. The number
@@ -31,7 +27,7 @@ pub fn set_threads(threads: usize) {
     THREADS.store(threads, Ordering::Relaxed);
 }
 
-/// Runs `work` in the pool that the caller is in, or in that of this process. Rayon's own would hang in a process that forks.
+/// Runs `work` in the pool that the caller is in, or in the shared one. Rayon's own would hang in a process that forks.
 ///
 /// # Panics
 /// If the system gives no threads.
@@ -43,7 +39,7 @@ fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get),
         threads => threads,
     };
-    let done = POOLS.with(threads, work);
+    let done = in_shared_pool(threads, work);
     done.unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -1,5 +1,5 @@
 //! Embedding tables of 8 bits beside layers of 4 bits.
-use crate::weight_layout::{TensorPart, no_place_for, other_rows};
+use crate::weight_layout::{TensorPart, expect_rows, no_place_for};
 use crate::{CheckpointError, StoredWeight, TensorPlan, WeightLayout};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::rows::llm_int8_absmax;
@@ -43,13 +43,7 @@ impl WeightLayout for EightBitTable {
                 return Err(no_place_for(rows, module, expected));
             }
         };
-        let count = scales.len();
-        rows.expect_shape([count, columns])
-            .map_err(|error| error.at_tensor(format!("{module}.weight")))?;
-        let end = first_row + count;
-        if end > shape[0] {
-            return Err(other_rows(module, 0..shape[0], first_row, end));
-        }
+        expect_rows(module, shape, first_row, rows, scales.len())?;
         let absmax: Vec<u8> = scales
             .iter()
             .flat_map(|scale| llm_int8_absmax(*scale).to_le_bytes())

@@ -132,12 +132,17 @@ impl QuantState {
 
     /// The dtype as an element type.
     pub(super) fn dtype(&self) -> Option<DType> {
-        match self.dtype.as_str() {
-            "float32" => Some(DType::F32),
-            "float16" => Some(DType::F16),
-            "bfloat16" => Some(DType::BF16),
-            _ => None,
-        }
+        dtype_named(&self.dtype)
+    }
+}
+
+/// The element type that a dtype's name stands for.
+pub(super) fn dtype_named(name: &str) -> Option<DType> {
+    match name {
+        "float32" => Some(DType::F32),
+        "float16" => Some(DType::F16),
+        "bfloat16" => Some(DType::BF16),
+        _ => None,
     }
 }
 

@@ -2,19 +2,32 @@
 
 use crate::ModelError;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// The [rayon] pool of the last number of threads asked for; calls that ask for another one make it anew.
 ///
 /// A process that forks goes on without the threads of its parent: the child makes a pool of its own.
+#[derive(Default)]
+pub(crate) struct ThreadPools(Mutex<Option<Owned>>);
+
+/// The pool of work that has no model around it: layers by themselves, and weights that are quantized.
+static SHARED: LazyLock<ThreadPools> = LazyLock::new(ThreadPools::default);
+
+/// Runs `work` in the [rayon] pool of `threads` threads that all work without a model around it shares, and that outlives forks.
 ///
 /// ```
-/// let pools = fewbit_model::ThreadPools::default();
-/// assert_eq!(pools.with(2, rayon::current_num_threads)?, 2);
+/// assert_eq!(fewbit_model::in_shared_pool(2, rayon::current_num_threads)?, 2);
 /// # Ok::<(), fewbit_model::ModelError>(())
 /// ```
-#[derive(Default)]
-pub struct ThreadPools(Mutex<Option<Owned>>);
+///
+/// # Errors
+/// [`ModelError::Input`]: so many threads cannot be started.
+pub fn in_shared_pool<T: Send>(
+    threads: usize,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, ModelError> {
+    SHARED.with(threads, work)
+}
 
 /// A pool and the process whose threads it has.
 struct Owned {
@@ -27,7 +40,7 @@ impl ThreadPools {
     ///
     /// # Errors
     /// [`ModelError::Input`]: so many threads cannot be started.
-    pub fn with<T: Send>(
+    pub(crate) fn with<T: Send>(
         &self,
         threads: usize,
         work: impl FnOnce() -> T + Send,
@@ -63,12 +76,6 @@ impl ThreadPools {
             process,
         });
         Ok(pool)
-    }
-}
-
-impl std::fmt::Debug for ThreadPools {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ThreadPools").finish_non_exhaustive()
     }
 }
 

@@ -7,18 +7,16 @@ use fewbit_checkpoint::bitsandbytes::FourBitLayout;
 use fewbit_checkpoint::{StoredWeight, TensorView};
 use fewbit_kernels::Kernels;
 use fewbit_numerics::double_quantization::{self, DoubleQuantized, NESTED_BLOCK_SIZE};
-use fewbit_numerics::dtype::DType;
 use fewbit_numerics::dynamic_map::dynamic_map;
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::four_bit::FourBitBlocks;
 
 use super::float_slices::{FloatSlices, refuse};
 use super::{Outcome, Output};
-use crate::BlockScales;
-use crate::QuantizeError;
 use crate::weight_codecs::{
     ErrorFigures, fit_four_bit_scales, four_bit_error, quantize_four_bit_into,
 };
+use crate::{BlockScales, QuantizeError};
 
 /// Quantizes a matrix in blocks and writes it in the bitsandbytes layout.
 pub(super) fn quantize(
@@ -71,11 +69,7 @@ pub(super) fn quantize(
         nested,
         block_size: layout.block_size,
         kind: layout.kind,
-        dtype: match layout.dtype.as_str() {
-            "float16" => DType::F16,
-            "bfloat16" => DType::BF16,
-            _ => DType::F32,
-        },
+        dtype: layout.element_type(),
     };
     output.write_rows(view, layout, 0, &weight)?;
     Ok(Outcome {

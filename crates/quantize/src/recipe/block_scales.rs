@@ -1,7 +1,6 @@
 //! How the scale of a 4-bit block is chosen.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 /// use fewbit_quantize::BlockScales;
 ///
-/// assert_eq!("mse".parse(), Ok(BlockScales::Mse));
+/// assert_eq!(BlockScales::Mse.name(), "mse");
 /// assert_eq!(BlockScales::default(), BlockScales::Absmax);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -36,21 +35,5 @@ impl BlockScales {
 impl fmt::Display for BlockScales {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-/// The text is no choice of scales.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown scales `{0}`: expected absmax or mse")]
-pub struct UnknownBlockScales(pub String);
-
-impl FromStr for BlockScales {
-    type Err = UnknownBlockScales;
-
-    fn from_str(text: &str) -> Result<Self, UnknownBlockScales> {
-        [Self::Absmax, Self::Mse]
-            .into_iter()
-            .find(|scales| scales.name() == text)
-            .ok_or_else(|| UnknownBlockScales(text.to_owned()))
     }
 }

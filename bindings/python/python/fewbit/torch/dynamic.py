@@ -19,6 +19,7 @@ from fewbit.torch.layers import QuantizedLayer, Unsupported, base_type, convert_
 from fewbit.torch.layers.convert import SharedWeights
 from fewbit.torch.replacement import with_replaced
 from fewbit.torch.report import ConversionReport, ModuleReport, attach_report
+from fewbit.torch.static import is_prepared
 
 #: torch's engines whose arithmetic can be asked for, and whether the scale of an input is that of 7 bits.
 _BACKENDS = {"fbgemm": True, "x86": True, "onednn": True, "qnnpack": False}
@@ -92,7 +93,7 @@ def quantize_dynamic(
     """
     if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"model: expected an nn.Module, found {type(model).__name__}")
-    if "_fewbit_prepared" in model.__dict__:
+    if is_prepared(model):
         raise ValueError("quantize_dynamic: expected a float model, found one with observers\n  hint: `convert` makes the static model of it")
     if mapping is not None:
         raise ValueError("mapping: expected None, found a mapping\n  hint: fewbit has one native module for each type; leave types out of qconfig_spec")

@@ -218,9 +218,7 @@ def quantize_module(
         quantized = manager.convert_static_quantization()
     elif method == "fp16":
         quantized = manager.apply_fp16_quantization(device)
-    elif method == "int4":
-        quantized = manager.apply_int4_quantization(device)
     else:
-        raise AssertionError(method)
+        quantized = manager.apply_int4_quantization(device)
     manager.compare_sizes()
     return quantized
