@@ -4,7 +4,7 @@
 
 use fewbit_fuzz::Scratch;
 use fewbit_quantize::calibration::{PartialCalibration, Sensitivity};
-use fewbit_quantize::{Backend, CalibrationStatistics, Int8Recipe, Recipe};
+use fewbit_quantize::{Backend, CalibrationStatistics, IntegerRecipe, Recipe};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
@@ -54,7 +54,7 @@ fn check(statistics: &CalibrationStatistics) {
             (Backend::Qnnpack, f64::NEG_INFINITY),
         ] {
             if let Ok(inputs) = sensitivity.static_inputs(statistics, backend, least_sqnr_db) {
-                valid(&Int8Recipe::from(inputs).into());
+                valid(&IntegerRecipe::from(inputs).into());
             }
         }
     }

@@ -10,7 +10,8 @@ use fewbit::quantize::calibration::{
 };
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
-    Backend, CalibrationStatistics, Calibrator, Int8Recipe, ObserverKind, ObserverSettings, Recipe,
+    Backend, CalibrationStatistics, Calibrator, IntegerRecipe, ObserverKind, ObserverSettings,
+    Recipe,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -237,7 +238,7 @@ pub(crate) fn static_recipe(
     run(py, || {
         let calibration = options.calibrate(&directory, &mut tell_samples(&progress))?;
         Ok::<_, fewbit::Error>(to_json(&Answer {
-            recipe: calibration.recipe(&Int8Recipe::dynamic())?,
+            recipe: calibration.recipe(&IntegerRecipe::dynamic())?,
             calibration: Found::of(&calibration),
         }))
     })

@@ -38,7 +38,7 @@ pub(crate) fn embedding_rows(
                 format!("embedding, index {index}: expected a number from 0 to {}, found {id}\n  hint: the tokenizer must be the one of the model", rows.saturating_sub(1))
             })?;
             let codes = &codes[row * columns..][..columns];
-            let values = dequantize_groups(codes, &scales[row..=row], columns);
+            let values = dequantize_groups(codes, &scales[row..=row], None, columns);
             for (out, value) in out[index * columns..][..columns].iter_mut().zip(values) {
                 *out = value;
             }

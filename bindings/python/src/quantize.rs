@@ -147,7 +147,7 @@ pub(crate) fn quantize_model(
             .map_or(Backend::Native, CalibrationOptions::backend);
         let mut recipe = request.recipe(backend)?;
         let mut calibration = None;
-        if let (Some(options), Recipe::Int8(int8)) = (&options, &recipe)
+        if let (Some(options), Recipe::Integer(int8)) = (&options, &recipe)
             && recipe.method().needs_calibration()
             && recipe
                 .static_inputs()

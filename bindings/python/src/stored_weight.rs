@@ -54,12 +54,10 @@ impl WeightParts<'_> {
                         scales,
                         activations,
                     },
-                    None => StoredWeight::WeightOnly {
-                        group_size: codes.len() / scales.len().max(1),
-                        codes,
-                        scales,
-                        bits: 8,
-                    },
+                    None => {
+                        let columns = codes.len() / scales.len().max(1);
+                        StoredWeight::weight_only_int8(codes, scales, columns)
+                    }
                 }
             }
             Self::Half(bits, dtype) => StoredWeight::FloatBytes {

@@ -4,21 +4,23 @@
 //!
 //! | format | tensors |
 //! |---|---|
-//! | int-quantized | `weight` I8 \[out, in\]; `weight_scale` \[out, 1\], or \[1\] for the whole weight; with static activations `input_scale` and `input_zero_point` \[1\] |
-//! | pack-quantized | `weight_packed` I32 \[out, ceil(in * bits / 32)\]; `weight_scale` \[out, in / group\]; `weight_shape` I64 \[2\] |
+//! | int-quantized | `weight` I8 \[out, in\]; `weight_scale` \[out, in / group\] or \[out, 1\], or \[1\] for the whole weight; of asymmetric groups `weight_zero_point` I8 like the scales; with static activations `input_scale` and `input_zero_point` \[1\] |
+//! | pack-quantized | `weight_packed` I32 \[out, ceil(in * bits / 32)\]; `weight_scale` \[out, in / group\]; `weight_shape` I64 \[2\]; of asymmetric groups `weight_zero_point` I32 \[ceil(out * bits / 32), in / group\] |
 mod config_object;
+mod int4;
 mod read;
 mod settings;
 
 use crate::stored_weight::Int8Activations;
-use crate::weight_layout::{TensorPart, expect_rows, no_place_for};
+use crate::weight_layout::{TensorPart, expect_rows, no_place_for, other_rows};
 use crate::{CheckpointError, StoredWeight, TensorPlan, WeightLayout};
 pub use config_object::{EVERY_LINEAR, config};
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::affine::CodeRange;
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::int_packing::{pack_rows, packed_words};
+use fewbit_numerics::int_packing::{pack_columns, pack_rows, packed_words};
 use fewbit_numerics::rows::Int8Rows;
+pub use int4::{Int4Layout, Int4Scheme};
 pub(crate) use read::{packed_shape, read};
 use serde::{Deserialize, Serialize};
 pub use settings::CompressedTensorsConfig;
@@ -77,15 +79,18 @@ pub enum CompressedScheme {
     /// int-quantized: int8 weights per channel, float activations. The layout beside layers that are int-quantized, too: transformers can
     /// decompress a checkpoint of one format while it loads it, but not one of both.
     WeightOnlyInt8Unpacked,
+    /// pack-quantized or int-quantized: int4 weights.
+    Int4(Int4Scheme),
 }
 
 impl CompressedScheme {
-    /// Which elements of a weight share a scale.
+    /// Which elements of a weight share a scale; groups of int4 weights are parts of a channel.
     pub fn weight_scales(&self) -> WeightScales {
         match self {
             CompressedScheme::DynamicInt8
             | CompressedScheme::WeightOnlyInt8
-            | CompressedScheme::WeightOnlyInt8Unpacked => WeightScales::PerChannel,
+            | CompressedScheme::WeightOnlyInt8Unpacked
+            | CompressedScheme::Int4(_) => WeightScales::PerChannel,
             CompressedScheme::PerTensorDynamicInt8 { weights, .. }
             | CompressedScheme::StaticInt8 { weights, .. } => *weights,
         }
@@ -97,7 +102,7 @@ impl CompressedScheme {
     }
 
     /// How inputs are quantized; none where the weights alone are.
-    fn activations(&self) -> Option<Int8Activations> {
+    pub fn activations(&self) -> Option<Int8Activations> {
         Some(match *self {
             CompressedScheme::DynamicInt8 => Int8Activations::Dynamic(ActivationScheme::Affine),
             CompressedScheme::PerTensorDynamicInt8 { reduce_range, .. } => {
@@ -119,10 +124,47 @@ impl CompressedScheme {
             CompressedScheme::WeightOnlyInt8 | CompressedScheme::WeightOnlyInt8Unpacked => {
                 return None;
             }
+            CompressedScheme::Int4(scheme) => return scheme.activations,
         })
     }
 
-    /// The weight that reading gives of what [`encode`](WeightLayout::encode) makes.
+    /// Whether codes are packed into words.
+    fn is_packed(&self) -> bool {
+        match self {
+            CompressedScheme::WeightOnlyInt8 => true,
+            CompressedScheme::Int4(scheme) => scheme.layout == Int4Layout::Packed,
+            _ => false,
+        }
+    }
+
+    /// Bits of a code.
+    fn bits(&self) -> usize {
+        match self {
+            CompressedScheme::Int4(_) => 4,
+            _ => 8,
+        }
+    }
+
+    /// Whether groups have zero points.
+    fn is_asymmetric(&self) -> bool {
+        matches!(
+            self,
+            CompressedScheme::Int4(Int4Scheme {
+                asymmetric: true,
+                ..
+            })
+        )
+    }
+
+    /// Groups of a row of so many columns.
+    fn groups_of(&self, columns: usize) -> usize {
+        match self {
+            CompressedScheme::Int4(scheme) => scheme.groups_of(columns),
+            _ => 1,
+        }
+    }
+
+    /// The weight that reading gives of what [`encode`](WeightLayout::encode) makes; of int8 codes.
     pub fn stored_weight(&self, rows: Int8Rows) -> StoredWeight<'static> {
         self.weight_of(Cow::Owned(rows.codes), rows.scales, rows.columns)
     }
@@ -145,48 +187,81 @@ impl CompressedScheme {
                 scales,
                 activations,
             },
-            None => StoredWeight::WeightOnly {
-                codes,
-                scales,
-                group_size: columns,
-                bits: 8,
-            },
+            None => StoredWeight::weight_only_int8(codes, scales, columns),
         }
     }
 
-    /// Codes and scales of rows that the scheme has a place for.
+    /// The parts of rows that the scheme has a place for.
     fn parts_of<'a>(
         &self,
         module: &str,
         columns: usize,
         rows: &'a StoredWeight<'_>,
-    ) -> Result<(&'a [i8], &'a [f32]), CheckpointError> {
-        let (codes, scales) = match rows {
+    ) -> Result<CodeParts<'a>, CheckpointError> {
+        let group_size = match self {
+            CompressedScheme::Int4(scheme) => scheme.group_size_of(columns),
+            _ => columns,
+        };
+        let parts = match rows {
             StoredWeight::Int8 {
                 codes,
                 scales,
                 activations,
-            } if self.activations() == Some(*activations) => (codes, scales),
-            StoredWeight::WeightOnly {
+            } if self.bits() == 8 && self.activations() == Some(*activations) => CodeParts {
                 codes,
                 scales,
-                group_size,
-                bits: 8,
-            } if self.activations().is_none() && *group_size == columns => (codes, scales),
+                zero_points: None,
+            },
+            StoredWeight::Groups {
+                codes,
+                scales,
+                zero_points,
+                group_size: found,
+                bits,
+                activations,
+            } if (self.bits() == 4 || self.activations().is_none())
+                && self.activations() == *activations
+                && (self.bits(), group_size) == (*bits, *found)
+                && self.is_asymmetric() == zero_points.is_some() =>
+            {
+                CodeParts {
+                    codes,
+                    scales,
+                    zero_points: zero_points.as_deref(),
+                }
+            }
             _ => {
-                let expected = match self.activations() {
-                    Some(activations) => format!("int8 codes with the activations {activations:?}"),
-                    None => format!("weight-only codes of 8 bits in groups of {columns}"),
+                let activations = match self.activations() {
+                    Some(activations) => format!("the activations {activations:?}"),
+                    None => "float activations".to_owned(),
+                };
+                let points = if self.is_asymmetric() {
+                    " with zero points"
+                } else {
+                    ""
+                };
+                let expected = match self.bits() {
+                    8 => format!("int8 codes, one scale a row, {activations}"),
+                    bits => format!(
+                        "codes of {bits} bits in groups of {group_size}{points}, {activations}"
+                    ),
                 };
                 return Err(no_place_for(rows, module, expected));
             }
         };
-        let one_scale = scales.iter().all(|scale| *scale == scales[0]);
+        let one_scale = parts.scales.iter().all(|scale| *scale == parts.scales[0]);
         if self.weight_scales() == WeightScales::PerTensor && !one_scale {
             return Err(no_place_for(rows, module, "one scale for all rows"));
         }
-        Ok((codes, scales))
+        Ok(parts)
     }
+}
+
+/// What a weight of integer codes is made of.
+struct CodeParts<'a> {
+    codes: &'a [i8],
+    scales: &'a [f32],
+    zero_points: Option<&'a [i8]>,
 }
 
 impl WeightLayout for CompressedScheme {
@@ -194,36 +269,46 @@ impl WeightLayout for CompressedScheme {
     fn plan(&self, module: &str, shape: [usize; 2]) -> Vec<TensorPlan> {
         let [rows, columns] = shape;
         let name = |part: &str| format!("{module}.{part}");
+        let groups = self.groups_of(columns);
+        let codes = match self.is_packed() {
+            true => TensorPlan::new(
+                name("weight_packed"),
+                DType::I32,
+                [rows, packed_words(columns, self.bits())],
+            ),
+            false => TensorPlan::new(name("weight"), DType::I8, shape),
+        };
         let scale = match self.weight_scales() {
             WeightScales::PerChannel => {
-                TensorPlan::new(name("weight_scale"), DType::F32, [rows, 1])
+                TensorPlan::new(name("weight_scale"), DType::F32, [rows, groups])
             }
             WeightScales::PerTensor => TensorPlan::new(name("weight_scale"), DType::F32, [1]),
         };
-        match self {
-            CompressedScheme::DynamicInt8
-            | CompressedScheme::PerTensorDynamicInt8 { .. }
-            | CompressedScheme::WeightOnlyInt8Unpacked => {
-                vec![TensorPlan::new(name("weight"), DType::I8, shape), scale]
-            }
-            CompressedScheme::StaticInt8 { .. } => vec![
-                TensorPlan::new(name("weight"), DType::I8, shape),
-                scale,
+        let mut plans = vec![codes, scale];
+        if self.is_asymmetric() {
+            let name = name("weight_zero_point");
+            plans.push(match self.is_packed() {
+                true => {
+                    let words = packed_words(rows, self.bits());
+                    TensorPlan::new(name, DType::I32, [words, groups])
+                }
+                false => TensorPlan::new(name, DType::I8, [rows, groups]),
+            });
+        }
+        if self.stored_input().is_some() {
+            plans.extend([
                 TensorPlan::new(name("input_scale"), DType::F32, [1]),
                 TensorPlan::new(name("input_zero_point"), DType::I8, [1]),
-            ],
-            CompressedScheme::WeightOnlyInt8 => vec![
-                TensorPlan::new(
-                    name("weight_packed"),
-                    DType::I32,
-                    [rows, packed_words(columns, 8)],
-                ),
-                scale,
-                TensorPlan::new(name("weight_shape"), DType::I64, [2]),
-            ],
+            ]);
         }
+        if self.is_packed() {
+            plans.push(TensorPlan::new(name("weight_shape"), DType::I64, [2]));
+        }
+        plans
     }
 
+    /// # Errors
+    /// Also for packed zero points of rows that do not begin at a word.
     fn encode<'a>(
         &self,
         module: &str,
@@ -232,55 +317,95 @@ impl WeightLayout for CompressedScheme {
         rows: &'a StoredWeight<'_>,
     ) -> Result<Vec<TensorPart<'a>>, CheckpointError> {
         let columns = shape[1];
-        let (codes, scales) = self.parts_of(module, columns, rows)?;
-        let count = scales.len();
+        let groups = self.groups_of(columns);
+        let CodeParts {
+            codes,
+            scales,
+            zero_points,
+        } = self.parts_of(module, columns, rows)?;
+        let count = scales.len() / groups.max(1);
         expect_rows(module, shape, first_row, rows, count)?;
-        let part = |name: &str, bytes_per_row: usize, bytes: Cow<'a, [u8]>| TensorPart {
+        let part = |name: &str, offset: usize, bytes: Cow<'a, [u8]>| TensorPart {
             name: format!("{module}.{name}"),
-            offset: first_row * bytes_per_row,
+            offset,
             bytes,
         };
         let once = |name: &str, bytes: &[u8]| part(name, 0, bytes.to_vec().into());
-        let scale_bytes: Vec<u8> = scales
-            .iter()
-            .flat_map(|scale| scale.to_le_bytes())
-            .collect();
-        let scale = match (self.weight_scales(), scales.first()) {
+        let bits = self.bits();
+        let mut parts = vec![match self.is_packed() {
+            true => {
+                let words = pack_rows(codes, count, columns, bits);
+                let offset = first_row * DType::I32.bytes() * packed_words(columns, bits);
+                part("weight_packed", offset, bytes_of_words(&words).into())
+            }
+            false => part("weight", first_row * columns, codes.as_bytes().into()),
+        }];
+        match (self.weight_scales(), scales.first()) {
             (WeightScales::PerChannel, _) => {
-                Some(part("weight_scale", DType::F32.bytes(), scale_bytes.into()))
+                let bytes: Vec<u8> = scales
+                    .iter()
+                    .flat_map(|scale| scale.to_le_bytes())
+                    .collect();
+                let offset = first_row * groups * DType::F32.bytes();
+                parts.push(part("weight_scale", offset, bytes.into()));
             }
             (WeightScales::PerTensor, Some(scale)) if first_row == 0 => {
-                Some(once("weight_scale", &scale.to_le_bytes()))
+                parts.push(once("weight_scale", &scale.to_le_bytes()));
             }
-            (WeightScales::PerTensor, _) => None,
-        };
-        let mut parts = match self {
-            CompressedScheme::WeightOnlyInt8 => {
-                let words = pack_rows(codes, count, columns, 8);
-                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                let bytes_per_row = DType::I32.bytes() * packed_words(columns, 8);
-                vec![part("weight_packed", bytes_per_row, bytes.into())]
-            }
-            _ => vec![part("weight", columns, codes.as_bytes().into())],
-        };
-        parts.extend(scale);
+            (WeightScales::PerTensor, _) => {}
+        }
+        if let Some(zero_points) = zero_points {
+            let (offset, bytes) = match self.is_packed() {
+                true => {
+                    let rows_of_a_word = 32 / bits;
+                    if !first_row.is_multiple_of(rows_of_a_word) {
+                        let begin = first_row.next_multiple_of(rows_of_a_word);
+                        return Err(other_rows(
+                            module,
+                            begin..shape[0],
+                            first_row,
+                            first_row + count,
+                        ));
+                    }
+                    let words = pack_columns(zero_points, count, groups, bits);
+                    let offset = first_row / rows_of_a_word * groups * DType::I32.bytes();
+                    (offset, bytes_of_words(&words).into())
+                }
+                false => (first_row * groups, zero_points.as_bytes().into()),
+            };
+            parts.push(part("weight_zero_point", offset, bytes));
+        }
         if first_row == 0 {
-            match self {
-                CompressedScheme::StaticInt8 {
-                    scale, zero_point, ..
-                } => parts.extend([
+            if let Some((scale, zero_point)) = self.stored_input() {
+                parts.extend([
                     once("input_scale", &scale.to_le_bytes()),
                     once("input_zero_point", &zero_point.to_le_bytes()),
-                ]),
-                CompressedScheme::WeightOnlyInt8 => {
-                    let shape = shape.map(|size| (size as u64).to_le_bytes());
-                    parts.push(once("weight_shape", shape.as_flattened()));
-                }
-                _ => {}
+                ]);
+            }
+            if self.is_packed() {
+                let shape = shape.map(|size| (size as u64).to_le_bytes());
+                parts.push(once("weight_shape", shape.as_flattened()));
             }
         }
         Ok(parts)
     }
+}
+
+impl CompressedScheme {
+    /// Scale and zero point of inputs, where they are stored.
+    fn stored_input(&self) -> Option<(f32, i8)> {
+        match self.activations() {
+            Some(Int8Activations::Static {
+                scale, zero_point, ..
+                // A zero point is one of the codes of 8 bits.
+            }) => Some((scale, zero_point as i8)),
+            _ => None,
+        }
+    }
+}
+
+fn bytes_of_words(words: &[i32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 #[cfg(test)]
@@ -374,7 +499,7 @@ mod tests {
             (
                 fixed(0.5),
                 weight_only,
-                "found weight-only codes of 8 bits in groups of 2",
+                "found codes of 8 bits in groups of 2, float activations",
             ),
             // Another scale of inputs than the one that would be written.
             (fixed(0.5), fixed(0.25).stored_weight(rows()), "scale: 0.25"),

@@ -56,17 +56,29 @@ impl<'a> StoredWeight<'a> {
                     scales: more_scales,
                     ..
                 },
-            )
-            | (
-                Self::WeightOnly { codes, scales, .. },
-                Self::WeightOnly {
+            ) => {
+                codes.to_mut().extend_from_slice(&more);
+                scales.extend(more_scales);
+            }
+            (
+                Self::Groups {
+                    codes,
+                    scales,
+                    zero_points,
+                    ..
+                },
+                Self::Groups {
                     codes: more,
                     scales: more_scales,
+                    zero_points: more_zero_points,
                     ..
                 },
             ) => {
                 codes.to_mut().extend_from_slice(&more);
                 scales.extend(more_scales);
+                if let (Some(points), Some(more)) = (zero_points, more_zero_points) {
+                    points.extend(more);
+                }
             }
             (
                 Self::FourBit { packed, absmax, .. },
@@ -117,11 +129,13 @@ mod tests {
                 scales: scales(6),
                 activations: Int8Activations::Dynamic(ActivationScheme::Symmetric),
             },
-            StoredWeight::WeightOnly {
+            StoredWeight::Groups {
                 codes: codes.into(),
                 scales: scales(12),
+                zero_points: Some((-6..6).collect()),
                 group_size: 2,
                 bits: 8,
+                activations: None,
             },
             four_bit(4),
             // Blocks of one and a half rows.

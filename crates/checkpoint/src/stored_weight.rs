@@ -33,16 +33,20 @@ pub enum StoredWeight<'a> {
         /// How the inputs are quantized.
         activations: Int8Activations,
     },
-    /// Integer codes unpacked to i8 with a scale for each group of columns; float activations (pack-quantized or weight-only).
-    WeightOnly {
-        /// (out, in)
+    /// Integer codes with a scale for each group of columns (compressed-tensors W4A16, W8A16, W4A8; LLM.int8).
+    Groups {
+        /// (out, in), one a byte.
         codes: Cow<'a, [i8]>,
         /// (out, in / group_size)
         scales: Vec<f32>,
+        /// The codes of 0, (out, in / group_size); none of symmetric codes, whose zero points are 0.
+        zero_points: Option<Vec<i8>>,
         /// Neighbouring columns of a row that share a scale; divides `in`.
         group_size: usize,
         /// Bits of a code: 4 (codes -8..=7) or 8.
         bits: usize,
+        /// How the inputs are quantized; none: not as far as the file goes.
+        activations: Option<Int8Activations>,
     },
     /// bitsandbytes NF4 / FP4.
     FourBit {
@@ -122,17 +126,24 @@ impl<'a> StoredWeight<'a> {
                 scales: scales[rows].to_vec(),
                 activations: *activations,
             },
-            Self::WeightOnly {
+            Self::Groups {
                 codes,
                 scales,
+                zero_points,
                 group_size,
                 bits,
-            } => Self::WeightOnly {
-                codes: part(codes, elements.clone()),
-                scales: scales[elements.start / group_size..elements.end / group_size].to_vec(),
-                group_size: *group_size,
-                bits: *bits,
-            },
+                activations,
+            } => {
+                let groups = elements.start / group_size..elements.end / group_size;
+                Self::Groups {
+                    codes: part(codes, elements),
+                    scales: scales[groups.clone()].to_vec(),
+                    zero_points: zero_points.as_ref().map(|points| points[groups].to_vec()),
+                    group_size: *group_size,
+                    bits: *bits,
+                    activations: *activations,
+                }
+            }
             Self::FourBit {
                 packed,
                 absmax,
@@ -173,6 +184,18 @@ impl<'a> StoredWeight<'a> {
         })
     }
 
+    /// int8 codes with one scale a row, and float activations.
+    pub fn weight_only_int8(codes: Cow<'a, [i8]>, scales: Vec<f32>, columns: usize) -> Self {
+        Self::Groups {
+            codes,
+            scales,
+            zero_points: None,
+            group_size: columns,
+            bits: 8,
+            activations: None,
+        }
+    }
+
     /// Values in memory.
     pub fn of_values(values: &[f32]) -> Self {
         Self::FloatBytes {
@@ -187,7 +210,7 @@ impl<'a> StoredWeight<'a> {
     /// The (out, in) matrix in f32.
     ///
     /// - Float: widened.
-    /// - int8 and weight-only: `code * scale` in f32, which is what compressed-tensors computes with F32 scales; with F16 or
+    /// - int8 and groups: `(code - zero_point) * scale` in f32, which is what compressed-tensors computes with F32 scales; with F16 or
     ///   BF16 scales it computes in that dtype, that is, rounds this result to it. A bitsandbytes 8-bit weight was read
     ///   with scale `SCB / 127`, rounded; bitsandbytes itself evaluates `code * SCB * (1 / 127)`, so that the two can differ in
     ///   the last two bits.
@@ -206,14 +229,15 @@ impl<'a> StoredWeight<'a> {
                 values
             }
             StoredWeight::Int8 { codes, scales, .. } => {
-                dequantize_groups(codes, scales, columns).collect()
+                dequantize_groups(codes, scales, None, columns).collect()
             }
-            StoredWeight::WeightOnly {
+            StoredWeight::Groups {
                 codes,
                 scales,
+                zero_points,
                 group_size,
                 ..
-            } => dequantize_groups(codes, scales, *group_size).collect(),
+            } => dequantize_groups(codes, scales, zero_points.as_deref(), *group_size).collect(),
             StoredWeight::FourBit {
                 packed,
                 absmax,
@@ -256,9 +280,10 @@ impl<'a> StoredWeight<'a> {
                 () if scales.len() != rows => wrong("scales", scales.len()),
                 () => Ok(()),
             },
-            StoredWeight::WeightOnly {
+            StoredWeight::Groups {
                 codes,
                 scales,
+                zero_points,
                 group_size,
                 ..
             } => match () {
@@ -267,6 +292,12 @@ impl<'a> StoredWeight<'a> {
                     wrong("columns of a group", *group_size)
                 }
                 () if scales.len() != elements / group_size => wrong("scales", scales.len()),
+                () if zero_points
+                    .as_ref()
+                    .is_some_and(|points| points.len() != scales.len()) =>
+                {
+                    wrong("zero points", zero_points.as_ref().map_or(0, Vec::len))
+                }
                 () => Ok(()),
             },
             StoredWeight::FourBit {

@@ -66,9 +66,24 @@ pub(crate) fn no_place_for(
         StoredWeight::Int8 { activations, .. } => {
             format!("int8 codes with the activations {activations:?}")
         }
-        StoredWeight::WeightOnly {
-            bits, group_size, ..
-        } => format!("weight-only codes of {bits} bits in groups of {group_size}"),
+        StoredWeight::Groups {
+            bits,
+            group_size,
+            zero_points,
+            activations,
+            ..
+        } => {
+            let points = if zero_points.is_some() {
+                " with zero points"
+            } else {
+                ""
+            };
+            let activations = match activations {
+                Some(activations) => format!("the activations {activations:?}"),
+                None => "float activations".to_owned(),
+            };
+            format!("codes of {bits} bits in groups of {group_size}{points}, {activations}")
+        }
         StoredWeight::FourBit {
             kind,
             block_size,

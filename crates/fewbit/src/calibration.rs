@@ -228,7 +228,7 @@ impl CalibratedRecipes {
     pub fn new(recipes: Vec<Recipe>, calibration: &StaticCalibration) -> Self {
         let (mut ready, mut failed) = (Vec::new(), Vec::new());
         for recipe in recipes {
-            match recipe.int8() {
+            match recipe.integer() {
                 Some(options) if recipe.method().needs_calibration() => {
                     match calibration.recipe(options) {
                         Ok(with_scales) => ready.push(with_scales),

@@ -202,7 +202,7 @@ fn pair_saturation(
         }
         let codes = match module.stored_weight(checkpoint)? {
             StoredWeight::Int8 { codes, .. } => codes,
-            StoredWeight::WeightOnly { codes, bits: 8, .. } => codes,
+            StoredWeight::Groups { codes, bits: 8, .. } => codes,
             _ => continue,
         };
         saturating += saturating_pairs(&codes, columns) as u64;

@@ -7,9 +7,9 @@
 //! looks without running anything.
 //!
 //! ```no_run
-//! use fewbit::{EncodeOptions, Encoder, Int8Recipe, quantize_model};
+//! use fewbit::{EncodeOptions, Encoder, IntegerRecipe, quantize_model};
 //!
-//! let recipe = Int8Recipe::dynamic().into();
+//! let recipe = IntegerRecipe::dynamic().into();
 //! let report = quantize_model("models/all-MiniLM-L6-v2", &recipe, "models/minilm-int8", false, &mut |_, _, _| {})?;
 //! println!("{:.2} times smaller", report.compression_ratio);
 //!
@@ -69,7 +69,7 @@ pub use fewbit_model::{
 pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;
 pub use fewbit_quantize::{
-    BlockScales, EmbeddingStorage, FloatDType, FourBitRecipe, Int8Recipe, KeptModule, Method,
+    BlockScales, EmbeddingStorage, FloatDType, FourBitRecipe, IntegerRecipe, KeptModule, Method,
     MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
     RecipeFields, TensorAction, quantize_model, quantize_model_with_gptq,
 };

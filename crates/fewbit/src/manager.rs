@@ -8,7 +8,7 @@ use fewbit_quantize::calibration::{
     CalibrationSamples, NoisyStaticSites, SiteSensitivity, StaticCalibration,
 };
 use fewbit_quantize::{
-    Backend, Calibrator, FourBitRecipe, GptqCalibration, Int8Inputs, Int8Recipe, Method,
+    Backend, Calibrator, FourBitRecipe, GptqCalibration, IntegerInputs, IntegerRecipe, Method,
     PlannedConversion, QuantizeReport, Recipe, method_sizes,
 };
 use serde::Serialize;
@@ -273,8 +273,8 @@ impl QuantizationManager {
 /// A recipe of `static` before calibration found its scales; others as they are.
 fn without_scales(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
-    if let Recipe::Int8(options) = &mut recipe
-        && let Int8Inputs::Static(inputs) = &mut options.inputs
+    if let Recipe::Integer(options) = &mut recipe
+        && let IntegerInputs::Static(inputs) = &mut options.inputs
     {
         inputs.scales.clear();
     }
@@ -303,7 +303,7 @@ impl PreparedStaticQuantization {
         let texts = CalibrationSamples::Texts(Vec::new());
         let calibration = StaticCalibration::new(self.calibrator, texts, Some(self.backend), None)?;
         Ok(CalibratedStaticQuantization {
-            recipe: calibration.recipe(&Int8Recipe::dynamic())?,
+            recipe: calibration.recipe(&IntegerRecipe::dynamic())?,
             noisy: calibration.noisy_sites(),
             sites: calibration.sites().to_vec(),
         })

@@ -61,7 +61,14 @@ impl EmbeddingTable {
                 group_size: columns,
             },
             (
-                StoredWeight::WeightOnly {
+                other @ StoredWeight::Groups {
+                    zero_points: Some(_),
+                    ..
+                },
+                _,
+            ) => Storage::F32(other.dequantize(shape)?),
+            (
+                StoredWeight::Groups {
                     codes,
                     scales,
                     group_size,

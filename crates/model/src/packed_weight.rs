@@ -53,7 +53,16 @@ impl PackedWeight {
                 let (bits, input) = (ActivationBits::Eight, InputScale::of(activations));
                 Self::int8(kernels, bits, &codes, &scales, shape, input, bias)
             }
-            StoredWeight::WeightOnly {
+            // Differences of codes and zero points may not fit in a byte.
+            StoredWeight::Groups {
+                zero_points: Some(_),
+                ..
+            } => Self::Float(PackedFloat::from_f32(
+                &stored.dequantize(shape)?,
+                out,
+                inside,
+            )),
+            StoredWeight::Groups {
                 codes,
                 scales,
                 group_size,
@@ -65,7 +74,7 @@ impl PackedWeight {
                 let input = InputScale::Rows(RowScale::PerTokenTwelveBit);
                 Self::int8(kernels, bits, &codes, &scales, shape, input, bias)
             }
-            StoredWeight::WeightOnly {
+            StoredWeight::Groups {
                 codes,
                 scales,
                 group_size,

@@ -80,6 +80,44 @@ pub fn unpack_rows(words: &[i32], rows: usize, columns: usize, bits: usize) -> V
     codes
 }
 
+/// [`pack_rows`] down the columns: codes (rows, columns) into ([`packed_words`] of the rows, columns), as compressed-tensors packs zero points.
+///
+/// ```
+/// use fewbit_numerics::int_packing::{pack_columns, unpack_columns};
+/// let zero_points = [-8, 1, -7, 2, 0, 7];
+/// let words = pack_columns(&zero_points, 3, 2, 4);
+/// assert_eq!(words, [0x810, 0xfa9]);
+/// assert_eq!(unpack_columns(&words, 3, 2, 4), zero_points);
+/// ```
+///
+/// # Panics
+///
+/// As [`pack_rows`].
+pub fn pack_columns(codes: &[i8], rows: usize, columns: usize, bits: usize) -> Vec<i32> {
+    let words = pack_rows(&transposed(codes, rows, columns), columns, rows, bits);
+    transposed(&words, columns, packed_words(rows, bits))
+}
+
+/// The reverse of [`pack_columns`].
+///
+/// # Panics
+///
+/// As [`unpack_rows`].
+pub fn unpack_columns(words: &[i32], rows: usize, columns: usize, bits: usize) -> Vec<i8> {
+    let words = transposed(words, packed_words(rows, bits), columns);
+    transposed(&unpack_rows(&words, columns, rows, bits), columns, rows)
+}
+
+fn transposed<T: Copy>(matrix: &[T], rows: usize, columns: usize) -> Vec<T> {
+    assert_eq!(
+        Some(matrix.len()),
+        rows.checked_mul(columns),
+        "a matrix of {rows} x {columns}"
+    );
+    let column = |column: usize| (0..rows).map(move |row| matrix[row * columns + column]);
+    (0..columns).flat_map(column).collect()
+}
+
 fn codes_per_word(bits: usize) -> usize {
     assert!(
         bits == 4 || bits == 8,

@@ -9,6 +9,7 @@
 //! | [`dtype`] | element types of stored tensors | safetensors |
 //! | [`affine`] | scale, zero point, the rounding rule | PyTorch eager observers and `quantize_per_tensor` |
 //! | [`rows`] | int8 weights, one scale a row | compressed-tensors `calculate_qparams`, symmetric per channel |
+//! | [`int4_groups`] | int4 weights, one scale a group | compressed-tensors `calculate_qparams`, but for floors |
 //! | [`activation`] | u8 activations, one scale a token | PyTorch `MinMaxObserver`, `quint8`, on one row |
 //! | [`choose_parameters`] | scale and zero point at run time | PyTorch `ChooseQuantizationParams` |
 //! | [`dynamic_linear`] | a linear layer with one scale an input | PyTorch `quantize_dynamic`, engines x86 and fbgemm |
@@ -37,6 +38,7 @@ pub mod finite;
 pub mod four_bit;
 pub mod four_bit_scales;
 pub mod half_precision;
+pub mod int4_groups;
 pub mod int_packing;
 pub mod rows;
 pub mod saturation;

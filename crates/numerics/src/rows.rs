@@ -119,22 +119,32 @@ pub fn per_tensor_scale(absmax: f32) -> f32 {
     AffineParameters::symmetric(absmax, CodeRange::INT8).scale
 }
 
-/// `code * scale`, one rounding, with a scale for each `group_size` neighbouring codes: for [`Int8Rows`] that is its number of
-/// columns. The codes of the last group may be fewer.
+/// `(code - zero_point) * scale`, one rounding, with a scale for each `group_size` neighbouring codes, and with a zero point where there are any: for
+/// [`Int8Rows`] the size is their number of columns. The codes of the last group may be fewer.
 ///
 /// ```
 /// use fewbit_numerics::rows::dequantize_groups;
-/// let weights: Vec<f32> = dequantize_groups(&[127, -128, 2, 0], &[0.5, 3.0], 2).collect();
+/// let weights: Vec<f32> = dequantize_groups(&[127, -128, 2, 0], &[0.5, 3.0], None, 2).collect();
 /// assert_eq!(weights, [63.5, -64.0, 6.0, 0.0]);
+/// let weights: Vec<f32> = dequantize_groups(&[-8, 7, 1, 0], &[0.5, 2.0], Some(&[-8, 1]), 2).collect();
+/// assert_eq!(weights, [0.0, 7.5, 0.0, -2.0]);
 /// ```
+///
+/// # Panics
+/// While it is iterated over, if a group has no zero point.
 pub fn dequantize_groups(
     codes: &[i8],
     scales: &[f32],
+    zero_points: Option<&[i8]>,
     group_size: usize,
 ) -> impl Iterator<Item = f32> {
     // Groups of no columns hold no codes.
-    let groups = codes.chunks(group_size.max(1)).zip(scales);
-    groups.flat_map(|(group, &scale)| group.iter().map(move |&code| f32::from(code) * scale))
+    let groups = codes.chunks(group_size.max(1)).zip(scales).enumerate();
+    groups.flat_map(move |(index, (group, &scale))| {
+        let zero_point = zero_points.map_or(0, |points| i16::from(points[index]));
+        let values = group.iter().map(move |&code| i16::from(code) - zero_point);
+        values.map(move |value| f32::from(value) * scale)
+    })
 }
 
 /// The scale of an LLM.int8 row, whose codes are `round(x * 127 / absmax)`: `absmax * (1/127)`, both rounded to float32, as
@@ -187,7 +197,7 @@ mod tests {
         assert_eq!(quantized.scales, [1e-6 / 127.5]);
         assert_eq!(quantized.codes, [127, -128, 64, 1]);
         let dequantized: Vec<f32> =
-            dequantize_groups(&quantized.codes, &quantized.scales, 4).collect();
+            dequantize_groups(&quantized.codes, &quantized.scales, None, 4).collect();
         assert_eq!(dequantized[1], -128.0 * (1e-6 / 127.5));
     }
 
@@ -207,7 +217,7 @@ mod tests {
             let quantized = quantize_rows_int8(&row, 1, 5);
             let scale = quantized.scales[0];
             assert!(scale >= least && (1.0 / scale).is_finite(), "{absmax:e}");
-            let restored = dequantize_groups(&quantized.codes, &quantized.scales, 5);
+            let restored = dequantize_groups(&quantized.codes, &quantized.scales, None, 5);
             for (x, restored) in row.into_iter().zip(restored) {
                 // Half a step, and the roundings that tests/affine_properties.rs derives a bound of.
                 let bound = (0.5 + 2f64.powi(-14)) * f64::from(scale);

@@ -40,7 +40,7 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{Encoder, EncoderSpec, RaggedBatch, open_checkpoint};
 
 use crate::{
-    Int8Inputs, Int8Recipe, ObserverSettings, QuantizeError, Recipe, Selection, StaticInputs,
+    IntegerInputs, IntegerRecipe, ObserverSettings, QuantizeError, Recipe, Selection, StaticInputs,
 };
 use collector::Collector;
 pub use input::{CalibrationInput, CalibrationSamples};
@@ -201,12 +201,12 @@ impl Calibrator {
 /// A glob of the recipe that matches nothing, and others of [`Selection::new`].
 pub fn static_recipe(
     checkpoint: &Checkpoint,
-    options: &Int8Recipe,
+    options: &IntegerRecipe,
     calibrated: &StaticInputs,
 ) -> Result<Recipe, QuantizeError> {
     let with = |inputs: StaticInputs| {
-        Recipe::Int8(Int8Recipe {
-            inputs: Int8Inputs::Static(inputs),
+        Recipe::Integer(IntegerRecipe {
+            inputs: IntegerInputs::Static(inputs),
             ..options.clone()
         })
     };

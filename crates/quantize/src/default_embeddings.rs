@@ -18,7 +18,7 @@ pub(crate) fn with_decided_embeddings(
         return recipe.clone();
     }
     let is_for_it = recipe
-        .int8()
+        .integer()
         .is_some_and(|options| !options.has_one_scale_at_run_time());
     let is_known = catalogue.is_of_an_encoder() && catalogue.word_embeddings().is_some();
     let int8 = recipe.clone().with_embeddings(EmbeddingStorage::Int8);
@@ -46,7 +46,7 @@ pub fn is_another_name_of_the_default(
     catalogue: &Catalogue,
     recipe: &Recipe,
 ) -> bool {
-    if recipe.int8().is_none() || recipe.embeddings() != EmbeddingStorage::Keep {
+    if recipe.integer().is_none() || recipe.embeddings() != EmbeddingStorage::Keep {
         return false;
     }
     let default = recipe.clone().with_embeddings(EmbeddingStorage::Auto);

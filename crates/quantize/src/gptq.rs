@@ -12,10 +12,10 @@
 //!
 //! ```no_run
 //! use fewbit_quantize::calibration::CalibrationSamples;
-//! use fewbit_quantize::{GptqCalibration, Int8Recipe, Rounding, quantize_model_with_gptq};
+//! use fewbit_quantize::{GptqCalibration, IntegerRecipe, Rounding, quantize_model_with_gptq};
 //!
 //! let rounding = Rounding::Gptq { saturation_proof: false };
-//! let recipe = Int8Recipe::dynamic().with_rounding(rounding).into();
+//! let recipe = IntegerRecipe::dynamic().with_rounding(rounding).into();
 //! let texts = vec!["Texts like those that".to_owned(), "the model will see.".to_owned()];
 //! let calibration = GptqCalibration::new(CalibrationSamples::Texts(texts), 2);
 //! let (source, out) = ("models/minilm", "models/minilm-gptq");

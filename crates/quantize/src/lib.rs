@@ -10,9 +10,9 @@
 //! says which observer and which scheme, and a [`Backend`] has the defaults.
 //!
 //! ```no_run
-//! use fewbit_quantize::{Int8Recipe, quantize_model};
+//! use fewbit_quantize::{IntegerRecipe, quantize_model};
 //!
-//! let recipe = Int8Recipe::dynamic().into();
+//! let recipe = IntegerRecipe::dynamic().into();
 //! let report = quantize_model("models/minilm", &recipe, "models/minilm-int8", false, &mut |_, _, _| {})?;
 //! println!("{:.2} times smaller", report.compression_ratio);
 //! # Ok::<(), fewbit_quantize::QuantizeError>(())
@@ -53,7 +53,7 @@ pub use plan::{PartBytes, PlanRow, QuantizePlan, TensorAction};
 pub use qconfig::{Backend, ObserverKind, ObserverSettings, QConfig};
 pub use recipe::{
     ActivationScales, ActivationsField, BlockScales, DynamicInputs, EmbeddingStorage, FloatDType,
-    FourBitRecipe, Int8Inputs, Int8Recipe, Recipe, RecipeFields, Rounding, StaticInputs,
+    FourBitRecipe, IntegerInputs, IntegerRecipe, Recipe, RecipeFields, Rounding, StaticInputs,
 };
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};

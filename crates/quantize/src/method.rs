@@ -83,8 +83,8 @@ impl Method {
         self == Method::Static
     }
 
-    /// Whether the method stores int8 codes in a compressed-tensors layout.
-    pub fn is_int8(self) -> bool {
+    /// Whether the method stores integer codes in a compressed-tensors layout.
+    pub fn is_integer(self) -> bool {
         matches!(self, Method::Dynamic | Method::Static | Method::WeightOnly)
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::default_embeddings::is_another_name_of_the_default;
 use crate::plan::{needs_no_code, require_float_source};
 use crate::{
-    Int8Inputs, Int8Recipe, QuantizeError, QuantizePlan, Recipe, Selection, StaticInput,
+    IntegerInputs, IntegerRecipe, QuantizeError, QuantizePlan, Recipe, Selection, StaticInput,
     StaticInputs,
 };
 
@@ -64,10 +64,10 @@ fn with_scales(
     catalogue: &Catalogue,
     recipe: &Recipe,
 ) -> Result<Recipe, QuantizeError> {
-    let Recipe::Int8(options) = recipe else {
+    let Recipe::Integer(options) = recipe else {
         return Ok(recipe.clone());
     };
-    let Int8Inputs::Static(inputs) = &options.inputs else {
+    let IntegerInputs::Static(inputs) = &options.inputs else {
         return Ok(recipe.clone());
     };
     let some = StaticInput {
@@ -78,8 +78,8 @@ fn with_scales(
     let modules = selection.quantized.iter();
     let linear = modules.filter(|selected| selected.module.kind() == ModuleKind::Linear);
     let names = linear.map(|selected| catalogue.without_prefix(&selected.module.name).to_owned());
-    Ok(Recipe::Int8(Int8Recipe {
-        inputs: Int8Inputs::Static(StaticInputs {
+    Ok(Recipe::Integer(IntegerRecipe {
+        inputs: IntegerInputs::Static(StaticInputs {
             scales: names.map(|module| (module, some)).collect(),
             ..inputs.clone()
         }),

@@ -243,7 +243,7 @@ fn quantization_config(
     rows: &[PlanRow],
 ) -> Option<Value> {
     let stays_float = LoaderSkipList::new(catalogue, selection);
-    if let Some(options) = recipe.int8() {
+    if let Some(options) = recipe.integer() {
         // All modules of a group have one scheme, but for scale and zero point of its inputs.
         let (mut fixed, mut weight_only, mut others) = (Vec::new(), Vec::new(), Vec::new());
         let mut embeddings = Vec::new();

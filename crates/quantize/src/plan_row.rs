@@ -5,6 +5,7 @@ use std::fmt;
 
 use fewbit_checkpoint::bitsandbytes::{EightBitTable, FourBitLayout};
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
+use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{
     CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan, WeightLayout,
 };
@@ -119,13 +120,11 @@ impl fmt::Display for TensorAction {
 
 /// What is said of a layer's inputs.
 fn of_inputs(scheme: &CompressedScheme) -> &'static str {
-    match scheme {
-        CompressedScheme::DynamicInt8 => ", activations per token",
-        CompressedScheme::PerTensorDynamicInt8 { .. } => ", activations per text",
-        CompressedScheme::StaticInt8 { .. } => ", static activations",
-        CompressedScheme::WeightOnlyInt8 | CompressedScheme::WeightOnlyInt8Unpacked => {
-            ", weight-only"
-        }
+    match scheme.activations() {
+        Some(Int8Activations::Dynamic(_)) => ", activations per token",
+        Some(Int8Activations::DynamicPerTensor { .. }) => ", activations per text",
+        Some(Int8Activations::Static { .. }) => ", static activations",
+        None => ", weight-only",
     }
 }
 
@@ -276,10 +275,10 @@ impl<'a> RowPlanner<'a> {
                     scales: options.scales,
                 }
             }
-            Recipe::Int8(_) if selected.module.kind() == ModuleKind::Table => {
+            Recipe::Integer(_) if selected.module.kind() == ModuleKind::Table => {
                 TensorAction::Int8Embedding
             }
-            Recipe::Int8(options) => {
+            Recipe::Integer(options) => {
                 let path = self.catalogue.without_prefix(name);
                 let scheme = options.scheme(path, selected.weight_only);
                 if scheme.quantizes_activations() && shape[1] > MAX_INT8_COLUMNS {
@@ -305,7 +304,7 @@ impl<'a> RowPlanner<'a> {
     /// nothing but in the scales of normalizations, of which there are few: they stay as they are. Beside 4-bit ones everything has one dtype, as
     /// transformers leaves every tensor in its own there and its layers do not run on a mixture.
     fn float_dtype_of(&self, info: &TensorInfo) -> Option<DType> {
-        let is_int8 = self.recipe.int8().is_some();
+        let is_int8 = self.recipe.integer().is_some();
         let is_of_a_norm = self.catalogue.part_of(&info.name) == "normalization";
         if is_int8 && is_of_a_norm && self.recipe.float_dtype() == Some(DType::BF16) {
             return None;

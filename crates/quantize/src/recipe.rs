@@ -5,7 +5,7 @@ mod embeddings;
 mod fields;
 mod file;
 mod four_bit;
-mod int8;
+mod integer;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,9 @@ pub use block_scales::BlockScales;
 pub use embeddings::{EmbeddingStorage, FloatDType, UnknownEmbeddingStorage};
 pub use fields::{ActivationsField, RECIPE_KEYS, RecipeFields};
 pub use four_bit::{DEFAULT_BLOCK_SIZE, FourBitRecipe};
-pub use int8::{ActivationScales, DynamicInputs, Int8Inputs, Int8Recipe, Rounding, StaticInputs};
+pub use integer::{
+    ActivationScales, DynamicInputs, IntegerInputs, IntegerRecipe, Rounding, StaticInputs,
+};
 
 /// The recipe format that this version reads and writes.
 pub const RECIPE_VERSION: u32 = 1;
@@ -47,14 +49,14 @@ pub enum Recipe {
     /// `bf16`: every float tensor as bfloat16.
     Bf16,
     /// `dynamic`, `static` and `weight-only`: int8 weights.
-    Int8(Int8Recipe),
+    Integer(IntegerRecipe),
     /// `nf4` and `fp4`: 4-bit weights in blocks.
     FourBit(FourBitRecipe),
 }
 
-impl From<Int8Recipe> for Recipe {
-    fn from(recipe: Int8Recipe) -> Self {
-        Recipe::Int8(recipe)
+impl From<IntegerRecipe> for Recipe {
+    fn from(recipe: IntegerRecipe) -> Self {
+        Recipe::Integer(recipe)
     }
 }
 
@@ -72,9 +74,9 @@ impl Recipe {
         match method {
             Method::Fp16 => Recipe::Fp16,
             Method::Bf16 => Recipe::Bf16,
-            Method::Dynamic => Int8Recipe::dynamic().into(),
-            Method::Static => Int8Recipe::from(StaticInputs::default()).into(),
-            Method::WeightOnly => Int8Recipe::weight_only().into(),
+            Method::Dynamic => IntegerRecipe::dynamic().into(),
+            Method::Static => IntegerRecipe::from(StaticInputs::default()).into(),
+            Method::WeightOnly => IntegerRecipe::weight_only().into(),
             Method::Nf4 => FourBitRecipe::nf4().into(),
             Method::Fp4 => FourBitRecipe::fp4().into(),
         }
@@ -96,7 +98,7 @@ impl Recipe {
     pub fn quantize_dynamic(backend: Backend) -> Self {
         let activations = ActivationScales::of_quantize_dynamic(backend);
         let inputs = DynamicInputs::default().with_activations(activations);
-        let recipe = Int8Recipe::from(inputs);
+        let recipe = IntegerRecipe::from(inputs);
         match activations {
             ActivationScales::PerToken => recipe.into(),
             ActivationScales::PerTensor { .. } => {
@@ -110,7 +112,7 @@ impl Recipe {
         match self {
             Recipe::Fp16 => Method::Fp16,
             Recipe::Bf16 => Method::Bf16,
-            Recipe::Int8(recipe) => recipe.method(),
+            Recipe::Integer(recipe) => recipe.method(),
             Recipe::FourBit(recipe) => match recipe.data_type {
                 FourBitType::Nf4 => Method::Nf4,
                 FourBitType::Fp4 => Method::Fp4,
@@ -122,16 +124,16 @@ impl Recipe {
     pub fn float_dtype(&self) -> Option<DType> {
         let chosen = match self {
             Recipe::Fp16 | Recipe::Bf16 => return self.method().float_dtype(),
-            Recipe::Int8(recipe) => recipe.float_dtype,
+            Recipe::Integer(recipe) => recipe.float_dtype,
             Recipe::FourBit(recipe) => recipe.float_dtype,
         };
         chosen.map(FloatDType::dtype)
     }
 
     /// The options of int8 weights, of the methods that have them.
-    pub fn int8(&self) -> Option<&Int8Recipe> {
+    pub fn integer(&self) -> Option<&IntegerRecipe> {
         match self {
-            Recipe::Int8(recipe) => Some(recipe),
+            Recipe::Integer(recipe) => Some(recipe),
             _ => None,
         }
     }
@@ -149,15 +151,15 @@ impl Recipe {
     pub fn skip(&self) -> &[String] {
         match self {
             Recipe::Fp16 | Recipe::Bf16 => &[],
-            Recipe::Int8(recipe) => &recipe.skip,
+            Recipe::Integer(recipe) => &recipe.skip,
             Recipe::FourBit(recipe) => &recipe.skip,
         }
     }
 
     /// Globs on names of linear layers whose weights alone are quantized beside others.
     pub fn weight_only(&self) -> &[String] {
-        match self.int8().map(|recipe| &recipe.inputs) {
-            Some(Int8Inputs::Dynamic(inputs)) => &inputs.weight_only,
+        match self.integer().map(|recipe| &recipe.inputs) {
+            Some(IntegerInputs::Dynamic(inputs)) => &inputs.weight_only,
             _ => &[],
         }
     }
@@ -166,7 +168,7 @@ impl Recipe {
     pub fn embeddings(&self) -> EmbeddingStorage {
         match self {
             Recipe::Fp16 | Recipe::Bf16 => EmbeddingStorage::Keep,
-            Recipe::Int8(recipe) => recipe.embeddings,
+            Recipe::Integer(recipe) => recipe.embeddings,
             Recipe::FourBit(recipe) => recipe.embeddings,
         }
     }
@@ -175,21 +177,21 @@ impl Recipe {
     pub(crate) fn with_embeddings(self, embeddings: EmbeddingStorage) -> Self {
         match self {
             Recipe::Fp16 | Recipe::Bf16 => self,
-            Recipe::Int8(recipe) => recipe.with_embeddings(embeddings).into(),
+            Recipe::Integer(recipe) => recipe.with_embeddings(embeddings).into(),
             Recipe::FourBit(recipe) => recipe.with_embeddings(embeddings).into(),
         }
     }
 
     /// Whether weights are rounded by [GPTQ](crate::gptq), which needs calibration texts beside the recipe.
     pub fn needs_gptq(&self) -> bool {
-        self.int8()
+        self.integer()
             .is_some_and(|recipe| recipe.rounding != Rounding::Nearest)
     }
 
     /// Scale and zero point of inputs, by layer; none of methods other than `static`.
     pub fn static_inputs(&self) -> Option<&BTreeMap<String, StaticInput>> {
-        match &self.int8()?.inputs {
-            Int8Inputs::Static(inputs) => Some(&inputs.scales),
+        match &self.integer()?.inputs {
+            IntegerInputs::Static(inputs) => Some(&inputs.scales),
             _ => None,
         }
     }
@@ -208,7 +210,9 @@ impl Recipe {
             let plain = Self::new(method);
             let variant = match plain.clone() {
                 Recipe::Fp16 | Recipe::Bf16 => None,
-                Recipe::Int8(recipe) => Some(recipe.with_embeddings(EmbeddingStorage::Keep).into()),
+                Recipe::Integer(recipe) => {
+                    Some(recipe.with_embeddings(EmbeddingStorage::Keep).into())
+                }
                 Recipe::FourBit(recipe) => Some(recipe.with_double_quantization(true).into()),
             };
             [Some(plain), variant].into_iter().flatten()
@@ -222,7 +226,7 @@ impl Recipe {
         let mut label = self.method().name().to_owned();
         match self {
             Recipe::Fp16 | Recipe::Bf16 => {}
-            Recipe::Int8(recipe) => label += &recipe.label_of_options(),
+            Recipe::Integer(recipe) => label += &recipe.label_of_options(),
             Recipe::FourBit(recipe) => label += &recipe.label_of_options(),
         }
         label
@@ -235,7 +239,7 @@ impl Recipe {
     pub fn validate(&self) -> Result<(), QuantizeError> {
         match self {
             Recipe::Fp16 | Recipe::Bf16 => Ok(()),
-            Recipe::Int8(recipe) => recipe.validate(),
+            Recipe::Integer(recipe) => recipe.validate(),
             Recipe::FourBit(recipe) => recipe.validate(),
         }
     }

@@ -149,7 +149,7 @@ impl Selection {
             Some(table) if embeddings.is_quantized() => candidates.push(candidate(table)),
             Some(table) => selection.kept.push(KeptModule {
                 module: table.name.clone(),
-                reason: match recipe.int8() {
+                reason: match recipe.integer() {
                     Some(options) if by_default && !options.has_one_scale_at_run_time() => {
                         KeepReason::SharedEmbeddingTable
                     }

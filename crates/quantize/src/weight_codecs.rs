@@ -451,7 +451,7 @@ mod tests {
                 });
                 assert_eq!(found, expected);
                 let Int8Rows { codes, scales, .. } = &expected;
-                let restored: Vec<f32> = dequantize_groups(codes, scales, columns).collect();
+                let restored: Vec<f32> = dequantize_groups(codes, scales, None, columns).collect();
                 let mut out = vec![f32::NAN; weights.len()];
                 dequantize_int8(kernels(), codes, scales, columns, &mut out);
                 assert_eq!(out, restored);

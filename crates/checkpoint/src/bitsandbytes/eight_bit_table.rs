@@ -32,11 +32,12 @@ impl WeightLayout for EightBitTable {
     ) -> Result<Vec<TensorPart<'a>>, CheckpointError> {
         let columns = shape[1];
         let (codes, scales) = match rows {
-            StoredWeight::WeightOnly {
+            StoredWeight::Groups {
                 codes,
                 scales,
                 group_size,
                 bits: 8,
+                ..
             } if *group_size == columns => (codes, scales),
             _ => {
                 let expected = format!("weight-only codes of 8 bits in groups of {columns}");

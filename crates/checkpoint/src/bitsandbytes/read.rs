@@ -188,10 +188,9 @@ fn read_eight_bit<'a>(
         .into_iter()
         .map(llm_int8_scale)
         .collect();
-    Ok(StoredWeight::WeightOnly {
-        codes: weight.codes()?,
+    Ok(StoredWeight::weight_only_int8(
+        weight.codes()?,
         scales,
-        group_size: shape[1],
-        bits: 8,
-    })
+        shape[1],
+    ))
 }

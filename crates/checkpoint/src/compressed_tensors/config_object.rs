@@ -1,5 +1,8 @@
 //! The `quantization_config` object that fewbit writes.
 use super::{CompressedScheme, WeightScales};
+use crate::stored_weight::Int8Activations;
+use fewbit_numerics::activation::ActivationScheme;
+use fewbit_numerics::affine::CodeRange;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -24,44 +27,43 @@ pub fn config(
 ) -> Value {
     // An embedding table looks rows up: there is no input to quantize. transformers reads int8 tables in the
     // int-quantized layout only.
-    let embeddings = ("int-quantized", "channel", Value::Null, embedding_modules);
+    let embeddings = CompressedScheme::WeightOnlyInt8Unpacked;
     let groups = linear
         .iter()
-        .map(|(scheme, modules)| {
-            let strategy = match scheme.weight_scales() {
-                WeightScales::PerChannel => "channel",
-                WeightScales::PerTensor => "tensor",
-            };
-            (
-                scheme.format(),
-                strategy,
-                scheme.input_activations(),
-                *modules,
-            )
-        })
-        .chain([embeddings]);
+        .copied()
+        .chain([(embeddings, embedding_modules)]);
     let mut config_groups = Map::new();
     let mut formats: Vec<&str> = Vec::new();
-    for (format, strategy, input_activations, modules) in groups {
+    for (scheme, modules) in groups {
         if modules.is_empty() {
             continue;
         }
+        let format = scheme.format();
+        let group_size = match scheme {
+            CompressedScheme::Int4(scheme) => scheme.group_size,
+            _ => None,
+        };
+        let strategy = match (scheme.weight_scales(), group_size) {
+            (WeightScales::PerChannel, None) => "channel",
+            (WeightScales::PerChannel, Some(_)) => "group",
+            (WeightScales::PerTensor, _) => "tensor",
+        };
         let group = json!({
             "format": format,
             "targets": patterns(modules),
             "weights": {
-                "num_bits": 8,
+                "num_bits": scheme.bits(),
                 "type": "int",
-                "symmetric": true,
+                "symmetric": !scheme.is_asymmetric(),
                 "strategy": strategy,
-                "group_size": null,
+                "group_size": group_size,
                 "dynamic": false,
                 "block_structure": null,
                 "actorder": null,
                 "observer": "minmax",
                 "observer_kwargs": {},
             },
-            "input_activations": input_activations,
+            "input_activations": scheme.input_activations(),
             "output_activations": null,
         });
         config_groups.insert(format!("group_{}", config_groups.len()), group);
@@ -89,45 +91,39 @@ pub fn config(
 
 impl CompressedScheme {
     fn format(self) -> &'static str {
-        match self {
-            CompressedScheme::DynamicInt8
-            | CompressedScheme::PerTensorDynamicInt8 { .. }
-            | CompressedScheme::StaticInt8 { .. }
-            | CompressedScheme::WeightOnlyInt8Unpacked => "int-quantized",
-            CompressedScheme::WeightOnlyInt8 => "pack-quantized",
+        match self.is_packed() {
+            true => "pack-quantized",
+            false => "int-quantized",
         }
     }
 
     /// Affine, per token or for the whole input at run time or with stored parameters; or none. compressed-tensors forbids keys that it does not know here.
     fn input_activations(self) -> Value {
-        match self {
-            CompressedScheme::DynamicInt8 => json!({
-                "num_bits": 8,
+        let Some(activations) = self.activations() else {
+            return Value::Null;
+        };
+        let arguments = |bits: usize, symmetric: bool, strategy: &str, dynamic: bool| {
+            json!({
+                "num_bits": bits,
                 "type": "int",
-                "symmetric": false,
-                "strategy": "token",
-                "dynamic": true,
+                "symmetric": symmetric,
+                "strategy": strategy,
+                "dynamic": dynamic,
                 "group_size": null,
-            }),
-            CompressedScheme::PerTensorDynamicInt8 { reduce_range, .. } => json!({
-                "num_bits": 8,
-                "type": "int",
-                "symmetric": false,
-                "strategy": "tensor",
-                "dynamic": true,
-                "group_size": null,
-                "observer_kwargs": {"reduce_range": reduce_range},
-            }),
-            CompressedScheme::StaticInt8 { reduce_range, .. } => json!({
-                "num_bits": if reduce_range { 7 } else { 8 },
-                "type": "int",
-                "symmetric": false,
-                "strategy": "tensor",
-                "dynamic": false,
-                "group_size": null,
-            }),
-            CompressedScheme::WeightOnlyInt8 | CompressedScheme::WeightOnlyInt8Unpacked => {
-                Value::Null
+            })
+        };
+        match activations {
+            Int8Activations::Dynamic(scheme) => {
+                arguments(8, scheme == ActivationScheme::Symmetric, "token", true)
+            }
+            Int8Activations::DynamicPerTensor { reduce_range } => {
+                let mut inputs = arguments(8, false, "tensor", true);
+                inputs["observer_kwargs"] = json!({"reduce_range": reduce_range});
+                inputs
+            }
+            Int8Activations::Static { codes, .. } => {
+                let bits = if codes == CodeRange::INT8 { 8 } else { 7 };
+                arguments(bits, false, "tensor", false)
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::stored_weight::Int8Activations;
 use crate::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight, TensorView};
 use fewbit_numerics::affine::CodeRange;
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::int_packing::{packed_words, unpack_rows};
+use fewbit_numerics::int_packing::{packed_words, unpack_columns, unpack_rows};
 use std::borrow::Cow;
 
 /// Reads the weight of `module`. The tensors that exist say whether it is quantized; the config's groups must agree.
@@ -74,36 +74,27 @@ fn read_int_quantized<'a>(
     module: &str,
     shape: [usize; 2],
 ) -> Result<StoredWeight<'a>, CheckpointError> {
-    let [rows, columns] = shape;
     let weight = checkpoint.require(&format!("{module}.weight"))?;
     weight.expect_dtype(&[DType::I8])?;
     weight.expect_shape(&shape)?;
-    expect_no_zero_points(checkpoint, module)?;
-    let scales = read_scales(checkpoint, group, module, shape)?;
     let codes = weight.codes()?;
-    let activations = match group.activations {
-        None => {
-            return Ok(StoredWeight::WeightOnly {
-                codes,
-                scales,
-                group_size: columns,
-                bits: 8,
-            });
+    if group.bits == 4
+        && let Some(index) = codes.iter().position(|code| !(-8..=7).contains(code))
+    {
+        let found = format!("{} at {:?}", codes[index], weight.index_of(index));
+        let message = format!("codes: expected int4 codes in -8..=7, found {found}");
+        return Err(weight.error(CheckpointErrorKind::Malformed, message));
+    }
+    let zero_points = match checkpoint.get(&format!("{module}.weight_zero_point")) {
+        Some(view) if !group.symmetric => {
+            view.expect_dtype(&[DType::I8])?;
+            view.expect_shape(&group.shape_of_scales(&view, shape)?)?;
+            Some(view.codes()?.into_owned())
         }
-        Some(ActivationSettings::PerToken(scheme)) => Int8Activations::Dynamic(scheme),
-        Some(ActivationSettings::DynamicPerTensor { reduce_range }) => {
-            Int8Activations::DynamicPerTensor { reduce_range }
-        }
-        Some(ActivationSettings::StaticPerTensor { symmetric, codes }) => {
-            read_static(checkpoint, module, symmetric, codes)?
-        }
+        _ => None,
     };
-    debug_assert_eq!(scales.len(), rows);
-    Ok(StoredWeight::Int8 {
-        codes,
-        scales,
-        activations,
-    })
+    let group = WithActivations::new(checkpoint, group, module)?;
+    group.weight(checkpoint, module, shape, codes, zero_points)
 }
 
 fn read_pack_quantized<'a>(
@@ -125,21 +116,115 @@ fn read_pack_quantized<'a>(
     let packed = checkpoint.require(&format!("{module}.weight_packed"))?;
     packed.expect_dtype(&[DType::I32])?;
     packed.expect_shape(&[rows, packed_words(columns, group.bits)])?;
-    expect_no_zero_points(checkpoint, module)?;
-    let scales = read_scales(checkpoint, group, module, shape)?;
-    let group_size = match group.granularity {
-        Granularity::Group(size) => size,
-        Granularity::Channel | Granularity::Tensor => columns,
-    };
-    let (words, _) = packed.stored_bytes()?.as_chunks::<4>();
-    let words: Vec<i32> = words.iter().map(|word| i32::from_le_bytes(*word)).collect();
+    let words = words(&packed)?;
     let codes = Cow::Owned(unpack_rows(&words, rows, columns, group.bits));
-    Ok(StoredWeight::WeightOnly {
-        codes,
-        scales,
-        group_size,
-        bits: group.bits,
-    })
+    let zero_points = match checkpoint.get(&format!("{module}.weight_zero_point")) {
+        Some(view) if !group.symmetric => Some(read_packed_zero_points(&view, group, shape)?),
+        _ => None,
+    };
+    let group = WithActivations::new(checkpoint, group, module)?;
+    group.weight(checkpoint, module, shape, codes, zero_points)
+}
+
+/// A group of the config, with what a module has of its activations.
+struct WithActivations<'a> {
+    group: &'a ConfigGroup,
+    activations: Option<Int8Activations>,
+}
+
+impl<'a> WithActivations<'a> {
+    fn new(
+        checkpoint: &Checkpoint,
+        group: &'a ConfigGroup,
+        module: &str,
+    ) -> Result<Self, CheckpointError> {
+        let activations = match group.activations {
+            None => None,
+            Some(ActivationSettings::PerToken(scheme)) => Some(Int8Activations::Dynamic(scheme)),
+            Some(ActivationSettings::DynamicPerTensor { reduce_range }) => {
+                Some(Int8Activations::DynamicPerTensor { reduce_range })
+            }
+            Some(ActivationSettings::StaticPerTensor { symmetric, codes }) => {
+                Some(read_static(checkpoint, module, symmetric, codes)?)
+            }
+        };
+        Ok(Self { group, activations })
+    }
+
+    /// The weight with these codes and zero points.
+    fn weight<'c>(
+        &self,
+        checkpoint: &Checkpoint,
+        module: &str,
+        shape: [usize; 2],
+        codes: Cow<'c, [i8]>,
+        zero_points: Option<Vec<i8>>,
+    ) -> Result<StoredWeight<'c>, CheckpointError> {
+        let &Self { group, activations } = self;
+        match (&zero_points, group.symmetric) {
+            (_, true) => expect_no_zero_points(checkpoint, module)?,
+            (None, false) => {
+                return Err(checkpoint.missing(&format!("{module}.weight_zero_point")));
+            }
+            (Some(_), false) => {}
+        }
+        let scales = read_scales(checkpoint, group, module, shape)?;
+        let group_size = match group.granularity {
+            Granularity::Group(size) => size,
+            Granularity::Channel | Granularity::Tensor => shape[1],
+        };
+        Ok(match activations {
+            Some(activations) if group.bits == 8 && zero_points.is_none() => StoredWeight::Int8 {
+                codes,
+                scales,
+                activations,
+            },
+            _ => StoredWeight::Groups {
+                codes,
+                scales,
+                zero_points,
+                group_size,
+                bits: group.bits,
+                activations,
+            },
+        })
+    }
+}
+
+/// Zero points, which are packed down the rows: those of 32 / bits rows are a word.
+fn read_packed_zero_points(
+    view: &TensorView<'_>,
+    group: &ConfigGroup,
+    shape: [usize; 2],
+) -> Result<Vec<i8>, CheckpointError> {
+    let [rows, groups] = group.shape_of_scales(view, shape)?;
+    view.expect_dtype(&[DType::I32])?;
+    view.expect_shape(&[packed_words(rows, group.bits), groups])?;
+    Ok(unpack_columns(&words(view)?, rows, groups, group.bits))
+}
+
+/// The elements of an I32 tensor.
+fn words(view: &TensorView<'_>) -> Result<Vec<i32>, CheckpointError> {
+    let (words, _) = view.stored_bytes()?.as_chunks::<4>();
+    Ok(words.iter().map(|word| i32::from_le_bytes(*word)).collect())
+}
+
+impl ConfigGroup {
+    /// (rows, groups of a row). `view` is the tensor that has them, or that goes with it.
+    fn shape_of_scales(
+        &self,
+        view: &TensorView<'_>,
+        [rows, columns]: [usize; 2],
+    ) -> Result<[usize; 2], CheckpointError> {
+        match self.granularity {
+            Granularity::Group(size) if columns % size == 0 => Ok([rows, columns / size]),
+            Granularity::Group(size) => Err(view.error(
+                CheckpointErrorKind::WrongShape,
+                format!("group_size: expected a divisor of the {columns} columns of the weight, found {size}"),
+            )),
+            Granularity::Channel | Granularity::Tensor => Ok([rows, 1]),
+        }
+    }
 }
 
 /// The scales as one for each row and group of columns.
@@ -149,7 +234,7 @@ fn read_scales(
     module: &str,
     shape: [usize; 2],
 ) -> Result<Vec<f32>, CheckpointError> {
-    let [rows, columns] = shape;
+    let rows = shape[0];
     let view = checkpoint.require(&format!("{module}.weight_scale"))?;
     let one_dimensional = view.info.shape.len() < 2;
     match group.granularity {
@@ -164,14 +249,8 @@ fn read_scales(
             view.expect_shape(expected)?;
             view.finite_f32()
         }
-        Granularity::Group(size) => {
-            if columns % size != 0 {
-                return Err(view.error(
-                    CheckpointErrorKind::WrongShape,
-                    format!("group_size: expected a divisor of the {columns} columns of the weight, found {size}"),
-                ));
-            }
-            view.expect_shape(&[rows, columns / size])?;
+        Granularity::Group(_) => {
+            view.expect_shape(&group.shape_of_scales(&view, shape)?)?;
             view.finite_f32()
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct ConfigGroup {
     pub(super) format: Format,
     pub(super) bits: usize,
     pub(super) granularity: Granularity,
+    /// Whether the weights have no zero points.
+    pub(super) symmetric: bool,
     /// None: float inputs.
     pub(super) activations: Option<ActivationSettings>,
 }
@@ -212,11 +214,7 @@ impl ConfigGroup {
                 )));
             }
         };
-        if !weights.flag("symmetric", true)? {
-            return Err(unsupported(format!(
-                "compressed-tensors asymmetric weights ({place})"
-            )));
-        }
+        let symmetric = weights.flag("symmetric", true)?;
         if weights
             .0
             .get("dynamic")
@@ -237,7 +235,9 @@ impl ConfigGroup {
             }
         }
         let readable = match format {
-            Format::IntQuantized => bits == 8 && !matches!(granularity, Granularity::Group(_)),
+            Format::IntQuantized => {
+                bits == 4 || bits == 8 && !matches!(granularity, Granularity::Group(_))
+            }
             Format::PackQuantized => bits == 4 || bits == 8,
         };
         if !readable {
@@ -257,9 +257,12 @@ impl ConfigGroup {
                 &format!("{place}.input_activations"),
             ))?),
         };
-        if format == Format::PackQuantized && activations.is_some() {
+        if activations.is_some()
+            && bits == 8
+            && (!symmetric || matches!(granularity, Granularity::Group(_)))
+        {
             return Err(unsupported(format!(
-                "compressed-tensors pack-quantized with quantized activations ({place})"
+                "compressed-tensors weights of 8 bits with groups or zero points, and quantized activations ({place})"
             )));
         }
         Ok(ConfigGroup {
@@ -268,6 +271,7 @@ impl ConfigGroup {
             format,
             bits,
             granularity,
+            symmetric,
             activations,
         })
     }

@@ -113,7 +113,7 @@ fn eight_bit_weight_of_the_library() {
     let weight = checkpoint.stored_weight("dense", [5, 24]).unwrap();
     assert!(matches!(
         weight,
-        StoredWeight::WeightOnly {
+        StoredWeight::Groups {
             group_size: 24,
             bits: 8,
             ..

@@ -91,7 +91,7 @@ fn weights_of_the_library() {
         ("packed4_bfloat16", [6, 64], 32, 4),
         ("word_embeddings", [11, 12], 12, 8),
     ] {
-        let StoredWeight::WeightOnly {
+        let StoredWeight::Groups {
             group_size, bits, ..
         } = checkpoint.stored_weight(module, shape).unwrap()
         else {
@@ -254,11 +254,12 @@ fn written_weights_are_read() {
             }
             (
                 CompressedScheme::WeightOnlyInt8,
-                StoredWeight::WeightOnly {
+                StoredWeight::Groups {
                     codes,
                     scales,
                     group_size,
                     bits,
+                    ..
                 },
             ) => {
                 assert_eq!(
@@ -269,8 +270,7 @@ fn written_weights_are_read() {
             }
             (_, other) => panic!("{other:?}"),
         }
-        let StoredWeight::WeightOnly { codes, .. } =
-            checkpoint.stored_weight(table, shape).unwrap()
+        let StoredWeight::Groups { codes, .. } = checkpoint.stored_weight(table, shape).unwrap()
         else {
             panic!()
         };

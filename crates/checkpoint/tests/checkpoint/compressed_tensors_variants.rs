@@ -54,25 +54,21 @@ fn schemes_that_are_not_read() {
         ),
         (
             group(&json!({"weights": {"symmetric": false}})),
-            "compressed-tensors asymmetric weights (config_groups.group_0)",
+            "compressed-tensors weights of 8 bits with groups or zero points, and quantized activations (config_groups.group_0)",
         ),
         (
             group(&json!({"weights": {"strategy": "block"}})),
             "compressed-tensors weight strategy `block` (config_groups.group_0)",
         ),
         (
-            group(&json!({"weights": {"num_bits": 4}})),
-            "compressed-tensors int-quantized with 4 bits, strategy `channel` (config_groups.group_0)",
+            group(&json!({"weights": {"num_bits": 3}})),
+            "compressed-tensors int-quantized with 3 bits, strategy `channel` (config_groups.group_0)",
         ),
         (
             group(
                 &json!({"format": "pack-quantized", "weights": {"num_bits": 3}, "input_activations": null}),
             ),
             "compressed-tensors pack-quantized with 3 bits, strategy `channel` (config_groups.group_0)",
-        ),
-        (
-            group(&json!({"format": "pack-quantized"})),
-            "compressed-tensors pack-quantized with quantized activations (config_groups.group_0)",
         ),
         (
             group(&json!({"weights": {"actorder": "group"}})),

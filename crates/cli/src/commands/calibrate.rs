@@ -18,8 +18,8 @@ use fewbit::quantize::calibration::{
 };
 use fewbit::quantize::observers::{AveragingConstant, KeptPercentage};
 use fewbit::quantize::{
-    ActivationScales, Backend, Calibrator, Int8Inputs, Int8Recipe, ObserverKind, ObserverSettings,
-    WeightScales,
+    ActivationScales, Backend, Calibrator, IntegerInputs, IntegerRecipe, ObserverKind,
+    ObserverSettings, WeightScales,
 };
 use fewbit::{Method, Recipe};
 use serde::Serialize;
@@ -135,10 +135,12 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
 
 /// Whether the inputs of layers have one scale each that is chosen at run time.
 fn has_scales_of_run_time(recipe: &Recipe) -> bool {
-    recipe.int8().is_some_and(|options| match &options.inputs {
-        Int8Inputs::Dynamic(inputs) => inputs.activations != ActivationScales::PerToken,
-        _ => false,
-    })
+    recipe
+        .integer()
+        .is_some_and(|options| match &options.inputs {
+            IntegerInputs::Dynamic(inputs) => inputs.activations != ActivationScales::PerToken,
+            _ => false,
+        })
 }
 
 /// Refuses GPTQ without texts, and flags beside it that would have no effect.
@@ -269,7 +271,7 @@ pub(super) fn warn_of_noise(calibration: &StaticCalibration, arguments: &Calibra
 /// Measures on some of the texts what the ranges do to the embeddings of the model that `options` make.
 pub(super) fn measure_output_effect(
     calibration: &mut StaticCalibration,
-    options: &Int8Recipe,
+    options: &IntegerRecipe,
 ) -> Result<()> {
     let mut progress = Progress::start("sensitivity", 0, Unit::Passes);
     let mut show = |done, total| progress.set(done as u64, total as u64, "");

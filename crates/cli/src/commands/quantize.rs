@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
     let mut sensitivity = Vec::new();
     let mut costs = String::new();
     let mut samples = None;
-    if let Recipe::Int8(options) = &recipe
+    if let Recipe::Integer(options) = &recipe
         && recipe.method().needs_calibration()
         && arguments.recipe.is_none()
     {

@@ -36,7 +36,7 @@ pub fn without_other_names_of_defaults(
 /// A method as it is typed in a list: `nf4`, `nf4+double+fp16`, `dynamic+float-embeddings`.
 pub fn method_name(recipe: &Recipe) -> String {
     let mut name = recipe.method().name().to_owned();
-    if let Some(Rounding::Gptq { saturation_proof }) = recipe.int8().map(|int8| int8.rounding) {
+    if let Some(Rounding::Gptq { saturation_proof }) = recipe.integer().map(|int8| int8.rounding) {
         name += "+gptq";
         if saturation_proof {
             name += "+saturation-proof";
@@ -51,7 +51,7 @@ pub fn method_name(recipe: &Recipe) -> String {
     {
         name += "+mse";
     }
-    match (recipe.int8(), recipe.embeddings()) {
+    match (recipe.integer(), recipe.embeddings()) {
         (_, EmbeddingStorage::Auto) | (None, EmbeddingStorage::Keep) => {}
         (Some(_), EmbeddingStorage::Keep) => name += "+float-embeddings",
         (Some(_), EmbeddingStorage::Int8) => name += "+embeddings",
@@ -65,7 +65,7 @@ pub fn method_name(recipe: &Recipe) -> String {
 
 fn chosen_float_dtype(recipe: &Recipe) -> Option<FloatDType> {
     match recipe {
-        Recipe::Int8(options) => options.float_dtype,
+        Recipe::Integer(options) => options.float_dtype,
         Recipe::FourBit(options) => options.float_dtype,
         Recipe::Fp16 | Recipe::Bf16 => None,
     }
@@ -155,7 +155,7 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
     if let Some(form) = form {
         fields.embeddings = match form.trim_end_matches(['-', ' ']) {
             // The old name, of a time when other methods had none.
-            "" if fields.method.is_int8() => EmbeddingStorage::Int8,
+            "" if fields.method.is_integer() => EmbeddingStorage::Int8,
             "float" => EmbeddingStorage::Keep,
             form => form.parse().ok()?,
         };

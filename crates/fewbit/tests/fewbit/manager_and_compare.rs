@@ -10,7 +10,7 @@ use fewbit::compare::{
 use fewbit::evaluate::{SentencePair, TextOrder, TextRequest};
 use fewbit::measure::{InProcess, ModelHost, ModelOutput};
 use fewbit::quantize::calibration::CalibrationSamples;
-use fewbit::quantize::{Backend, GptqCalibration, Int8Recipe, Rounding};
+use fewbit::quantize::{Backend, GptqCalibration, IntegerRecipe, Rounding};
 use fewbit::{
     EmbeddingStorage, EncodeOptions, Encoder, Error, Method, QuantizationManager, Recipe,
 };
@@ -69,7 +69,7 @@ fn the_manager_rounds_for_the_texts_that_it_is_given() {
     let (directory, model) = workspace();
     let out = |name: &str| directory.path().join(name);
     let mut manager = QuantizationManager::new(&model).unwrap();
-    let recipe = Recipe::from(Int8Recipe::dynamic().with_rounding(Rounding::Gptq {
+    let recipe = Recipe::from(IntegerRecipe::dynamic().with_rounding(Rounding::Gptq {
         saturation_proof: false,
     }));
     let without = manager.apply(&recipe, out("without")).unwrap_err();
@@ -86,7 +86,7 @@ fn the_manager_rounds_for_the_texts_that_it_is_given() {
 
     let options = CompareOptions {
         recipes: vec![
-            Int8Recipe::dynamic()
+            IntegerRecipe::dynamic()
                 .with_rounding(Rounding::Gptq {
                     saturation_proof: true,
                 })

@@ -253,7 +253,7 @@ pub(crate) fn dequantize_int8(kernels: &Kernels, failures: &mut Failures) {
         for group_size in GROUP_SIZES {
             let codes = numbers.signed_bytes(length);
             let scales = numbers.rough(length.div_ceil(group_size));
-            let expected: Vec<f32> = dequantize_groups(&codes, &scales, group_size).collect();
+            let expected: Vec<f32> = dequantize_groups(&codes, &scales, None, group_size).collect();
             let mut found = vec![f32::NAN; length];
             kernels.dequantize_int8(&codes, &scales, group_size, &mut found);
             failures.same_bits(format!("{length}, {group_size}"), &found, &expected);

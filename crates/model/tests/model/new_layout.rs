@@ -29,12 +29,7 @@ fn quantize(weight: &[f32], columns: usize) -> StoredWeight<'static> {
                 .map(|value| (value / scale).round().clamp(-1.0, 1.0) as i8),
         );
     }
-    StoredWeight::WeightOnly {
-        codes: Cow::Owned(codes),
-        scales,
-        group_size: columns,
-        bits: 8,
-    }
+    StoredWeight::weight_only_int8(Cow::Owned(codes), scales, columns)
 }
 
 impl WeightLayout for Ternary {
@@ -53,7 +48,7 @@ impl WeightLayout for Ternary {
         first_row: usize,
         rows: &'a StoredWeight<'_>,
     ) -> Result<Vec<TensorPart<'a>>, CheckpointError> {
-        let StoredWeight::WeightOnly { codes, scales, .. } = rows else {
+        let StoredWeight::Groups { codes, scales, .. } = rows else {
             return Err(CheckpointError::new(
                 CheckpointErrorKind::UnsupportedQuantization,
                 "expected ternary codes",
@@ -98,12 +93,11 @@ impl WeightSource for TernaryFile {
             (0..columns).map(code).collect()
         };
         let rows = codes.chunks(columns.div_ceil(4));
-        Ok(Some(StoredWeight::WeightOnly {
-            codes: Cow::Owned(rows.flat_map(unpack).collect()),
-            scales: scales.to_f32()?,
-            group_size: columns,
-            bits: 8,
-        }))
+        Ok(Some(StoredWeight::weight_only_int8(
+            Cow::Owned(rows.flat_map(unpack).collect()),
+            scales.to_f32()?,
+            columns,
+        )))
     }
 }
 

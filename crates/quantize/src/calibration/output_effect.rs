@@ -22,7 +22,7 @@ use std::path::Path;
 
 use super::{Calibrator, SiteSensitivity};
 use crate::unwritten_weights::UnwrittenWeights;
-use crate::{DynamicInputs, Int8Inputs, Int8Recipe, QuantizeError, Rounding};
+use crate::{DynamicInputs, IntegerInputs, IntegerRecipe, QuantizeError, Rounding};
 
 /// Texts that the effect is measured on, at most.
 pub const OUTPUT_TEXTS: usize = 32;
@@ -37,7 +37,7 @@ impl Calibrator {
     pub fn measure_output_effect<S: AsRef<str> + Sync>(
         &self,
         sites: &mut [SiteSensitivity],
-        options: &Int8Recipe,
+        options: &IntegerRecipe,
         texts: &[S],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), QuantizeError> {
@@ -82,9 +82,9 @@ impl Calibrator {
 }
 
 /// The model of the method `dynamic`, with what else `options` say, but for GPTQ, which has little to do with ranges of inputs.
-fn dynamic_model(source: &Path, options: &Int8Recipe) -> Result<Encoder, QuantizeError> {
-    let dynamic = Int8Recipe {
-        inputs: Int8Inputs::Dynamic(DynamicInputs::default()),
+fn dynamic_model(source: &Path, options: &IntegerRecipe) -> Result<Encoder, QuantizeError> {
+    let dynamic = IntegerRecipe {
+        inputs: IntegerInputs::Dynamic(DynamicInputs::default()),
         rounding: Rounding::Nearest,
         ..options.clone()
     };

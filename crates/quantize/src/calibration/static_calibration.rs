@@ -5,7 +5,7 @@ use fewbit_model::open_checkpoint;
 use super::{
     CalibrationSamples, NoisyStaticSites, OUTPUT_TEXTS, Sensitivity, SiteSensitivity, static_recipe,
 };
-use crate::{Backend, Calibrator, Int8Recipe, QuantizeError, Recipe};
+use crate::{Backend, Calibrator, IntegerRecipe, QuantizeError, Recipe};
 
 /// A model that was calibrated: the ranges of its inputs, what each of them costs, and which are static.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl StaticCalibration {
     ///
     /// # Errors
     /// Those of [`static_recipe`]; [`QuantizeError::Calibration`] if no input tolerates a static range.
-    pub fn recipe(&self, options: &Int8Recipe) -> Result<Recipe, QuantizeError> {
+    pub fn recipe(&self, options: &IntegerRecipe) -> Result<Recipe, QuantizeError> {
         let statistics = self.calibrator.statistics();
         let inputs =
             self.sensitivity
@@ -103,7 +103,7 @@ impl StaticCalibration {
     /// Those of [`Calibrator::measure_output_effect`]; [`QuantizeError::Calibration`] for rows of token ids, which cannot be embedded.
     pub fn measure_output_effect(
         &mut self,
-        options: &Int8Recipe,
+        options: &IntegerRecipe,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), QuantizeError> {
         let CalibrationSamples::Texts(texts) = &self.samples else {

@@ -13,7 +13,7 @@ use super::quantization_noise::QuantizationNoise;
 use super::sensitivity::SiteSensitivity;
 use crate::observers::{QuantizedDType, Statistics};
 use crate::{
-    Int8Recipe, ObserverSettings, QuantizeError, Recipe, StaticInput, StaticInputs, WeightScales,
+    IntegerRecipe, ObserverSettings, QuantizeError, Recipe, StaticInput, StaticInputs, WeightScales,
 };
 
 /// Version of the file that [`CalibrationStatistics::write`] writes.
@@ -310,7 +310,7 @@ impl CalibrationStatistics {
     /// [`QuantizeError::Calibration`] before any text.
     pub fn recipe(&self) -> Result<Recipe, QuantizeError> {
         let inputs = self.static_inputs_without(|_| false)?;
-        Ok(Int8Recipe::from(inputs).into())
+        Ok(IntegerRecipe::from(inputs).into())
     }
 
     /// The scales of every site but those that `is_dynamic` names.

@@ -21,7 +21,8 @@ pub(crate) fn quantize(
     let rows = rounded(&weights);
     output.write_rows(view, &scheme, 0, &scheme.stored_weight_of(&rows))?;
     let mut error = ErrorSums::default();
-    let dequantized: Vec<f32> = dequantize_groups(&rows.codes, &rows.scales, columns).collect();
+    let dequantized: Vec<f32> =
+        dequantize_groups(&rows.codes, &rows.scales, None, columns).collect();
     error.add(&weights, &dequantized);
     output.advance(weights.len() * view.info.dtype.bytes(), &view.info.name);
     let outcome = Outcome {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ActivationScales, BlockScales, DEFAULT_BLOCK_SIZE, DynamicInputs, EmbeddingStorage, FloatDType,
-    FourBitRecipe, Int8Inputs, Int8Recipe, RECIPE_VERSION, Recipe, Rounding, StaticInputs, error,
+    FourBitRecipe, IntegerInputs, IntegerRecipe, RECIPE_VERSION, Recipe, Rounding, StaticInputs,
+    error,
 };
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
@@ -138,7 +139,7 @@ impl RecipeFields {
             block_size: None,
             double_quantization: false,
             scales: BlockScales::Absmax,
-            embeddings: match method.is_int8() {
+            embeddings: match method.is_integer() {
                 true => EmbeddingStorage::Auto,
                 false => EmbeddingStorage::Keep,
             },
@@ -191,7 +192,7 @@ impl From<Recipe> for RecipeFields {
                     ..fields
                 };
             }
-            Recipe::Int8(options) => options,
+            Recipe::Integer(options) => options,
         };
         let (gptq, saturation_proof) = match options.rounding {
             Rounding::Nearest => (false, false),
@@ -206,14 +207,14 @@ impl From<Recipe> for RecipeFields {
             ..fields
         };
         match options.inputs {
-            Int8Inputs::WeightOnly => fields,
-            Int8Inputs::Static(inputs) => Self {
+            IntegerInputs::WeightOnly => fields,
+            IntegerInputs::Static(inputs) => Self {
                 weight_scales: inputs.weight_scales,
                 reduce_range: inputs.reduce_range,
                 static_inputs: inputs.scales,
                 ..fields
             },
-            Int8Inputs::Dynamic(inputs) => {
+            IntegerInputs::Dynamic(inputs) => {
                 let fields = Self {
                     weight_only: inputs.weight_only,
                     ..fields
@@ -262,13 +263,13 @@ impl TryFrom<RecipeFields> for Recipe {
             Method::Bf16 => return Ok(Recipe::Bf16),
             Method::Nf4 => return Ok(four_bit(FourBitType::Nf4, fields).into()),
             Method::Fp4 => return Ok(four_bit(FourBitType::Fp4, fields).into()),
-            Method::WeightOnly => Int8Inputs::WeightOnly,
-            Method::Static => Int8Inputs::Static(StaticInputs {
+            Method::WeightOnly => IntegerInputs::WeightOnly,
+            Method::Static => IntegerInputs::Static(StaticInputs {
                 scales: fields.static_inputs,
                 weight_scales: fields.weight_scales,
                 reduce_range: fields.reduce_range,
             }),
-            Method::Dynamic => Int8Inputs::Dynamic(DynamicInputs {
+            Method::Dynamic => IntegerInputs::Dynamic(DynamicInputs {
                 activations: match fields.activations {
                     ActivationsField::PerToken => ActivationScales::PerToken,
                     ActivationsField::PerTensor => ActivationScales::PerTensor {
@@ -279,7 +280,7 @@ impl TryFrom<RecipeFields> for Recipe {
                 weight_only: fields.weight_only,
             }),
         };
-        Ok(Recipe::Int8(Int8Recipe {
+        Ok(Recipe::Integer(IntegerRecipe {
             inputs,
             rounding: match fields.gptq {
                 false => Rounding::Nearest,
@@ -302,7 +303,7 @@ impl RecipeFields {
             Some(true) => EmbeddingStorage::Int8,
             Some(false) => EmbeddingStorage::Keep,
         };
-        if old == EmbeddingStorage::Int8 && !self.method.is_int8() {
+        if old == EmbeddingStorage::Int8 && !self.method.is_integer() {
             let hint = match self.method.four_bit_type() {
                 Some(_) => {
                     "no other loader reads int8 embeddings in the bitsandbytes layout: if fewbit alone is to read them, `embeddings = \"int8\"` writes them"
@@ -345,7 +346,7 @@ impl RecipeFields {
         if method.four_bit_type().is_none() {
             self.expect_no_keys_of_four_bits()?;
         }
-        if !method.is_int8() {
+        if !method.is_integer() {
             self.expect_no_keys_of_int8()?;
         }
         self.expect_keys_of_one_scale()?;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan};
 use fewbit_model::{EncoderSpec, Network, RaggedBatch, open_checkpoint};
 use fewbit_quantize::{
-    EmbeddingStorage, FourBitRecipe, Int8Recipe, KeepReason, Method, QuantizeError, QuantizePlan,
-    Recipe, method_sizes, quantize_model,
+    EmbeddingStorage, FourBitRecipe, IntegerRecipe, KeepReason, Method, QuantizeError,
+    QuantizePlan, Recipe, method_sizes, quantize_model,
 };
 
 pub(crate) fn golden_models() -> Vec<PathBuf> {
@@ -130,7 +130,7 @@ fn int8_embeddings_that_a_head_shares_are_refused() {
         let refused = matches!(
             QuantizePlan::new(
                 &checkpoint,
-                &Int8Recipe::dynamic()
+                &IntegerRecipe::dynamic()
                     .with_embeddings(EmbeddingStorage::Int8)
                     .into()
             ),

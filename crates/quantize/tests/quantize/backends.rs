@@ -8,7 +8,7 @@ use fewbit_model::{EncoderSpec, Network, RaggedBatch, Tap};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::dynamic_linear::{PerTensorInt8, dynamic_linear, quantize_per_tensor_int8};
 use fewbit_quantize::{
-    Backend, EmbeddingStorage, Int8Recipe, Method, QuantizeError, Recipe, RecipeFields,
+    Backend, EmbeddingStorage, IntegerRecipe, Method, QuantizeError, Recipe, RecipeFields,
     StaticInput, StaticInputs, WeightScales, quantize_model,
 };
 use serde_json::{Value, json};
@@ -187,7 +187,7 @@ fn static_layers_have_the_weights_and_the_codes_of_the_backend() {
     ] {
         let qconfig = backend.qconfig();
         let recipe = Recipe::from(
-            Int8Recipe::from(StaticInputs {
+            IntegerRecipe::from(StaticInputs {
                 scales: inputs.clone(),
                 weight_scales: qconfig.weight_scales(),
                 reduce_range: qconfig.activation().rule().reduce_range(),
@@ -309,7 +309,7 @@ fn what_has_no_meaning_is_refused() {
         scale: 0.1,
         zero_point: 64,
     };
-    let eight_bits = Recipe::from(Int8Recipe::from(StaticInputs {
+    let eight_bits = Recipe::from(IntegerRecipe::from(StaticInputs {
         scales: BTreeMap::from([(linear_modules()[0].0.clone(), input)]),
         weight_scales: WeightScales::PerChannel,
         reduce_range: true,

@@ -10,7 +10,7 @@ use fewbit_quantize::calibration::{
     static_recipe,
 };
 use fewbit_quantize::{
-    Backend, Int8Recipe, ObserverKind, ObserverSettings, QuantizeError, Recipe, StaticInputs,
+    Backend, IntegerRecipe, ObserverKind, ObserverSettings, QuantizeError, Recipe, StaticInputs,
 };
 use fewbit_quantize::{Method, quantize_model};
 
@@ -98,7 +98,7 @@ fn split_calibrations_merge_into_the_whole() {
     Encoder::open(source.out("out")).unwrap();
     // A layer that is skipped has no scale.
     let every_input = StaticInputs::new(recipe.static_inputs().unwrap().clone());
-    let skipping = Int8Recipe::dynamic().with_skip(["*.layer.0.*"]);
+    let skipping = IntegerRecipe::dynamic().with_skip(["*.layer.0.*"]);
     let skipping = static_recipe(&source.open(), &skipping, &every_input).unwrap();
     assert_eq!(skipping.static_inputs().unwrap().len(), 6);
     source
@@ -296,7 +296,7 @@ fn one_site_alone_is_static_as_in_a_model_that_was_written_so() {
     };
     let mut sensitivity = Sensitivity::new(statistics).unwrap().sites().to_vec();
     let mut passes = Vec::new();
-    let options = Int8Recipe::dynamic();
+    let options = IntegerRecipe::dynamic();
     let progress = &mut |done, total| passes.push((done, total));
     calibrator
         .measure_output_effect(&mut sensitivity, &options, &TEXTS, progress)
@@ -311,7 +311,7 @@ fn one_site_alone_is_static_as_in_a_model_that_was_written_so() {
             zero_point: input.zero_point.into(),
             codes: CodeRange::INT8,
         };
-        let alone = Int8Recipe::from(StaticInputs::new(inputs)).into();
+        let alone = IntegerRecipe::from(StaticInputs::new(inputs)).into();
         let written = embed(&open(&alone, &format!("alone-{index}")));
         let swapped = dynamic.with_input_quantization(&site.site, activations, embed);
         assert_eq!(swapped.as_ref(), Some(&written), "{}", site.site);

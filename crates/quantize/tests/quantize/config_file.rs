@@ -1,6 +1,6 @@
 //! config.json of the result.
 
-use fewbit_quantize::{EmbeddingStorage, FourBitRecipe, Int8Recipe, Method, Recipe};
+use fewbit_quantize::{EmbeddingStorage, FourBitRecipe, IntegerRecipe, Method, Recipe};
 use serde_json::{Value, json};
 
 use crate::tiny_bert::TinyBert;
@@ -114,7 +114,7 @@ fn the_skip_list_of_the_four_bit_methods() {
 
 #[test]
 fn int8_targets_are_the_quantized_modules_without_the_prefix() {
-    let recipe = Int8Recipe::dynamic().with_skip(["*.layer.1.*", "*.attention.*"]);
+    let recipe = IntegerRecipe::dynamic().with_skip(["*.layer.1.*", "*.attention.*"]);
     let recipe = recipe.with_embeddings(EmbeddingStorage::Int8).into();
     let config = written(&TinyBert::f32(), &recipe);
     insta::assert_json_snapshot!(config["quantization_config"], @r#"
@@ -193,7 +193,7 @@ fn int8_targets_are_the_quantized_modules_without_the_prefix() {
 
 #[test]
 fn weight_only_configuration() {
-    let recipe = Int8Recipe::weight_only()
+    let recipe = IntegerRecipe::weight_only()
         .with_embeddings(EmbeddingStorage::Keep)
         .with_skip(["*.layer.1.*", "*.attention.*"]);
     let config = written(&TinyBert::f32(), &recipe.clone().into());
@@ -315,7 +315,7 @@ fn weight_only_configuration() {
 #[test]
 fn int8_embeddings_alone_have_a_configuration() {
     let recipe = Recipe::from(
-        Int8Recipe::weight_only()
+        IntegerRecipe::weight_only()
             .with_embeddings(EmbeddingStorage::Int8)
             .with_skip(["encoder.*"]),
     );

@@ -7,7 +7,7 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{EncoderSpec, Network, RaggedBatch, open_checkpoint};
 use fewbit_quantize::calibration::calibration_sites;
 use fewbit_quantize::{
-    ActivationScales, DynamicInputs, EmbeddingStorage, FourBitRecipe, Int8Inputs, Int8Recipe,
+    ActivationScales, DynamicInputs, EmbeddingStorage, FourBitRecipe, IntegerInputs, IntegerRecipe,
     Method, QuantizeError, QuantizePlan, Recipe, StaticInput, StaticInputs, WeightScales,
     quantize_model,
 };
@@ -44,7 +44,7 @@ fn batch(spec: &EncoderSpec) -> RaggedBatch {
 fn recipes(spec: &EncoderSpec) -> Vec<(String, Recipe)> {
     // With both forms of embeddings that loaders take, whichever is the default.
     let with_both = |recipe: Recipe| match recipe {
-        Recipe::Int8(options) => match options.embeddings {
+        Recipe::Integer(options) => match options.embeddings {
             EmbeddingStorage::Auto => vec![
                 options
                     .clone()
@@ -63,7 +63,7 @@ fn recipes(spec: &EncoderSpec) -> Vec<(String, Recipe)> {
         reduce_range: false,
     };
     let dynamic = DynamicInputs::default().with_activations(per_tensor);
-    let dynamic = Int8Recipe::from(dynamic).with_embeddings(EmbeddingStorage::Keep);
+    let dynamic = IntegerRecipe::from(dynamic).with_embeddings(EmbeddingStorage::Keep);
     recipes.push(dynamic.into());
     recipes.push(FourBitRecipe::nf4().with_block_size(128).into());
     let inputs = calibration_sites(&spec.catalogue())
@@ -77,9 +77,9 @@ fn recipes(spec: &EncoderSpec) -> Vec<(String, Recipe)> {
     let labelled = recipes.into_iter().map(|recipe| {
         let label = recipe.label().replace(" + float embeddings", "");
         match recipe {
-            Recipe::Int8(options) if options.method() == Method::Static => {
-                let inputs = Int8Inputs::Static(inputs.clone());
-                (label, Recipe::Int8(Int8Recipe { inputs, ..options }))
+            Recipe::Integer(options) if options.method() == Method::Static => {
+                let inputs = IntegerInputs::Static(inputs.clone());
+                (label, Recipe::Integer(IntegerRecipe { inputs, ..options }))
             }
             recipe => (label, recipe),
         }

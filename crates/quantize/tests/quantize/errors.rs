@@ -4,7 +4,7 @@ use std::fs;
 
 use fewbit_numerics::dtype::DType;
 use fewbit_quantize::{
-    FourBitRecipe, Int8Recipe, Method, QuantizeError, QuantizePlan, Recipe, StaticInput,
+    FourBitRecipe, IntegerRecipe, Method, QuantizeError, QuantizePlan, Recipe, StaticInput,
     StaticInputs,
 };
 use serde_json::json;
@@ -41,7 +41,7 @@ fn nan_in_a_quantized_weight() {
         scale: 0.1,
         zero_point: 0,
     };
-    let calibrated = Int8Recipe::from(StaticInputs::new([(module, input)].into())).into();
+    let calibrated = IntegerRecipe::from(StaticInputs::new([(module, input)].into())).into();
     for recipe in Recipe::standard().into_iter().chain([calibrated]) {
         let text = error_text(&source, &recipe);
         assert!(
@@ -143,7 +143,7 @@ fn more_columns_than_exact_int8_products_have() {
     for recipe in [
         Recipe::new(Method::WeightOnly),
         Recipe::new(Method::Nf4),
-        Int8Recipe::dynamic()
+        IntegerRecipe::dynamic()
             .with_skip(["*.layer.?.output.dense"])
             .into(),
     ] {

@@ -5,7 +5,7 @@ use fewbit_model::{Network, RaggedBatch};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::rows::{llm_int8_absmax, llm_int8_scale, quantize_rows_int8};
 use fewbit_quantize::{
-    EmbeddingStorage, FloatDType, FourBitRecipe, Int8Recipe, QuantizePlan, Recipe,
+    EmbeddingStorage, FloatDType, FourBitRecipe, IntegerRecipe, QuantizePlan, Recipe,
 };
 
 use crate::tiny_bert::{HIDDEN, TinyBert, VOCABULARY, to_bytes};
@@ -25,7 +25,7 @@ const OF_CODES: [&str; 6] = [
 /// Every method that quantizes and needs no calibration, with a dtype for the rest.
 fn with_floats(dtype: FloatDType) -> Vec<Recipe> {
     let with_dtype = |recipe| match recipe {
-        Recipe::Int8(options) => Some(options.with_float_dtype(dtype).into()),
+        Recipe::Integer(options) => Some(options.with_float_dtype(dtype).into()),
         Recipe::FourBit(options) => Some(options.with_float_dtype(dtype).into()),
         _ => None,
     };
@@ -62,7 +62,7 @@ fn nothing_stays_in_another_dtype_than_the_one_asked_for() {
                     // Eight bits of digits cost more in the scales of normalizations than anywhere else; beside 4-bit layers
                     // transformers wants one dtype.
                     let kept = asked == FloatDType::Bf16
-                        && recipe.int8().is_some()
+                        && recipe.integer().is_some()
                         && info.name.contains("LayerNorm");
                     let expected = if kept { source_dtype } else { asked.dtype() };
                     assert_eq!(info.dtype, expected, "{label} {}", info.name);
@@ -86,7 +86,7 @@ fn nothing_stays_in_another_dtype_than_the_one_asked_for() {
 #[test]
 fn half_embeddings_beside_wider_floats_leave_the_dtype_of_the_model() {
     let source = TinyBert::f32().write();
-    for options in [Int8Recipe::dynamic(), Int8Recipe::weight_only()] {
+    for options in [IntegerRecipe::dynamic(), IntegerRecipe::weight_only()] {
         let recipe = Recipe::from(options.with_embeddings(EmbeddingStorage::Fp16));
         let (report, checkpoint) = source.converted_into(&recipe, &recipe.label());
         let dtype = |name: &str| checkpoint.require(name).unwrap().info.dtype;
@@ -135,7 +135,7 @@ fn codes_of_a_table_beside_4_bit_layers_are_those_of_the_reference_and_are_run()
             assert_ne!(weight.info.shape, shape);
             let stored = checkpoint.stored_weight(TABLE, shape).unwrap();
             match (&stored, embeddings) {
-                (StoredWeight::WeightOnly { codes, scales, .. }, EmbeddingStorage::Int8) => {
+                (StoredWeight::Groups { codes, scales, .. }, EmbeddingStorage::Int8) => {
                     let expected = quantize_rows_int8(&table, VOCABULARY, HIDDEN);
                     assert_eq!(codes.as_ref(), expected.codes);
                     let written = |scale: &f32| llm_int8_scale(llm_int8_absmax(*scale));
@@ -161,7 +161,7 @@ fn codes_of_a_table_beside_4_bit_layers_are_those_of_the_reference_and_are_run()
 
 #[test]
 fn nf4_embeddings_do_not_go_with_int8_weights() {
-    let recipe = Recipe::from(Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Nf4));
+    let recipe = Recipe::from(IntegerRecipe::dynamic().with_embeddings(EmbeddingStorage::Nf4));
     let refused = recipe.validate().unwrap_err().to_string();
     assert!(
         refused.contains("`embeddings`") && refused.contains("compressed-tensors"),

@@ -11,8 +11,8 @@ use fewbit_quantize::gptq::{
     ColumnQuantizer, DAMPING, Hessian, InverseFactor, NearestCodes, SaturationProofCodes, int8_rows,
 };
 use fewbit_quantize::{
-    Backend, DynamicInputs, EmbeddingStorage, GptqCalibration, Int8Recipe, Method, QuantizeError,
-    Recipe, Rounding, quantize_model, quantize_model_with_gptq,
+    Backend, DynamicInputs, EmbeddingStorage, GptqCalibration, IntegerRecipe, Method,
+    QuantizeError, Recipe, Rounding, quantize_model, quantize_model_with_gptq,
 };
 
 use crate::calibration::source;
@@ -239,7 +239,7 @@ fn outputs_change_less_than_with_the_nearest_codes() {
         let rounded = int8_rows(&weights, &factor(&inputs, columns), false);
         assert_eq!(rounded.scales, nearest.scales);
         let error = |codes: &[i8], scales: &[f32]| {
-            let values: Vec<f32> = dequantize_groups(codes, scales, columns).collect();
+            let values: Vec<f32> = dequantize_groups(codes, scales, None, columns).collect();
             output_error(&inputs, &weights, &values, columns)
         };
         let before = error(&nearest.codes, &nearest.scales);
@@ -328,9 +328,11 @@ fn damping_makes_a_factor_of_what_has_none() {
         assert_eq!(factor.damping(), DAMPING);
         let weights = random(12, 3 * 12);
         let rounded = int8_rows(&weights, &factor, false);
-        let values: Vec<f32> = dequantize_groups(&rounded.codes, &rounded.scales, 12).collect();
+        let values: Vec<f32> =
+            dequantize_groups(&rounded.codes, &rounded.scales, None, 12).collect();
         let nearest = quantize_rows_int8(&weights, 3, 12);
-        let nearest: Vec<f32> = dequantize_groups(&nearest.codes, &nearest.scales, 12).collect();
+        let nearest: Vec<f32> =
+            dequantize_groups(&nearest.codes, &nearest.scales, None, 12).collect();
         assert!(
             output_error(&inputs, &weights, &values, 12)
                 < output_error(&inputs, &weights, &nearest, 12)
@@ -418,7 +420,7 @@ fn the_outputs_of_each_layer_change_less_than_without_gptq() {
         .quantize_into(&plain, &source.out("plain"), false)
         .unwrap();
     let plain = Checkpoint::open(source.out("plain")).unwrap();
-    let recipe = Recipe::from(Int8Recipe::dynamic().with_rounding(Rounding::Gptq {
+    let recipe = Recipe::from(IntegerRecipe::dynamic().with_rounding(Rounding::Gptq {
         saturation_proof: false,
     }));
     let gptq = convert(&source, &recipe, &calibration(texts(&TEXTS)), "gptq").unwrap();
@@ -461,14 +463,14 @@ fn every_int8_method_can_have_it() {
     let fixed = calibrator.finish().unwrap().recipe().unwrap();
     let calibration = calibration(texts(&TEXTS));
     for options in [
-        Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Keep),
+        IntegerRecipe::dynamic().with_embeddings(EmbeddingStorage::Keep),
         fixed
-            .int8()
+            .integer()
             .unwrap()
             .clone()
             .with_embeddings(EmbeddingStorage::Keep),
-        Int8Recipe::weight_only().with_embeddings(EmbeddingStorage::Int8),
-        Int8Recipe::from(DynamicInputs::default().with_weight_only(["*.intermediate.dense"]))
+        IntegerRecipe::weight_only().with_embeddings(EmbeddingStorage::Int8),
+        IntegerRecipe::from(DynamicInputs::default().with_weight_only(["*.intermediate.dense"]))
             .with_embeddings(EmbeddingStorage::Keep),
     ] {
         for saturation_proof in [false, true] {
@@ -481,7 +483,7 @@ fn every_int8_method_can_have_it() {
             for module in spec.catalogue().linear_modules() {
                 let codes = match module.stored_weight(&checkpoint).unwrap() {
                     StoredWeight::Int8 { codes, .. } => codes,
-                    StoredWeight::WeightOnly { codes, .. } => codes,
+                    StoredWeight::Groups { codes, .. } => codes,
                     other => panic!("{other:?}"),
                 };
                 pairs += saturating_pairs(&codes, module.shape[1]);
@@ -497,7 +499,7 @@ fn every_int8_method_can_have_it() {
 #[test]
 fn the_result_depends_on_the_samples_alone() {
     let source = source(TinyBert::f32());
-    let recipe = Recipe::from(Int8Recipe::weight_only().with_rounding(Rounding::Gptq {
+    let recipe = Recipe::from(IntegerRecipe::weight_only().with_rounding(Rounding::Gptq {
         saturation_proof: false,
     }));
     convert(&source, &recipe, &calibration(texts(&TEXTS)), "two").unwrap();
@@ -544,15 +546,15 @@ fn steps(
 
 #[test]
 fn an_interrupted_run_goes_on_after_the_last_finished_layers() {
-    goes_on(&Int8Recipe::weight_only(), &Int8Recipe::dynamic());
+    goes_on(&IntegerRecipe::weight_only(), &IntegerRecipe::dynamic());
     let mixed = DynamicInputs::default().with_weight_only(["*.intermediate.dense"]);
     let other = mixed.clone().with_weight_only(["*.query"]);
     goes_on(&mixed.into(), &other.into());
 }
 
 /// GPTQ with `options` can be interrupted; with the `others` it cannot take what is finished.
-fn goes_on(options: &Int8Recipe, others: &Int8Recipe) {
-    let rounded = |options: &Int8Recipe, saturation_proof| {
+fn goes_on(options: &IntegerRecipe, others: &IntegerRecipe) {
+    let rounded = |options: &IntegerRecipe, saturation_proof| {
         let rounding = Rounding::Gptq { saturation_proof };
         Recipe::from(options.clone().with_rounding(rounding))
     };
@@ -603,7 +605,7 @@ fn goes_on(options: &Int8Recipe, others: &Int8Recipe) {
 #[test]
 fn skipped_layers_stay_float_and_others_are_reported_in_file_order() {
     let source = source(TinyBert::f32());
-    let nearest = Int8Recipe::dynamic()
+    let nearest = IntegerRecipe::dynamic()
         .with_skip(["*.layer.0.*"])
         .with_embeddings(EmbeddingStorage::Int8);
     let recipe = Recipe::from(nearest.clone().with_rounding(Rounding::Gptq {
@@ -641,7 +643,7 @@ fn skipped_layers_stay_float_and_others_are_reported_in_file_order() {
 #[test]
 fn what_gptq_cannot_do_is_refused_and_leaves_nothing() {
     let good = source(TinyBert::f32());
-    let recipe = Recipe::from(Int8Recipe::dynamic().with_rounding(Rounding::Gptq {
+    let recipe = Recipe::from(IntegerRecipe::dynamic().with_rounding(Rounding::Gptq {
         saturation_proof: false,
     }));
     let text = |result: Result<Checkpoint, QuantizeError>| result.unwrap_err().to_string();
@@ -679,7 +681,7 @@ fn what_gptq_cannot_do_is_refused_and_leaves_nothing() {
     encoder.layer.1.output.dense.input: expected activations whose squares are finite in f32, found larger ones, or NaN
       hint: the model overflows on one of the calibration texts: quantize it without GPTQ, or skip the layer
     ");
-    let skipping = recipe.int8().unwrap().clone();
+    let skipping = recipe.integer().unwrap().clone();
     let skipping = skipping.with_skip(["*.layer.1.output.dense"]).into();
     convert(&large, &skipping, &calibration(texts(&TEXTS)), "skipping").unwrap();
     assert_eq!(large.siblings(), ["skipping"]);

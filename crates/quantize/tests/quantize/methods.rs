@@ -11,7 +11,7 @@ use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType, quantize_blocks};
 use fewbit_numerics::four_bit_scales::{encode_with_scale, least_error_scale};
 use fewbit_numerics::rows::quantize_rows_int8;
 use fewbit_quantize::{
-    BlockScales, EmbeddingStorage, FourBitRecipe, Int8Recipe, Method, QuantizePlan, Recipe,
+    BlockScales, EmbeddingStorage, FourBitRecipe, IntegerRecipe, Method, QuantizePlan, Recipe,
 };
 
 use crate::tiny_bert::{HIDDEN, TinyBert, VOCABULARY, linear_modules, to_bytes};
@@ -67,7 +67,7 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
 #[test]
 fn dynamic_stores_the_codes_and_scales_of_the_reference() {
     let source = TinyBert::f32().write();
-    let recipe = Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Keep);
+    let recipe = IntegerRecipe::dynamic().with_embeddings(EmbeddingStorage::Keep);
     let (_, output) = source.converted(&recipe.into());
     let float = source.open();
     let modules = prefixed_modules("bert.");
@@ -103,7 +103,7 @@ fn dynamic_stores_the_codes_and_scales_of_the_reference() {
 #[test]
 fn weight_only_stores_packed_codes_of_the_reference() {
     let source = TinyBert::new(DType::F32, "").write();
-    let recipe = Int8Recipe::weight_only().with_embeddings(EmbeddingStorage::Keep);
+    let recipe = IntegerRecipe::weight_only().with_embeddings(EmbeddingStorage::Keep);
     let (_, output) = source.converted(&recipe.into());
     let float = source.open();
     for (module, shape) in prefixed_modules("") {
@@ -112,7 +112,7 @@ fn weight_only_stores_packed_codes_of_the_reference() {
             shape[0],
             shape[1],
         );
-        let StoredWeight::WeightOnly {
+        let StoredWeight::Groups {
             codes,
             scales,
             bits,
@@ -135,7 +135,7 @@ fn weight_only_stores_packed_codes_of_the_reference() {
 fn embeddings_are_stored_by_row_when_asked_for() {
     let source = TinyBert::f32().write();
     let float = source.open();
-    for options in [Int8Recipe::dynamic(), Int8Recipe::weight_only()] {
+    for options in [IntegerRecipe::dynamic(), IntegerRecipe::weight_only()] {
         let method = options.method();
         let recipe = options.with_embeddings(EmbeddingStorage::Int8).into();
         let report = source
@@ -487,7 +487,7 @@ fn a_large_tensor_is_converted_slice_by_slice_as_if_whole() {
     let source = model.write();
     let module = "bert.embeddings.word_embeddings";
 
-    let recipe = Recipe::from(Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Int8));
+    let recipe = Recipe::from(IntegerRecipe::dynamic().with_embeddings(EmbeddingStorage::Int8));
     let mut calls = Vec::new();
     let report = fewbit_quantize::quantize_model(
         &source.directory,

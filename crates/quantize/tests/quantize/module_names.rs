@@ -10,9 +10,9 @@ use fewbit_model::{EncoderSpec, Network, RaggedBatch, open_checkpoint};
 use fewbit_numerics::error_statistics::cosine;
 use fewbit_quantize::calibration::{CalibrationSamples, Calibrator, StaticCalibration};
 use fewbit_quantize::{
-    Backend, EmbeddingStorage, GptqCalibration, Int8Recipe, Method, ObserverKind, ObserverSettings,
-    PlannedConversion, QuantizeError, Recipe, Rounding, StaticInputs, quantize_model,
-    quantize_model_with_gptq,
+    Backend, EmbeddingStorage, GptqCalibration, IntegerRecipe, Method, ObserverKind,
+    ObserverSettings, PlannedConversion, QuantizeError, Recipe, Rounding, StaticInputs,
+    quantize_model, quantize_model_with_gptq,
 };
 use serde_json::{Value, json};
 
@@ -110,7 +110,7 @@ fn calibration_static_recipes_and_gptq_go_by_the_names_that_are_written() {
         // Every input is static.
         let calibration =
             StaticCalibration::new(calibrator, samples.clone(), None, Some(0.0)).unwrap();
-        let options = Int8Recipe::from(StaticInputs::default())
+        let options = IntegerRecipe::from(StaticInputs::default())
             .with_embeddings(EmbeddingStorage::Keep)
             .with_rounding(Rounding::Gptq {
                 saturation_proof: false,
@@ -166,7 +166,7 @@ fn calibration_static_recipes_and_gptq_go_by_the_names_that_are_written() {
 #[test]
 fn patterns_and_dry_runs_go_by_the_names_that_are_written() {
     let plan = |skip: &str| {
-        let recipe = Recipe::from(Int8Recipe::dynamic().with_skip([skip]));
+        let recipe = Recipe::from(IntegerRecipe::dynamic().with_skip([skip]));
         PlannedConversion::new(golden("nomic-bert"), &recipe)
     };
     let conversion = plan("*.k_proj").unwrap();

@@ -2,7 +2,7 @@
 
 use fewbit_model::{Catalogue, Role};
 use fewbit_quantize::{
-    EmbeddingStorage, Int8Recipe, KeepReason, Method, QuantizeError, QuantizePlan, Recipe,
+    EmbeddingStorage, IntegerRecipe, KeepReason, Method, QuantizeError, QuantizePlan, Recipe,
     Rounding, method_sizes,
 };
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ fn weights_are_quantized_by_their_names() {
 #[test]
 fn what_needs_the_code_of_the_model_is_refused() {
     let source = llama(json!({"model_type": "phi3"}));
-    let gptq = Int8Recipe::weight_only().with_rounding(Rounding::Gptq {
+    let gptq = IntegerRecipe::weight_only().with_rounding(Rounding::Gptq {
         saturation_proof: false,
     });
     for recipe in [Recipe::new(Method::Dynamic), gptq.into()] {
@@ -116,7 +116,7 @@ fn what_needs_the_code_of_the_model_is_refused() {
         );
     }
     let source = llama(json!({"model_type": "phi3", "tie_word_embeddings": false}));
-    let embeddings = Int8Recipe::weight_only()
+    let embeddings = IntegerRecipe::weight_only()
         .with_embeddings(EmbeddingStorage::Int8)
         .into();
     let error = QuantizePlan::new(&source.open(), &embeddings).unwrap_err();

@@ -1,7 +1,7 @@
 //! Plans: exact sizes without reading a weight.
 
 use fewbit_quantize::{
-    EmbeddingStorage, FourBitRecipe, Int8Recipe, Method, QuantizePlan, Recipe, TensorAction,
+    EmbeddingStorage, FourBitRecipe, IntegerRecipe, Method, QuantizePlan, Recipe, TensorAction,
     method_sizes,
 };
 
@@ -26,7 +26,7 @@ fn bytes_of_one_layer_by_hand() {
         // Beside an int8 table the codes are not packed; else words of four codes, scales, and two 64-bit numbers.
         (Recipe::new(Method::WeightOnly), 1536 + 4 * 48),
         (
-            Int8Recipe::weight_only()
+            IntegerRecipe::weight_only()
                 .with_embeddings(EmbeddingStorage::Keep)
                 .into(),
             1536 + 4 * 48 + 16,
@@ -96,7 +96,7 @@ fn bits_per_weight_by_hand() {
     let bytes = weights + 4 * (4 * 32 + 48 + 32);
     assert_eq!(
         plan(
-            &Int8Recipe::dynamic()
+            &IntegerRecipe::dynamic()
                 .with_embeddings(EmbeddingStorage::Keep)
                 .into()
         )
@@ -114,7 +114,7 @@ fn actions_are_told_in_words() {
         action(Recipe::new(Method::Fp16), weight),
         "convert to float16"
     );
-    let kept = Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Keep);
+    let kept = IntegerRecipe::dynamic().with_embeddings(EmbeddingStorage::Keep);
     assert_eq!(action(kept.into(), table), "keep");
     assert_eq!(
         action(Recipe::new(Method::Dynamic), table),
@@ -130,7 +130,7 @@ fn actions_are_told_in_words() {
     );
     assert_eq!(
         action(
-            Int8Recipe::weight_only()
+            IntegerRecipe::weight_only()
                 .with_embeddings(EmbeddingStorage::Int8)
                 .into(),
             table
@@ -190,7 +190,7 @@ fn sizes_of_all_methods_are_those_of_their_plans() {
 
 #[test]
 fn a_plan_serializes_for_a_dry_run() {
-    let plan = plan(&Int8Recipe::dynamic().with_skip(["*.layer.1.*"]).into());
+    let plan = plan(&IntegerRecipe::dynamic().with_skip(["*.layer.1.*"]).into());
     let json = serde_json::to_value(&plan).unwrap();
     assert_eq!(json["recipe"]["method"], "dynamic");
     assert_eq!(json["output_bytes"], plan.output_bytes());

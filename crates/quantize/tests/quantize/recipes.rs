@@ -1,7 +1,7 @@
 //! Recipes: two spellings, defaults, and every way of being wrong.
 
 use fewbit_quantize::{
-    EmbeddingStorage, FourBitRecipe, Int8Recipe, Method, QuantizeError, Recipe, Rounding,
+    EmbeddingStorage, FourBitRecipe, IntegerRecipe, Method, QuantizeError, Recipe, Rounding,
 };
 
 fn text(result: Result<Recipe, QuantizeError>) -> String {
@@ -27,7 +27,7 @@ fn every_standard_recipe_survives_both_spellings() {
         assert_eq!(Recipe::from_json(&recipe.to_json()).unwrap(), recipe);
     }
     let recipe = Recipe::from(
-        Int8Recipe::dynamic()
+        IntegerRecipe::dynamic()
             .with_embeddings(EmbeddingStorage::Int8)
             .with_skip(["*.query", "encoder.layer.{0,1}.*"]),
     );
@@ -83,7 +83,7 @@ fn gptq_goes_with_int8_weights_that_have_a_scale_for_each_channel() {
     assert_eq!(
         recipe,
         Recipe::from(
-            Int8Recipe::dynamic()
+            IntegerRecipe::dynamic()
                 .with_embeddings(EmbeddingStorage::Keep)
                 .with_rounding(Rounding::Gptq {
                     saturation_proof: true

@@ -3,7 +3,7 @@
 use fewbit_model::EncoderSpec;
 use fewbit_numerics::dtype::DType;
 use fewbit_quantize::{
-    EmbeddingStorage, FourBitRecipe, Int8Recipe, KeepReason, Method, QuantizePlan, Recipe,
+    EmbeddingStorage, FourBitRecipe, IntegerRecipe, KeepReason, Method, QuantizePlan, Recipe,
     Selection,
 };
 
@@ -32,7 +32,7 @@ fn by_default_the_linear_layers_of_the_encoder() {
         Method::Fp4,
     ] {
         let recipe = match Recipe::new(method) {
-            Recipe::Int8(options) => options.with_embeddings(EmbeddingStorage::Keep).into(),
+            Recipe::Integer(options) => options.with_embeddings(EmbeddingStorage::Keep).into(),
             recipe => recipe,
         };
         let selection = select("", &recipe);
@@ -58,7 +58,7 @@ fn what_stays_float_is_listed_with_its_reason() {
     let pooler = pair("bert.pooler.dense", "poolers stay float");
     let head = pair("classifier", "task heads stay float");
     let mut found = kept(
-        &Int8Recipe::dynamic()
+        &IntegerRecipe::dynamic()
             .with_embeddings(EmbeddingStorage::Keep)
             .into(),
     );
@@ -102,7 +102,7 @@ fn globs_match_with_and_without_the_prefix() {
         ("*.{query,key}", 4),
         ("*.layer.?.intermediate.dense", 2),
     ] {
-        let recipe = Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Keep);
+        let recipe = IntegerRecipe::dynamic().with_embeddings(EmbeddingStorage::Keep);
         let selection = select("bert.", &recipe.with_skip([pattern]).into());
         assert_eq!(selection.quantized.len(), all - matched, "{pattern}");
         let reason = KeepReason::SkipPattern(pattern.to_owned());
@@ -114,7 +114,7 @@ fn globs_match_with_and_without_the_prefix() {
 #[test]
 fn globs_are_added_to_the_defaults() {
     let recipe = Recipe::from(
-        Int8Recipe::dynamic()
+        IntegerRecipe::dynamic()
             .with_embeddings(EmbeddingStorage::Keep)
             .with_skip(["*.query", "*.layer.0.*"]),
     );
@@ -127,12 +127,12 @@ fn globs_are_added_to_the_defaults() {
 #[test]
 fn embeddings_can_be_skipped_by_glob_like_any_module() {
     let recipe = Recipe::from(
-        Int8Recipe::dynamic()
+        IntegerRecipe::dynamic()
             .with_embeddings(EmbeddingStorage::Int8)
             .with_skip(["embeddings.word_embeddings"]),
     );
     assert!(!quantized(&select("bert.", &recipe)).contains(&"bert.embeddings.word_embeddings"));
-    let recipe = Recipe::from(Int8Recipe::dynamic().with_embeddings(EmbeddingStorage::Int8));
+    let recipe = Recipe::from(IntegerRecipe::dynamic().with_embeddings(EmbeddingStorage::Int8));
     assert!(quantized(&select("bert.", &recipe)).contains(&"bert.embeddings.word_embeddings"));
 }
 
@@ -140,7 +140,7 @@ fn embeddings_can_be_skipped_by_glob_like_any_module() {
 fn a_glob_that_matches_nothing_lists_near_names() {
     let checkpoint = TinyBert::f32().write().open();
     let text = |pattern: &str| {
-        let recipe = Recipe::from(Int8Recipe::dynamic().with_skip([pattern]));
+        let recipe = Recipe::from(IntegerRecipe::dynamic().with_skip([pattern]));
         QuantizePlan::new(&checkpoint, &recipe)
             .unwrap_err()
             .to_string()
@@ -183,7 +183,7 @@ fn layers_beyond_those_of_the_config_are_named() {
 fn enormous_globs_are_errors() {
     let checkpoint = TinyBert::f32().write().open();
     let text = |pattern: &str| {
-        let recipe = Recipe::from(Int8Recipe::dynamic().with_skip([pattern]));
+        let recipe = Recipe::from(IntegerRecipe::dynamic().with_skip([pattern]));
         QuantizePlan::new(&checkpoint, &recipe)
             .unwrap_err()
             .to_string()

@@ -7,7 +7,7 @@ use fewbit_checkpoint::StoredWeight;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_model::{Network, RaggedBatch};
 use fewbit_quantize::{
-    EmbeddingStorage, Int8Recipe, Method, Recipe, RecipeFields, StaticInput, StaticInputs,
+    EmbeddingStorage, IntegerRecipe, Method, Recipe, RecipeFields, StaticInput, StaticInputs,
 };
 
 use crate::tiny_bert::TinyBert;
@@ -25,8 +25,8 @@ fn inputs(modules: &[&str]) -> BTreeMap<String, StaticInput> {
         .collect()
 }
 
-fn options(modules: &[&str]) -> Int8Recipe {
-    Int8Recipe::from(StaticInputs::new(inputs(modules))).with_embeddings(EmbeddingStorage::Keep)
+fn options(modules: &[&str]) -> IntegerRecipe {
+    IntegerRecipe::from(StaticInputs::new(inputs(modules))).with_embeddings(EmbeddingStorage::Keep)
 }
 
 fn recipe(modules: &[&str]) -> Recipe {
@@ -116,7 +116,7 @@ fn scales_that_cannot_be_used_are_refused() {
     for scale in [0.0, -1.0, 1e-40, f32::NAN, f32::INFINITY] {
         let mut scales = inputs(&[OUTPUT]);
         scales.get_mut(OUTPUT).unwrap().scale = scale;
-        let text = refused(&Int8Recipe::from(StaticInputs::new(scales)).into());
+        let text = refused(&IntegerRecipe::from(StaticInputs::new(scales)).into());
         assert!(text.contains("expected a finite positive scale"), "{text}");
     }
 }

@@ -5,8 +5,8 @@ use fewbit_model::{Network, RaggedBatch};
 use fewbit_numerics::activation::{ActivationScheme, quantize_row, quantize_row_twelve_bit};
 use fewbit_numerics::affine::AffineParameters;
 use fewbit_quantize::{
-    ActivationScales, Backend, DynamicInputs, EmbeddingStorage, Int8Recipe, QuantizePlan, Recipe,
-    Rounding,
+    ActivationScales, Backend, DynamicInputs, EmbeddingStorage, IntegerRecipe, QuantizePlan,
+    Recipe, Rounding,
 };
 use serde_json::{Value, json};
 
@@ -15,12 +15,12 @@ use crate::tiny_bert::{TinyBert, linear_modules};
 
 const FEED_FORWARD: [&str; 2] = ["*.intermediate.dense", "*[0-9].output.dense"];
 
-fn mixed<const N: usize>(patterns: [&str; N]) -> Int8Recipe {
-    Int8Recipe::from(DynamicInputs::default().with_weight_only(patterns))
+fn mixed<const N: usize>(patterns: [&str; N]) -> IntegerRecipe {
+    IntegerRecipe::from(DynamicInputs::default().with_weight_only(patterns))
         .with_embeddings(EmbeddingStorage::Keep)
 }
 
-fn kept(options: Int8Recipe) -> Recipe {
+fn kept(options: IntegerRecipe) -> Recipe {
     options.with_embeddings(EmbeddingStorage::Keep).into()
 }
 
@@ -41,7 +41,7 @@ fn batch() -> RaggedBatch {
 fn codes_of(checkpoint: &Checkpoint, module: &str, shape: [usize; 2]) -> (Vec<i8>, Vec<f32>, bool) {
     match checkpoint.stored_weight(module, shape).unwrap() {
         StoredWeight::Int8 { codes, scales, .. } => (codes.into_owned(), scales, false),
-        StoredWeight::WeightOnly { codes, scales, .. } => (codes.into_owned(), scales, true),
+        StoredWeight::Groups { codes, scales, .. } => (codes.into_owned(), scales, true),
         other => panic!("{module}: {other:?}"),
     }
 }
@@ -49,8 +49,9 @@ fn codes_of(checkpoint: &Checkpoint, module: &str, shape: [usize; 2]) -> (Vec<i8
 #[test]
 fn layers_are_stored_as_the_method_of_each_stores_them() {
     let source = TinyBert::f32().write();
-    let (_, dynamic) = source.converted_into(&kept(Int8Recipe::dynamic()), "dynamic");
-    let (_, weight_only) = source.converted_into(&kept(Int8Recipe::weight_only()), "weight-only");
+    let (_, dynamic) = source.converted_into(&kept(IntegerRecipe::dynamic()), "dynamic");
+    let (_, weight_only) =
+        source.converted_into(&kept(IntegerRecipe::weight_only()), "weight-only");
     let (report, checkpoint) = source.converted(&mixed(FEED_FORWARD).into());
     for (module, shape) in linear_modules() {
         let name = format!("bert.{module}");
@@ -177,8 +178,8 @@ fn layers_of_a_mixture_are_those_of_the_pure_models() {
         let (_, checkpoint) = source.converted_into(recipe, name);
         shown(&load(&checkpoint), &batch).0
     };
-    let dynamic = sites(&kept(Int8Recipe::dynamic()), "dynamic");
-    let weight_only = sites(&kept(Int8Recipe::weight_only()), "weight-only");
+    let dynamic = sites(&kept(IntegerRecipe::dynamic()), "dynamic");
+    let weight_only = sites(&kept(IntegerRecipe::weight_only()), "weight-only");
     // The first layer reads the embeddings, which are the same in all.
     let query = sites(&mixed(["*.query"]).into(), "query");
     let site = |name: &str| format!("encoder.layer.0.attention.self.{name}.output");
@@ -210,10 +211,11 @@ fn layers_per_text_can_stand_beside_them() {
     let inputs = DynamicInputs::default()
         .with_activations(activations)
         .with_weight_only(["*.query"]);
-    let recipe = Recipe::from(Int8Recipe::from(inputs));
+    let recipe = Recipe::from(IntegerRecipe::from(inputs));
     assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
     let (_, checkpoint) = source.converted_into(&recipe, "mixed");
-    let (_, weight_only) = source.converted_into(&kept(Int8Recipe::weight_only()), "weight-only");
+    let (_, weight_only) =
+        source.converted_into(&kept(IntegerRecipe::weight_only()), "weight-only");
     let [pure, found, weight_only] =
         [&pure, &checkpoint, &weight_only].map(|checkpoint| shown(&load(checkpoint), &batch).0);
     let site = |name: &str| format!("encoder.layer.0.attention.self.{name}.output");
@@ -287,7 +289,7 @@ fn each_kind_has_a_group_of_its_own() {
 #[test]
 fn globs_that_concern_no_layer_are_refused() {
     let checkpoint = TinyBert::f32().write().open();
-    let text = |options: Int8Recipe| {
+    let text = |options: IntegerRecipe| {
         let refused = QuantizePlan::new(&checkpoint, &options.into()).unwrap_err();
         refused.to_string()
     };

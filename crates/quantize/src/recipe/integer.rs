@@ -9,9 +9,9 @@ use crate::{Backend, Method, QuantizeError, StaticInput};
 
 /// int8 weights, in a compressed-tensors layout.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Int8Recipe {
+pub struct IntegerRecipe {
     /// How the inputs of linear layers are quantized: what the methods differ in.
-    pub inputs: Int8Inputs,
+    pub inputs: IntegerInputs,
     /// How weights become codes.
     pub rounding: Rounding,
     /// How the word embedding table is stored.
@@ -24,7 +24,7 @@ pub struct Int8Recipe {
 
 /// How the inputs of linear layers are quantized.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Int8Inputs {
+pub enum IntegerInputs {
     /// `dynamic`: with scales that are chosen at run time.
     Dynamic(DynamicInputs),
     /// `static`: with stored scales, which calibration chose.
@@ -100,19 +100,19 @@ pub enum Rounding {
     },
 }
 
-impl From<DynamicInputs> for Int8Recipe {
+impl From<DynamicInputs> for IntegerRecipe {
     fn from(inputs: DynamicInputs) -> Self {
-        Self::new(Int8Inputs::Dynamic(inputs))
+        Self::new(IntegerInputs::Dynamic(inputs))
     }
 }
 
-impl From<StaticInputs> for Int8Recipe {
+impl From<StaticInputs> for IntegerRecipe {
     fn from(inputs: StaticInputs) -> Self {
-        Self::new(Int8Inputs::Static(inputs))
+        Self::new(IntegerInputs::Static(inputs))
     }
 }
 
-impl Int8Recipe {
+impl IntegerRecipe {
     /// `dynamic`: inputs are quantized per token at run time.
     pub fn dynamic() -> Self {
         DynamicInputs::default().into()
@@ -120,12 +120,12 @@ impl Int8Recipe {
 
     /// `weight-only`
     pub fn weight_only() -> Self {
-        Self::new(Int8Inputs::WeightOnly)
+        Self::new(IntegerInputs::WeightOnly)
     }
 
     /// Weights rounded to the nearest code, int8 embeddings where loaders take them, other floats as they are, nothing skipped beyond the
     /// defaults.
-    pub fn new(inputs: Int8Inputs) -> Self {
+    pub fn new(inputs: IntegerInputs) -> Self {
         Self {
             inputs,
             rounding: Rounding::Nearest,
@@ -138,9 +138,9 @@ impl Int8Recipe {
     /// The method that the inputs make it.
     pub fn method(&self) -> Method {
         match self.inputs {
-            Int8Inputs::Dynamic(_) => Method::Dynamic,
-            Int8Inputs::Static(_) => Method::Static,
-            Int8Inputs::WeightOnly => Method::WeightOnly,
+            IntegerInputs::Dynamic(_) => Method::Dynamic,
+            IntegerInputs::Static(_) => Method::Static,
+            IntegerInputs::WeightOnly => Method::WeightOnly,
         }
     }
 
@@ -176,7 +176,7 @@ impl Int8Recipe {
     pub(crate) fn has_one_scale_at_run_time(&self) -> bool {
         matches!(
             &self.inputs,
-            Int8Inputs::Dynamic(DynamicInputs {
+            IntegerInputs::Dynamic(DynamicInputs {
                 activations: ActivationScales::PerTensor { .. },
                 ..
             })
@@ -186,12 +186,12 @@ impl Int8Recipe {
     /// Which elements of the weight of a layer whose input has one scale share a scale.
     fn weight_scales(&self) -> WeightScales {
         match &self.inputs {
-            Int8Inputs::Dynamic(DynamicInputs {
+            IntegerInputs::Dynamic(DynamicInputs {
                 activations: ActivationScales::PerTensor { weight_scales, .. },
                 ..
             }) => *weight_scales,
-            Int8Inputs::Static(inputs) => inputs.weight_scales,
-            Int8Inputs::Dynamic(_) | Int8Inputs::WeightOnly => WeightScales::PerChannel,
+            IntegerInputs::Static(inputs) => inputs.weight_scales,
+            IntegerInputs::Dynamic(_) | IntegerInputs::WeightOnly => WeightScales::PerChannel,
         }
     }
 
@@ -202,8 +202,8 @@ impl Int8Recipe {
             return CompressedScheme::WeightOnlyInt8Unpacked;
         }
         match &self.inputs {
-            Int8Inputs::WeightOnly => CompressedScheme::WeightOnlyInt8,
-            Int8Inputs::Dynamic(inputs) => match inputs.activations {
+            IntegerInputs::WeightOnly => CompressedScheme::WeightOnlyInt8,
+            IntegerInputs::Dynamic(inputs) => match inputs.activations {
                 ActivationScales::PerToken => CompressedScheme::DynamicInt8,
                 ActivationScales::PerTensor {
                     weight_scales,
@@ -213,7 +213,7 @@ impl Int8Recipe {
                     reduce_range,
                 },
             },
-            Int8Inputs::Static(inputs) => match inputs.scales.get(module) {
+            IntegerInputs::Static(inputs) => match inputs.scales.get(module) {
                 Some(&StaticInput { scale, zero_point }) => CompressedScheme::StaticInt8 {
                     scale,
                     zero_point,
@@ -229,7 +229,7 @@ impl Int8Recipe {
     pub(super) fn label_of_options(&self) -> String {
         let mut label = String::new();
         match &self.inputs {
-            Int8Inputs::Dynamic(inputs) => {
+            IntegerInputs::Dynamic(inputs) => {
                 if let ActivationScales::PerTensor {
                     weight_scales,
                     reduce_range,
@@ -242,10 +242,10 @@ impl Int8Recipe {
                     label += ", some layers weight-only";
                 }
             }
-            Int8Inputs::Static(inputs) => {
+            IntegerInputs::Static(inputs) => {
                 label += &label_of_one_scale(inputs.weight_scales, inputs.reduce_range);
             }
-            Int8Inputs::WeightOnly => {}
+            IntegerInputs::WeightOnly => {}
         }
         label += match self.rounding {
             Rounding::Nearest => "",
@@ -285,8 +285,8 @@ impl Int8Recipe {
             );
         }
         match &self.inputs {
-            Int8Inputs::Static(inputs) => inputs.validate(),
-            Int8Inputs::Dynamic(_) | Int8Inputs::WeightOnly => Ok(()),
+            IntegerInputs::Static(inputs) => inputs.validate(),
+            IntegerInputs::Dynamic(_) | IntegerInputs::WeightOnly => Ok(()),
         }
     }
 }

@@ -1,0 +1,404 @@
+//! int4 weights: signed codes -8..=7 with a scale, and perhaps a zero point, for each group of neighbouring columns of a row.
+//!
+//! A code `q` stands for `(q - zero_point) * scale`, one rounding; symmetric groups have the zero point 0. Codes follow the rounding rule of [`crate::affine`]. Only how
+//! scales are chosen differs:
+//!
+//! | | symmetric | asymmetric |
+//! |---|---|---|
+//! | [`GroupScales::Range`] | `absmax / 7.5` | `(max - min) / 15`, the range extended to hold zero |
+//! | [`GroupScales::LeastSquaredError`] | the best of shares of that, and of what least squares fit to their codes | the best of ranges that are narrower at both ends, likewise |
+//!
+//! The first row is what compressed-tensors computes (`calculate_qparams`), but for the floors of scales.
+
+use crate::absmax::absmax;
+use crate::affine::{AffineParameters, CodeRange, MINIMUM_SCALE};
+
+/// How the scale of a group is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GroupScales {
+    /// From the largest magnitude, or from minimum and maximum.
+    Range,
+    /// With the least squared error of the weights, among the scales that are tried.
+    LeastSquaredError,
+}
+
+/// How a matrix becomes int4 codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Int4Settings {
+    /// Neighbouring columns of a row that share a scale, at least 1.
+    pub group_size: usize,
+    /// Whether groups have zero points.
+    pub asymmetric: bool,
+    /// How scales are chosen.
+    pub scales: GroupScales,
+}
+
+/// int4 codes of a row-major matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Int4Groups {
+    /// Output features.
+    pub rows: usize,
+    /// Input features: a multiple of the group size.
+    pub columns: usize,
+    /// Columns of a group.
+    pub group_size: usize,
+    /// (rows, columns), row-major, -8..=7.
+    pub codes: Vec<i8>,
+    /// (rows, columns / `group_size`)
+    pub scales: Vec<f32>,
+    /// (rows, columns / `group_size`), -8..=7; none of symmetric groups.
+    pub zero_points: Option<Vec<i8>>,
+}
+
+/// Quantizes `weights` (rows, columns; row-major, finite) group by group.
+///
+/// ```
+/// use fewbit_numerics::int4_groups::{GroupScales, Int4Settings, quantize_int4};
+///
+/// let weights = [7.5, -7.5, 1.0, 0.0, 0.0, 15.0, 3.0, 7.0];
+/// let settings = Int4Settings { group_size: 4, asymmetric: true, scales: GroupScales::Range };
+/// let quantized = quantize_int4(&weights, 1, 8, settings);
+/// assert_eq!(quantized.scales, [1.0, 1.0]);
+/// assert_eq!(quantized.zero_points.unwrap(), [0, -8]);
+/// assert_eq!(quantized.codes, [7, -8, 1, 0, -8, 7, -5, -1]);
+/// ```
+///
+/// # Panics
+/// If `weights.len()` is not `rows * columns`, or groups do not divide the columns.
+pub fn quantize_int4(
+    weights: &[f32],
+    rows: usize,
+    columns: usize,
+    settings: Int4Settings,
+) -> Int4Groups {
+    let group_size = settings.group_size;
+    assert_eq!(
+        Some(weights.len()),
+        rows.checked_mul(columns),
+        "a matrix of {rows} x {columns}"
+    );
+    assert!(
+        group_size > 0 && columns.is_multiple_of(group_size),
+        "the group size ({group_size}) divides the number of columns ({columns})"
+    );
+    let groups = weights.len() / group_size;
+    let mut quantized = Int4Groups {
+        rows,
+        columns,
+        group_size,
+        codes: vec![0; weights.len()],
+        scales: vec![0.0; groups],
+        zero_points: settings.asymmetric.then(|| vec![0; groups]),
+    };
+    quantize_int4_into(
+        weights,
+        settings,
+        &mut quantized.codes,
+        &mut quantized.scales,
+        quantized.zero_points.as_deref_mut(),
+    );
+    quantized
+}
+
+/// [`quantize_int4`] of whole groups into memory that is there: codes (n), scales and zero points (n / `group_size`).
+///
+/// # Panics
+/// If a slice does not have its length, or zero points are there for symmetric groups, or missing for asymmetric ones.
+pub fn quantize_int4_into(
+    weights: &[f32],
+    settings: Int4Settings,
+    codes: &mut [i8],
+    scales: &mut [f32],
+    mut zero_points: Option<&mut [i8]>,
+) {
+    let groups = weights.len() / settings.group_size;
+    assert_eq!(weights.len(), groups * settings.group_size, "whole groups");
+    assert_eq!((codes.len(), scales.len()), (weights.len(), groups));
+    let expected = settings.asymmetric.then_some(groups);
+    assert_eq!(zero_points.as_ref().map(|points| points.len()), expected);
+    let parts = weights
+        .chunks_exact(settings.group_size)
+        .zip(codes.chunks_exact_mut(settings.group_size));
+    for (index, (group, codes)) in parts.enumerate() {
+        let parameters = group_parameters(group, settings.asymmetric, settings.scales);
+        scales[index] = parameters.scale;
+        if let Some(zero_points) = &mut zero_points {
+            zero_points[index] = parameters.zero_point as i8;
+        }
+        // In -8..=7 by the clamp of the rule.
+        for (place, code) in codes
+            .iter_mut()
+            .zip(parameters.quantize_each(group, CodeRange::INT4))
+        {
+            *place = code as i8;
+        }
+    }
+}
+
+/// Scale and zero point of a group (finite).
+///
+/// The scale is finite and at least 2^-126, the least normal float; of zeros it is 2^-23.
+pub fn group_parameters(group: &[f32], asymmetric: bool, scales: GroupScales) -> AffineParameters {
+    let range = match asymmetric {
+        true => group
+            .iter()
+            .fold((0.0f32, 0.0f32), |(min, max), &x| (min.min(x), max.max(x))),
+        false => {
+            let largest = absmax(group);
+            (-largest, largest)
+        }
+    };
+    let of_range = |low, high| match asymmetric {
+        true => asymmetric_parameters(low, high),
+        false => symmetric_parameters(high),
+    };
+    let initial = of_range(range.0, range.1);
+    if range == (0.0, 0.0) || scales == GroupScales::Range {
+        return initial;
+    }
+    let mut search = Search::new(group, initial);
+    match asymmetric {
+        false => {
+            for share in SYMMETRIC_SHARES {
+                search.try_parameters(of_range(0.0, range.1 * (f32::from(share) / 64.0)));
+            }
+        }
+        true => {
+            for low in ASYMMETRIC_SHARES {
+                for high in ASYMMETRIC_SHARES {
+                    let share = |of: f32, share: u8| of * (f32::from(share) / 32.0);
+                    search.try_parameters(of_range(share(range.0, low), share(range.1, high)));
+                }
+            }
+        }
+    }
+    search.best
+}
+
+/// Shares of the largest magnitude that are tried, in 64ths. Those above it put the largest weight on a code before the last.
+const SYMMETRIC_SHARES: std::ops::RangeInclusive<u8> = 40..=72;
+
+/// Shares of minimum and maximum that are tried together, in 32nds.
+const ASYMMETRIC_SHARES: std::ops::RangeInclusive<u8> = 25..=33;
+
+/// `absmax / 7.5`. Unlike [`AffineParameters::symmetric`] it has no floor of 2^-23: groups of small weights keep their codes.
+fn symmetric_parameters(largest: f32) -> AffineParameters {
+    let scale = match largest {
+        0.0 => MINIMUM_SCALE,
+        _ => CodeRange::INT4
+            .symmetric_scale(largest)
+            .max(f32::MIN_POSITIVE),
+    };
+    AffineParameters {
+        scale,
+        zero_point: 0,
+    }
+}
+
+/// Those of [`AffineParameters::affine`] without its floor of 2^-23.
+fn asymmetric_parameters(min: f32, max: f32) -> AffineParameters {
+    if min == 0.0 && max == 0.0 {
+        return AffineParameters {
+            scale: MINIMUM_SCALE,
+            zero_point: 0,
+        };
+    }
+    let scale = (max / 15.0 - min / 15.0).max(f32::MIN_POSITIVE);
+    let zero_point = -8 - (min / scale).round_ties_even() as i32;
+    AffineParameters {
+        scale,
+        zero_point: zero_point.clamp(-8, 7),
+    }
+}
+
+/// The best parameters so far.
+struct Search<'a> {
+    group: &'a [f32],
+    best: AffineParameters,
+    error: f32,
+}
+
+impl<'a> Search<'a> {
+    fn new(group: &'a [f32], initial: AffineParameters) -> Self {
+        let mut search = Self {
+            group,
+            best: initial,
+            error: f32::INFINITY,
+        };
+        search.try_parameters(initial);
+        search
+    }
+
+    /// Tries parameters, and their zero point with the scale that least squares fit to their codes.
+    fn try_parameters(&mut self, parameters: AffineParameters) {
+        let fitted = self.try_scale(parameters);
+        if (f32::MIN_POSITIVE..f32::MAX).contains(&fitted) {
+            self.try_scale(AffineParameters {
+                scale: fitted,
+                ..parameters
+            });
+        }
+    }
+
+    /// Keeps the parameters if they are better, and returns the scale with which their codes have the least error.
+    fn try_scale(&mut self, parameters: AffineParameters) -> f32 {
+        // Sums that are independent of one another fit vector registers.
+        const LANES: usize = 8;
+        let mut sums = [[0.0f32; LANES]; 3];
+        let zero_point = parameters.zero_point;
+        let mut values = [0i32; LANES];
+        for chunk in self.group.chunks(LANES) {
+            let codes = parameters.quantize_each(chunk, CodeRange::INT4);
+            for (value, code) in values.iter_mut().zip(codes) {
+                *value = code - zero_point;
+            }
+            for (lane, (&x, &value)) in chunk.iter().zip(&values).enumerate() {
+                let value = value as f32;
+                let difference = x - value * parameters.scale;
+                sums[0][lane] += difference * difference;
+                sums[1][lane] += x * value;
+                sums[2][lane] += value * value;
+            }
+        }
+        let [error, products, squares] = sums.map(|lanes| lanes.iter().sum::<f32>());
+        if error < self.error {
+            (self.best, self.error) = (parameters, error);
+        }
+        products / squares
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::dequantize_groups;
+
+    /// Roughly normal numbers, shifted.
+    fn weights(count: usize, mut state: u64, shift: f32) -> Vec<f32> {
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 40) as f32 / (1u32 << 24) as f32 - 0.5
+        };
+        (0..count)
+            .map(|_| shift + (0..6).map(|_| next()).sum::<f32>())
+            .collect()
+    }
+
+    fn settings(group_size: usize, asymmetric: bool, scales: GroupScales) -> Int4Settings {
+        Int4Settings {
+            group_size,
+            asymmetric,
+            scales,
+        }
+    }
+
+    fn squared_error(weights: &[f32], quantized: &Int4Groups) -> f64 {
+        let values = dequantize_groups(
+            &quantized.codes,
+            &quantized.scales,
+            quantized.zero_points.as_deref(),
+            quantized.group_size,
+        );
+        let pairs = weights.iter().zip(values);
+        pairs.map(|(x, y)| f64::from(x - y).powi(2)).sum()
+    }
+
+    #[test]
+    fn by_hand() {
+        let weights = [7.5, -7.5, 3.2, -0.5, 0.0, 0.0, 0.0, 0.0];
+        let quantized = quantize_int4(&weights, 2, 4, settings(4, false, GroupScales::Range));
+        assert_eq!(quantized.scales, [1.0, MINIMUM_SCALE]);
+        // 7.5 is clamped to 7, -7.5 goes to the even -8, and -0.5 to 0.
+        assert_eq!(quantized.codes, [7, -8, 3, 0, 0, 0, 0, 0]);
+        assert_eq!(quantized.zero_points, None);
+        // -1..=2 in 15 steps of 0.2: zero is the code -3.
+        let quantized = quantize_int4(
+            &[-1.0, 2.0, 0.0, 0.5],
+            1,
+            4,
+            settings(4, true, GroupScales::Range),
+        );
+        assert_eq!(quantized.zero_points.as_deref(), Some(&[-3][..]));
+        assert_eq!(quantized.codes, [-8, 7, -3, -1]);
+    }
+
+    #[test]
+    fn searched_scales_are_never_worse_and_mostly_better() {
+        for asymmetric in [false, true] {
+            for shift in [0.0, 0.3] {
+                let mut better = 0;
+                for seed in 0..100 {
+                    let group = weights(64, seed, shift);
+                    let error = |scales| {
+                        let settings = settings(64, asymmetric, scales);
+                        squared_error(&group, &quantize_int4(&group, 1, 64, settings))
+                    };
+                    let (range, searched) = (
+                        error(GroupScales::Range),
+                        error(GroupScales::LeastSquaredError),
+                    );
+                    // The search compares sums in f32 of 64 squares.
+                    assert!(searched <= range * (1.0 + 64.0 * f64::from(f32::EPSILON)));
+                    better += usize::from(searched < range);
+                }
+                assert!(better >= 95, "{asymmetric}, {shift}: {better}");
+            }
+        }
+    }
+
+    #[test]
+    fn constant_groups_and_extremes_have_finite_scales_and_small_errors() {
+        let extremes = [
+            0.0,
+            1.0,
+            -3.5,
+            // Codes at the ends of a range may stand for half a step more.
+            f32::MAX / 2.0,
+            f32::MIN / 2.0,
+            f32::MIN_POSITIVE,
+            -1e-42,
+        ];
+        for value in extremes {
+            for asymmetric in [false, true] {
+                for scales in [GroupScales::Range, GroupScales::LeastSquaredError] {
+                    let group = [value; 32];
+                    let quantized = quantize_int4(&group, 1, 32, settings(32, asymmetric, scales));
+                    let scale = quantized.scales[0];
+                    assert!(
+                        (f32::MIN_POSITIVE..=f32::MAX).contains(&scale),
+                        "{value}: {scale}"
+                    );
+                    let zero_points = quantized.zero_points.as_deref();
+                    for back in dequantize_groups(&quantized.codes, &[scale], zero_points, 32) {
+                        // Half a step, and the half step at the end that the codes do not have.
+                        let error = (f64::from(back) - f64::from(value)).abs();
+                        assert!(
+                            error <= f64::from(scale) * 1.0001,
+                            "{value}: {back}, {scale}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_group_is_quantized_by_itself() {
+        for asymmetric in [false, true] {
+            let settings = settings(8, asymmetric, GroupScales::LeastSquaredError);
+            let all = weights(3 * 24, 7, 0.1);
+            let whole = quantize_int4(&all, 3, 24, settings);
+            for (index, group) in all.chunks(8).enumerate() {
+                let alone = quantize_int4(group, 1, 8, settings);
+                assert_eq!(whole.codes[8 * index..][..8], alone.codes);
+                assert_eq!(whole.scales[index], alone.scales[0]);
+                assert_eq!(
+                    whole.zero_points.as_ref().map(|points| points[index]),
+                    alone.zero_points.map(|points| points[0])
+                );
+            }
+        }
+    }
+}
