@@ -9,8 +9,8 @@ use fewbit::quantize::{
     ActivationsField, Backend, BlockScales, GptqCalibration, PlannedConversion, weight_codecs,
 };
 use fewbit::{
-    Catalogue, EmbeddingStorage, FloatDType, Method, QuantizePlan, QuantizeReport, Recipe,
-    RecipeFields,
+    Catalogue, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Method, QuantizePlan,
+    QuantizeReport, Recipe, RecipeFields, WeightsField,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -27,6 +27,10 @@ struct Request {
     /// The text of a recipe in JSON.
     recipe: Option<String>,
     recipe_file: Option<PathBuf>,
+    weights: WeightsField,
+    group_size: Option<GroupSize>,
+    asymmetric: bool,
+    layout: CodeLayout,
     double_quant: bool,
     block_size: Option<usize>,
     scales: Option<BlockScales>,
@@ -77,9 +81,13 @@ impl Request {
     fn fields(&self, method: Method, backend: Backend) -> RecipeFields {
         let defaults = RecipeFields::new(method);
         let fields = RecipeFields {
+            weights: self.weights,
+            group_size: self.group_size,
+            asymmetric: self.asymmetric,
+            layout: self.layout,
             block_size: self.block_size,
             double_quantization: self.double_quant,
-            scales: self.scales.unwrap_or_default(),
+            scales: self.scales,
             embeddings: self.embeddings.unwrap_or(defaults.embeddings),
             quantize_embeddings: self.quantize_embeddings.then_some(true),
             float_dtype: self.float_dtype,

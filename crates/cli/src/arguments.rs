@@ -5,6 +5,7 @@ mod predict;
 pub(crate) use crate::method_argument::MethodArgument;
 use crate::method_argument::MethodParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fewbit::GroupSize;
 use fewbit::calibration::DEFAULT_SAMPLES;
 use fewbit::model::WeightOnlyArithmetic;
 use fewbit::quantize::calibration::texts::SampleSize;
@@ -137,13 +138,25 @@ pub(crate) struct QuantizeArguments {
     /// not contradict it
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<PathBuf>,
+    /// dynamic, static and weight-only: the bits of the codes of weights [default: int8]
+    #[arg(long, value_enum, value_name = "CODES")]
+    pub(crate) weights: Option<WeightsArgument>,
+    /// With --weights int4: neighbouring weights of a row that share a scale, or `channel` for all of a row [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) group_size: Option<GroupSize>,
+    /// With --weights int4: groups have zero points, too; transformers loads them with `dequantize=True` alone
+    #[arg(long)]
+    pub(crate) asymmetric: bool,
+    /// With --weights int4: which compressed-tensors layout is written [default: pack-quantized]
+    #[arg(long, value_enum, value_name = "LAYOUT")]
+    pub(crate) layout: Option<LayoutArgument>,
     /// nf4 and fp4: quantize the scales, too (about 0.37 bits a weight less on large models)
     #[arg(long)]
     pub(crate) double_quant: bool,
     /// nf4 and fp4: weights that share one scale [default: 64]
     #[arg(long, value_name = "N")]
     pub(crate) block_size: Option<usize>,
-    /// nf4 and fp4: how the scale of a block is chosen [default: absmax]
+    /// nf4, fp4 and --weights int4: how the scale of a block or group is chosen [default: absmax; of int4 mse]
     #[arg(long, value_enum, value_name = "CHOICE")]
     pub(crate) scales: Option<ScalesArgument>,
     /// How the word embedding table is stored [default: int8 for dynamic, static and weight-only unless a head shares the table; else
@@ -319,10 +332,28 @@ pub(crate) enum ActivationsArgument {
     PerTensor,
 }
 
-/// Choices of the scales of 4-bit blocks, as typed.
+/// Codes of the weights of integer methods, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightsArgument {
+    /// 8 bits, one scale for each output channel
+    Int8,
+    /// 4 bits, a scale for each group of columns
+    Int4,
+}
+
+/// compressed-tensors layouts of int4 codes, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayoutArgument {
+    /// Eight codes in a word
+    PackQuantized,
+    /// A code a byte
+    IntQuantized,
+}
+
+/// Choices of the scales of 4-bit blocks and groups, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ScalesArgument {
-    /// The largest magnitude: the bytes of bitsandbytes
+    /// The largest magnitude, as bitsandbytes has it; of asymmetric groups minimum and maximum
     Absmax,
     /// The least squared error: more accurate, read by the same loaders, slower to find
     Mse,

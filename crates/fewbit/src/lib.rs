@@ -69,9 +69,10 @@ pub use fewbit_model::{
 pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;
 pub use fewbit_quantize::{
-    BlockScales, EmbeddingStorage, FloatDType, FourBitRecipe, IntegerRecipe, KeptModule, Method,
-    MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
-    RecipeFields, TensorAction, quantize_model, quantize_model_with_gptq,
+    BlockScales, CodeLayout, EmbeddingStorage, FloatDType, FourBitRecipe, GroupSize, Int4Options,
+    IntegerRecipe, KeptModule, Method, MethodSize, ModuleReport, PartBytes, QuantizeError,
+    QuantizePlan, QuantizeReport, Recipe, RecipeFields, TensorAction, WeightCodes, WeightsField,
+    quantize_model, quantize_model_with_gptq,
 };
 pub use inspect::{Inspection, inspect};
 pub use manager::QuantizationManager;

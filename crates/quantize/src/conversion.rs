@@ -9,6 +9,7 @@ mod float;
 mod float_slices;
 mod four_bit;
 pub(crate) mod gptq;
+pub(crate) mod int4;
 pub(crate) mod int8;
 mod slices;
 
@@ -111,6 +112,9 @@ pub(crate) fn convert_tensor(
         TensorAction::ConvertFloat(dtype) => float::convert(view, row, *dtype, output),
         TensorAction::Int8Linear(scheme) | TensorAction::Int8LinearGptq { scheme, .. } => {
             int8::quantize(view, *scheme, scheme, output)
+        }
+        TensorAction::Int4Linear { scheme, scales } => {
+            int4::quantize(view, *scheme, *scales, output)
         }
         TensorAction::Int8Embedding => {
             int8::quantize(view, EMBEDDING_SCHEME, &EMBEDDING_SCHEME, output)

@@ -19,7 +19,7 @@ pub(crate) fn with_decided_embeddings(
     }
     let is_for_it = recipe
         .integer()
-        .is_some_and(|options| !options.has_one_scale_at_run_time());
+        .is_some_and(|options| !options.keeps_embeddings_by_default());
     let is_known = catalogue.is_of_an_encoder() && catalogue.word_embeddings().is_some();
     let int8 = recipe.clone().with_embeddings(EmbeddingStorage::Int8);
     if is_for_it

@@ -52,8 +52,9 @@ pub use method_sizes::{MethodSize, method_sizes};
 pub use plan::{PartBytes, PlanRow, QuantizePlan, TensorAction};
 pub use qconfig::{Backend, ObserverKind, ObserverSettings, QConfig};
 pub use recipe::{
-    ActivationScales, ActivationsField, BlockScales, DynamicInputs, EmbeddingStorage, FloatDType,
-    FourBitRecipe, IntegerInputs, IntegerRecipe, Recipe, RecipeFields, Rounding, StaticInputs,
+    ActivationScales, ActivationsField, BlockScales, CodeLayout, DynamicInputs, EmbeddingStorage,
+    FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerInputs, IntegerRecipe, Recipe,
+    RecipeFields, Rounding, StaticInputs, UnknownGroupSize, WeightCodes, WeightsField,
 };
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use fewbit_checkpoint::bitsandbytes::{EightBitTable, FourBitLayout};
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, Int4Scheme, WeightScales};
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{
     CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan, WeightLayout,
@@ -13,6 +13,7 @@ use fewbit_model::{Catalogue, Module, ModuleKind};
 use fewbit_numerics::activation::MAX_INT8_COLUMNS;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::four_bit::FourBitType;
+use fewbit_numerics::int4_groups::GroupScales;
 use serde::{Serialize, Serializer};
 
 use crate::config_file::transformers_name;
@@ -35,6 +36,13 @@ pub enum TensorAction {
     /// Weight of a linear layer: int8 codes with one scale an output channel, or one at all, in a compressed-tensors
     /// layout.
     Int8Linear(CompressedScheme),
+    /// Weight of a linear layer: int4 codes with a scale for each group of columns, in a compressed-tensors layout.
+    Int4Linear {
+        /// The layout, and how inputs are quantized.
+        scheme: Int4Scheme,
+        /// How their scales are chosen.
+        scales: GroupScales,
+    },
     /// Weight of a linear layer: int8 codes with one scale an output channel, rounded by [GPTQ](crate::gptq), in a
     /// compressed-tensors layout.
     Int8LinearGptq {
@@ -60,15 +68,16 @@ pub enum TensorAction {
 impl TensorAction {
     /// How the weight is written, if it is quantized.
     pub(crate) fn layout(&self) -> Option<&dyn WeightLayout> {
-        match self {
-            TensorAction::Keep | TensorAction::ConvertFloat(_) => None,
+        Some(match self {
+            TensorAction::Keep | TensorAction::ConvertFloat(_) => return None,
             TensorAction::Int8Linear(scheme) | TensorAction::Int8LinearGptq { scheme, .. } => {
-                Some(scheme)
+                scheme
             }
-            TensorAction::Int8Embedding => Some(&EMBEDDING_SCHEME),
-            TensorAction::EightBitEmbedding => Some(&EightBitTable),
-            TensorAction::FourBitBlocks { layout, .. } => Some(layout),
-        }
+            TensorAction::Int4Linear { scheme, .. } => scheme,
+            TensorAction::Int8Embedding => &EMBEDDING_SCHEME,
+            TensorAction::EightBitEmbedding => &EightBitTable,
+            TensorAction::FourBitBlocks { layout, .. } => layout,
+        })
     }
 }
 
@@ -85,6 +94,19 @@ impl fmt::Display for TensorAction {
                     WeightScales::PerTensor => "quantize to int8 per tensor",
                 })?;
                 f.write_str(of_inputs(scheme))
+            }
+            TensorAction::Int4Linear { scheme, scales } => {
+                match scheme.group_size {
+                    None => f.write_str("quantize to int4 per channel")?,
+                    Some(columns) => write!(f, "quantize to int4, groups of {columns}")?,
+                }
+                if scheme.asymmetric {
+                    f.write_str(", asymmetric")?;
+                }
+                if *scales == GroupScales::LeastSquaredError {
+                    f.write_str(", MSE scales")?;
+                }
+                f.write_str(of_inputs(&CompressedScheme::from(*scheme)))
             }
             TensorAction::Int8LinearGptq {
                 scheme,
@@ -289,6 +311,13 @@ impl<'a> RowPlanner<'a> {
                         found: shape[1],
                     });
                 }
+                if let (CompressedScheme::Int4(scheme), Some(int4)) =
+                    (scheme, options.weights.int4())
+                {
+                    expect_whole_groups(info, name, scheme, shape[1])?;
+                    let scales = int4.group_scales();
+                    return Ok(TensorAction::Int4Linear { scheme, scales });
+                }
                 match options.rounding {
                     Rounding::Nearest => TensorAction::Int8Linear(scheme),
                     Rounding::Gptq { saturation_proof } => TensorAction::Int8LinearGptq {
@@ -334,6 +363,38 @@ impl<'a> RowPlanner<'a> {
             false => TensorAction::ConvertFloat(dtype),
         })
     }
+}
+
+/// Errors if the groups do not divide the columns of a weight.
+fn expect_whole_groups(
+    info: &TensorInfo,
+    module: &str,
+    scheme: Int4Scheme,
+    columns: usize,
+) -> Result<(), QuantizeError> {
+    let Some(size) = scheme
+        .group_size
+        .filter(|size| !columns.is_multiple_of(*size))
+    else {
+        return Ok(());
+    };
+    let divisors = (8..=256).filter(|size| columns.is_multiple_of(*size));
+    let divisors: Vec<String> = divisors.map(|size| size.to_string()).collect();
+    let instead = match divisors.is_empty() {
+        true => "`channel`".to_owned(),
+        false => format!("{}, or `channel`", divisors.join(", ")),
+    };
+    Err(QuantizeError::Recipe {
+        origin: "recipe".to_owned(),
+        field: "group_size",
+        expected: format!(
+            "a divisor of the {columns} columns of `{}` in {}",
+            info.name,
+            info.file.display()
+        ),
+        found: size.to_string(),
+        hint: format!("{instead} would do; or leave the layer in floats (skip `{module}`)"),
+    })
 }
 
 /// F32 for F64, the same for every other dtype.

@@ -6,6 +6,7 @@ mod fields;
 mod file;
 mod four_bit;
 mod integer;
+mod weight_codes;
 
 use std::collections::BTreeMap;
 
@@ -16,11 +17,12 @@ use serde::Serialize;
 use crate::{Backend, Method, QuantizeError, StaticInput};
 pub use block_scales::BlockScales;
 pub use embeddings::{EmbeddingStorage, FloatDType, UnknownEmbeddingStorage};
-pub use fields::{ActivationsField, RECIPE_KEYS, RecipeFields};
+pub use fields::{ActivationsField, RECIPE_KEYS, RecipeFields, WeightsField};
 pub use four_bit::{DEFAULT_BLOCK_SIZE, FourBitRecipe};
 pub use integer::{
     ActivationScales, DynamicInputs, IntegerInputs, IntegerRecipe, Rounding, StaticInputs,
 };
+pub use weight_codes::{CodeLayout, GroupSize, Int4Options, UnknownGroupSize, WeightCodes};
 
 /// The recipe format that this version reads and writes.
 pub const RECIPE_VERSION: u32 = 1;
@@ -48,7 +50,7 @@ pub enum Recipe {
     Fp16,
     /// `bf16`: every float tensor as bfloat16.
     Bf16,
-    /// `dynamic`, `static` and `weight-only`: int8 weights.
+    /// `dynamic`, `static` and `weight-only`: int8 or int4 weights.
     Integer(IntegerRecipe),
     /// `nf4` and `fp4`: 4-bit weights in blocks.
     FourBit(FourBitRecipe),

@@ -4,7 +4,7 @@ use fewbit_checkpoint::{Checkpoint, CheckpointError, StoredWeight};
 use fewbit_kernels::Kernels;
 use fewbit_model::{Module, WeightSource};
 
-use crate::conversion::int8;
+use crate::conversion::{int4, int8};
 use crate::plan_row::EMBEDDING_SCHEME;
 use crate::{QuantizeError, QuantizePlan, Recipe, TensorAction};
 
@@ -36,6 +36,11 @@ impl WeightSource for UnwrittenWeights<'_> {
         };
         let scheme = match row.action {
             TensorAction::Int8Linear(scheme) => scheme,
+            TensorAction::Int4Linear { scheme, scales } => {
+                let view = self.checkpoint.require(&row.tensor)?;
+                let groups = int4::in_memory(&view, scheme, scales)?;
+                return Ok(Some(scheme.stored_weight(groups)));
+            }
             TensorAction::Int8Embedding => EMBEDDING_SCHEME,
             _ => return Ok(None),
         };

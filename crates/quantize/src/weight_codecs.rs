@@ -10,9 +10,11 @@
 use fewbit_kernels::{FloatBytes, Kernels};
 use fewbit_model::in_shared_pool;
 use fewbit_numerics::error_statistics::ErrorSums;
+use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
 use fewbit_numerics::four_bit_scales::{encode_with_scale, least_error_scale};
-use fewbit_numerics::rows::{Int8Rows, row_scale};
+use fewbit_numerics::int4_groups::{Int4Groups, Int4Settings, quantize_int4_into};
+use fewbit_numerics::rows::{Int8Rows, dequantize_groups, row_scale};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use std::num::NonZero;
@@ -300,6 +302,78 @@ pub fn quantize_int8(
         scales,
     };
     (quantized, found)
+}
+
+/// int4 codes, scales and zero points of a matrix, row-major, as [`int4_groups::quantize_int4`](fewbit_numerics::int4_groups::quantize_int4) makes them, and their error. `None` if an element is not
+/// finite.
+///
+/// # Panics
+///
+/// If `source` does not have `rows * columns` elements, or groups do not divide the columns.
+pub fn quantize_int4(
+    source: FloatBytes<'_>,
+    [rows, columns]: [usize; 2],
+    settings: Int4Settings,
+    figures: ErrorFigures,
+) -> Option<(Int4Groups, ErrorSums)> {
+    let group_size = settings.group_size;
+    assert_eq!(
+        Some(source.len()),
+        rows.checked_mul(columns),
+        "a matrix of {rows} x {columns}"
+    );
+    assert!(
+        group_size > 0 && columns.is_multiple_of(group_size),
+        "groups of {group_size} divide {columns} columns"
+    );
+    let number = source.len() / group_size;
+    let mut groups = Int4Groups {
+        rows,
+        columns,
+        group_size,
+        codes: vec![0; source.len()],
+        scales: vec![0.0; number],
+        zero_points: settings.asymmetric.then(|| vec![0; number]),
+    };
+    let part = part_elements(group_size);
+    let groups_of_a_part = part / group_size;
+    // Symmetric groups have none, for any number of parts.
+    let zero_points: Vec<Option<&mut [i8]>> = match &mut groups.zero_points {
+        Some(points) => points.chunks_mut(groups_of_a_part).map(Some).collect(),
+        None => (0..source.len().div_ceil(part)).map(|_| None).collect(),
+    };
+    let parts = groups
+        .codes
+        .par_chunks_mut(part)
+        .zip(groups.scales.par_chunks_mut(groups_of_a_part))
+        .zip(zero_points);
+    let found = parts.enumerate().map_init(
+        || (Vec::new(), Vec::new()),
+        |(values, restored): &mut (Vec<f32>, Vec<f32>), (index, ((codes, scales), points))| {
+            let source = part_of(source, index, part);
+            values.resize(source.len(), 0.0);
+            source.widen_into(values);
+            let mut error = ErrorSums::default();
+            let finite = first_non_finite(values).is_none();
+            if finite {
+                let mut points = points;
+                quantize_int4_into(values, settings, codes, scales, points.as_deref_mut());
+                if figures == ErrorFigures::Sum {
+                    restored.clear();
+                    restored.extend(dequantize_groups(
+                        codes,
+                        scales,
+                        points.as_deref(),
+                        group_size,
+                    ));
+                    error.add(values, restored);
+                }
+            }
+            Found { finite, error }
+        },
+    );
+    let found = Found::of_parts(in_pool(|| found.collect()));
+    found.finite.then_some((groups, found.error))
 }
 
 /// The floats (rows, columns) that int8 codes stand for: [`dequantize_groups`](fewbit_numerics::rows::dequantize_groups).

@@ -1,7 +1,8 @@
 //! The scheme of int4 weights.
 use super::CompressedScheme;
-use crate::StoredWeight;
 use crate::stored_weight::Int8Activations;
+use crate::weight_layout::TensorPart;
+use crate::{CheckpointError, StoredWeight, TensorPlan, WeightLayout};
 use fewbit_numerics::int4_groups::Int4Groups;
 use std::borrow::Cow;
 
@@ -48,6 +49,22 @@ impl Int4Scheme {
             bits: 4,
             activations: self.activations,
         }
+    }
+}
+
+impl WeightLayout for Int4Scheme {
+    fn plan(&self, module: &str, shape: [usize; 2]) -> Vec<TensorPlan> {
+        CompressedScheme::from(*self).plan(module, shape)
+    }
+
+    fn encode<'a>(
+        &self,
+        module: &str,
+        shape: [usize; 2],
+        first_row: usize,
+        rows: &'a StoredWeight<'_>,
+    ) -> Result<Vec<TensorPart<'a>>, CheckpointError> {
+        CompressedScheme::from(*self).encode(module, shape, first_row, rows)
     }
 }
 

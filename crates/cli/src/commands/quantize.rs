@@ -14,7 +14,7 @@ use fewbit::quantize::weight_codecs;
 use fewbit::quantize::{ActivationsField, GptqCalibration, PlanRow, PlannedConversion};
 use fewbit::{
     Catalogue, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe, RecipeFields,
-    TensorAction, threads,
+    TensorAction, WeightsField, threads,
 };
 use serde::Serialize;
 
@@ -221,6 +221,10 @@ fn in_words_of_flags(error: QuantizeError, arguments: &QuantizeArguments) -> any
 /// Whether the command line, and not the recipe file, says what `error` finds wrong with a key.
 fn is_typed(field: &str, error: &QuantizeError, arguments: &QuantizeArguments) -> bool {
     let patterns = match field {
+        "weights" => return arguments.weights.is_some(),
+        "group_size" => return arguments.group_size.is_some(),
+        "asymmetric" => return arguments.asymmetric,
+        "layout" => return arguments.layout.is_some(),
         "block_size" => return arguments.block_size.is_some(),
         "double_quant" => return arguments.double_quant,
         "scales" => return arguments.scales.is_some(),
@@ -244,6 +248,10 @@ fn is_typed(field: &str, error: &QuantizeError, arguments: &QuantizeArguments) -
 /// The flag that sets a key of a recipe, if there is one.
 fn flag(field: &str, arguments: &QuantizeArguments) -> Option<&'static str> {
     Some(match field {
+        "weights" => "--weights",
+        "group_size" => "--group-size",
+        "asymmetric" => "--asymmetric",
+        "layout" => "--layout",
         "block_size" => "--block-size",
         "double_quant" => "--double-quant",
         "scales" => "--scales",
@@ -271,9 +279,13 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
         (None, Some(method)) => {
             let defaults = RecipeFields::new(method);
             let fields = RecipeFields {
+                weights: floats::weights(arguments).unwrap_or_default(),
+                group_size: arguments.group_size,
+                asymmetric: arguments.asymmetric,
+                layout: floats::layout(arguments).unwrap_or_default(),
                 block_size: arguments.block_size,
                 double_quantization: arguments.double_quant,
-                scales: floats::block_scales(arguments).unwrap_or_default(),
+                scales: floats::block_scales(arguments),
                 embeddings: floats::embeddings(arguments).unwrap_or(defaults.embeddings),
                 quantize_embeddings: arguments.quantize_embeddings.then_some(true),
                 float_dtype: floats::float_dtype(arguments),
@@ -339,10 +351,33 @@ fn contradictions(
             .map_or("none".to_owned(), |size| size.to_string());
         return refuse("--block-size", block_size.to_string(), known);
     }
-    if let Some(scales) = floats::block_scales(arguments)
-        && scales != file.scales
+    let weights = |weights| match weights {
+        WeightsField::Int8 => "int8".to_owned(),
+        WeightsField::Int4 => "int4".to_owned(),
+    };
+    if let Some(typed) = floats::weights(arguments)
+        && typed != file.weights
     {
-        return refuse("--scales", scales.to_string(), file.scales.to_string());
+        return refuse("--weights", weights(typed), weights(file.weights));
+    }
+    if let Some(group_size) = arguments.group_size
+        && Some(group_size) != file.group_size
+    {
+        let known = file
+            .group_size
+            .map_or("none".to_owned(), |size| size.to_string());
+        return refuse("--group-size", group_size.to_string(), known);
+    }
+    if let Some(layout) = floats::layout(arguments)
+        && layout != file.layout
+    {
+        return refuse("--layout", layout.to_string(), file.layout.to_string());
+    }
+    if let Some(scales) = floats::block_scales(arguments)
+        && scales != file.scales.unwrap_or_default()
+    {
+        let known = file.scales.unwrap_or_default();
+        return refuse("--scales", scales.to_string(), known.to_string());
     }
     if let Some(embeddings) = floats::embeddings_beside_a_file(arguments)
         && embeddings != file.embeddings
@@ -364,6 +399,7 @@ fn contradictions(
             arguments.double_quant,
             file.double_quantization,
         ),
+        ("--asymmetric", arguments.asymmetric, file.asymmetric),
         ("--gptq", arguments.gptq, file.gptq),
         (
             "--saturation-proof",

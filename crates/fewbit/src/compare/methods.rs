@@ -4,7 +4,8 @@ use crate::Error;
 use fewbit_model::{Catalogue, open_checkpoint};
 use fewbit_quantize::default_embeddings::is_another_name_of_the_default;
 use fewbit_quantize::{
-    BlockScales, EmbeddingStorage, FloatDType, Method, Recipe, RecipeFields, Rounding,
+    BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Method, Recipe, RecipeFields,
+    Rounding, WeightsField,
 };
 use std::path::Path;
 
@@ -36,6 +37,23 @@ pub fn without_other_names_of_defaults(
 /// A method as it is typed in a list: `nf4`, `nf4+double+fp16`, `dynamic+float-embeddings`.
 pub fn method_name(recipe: &Recipe) -> String {
     let mut name = recipe.method().name().to_owned();
+    if let Some(options) = recipe.integer().and_then(|options| options.weights.int4()) {
+        name += "+int4";
+        match options.group_size {
+            size if size == GroupSize::default() => {}
+            GroupSize::Columns(columns) => name += &format!("+group-{columns}"),
+            GroupSize::Channel => name += "+channel",
+        }
+        if options.asymmetric {
+            name += "+asymmetric";
+        }
+        if options.scales == BlockScales::Absmax {
+            name += "+absmax";
+        }
+        if options.layout == CodeLayout::IntQuantized {
+            name += "+int-quantized";
+        }
+    }
     if let Some(Rounding::Gptq { saturation_proof }) = recipe.integer().map(|int8| int8.rounding) {
         name += "+gptq";
         if saturation_proof {
@@ -90,7 +108,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 
 /// Reads a method as it is typed in a list: a method's name, after it what it adds; or a recipe's label, as tables show it. There are
 /// `+int8-embeddings` (of int8 methods also `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
-/// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+mse` (scales with the least squared error, of 4-bit methods); `+gptq` or `+gptq+saturation-proof`. A recipe of
+/// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+mse` and `+absmax` (scales of 4-bit methods); `+int4` (int4 weights of integer methods) and with it `+group-32` or `+channel`, `+asymmetric`, `+int-quantized`; `+gptq` or `+gptq+saturation-proof`. A recipe of
 /// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
 ///
 /// # Errors
@@ -104,6 +122,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// assert_eq!(parse_method(&recipe.label())?, recipe);
 /// assert_eq!(parse_method("weight-only+fp16")?.label(), "weight-only + fp16 floats");
 /// assert_eq!(parse_method("nf4+double+mse")?.label(), "nf4 + double quantization + MSE scales");
+/// assert_eq!(parse_method("dynamic+int4+group-32")?.label(), "dynamic + int4 + groups of 32");
 /// assert!(parse_method("nf4+embeddings").is_err());
 /// # Ok::<(), fewbit::Error>(())
 /// ```
@@ -114,7 +133,7 @@ pub fn parse_method(text: &str) -> Result<Recipe, Error> {
         let names: Vec<String> = Recipe::of_every_method().iter().map(method_name).collect();
         let hint = method_hint(name).map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
         Error::Compare(format!(
-            "unknown method `{text}`: expected one of {}, int4 (the same as nf4), an int8 method with +gptq or +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized{hint}",
+            "unknown method `{text}`: expected one of {}, int4 (the same as nf4), an int8 method with +int4 or +gptq or +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized{hint}",
             names.join(", ")
         ))
     };
@@ -161,14 +180,41 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
         };
         return (fields.embeddings != EmbeddingStorage::Auto).then_some("embeddings");
     }
+    let group_size = ["group-", "groups of "]
+        .iter()
+        .find_map(|begin| word.strip_prefix(begin));
+    if let Some(group_size) = group_size {
+        fields.group_size = Some(group_size.parse().ok()?);
+        return Some("group size");
+    }
     match word {
         "double" | "double quantization" | "double quant." => {
             fields.double_quantization = true;
             Some("double")
         }
         "mse" | "MSE scales" => {
-            fields.scales = BlockScales::Mse;
+            fields.scales = Some(BlockScales::Mse);
             Some("scales")
+        }
+        "absmax" | "absmax scales" => {
+            fields.scales = Some(BlockScales::Absmax);
+            Some("scales")
+        }
+        "int4" => {
+            fields.weights = WeightsField::Int4;
+            Some("weights")
+        }
+        "channel" | "per channel" => {
+            fields.group_size = Some(GroupSize::Channel);
+            Some("group size")
+        }
+        "asymmetric" => {
+            fields.asymmetric = true;
+            Some("asymmetric")
+        }
+        "int-quantized" => {
+            fields.layout = CodeLayout::IntQuantized;
+            Some("layout")
         }
         "gptq" | "GPTQ" => {
             fields.gptq = true;

@@ -7,16 +7,20 @@ use fewbit_numerics::four_bit::FourBitType;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActivationScales, BlockScales, DEFAULT_BLOCK_SIZE, DynamicInputs, EmbeddingStorage, FloatDType,
-    FourBitRecipe, IntegerInputs, IntegerRecipe, RECIPE_VERSION, Recipe, Rounding, StaticInputs,
-    error,
+    ActivationScales, BlockScales, CodeLayout, DEFAULT_BLOCK_SIZE, DynamicInputs, EmbeddingStorage,
+    FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerInputs, IntegerRecipe,
+    RECIPE_VERSION, Recipe, Rounding, StaticInputs, WeightCodes, error,
 };
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
 /// Every key of a recipe, as it is written.
-pub const RECIPE_KEYS: [&str; 15] = [
+pub const RECIPE_KEYS: [&str; 19] = [
     "version",
     "method",
+    "weights",
+    "group_size",
+    "asymmetric",
+    "layout",
     "block_size",
     "double_quant",
     "scales",
@@ -50,6 +54,18 @@ pub struct RecipeFields {
     pub version: u32,
     /// The method.
     pub method: Method,
+    /// The bits of [`IntegerRecipe::weights`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub weights: WeightsField,
+    /// [`Int4Options::group_size`]; its default where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_size: Option<GroupSize>,
+    /// [`Int4Options::asymmetric`]
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub asymmetric: bool,
+    /// [`Int4Options::layout`]
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub layout: CodeLayout,
     /// [`FourBitRecipe::block_size`]; [`DEFAULT_BLOCK_SIZE`] where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<usize>,
@@ -61,9 +77,9 @@ pub struct RecipeFields {
         skip_serializing_if = "is_false"
     )]
     pub double_quantization: bool,
-    /// [`FourBitRecipe::scales`]
-    #[serde(default, skip_serializing_if = "is_absmax")]
-    pub scales: BlockScales,
+    /// [`FourBitRecipe::scales`] and [`Int4Options::scales`]; their defaults where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scales: Option<BlockScales>,
     /// [`Recipe::embeddings`]. A file without the key keeps the table, as one of an older version meant.
     #[serde(default = "keep", skip_serializing_if = "is_keep")]
     pub embeddings: EmbeddingStorage,
@@ -99,6 +115,17 @@ pub struct RecipeFields {
     pub static_inputs: BTreeMap<String, StaticInput>,
 }
 
+/// What a recipe file says of the codes of integer weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightsField {
+    /// [`WeightCodes::Int8`]
+    #[default]
+    Int8,
+    /// [`WeightCodes::Int4`]
+    Int4,
+}
+
 /// What a recipe file says of the scales of inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -118,10 +145,6 @@ fn keep() -> EmbeddingStorage {
     EmbeddingStorage::Keep
 }
 
-fn is_absmax(scales: &BlockScales) -> bool {
-    *scales == BlockScales::Absmax
-}
-
 fn is_keep(embeddings: &EmbeddingStorage) -> bool {
     *embeddings == EmbeddingStorage::Keep
 }
@@ -136,9 +159,13 @@ impl RecipeFields {
         Self {
             version: RECIPE_VERSION,
             method,
+            weights: WeightsField::Int8,
+            group_size: None,
+            asymmetric: false,
+            layout: CodeLayout::default(),
             block_size: None,
             double_quantization: false,
-            scales: BlockScales::Absmax,
+            scales: None,
             embeddings: match method.is_integer() {
                 true => EmbeddingStorage::Auto,
                 false => EmbeddingStorage::Keep,
@@ -185,7 +212,7 @@ impl From<Recipe> for RecipeFields {
                 return Self {
                     block_size: Some(options.block_size),
                     double_quantization: options.double_quantization,
-                    scales: options.scales,
+                    scales: (options.scales != BlockScales::default()).then_some(options.scales),
                     embeddings: options.embeddings,
                     float_dtype: options.float_dtype,
                     skip: options.skip,
@@ -197,6 +224,17 @@ impl From<Recipe> for RecipeFields {
         let (gptq, saturation_proof) = match options.rounding {
             Rounding::Nearest => (false, false),
             Rounding::Gptq { saturation_proof } => (true, saturation_proof),
+        };
+        let fields = match options.weights {
+            WeightCodes::Int8 => fields,
+            WeightCodes::Int4(options) => Self {
+                weights: WeightsField::Int4,
+                group_size: Some(options.group_size),
+                asymmetric: options.asymmetric,
+                layout: options.layout,
+                scales: Some(options.scales),
+                ..fields
+            },
         };
         let fields = Self {
             embeddings: options.embeddings,
@@ -249,7 +287,7 @@ impl TryFrom<RecipeFields> for Recipe {
             data_type,
             block_size: fields.block_size.unwrap_or(DEFAULT_BLOCK_SIZE),
             double_quantization: fields.double_quantization,
-            scales: fields.scales,
+            scales: fields.scales.unwrap_or_default(),
             // There is nothing to choose: no loader takes another form.
             embeddings: match fields.embeddings {
                 EmbeddingStorage::Auto => EmbeddingStorage::Keep,
@@ -257,6 +295,15 @@ impl TryFrom<RecipeFields> for Recipe {
             },
             float_dtype: fields.float_dtype,
             skip: fields.skip,
+        };
+        let weights = match fields.weights {
+            WeightsField::Int8 => WeightCodes::Int8,
+            WeightsField::Int4 => WeightCodes::Int4(Int4Options {
+                group_size: fields.group_size.unwrap_or_default(),
+                asymmetric: fields.asymmetric,
+                scales: fields.scales.unwrap_or(Int4Options::default().scales),
+                layout: fields.layout,
+            }),
         };
         let inputs = match fields.method {
             Method::Fp16 => return Ok(Recipe::Fp16),
@@ -282,6 +329,7 @@ impl TryFrom<RecipeFields> for Recipe {
         };
         Ok(Recipe::Integer(IntegerRecipe {
             inputs,
+            weights,
             rounding: match fields.gptq {
                 false => Rounding::Nearest,
                 true => Rounding::Gptq {
@@ -349,6 +397,7 @@ impl RecipeFields {
         if !method.is_integer() {
             self.expect_no_keys_of_int8()?;
         }
+        self.expect_keys_of_int4()?;
         self.expect_keys_of_one_scale()?;
         if !self.weight_only.is_empty() && method != Method::Dynamic {
             let hint = match method {
@@ -456,21 +505,29 @@ impl RecipeFields {
                 "`nf4` and `fp4` have double quantization",
             );
         }
-        if self.scales != BlockScales::Absmax {
-            return self.of_other_methods(
+        match self.scales {
+            Some(scales) if self.weights != WeightsField::Int4 => self.of_other_methods(
                 "scales",
-                "absmax",
-                self.scales.to_string(),
-                "`nf4` and `fp4` choose the scales of their blocks",
-            );
+                "none",
+                scales.to_string(),
+                "`nf4`, `fp4` and int4 weights choose the scales of their blocks and groups",
+            ),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Of a method other than `dynamic`, `static` and `weight-only`.
     fn expect_no_keys_of_int8(&self) -> Result<(), QuantizeError> {
         let method = self.method;
         let four_bit = method.four_bit_type().is_some();
+        if self.weights != WeightsField::Int8 {
+            return self.of_other_methods(
+                "weights",
+                "none",
+                "`int4`",
+                "`dynamic`, `static` and `weight-only` have integer weights; `nf4` is what other tools call int4",
+            );
+        }
         if self.gptq {
             let hint = match four_bit {
                 true => {
@@ -479,6 +536,39 @@ impl RecipeFields {
                 false => "GPTQ rounds int8 weights: use `dynamic`, `static` or `weight-only`",
             };
             return self.of_other_methods("gptq", "false", "true", hint);
+        }
+        Ok(())
+    }
+
+    /// Of weights other than int4.
+    fn expect_keys_of_int4(&self) -> Result<(), QuantizeError> {
+        if self.weights == WeightsField::Int4 {
+            return Ok(());
+        }
+        let hint = "int4 weights have it: `weights = \"int4\"`, on the command line --weights int4";
+        if let Some(group_size) = self.group_size {
+            return error(
+                "group_size",
+                "none beside int8 weights or blocks",
+                group_size.to_string(),
+                hint,
+            );
+        }
+        if self.asymmetric {
+            return error(
+                "asymmetric",
+                "false beside int8 weights or blocks",
+                "true",
+                hint,
+            );
+        }
+        if self.layout != CodeLayout::default() {
+            return error(
+                "layout",
+                "none beside int8 weights or blocks",
+                self.layout.to_string(),
+                hint,
+            );
         }
         Ok(())
     }

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, Int4Scheme, WeightScales};
 
-use super::{EmbeddingStorage, FloatDType, error};
+use super::{
+    BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Int4Options, WeightCodes,
+    error,
+};
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
-/// int8 weights, in a compressed-tensors layout.
+/// int8 or int4 weights, in a compressed-tensors layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IntegerRecipe {
     /// How the inputs of linear layers are quantized: what the methods differ in.
     pub inputs: IntegerInputs,
+    /// What the codes of weights are.
+    pub weights: WeightCodes,
     /// How weights become codes.
     pub rounding: Rounding,
     /// How the word embedding table is stored.
@@ -128,6 +133,7 @@ impl IntegerRecipe {
     pub fn new(inputs: IntegerInputs) -> Self {
         Self {
             inputs,
+            weights: WeightCodes::Int8,
             rounding: Rounding::Nearest,
             embeddings: EmbeddingStorage::Auto,
             float_dtype: None,
@@ -142,6 +148,12 @@ impl IntegerRecipe {
             IntegerInputs::Static(_) => Method::Static,
             IntegerInputs::WeightOnly => Method::WeightOnly,
         }
+    }
+
+    /// Sets [`weights`](Self::weights).
+    #[must_use]
+    pub fn with_weights(self, weights: WeightCodes) -> Self {
+        Self { weights, ..self }
     }
 
     /// Sets [`rounding`](Self::rounding).
@@ -183,6 +195,13 @@ impl IntegerRecipe {
         )
     }
 
+    /// Whether [`EmbeddingStorage::Auto`] keeps the table whatever the model: where PyTorch has its scales, and beside packed codes, as transformers
+    /// does not load a checkpoint of two compressed-tensors formats.
+    pub(crate) fn keeps_embeddings_by_default(&self) -> bool {
+        let is_packed = |options: Int4Options| options.layout == CodeLayout::PackQuantized;
+        self.has_one_scale_at_run_time() || self.weights.int4().is_some_and(is_packed)
+    }
+
     /// Which elements of the weight of a layer whose input has one scale share a scale.
     fn weight_scales(&self) -> WeightScales {
         match &self.inputs {
@@ -198,6 +217,19 @@ impl IntegerRecipe {
     /// How the linear layer `module` (a path without the model's prefix) is stored. `weight_only` says whether it is one of those whose
     /// weights alone are quantized beside others.
     pub(crate) fn scheme(&self, module: &str, weight_only: bool) -> CompressedScheme {
+        let of_int8 = self.int8_scheme(module, weight_only);
+        match self.weights {
+            WeightCodes::Int8 => of_int8,
+            WeightCodes::Int4(options) => CompressedScheme::Int4(Int4Scheme {
+                group_size: options.group_size.columns(),
+                asymmetric: options.asymmetric,
+                activations: of_int8.activations(),
+                layout: options.layout.int4(),
+            }),
+        }
+    }
+
+    fn int8_scheme(&self, module: &str, weight_only: bool) -> CompressedScheme {
         if weight_only {
             return CompressedScheme::WeightOnlyInt8Unpacked;
         }
@@ -228,6 +260,23 @@ impl IntegerRecipe {
 
     pub(super) fn label_of_options(&self) -> String {
         let mut label = String::new();
+        if let WeightCodes::Int4(options) = self.weights {
+            label += " + int4";
+            match options.group_size {
+                size if size == GroupSize::default() => {}
+                GroupSize::Columns(columns) => label += &format!(" + groups of {columns}"),
+                GroupSize::Channel => label += " + per channel",
+            }
+            if options.asymmetric {
+                label += " + asymmetric";
+            }
+            if options.scales == BlockScales::Absmax {
+                label += " + absmax scales";
+            }
+            if options.layout != CodeLayout::default() {
+                label += &format!(" + {}", options.layout);
+            }
+        }
         match &self.inputs {
             IntegerInputs::Dynamic(inputs) => {
                 if let ActivationScales::PerTensor {
@@ -258,8 +307,7 @@ impl IntegerRecipe {
         };
         label += &self
             .embeddings
-            .label(match self.has_one_scale_at_run_time() {
-                // With which the default is to keep them.
+            .label(match self.keeps_embeddings_by_default() {
                 true => EmbeddingStorage::Keep,
                 false => EmbeddingStorage::Auto,
             });
@@ -267,14 +315,41 @@ impl IntegerRecipe {
         label
     }
 
+    fn validate_int4(&self, options: Int4Options) -> Result<(), QuantizeError> {
+        if self.has_one_scale_at_run_time() || self.weight_scales() == WeightScales::PerTensor {
+            return error(
+                "weights",
+                "`int8` with the scales of PyTorch's backends",
+                "`int4`",
+                "PyTorch's dynamic and static layers have int8 weights: leave out the backend, or int4",
+            );
+        }
+        if options.group_size == GroupSize::Columns(0) {
+            let hint = "`channel` gives all weights of an output one scale";
+            return error("group_size", "at least 1, or `channel`", "0", hint);
+        }
+        if self.rounding != Rounding::Nearest {
+            return error(
+                "gptq",
+                "false with `weights = \"int4\"`",
+                "true",
+                "GPTQ rounds int8 weights, and no int4 ones yet",
+            );
+        }
+        Ok(())
+    }
+
     pub(super) fn validate(&self) -> Result<(), QuantizeError> {
         if self.embeddings == EmbeddingStorage::Nf4 {
             return error(
                 "embeddings",
-                "`auto`, `keep`, `int8`, `fp16` or `bf16` with int8 weights",
+                "`auto`, `keep`, `int8`, `fp16` or `bf16` with integer weights",
                 "`nf4`",
                 "the compressed-tensors layout has no NF4 codes: use `int8`, or the method `nf4`",
             );
+        }
+        if let Some(options) = self.weights.int4() {
+            self.validate_int4(options)?;
         }
         if self.rounding != Rounding::Nearest && self.weight_scales() == WeightScales::PerTensor {
             return error(

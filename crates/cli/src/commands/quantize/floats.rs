@@ -1,7 +1,10 @@
-//! What `--embeddings`, `--float-dtype` and `--scales` make of a recipe.
+//! What `--embeddings`, `--float-dtype`, `--scales` and the flags of int4 weights make of a recipe.
 
-use crate::arguments::{EmbeddingsArgument, FloatDTypeArgument, QuantizeArguments, ScalesArgument};
-use fewbit::{BlockScales, EmbeddingStorage, FloatDType};
+use crate::arguments::{
+    EmbeddingsArgument, FloatDTypeArgument, LayoutArgument, QuantizeArguments, ScalesArgument,
+    WeightsArgument,
+};
+use fewbit::{BlockScales, CodeLayout, EmbeddingStorage, FloatDType, WeightsField};
 
 /// The form of embeddings that a flag asks for; the old one, which sets the old key, apart.
 pub(super) fn embeddings(arguments: &QuantizeArguments) -> Option<EmbeddingStorage> {
@@ -48,5 +51,21 @@ pub(super) fn block_scales(arguments: &QuantizeArguments) -> Option<BlockScales>
     Some(match arguments.scales? {
         ScalesArgument::Absmax => BlockScales::Absmax,
         ScalesArgument::Mse => BlockScales::Mse,
+    })
+}
+
+/// The codes of weights that the flag asks for.
+pub(super) fn weights(arguments: &QuantizeArguments) -> Option<WeightsField> {
+    Some(match arguments.weights? {
+        WeightsArgument::Int8 => WeightsField::Int8,
+        WeightsArgument::Int4 => WeightsField::Int4,
+    })
+}
+
+/// The layout of int4 codes that the flag asks for.
+pub(super) fn layout(arguments: &QuantizeArguments) -> Option<CodeLayout> {
+    Some(match arguments.layout? {
+        LayoutArgument::PackQuantized => CodeLayout::PackQuantized,
+        LayoutArgument::IntQuantized => CodeLayout::IntQuantized,
     })
 }
