@@ -106,6 +106,9 @@ macro_rules! kernel_set {
             $integers LinearRequantize, "linear_requantize" "u8s8u8" $int8_name SameBits:
                 linear_requantize(call: LinearInt8<'_>, output: Requantize<'_>)
                     = linear_int8::linear_requantize<int8 $int8>;
+            $integers LinearInt4, "linear" "u8s4f32" $int8_name SameBits:
+                linear_int4(call: LinearInt4<'_>, output: Output<'_>)
+                    = linear_int4::linear_int4<int8 $int8>;
             $floats QuantizeRows, "quantize_rows" "f32u8" "1x16" SameBits:
                 quantize_rows(x: &[f32], scale: RowScale, out: &mut QuantizedRows) -> bool
                     = quantize_rows::quantize_rows<>;
@@ -186,6 +189,7 @@ macro_rules! kernel_set {
             use $crate::generic::int8_codec::{DequantizeInt8, QuantizeInt8};
             use $crate::generic::layer_norm::LayerNorm;
             use $crate::generic::linear::Linear;
+            use $crate::generic::linear_int4::LinearInt4;
             use $crate::generic::linear_int8::{LinearInt8, Output, Requantize};
             use $crate::generic::panel_element::{Bf16, F16};
             use $crate::generic::panel_source::{DecodedFourBit, DecodedInt8, Stored};
@@ -241,6 +245,7 @@ macro_rules! kernel_set {
             )*],
             saturation_proof: $crate::arch::kernel_set!(@proof $($proof)?),
             int8_layout: <$int8 as $crate::int8_tile::Int8Tile>::LAYOUT,
+            int8_activation_offset: <$int8 as $crate::int8_tile::Int8Tile>::ACTIVATION_OFFSET,
             $($routine: routines::$routine,)*
             float_peak: routines::float_peak,
             int8_peak: routines::int8_peak,

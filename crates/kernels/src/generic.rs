@@ -20,6 +20,7 @@ pub(crate) mod int8_codec;
 pub(crate) mod int8_panels;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
+pub(crate) mod linear_int4;
 pub(crate) mod linear_int8;
 pub(crate) mod panel_element;
 pub(crate) mod panel_source;

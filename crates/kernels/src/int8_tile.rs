@@ -5,7 +5,7 @@ pub(crate) use crate::panel_layout::{
     INT8_GROUP, INT8_LINE, INT8_PANEL_VECTORS, LineOrder, PanelLayout,
 };
 use crate::quantized_rows::QuantizedRows;
-use crate::simd::LANES;
+use crate::simd::{LANES, Simd};
 
 /// Rows of the accumulator block that a tile fills.
 pub(crate) const INT8_TILE_ROWS: usize = 6;
@@ -18,6 +18,33 @@ impl Int8Accumulators {
     pub(crate) fn new() -> Self {
         Self([[[0; LANES]; INT8_PANEL_VECTORS]; INT8_TILE_ROWS])
     }
+}
+
+/// Sums of one tile in floats, row by row.
+#[repr(C, align(64))]
+pub(crate) struct FloatAccumulators(
+    pub(crate) [[[f32; LANES]; INT8_PANEL_VECTORS]; INT8_TILE_ROWS],
+);
+
+impl FloatAccumulators {
+    pub(crate) fn new() -> Self {
+        Self([[[0.0; LANES]; INT8_PANEL_VECTORS]; INT8_TILE_ROWS])
+    }
+}
+
+/// Operands of one tile whose weights have a scale for each group of columns.
+#[derive(Clone, Copy)]
+pub(crate) struct ScaledGroups<A> {
+    /// The first of the groups; the others follow in activations and weights.
+    pub(crate) group: Int8Operands<A>,
+    /// Rows of codes that stand for one row: of high and of low bytes, or one.
+    pub(crate) planes: usize,
+    /// How many groups there are.
+    pub(crate) count: usize,
+    /// `[vectors][count][16]`
+    pub(crate) scales: *const f32,
+    /// `[vectors][count][16]` sums of weights; read only where [`Int8Tile::ACTIVATION_OFFSET`] is not 0.
+    pub(crate) group_sums: *const i32,
 }
 
 /// Operands of one tile. Pointers, because the slices would be checked in the innermost loops.
@@ -123,6 +150,78 @@ pub(crate) trait Int8Tile: Copy {
         operands: Int8Operands<Self::Activation>,
         accumulators: &mut Int8Accumulators,
     );
+
+    /// `sums[row][vector][output]` = over all groups in order, from 0 on, `fma(f32(acc), scale, sum)` with the exact sum `acc` of activation code times weight over
+    /// the columns of a group. There are `rows / planes` rows.
+    ///
+    /// # Safety
+    ///
+    /// The operands are as [`ScaledGroups`] and [`Int8Operands`] say.
+    #[inline(always)]
+    unsafe fn multiply_groups<S: Simd>(
+        self,
+        s: S,
+        operands: ScaledGroups<Self::Activation>,
+        sums: &mut FloatAccumulators,
+    ) {
+        let ScaledGroups {
+            group,
+            planes,
+            count,
+            scales,
+            group_sums,
+        } = operands;
+        let mut accumulators = Int8Accumulators::new();
+        sums.0[..group.rows / planes].fill([[0.0; LANES]; INT8_PANEL_VECTORS]);
+        let offset = match planes {
+            1 => Self::ACTIVATION_OFFSET,
+            _ => Self::ACTIVATION_OFFSET * 257,
+        };
+        for index in 0..count {
+            let part = Int8Operands {
+                activations: group
+                    .activations
+                    .wrapping_add(index * group.groups * INT8_GROUP),
+                weights: group
+                    .weights
+                    .wrapping_add(index * group.groups * group.group_stride),
+                prefetch: Prefetch {
+                    line: group
+                        .prefetch
+                        .line
+                        .wrapping_add(index * group.groups * group.prefetch.rate / 256 * INT8_LINE),
+                    ..group.prefetch
+                },
+                ..group
+            };
+            // SAFETY: this function's contract.
+            unsafe { self.multiply(part, &mut accumulators) };
+            for vector in 0..group.vectors {
+                let place = (vector * count + index) * LANES;
+                // SAFETY: this function's contract.
+                let scale = unsafe { &*scales.add(place).cast::<[f32; LANES]>() };
+                let scale = s.load(scale);
+                let lowered = match offset {
+                    0 => s.splat_i32(0),
+                    _ => {
+                        // SAFETY: this function's contract.
+                        let of_group = unsafe { &*group_sums.add(place).cast::<[i32; LANES]>() };
+                        s.mul_i32(s.load_i32(of_group), s.splat_i32(offset))
+                    }
+                };
+                for (row, sums) in sums.0[..group.rows / planes].iter_mut().enumerate() {
+                    let mut exact = s.load_i32(&accumulators.0[planes * row][vector]);
+                    if planes > 1 {
+                        let low = s.load_i32(&accumulators.0[planes * row + 1][vector]);
+                        exact = s.add_i32(s.mul_i32(exact, s.splat_i32(256)), low);
+                    }
+                    let exact = s.to_f32(s.add_i32(exact, lowered));
+                    let sum = s.fma(exact, scale, s.load(&sums[vector]));
+                    s.store(sum, &mut sums[vector]);
+                }
+            }
+        }
+    }
 
     /// Runs `rounds` rounds of the tile's multiply-adds and returns their number: on registers alone where that is written, else on the
     /// first-level cache.

@@ -13,6 +13,7 @@ use crate::generic::group_absmax::GroupAbsmax;
 use crate::generic::int8_codec::{DequantizeInt8, QuantizeInt8};
 use crate::generic::layer_norm::LayerNorm;
 use crate::generic::linear::Linear;
+use crate::generic::linear_int4::LinearInt4;
 use crate::generic::linear_int8::{LinearInt8, Output, Requantize};
 use crate::generic::panel_element::{Bf16, F16};
 use crate::generic::panel_source::{DecodedFourBit, DecodedInt8, Stored};
@@ -21,6 +22,7 @@ use crate::isa::{Isa, IsaError};
 use crate::output_columns::OutputColumns;
 use crate::packed_float::{FloatPanels, PackedFloat};
 use crate::packed_four_bit::PackedFourBit;
+use crate::packed_int4::PackedInt4;
 use crate::packed_int8::PackedInt8;
 use crate::packed_weight_only_int8::PackedWeightOnlyInt8;
 use crate::panel_layout::PanelLayout;
@@ -48,6 +50,10 @@ pub enum Operation {
     /// [`Kernels::linear_int8`] with weights that are without
     /// [`saturating_pairs`](fewbit_numerics::saturation::saturating_pairs), where these have a tile of their own.
     LinearInt8SaturationProof,
+    /// [`Kernels::linear_int4`]
+    LinearInt4,
+    /// [`Kernels::linear_int4`] with activations of 8 bits, where int4 weights have a tile of their own for these.
+    LinearInt4SaturationProof,
     /// [`Kernels::linear_requantize`]
     LinearRequantize,
     /// [`Kernels::linear_requantize`] with such weights.
@@ -162,9 +168,10 @@ impl Routine {
 /// Products with weights of which no two that are multiplied and added in 16 bits can saturate there: a faster instruction does for them.
 #[derive(Debug)]
 pub(crate) struct SaturationProof {
-    pub(crate) routines: [Routine; 2],
+    pub(crate) routines: [Routine; 3],
     pub(crate) layout: PanelLayout,
     pub(crate) linear_int8: unsafe fn(LinearInt8<'_>, Output<'_>),
+    pub(crate) linear_int4: unsafe fn(LinearInt4<'_>, Output<'_>),
     pub(crate) linear_requantize: unsafe fn(LinearInt8<'_>, Requantize<'_>),
 }
 
@@ -189,6 +196,8 @@ pub struct Kernels {
     pub(crate) isa: Isa,
     pub(crate) routines: &'static [Routine],
     pub(crate) int8_layout: PanelLayout,
+    /// What the int8 tile lowers activations by.
+    pub(crate) int8_activation_offset: i32,
     /// None where it would gain nothing.
     pub(crate) saturation_proof: Option<SaturationProof>,
     pub(crate) linear_f32: unsafe fn(Linear<'_>, Stored<'_, f32>),
@@ -197,6 +206,7 @@ pub struct Kernels {
     pub(crate) linear_weight_only_int8: unsafe fn(Linear<'_>, DecodedInt8<'_>),
     pub(crate) linear_four_bit: unsafe fn(Linear<'_>, DecodedFourBit<'_>),
     pub(crate) linear_int8: unsafe fn(LinearInt8<'_>, Output<'_>),
+    pub(crate) linear_int4: unsafe fn(LinearInt4<'_>, Output<'_>),
     pub(crate) linear_requantize: unsafe fn(LinearInt8<'_>, Requantize<'_>),
     pub(crate) quantize_rows: unsafe fn(&[f32], RowScale, &mut QuantizedRows) -> bool,
     pub(crate) layer_norm: unsafe fn(LayerNorm<'_>),
@@ -360,6 +370,56 @@ impl Kernels {
         let routine = match self.saturation_proof_of(weight) {
             Some(proof) => proof.linear_int8,
             None => self.linear_int8,
+        };
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { routine(call, output) }
+    }
+
+    /// The epilogue of the product of x (rows, in_features) and W^T with int4 weights, written as [`Kernels::linear_int8`] does. With its bias it is
+    /// `y = fma(fma(-zero_point_row, correction, sum), scale_row, bias or 0)`; `sum` starts from 0 and takes `fma(f32(acc), scale_group, sum)` of each group in order,
+    /// `acc = sum over the group of code * (weight - zero_point_group)` being exact in i32, and `correction` is the same with 1 for every code.
+    ///
+    /// # Panics
+    ///
+    /// As [`Kernels::linear_int8`].
+    pub fn linear_int4(
+        &self,
+        x: &QuantizedRows,
+        weight: &PackedInt4,
+        epilogue: Epilogue<'_>,
+        out: OutputColumns<'_>,
+        workspace: &mut Workspace,
+    ) {
+        assert_output(&out, x.rows, weight.out_features);
+        assert_eq!(
+            x.columns, weight.in_features,
+            "the columns of x are the in_features of the weight"
+        );
+        assert_bias(epilogue.bias, weight.out_features);
+        let proof = self.saturation_proof.as_ref();
+        let proof = proof.filter(|proof| weight.layout == proof.layout);
+        assert!(
+            proof.is_some() || weight.layout == self.int8_layout,
+            "the weight is packed for the instruction set that multiplies it"
+        );
+        assert!(
+            proof.is_none() || x.planes == 1,
+            "a weight that is packed for codes of 8 bits is multiplied by such codes"
+        );
+        let call = LinearInt4 {
+            x,
+            weight,
+            bias: epilogue.bias,
+            activations: &mut workspace.activations,
+            panel: &mut workspace.panels,
+        };
+        let output = Output {
+            columns: out,
+            kind: epilogue.kind,
+        };
+        let routine = match proof {
+            Some(proof) => proof.linear_int4,
+            None => self.linear_int4,
         };
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { routine(call, output) }

@@ -141,7 +141,7 @@ impl PackedLinear {
     /// The arithmetic of its products.
     pub(crate) fn arithmetic(&self) -> Arithmetic {
         match &self.weight {
-            PackedWeight::Int8 { .. } => Arithmetic::Int8,
+            PackedWeight::Int8 { .. } | PackedWeight::Int4 { .. } => Arithmetic::Int8,
             _ => Arithmetic::F32,
         }
     }
@@ -156,10 +156,7 @@ impl PackedLinear {
 
     /// How it quantizes its input, if it does.
     fn scale(&self) -> Option<InputScale> {
-        match &self.weight {
-            PackedWeight::Int8 { scale, .. } => Some(*scale),
-            _ => None,
-        }
+        self.weight.input_scale()
     }
 
     /// Whether its activations are codes of 8 bits.
@@ -174,10 +171,7 @@ impl PackedLinear {
 
     /// How this layer quantizes its input, to be changed, if it does.
     pub(crate) fn input_scale_mut(&mut self) -> Option<&mut InputScale> {
-        match &mut self.weight {
-            PackedWeight::Int8 { scale, .. } => Some(scale),
-            _ => None,
-        }
+        self.weight.input_scale_mut()
     }
 
     /// Runs layers that read the same input, each into its output (rows, out_features), whose columns are shared out to as many threads of
@@ -232,6 +226,10 @@ impl PackedLinear {
                     let x = quantized.expect("int8 layers have an input scale");
                     kernels.linear_int8(x, packed, epilogue, out, workspace);
                 }
+                (PackedWeight::Int4 { packed, .. }, quantized) => {
+                    let x = quantized.expect("int4 layers have an input scale");
+                    kernels.linear_int4(x, packed, epilogue, out, workspace);
+                }
             }
         });
         for (linear, out) in layers {
@@ -274,19 +272,11 @@ impl PackedLinear {
         Ok(true)
     }
 
-    /// Whether no output of an int8 layer can overflow for these rows: finite codes and small scales cannot.
+    /// Whether no output of a layer of integer codes can overflow for these rows: finite codes and small scales cannot.
     fn is_finite_for(&self, quantized: &QuantizedRows) -> bool {
-        match &self.weight {
-            PackedWeight::Int8 {
-                largest_gain,
-                largest_bias,
-                ..
-            } => {
-                let largest = largest_magnitude(quantized.scales()) * largest_gain;
-                largest < f32::MAX / 4.0 && *largest_bias < f32::MAX / 4.0
-            }
-            _ => false,
-        }
+        let largest = largest_magnitude(quantized.scales());
+        let limits = self.weight.limits();
+        limits.is_some_and(|limits| limits.are_finite_for(largest))
     }
 
     /// Bytes held in memory.

@@ -13,6 +13,9 @@
 use crate::absmax::absmax;
 use crate::affine::{AffineParameters, CodeRange, MINIMUM_SCALE};
 
+/// The most columns of a row whose products with activations of twelve bits sum up in i32: each is at most 4095 * 15 in magnitude.
+pub const MAX_INT4_COLUMNS: usize = i32::MAX as usize / (4095 * 15);
+
 /// How the scale of a group is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GroupScales {
@@ -137,7 +140,9 @@ pub fn quantize_int4_into(
 
 /// Scale and zero point of a group (finite).
 ///
-/// The scale is finite and at least 2^-126, the least normal float; of zeros it is 2^-23.
+/// The magnitude of the scale is finite and at least 2^-126, the least normal float; of zeros it is 2^-23. With the least squared error the scale of a symmetric
+/// group may be negative: the code -8 then stands for the largest weight, which the codes up to 7 reach less well. Whoever dequantizes multiplies with it all the
+/// same.
 pub fn group_parameters(group: &[f32], asymmetric: bool, scales: GroupScales) -> AffineParameters {
     let range = match asymmetric {
         true => group
@@ -160,7 +165,12 @@ pub fn group_parameters(group: &[f32], asymmetric: bool, scales: GroupScales) ->
     match asymmetric {
         false => {
             for share in SYMMETRIC_SHARES {
-                search.try_parameters(of_range(0.0, range.1 * (f32::from(share) / 64.0)));
+                let parameters = of_range(0.0, range.1 * (f32::from(share) / 32.0));
+                search.try_parameters(parameters);
+                search.try_parameters(AffineParameters {
+                    scale: -parameters.scale,
+                    ..parameters
+                });
             }
         }
         true => {
@@ -175,8 +185,8 @@ pub fn group_parameters(group: &[f32], asymmetric: bool, scales: GroupScales) ->
     search.best
 }
 
-/// Shares of the largest magnitude that are tried, in 64ths. Those above it put the largest weight on a code before the last.
-const SYMMETRIC_SHARES: std::ops::RangeInclusive<u8> = 40..=72;
+/// Shares of the largest magnitude that are tried, in 32nds. Those above it put the largest weight on a code before the last.
+const SYMMETRIC_SHARES: std::ops::RangeInclusive<u8> = 20..=36;
 
 /// Shares of minimum and maximum that are tried together, in 32nds.
 const ASYMMETRIC_SHARES: std::ops::RangeInclusive<u8> = 25..=33;
@@ -232,7 +242,7 @@ impl<'a> Search<'a> {
     /// Tries parameters, and their zero point with the scale that least squares fit to their codes.
     fn try_parameters(&mut self, parameters: AffineParameters) {
         let fitted = self.try_scale(parameters);
-        if (f32::MIN_POSITIVE..f32::MAX).contains(&fitted) {
+        if (f32::MIN_POSITIVE..f32::MAX).contains(&fitted.abs()) {
             self.try_scale(AffineParameters {
                 scale: fitted,
                 ..parameters
@@ -367,7 +377,7 @@ mod tests {
                     let quantized = quantize_int4(&group, 1, 32, settings(32, asymmetric, scales));
                     let scale = quantized.scales[0];
                     assert!(
-                        (f32::MIN_POSITIVE..=f32::MAX).contains(&scale),
+                        (f32::MIN_POSITIVE..=f32::MAX).contains(&scale.abs()),
                         "{value}: {scale}"
                     );
                     let zero_points = quantized.zero_points.as_deref();
@@ -375,12 +385,32 @@ mod tests {
                         // Half a step, and the half step at the end that the codes do not have.
                         let error = (f64::from(back) - f64::from(value)).abs();
                         assert!(
-                            error <= f64::from(scale) * 1.0001,
+                            error <= f64::from(scale.abs()) * 1.0001,
                             "{value}: {back}, {scale}"
                         );
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_largest_weight_has_the_code_that_has_no_opposite() {
+        let mut group = [0.5; 32];
+        group[7] = 8.0;
+        let found = group_parameters(&group, false, GroupScales::LeastSquaredError);
+        // -8 reaches it exactly; 7 does not, unless all steps are wider.
+        assert!(found.scale < 0.0, "{found:?}");
+        assert_eq!(found.quantize(8.0, CodeRange::INT4), -8);
+        for sign in [1.0, -1.0] {
+            let group = group.map(|x| x * sign);
+            let quantized = quantize_int4(
+                &group,
+                1,
+                32,
+                settings(32, false, GroupScales::LeastSquaredError),
+            );
+            assert_eq!(quantized.codes[7], -8);
         }
     }
 

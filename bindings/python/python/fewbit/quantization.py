@@ -184,6 +184,10 @@ def quantize_model(
     *,
     dry_run: Literal[True],
     recipe: Path | Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    group_size: int | str | None = None,
+    asymmetric: bool = False,
+    layout: str | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
     scales: str | None = None,
@@ -221,6 +225,10 @@ def quantize_model(
     *,
     dry_run: Literal[False] = False,
     recipe: Path | Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    group_size: int | str | None = None,
+    asymmetric: bool = False,
+    layout: str | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
     scales: str | None = None,
@@ -264,10 +272,14 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         method: ``dynamic``, ``static``, ``weight-only``, ``fp16``, ``bf16``, ``nf4`` (``int4``) or ``fp4``.
         dry_run: Says what would be done to every tensor (:class:`QuantizePlan`), and writes nothing.
         recipe: A recipe file, or its keys, in place of ``method`` and its options.
+        weights: Integer methods (dynamic, static, weight-only): the codes of weights, ``int8`` (the default) or ``int4``.
+        group_size: int4: neighbouring weights of a row that share a scale, 64 by default, or ``"channel"`` for all of a row.
+        asymmetric: int4: groups have zero points, too.
+        layout: int4: ``pack-quantized`` (the default) or ``int-quantized``.
         double_quant: nf4 and fp4: quantizes the scales, too.
         block_size: nf4 and fp4: weights that share one scale; 64 by default.
-        scales: nf4 and fp4: the scale of a block is its largest magnitude, ``absmax`` (the default), or the one with the least squared error,
-            ``mse``.
+        scales: nf4, fp4 and int4 weights: the scale of a block or group is its largest magnitude, ``absmax`` (the default of nf4 and fp4), or the one
+            with the least squared error, ``mse`` (that of int4).
         embeddings: How the word embedding table is stored: ``keep`` (as other floats), ``int8``, ``fp16``, ``bf16``; nf4 and fp4: also ``nf4``. By
             default ``int8`` for the int8 methods, unless a head shares the table, else ``keep``. Codes beside 4-bit layers are read by no other
             loader than fewbit.
@@ -307,6 +319,10 @@ def _quantize_directory(
     *,
     dry_run: bool = False,
     recipe: Path | Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    group_size: int | str | None = None,
+    asymmetric: bool = False,
+    layout: str | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
     scales: str | None = None,
@@ -342,6 +358,10 @@ def _quantize_directory(
         raise ValueError("out: expected a directory to write, found none\n  hint: dry_run=True writes nothing")
     if recipe is not None:
         named: dict[str, object] = {
+            "weights": weights,
+            "group_size": group_size,
+            "asymmetric": asymmetric,
+            "layout": layout,
             "double_quant": double_quant,
             "block_size": block_size,
             "scales": scales,
@@ -355,6 +375,12 @@ def _quantize_directory(
         for name, value in named.items():
             if value not in (None, False):
                 raise ValueError(f"{name}: expected a method beside it, found a recipe\n  hint: change the key `{name}` of the recipe")
+    if weights not in (None, "int8", "int4"):
+        raise ValueError(f"weights: expected int8 or int4, found {weights!r}")
+    if layout not in (None, "pack-quantized", "int-quantized"):
+        raise ValueError(f"layout: expected pack-quantized or int-quantized, found {layout!r}")
+    if not (group_size is None or group_size == "channel" or (isinstance(group_size, int) and group_size > 0)):
+        raise ValueError(f"group_size: expected a positive number of columns or 'channel', found {group_size!r}")
     if activations not in (None, "per-token", "per-tensor"):
         raise ValueError(f"activations: expected per-token or per-tensor, found {activations!r}")
     if activations == "per-tensor" and backend in (None, "native"):
@@ -410,6 +436,10 @@ def _quantize_directory(
         "method": method,
         "recipe": json.dumps({"version": 1, **recipe}) if isinstance(recipe, Mapping) else None,
         "recipe_file": os.fspath(recipe) if isinstance(recipe, str | os.PathLike) else None,
+        "weights": weights or "int8",
+        "group_size": group_size,
+        "asymmetric": asymmetric,
+        "layout": layout or "pack-quantized",
         "double_quant": double_quant,
         "block_size": block_size,
         "scales": scales,
@@ -454,10 +484,22 @@ def label(recipe: Mapping[str, Any]) -> str:
         "saturation_proof": "saturation-proof",
         "double_quant": "double quantization",
     }
-    words = [str(recipe["method"]), *(words for key, words in additions.items() if recipe.get(key))]
-    if recipe.get("scales") == "mse":
+    words = [str(recipe["method"])]
+    if recipe.get("weights") == "int4":
+        words.append("int4")
+        size = recipe.get("group_size", 64)
+        if size != 64:
+            words.append("per channel" if size == "channel" else f"groups of {size}")
+        if recipe.get("asymmetric"):
+            words.append("asymmetric")
+        if recipe.get("scales") == "absmax":
+            words.append("absmax scales")
+        if recipe.get("layout") == "int-quantized":
+            words.append("int-quantized")
+    words += [addition for key, addition in additions.items() if recipe.get(key)]
+    if recipe.get("weights") != "int4" and recipe.get("scales") == "mse":
         words.append("MSE scales")
-    of_the_method = "keep" if words[0] in ("fp16", "bf16", "nf4", "fp4") else "auto"
+    of_the_method = "keep" if recipe["method"] in ("fp16", "bf16", "nf4", "fp4") else "auto"
     # A recipe without the key keeps the table.
     embeddings = str(recipe.get("embeddings", "keep"))
     if embeddings not in ("auto", of_the_method):

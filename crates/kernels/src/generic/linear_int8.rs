@@ -126,20 +126,20 @@ impl<S: Simd, T: Int8Tile> WithFunction for MultiplyAndEncode<'_, S, T> {
 }
 
 /// What is computed from a vector of outputs before it is stored.
-trait VectorEpilogue<S: Simd> {
+pub(super) trait VectorEpilogue<S: Simd> {
     /// `value` is y(row, column..column + count), count being at most sixteen, and columns counted from the first one of the output.
     fn apply(&mut self, s: S, value: S::F32, row: usize, column: usize, count: usize);
 }
 
 /// `out = f(y)`
-struct StoreEpilogue<'a, F> {
+pub(super) struct StoreEpilogue<'a, F> {
     columns: OutputColumns<'a>,
     function: std::marker::PhantomData<F>,
 }
 
 impl<'a, F> StoreEpilogue<'a, F> {
     #[inline(always)]
-    fn new(columns: OutputColumns<'a>) -> Self {
+    pub(super) fn new(columns: OutputColumns<'a>) -> Self {
         Self {
             columns,
             function: std::marker::PhantomData,
@@ -156,8 +156,8 @@ impl<S: Simd, F: Function> VectorEpilogue<S> for StoreEpilogue<'_, F> {
 }
 
 /// `out += y`
-struct AddEpilogue<'a> {
-    columns: OutputColumns<'a>,
+pub(super) struct AddEpilogue<'a> {
+    pub(super) columns: OutputColumns<'a>,
 }
 
 impl<S: Simd> VectorEpilogue<S> for AddEpilogue<'_> {
@@ -170,8 +170,8 @@ impl<S: Simd> VectorEpilogue<S> for AddEpilogue<'_> {
 }
 
 /// `out *= y`
-struct MultiplyEpilogue<'a> {
-    columns: OutputColumns<'a>,
+pub(super) struct MultiplyEpilogue<'a> {
+    pub(super) columns: OutputColumns<'a>,
 }
 
 impl<S: Simd> VectorEpilogue<S> for MultiplyEpilogue<'_> {

@@ -8,6 +8,7 @@ mod attention;
 mod attention_int8;
 mod codec_sources;
 mod codecs;
+mod int4;
 mod int8;
 mod positions;
 mod products;
@@ -30,6 +31,8 @@ fn check_of(operation: Operation) -> fn(&Kernels, &mut Failures) {
         Operation::LinearFourBit => products::linear_four_bit,
         Operation::LinearInt8 => int8::linear_int8,
         Operation::LinearInt8SaturationProof => int8::linear_saturation_proof,
+        Operation::LinearInt4 => int4::linear_int4,
+        Operation::LinearInt4SaturationProof => int4::linear_int4_saturation_proof,
         Operation::LinearRequantize => int8::linear_requantize,
         Operation::LinearRequantizeSaturationProof => int8::linear_requantize_saturation_proof,
         Operation::QuantizeRows => quantization::quantize_rows,

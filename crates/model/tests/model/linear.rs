@@ -1,11 +1,14 @@
 //! Linear layers by themselves, and weights that are not a file's.
 
 use crate::golden_files::golden;
-use fewbit_checkpoint::compressed_tensors::CompressedScheme;
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, Int4Layout, Int4Scheme};
+use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{Checkpoint, CheckpointError, StoredWeight};
 use fewbit_model::{EncoderSpec, Linear, Module, Network, Role, WeightSource};
+use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
+use fewbit_numerics::int4_groups::{GroupScales, Int4Settings, quantize_int4};
 use fewbit_numerics::rows::quantize_rows_int8;
 use std::borrow::Cow;
 
@@ -24,7 +27,27 @@ fn forms(weight: &[f32], [out, inside]: [usize; 2]) -> Vec<(&'static str, Stored
     let int8 =
         |scheme: CompressedScheme| scheme.stored_weight(quantize_rows_int8(weight, out, inside));
     let blocks = quantize_blocks(weight, 64, FourBitType::Nf4);
+    let int4 = |group_size: Option<usize>, asymmetric: bool, activations| {
+        let scheme = Int4Scheme {
+            group_size,
+            asymmetric,
+            activations,
+            layout: Int4Layout::Packed,
+        };
+        let settings = Int4Settings {
+            group_size: scheme.group_size_of(inside),
+            asymmetric,
+            scales: GroupScales::Range,
+        };
+        scheme.stored_weight(quantize_int4(weight, out, inside, settings))
+    };
+    let dynamic = Some(Int8Activations::Dynamic(ActivationScheme::Affine));
     vec![
+        // Whole rows have tiles, groups of 35 columns do not.
+        ("dynamic", int4(None, true, dynamic)),
+        ("weight-only", int4(None, false, None)),
+        ("weight-only in floats", int4(Some(35), false, None)),
+        ("weight-only in floats", int4(Some(35), true, None)),
         ("floats", StoredWeight::of_values(weight)),
         ("dynamic", int8(CompressedScheme::DynamicInt8)),
         ("weight-only", int8(CompressedScheme::WeightOnlyInt8)),
@@ -109,6 +132,24 @@ fn what_is_no_linear_layer_is_refused() {
     assert!(text(linear.forward(&[1.0; 3], 0)).contains("threads: expected at least 1"));
     let linear = Linear::from_matrix(&[2.0; 6], None, [2, 3]).unwrap();
     assert!(text(linear.forward(&[f32::MAX; 3], 1)).contains("linear.output"));
+}
+
+#[test]
+fn quantized_inputs_need_groups_that_have_tiles() {
+    let weight = StoredWeight::Groups {
+        codes: vec![1; 24].into(),
+        scales: vec![1.0; 2],
+        zero_points: None,
+        group_size: 12,
+        bits: 4,
+        activations: Some(Int8Activations::Dynamic(ActivationScheme::Affine)),
+    };
+    let text = Linear::new(weight, None, [1, 24]).unwrap_err().to_string();
+    assert!(text.contains("groups of a multiple of 8 columns"), "{text}");
+    assert!(
+        text.contains("found codes of 4 bits in groups of 12 of 24 columns"),
+        "{text}"
+    );
 }
 
 #[test]

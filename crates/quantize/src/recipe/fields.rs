@@ -506,10 +506,10 @@ impl RecipeFields {
             );
         }
         match self.scales {
-            Some(scales) if self.weights != WeightsField::Int4 => self.of_other_methods(
+            Some(BlockScales::Mse) if self.weights != WeightsField::Int4 => self.of_other_methods(
                 "scales",
-                "none",
-                scales.to_string(),
+                "`absmax`",
+                "`mse`",
                 "`nf4`, `fp4` and int4 weights choose the scales of their blocks and groups",
             ),
             _ => Ok(()),

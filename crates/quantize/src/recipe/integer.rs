@@ -195,11 +195,13 @@ impl IntegerRecipe {
         )
     }
 
-    /// Whether [`EmbeddingStorage::Auto`] keeps the table whatever the model: where PyTorch has its scales, and beside packed codes, as transformers
-    /// does not load a checkpoint of two compressed-tensors formats.
+    /// Whether [`EmbeddingStorage::Auto`] keeps the table whatever the model: where PyTorch has its scales, and beside packed asymmetric codes. These load in
+    /// transformers with `dequantize=True` alone, which cannot be said of a checkpoint of two compressed-tensors formats.
     pub(crate) fn keeps_embeddings_by_default(&self) -> bool {
-        let is_packed = |options: Int4Options| options.layout == CodeLayout::PackQuantized;
-        self.has_one_scale_at_run_time() || self.weights.int4().is_some_and(is_packed)
+        let needs_one_format = |options: Int4Options| {
+            options.layout == CodeLayout::PackQuantized && options.asymmetric
+        };
+        self.has_one_scale_at_run_time() || self.weights.int4().is_some_and(needs_one_format)
     }
 
     /// Which elements of the weight of a layer whose input has one scale share a scale.

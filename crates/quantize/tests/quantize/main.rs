@@ -10,6 +10,7 @@ mod directory;
 mod errors;
 mod floats;
 mod gptq;
+mod int4;
 mod methods;
 mod module_names;
 mod other_models;

@@ -184,6 +184,23 @@ fn parser_and_schema_agree_on_what_is_wrong() {
         json!({"version": 1, "method": "dynamic", "quantize_embeddings": false, "embeddings": "int8"}),
         json!({"version": 1, "method": "dynamic", "quantize_embeddings": false, "embeddings": "auto"}),
     ];
+    for method in ["nf4", "dynamic", "weight-only"] {
+        for (key, value) in [
+            ("group_size", json!(32)),
+            ("group_size", json!("channel")),
+            ("group_size", json!(0)),
+            ("group_size", json!("row")),
+            ("asymmetric", json!(true)),
+            ("layout", json!("int-quantized")),
+            ("layout", json!("packed")),
+            ("scales", json!("mse")),
+            ("scales", json!("absmax")),
+            ("gptq", json!(true)),
+            ("activations", json!("per-tensor")),
+        ] {
+            cases.push(json!({"version": 1, "method": method, "weights": "int4", key: value}));
+        }
+    }
     for method in [
         "fp16",
         "bf16",
@@ -196,6 +213,14 @@ fn parser_and_schema_agree_on_what_is_wrong() {
     ] {
         cases.push(json!({"version": 1, "method": method}));
         for (key, value) in [
+            ("weights", json!("int8")),
+            ("weights", json!("int4")),
+            ("weights", json!("nf4")),
+            ("group_size", json!(32)),
+            ("asymmetric", json!(true)),
+            ("asymmetric", json!(false)),
+            ("layout", json!("int-quantized")),
+            ("layout", json!("pack-quantized")),
             ("block_size", json!(32)),
             ("block_size", json!(48)),
             ("block_size", json!("32")),

@@ -8,6 +8,7 @@ use std::arch::x86_64::*;
 use super::int8::{OUTPUTS, REGISTERS, store_sums};
 use super::lanes::Avx2;
 use crate::aligned::Scratch;
+use crate::generic::linear_int4::{self, LinearInt4};
 use crate::generic::linear_int8::{self, LinearInt8, Output, Requantize};
 use crate::int8_tile::{
     INT8_GROUP, INT8_LINE, Int8Accumulators, Int8Operands, Int8Tile, LineOrder, PanelLayout,
@@ -119,6 +120,16 @@ unsafe fn linear(call: LinearInt8<'_>, output: Output<'_>) {
 ///
 /// As [`linear`].
 #[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn linear_of_int4(call: LinearInt4<'_>, output: Output<'_>) {
+    // SAFETY: this function's contract.
+    let s = unsafe { <Avx2 as Simd>::assume_supported() };
+    linear_int4::linear_int4(s, SaturationProofTile(()), call, output);
+}
+
+/// # Safety
+///
+/// As [`linear`].
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn linear_requantize(call: LinearInt8<'_>, output: Requantize<'_>) {
     // SAFETY: this function's contract.
     let s = unsafe { <Avx2 as Simd>::assume_supported() };
@@ -138,6 +149,15 @@ pub(super) const ROUTINES: SaturationProof = SaturationProof {
             exactness: Exactness::SameBits,
         },
         Routine {
+            name: "avx2_linear_saturation_proof_u8s4f32_6x16",
+            isa: Isa::Avx2,
+            operation: Operation::LinearInt4SaturationProof,
+            operation_name: "linear_saturation_proof",
+            types: "u8s4f32",
+            tile: "6x16",
+            exactness: Exactness::SameBits,
+        },
+        Routine {
             name: "avx2_linear_requantize_saturation_proof_u8s8u8_6x16",
             isa: Isa::Avx2,
             operation: Operation::LinearRequantizeSaturationProof,
@@ -149,5 +169,6 @@ pub(super) const ROUTINES: SaturationProof = SaturationProof {
     ],
     layout: SaturationProofTile::LAYOUT,
     linear_int8: linear,
+    linear_int4: linear_of_int4,
     linear_requantize,
 };

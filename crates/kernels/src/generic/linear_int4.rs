@@ -1,0 +1,218 @@
+//! Products of quantized activations and int4 weights.
+//!
+//! A panel of codes is unpacked into the bytes that the int8 tile reads, once for all rows of a call, and stays in the second-level cache meanwhile. Each group of
+//! columns gives exact sums of integers, which become floats, times the scale of the group.
+
+use crate::aligned::Scratch;
+use crate::generic::activation::{Function, WithFunction, with_function};
+use crate::generic::f32_tile::row_tiles;
+use crate::generic::linear_int8::{
+    AddEpilogue, MultiplyEpilogue, Output, StoreEpilogue, VectorEpilogue,
+};
+use crate::int8_tile::{
+    FloatAccumulators, INT8_GROUP, INT8_LINE, INT8_TILE_ROWS, Int8Operands, Int8Tile, Prefetch,
+    ScaledGroups,
+};
+use crate::output_columns::OutputColumns;
+use crate::packed_int4::{INT4_PAIR, PackedInt4};
+use crate::quantized_rows::QuantizedRows;
+use crate::row_operations::{Activation, EpilogueKind};
+use crate::simd::{LANES, Simd};
+use std::ops::Range;
+
+/// `y(r, o) = fma(fma(-zero_point(r), correction(o), sum), scale_row(r), bias(o) or 0)`, where `sum` starts from 0 and takes `fma(f32(acc), scale(o, g), sum)` of
+/// each group g in order, with `acc = sum over k in g of code(r, k) * (weight(o, k) - zero_point(o, g))`, exact in i32; and `correction(o)` is the same with 1 for
+/// every code.
+pub(crate) struct LinearInt4<'a> {
+    /// (rows, in_features)
+    pub(crate) x: &'a QuantizedRows,
+    pub(crate) weight: &'a PackedInt4,
+    /// (out_features)
+    pub(crate) bias: Option<&'a [f32]>,
+    /// Holds the prepared activations.
+    pub(crate) activations: &'a mut Scratch,
+    /// Holds an unpacked panel.
+    pub(crate) panel: &'a mut Scratch,
+}
+
+#[inline(always)]
+pub(crate) fn linear_int4<S: Simd, T: Int8Tile>(
+    s: S,
+    t: T,
+    call: LinearInt4<'_>,
+    output: Output<'_>,
+) {
+    let Output { columns, kind } = output;
+    let range = columns.columns();
+    let activation = match kind {
+        EpilogueKind::Add => return multiply(s, t, call, range, &mut AddEpilogue { columns }),
+        EpilogueKind::Multiply => {
+            return multiply(s, t, call, range, &mut MultiplyEpilogue { columns });
+        }
+        EpilogueKind::Store => Activation::Identity,
+        EpilogueKind::Activation(activation) => activation,
+    };
+    let task = MultiplyAndStore {
+        s,
+        t,
+        call,
+        columns,
+    };
+    with_function(activation, task);
+}
+
+/// [`multiply`], whose outputs go through a function and are stored.
+struct MultiplyAndStore<'a, S, T> {
+    s: S,
+    t: T,
+    call: LinearInt4<'a>,
+    columns: OutputColumns<'a>,
+}
+
+impl<S: Simd, T: Int8Tile> WithFunction for MultiplyAndStore<'_, S, T> {
+    #[inline(always)]
+    fn with<F: Function>(self) {
+        let range = self.columns.columns();
+        let mut epilogue = StoreEpilogue::<F>::new(self.columns);
+        multiply(self.s, self.t, self.call, range, &mut epilogue);
+    }
+}
+
+/// Computes the outputs `columns`, which are whole panels but for the last one, and passes them to `epilogue`.
+#[inline(always)]
+fn multiply<S: Simd, T: Int8Tile>(
+    s: S,
+    t: T,
+    call: LinearInt4<'_>,
+    columns: Range<usize>,
+    epilogue: &mut impl VectorEpilogue<S>,
+) {
+    let LinearInt4 {
+        x,
+        weight,
+        bias,
+        activations,
+        panel,
+    } = call;
+    let &PackedInt4 {
+        group_size,
+        groups,
+        pairs,
+        ref layout,
+        ..
+    } = weight;
+    let Range { start, end } = columns;
+    let panel_outputs = layout.vectors * LANES;
+    assert!(end <= weight.out_features && start.is_multiple_of(panel_outputs));
+    if x.rows == 0 {
+        return;
+    }
+    let (codes, stride) = t.activations(x, activations);
+    let planes = if T::WIDE { 1 } else { x.planes };
+    let outputs = end.next_multiple_of(LANES) - start;
+    let mut sums = FloatAccumulators::new();
+    for first in (0..outputs).step_by(panel_outputs) {
+        let vectors_of_panel = panel_outputs.min(outputs - first) / LANES;
+        let line = vectors_of_panel * INT8_LINE;
+        let unpacked = panel.slice::<i8>(2 * pairs * line);
+        let packed = &weight.codes[(start + first) * pairs * INT8_GROUP..][..pairs * line];
+        unpack_panel(weight, (start + first) / LANES, packed, unpacked);
+        // What comes next is on its way while this panel is multiplied.
+        let next = packed.as_ptr().wrapping_add(packed.len()).cast::<i8>();
+        let tiles = || row_tiles(x.rows, INT8_TILE_ROWS / planes);
+        let share = (pairs * vectors_of_panel).div_ceil(tiles().count());
+        let lines = group_size.div_ceil(INT8_GROUP);
+        for vector in (0..vectors_of_panel).step_by(T::VECTORS) {
+            let vectors = T::VECTORS.min(vectors_of_panel - vector);
+            let first_vector = (start + first) / LANES + vector;
+            for (tile, (row, rows)) in tiles().enumerate() {
+                let rows_of_codes = &codes[row * planes * stride..][..rows * planes * stride];
+                let prefetch = match vector {
+                    0 => Prefetch {
+                        line: next.wrapping_add(tile * share * INT8_LINE),
+                        rate: (share * 256).div_ceil((lines * groups).max(1)),
+                    },
+                    _ => Prefetch::NONE,
+                };
+                let operands = ScaledGroups {
+                    group: Int8Operands {
+                        activations: rows_of_codes.as_ptr(),
+                        stride,
+                        rows: rows * planes,
+                        weights: unpacked.as_ptr().wrapping_add(vector * INT8_LINE),
+                        group_stride: line,
+                        groups: lines,
+                        vectors,
+                        prefetch,
+                    },
+                    planes,
+                    count: groups,
+                    scales: weight.scales[first_vector * groups * LANES..].as_ptr(),
+                    group_sums: match T::ACTIVATION_OFFSET {
+                        0 => std::ptr::null(),
+                        _ => weight.group_sums[first_vector * groups * LANES..].as_ptr(),
+                    },
+                };
+                // SAFETY: activations and panel were cut to the sizes that the tile reads: `count` groups of `lines` lines, which are all columns, padded
+                // with zeros; there are as many vectors as the panel has from this one on, each with a scale and a sum for every group.
+                unsafe { t.multiply_groups(s, operands, &mut sums) };
+                for vector in 0..vectors {
+                    let column = (first_vector + vector) * LANES;
+                    let count = LANES.min(end - column);
+                    let correction = s.load(&weight.row_sums.as_chunks().0[first_vector + vector]);
+                    let bias = match bias {
+                        Some(bias) => s.load_up_to(&bias[column..column + count], 0.0),
+                        None => s.splat(0.0),
+                    };
+                    for index in 0..rows {
+                        let zero_point = s.splat(-(x.zero_points[row + index] as f32));
+                        let sum = s.load(&sums.0[index][vector]);
+                        let sum = s.fma(zero_point, correction, sum);
+                        let value = s.fma(sum, s.splat(x.scales[row + index]), bias);
+                        epilogue.apply(s, value, row + index, column - start, count);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The codes of a panel as bytes `nibble - offset`, in the order in which the tile reads them. `first_vector` is that of its first sixteen outputs.
+#[inline(always)]
+fn unpack_panel(weight: &PackedInt4, first_vector: usize, packed: &[u8], unpacked: &mut [i8]) {
+    let (packed, _) = packed.as_chunks::<INT8_LINE>();
+    let (unpacked, _) = unpacked.as_chunks_mut::<INT8_LINE>();
+    let vectors = packed.len() / weight.pairs.max(1);
+    let pairs = packed.chunks_exact(vectors.max(1));
+    let unpacked = unpacked.chunks_exact_mut(2 * vectors.max(1));
+    for (pair, (packed, unpacked)) in pairs.zip(unpacked).enumerate() {
+        let (low, high) = unpacked.split_at_mut(vectors);
+        let lines = packed.iter().zip(low).zip(high);
+        match &weight.offsets {
+            None => {
+                lines.for_each(|((packed, low), high)| unpack(packed, &[8; INT8_LINE], low, high))
+            }
+            Some(offsets) => {
+                let group = pair * INT4_PAIR / weight.group_size;
+                let (offsets, _) = offsets.as_chunks::<INT8_LINE>();
+                let offsets = offsets[first_vector * weight.groups + group..].iter();
+                let lines = lines.zip(offsets.step_by(weight.groups));
+                lines.for_each(|(((packed, low), high), offset)| unpack(packed, offset, low, high));
+            }
+        }
+    }
+}
+
+/// The low and the high nibbles less `offset`.
+#[inline(always)]
+fn unpack(
+    packed: &[u8; INT8_LINE],
+    offset: &[i8; INT8_LINE],
+    low: &mut [i8; INT8_LINE],
+    high: &mut [i8; INT8_LINE],
+) {
+    for (((&byte, &offset), low), high) in packed.iter().zip(offset).zip(low).zip(high) {
+        *low = (byte & 15).cast_signed() - offset;
+        *high = (byte >> 4).cast_signed() - offset;
+    }
+}
