@@ -35,7 +35,8 @@ impl FloatAccumulators {
 /// Operands of one tile whose weights have a scale for each group of columns.
 #[derive(Clone, Copy)]
 pub(crate) struct ScaledGroups<A> {
-    /// The first of the groups; the others follow in activations and weights.
+    /// The first of the groups; the others follow in activations and weights. Where [`Int8Tile::READS_NIBBLES`] the weights are lines of pairs: the low nibbles are
+    /// those of a line, the high ones those of the next.
     pub(crate) group: Int8Operands<A>,
     /// Rows of codes that stand for one row: of high and of low bytes, or one.
     pub(crate) planes: usize,
@@ -45,6 +46,17 @@ pub(crate) struct ScaledGroups<A> {
     pub(crate) scales: *const f32,
     /// `[vectors][count][16]` sums of weights; read only where [`Int8Tile::ACTIVATION_OFFSET`] is not 0.
     pub(crate) group_sums: *const i32,
+    /// What belongs to weights that are nibbles.
+    pub(crate) nibbles: NibbleOperands,
+}
+
+/// What nibbles have beside them; read only where [`Int8Tile::READS_NIBBLES`].
+#[derive(Clone, Copy)]
+pub(crate) struct NibbleOperands {
+    /// `[rows][count]` sums of the activations of a group.
+    pub(crate) activation_sums: *const i32,
+    /// `[vectors][count][64]` bytes that are subtracted of the nibbles, the same for all columns of an output; null: 8 for all.
+    pub(crate) offsets: *const i8,
 }
 
 /// Operands of one tile. Pointers, because the slices would be checked in the innermost loops.
@@ -121,6 +133,9 @@ pub(crate) trait Int8Tile: Copy {
     /// What the activations are lowered by: the tile multiplies `code - ACTIVATION_OFFSET`, and the caller lowers the zero point as much.
     const ACTIVATION_OFFSET: i32 = 0;
 
+    /// Whether [`multiply_groups`](Self::multiply_groups) takes weights as nibbles, and not as the bytes that they stand for.
+    const READS_NIBBLES: bool = false;
+
     /// Whether an activation is an i16, so that one product takes codes of sixteen bits.
     const WIDE: bool = size_of::<Self::Activation>() == size_of::<i16>();
 
@@ -170,6 +185,7 @@ pub(crate) trait Int8Tile: Copy {
             count,
             scales,
             group_sums,
+            nibbles: _,
         } = operands;
         let mut accumulators = Int8Accumulators::new();
         sums.0[..group.rows / planes].fill([[0.0; LANES]; INT8_PANEL_VECTORS]);

@@ -51,7 +51,7 @@ fn weights_of_the_library() {
         }
         modules += 1;
     }
-    assert_eq!(modules, 9);
+    assert_eq!(modules, 13);
 
     let activations = |module: &str| match checkpoint.stored_weight(module, [6, 20]).unwrap() {
         StoredWeight::Int8 { activations, .. } => activations,
@@ -98,6 +98,26 @@ fn weights_of_the_library() {
             panic!("{module}")
         };
         assert_eq!((group_size, bits), (group, expected_bits), "{module}");
+    }
+    let dynamic = Some(Int8Activations::Dynamic(ActivationScheme::Symmetric));
+    for (module, rows, has_zero_points, expected) in [
+        ("asymmetric4", 11, true, None),
+        ("asymmetric4_bytes", 11, true, dynamic),
+        ("dynamic4", 6, false, dynamic),
+        ("dynamic4_packed", 6, false, dynamic),
+    ] {
+        let StoredWeight::Groups {
+            zero_points,
+            group_size: 32,
+            bits: 4,
+            activations,
+            ..
+        } = checkpoint.stored_weight(module, [rows, 64]).unwrap()
+        else {
+            panic!("{module}")
+        };
+        assert_eq!(zero_points.is_some(), has_zero_points, "{module}");
+        assert_eq!(activations, expected, "{module}");
     }
     assert!(matches!(
         checkpoint.stored_weight("ignored", [2, 4]).unwrap(),

@@ -83,6 +83,11 @@ class Layers(torch.nn.Module):
         self.packed4_bfloat16 = torch.nn.Linear(64, 6, bias=False)
         self.word_embeddings = torch.nn.Embedding(11, 12)
         self.ignored = torch.nn.Linear(4, 2, bias=False)
+        # Last, so that the layers above keep their random weights. Eleven rows fill a word of zero points, and part of another.
+        self.asymmetric4 = torch.nn.Linear(64, 11, bias=False)
+        self.asymmetric4_bytes = torch.nn.Linear(64, 11, bias=False)
+        self.dynamic4 = torch.nn.Linear(64, 6, bias=False)
+        self.dynamic4_packed = torch.nn.Linear(64, 6, bias=False)
 
 
 def compressed():
@@ -113,6 +118,19 @@ def compressed():
         "per_tensor": {"targets": ["per_tensor"], "weights": weights(strategy="tensor"), "input_activations": inputs()},
         "packed8": {"targets": ["packed8"], "weights": weights()},
         "packed4": {"targets": ["re:packed4"], "weights": group},
+        "asymmetric4": {"targets": ["asymmetric4"], "weights": {**group, "symmetric": False}},
+        "asymmetric4_bytes": {
+            "targets": ["asymmetric4_bytes"],
+            "weights": {**group, "symmetric": False},
+            "input_activations": inputs(),
+        },
+        "dynamic4": {"targets": ["dynamic4"], "weights": group, "input_activations": inputs()},
+        "dynamic4_packed": {
+            "targets": ["dynamic4_packed"],
+            "weights": group,
+            "input_activations": inputs(),
+            "format": "pack-quantized",
+        },
         "embedding": {"targets": ["Embedding"], "weights": weights(), "format": "int-quantized"},
     }
     config = QuantizationConfig(config_groups=groups, ignore=["ignored"], quantization_status="initialized")
@@ -124,12 +142,18 @@ def compressed():
         weight, args = module.weight.data.float(), scheme.weights
         half_range = (2**args.num_bits - 1) / 2
         if args.strategy == "group":
-            absmax = weight.reshape(weight.shape[0], -1, args.group_size).abs().amax(-1)
+            groups_of_rows = weight.reshape(weight.shape[0], -1, args.group_size)
+            absmax = groups_of_rows.abs().amax(-1)
         elif args.strategy == "tensor":
             absmax = weight.abs().amax().reshape(1)
         else:
             absmax = weight.abs().amax(1, keepdim=True)
         module.weight_scale.data = (absmax / half_range).to(module.weight.dtype)
+        if not args.symmetric:
+            least, greatest = groups_of_rows.amin(-1).clamp(max=0), groups_of_rows.amax(-1).clamp(min=0)
+            module.weight_scale.data = (greatest - least) / (2 * half_range)
+            zero_points = torch.round(-8 - least / module.weight_scale.data).clamp(-8, 7)
+            module.weight_zero_point.data = zero_points.to(torch.int8)
         if hasattr(module, "input_scale"):
             module.input_scale.data = torch.tensor([0.01 * (index + 1)])
             if not scheme.input_activations.symmetric:

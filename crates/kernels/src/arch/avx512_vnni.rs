@@ -2,6 +2,7 @@
 
 mod int8;
 mod lanes;
+mod nibbles;
 
 pub(crate) use int8::Avx512VnniTile;
 pub(crate) use lanes::Avx512;

@@ -1,7 +1,7 @@
 //! Products of quantized activations and int4 weights.
 //!
-//! A panel of codes is unpacked into the bytes that the int8 tile reads, once for all rows of a call, and stays in the second-level cache meanwhile. Each group of
-//! columns gives exact sums of integers, which become floats, times the scale of the group.
+//! A tile reads nibbles as they are, where that is written for the instruction set. Else a panel of codes is unpacked into the bytes that the int8 tile reads, once
+//! for all rows of a call, and stays in the second-level cache meanwhile. Each group of columns gives exact sums of integers, which become floats, times the scale of the group.
 
 use crate::aligned::Scratch;
 use crate::generic::activation::{Function, WithFunction, with_function};
@@ -10,8 +10,8 @@ use crate::generic::linear_int8::{
     AddEpilogue, MultiplyEpilogue, Output, StoreEpilogue, VectorEpilogue,
 };
 use crate::int8_tile::{
-    FloatAccumulators, INT8_GROUP, INT8_LINE, INT8_TILE_ROWS, Int8Operands, Int8Tile, Prefetch,
-    ScaledGroups,
+    FloatAccumulators, INT8_GROUP, INT8_LINE, INT8_TILE_ROWS, Int8Operands, Int8Tile,
+    NibbleOperands, Prefetch, ScaledGroups,
 };
 use crate::output_columns::OutputColumns;
 use crate::packed_int4::{INT4_PAIR, PackedInt4};
@@ -31,7 +31,7 @@ pub(crate) struct LinearInt4<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// Holds the prepared activations.
     pub(crate) activations: &'a mut Scratch,
-    /// Holds an unpacked panel.
+    /// Holds an unpacked panel, or sums of activations.
     pub(crate) panel: &'a mut Scratch,
 }
 
@@ -111,24 +111,35 @@ fn multiply<S: Simd, T: Int8Tile>(
     let planes = if T::WIDE { 1 } else { x.planes };
     let outputs = end.next_multiple_of(LANES) - start;
     let mut sums = FloatAccumulators::new();
+    let lines = group_size.div_ceil(INT8_GROUP);
+    if T::READS_NIBBLES {
+        sum_groups(x, group_size, groups, panel);
+    }
     for first in (0..outputs).step_by(panel_outputs) {
         let vectors_of_panel = panel_outputs.min(outputs - first) / LANES;
         let line = vectors_of_panel * INT8_LINE;
-        let unpacked = panel.slice::<i8>(2 * pairs * line);
+        let first_of_panel = (start + first) / LANES;
         let packed = &weight.codes[(start + first) * pairs * INT8_GROUP..][..pairs * line];
-        unpack_panel(weight, (start + first) / LANES, packed, unpacked);
+        let (weights, activation_sums) = if T::READS_NIBBLES {
+            let sums = panel.filled::<i32>(x.rows * x.planes * groups);
+            (packed.as_ptr().cast::<i8>(), sums)
+        } else {
+            let unpacked = panel.slice::<i8>(2 * pairs * line);
+            unpack_panel(weight, first_of_panel, packed, unpacked);
+            (unpacked.as_ptr(), &[][..])
+        };
         // What comes next is on its way while this panel is multiplied.
         let next = packed.as_ptr().wrapping_add(packed.len()).cast::<i8>();
         let tiles = || row_tiles(x.rows, INT8_TILE_ROWS / planes);
-        let share = (pairs * vectors_of_panel).div_ceil(tiles().count());
-        let lines = group_size.div_ceil(INT8_GROUP);
+        let number_of_tiles = tiles().count();
+        let share = (pairs * vectors_of_panel).div_ceil(number_of_tiles);
         for vector in (0..vectors_of_panel).step_by(T::VECTORS) {
             let vectors = T::VECTORS.min(vectors_of_panel - vector);
-            let first_vector = (start + first) / LANES + vector;
+            let first_vector = first_of_panel + vector;
             for (tile, (row, rows)) in tiles().enumerate() {
                 let rows_of_codes = &codes[row * planes * stride..][..rows * planes * stride];
                 let prefetch = match vector {
-                    0 => Prefetch {
+                    0 if number_of_tiles >= T::PREFETCH_TILES => Prefetch {
                         line: next.wrapping_add(tile * share * INT8_LINE),
                         rate: (share * 256).div_ceil((lines * groups).max(1)),
                     },
@@ -139,7 +150,7 @@ fn multiply<S: Simd, T: Int8Tile>(
                         activations: rows_of_codes.as_ptr(),
                         stride,
                         rows: rows * planes,
-                        weights: unpacked.as_ptr().wrapping_add(vector * INT8_LINE),
+                        weights: weights.wrapping_add(vector * INT8_LINE),
                         group_stride: line,
                         groups: lines,
                         vectors,
@@ -152,9 +163,19 @@ fn multiply<S: Simd, T: Int8Tile>(
                         0 => std::ptr::null(),
                         _ => weight.group_sums[first_vector * groups * LANES..].as_ptr(),
                     },
+                    nibbles: NibbleOperands {
+                        activation_sums: activation_sums
+                            .as_ptr()
+                            .wrapping_add(row * planes * groups),
+                        offsets: match &weight.offsets {
+                            Some(offsets) => offsets[first_vector * groups * INT8_LINE..].as_ptr(),
+                            None => std::ptr::null(),
+                        },
+                    },
                 };
                 // SAFETY: activations and panel were cut to the sizes that the tile reads: `count` groups of `lines` lines, which are all columns, padded
-                // with zeros; there are as many vectors as the panel has from this one on, each with a scale and a sum for every group.
+                // with zeros, or half as many lines of nibbles; there are as many vectors as the panel has from this one on, each with a scale, a sum and offsets for
+                // every group where the tile reads these.
                 unsafe { t.multiply_groups(s, operands, &mut sums) };
                 for vector in 0..vectors {
                     let column = (first_vector + vector) * LANES;
@@ -173,6 +194,21 @@ fn multiply<S: Simd, T: Int8Tile>(
                     }
                 }
             }
+        }
+    }
+}
+
+/// Fills `sums` with those of the codes of each group, `[rows * planes][groups]`.
+#[inline(always)]
+fn sum_groups(x: &QuantizedRows, group_size: usize, groups: usize, sums: &mut Scratch) {
+    let sums = sums.slice::<i32>(x.rows * x.planes * groups);
+    if groups == 0 {
+        return;
+    }
+    let rows = x.codes.chunks_exact(x.stride);
+    for (codes, sums) in rows.zip(sums.chunks_exact_mut(groups)) {
+        for (codes, sum) in codes[..x.columns].chunks_exact(group_size).zip(sums) {
+            *sum = codes.iter().map(|&code| i32::from(code)).sum();
         }
     }
 }
