@@ -30,6 +30,7 @@ mod finished_layers;
 mod four_bit;
 mod hessian;
 mod input_statistics;
+mod int4;
 mod int8;
 mod passes;
 mod round_rows;
@@ -46,6 +47,7 @@ pub use four_bit::{FourBitCodes, FourBitScales, four_bit_codes, nearest_four_bit
 pub use hessian::Hessian;
 pub(crate) use input_statistics::InputStatistics;
 use input_statistics::SeenRows;
+pub use int4::{Int4Codes, Int4Parameters, int4_codes, nearest_int4_codes};
 pub use int8::{NearestCodes, SaturationProofCodes, int8_rows};
 pub(crate) use passes::{GptqModule, GptqOutput, GptqPasses};
 pub use round_rows::{ColumnQuantizer, round_rows};

@@ -47,8 +47,8 @@ pub fn method_name(recipe: &Recipe) -> String {
         if options.asymmetric {
             name += "+asymmetric";
         }
-        if options.scales == BlockScales::Absmax {
-            name += "+absmax";
+        if options.scales != BlockScales::Mse {
+            name += &format!("+{}", options.scales);
         }
         if options.layout == CodeLayout::IntQuantized {
             name += "+int-quantized";

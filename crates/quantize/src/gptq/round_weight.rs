@@ -8,6 +8,7 @@ use fewbit_kernels::{FloatBytes, Kernels};
 use fewbit_numerics::double_quantization;
 
 use super::four_bit::{FourBitScales, four_bit_codes, nearest_four_bit_codes};
+use super::int4::{Int4Parameters, int4_codes, nearest_int4_codes};
 use super::{ColumnOrder, InputStatistics, InverseFactor, int8_rows};
 use crate::weight_codecs::{Importance, fit_four_bit_scales, quantize_four_bit};
 use crate::{BlockScales, TensorAction};
@@ -29,7 +30,8 @@ pub(super) fn order_of(action: &TensorAction) -> Option<ColumnOrder> {
             true => ColumnOrder::FallingPairs,
             false => ColumnOrder::FallingSquares,
         }),
-        TensorAction::FourBitBlocks { gptq: true, .. } => Some(ColumnOrder::FallingSquares),
+        TensorAction::FourBitBlocks { gptq: true, .. }
+        | TensorAction::Int4Linear { gptq: true, .. } => Some(ColumnOrder::FallingSquares),
         _ => None,
     }
 }
@@ -56,6 +58,26 @@ pub(super) fn round_weight(
         } => {
             let factor = gptq.then(factor);
             four_bit(weights, layout, *scales, inputs, factor)
+        }
+        TensorAction::Int4Linear {
+            scheme,
+            scales,
+            gptq,
+        } => {
+            let importance = inputs.statistics.importance();
+            let columns = importance.len();
+            let parameters = Int4Parameters::of(
+                weights,
+                columns,
+                scheme.group_size_of(columns),
+                scheme.asymmetric,
+                scales.of_groups(),
+                (*scales == BlockScales::ActivationWeighted).then_some(&importance),
+            );
+            scheme.stored_weight(match gptq {
+                true => int4_codes(weights, factor(), parameters),
+                false => nearest_int4_codes(weights, parameters),
+            })
         }
         _ => unreachable!("`{action}` takes no calibration"),
     }
