@@ -11,6 +11,7 @@ mod errors;
 mod floats;
 mod gptq;
 mod int4;
+mod gptq_rounding;
 mod methods;
 mod module_names;
 mod other_models;
