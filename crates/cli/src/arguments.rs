@@ -29,7 +29,7 @@ Exit codes:
   130  ended by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP";
 
 /// Heading of the flags of calibration in the help of commands that do more than that.
-const CALIBRATION: &str = "Calibration (for the method static, for GPTQ and for --scales activation-weighted)";
+const CALIBRATION: &str = "Calibration (for the method static, GPTQ and weighted scales)";
 
 /// Quantize Hugging Face encoders to few bits, and run them fast on a CPU.
 #[derive(Debug, Parser)]

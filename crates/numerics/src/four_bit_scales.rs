@@ -59,12 +59,7 @@ pub fn least_weighted_error_scale(
     least(block, |index| importance[index], absmax, kind)
 }
 
-fn least(
-    block: &[f32],
-    importance: impl Fn(usize) -> f32,
-    absmax: f32,
-    kind: FourBitType,
-) -> f32 {
+fn least(block: &[f32], importance: impl Fn(usize) -> f32, absmax: f32, kind: FourBitType) -> f32 {
     let fit = |scale| fit(block, &importance, scale, kind);
     let mut best = (absmax, fit(absmax).error);
     for share in SHARES {
@@ -118,12 +113,7 @@ struct Fit {
     best_scale: f32,
 }
 
-fn fit(
-    block: &[f32],
-    importance: impl Fn(usize) -> f32,
-    scale: f32,
-    kind: FourBitType,
-) -> Fit {
+fn fit(block: &[f32], importance: impl Fn(usize) -> f32, scale: f32, kind: FourBitType) -> Fit {
     let table = kind.table();
     let inverse = reciprocal(scale);
     let (mut error, mut products, mut squares) = (0.0f32, 0.0f32, 0.0f32);

@@ -49,7 +49,13 @@ pub(super) fn quantize(
         }
         if scales == BlockScales::Mse {
             let importance = Importance::Equal;
-            fit_four_bit_scales(floats, block_size, layout.kind, importance, (packed, absmax));
+            fit_four_bit_scales(
+                floats,
+                block_size,
+                layout.kind,
+                importance,
+                (packed, absmax),
+            );
         }
         error.merge(&found.error);
         output.advance(place.len() * view.info.dtype.bytes(), &view.info.name);

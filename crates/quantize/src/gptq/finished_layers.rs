@@ -96,7 +96,10 @@ impl FinishedLayers {
             let layout = module.row.action.layout().expect("it is quantized");
             writer.write_weight(layout, module.name(), module.shape(), 0, weight)?;
         }
-        writer.write_json("config.json", &json!({"gptq": self.run, "quantization_config": self.quantization_config}))?;
+        writer.write_json(
+            "config.json",
+            &json!({"gptq": self.run, "quantization_config": self.quantization_config}),
+        )?;
         writer.finish()?;
         Ok(())
     }

@@ -92,13 +92,11 @@ pub fn nearest_four_bit_codes(weights: &[f32], blocks: FourBitScales<'_>) -> Vec
     let of_blocks = weights
         .par_chunks(block_size)
         .zip(codes.par_chunks_mut(block_size));
-    of_blocks
-        .zip(scales)
-        .for_each(|((weights, codes), scale)| {
-            let reciprocal = reciprocal(*scale);
-            for (code, weight) in codes.iter_mut().zip(weights) {
-                *code = kind.encode(weight * reciprocal);
-            }
-        });
+    of_blocks.zip(scales).for_each(|((weights, codes), scale)| {
+        let reciprocal = reciprocal(*scale);
+        for (code, weight) in codes.iter_mut().zip(weights) {
+            *code = kind.encode(weight * reciprocal);
+        }
+    });
     pack(&codes, kind)
 }

@@ -37,7 +37,9 @@ impl InputStatistics {
                     *sum += square;
                 }
             }
-            _ => unreachable!("the same site says what is kept of its rows and what they are added to"),
+            _ => unreachable!(
+                "the same site says what is kept of its rows and what they are added to"
+            ),
         }
     }
 

@@ -121,10 +121,7 @@ fn weighted_scales_have_the_smaller_weighted_error() {
     };
     let nf4 = |scales| Recipe::from(FourBitRecipe::nf4().with_scales(scales));
     for (plain, weighted) in [
-        (
-            nf4(BlockScales::Mse),
-            nf4(BlockScales::ActivationWeighted),
-        ),
+        (nf4(BlockScales::Mse), nf4(BlockScales::ActivationWeighted)),
         (int4_recipe(small).into(), int4_recipe(weighted).into()),
     ] {
         let name = weighted.label();
@@ -256,7 +253,8 @@ fn every_four_bit_method_can_have_it() {
             .unwrap();
         let plain = Checkpoint::open(source.out(&plain_name)).unwrap();
         for tensor in plain.tensors() {
-            let bytes = |of: &Checkpoint| of.require(&tensor.name).unwrap().bytes().unwrap().to_vec();
+            let bytes =
+                |of: &Checkpoint| of.require(&tensor.name).unwrap().bytes().unwrap().to_vec();
             let is_code = tensor.name.ends_with("dense.weight")
                 || ["query", "key", "value"]
                     .iter()
@@ -610,7 +608,9 @@ fn zero_weights_one_token_and_dead_inputs_give_models_that_can_be_read() {
     damaged.poke(&format!("{layer}.output.dense.weight"), 50, f32::NAN);
     let damaged = crate::calibration::source(damaged);
     let recipe = FourBitRecipe::nf4().with_gptq(true).into();
-    let refused = convert(&damaged, &recipe, &one, "out").unwrap_err().to_string();
+    let refused = convert(&damaged, &recipe, &one, "out")
+        .unwrap_err()
+        .to_string();
     assert!(refused.contains("output.dense"), "{refused}");
     assert_eq!(damaged.siblings(), [""; 0]);
 }

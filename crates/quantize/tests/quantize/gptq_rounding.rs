@@ -47,7 +47,12 @@ fn factor(rows: &[f32], columns: usize) -> InverseFactor {
 }
 
 /// The squared change of the outputs of some rows, for all rows of a weight.
-pub(crate) fn output_error(inputs: &[f32], weights: &[f32], approximations: &[f32], columns: usize) -> f64 {
+pub(crate) fn output_error(
+    inputs: &[f32],
+    weights: &[f32],
+    approximations: &[f32],
+    columns: usize,
+) -> f64 {
     let rows = weights
         .chunks_exact(columns)
         .zip(approximations.chunks_exact(columns));
@@ -200,13 +205,7 @@ fn by_the_book<Q: ColumnQuantizer>(
 #[test]
 fn codes_are_those_of_the_textbook() {
     // The last has more columns than are rounded before others hear of it, and no multiple of those that hear of it together.
-    for (seed, rows, columns) in [
-        (4, 20, 33),
-        (5, 9, 70),
-        (6, 3, 1),
-        (7, 17, 2),
-        (30, 5, 299),
-    ] {
+    for (seed, rows, columns) in [(4, 20, 33), (5, 9, 70), (6, 3, 1), (7, 17, 2), (30, 5, 299)] {
         let inputs = correlated(seed, 3 * columns, columns);
         let hessian = hessian(&inputs, columns);
         let weights = random(seed + 100, rows * columns);
@@ -271,10 +270,8 @@ fn blocks_change_no_bit() {
         let mut found = quantizers();
         round_rows(&weights, &factor, &mut found);
         // Each column at once tells all that come after it.
-        for ((row, mut expected), found) in weights
-            .chunks_exact(columns)
-            .zip(quantizers())
-            .zip(&found)
+        for ((row, mut expected), found) in
+            weights.chunks_exact(columns).zip(quantizers()).zip(&found)
         {
             let order = factor.columns();
             let mut left: Vec<f64> = order.iter().map(|&j| f64::from(row[j])).collect();
@@ -333,9 +330,12 @@ fn four_bit_codes_are_those_of_the_textbook() {
 
 #[test]
 fn int4_codes_are_those_of_the_textbook() {
-    for (seed, rows, columns, group_size) in
-        [(36, 5, 64, 32), (37, 3, 33, 33), (38, 2, 300, 50), (39, 4, 6, 1)]
-    {
+    for (seed, rows, columns, group_size) in [
+        (36, 5, 64, 32),
+        (37, 3, 33, 33),
+        (38, 2, 300, 50),
+        (39, 4, 6, 1),
+    ] {
         let inputs = correlated(seed, 3 * columns, columns);
         let hessian = hessian(&inputs, columns);
         let order = ColumnOrder::FallingSquares;
