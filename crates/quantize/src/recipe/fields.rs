@@ -508,12 +508,14 @@ impl RecipeFields {
             );
         }
         match self.scales {
-            Some(BlockScales::Mse) if self.weights != WeightsField::Int4 => self.of_other_methods(
-                "scales",
-                "`absmax`",
-                "`mse`",
-                "`nf4`, `fp4` and int4 weights choose the scales of their blocks and groups",
-            ),
+            Some(scales) if scales != BlockScales::Absmax && self.weights != WeightsField::Int4 => {
+                self.of_other_methods(
+                    "scales",
+                    "`absmax`",
+                    format!("`{scales}`"),
+                    "`nf4`, `fp4` and int4 weights choose the scales of their blocks and groups",
+                )
+            }
             _ => Ok(()),
         }
     }
