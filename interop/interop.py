@@ -68,6 +68,10 @@ def check_four_bit(kind, double, floats=None):
     return lambda source, directory, loaded: weights.four_bit(source, directory, loaded, kind, double, floats)
 
 
+def check_four_bit_gptq(kind, double):
+    return lambda source, directory, loaded: weights.four_bit(source, directory, loaded, kind, double, gptq=True)
+
+
 def check_int8(floats):
     return lambda source, directory, loaded: weights.int8(source, directory, loaded, floats=floats)
 
@@ -100,6 +104,8 @@ METHODS = [
     Method(name="nf4, double quantization", arguments=["--method", "nf4", "--double-quant"], agreement="same weights", check=check_four_bit("nf4", True), family_cosine=0.5),
     Method(name="nf4, double quantization, fp16 floats", arguments=["--method", "nf4", "--double-quant", "--float-dtype", "fp16"], agreement="float16 without float32", check=check_four_bit("nf4", True, torch.float16), family_cosine=0.5),
     Method(name="nf4, double quantization, bf16 floats", arguments=["--method", "nf4", "--double-quant", "--float-dtype", "bf16"], agreement="bfloat16 without float32", check=check_four_bit("nf4", True, torch.bfloat16), family_cosine=0.5),
+    Method(name="nf4, GPTQ", arguments=["--method", "nf4", "--gptq"], agreement="same weights", check=check_four_bit_gptq("nf4", False), family_cosine=0.5, calibrated=True),
+    Method(name="nf4, GPTQ, activation-weighted scales, double quantization", arguments=["--method", "nf4", "--gptq", "--scales", "activation-weighted", "--double-quant"], agreement="same weights", check=check_four_bit_gptq("nf4", True), family_cosine=0.5, calibrated=True),
     Method(name="fp4", arguments=["--method", "fp4"], agreement="same weights", check=check_four_bit("fp4", False), family_cosine=0.5),
     Method(name="fp4, double quantization", arguments=["--method", "fp4", "--double-quant"], agreement="same weights", check=check_four_bit("fp4", True), family_cosine=0.5),
 ]

@@ -242,7 +242,7 @@ fn prepare(
         prepared.recipes = ready;
         calibrated = Some(found);
     }
-    if prepared.recipes.iter().any(Recipe::needs_gptq) {
+    if prepared.recipes.iter().any(Recipe::needs_samples) {
         let samples = samples(calibrated, options, directory)?;
         prepared.gptq = Some(GptqCalibration::new(samples, threads));
     }

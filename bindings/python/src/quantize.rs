@@ -173,7 +173,7 @@ pub(crate) fn quantize_model(
         }
         let found = calibration.as_ref().map(Found::of);
         let gptq = match &options {
-            Some(options) if recipe.needs_gptq() => {
+            Some(options) if recipe.needs_samples() => {
                 let samples = samples(calibration, options, &directory)?;
                 Some(GptqCalibration::new(samples, request.threads))
             }

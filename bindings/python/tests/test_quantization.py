@@ -110,6 +110,15 @@ def test_gptq_rounds_for_the_texts(tiny_model: str, tmp_path: Path) -> None:
     assert files(tmp_path / "gptq")["model.safetensors"] != files(tmp_path / "nearest")["model.safetensors"]
 
 
+@pytest.mark.parametrize("options", [{"gptq": True}, {"scales": "activation-weighted"}, {"gptq": True, "double_quant": True}])
+def test_four_bit_weights_are_calibrated(tiny_model: str, tmp_path: Path, options: dict[str, Any]) -> None:
+    report = quantize_model(tiny_model, tmp_path / "calibrated", "nf4", calibration=TEXTS, **options)
+    assert {key: report.recipe[key] for key in options} == options
+    plain = quantize_model(tiny_model, tmp_path / "plain", "nf4", double_quant=bool(options.get("double_quant")))
+    assert report.output_bytes == plain.output_bytes
+    assert files(tmp_path / "calibrated")["model.safetensors"] != files(tmp_path / "plain")["model.safetensors"]
+
+
 def test_dynamic_layers_of_pytorch_are_asked_for_by_backend(tiny_model: str, tmp_path: Path) -> None:
     report = quantize_model(tiny_model, tmp_path / "out", "dynamic", activations="per-tensor", backend="x86")
     assert report.recipe == {
@@ -131,6 +140,7 @@ def test_dynamic_layers_of_pytorch_are_asked_for_by_backend(tiny_model: str, tmp
         ({"method": "static", "calibration": []}, "calibration: expected texts, found none"),
         ({"method": "dynamic", "calibration": ["a"]}, "calibration: does not go with the method `dynamic`"),
         ({"method": "dynamic", "gptq": True}, "gptq: expected calibration"),
+        ({"method": "nf4", "scales": "activation-weighted"}, "scales: expected calibration"),
         ({"method": "dynamic", "backend": "x86"}, "backend x86 with the method `dynamic`"),
         ({"method": "dynamic", "activations": "per-tensor"}, "expected backend fbgemm, x86, qnnpack or onednn beside it"),
         ({"method": "static", "calibration": ["a"], "samples": 3}, "samples: expected a file"),

@@ -29,7 +29,7 @@ Exit codes:
   130  ended by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP";
 
 /// Heading of the flags of calibration in the help of commands that do more than that.
-const CALIBRATION: &str = "Calibration (for the method static, and for GPTQ)";
+const CALIBRATION: &str = "Calibration (for the method static, GPTQ and weighted scales)";
 
 /// Quantize Hugging Face encoders to few bits, and run them fast on a CPU.
 #[derive(Debug, Parser)]
@@ -201,13 +201,13 @@ pub(crate) struct QuantizeArguments {
         help_heading = CALIBRATION
     )]
     pub(crate) sensitivity: Option<SensitivityArgument>,
-    /// dynamic, static and weight-only: round the weights so that the layers' outputs on the texts of --calibration change least (GPTQ)
+    /// Round int8 and 4-bit weights so that the layers' outputs on the texts of --calibration change least (GPTQ)
     #[arg(long, help_heading = CALIBRATION)]
     pub(crate) gptq: bool,
     /// With --gptq: no two neighbouring weights can saturate the 16-bit sums of vpmaddubsw (AVX2 without VNNI)
     #[arg(long, help_heading = CALIBRATION)]
     pub(crate) saturation_proof: bool,
-    /// With --gptq: go on where the same command was interrupted; the result is that of one run. Finished layers are kept beside OUT, in
+    /// With --gptq or --scales activation-weighted: go on where the same command was interrupted; the result is that of one run. Finished layers are kept beside OUT, in
     /// OUT.partial, until OUT is there
     #[arg(long, requires_all = ["calibration", "output"], help_heading = CALIBRATION)]
     pub(crate) resume: bool,
@@ -357,6 +357,8 @@ pub(crate) enum ScalesArgument {
     Absmax,
     /// The least squared error: more accurate, read by the same loaders, slower to find
     Mse,
+    /// The same, where the error of a weight counts as much as the mean square of its input over the texts of --calibration
+    ActivationWeighted,
 }
 
 /// Forms of the word embedding table, as typed.
@@ -544,10 +546,12 @@ Methods: fp16, bf16, dynamic, static, weight-only, nf4, fp4 (int4 is read as nf4
   dynamic+embeddings, static+embeddings, weight-only+embeddings
                                                int8 codes for the word embeddings, too
   nf4+double, fp4+double                       double quantization
-  dynamic+gptq, static+gptq, weight-only+gptq  weights rounded for the texts of --calibration (GPTQ)
-  dynamic+gptq+saturation-proof, and so on     and such that no pair of them can saturate 16 bits
+  nf4+mse, fp4+mse                             scales with the least squared error
+  nf4+activation-weighted, and so on           and weighted by the inputs on the texts of --calibration
+  dynamic+gptq, nf4+gptq, and so on            weights rounded for the texts of --calibration (GPTQ)
+  dynamic+gptq+saturation-proof, and so on     and such that no pair of int8 weights can saturate 16 bits
 The names that tables print (`nf4 + double quantization`) are read, too.
-GPTQ needs --calibration FILE, static that or --stats FILE; static takes part by itself where one is given.
+GPTQ and activation-weighted scales need --calibration FILE, static that or --stats FILE; static takes part by itself where one is given.
 A method that fails has a row that says so, and the others are measured. The exit code is 1 then, whatever
 --max-drop finds.")]
 pub(crate) struct CompareArguments {

@@ -27,6 +27,19 @@ pub struct DoubleQuantized {
     pub offset: f32,
 }
 
+impl DoubleQuantized {
+    /// The absmax values that the codes stand for: [`dequantize`] with the map that they are indices of.
+    pub fn dequantize(&self) -> Vec<f32> {
+        dequantize(
+            &self.codes,
+            dynamic_map(),
+            &self.nested_absmax,
+            NESTED_BLOCK_SIZE,
+            self.offset,
+        )
+    }
+}
+
 /// Quantizes absmax values (finite, not negative) around their mean.
 ///
 /// The mean is summed in f64 in order and rounded to f32 once; 0 for no values. bitsandbytes takes PyTorch's f32 mean, whose

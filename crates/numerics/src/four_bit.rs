@@ -234,6 +234,20 @@ fn encode_block(
     }
 }
 
+/// Codes two a byte, the first in the high nibble; after an odd number of them the code of zero fills the last byte.
+///
+/// ```
+/// use fewbit_numerics::four_bit::{FourBitType, pack};
+/// assert_eq!(pack(&[15, 0, 3], FourBitType::Nf4), [0xf0, 0x37]);
+/// ```
+pub fn pack(codes: &[u8], kind: FourBitType) -> Vec<u8> {
+    let (pairs, rest) = codes.as_chunks::<2>();
+    let pairs = pairs.iter().map(|[high, low]| high << 4 | low);
+    pairs
+        .chain(rest.iter().map(|high| high << 4 | kind.encode(0.0)))
+        .collect()
+}
+
 /// Dequantizes elements `start..start + out.len()` of a flattened tensor: `table[code] * absmax[element / block_size]`, one
 /// rounding.
 ///

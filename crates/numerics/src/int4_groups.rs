@@ -144,28 +144,51 @@ pub fn quantize_int4_into(
 /// group may be negative: the code -8 then stands for the largest weight, which the codes up to 7 reach less well. Whoever dequantizes multiplies with it all the
 /// same.
 pub fn group_parameters(group: &[f32], asymmetric: bool, scales: GroupScales) -> AffineParameters {
-    let range = match asymmetric {
-        true => group
-            .iter()
-            .fold((0.0f32, 0.0f32), |(min, max), &x| (min.min(x), max.max(x))),
-        false => {
-            let largest = absmax(group);
-            (-largest, largest)
-        }
-    };
-    let of_range = |low, high| match asymmetric {
-        true => asymmetric_parameters(low, high),
-        false => symmetric_parameters(high),
-    };
-    let initial = of_range(range.0, range.1);
-    if range == (0.0, 0.0) || scales == GroupScales::Range {
+    match scales {
+        GroupScales::Range => Ranges::of(group, asymmetric).initial(),
+        GroupScales::LeastSquaredError => least_error(group, |_| 1.0, asymmetric),
+    }
+}
+
+/// Those of [`GroupScales::LeastSquaredError`] where the squared error of element i counts `importance[i]` times (finite, not negative, of a size whose sums with
+/// squares of the group are finite), as in [`least_weighted_error_scale`](crate::four_bit_scales::least_weighted_error_scale).
+///
+/// A group of no importance has the parameters of its range.
+///
+/// ```
+/// use fewbit_numerics::int4_groups::weighted_group_parameters;
+///
+/// // The first two elements alone count: the third is clipped.
+/// let parameters = weighted_group_parameters(&[6.0, -7.0, 9.5], &[1.0, 1.0, 0.0], false);
+/// assert_eq!((parameters.scale, parameters.zero_point), (1.0, 0));
+/// ```
+///
+/// # Panics
+/// If there is not one importance for each element.
+pub fn weighted_group_parameters(
+    group: &[f32],
+    importance: &[f32],
+    asymmetric: bool,
+) -> AffineParameters {
+    assert_eq!(group.len(), importance.len(), "one for each element");
+    least_error(group, |index| importance[index], asymmetric)
+}
+
+fn least_error(
+    group: &[f32],
+    importance: impl Fn(usize) -> f32,
+    asymmetric: bool,
+) -> AffineParameters {
+    let ranges = Ranges::of(group, asymmetric);
+    let initial = ranges.initial();
+    if (ranges.min, ranges.max) == (0.0, 0.0) {
         return initial;
     }
-    let mut search = Search::new(group, initial);
+    let mut search = Search::new(group, importance, initial);
     match asymmetric {
         false => {
             for share in SYMMETRIC_SHARES {
-                let parameters = of_range(0.0, range.1 * (f32::from(share) / 32.0));
+                let parameters = ranges.parts(0.0, f32::from(share) / 32.0);
                 search.try_parameters(parameters);
                 search.try_parameters(AffineParameters {
                     scale: -parameters.scale,
@@ -174,15 +197,53 @@ pub fn group_parameters(group: &[f32], asymmetric: bool, scales: GroupScales) ->
             }
         }
         true => {
+            let share = |share: u8| f32::from(share) / 32.0;
             for low in ASYMMETRIC_SHARES {
                 for high in ASYMMETRIC_SHARES {
-                    let share = |of: f32, share: u8| of * (f32::from(share) / 32.0);
-                    search.try_parameters(of_range(share(range.0, low), share(range.1, high)));
+                    search.try_parameters(ranges.parts(share(low), share(high)));
                 }
             }
         }
     }
     search.best
+}
+
+/// What the codes of a group have to reach.
+struct Ranges {
+    asymmetric: bool,
+    min: f32,
+    max: f32,
+}
+
+impl Ranges {
+    fn of(group: &[f32], asymmetric: bool) -> Self {
+        let (min, max) = match asymmetric {
+            true => group
+                .iter()
+                .fold((0.0f32, 0.0f32), |(min, max), &x| (min.min(x), max.max(x))),
+            false => {
+                let largest = absmax(group);
+                (-largest, largest)
+            }
+        };
+        Self {
+            asymmetric,
+            min,
+            max,
+        }
+    }
+
+    fn initial(&self) -> AffineParameters {
+        self.parts(1.0, 1.0)
+    }
+
+    /// The parameters for so much of minimum and maximum; of symmetric groups the second alone counts.
+    fn parts(&self, low: f32, high: f32) -> AffineParameters {
+        match self.asymmetric {
+            true => asymmetric_parameters(self.min * low, self.max * high),
+            false => symmetric_parameters(self.max * high),
+        }
+    }
 }
 
 /// Shares of the largest magnitude that are tried, in 32nds. Those above it put the largest weight on a code before the last.
@@ -222,16 +283,18 @@ fn asymmetric_parameters(min: f32, max: f32) -> AffineParameters {
 }
 
 /// The best parameters so far.
-struct Search<'a> {
+struct Search<'a, Importance> {
     group: &'a [f32],
+    importance: Importance,
     best: AffineParameters,
     error: f32,
 }
 
-impl<'a> Search<'a> {
-    fn new(group: &'a [f32], initial: AffineParameters) -> Self {
+impl<'a, Importance: Fn(usize) -> f32> Search<'a, Importance> {
+    fn new(group: &'a [f32], importance: Importance, initial: AffineParameters) -> Self {
         let mut search = Self {
             group,
+            importance,
             best: initial,
             error: f32::INFINITY,
         };
@@ -257,17 +320,18 @@ impl<'a> Search<'a> {
         let mut sums = [[0.0f32; LANES]; 3];
         let zero_point = parameters.zero_point;
         let mut values = [0i32; LANES];
-        for chunk in self.group.chunks(LANES) {
+        for (index, chunk) in self.group.chunks(LANES).enumerate() {
             let codes = parameters.quantize_each(chunk, CodeRange::INT4);
             for (value, code) in values.iter_mut().zip(codes) {
                 *value = code - zero_point;
             }
             for (lane, (&x, &value)) in chunk.iter().zip(&values).enumerate() {
                 let value = value as f32;
+                let importance = (self.importance)(index * LANES + lane);
                 let difference = x - value * parameters.scale;
-                sums[0][lane] += difference * difference;
-                sums[1][lane] += x * value;
-                sums[2][lane] += value * value;
+                sums[0][lane] += importance * (difference * difference);
+                sums[1][lane] += importance * (x * value);
+                sums[2][lane] += importance * (value * value);
             }
         }
         let [error, products, squares] = sums.map(|lanes| lanes.iter().sum::<f32>());
@@ -354,6 +418,36 @@ mod tests {
                     better += usize::from(searched < range);
                 }
                 assert!(better >= 95, "{asymmetric}, {shift}: {better}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_counts_more_gets_the_smaller_error() {
+        for asymmetric in [false, true] {
+            for seed in 0..50 {
+                let group = weights(64, seed, 0.2);
+                let importance: Vec<f32> = weights(64, seed + 500, 0.0)
+                    .iter()
+                    .map(|x| (4.0 * x).exp())
+                    .collect();
+                let error = |parameters: AffineParameters| -> f64 {
+                    let codes = parameters.quantize_each(&group, CodeRange::INT4);
+                    let pairs = group.iter().zip(codes).zip(&importance);
+                    let weighted = |((x, code), w): ((&f32, i32), &f32)| {
+                        f64::from(*w) * f64::from(x - parameters.dequantize(code)).powi(2)
+                    };
+                    pairs.map(weighted).sum()
+                };
+                let of = |scales| group_parameters(&group, asymmetric, scales);
+                let weighted = weighted_group_parameters(&group, &importance, asymmetric);
+                // The search compares sums in f32 of 64 squares.
+                let bound = 1.0 + 64.0 * f64::from(f32::EPSILON);
+                assert!(error(weighted) <= bound * error(of(GroupScales::Range)));
+                let ones = weighted_group_parameters(&group, &[1.0; 64], asymmetric);
+                assert_eq!(ones, of(GroupScales::LeastSquaredError));
+                let none = weighted_group_parameters(&group, &[0.0; 64], asymmetric);
+                assert_eq!(none, of(GroupScales::Range));
             }
         }
     }

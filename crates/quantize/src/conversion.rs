@@ -3,12 +3,13 @@
 //! A tensor is read in slices of a bounded number of elements, each checked for NaN and infinity, converted, written and forgotten. What
 //! is quantized goes from the bytes of the file through the kernels, on several threads; what stays float is widened to f32. Only the 4-bit methods keep something until the end of a
 //! tensor: its packed codes and absmax values, less than a quarter of the source in f32 with all that
-//! is derived from them. GPTQ has a whole weight, as each of its columns changes those after it.
+//! is derived from them. What is rounded for its inputs has a whole weight, as each of its columns
+//! changes others.
 
+pub(crate) mod calibrated;
 mod float;
 mod float_slices;
 mod four_bit;
-pub(crate) mod gptq;
 pub(crate) mod int4;
 pub(crate) mod int8;
 mod slices;
@@ -98,7 +99,8 @@ impl Outcome {
     }
 }
 
-/// Converts one tensor as its row says and writes the result. Weights that GPTQ rounds are not for it, but for [`gptq::quantize`].
+/// Converts one tensor as its row says and writes the result. Weights that are rounded for their inputs are not for it, but for
+/// [`calibrated`].
 ///
 /// # Errors
 /// NaN, infinity, or a value out of range of the new dtype; errors of writing.
@@ -113,8 +115,8 @@ pub(crate) fn convert_tensor(
         TensorAction::Int8Linear(scheme) | TensorAction::Int8LinearGptq { scheme, .. } => {
             int8::quantize(view, *scheme, scheme, output)
         }
-        TensorAction::Int4Linear { scheme, scales } => {
-            int4::quantize(view, *scheme, *scales, output)
+        TensorAction::Int4Linear { scheme, scales, .. } => {
+            int4::quantize(view, *scheme, scales.of_groups(), output)
         }
         TensorAction::Int8Embedding => {
             int8::quantize(view, EMBEDDING_SCHEME, &EMBEDDING_SCHEME, output)
@@ -125,7 +127,7 @@ pub(crate) fn convert_tensor(
             &EightBitTable,
             output,
         ),
-        TensorAction::FourBitBlocks { layout, scales } => {
+        TensorAction::FourBitBlocks { layout, scales, .. } => {
             four_bit::quantize(view, layout, *scales, output)
         }
     }

@@ -3,20 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use fewbit_checkpoint::{Checkpoint, CheckpointWriter, MODULES_FILE};
+use fewbit_checkpoint::{Checkpoint, CheckpointWriter, MODULES_FILE, StoredWeight};
 use fewbit_kernels::Kernels;
 use fewbit_model::{Encoder, EncoderSpec, open_checkpoint};
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::rows::Int8Rows;
 use tracing::debug;
 
 use crate::carry_over::{CarriedFile, carried_files, modules_at_root};
-use crate::conversion::{Outcome, Output, convert_tensor, gptq};
+use crate::conversion::{Outcome, Output, calibrated, convert_tensor};
 use crate::gptq::{FinishedLayers, GptqCalibration, GptqModule, GptqOutput, GptqPasses};
 use crate::overlap::refuse_overlap;
 use crate::report::ModuleReport;
 pub use crate::report::QuantizeReport;
-use crate::{PlanRow, QuantizeError, QuantizePlan, Recipe, TensorAction, config_file};
+use crate::{PlanRow, QuantizeError, QuantizePlan, Recipe, config_file};
 
 /// Converts the checkpoint in `source` into the directory `out`, one tensor at a time.
 ///
@@ -134,13 +133,16 @@ impl PlannedConversion {
             plan,
         } = self;
         let (recipe, out) = (plan.recipe(), out.as_ref());
-        let gptq = match (recipe.needs_gptq(), calibration) {
+        let gptq = match (recipe.needs_samples(), calibration) {
             (false, _) => None,
             (true, Some(calibration)) => Some(calibration),
             (true, None) => {
                 return Err(QuantizeError::Recipe {
                     origin: "recipe".to_owned(),
-                    field: "gptq",
+                    field: match recipe.needs_gptq() {
+                        true => "gptq",
+                        false => "scales",
+                    },
                     expected: "calibration texts beside it".to_owned(),
                     found: "none".to_owned(),
                     hint: "give some: `quantize_model_with_gptq`, or `--calibration FILE` on the command line".to_owned(),
@@ -160,7 +162,7 @@ impl PlannedConversion {
             output: Output::new(&mut writer, kernels, progress, plan.source_bytes()),
         };
         for (index, row) in plan.rows().iter().enumerate() {
-            if !matches!(row.action, TensorAction::Int8LinearGptq { .. }) {
+            if !row.action.needs_calibration() {
                 conversion.tensor(index, row)?;
             }
         }
@@ -175,12 +177,13 @@ impl PlannedConversion {
             let catalogue = EncoderSpec::from_checkpoint(checkpoint)?.catalogue();
             let layers = finished_layers.as_deref().map(|directory| {
                 let bytes = *hessian_bytes;
-                FinishedLayers::new(directory, checkpoint, &catalogue, recipe, samples, bytes)
+                FinishedLayers::new(directory, checkpoint, &catalogue, plan, samples, bytes)
             });
             finished = layers.transpose()?;
             let encoder = Encoder::open(source)?;
             let passes = GptqPasses::new(&catalogue, plan.rows(), *hessian_bytes);
-            passes.run(&encoder, calibration, finished.as_ref(), &mut conversion)?;
+            let finished = finished.as_ref();
+            passes.run(&encoder, calibration, finished, kernels, &mut conversion)?;
         }
         let Conversion {
             mut report,
@@ -259,19 +262,23 @@ impl GptqOutput for Conversion<'_> {
         self.output.announce(what);
     }
 
-    fn round(
+    fn read(&mut self, module: &GptqModule<'_>) -> Result<Vec<f32>, QuantizeError> {
+        let row = module.row;
+        debug!(tensor = row.tensor, action = %row.action);
+        calibrated::read(&self.checkpoint.require(&row.tensor)?)
+    }
+
+    fn write(
         &mut self,
         module: &GptqModule<'_>,
-        rounded: &dyn Fn(&[f32]) -> Int8Rows,
-    ) -> Result<Int8Rows, QuantizeError> {
-        let GptqModule {
-            index, row, scheme, ..
-        } = *module;
-        debug!(tensor = row.tensor, action = %row.action);
+        weights: &[f32],
+        rounded: &StoredWeight<'_>,
+    ) -> Result<(), QuantizeError> {
+        let GptqModule { index, row } = *module;
         let view = self.checkpoint.require(&row.tensor)?;
-        let (outcome, rows) = gptq::quantize(&view, scheme, rounded, &mut self.output)?;
+        let outcome = calibrated::write(&view, row, weights, rounded, &mut self.output)?;
         self.done(index, row, &outcome);
-        Ok(rows)
+        Ok(())
     }
 }
 

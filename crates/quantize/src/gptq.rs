@@ -24,20 +24,30 @@
 //! ```
 
 mod collect;
+mod column_order;
 mod factor;
 mod finished_layers;
+mod four_bit;
 mod hessian;
+mod input_statistics;
+mod int4;
 mod int8;
 mod passes;
 mod round_rows;
+mod round_weight;
 
 use std::path::{Path, PathBuf};
 
 use crate::QuantizeError;
 use crate::calibration::CalibrationSamples;
+pub use column_order::ColumnOrder;
 pub use factor::{DAMPING, InverseFactor, NotPositive};
 pub(crate) use finished_layers::FinishedLayers;
+pub use four_bit::{FourBitCodes, FourBitScales, four_bit_codes, nearest_four_bit_codes};
 pub use hessian::Hessian;
+pub(crate) use input_statistics::InputStatistics;
+use input_statistics::SeenRows;
+pub use int4::{Int4Codes, Int4Parameters, int4_codes, nearest_int4_codes};
 pub use int8::{NearestCodes, SaturationProofCodes, int8_rows};
 pub(crate) use passes::{GptqModule, GptqOutput, GptqPasses};
 pub use round_rows::{ColumnQuantizer, round_rows};

@@ -295,7 +295,7 @@ fn quantization_config(
 
 /// Whether weights are all that the recipe looks at.
 pub(crate) fn needs_no_code(recipe: &Recipe) -> bool {
-    !recipe.needs_gptq() && !matches!(recipe.method(), Method::Dynamic | Method::Static)
+    !recipe.needs_samples() && !matches!(recipe.method(), Method::Dynamic | Method::Static)
 }
 
 /// The modules of the model: those of an encoder, or what the tensors' names say where a method needs no more than weights.

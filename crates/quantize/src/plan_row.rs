@@ -13,7 +13,6 @@ use fewbit_model::{Catalogue, Module, ModuleKind};
 use fewbit_numerics::activation::MAX_INT8_COLUMNS;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::four_bit::FourBitType;
-use fewbit_numerics::int4_groups::GroupScales;
 use serde::{Serialize, Serializer};
 
 use crate::config_file::transformers_name;
@@ -41,7 +40,9 @@ pub enum TensorAction {
         /// The layout, and how inputs are quantized.
         scheme: Int4Scheme,
         /// How their scales are chosen.
-        scales: GroupScales,
+        scales: BlockScales,
+        /// Whether codes are rounded by [GPTQ](crate::gptq), and not to the nearest.
+        gptq: bool,
     },
     /// Weight of a linear layer: int8 codes with one scale an output channel, rounded by [GPTQ](crate::gptq), in a
     /// compressed-tensors layout.
@@ -62,10 +63,24 @@ pub enum TensorAction {
         layout: FourBitLayout,
         /// How their scales are chosen.
         scales: BlockScales,
+        /// Whether codes are rounded by [GPTQ](crate::gptq), and not to the nearest.
+        gptq: bool,
     },
 }
 
 impl TensorAction {
+    /// Whether the weight is rounded for what calibration shows of its inputs.
+    pub(crate) fn needs_calibration(&self) -> bool {
+        match self {
+            TensorAction::Int8LinearGptq { .. } => true,
+            TensorAction::FourBitBlocks { scales, gptq, .. }
+            | TensorAction::Int4Linear { scales, gptq, .. } => {
+                *gptq || *scales == BlockScales::ActivationWeighted
+            }
+            _ => false,
+        }
+    }
+
     /// How the weight is written, if it is quantized.
     pub(crate) fn layout(&self) -> Option<&dyn WeightLayout> {
         Some(match self {
@@ -95,16 +110,23 @@ impl fmt::Display for TensorAction {
                 })?;
                 f.write_str(of_inputs(scheme))
             }
-            TensorAction::Int4Linear { scheme, scales } => {
+            TensorAction::Int4Linear {
+                scheme,
+                scales,
+                gptq,
+            } => {
+                let by_gptq = if *gptq { " by GPTQ" } else { "" };
                 match scheme.group_size {
-                    None => f.write_str("quantize to int4 per channel")?,
-                    Some(columns) => write!(f, "quantize to int4, groups of {columns}")?,
+                    None => write!(f, "quantize to int4 per channel{by_gptq}")?,
+                    Some(columns) => {
+                        write!(f, "quantize to int4{by_gptq}, groups of {columns}")?;
+                    }
                 }
                 if scheme.asymmetric {
                     f.write_str(", asymmetric")?;
                 }
-                if *scales == GroupScales::LeastSquaredError {
-                    f.write_str(", MSE scales")?;
+                if let Some(label) = scales.label() {
+                    write!(f, ", {label}")?;
                 }
                 f.write_str(of_inputs(&CompressedScheme::from(*scheme)))
             }
@@ -121,20 +143,25 @@ impl fmt::Display for TensorAction {
             TensorAction::Int8Embedding | TensorAction::EightBitEmbedding => {
                 f.write_str("quantize to int8 per row")
             }
-            TensorAction::FourBitBlocks { layout, scales } => {
+            TensorAction::FourBitBlocks {
+                layout,
+                scales,
+                gptq,
+            } => {
+                let by_gptq = if *gptq { " by GPTQ" } else { "" };
                 write!(
                     f,
-                    "quantize to {}, blocks of {}",
+                    "quantize to {}{by_gptq}, blocks of {}",
                     layout.kind.name(),
                     layout.block_size
                 )?;
                 if layout.double_quantization {
                     f.write_str(", double quantization")?;
                 }
-                if *scales == BlockScales::Mse {
-                    f.write_str(", MSE scales")?;
+                match scales.label() {
+                    Some(label) => write!(f, ", {label}"),
+                    None => Ok(()),
                 }
-                Ok(())
             }
         }
     }
@@ -294,7 +321,12 @@ impl<'a> RowPlanner<'a> {
                 };
                 TensorAction::FourBitBlocks {
                     layout,
-                    scales: options.scales,
+                    // A table has no inputs.
+                    scales: match options.scales {
+                        BlockScales::ActivationWeighted if is_table => BlockScales::Mse,
+                        scales => scales,
+                    },
+                    gptq: options.gptq && !is_table,
                 }
             }
             Recipe::Integer(_) if selected.module.kind() == ModuleKind::Table => {
@@ -315,8 +347,11 @@ impl<'a> RowPlanner<'a> {
                     (scheme, options.weights.int4())
                 {
                     expect_whole_groups(info, name, scheme, shape[1])?;
-                    let scales = int4.group_scales();
-                    return Ok(TensorAction::Int4Linear { scheme, scales });
+                    return Ok(TensorAction::Int4Linear {
+                        scheme,
+                        scales: int4.scales,
+                        gptq: options.rounding != Rounding::Nearest,
+                    });
                 }
                 match options.rounding {
                     Rounding::Nearest => TensorAction::Int8Linear(scheme),

@@ -184,10 +184,23 @@ impl Recipe {
         }
     }
 
-    /// Whether weights are rounded by [GPTQ](crate::gptq), which needs calibration texts beside the recipe.
+    /// Whether weights are rounded by [GPTQ](crate::gptq).
     pub fn needs_gptq(&self) -> bool {
-        self.integer()
-            .is_some_and(|recipe| recipe.rounding != Rounding::Nearest)
+        match self {
+            Recipe::Fp16 | Recipe::Bf16 => false,
+            Recipe::Integer(recipe) => recipe.rounding != Rounding::Nearest,
+            Recipe::FourBit(recipe) => recipe.gptq,
+        }
+    }
+
+    /// Whether calibration samples are needed beside the recipe whenever it is carried out: for GPTQ, or for scales that are weighted by activations.
+    pub fn needs_samples(&self) -> bool {
+        let scales = match self {
+            Recipe::Fp16 | Recipe::Bf16 => None,
+            Recipe::Integer(recipe) => recipe.weights.int4().map(|options| options.scales),
+            Recipe::FourBit(recipe) => Some(recipe.scales),
+        };
+        self.needs_gptq() || scales == Some(BlockScales::ActivationWeighted)
     }
 
     /// Scale and zero point of inputs, by layer; none of methods other than `static`.

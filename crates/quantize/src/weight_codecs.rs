@@ -12,7 +12,9 @@ use fewbit_model::in_shared_pool;
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
-use fewbit_numerics::four_bit_scales::{encode_with_scale, least_error_scale};
+use fewbit_numerics::four_bit_scales::{
+    encode_with_scale, least_error_scale, least_weighted_error_scale,
+};
 use fewbit_numerics::int4_groups::{Int4Groups, Int4Settings, quantize_int4_into};
 use fewbit_numerics::rows::{Int8Rows, dequantize_groups, row_scale};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
@@ -119,16 +121,27 @@ pub fn quantize_four_bit_into(
     Found::of_parts(in_pool(|| found.collect()))
 }
 
-/// Gives whole blocks the scales with the least squared error, and the codes that go with them: [`least_error_scale`] of each. `packed` and `absmax` hold what
+/// What the squared error of an element counts where scales are chosen by it.
+#[derive(Debug, Clone, Copy)]
+pub enum Importance<'a> {
+    /// All elements count alike.
+    Equal,
+    /// Those of a matrix, row-major and whole, by their columns: one number each, 0 to 1.
+    OfColumns(&'a [f32]),
+}
+
+/// Gives whole blocks the scales with the least squared error, and the codes that go with them: [`least_error_scale`] of each, or
+/// [`least_weighted_error_scale`]. `packed` and `absmax` hold what
 /// [`quantize_four_bit_into`] made of `source`, which is finite; a short last block stays as it is.
 ///
 /// # Panics
 ///
-/// As [`quantize_four_bit_into`].
+/// As [`quantize_four_bit_into`]; if no column has an importance.
 pub fn fit_four_bit_scales(
     source: FloatBytes<'_>,
     block_size: usize,
     kind: FourBitType,
+    importance: Importance<'_>,
     (packed, absmax): (&mut [u8], &mut [f32]),
 ) {
     let part = part_elements(block_size);
@@ -138,16 +151,26 @@ pub fn fit_four_bit_scales(
         .enumerate();
     in_pool(|| {
         parts.for_each_init(
-            Vec::new,
-            |values: &mut Vec<f32>, (index, (packed, absmax))| {
+            Default::default,
+            |(values, of_block): &mut (Vec<f32>, Vec<f32>), (index, (packed, absmax))| {
                 let source = part_of(source, index, part);
                 values.resize(source.len(), 0.0);
                 source.widen_into(values);
+                let starts = (index * part..).step_by(block_size);
                 let blocks = values
                     .chunks_exact(block_size)
                     .zip(packed.chunks_mut(block_size / 2));
-                for ((block, packed), scale) in blocks.zip(absmax) {
-                    let fitted = least_error_scale(block, *scale, kind);
+                for (((block, packed), scale), start) in blocks.zip(absmax).zip(starts) {
+                    let fitted = match importance {
+                        Importance::Equal => least_error_scale(block, *scale, kind),
+                        Importance::OfColumns(columns) => {
+                            let first = start % columns.len();
+                            let along_rows = columns.iter().cycle().skip(first);
+                            of_block.clear();
+                            of_block.extend(along_rows.take(block_size));
+                            least_weighted_error_scale(block, of_block, *scale, kind)
+                        }
+                    };
                     if fitted != *scale {
                         *scale = fitted;
                         encode_with_scale(block, fitted, kind, packed);

@@ -451,10 +451,12 @@ def _check_methods(methods: Sequence[str], calibration: dict[str, Any]) -> None:
     """Refuses methods that need what they are not given, and what no method needs."""
     words = [set(method.lower().replace(" ", "").split("+")) for method in methods]
     fixed, rounded = (any(word in method for method in words) for word in ("static", "gptq"))
+    weighted = any("activation-weighted" in method for method in methods)
     texts = calibration.get("calibration") is not None
     if fixed and not (texts or calibration.get("stats")):
         raise ValueError("methods: static: expected calibration or stats\n  hint: `dynamic` needs none")
-    if rounded and not texts:
-        raise ValueError("methods: gptq: expected calibration: texts like those that the model will see")
-    if methods and calibration and not (fixed or rounded):
+    if (rounded or weighted) and not texts:
+        who = "gptq" if rounded else "activation-weighted"
+        raise ValueError(f"methods: {who}: expected calibration: texts like those that the model will see")
+    if methods and calibration and not (fixed or rounded or weighted):
         raise ValueError("calibration: goes with static and gptq, which are not among the methods\n  hint: add one, or leave it out")

@@ -279,7 +279,8 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         double_quant: nf4 and fp4: quantizes the scales, too.
         block_size: nf4 and fp4: weights that share one scale; 64 by default.
         scales: nf4, fp4 and int4 weights: the scale of a block or group is its largest magnitude, ``absmax`` (the default of nf4 and fp4), or the one
-            with the least squared error, ``mse`` (that of int4).
+            with the least squared error, ``mse`` (that of int4), or ``activation-weighted``: the same, weighted by the mean squares of inputs over the
+            texts of ``calibration``.
         embeddings: How the word embedding table is stored: ``keep`` (as other floats), ``int8``, ``fp16``, ``bf16``; nf4 and fp4: also ``nf4``. By
             default ``int8`` for the int8 methods, unless a head shares the table, else ``keep``. Codes beside 4-bit layers are read by no other
             loader than fewbit.
@@ -288,16 +289,16 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         skip: Globs of modules that stay float, besides the defaults.
         weight_only: dynamic: globs of layers of which only the weights are quantized.
         activations: dynamic: ``per-token``, or ``per-tensor`` for PyTorch's ``quantize_dynamic``, with a ``backend`` of PyTorch.
-        gptq: Int8 methods: rounds weights so that the layers' outputs on the texts of ``calibration`` change least.
+        gptq: Any method but fp16 and bf16: rounds weights so that the layers' outputs on the texts of ``calibration`` change least.
         saturation_proof: With ``gptq``: no two neighbouring weights can saturate 16-bit sums.
-        calibration: For ``static`` and ``gptq``: texts, or a file of texts or token ids.
+        calibration: For ``static``, ``gptq`` and activation-weighted ``scales``: texts, or a file of texts or token ids.
         stats: For ``static``: files that :func:`fewbit.calibrate` wrote; several are merged.
         min_sqnr: For ``static``: inputs whose signal to noise ratio with one range is lower, in dB, are dynamic.
         samples, batches, batch_size, seed, field, input_ids_column, attention_mask_column, observer, backend: As for
             :func:`fewbit.calibrate`.
         sensitivity: For ``static``: ``output`` measures what each input's range does to the embeddings, too.
         force: Replaces ``out`` if it exists.
-        resume: With ``gptq``: goes on where the same call was interrupted.
+        resume: With ``gptq`` or activation-weighted ``scales``: goes on where the same call was interrupted.
         threads: Worker threads of ``gptq``; they never change a result.
         show_progress: Whether to show a progress bar.
 
@@ -416,9 +417,11 @@ def _quantize_directory(
         observer=observer,
         backend=backend,
     )
-    rounds = gptq or recipe is not None
-    if gptq and calibration is None:
-        raise ValueError("gptq: expected calibration\n  hint: a few hundred texts like those that the model will see; stats hold ranges alone")
+    weighted = scales == "activation-weighted"
+    rounds = gptq or weighted or recipe is not None
+    if (gptq or weighted) and calibration is None:
+        who = "gptq" if gptq else "scales"
+        raise ValueError(f"{who}: expected calibration\n  hint: a few hundred texts like those that the model will see; stats hold ranges alone")
     if method is not None and not fixed:
         of_static: dict[str, object] = {"stats": stats, "min_sqnr": min_sqnr, "observer": observer, "sensitivity": sensitivity}
         of_any: dict[str, object] = {} if rounds else {"calibration": calibration}
@@ -484,6 +487,7 @@ def label(recipe: Mapping[str, Any]) -> str:
         "saturation_proof": "saturation-proof",
         "double_quant": "double quantization",
     }
+    scales = {"mse": "MSE scales", "activation-weighted": "activation-weighted scales"}
     words = [str(recipe["method"])]
     if recipe.get("weights") == "int4":
         words.append("int4")
@@ -492,13 +496,13 @@ def label(recipe: Mapping[str, Any]) -> str:
             words.append("per channel" if size == "channel" else f"groups of {size}")
         if recipe.get("asymmetric"):
             words.append("asymmetric")
-        if recipe.get("scales") == "absmax":
-            words.append("absmax scales")
+        if recipe.get("scales") in ("absmax", "activation-weighted"):
+            words.append(f"{recipe['scales']} scales")
         if recipe.get("layout") == "int-quantized":
             words.append("int-quantized")
     words += [addition for key, addition in additions.items() if recipe.get(key)]
-    if recipe.get("weights") != "int4" and recipe.get("scales") == "mse":
-        words.append("MSE scales")
+    if recipe.get("weights") != "int4" and recipe.get("scales") in scales:
+        words.append(scales[recipe["scales"]])
     of_the_method = "keep" if recipe["method"] in ("fp16", "bf16", "nf4", "fp4") else "auto"
     # A recipe without the key keeps the table.
     embeddings = str(recipe.get("embeddings", "keep"))

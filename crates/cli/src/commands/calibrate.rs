@@ -102,8 +102,8 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
     // Scales per tensor at run time have a backend, too, but nothing to observe.
     let of_run_time = has_scales_of_run_time(recipe) && arguments.recipe.is_none();
     let named = is_named(calibration, of_run_time)? || !calibration.texts.field.is_empty();
-    if recipe.needs_gptq() {
-        return check_gptq(arguments, recipe, of_run_time);
+    if recipe.needs_samples() {
+        return check_samples(arguments, recipe, of_run_time);
     }
     if arguments.threads.is_some() {
         return Err(UsageError(
@@ -123,7 +123,7 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
     }
     if named && recipe.method() != Method::Static {
         return Err(UsageError(format!(
-            "flags of calibration do not go with the method `{}`, which is not calibrated\n  hint: leave them out, or give --method static, or --gptq, which takes texts for every int8 method",
+            "flags of calibration do not go with the method `{}`, which is not calibrated\n  hint: leave them out, or give --method static, or --gptq, which takes texts for every method of 8 and of 4 bits",
             recipe.method()
         )));
     }
@@ -143,19 +143,21 @@ fn has_scales_of_run_time(recipe: &Recipe) -> bool {
         })
 }
 
-/// Refuses GPTQ without texts, and flags beside it that would have no effect.
-fn check_gptq(
+/// Refuses what is rounded or scaled for texts without any, and flags beside it that would have no effect.
+fn check_samples(
     arguments: &QuantizeArguments,
     recipe: &Recipe,
     of_run_time: bool,
 ) -> Result<(), UsageError> {
     let calibration = &arguments.calibration;
-    let who = match &arguments.recipe {
-        Some(file) => format!("{}: `gptq`", file.display()),
-        None => "--gptq".to_owned(),
-    };
     if calibration.calibration.is_none() {
-        return Err(UsageError(format!("{who}: {EXPECTED_TEXTS_OF_GPTQ}")));
+        let who = match (&arguments.recipe, recipe.needs_gptq()) {
+            (Some(file), true) => format!("{}: `gptq`", file.display()),
+            (Some(file), false) => format!("{}: `scales`", file.display()),
+            (None, true) => "--gptq".to_owned(),
+            (None, false) => "--scales activation-weighted".to_owned(),
+        };
+        return Err(UsageError(format!("{who}: {EXPECTED_SAMPLES}")));
     }
     if recipe.method() == Method::Static && arguments.recipe.is_none() {
         return refuse_one_scale(&calibration.texts);
@@ -179,7 +181,7 @@ pub(super) fn refuse_one_scale(texts: &CalibrationTexts) -> Result<(), UsageErro
     }
 }
 
-/// Refuses flags of ranges where no range is chosen, and texts are only there for GPTQ.
+/// Refuses flags of ranges where no range is chosen, and texts are only there for GPTQ or weighted scales.
 pub(super) fn refuse_ranges(
     arguments: &CalibrationArguments,
     backend_apart: bool,
@@ -196,7 +198,7 @@ pub(super) fn refuse_ranges(
         return Ok(());
     };
     Err(UsageError(format!(
-        "{flag}: expected the method `static`, without a recipe file: it is about ranges of inputs, of which none is chosen here\n  hint: leave it out: GPTQ needs nothing but texts"
+        "{flag}: expected the method `static`, without a recipe file: it is about ranges of inputs, of which none is chosen here\n  hint: leave it out: GPTQ and weighted scales need nothing but texts"
     )))
 }
 
@@ -218,8 +220,8 @@ pub(super) fn refuse_without_file(arguments: &CalibrationArguments) -> Result<()
 /// What `static` needs.
 pub(super) const EXPECTED_TEXTS: &str = "expected --calibration FILE or --stats FILE\n  hint: a few hundred texts like those that the model will see, one a line; `dynamic` needs none";
 
-/// What GPTQ needs.
-pub(super) const EXPECTED_TEXTS_OF_GPTQ: &str = "expected --calibration FILE\n  hint: a few hundred texts like those that the model will see, one a line; statistics (--stats) hold ranges, not what GPTQ needs";
+/// What GPTQ and weighted scales need.
+pub(super) const EXPECTED_SAMPLES: &str = "expected --calibration FILE\n  hint: a few hundred texts like those that the model will see, one a line; statistics (--stats) hold ranges, and nothing else will do";
 
 /// Whether there is anything to calibrate with.
 pub(super) fn is_given(arguments: &CalibrationArguments) -> bool {
@@ -309,7 +311,7 @@ pub(super) fn samples(
     arguments: &CalibrationArguments,
 ) -> Result<CalibrationSamples> {
     if arguments.calibration.is_none() {
-        return Err(UsageError(format!("GPTQ: {EXPECTED_TEXTS_OF_GPTQ}")).into());
+        return Err(UsageError(EXPECTED_SAMPLES.to_owned()).into());
     }
     let options = options(arguments);
     let samples = options.samples_for(source, &mut |step| note(&step, options.size));

@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
         mut failed,
         samples,
     } = with_scales(recipes, arguments, &source)?;
-    let gptq = if recipes.iter().any(Recipe::needs_gptq) {
+    let gptq = if recipes.iter().any(Recipe::needs_samples) {
         let samples = match samples {
             Some(samples) => samples,
             None => calibrate::samples(&source, &arguments.calibration)?,
@@ -156,8 +156,8 @@ fn recipes(arguments: &CompareArguments) -> Result<Vec<Recipe>, UsageError> {
     let fixed = recipes
         .iter()
         .find(|recipe| recipe.method().needs_calibration());
-    let gptq = recipes.iter().find(|recipe| recipe.needs_gptq());
-    match (fixed, gptq) {
+    let sampled = recipes.iter().find(|recipe| recipe.needs_samples());
+    match (fixed, sampled) {
         (Some(recipe), _) if !given => {
             let method = method_name(recipe);
             Err(refused(format!("{method}: {}", calibrate::EXPECTED_TEXTS)))
@@ -166,11 +166,11 @@ fn recipes(arguments: &CompareArguments) -> Result<Vec<Recipe>, UsageError> {
             let method = method_name(recipe);
             Err(refused(format!(
                 "{method}: {}",
-                calibrate::EXPECTED_TEXTS_OF_GPTQ
+                calibrate::EXPECTED_SAMPLES
             )))
         }
         (None, None) if named => Err(refused(
-            "flags of calibration go with `static` and with GPTQ (`dynamic+gptq`), which are not among the methods\n  hint: add one, or leave out the flags".to_owned(),
+            "flags of calibration go with `static`, with GPTQ (`dynamic+gptq`) and with weighted scales (`nf4+activation-weighted`), which are not among the methods\n  hint: add one, or leave out the flags".to_owned(),
         )),
         (None, Some(_)) => calibrate::refuse_ranges(&arguments.calibration, false).map(|()| recipes),
         (Some(_), Some(_)) => {

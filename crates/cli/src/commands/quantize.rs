@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
         costs = render::sensitivity::table(&sensitivity, calibrated.least_sqnr_db()) + "\n";
         samples = Some(calibrated.into_samples());
     }
-    let gptq = if recipe.needs_gptq() {
+    let gptq = if recipe.needs_samples() {
         let samples = match samples {
             Some(samples) => samples,
             None => calibrate::samples(&source, &arguments.calibration)?,

@@ -355,7 +355,7 @@ fn static_is_calibrated_with_what_the_flags_name_and_nothing_else() {
       hint: a few hundred texts like those that the model will see, one a line; `dynamic` needs none
     ");
     insta::assert_snapshot!(workspace.misuse(&compare(&[&calibration[..], &["--methods", "nf4"]].concat())), @"
-    error: --methods: flags of calibration go with `static` and with GPTQ (`dynamic+gptq`), which are not among the methods
+    error: --methods: flags of calibration go with `static`, with GPTQ (`dynamic+gptq`) and with weighted scales (`nf4+activation-weighted`), which are not among the methods
       hint: add one, or leave out the flags
     ");
     let few = ["--methods", "static", "--calibration", "texts.txt"];

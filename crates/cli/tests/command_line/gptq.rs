@@ -196,7 +196,7 @@ fn compare_takes_it_as_a_part_of_a_methods_name() {
     );
     insta::assert_snapshot!(workspace.misuse(&["compare", "model", "--methods", "dynamic+gptq"]), @"
     error: --methods: dynamic+gptq: expected --calibration FILE
-      hint: a few hundred texts like those that the model will see, one a line; statistics (--stats) hold ranges, not what GPTQ needs
+      hint: a few hundred texts like those that the model will see, one a line; statistics (--stats) hold ranges, and nothing else will do
     ");
     let observer = [
         &[
@@ -212,7 +212,7 @@ fn compare_takes_it_as_a_part_of_a_methods_name() {
     .concat();
     insta::assert_snapshot!(workspace.misuse(&observer), @"
     error: --observer: expected the method `static`, without a recipe file: it is about ranges of inputs, of which none is chosen here
-      hint: leave it out: GPTQ needs nothing but texts
+      hint: leave it out: GPTQ and weighted scales need nothing but texts
     ");
 }
 
@@ -222,7 +222,7 @@ fn what_does_not_go_together_is_refused_and_leaves_nothing() {
     let refused = |flags: &[&str]| workspace.misuse(&quantize("out", flags));
     insta::assert_snapshot!(refused(&["--method", "dynamic", "--gptq"]), @"
     error: --gptq: expected --calibration FILE
-      hint: a few hundred texts like those that the model will see, one a line; statistics (--stats) hold ranges, not what GPTQ needs
+      hint: a few hundred texts like those that the model will see, one a line; statistics (--stats) hold ranges, and nothing else will do
     ");
     workspace.succeed(&[
         "calibrate",
@@ -234,19 +234,23 @@ fn what_does_not_go_together_is_refused_and_leaves_nothing() {
     ]);
     insta::assert_snapshot!(refused(&["--method", "static", "--gptq", "--stats", "s.json"]), @"
     error: --gptq: expected --calibration FILE
-      hint: a few hundred texts like those that the model will see, one a line; statistics (--stats) hold ranges, not what GPTQ needs
+      hint: a few hundred texts like those that the model will see, one a line; statistics (--stats) hold ranges, and nothing else will do
     ");
     insta::assert_snapshot!(refused(&["--method", "dynamic", "--saturation-proof"]), @"
     error: --saturation-proof: expected --gptq beside it
       hint: the steps of such weights are half as wide again, which only GPTQ makes up for: set `gptq`, too
     ");
-    insta::assert_snapshot!(refused(&["--method", "nf4", "--gptq", "--calibration", "texts.txt"]), @"
-    error: --gptq: does not go with the method `nf4`
-      hint: GPTQ rounds int8 weights, and no 4-bit ones yet: use `dynamic`, `static` or `weight-only`
+    insta::assert_snapshot!(refused(&["--method", "nf4", "--scales", "activation-weighted"]), @"
+    error: --scales activation-weighted: expected --calibration FILE
+      hint: a few hundred texts like those that the model will see, one a line; statistics (--stats) hold ranges, and nothing else will do
+    ");
+    insta::assert_snapshot!(refused(&["--method", "nf4", "--gptq", "--saturation-proof", "--calibration", "texts.txt"]), @"
+    error: --saturation-proof: does not go with the method `nf4`
+      hint: pairs of int8 weights can saturate: use `dynamic`, `static` or `weight-only`
     ");
     insta::assert_snapshot!(refused(&["--method", "fp16", "--gptq", "--calibration", "texts.txt"]), @"
     error: --gptq: does not go with the method `fp16`
-      hint: GPTQ rounds int8 weights: use `dynamic`, `static` or `weight-only`
+      hint: GPTQ rounds codes of 8 and of 4 bits: use any method but `fp16` and `bf16`
     ");
     insta::assert_snapshot!(refused(&["--method", "static", "--gptq", "--backend", "qnnpack", "--calibration", "texts.txt"]), @"
     error: --backend qnnpack: expected a backend with a scale for each channel of a weight with GPTQ
@@ -254,7 +258,7 @@ fn what_does_not_go_together_is_refused_and_leaves_nothing() {
     ");
     insta::assert_snapshot!(refused(&["--method", "dynamic", "--gptq", "--calibration", "texts.txt", "--min-sqnr", "20"]), @"
     error: --min-sqnr: expected the method `static`, without a recipe file: it is about ranges of inputs, of which none is chosen here
-      hint: leave it out: GPTQ needs nothing but texts
+      hint: leave it out: GPTQ and weighted scales need nothing but texts
     ");
     insta::assert_snapshot!(refused(&["--method", "static", "--calibration", "texts.txt", "--threads", "2"]), @"
     error: --threads: expected --gptq beside it

@@ -59,8 +59,8 @@ fn wrong_usage_is_exit_code_2_and_says_what_was_expected() {
     insta::assert_snapshot!(first_line(&["embed", "model", "--batch-size", "0"]), @"error: invalid value '0' for '--batch-size <N>': expected 1 to 65536");
     insta::assert_snapshot!(first_line(&["compare", "model", "--max-drop", "-1"]), @"error: --max-drop: expected a number of points, 0 or more, found -1");
     insta::assert_snapshot!(first_line(&["compare", "model", "--max-drop", "nan"]), @"error: --max-drop: expected a number of points, 0 or more, found NaN");
-    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "dynamic,int3"]), @"error: --methods: unknown method `int3`: expected one of fp16, bf16, dynamic, dynamic+float-embeddings, static, static+float-embeddings, weight-only, weight-only+float-embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), an int8 method with +gptq or +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized");
-    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "nf4+embeddings"]), @"error: --methods: unknown method `nf4+embeddings`: expected one of fp16, bf16, dynamic, dynamic+float-embeddings, static, static+float-embeddings, weight-only, weight-only+float-embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), an int8 method with +gptq or +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized");
+    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "dynamic,int3"]), @"error: --methods: unknown method `int3`: expected one of fp16, bf16, dynamic, dynamic+float-embeddings, static, static+float-embeddings, weight-only, weight-only+float-embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), an integer method with +int4, any but fp16 and bf16 with +gptq, int8 weights with +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized");
+    insta::assert_snapshot!(first_line(&["compare", "model", "--methods", "nf4+embeddings"]), @"error: --methods: unknown method `nf4+embeddings`: expected one of fp16, bf16, dynamic, dynamic+float-embeddings, static, static+float-embeddings, weight-only, weight-only+float-embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), an integer method with +int4, any but fp16 and bf16 with +gptq, int8 weights with +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized");
     insta::assert_snapshot!(first_line(&["embed", "model", "--input-format", "lines", "--field", "body"]), @"error: --field body: lines have no fields");
 }
 
@@ -307,7 +307,10 @@ fn calibrate_does_not_say_that_its_flags_are_for_static() {
         help("calibrate")
     );
     for command in ["quantize", "compare"] {
-        assert!(help(command).contains("\nCalibration (for the method static, and for GPTQ):\n"));
+        assert!(
+            help(command)
+                .contains("\nCalibration (for the method static, GPTQ and weighted scales):\n")
+        );
     }
     assert!(help("quantize").contains(
         "How the word embedding table is stored [default: int8 for dynamic, static and weight-only"

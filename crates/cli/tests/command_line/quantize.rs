@@ -232,7 +232,7 @@ fn flags_that_do_not_fit_the_method_are_wrong_usage() {
       hint: no other loader reads int8 embeddings in the bitsandbytes layout: if fewbit alone is to read them, `embeddings = "int8"` writes them
     "#);
     insta::assert_snapshot!(refused(&["--method", "dynamic", "--embeddings", "nf4"]), @"
-    error: --embeddings: expected `auto`, `keep`, `int8`, `fp16` or `bf16` with int8 weights, found `nf4`
+    error: --embeddings: expected `auto`, `keep`, `int8`, `fp16` or `bf16` with integer weights, found `nf4`
       hint: the compressed-tensors layout has no NF4 codes: use `int8`, or the method `nf4`
     ");
     insta::assert_snapshot!(refused(&["--method", "fp16", "--float-dtype", "bf16"]), @"

@@ -47,27 +47,32 @@ pub fn method_name(recipe: &Recipe) -> String {
         if options.asymmetric {
             name += "+asymmetric";
         }
-        if options.scales == BlockScales::Absmax {
-            name += "+absmax";
+        if options.scales != BlockScales::Mse {
+            name += &format!("+{}", options.scales);
         }
         if options.layout == CodeLayout::IntQuantized {
             name += "+int-quantized";
         }
     }
-    if let Some(Rounding::Gptq { saturation_proof }) = recipe.integer().map(|int8| int8.rounding) {
+    if recipe.needs_gptq() {
         name += "+gptq";
-        if saturation_proof {
-            name += "+saturation-proof";
-        }
+    }
+    let is_proof = Rounding::Gptq {
+        saturation_proof: true,
+    };
+    if recipe
+        .integer()
+        .is_some_and(|options| options.rounding == is_proof)
+    {
+        name += "+saturation-proof";
     }
     if has_double_quantization(recipe) {
         name += "+double";
     }
-    if recipe
-        .four_bit()
-        .is_some_and(|options| options.scales == BlockScales::Mse)
+    if let Some(options) = recipe.four_bit()
+        && options.scales != BlockScales::Absmax
     {
-        name += "+mse";
+        name += &format!("+{}", options.scales);
     }
     match (recipe.integer(), recipe.embeddings()) {
         (_, EmbeddingStorage::Auto) | (None, EmbeddingStorage::Keep) => {}
@@ -108,7 +113,8 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 
 /// Reads a method as it is typed in a list: a method's name, after it what it adds; or a recipe's label, as tables show it. There are
 /// `+int8-embeddings` (of int8 methods also `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
-/// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+mse` and `+absmax` (scales of 4-bit methods); `+int4` (int4 weights of integer methods) and with it `+group-32` or `+channel`, `+asymmetric`, `+int-quantized`; `+gptq` or `+gptq+saturation-proof`. A recipe of
+/// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+mse`, `+activation-weighted` and `+absmax` (scales of 4-bit methods); `+int4`
+/// (int4 weights of integer methods) and with it `+group-32` or `+channel`, `+asymmetric`, `+int-quantized`; `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
 /// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
 ///
 /// # Errors
@@ -123,6 +129,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// assert_eq!(parse_method("weight-only+fp16")?.label(), "weight-only + fp16 floats");
 /// assert_eq!(parse_method("nf4+double+mse")?.label(), "nf4 + double quantization + MSE scales");
 /// assert_eq!(parse_method("dynamic+int4+group-32")?.label(), "dynamic + int4 + groups of 32");
+/// assert_eq!(parse_method("nf4+gptq")?.label(), "nf4 + GPTQ");
 /// assert!(parse_method("nf4+embeddings").is_err());
 /// # Ok::<(), fewbit::Error>(())
 /// ```
@@ -133,7 +140,7 @@ pub fn parse_method(text: &str) -> Result<Recipe, Error> {
         let names: Vec<String> = Recipe::of_every_method().iter().map(method_name).collect();
         let hint = method_hint(name).map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
         Error::Compare(format!(
-            "unknown method `{text}`: expected one of {}, int4 (the same as nf4), an int8 method with +int4 or +gptq or +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized{hint}",
+            "unknown method `{text}`: expected one of {}, int4 (the same as nf4), an integer method with +int4, any but fp16 and bf16 with +gptq, int8 weights with +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized{hint}",
             names.join(", ")
         ))
     };
@@ -215,6 +222,10 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
         "int-quantized" => {
             fields.layout = CodeLayout::IntQuantized;
             Some("layout")
+        }
+        "activation-weighted" | "activation-weighted scales" => {
+            fields.scales = Some(BlockScales::ActivationWeighted);
+            Some("scales")
         }
         "gptq" | "GPTQ" => {
             fields.gptq = true;

@@ -350,19 +350,23 @@ fn methods_read_as_they_are_typed() {
         "dynamic+gptq+saturation-proof",
         "weight-only+gptq+saturation-proof+embeddings",
         "dynamic+fp16+gptq+float-embeddings",
+        "nf4+gptq",
+        "fp4+gptq+double+activation-weighted",
+        "weight-only+int4+activation-weighted+gptq",
     ] {
         let recipe = parse_method(text).unwrap();
         assert!(recipe.needs_gptq(), "{text}");
         assert_eq!(label(&recipe.label()), Ok(recipe.label()));
         assert_eq!(label(&method_name(&recipe)), Ok(recipe.label()));
     }
-    let expected = "expected one of fp16, bf16, dynamic, dynamic+float-embeddings, static, static+float-embeddings, weight-only, weight-only+float-embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), an int8 method with +gptq or +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized";
+    let expected = "expected one of fp16, bf16, dynamic, dynamic+float-embeddings, static, static+float-embeddings, weight-only, weight-only+float-embeddings, nf4, nf4+double, fp4, fp4+double, int4 (the same as nf4), an integer method with +int4, any but fp16 and bf16 with +gptq, int8 weights with +gptq+saturation-proof, or any but fp16 and bf16 with +fp16 or +bf16, the dtype of what is not quantized";
     for wrong in [
         "",
         "nf4+",
         "dynamic+double",
         "int3",
-        "nf4+gptq",
+        "nf4+gptq+saturation-proof",
+        "fp16+gptq",
         "dynamic+saturation-proof",
         "dynamic+gptq+gptq",
         "dynamic+nf4-embeddings",

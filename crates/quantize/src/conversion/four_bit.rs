@@ -6,15 +6,14 @@ use std::ops::Range;
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
 use fewbit_checkpoint::{StoredWeight, TensorView};
 use fewbit_kernels::Kernels;
-use fewbit_numerics::double_quantization::{self, DoubleQuantized, NESTED_BLOCK_SIZE};
-use fewbit_numerics::dynamic_map::dynamic_map;
+use fewbit_numerics::double_quantization;
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::four_bit::FourBitBlocks;
 
 use super::float_slices::{FloatSlices, refuse};
 use super::{Outcome, Output};
 use crate::weight_codecs::{
-    ErrorFigures, fit_four_bit_scales, four_bit_error, quantize_four_bit_into,
+    ErrorFigures, Importance, fit_four_bit_scales, four_bit_error, quantize_four_bit_into,
 };
 use crate::{BlockScales, QuantizeError};
 
@@ -49,7 +48,14 @@ pub(super) fn quantize(
             return Err(refuse(view, place).into());
         }
         if scales == BlockScales::Mse {
-            fit_four_bit_scales(floats, block_size, layout.kind, (packed, absmax));
+            let importance = Importance::Equal;
+            fit_four_bit_scales(
+                floats,
+                block_size,
+                layout.kind,
+                importance,
+                (packed, absmax),
+            );
         }
         error.merge(&found.error);
         output.advance(place.len() * view.info.dtype.bytes(), &view.info.name);
@@ -58,7 +64,7 @@ pub(super) fn quantize(
         .double_quantization
         .then(|| double_quantization::quantize(&blocks.absmax));
     if let Some(nested) = &nested {
-        blocks.absmax = restored(nested);
+        blocks.absmax = nested.dequantize();
     }
     if !are_final {
         error = error_sums(view, layout, &blocks, kernels)?;
@@ -76,17 +82,6 @@ pub(super) fn quantize(
         error: Some(error.statistics()),
         ..Outcome::default()
     })
-}
-
-/// The absmax values that codes stand for.
-fn restored(nested: &DoubleQuantized) -> Vec<f32> {
-    double_quantization::dequantize(
-        &nested.codes,
-        dynamic_map(),
-        &nested.nested_absmax,
-        NESTED_BLOCK_SIZE,
-        nested.offset,
-    )
 }
 
 /// The error of the blocks as a loader dequantizes them, before it rounds to the dtype of the layout.

@@ -1,4 +1,4 @@
-//! From samples to the Hessians of some sites.
+//! From samples to the statistics of some sites.
 
 use std::ops::Range;
 
@@ -8,15 +8,22 @@ use rayon::iter::{
     IndexedParallelIterator, IntoParallelIterator, IntoParallelRefMutIterator, ParallelIterator,
 };
 
-use super::Hessian;
+use super::{InputStatistics, SeenRows};
 use crate::QuantizeError;
 use crate::calibration::CalibrationSamples;
 
 /// Samples that a thread runs through the model at a time. Bounds memory, has no effect on the result.
 const SAMPLES_AT_ONCE: usize = 8;
 
-/// The Hessians of the inputs `sites`, names and numbers of columns, of the float model `encoder`, on the threads of `pool`.
-/// `progress` is told how many samples are done.
+/// A site whose rows are summed.
+pub(super) struct CollectedSite<'a> {
+    pub(super) name: &'a str,
+    pub(super) columns: usize,
+    /// Whether all products of columns are wanted, and not their squares alone.
+    pub(super) for_gptq: bool,
+}
+
+/// The statistics of the inputs `sites` of the float model `encoder`, on the threads of `pool`. `progress` is told how many samples are done.
 ///
 /// # Errors
 /// Samples that the model cannot run; a site whose values or squares are not finite.
@@ -24,12 +31,12 @@ pub(super) fn collect(
     pool: &ThreadPool,
     encoder: &Encoder,
     samples: &CalibrationSamples,
-    sites: &[(&str, usize)],
+    sites: &[CollectedSite<'_>],
     progress: &mut dyn FnMut(usize),
-) -> Result<Vec<Hessian>, QuantizeError> {
-    let mut hessians: Vec<Hessian> = sites
+) -> Result<Vec<InputStatistics>, QuantizeError> {
+    let mut statistics: Vec<InputStatistics> = sites
         .iter()
-        .map(|(_, columns)| Hessian::new(*columns))
+        .map(|site| InputStatistics::new(site.columns, site.for_gptq))
         .collect();
     let ranges: Vec<Range<usize>> = samples.batches(0, SAMPLES_AT_ONCE).collect();
     for ranges in ranges.chunks(pool.current_num_threads()) {
@@ -41,54 +48,60 @@ pub(super) fn collect(
         // The first error of the first samples, whichever thread was faster.
         let seen = seen.into_iter().collect::<Result<Vec<_>, _>>()?;
         pool.install(|| {
-            let hessians = hessians.par_iter_mut().enumerate();
-            hessians.for_each(|(index, hessian)| {
+            let statistics = statistics.par_iter_mut().enumerate();
+            statistics.for_each(|(index, statistics)| {
                 for seen in &seen {
-                    hessian.add_rows(&seen[index]);
+                    statistics.add(&seen[index]);
                 }
             });
         });
         progress(ranges.last().map_or(0, |range| range.end));
     }
-    for (hessian, (site, _)) in hessians.iter_mut().zip(sites) {
-        pool.install(|| hessian.finish());
-        if !hessian.is_finite() {
+    for (statistics, site) in statistics.iter_mut().zip(sites) {
+        pool.install(|| statistics.finish());
+        if !statistics.is_finite() {
             return Err(QuantizeError::Calibration {
-                place: (*site).to_owned(),
+                place: site.name.to_owned(),
                 expected: "activations whose squares are finite in f32".to_owned(),
                 found: "larger ones, or NaN".to_owned(),
                 hint: "the model overflows on one of the calibration texts: quantize it without GPTQ, or skip the layer".to_owned(),
             });
         }
     }
-    Ok(hessians)
+    Ok(statistics)
 }
 
-/// The values of each site for some of the samples.
+/// What some of the samples show at each site.
 fn rows(
     encoder: &Encoder,
     samples: &CalibrationSamples,
-    sites: &[(&str, usize)],
+    sites: &[CollectedSite<'_>],
     range: Range<usize>,
-) -> Result<Vec<Vec<f32>>, QuantizeError> {
+) -> Result<Vec<SeenRows>, QuantizeError> {
     let batch = samples.batch(encoder, range)?;
-    let mut seen = Recorder {
+    let seen = sites.iter().map(|site| match site.for_gptq {
+        true => SeenRows::Values(Vec::new()),
+        false => SeenRows::Squares(vec![0.0; site.columns]),
+    });
+    let mut recorder = Recorder {
         sites,
-        values: vec![Vec::new(); sites.len()],
+        seen: seen.collect(),
     };
-    encoder.network().hidden_states_tapped(&batch, &mut seen)?;
-    Ok(seen.values)
+    encoder
+        .network()
+        .hidden_states_tapped(&batch, &mut recorder)?;
+    Ok(recorder.seen)
 }
 
 /// Keeps what some sites show.
 struct Recorder<'a> {
-    sites: &'a [(&'a str, usize)],
-    values: Vec<Vec<f32>>,
+    sites: &'a [CollectedSite<'a>],
+    seen: Vec<SeenRows>,
 }
 
 impl Recorder<'_> {
     fn position(&self, site: &str) -> Option<usize> {
-        self.sites.iter().position(|(known, _)| *known == site)
+        self.sites.iter().position(|known| known.name == site)
     }
 }
 
@@ -99,7 +112,7 @@ impl Tap for Recorder<'_> {
 
     fn see(&mut self, site: &str, _rows: usize, _columns: usize, values: &[f32]) {
         if let Some(index) = self.position(site) {
-            self.values[index].extend_from_slice(values);
+            self.seen[index].take_in(values);
         }
     }
 }

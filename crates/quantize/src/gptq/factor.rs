@@ -3,8 +3,8 @@
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::Hessian;
 use super::hessian::triangle;
+use super::{ColumnOrder, Hessian};
 
 /// What is added to the diagonal, as a part of its mean: first this, and ten and a hundred times as much where that is not enough.
 pub const DAMPING: f64 = 0.01;
@@ -21,10 +21,13 @@ const TILE_ROWS: usize = 8;
 /// `U`, upper triangular with a positive diagonal, `Uᵀ U = (H + damping)⁻¹`.
 ///
 /// It is computed without an inverse of H: with `H = R Rᵀ`, R upper triangular, it is `R⁻¹`.
-/// In the reversed order of rows and columns R is the ordinary Cholesky factor.
+/// In the reversed order of rows and columns R is the ordinary Cholesky factor. Rows and columns of H are those of the weight in the order in which they are
+/// rounded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InverseFactor {
-    columns: usize,
+    order: ColumnOrder,
+    /// The column of each row of U.
+    columns: Vec<usize>,
     damping: f64,
     /// The last row of U first, each from the diagonal on: rows of 1, 2, 3 … entries.
     rows: Vec<f64>,
@@ -39,17 +42,17 @@ pub struct NotPositive {
 }
 
 impl InverseFactor {
-    /// The factor for `hessian`, whose entries are finite, on the threads of the current pool.
+    /// The factor for `hessian`, whose entries are finite, with its columns in `order`, on the threads of the current pool.
     ///
     /// A column whose inputs are all zero (its diagonal entry is 0, and so is its row) has the diagonal 1 instead: it neither gives nor
     /// takes anything, and the mean is that of the other columns.
     ///
     /// # Errors
     /// [`NotPositive`], which damping rules out for sums of squares, to the rounding of f64.
-    pub fn of(hessian: &Hessian) -> Result<Self, NotPositive> {
+    pub fn of(hessian: &Hessian, order: ColumnOrder) -> Result<Self, NotPositive> {
         let mut damping = DAMPING;
         for attempt in 1..=ATTEMPTS {
-            if let Some(factor) = Self::with_damping(hessian, damping) {
+            if let Some(factor) = Self::with_damping(hessian, order, damping) {
                 return Ok(factor);
             }
             if attempt < ATTEMPTS {
@@ -60,19 +63,21 @@ impl InverseFactor {
     }
 
     /// The factor with this much damping; none if the matrix is not positive definite then.
-    pub fn with_damping(hessian: &Hessian, damping: f64) -> Option<Self> {
-        let columns = hessian.columns();
-        let mut lower = reversed_and_damped(hessian, damping);
-        cholesky(&mut lower, columns)?;
-        invert(&mut lower, columns);
+    pub fn with_damping(hessian: &Hessian, order: ColumnOrder, damping: f64) -> Option<Self> {
+        let columns = order.columns(hessian);
+        let size = columns.len();
+        let mut lower = reversed_and_damped(hessian, &columns, damping);
+        cholesky(&mut lower, size)?;
+        invert(&mut lower, size);
         // Reversed back: row i of the inverse, from its diagonal entry to its first, is a row of U from the diagonal on.
         let mut rest = lower.as_mut_slice();
-        for row in 0..columns {
+        for row in 0..size {
             let (row, others) = std::mem::take(&mut rest).split_at_mut(row + 1);
             row.reverse();
             rest = others;
         }
         let factor = Self {
+            order,
             columns,
             damping,
             rows: lower,
@@ -80,9 +85,14 @@ impl InverseFactor {
         factor.rows.iter().all(|x| x.is_finite()).then_some(factor)
     }
 
-    /// Columns of the weights that it is for.
-    pub fn columns(&self) -> usize {
-        self.columns
+    /// The order in which columns are rounded with it.
+    pub fn order(&self) -> ColumnOrder {
+        self.order
+    }
+
+    /// The columns of the weights that it is for, in that order: row i of U is about the i-th of them.
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
     }
 
     /// What was added to the diagonal, as a part of its mean.
@@ -92,14 +102,14 @@ impl InverseFactor {
 
     /// Row `row` of U, from its diagonal entry on.
     pub fn row(&self, row: usize) -> &[f64] {
-        let index = self.columns - 1 - row;
+        let index = self.columns.len() - 1 - row;
         &self.rows[triangle(index)..triangle(index + 1)]
     }
 }
 
-/// The lower triangle of the Hessian, rows and columns reversed, with a positive diagonal.
-fn reversed_and_damped(hessian: &Hessian, damping: f64) -> Vec<f64> {
-    let columns = hessian.columns();
+/// The lower triangle of the Hessian, rows and columns in the reverse of an order, with a positive diagonal.
+fn reversed_and_damped(hessian: &Hessian, order: &[usize], damping: f64) -> Vec<f64> {
+    let columns = order.len();
     let live = hessian.diagonal().filter(|&entry| entry > 0.0);
     let (count, sum) = live.fold((0u64, 0.0), |(count, sum), entry| (count + 1, sum + entry));
     let added = damping * sum / count.max(1) as f64;
@@ -108,7 +118,7 @@ fn reversed_and_damped(hessian: &Hessian, damping: f64) -> Vec<f64> {
         lower.extend(
             (row..columns)
                 .rev()
-                .map(|column| hessian.entry(row, column)),
+                .map(|column| hessian.entry(order[row], order[column])),
         );
         let diagonal = lower.last_mut().expect("a row ends at its diagonal");
         *diagonal = if *diagonal > 0.0 {

@@ -1,47 +1,54 @@
 //! Layers that are rounded already, saved so that an interruption costs little.
 //!
 //! After each pass the weights that were rounded with it are written to a directory of their own, `pass-N`, as a checkpoint that has them
-//! as I8 and their scales as F32, with what tells whether another run would round the same. It gets its name when it is whole.
+//! in the layout of the output, with what tells whether another run would round the same. It gets its name when it is whole.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan};
+use fewbit_checkpoint::{Checkpoint, CheckpointWriter, StoredWeight};
 use fewbit_model::Catalogue;
-use fewbit_numerics::dtype::DType;
-use fewbit_numerics::rows::Int8Rows;
 use serde_json::{Value, json};
 
 use crate::calibration::CalibrationSamples;
 use crate::calibration::fingerprint::fingerprint;
-use crate::{PlanRow, QuantizeError, Recipe};
+use crate::{QuantizeError, QuantizePlan};
+
+use super::GptqModule;
+
+/// Goes up whenever weights come out otherwise than before, or are saved otherwise.
+const VERSION: u32 = 2;
 
 /// A directory of finished layers.
 pub(crate) struct FinishedLayers {
     directory: PathBuf,
     /// What a run depends on.
     run: Value,
+    /// How the weights are to be read.
+    quantization_config: Value,
 }
 
 impl FinishedLayers {
-    /// Those in `directory`, which need not be there, of the run that rounds the model as `recipe` says for these samples, with the Hessians of
+    /// Those in `directory`, which need not be there, of the run that carries out `plan` for these samples, with the Hessians of
     /// `hessian_bytes` at a time.
     pub(crate) fn new(
         directory: &Path,
         checkpoint: &Checkpoint,
         catalogue: &Catalogue,
-        recipe: &Recipe,
+        plan: &QuantizePlan,
         samples: &CalibrationSamples,
         hessian_bytes: usize,
     ) -> Result<Self, QuantizeError> {
         Ok(Self {
             directory: directory.to_owned(),
             run: json!({
+                "version": VERSION,
                 "model": fingerprint(checkpoint, catalogue)?,
-                "recipe": recipe.to_toml(),
+                "recipe": plan.recipe().to_toml(),
                 "samples": samples.digest(),
                 "hessian_bytes": hessian_bytes,
             }),
+            quantization_config: plan.quantization_config().cloned().unwrap_or_default(),
         })
     }
 
@@ -49,15 +56,11 @@ impl FinishedLayers {
         self.directory.join(format!("pass-{pass}"))
     }
 
-    /// The weights of a pass, in the order of `rows`; none if that pass has not been finished.
+    /// The weights of a pass, as a checkpoint of nothing else; none if that pass has not been finished.
     ///
     /// # Errors
     /// They are of another run, or damaged.
-    pub(super) fn read(
-        &self,
-        pass: usize,
-        rows: &[&PlanRow],
-    ) -> Result<Option<Vec<Int8Rows>>, QuantizeError> {
+    pub(super) fn read(&self, pass: usize) -> Result<Option<Checkpoint>, QuantizeError> {
         let directory = self.of_pass(pass);
         if !directory.exists() {
             return Ok(None);
@@ -74,8 +77,7 @@ impl FinishedLayers {
                 ),
             });
         }
-        let weights = rows.iter().map(|row| read_weight(&saved, row));
-        weights.collect::<Result<_, _>>().map(Some)
+        Ok(Some(saved))
     }
 
     /// Saves the weights of a pass.
@@ -85,27 +87,19 @@ impl FinishedLayers {
     pub(super) fn write(
         &self,
         pass: usize,
-        weights: &[(&PlanRow, Int8Rows)],
+        weights: &[(&GptqModule<'_>, StoredWeight<'_>)],
     ) -> Result<(), QuantizeError> {
         let mut writer = CheckpointWriter::create(self.of_pass(pass), false)?;
-        let plans = weights.iter().flat_map(|(row, weight)| {
-            [
-                TensorPlan::new(&row.tensor, DType::I8, [weight.rows, weight.columns]),
-                TensorPlan::new(scale_of(row), DType::F32, [weight.rows]),
-            ]
-        });
-        writer.plan_tensors(plans.collect())?;
-        for (row, weight) in weights {
-            let codes: Vec<u8> = weight
-                .codes
-                .iter()
-                .map(|code| code.cast_unsigned())
-                .collect();
-            let scales = weight.scales.iter().flat_map(|scale| scale.to_le_bytes());
-            writer.write_tensor(&row.tensor, &codes)?;
-            writer.write_tensor(&scale_of(row), &scales.collect::<Vec<u8>>())?;
+        let plans = weights.iter().flat_map(|(module, _)| &module.row.outputs);
+        writer.plan_tensors(plans.cloned().collect())?;
+        for (module, weight) in weights {
+            let layout = module.row.action.layout().expect("it is quantized");
+            writer.write_weight(layout, module.name(), module.shape(), 0, weight)?;
         }
-        writer.write_json("config.json", &json!({"gptq": self.run}))?;
+        writer.write_json(
+            "config.json",
+            &json!({"gptq": self.run, "quantization_config": self.quantization_config}),
+        )?;
         writer.finish()?;
         Ok(())
     }
@@ -130,26 +124,4 @@ impl FinishedLayers {
             _ => Ok(()),
         }
     }
-}
-
-fn scale_of(row: &PlanRow) -> String {
-    format!("{}_scale", row.tensor)
-}
-
-fn read_weight(saved: &Checkpoint, row: &PlanRow) -> Result<Int8Rows, QuantizeError> {
-    let codes = saved.require(&row.tensor)?;
-    codes.expect_dtype(&[DType::I8])?;
-    codes.expect_shape(&row.shape)?;
-    let scales = saved.require(&scale_of(row))?;
-    scales.expect_shape(&row.shape[..1])?;
-    Ok(Int8Rows {
-        rows: row.shape[0],
-        columns: row.shape[1],
-        codes: codes
-            .bytes()?
-            .iter()
-            .map(|byte| byte.cast_signed())
-            .collect(),
-        scales: scales.to_f32()?,
-    })
 }

@@ -7,10 +7,10 @@ use fewbit_numerics::saturation::{first_code, saturation_proof_scale, second_cod
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::{ColumnQuantizer, InverseFactor, round_rows};
+use super::{ColumnOrder, ColumnQuantizer, InverseFactor, round_rows};
 
-/// Rows that a thread rounds at a time: a few of them share each row of the factor while it is in the cache.
-const TILE_ROWS: usize = 8;
+/// Rows that a thread rounds at a time: they share each row of the factor while it is in the cache.
+pub(super) const TILE_ROWS: usize = 16;
 
 /// The nearest of the codes -128..=127.
 #[derive(Debug)]
@@ -79,13 +79,19 @@ fn set(place: &mut i8, code: i32, parameters: AffineParameters) -> f64 {
 
 /// Rounds a weight (rows, columns; row-major, finite) to int8, one scale a row, on the threads of the current pool.
 ///
+/// Codes of which no pair can saturate need a factor whose order keeps pairs together.
+///
 /// Scales are those of rounding to nearest ([`row_scale`], or [`saturation_proof_scale`]); they do not depend on the texts.
 ///
 /// # Panics
-/// If `weights` are no whole rows of the factor's columns.
+/// If `weights` are no whole rows of the factor's columns, or the factor's order separates pairs that may not saturate.
 pub fn int8_rows(weights: &[f32], factor: &InverseFactor, saturation_proof: bool) -> Int8Rows {
-    let columns = factor.columns();
+    let columns = factor.columns().len();
     assert_eq!(weights.len() % columns, 0, "whole rows");
+    assert!(
+        !saturation_proof || factor.order() != ColumnOrder::FallingSquares,
+        "pairs of columns stay together"
+    );
     let rows = weights.len() / columns;
     let scales: Vec<f32> = weights
         .chunks_exact(columns)
@@ -101,14 +107,13 @@ pub fn int8_rows(weights: &[f32], factor: &InverseFactor, saturation_proof: bool
         .zip(codes.par_chunks_mut(tile))
         .zip(scales.par_chunks(TILE_ROWS))
         .for_each(|((weights, codes), scales)| {
-            let mut values: Vec<f64> = weights.iter().copied().map(f64::from).collect();
             let rows = scales.iter().copied().zip(codes.chunks_exact_mut(columns));
             if saturation_proof {
                 let rows = rows.map(|(scale, codes)| SaturationProofCodes::new(scale, codes));
-                round_rows(&mut values, factor, &mut rows.collect::<Vec<_>>());
+                round_rows(weights, factor, &mut rows.collect::<Vec<_>>());
             } else {
                 let rows = rows.map(|(scale, codes)| NearestCodes::new(scale, codes));
-                round_rows(&mut values, factor, &mut rows.collect::<Vec<_>>());
+                round_rows(weights, factor, &mut rows.collect::<Vec<_>>());
             }
         });
     Int8Rows {

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 
-use fewbit_checkpoint::compressed_tensors::CompressedScheme;
+use fewbit_checkpoint::StoredWeight;
+use fewbit_kernels::Kernels;
 use fewbit_model::{Catalogue, Encoder, ModelError};
-use fewbit_numerics::rows::Int8Rows;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tracing::debug;
 
-use super::collect::collect;
-use super::{FinishedLayers, GptqCalibration, Hessian, InverseFactor, NotPositive, int8_rows};
+use super::collect::{CollectedSite, collect};
+use super::round_weight::{RoundingInputs, order_of, round_weight};
+use super::{FinishedLayers, GptqCalibration, InputStatistics, InverseFactor, NotPositive};
 use crate::calibration::{CalibrationSite, calibration_sites};
-use crate::{PlanRow, QuantizeError, TensorAction};
+use crate::{PlanRow, QuantizeError};
 
 /// A weight to round.
 pub(crate) struct GptqModule<'a> {
@@ -19,20 +20,30 @@ pub(crate) struct GptqModule<'a> {
     pub(crate) index: usize,
     /// What becomes of it.
     pub(crate) row: &'a PlanRow,
-    /// How it is stored.
-    pub(crate) scheme: CompressedScheme,
-    /// Whether its codes are such that no pair of them saturates.
-    saturation_proof: bool,
+}
+
+impl<'a> GptqModule<'a> {
+    /// Its path in the checkpoint.
+    pub(crate) fn name(&self) -> &'a str {
+        self.row.module.as_deref().unwrap_or(&self.row.tensor)
+    }
+
+    /// (out, in)
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        [self.row.shape[0], self.row.shape[1]]
+    }
 }
 
 /// Weights that read the same rows, and so have one Hessian.
 struct GptqSite<'a> {
     name: String,
     columns: usize,
+    /// Whether one of the weights needs a Hessian, and not the squares of its inputs alone.
+    for_gptq: bool,
     modules: Vec<GptqModule<'a>>,
 }
 
-/// The weights of a plan that GPTQ rounds, in the order and the groups in which Hessians are collected for them.
+/// The weights of a plan that are rounded for what calibration shows of their inputs, in the order and the groups in which that is collected.
 pub(crate) struct GptqPasses<'a> {
     passes: Vec<Vec<GptqSite<'a>>>,
 }
@@ -40,25 +51,14 @@ pub(crate) struct GptqPasses<'a> {
 impl<'a> GptqPasses<'a> {
     /// Those of `rows`, which are the plan's for the model of `catalogue`, with Hessians of so many bytes at a time.
     pub(crate) fn new(catalogue: &Catalogue, rows: &'a [PlanRow], hessian_bytes: usize) -> Self {
-        let mut modules: HashMap<&str, GptqModule<'a>> = rows
+        let calibrated = rows
             .iter()
             .enumerate()
+            .filter(|(_, row)| row.action.needs_calibration());
+        let mut modules: HashMap<&str, GptqModule<'a>> = calibrated
             .filter_map(|(index, row)| {
-                let TensorAction::Int8LinearGptq {
-                    scheme,
-                    saturation_proof,
-                } = row.action
-                else {
-                    return None;
-                };
                 let name = catalogue.without_prefix(row.module.as_deref()?);
-                let module = GptqModule {
-                    index,
-                    row,
-                    scheme,
-                    saturation_proof,
-                };
-                Some((name, module))
+                Some((name, GptqModule { index, row }))
             })
             .collect();
         let mut layers: Vec<Vec<GptqSite<'a>>> = Vec::new();
@@ -82,6 +82,9 @@ impl<'a> GptqPasses<'a> {
             last_layer = Some(layer);
             let site = GptqSite {
                 columns: first.row.shape[1],
+                for_gptq: modules
+                    .iter()
+                    .any(|module| order_of(&module.row.action).is_some()),
                 name,
                 modules,
             };
@@ -93,7 +96,7 @@ impl<'a> GptqPasses<'a> {
         }
     }
 
-    /// Collects Hessians from the samples, pass after pass, and has every weight rounded with them. A pass whose weights lie in `finished`
+    /// Collects what is needed from the samples, pass after pass, and rounds every weight with it. A pass whose weights lie in `finished`
     /// is passed over, and others are saved there.
     ///
     /// # Errors
@@ -103,6 +106,7 @@ impl<'a> GptqPasses<'a> {
         encoder: &Encoder,
         calibration: &GptqCalibration,
         finished: Option<&FinishedLayers>,
+        kernels: &'static Kernels,
         output: &mut dyn GptqOutput,
     ) -> Result<(), QuantizeError> {
         let GptqCalibration {
@@ -110,7 +114,7 @@ impl<'a> GptqPasses<'a> {
         } = calibration;
         if samples.is_empty() {
             return Err(QuantizeError::Calibration {
-                place: "gptq".to_owned(),
+                place: "calibration".to_owned(),
                 expected: "at least one calibration text".to_owned(),
                 found: "none".to_owned(),
                 hint: "a few hundred texts like those that the model will see".to_owned(),
@@ -119,39 +123,49 @@ impl<'a> GptqPasses<'a> {
         let pool = thread_pool(*threads)?;
         let (total, passes) = (samples.len(), self.passes.len());
         for (pass, sites) in (1..).zip(self.passes) {
-            let modules = || sites.iter().flat_map(|site| &site.modules);
-            if let Some(finished) = finished {
-                let rows: Vec<&PlanRow> = modules().map(|module| module.row).collect();
-                if let Some(saved) = finished.read(pass, &rows)? {
-                    for (module, weight) in modules().zip(saved) {
-                        output.round(module, &|_| weight.clone())?;
-                    }
-                    continue;
+            if let Some(finished) = finished
+                && let Some(saved) = finished.read(pass)?
+            {
+                for module in sites.iter().flat_map(|site| &site.modules) {
+                    let weight = saved.stored_weight(module.name(), module.shape())?;
+                    let source = output.read(module)?;
+                    output.write(module, &source, &weight)?;
                 }
+                continue;
             }
-            let names: Vec<(&str, usize)> = sites
-                .iter()
-                .map(|site| (site.name.as_str(), site.columns))
-                .collect();
+            let collected: Vec<CollectedSite<'_>> = sites.iter().map(GptqSite::collected).collect();
             let mut progress = |done: usize| {
                 output.collecting(&format!(
-                    "GPTQ, pass {pass} of {passes}: {done} of {total} samples"
+                    "calibration, pass {pass} of {passes}: {done} of {total} samples"
                 ));
             };
             let mut rounded_now = Vec::new();
-            let hessians = collect(&pool, encoder, samples, &names, &mut progress)?;
-            for (site, hessian) in sites.iter().zip(hessians) {
-                let factor = pool
-                    .install(|| InverseFactor::of(&hessian))
-                    .map_err(|error| without_factor(site, &error))?;
-                drop(hessian);
-                debug!(site = site.name, damping = factor.damping(), "factor");
+            let statistics = collect(&pool, encoder, samples, &collected, &mut progress)?;
+            for (site, statistics) in sites.iter().zip(statistics) {
+                let mut factor: Option<InverseFactor> = None;
                 for module in &site.modules {
-                    let saturation_proof = module.saturation_proof;
-                    let rounded = |weights: &[f32]| {
-                        pool.install(|| int8_rows(weights, &factor, saturation_proof))
+                    let action = &module.row.action;
+                    if let InputStatistics::Hessian(hessian) = &statistics
+                        && let Some(order) = order_of(action)
+                        && factor.as_ref().map(InverseFactor::order) != Some(order)
+                    {
+                        let made = pool
+                            .install(|| InverseFactor::of(hessian, order))
+                            .map_err(|error| without_factor(site, &error))?;
+                        debug!(site = site.name, damping = made.damping(), "factor");
+                        factor = Some(made);
+                    }
+                    let inputs = RoundingInputs {
+                        statistics: &statistics,
+                        factor: factor.as_ref(),
+                        kernels,
                     };
-                    rounded_now.push((module.row, output.round(module, &rounded)?));
+                    let weights = output.read(module)?;
+                    let rounded = pool.install(|| round_weight(&weights, action, &inputs));
+                    output.write(module, &weights, &rounded)?;
+                    if finished.is_some() {
+                        rounded_now.push((module, rounded));
+                    }
                 }
             }
             if let Some(finished) = finished {
@@ -162,17 +176,35 @@ impl<'a> GptqPasses<'a> {
     }
 }
 
+impl GptqSite<'_> {
+    fn collected(&self) -> CollectedSite<'_> {
+        CollectedSite {
+            name: &self.name,
+            columns: self.columns,
+            for_gptq: self.for_gptq,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        InputStatistics::bytes_of(self.columns, self.for_gptq)
+    }
+}
+
 /// Where rounded weights go, and who is told.
 pub(crate) trait GptqOutput {
     /// Told what is being collected.
     fn collecting(&mut self, what: &str);
 
-    /// Reads the weight of `module`, rounds it with `rounded(weights)`, writes it, and returns it.
-    fn round(
+    /// The weight of `module`, finite.
+    fn read(&mut self, module: &GptqModule<'_>) -> Result<Vec<f32>, QuantizeError>;
+
+    /// Writes what became of the weight of `module`.
+    fn write(
         &mut self,
         module: &GptqModule<'_>,
-        rounded: &dyn Fn(&[f32]) -> Int8Rows,
-    ) -> Result<Int8Rows, QuantizeError>;
+        weights: &[f32],
+        rounded: &StoredWeight<'_>,
+    ) -> Result<(), QuantizeError>;
 }
 
 fn without_factor(site: &GptqSite<'_>, error: &NotPositive) -> QuantizeError {
@@ -207,15 +239,10 @@ fn layer_of(site: &str) -> &str {
     end.map_or("", |(end, _)| &site[..end])
 }
 
-/// Layers put together while their Hessians take no more than so many bytes; one layer is never cut.
+/// Layers put together while what is collected takes no more than so many bytes; one layer is never cut.
 fn filled(layers: Vec<Vec<GptqSite<'_>>>, most_bytes: usize) -> Vec<Vec<GptqSite<'_>>> {
     let mut passes: Vec<Vec<GptqSite<'_>>> = Vec::new();
-    let bytes = |sites: &[GptqSite<'_>]| -> usize {
-        sites
-            .iter()
-            .map(|site| Hessian::bytes_of(site.columns))
-            .sum()
-    };
+    let bytes = |sites: &[GptqSite<'_>]| sites.iter().map(GptqSite::bytes).sum::<usize>();
     for layer in layers {
         match passes.last_mut() {
             Some(pass) if bytes(pass) + bytes(&layer) <= most_bytes => pass.extend(layer),
@@ -233,6 +260,7 @@ mod tests {
         let sites = columns.iter().map(|&columns| GptqSite {
             name: String::new(),
             columns,
+            for_gptq: true,
             modules: Vec::new(),
         });
         sites.collect()

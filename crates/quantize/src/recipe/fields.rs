@@ -98,7 +98,7 @@ pub struct RecipeFields {
     /// Whether inputs with one scale are quantized to 7 bits.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reduce_range: bool,
-    /// Whether [`Rounding::Gptq`] is the rounding.
+    /// Whether weights are rounded by GPTQ: [`Rounding::Gptq`], or [`FourBitRecipe::gptq`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub gptq: bool,
     /// Whether it is saturation-proof.
@@ -213,6 +213,7 @@ impl From<Recipe> for RecipeFields {
                     block_size: Some(options.block_size),
                     double_quantization: options.double_quantization,
                     scales: (options.scales != BlockScales::default()).then_some(options.scales),
+                    gptq: options.gptq,
                     embeddings: options.embeddings,
                     float_dtype: options.float_dtype,
                     skip: options.skip,
@@ -288,6 +289,7 @@ impl TryFrom<RecipeFields> for Recipe {
             block_size: fields.block_size.unwrap_or(DEFAULT_BLOCK_SIZE),
             double_quantization: fields.double_quantization,
             scales: fields.scales.unwrap_or_default(),
+            gptq: fields.gptq,
             // There is nothing to choose: no loader takes another form.
             embeddings: match fields.embeddings {
                 EmbeddingStorage::Auto => EmbeddingStorage::Keep,
@@ -506,12 +508,14 @@ impl RecipeFields {
             );
         }
         match self.scales {
-            Some(BlockScales::Mse) if self.weights != WeightsField::Int4 => self.of_other_methods(
-                "scales",
-                "`absmax`",
-                "`mse`",
-                "`nf4`, `fp4` and int4 weights choose the scales of their blocks and groups",
-            ),
+            Some(scales) if scales != BlockScales::Absmax && self.weights != WeightsField::Int4 => {
+                self.of_other_methods(
+                    "scales",
+                    "`absmax`",
+                    format!("`{scales}`"),
+                    "`nf4`, `fp4` and int4 weights choose the scales of their blocks and groups",
+                )
+            }
             _ => Ok(()),
         }
     }
@@ -528,14 +532,21 @@ impl RecipeFields {
                 "`dynamic`, `static` and `weight-only` have integer weights; `nf4` is what other tools call int4",
             );
         }
-        if self.gptq {
-            let hint = match four_bit {
-                true => {
-                    "GPTQ rounds int8 weights, and no 4-bit ones yet: use `dynamic`, `static` or `weight-only`"
-                }
-                false => "GPTQ rounds int8 weights: use `dynamic`, `static` or `weight-only`",
-            };
-            return self.of_other_methods("gptq", "false", "true", hint);
+        if self.gptq && !four_bit {
+            return self.of_other_methods(
+                "gptq",
+                "false",
+                "true",
+                "GPTQ rounds codes of 8 and of 4 bits: use any method but `fp16` and `bf16`",
+            );
+        }
+        if self.saturation_proof {
+            return self.of_other_methods(
+                "saturation_proof",
+                "false",
+                "true",
+                "pairs of int8 weights can saturate: use `dynamic`, `static` or `weight-only`",
+            );
         }
         Ok(())
     }

@@ -19,6 +19,8 @@ pub struct FourBitRecipe {
     pub double_quantization: bool,
     /// How the scale of a block is chosen.
     pub scales: BlockScales,
+    /// Whether codes are rounded by [GPTQ](crate::gptq), which needs calibration texts beside the recipe, and not to the nearest.
+    pub gptq: bool,
     /// How the word embedding table is stored. In codes, no loader but fewbit reads it: transformers makes 4-bit layers of linear ones alone.
     pub embeddings: EmbeddingStorage,
     /// The dtype of what is not quantized, and what weights dequantize to; none: that of the source, in F32 for F64.
@@ -45,6 +47,7 @@ impl FourBitRecipe {
             block_size: DEFAULT_BLOCK_SIZE,
             double_quantization: false,
             scales: BlockScales::Absmax,
+            gptq: false,
             embeddings: EmbeddingStorage::Keep,
             float_dtype: None,
             skip: Vec::new(),
@@ -70,6 +73,12 @@ impl FourBitRecipe {
     #[must_use]
     pub fn with_scales(self, scales: BlockScales) -> Self {
         Self { scales, ..self }
+    }
+
+    /// Sets [`gptq`](Self::gptq).
+    #[must_use]
+    pub fn with_gptq(self, gptq: bool) -> Self {
+        Self { gptq, ..self }
     }
 
     /// Sets [`embeddings`](Self::embeddings).
@@ -99,11 +108,14 @@ impl FourBitRecipe {
         if self.block_size != DEFAULT_BLOCK_SIZE {
             label += &format!(", blocks of {}", self.block_size);
         }
+        if self.gptq {
+            label += " + GPTQ";
+        }
         if self.double_quantization {
             label += " + double quantization";
         }
-        if self.scales == BlockScales::Mse {
-            label += " + MSE scales";
+        if let Some(scales) = self.scales.label() {
+            label += &format!(" + {scales}");
         }
         label += &self.embeddings.label(EmbeddingStorage::Keep);
         label += &FloatDType::label(self.float_dtype);

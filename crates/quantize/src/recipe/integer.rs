@@ -272,9 +272,11 @@ impl IntegerRecipe {
             if options.asymmetric {
                 label += " + asymmetric";
             }
-            if options.scales == BlockScales::Absmax {
-                label += " + absmax scales";
-            }
+            label += match options.scales {
+                BlockScales::Absmax => " + absmax scales",
+                BlockScales::Mse => "",
+                BlockScales::ActivationWeighted => " + activation-weighted scales",
+            };
             if options.layout != CodeLayout::default() {
                 label += &format!(" + {}", options.layout);
             }
@@ -330,12 +332,15 @@ impl IntegerRecipe {
             let hint = "`channel` gives all weights of an output one scale";
             return error("group_size", "at least 1, or `channel`", "0", hint);
         }
-        if self.rounding != Rounding::Nearest {
+        let is_proof = Rounding::Gptq {
+            saturation_proof: true,
+        };
+        if self.rounding == is_proof {
             return error(
-                "gptq",
+                "saturation_proof",
                 "false with `weights = \"int4\"`",
                 "true",
-                "GPTQ rounds int8 weights, and no int4 ones yet",
+                "no two int4 weights can saturate 16 bits: leave it out",
             );
         }
         Ok(())

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use fewbit_checkpoint::compressed_tensors::Int4Layout;
-use fewbit_numerics::int4_groups::GroupScales;
 use serde::{Deserialize, Serialize};
 
 use super::BlockScales;
@@ -49,16 +48,6 @@ impl Default for Int4Options {
             asymmetric: false,
             scales: BlockScales::Mse,
             layout: CodeLayout::default(),
-        }
-    }
-}
-
-impl Int4Options {
-    /// The choice of scales in the words of the numerics.
-    pub(crate) fn group_scales(&self) -> GroupScales {
-        match self.scales {
-            BlockScales::Absmax => GroupScales::Range,
-            BlockScales::Mse => GroupScales::LeastSquaredError,
         }
     }
 }

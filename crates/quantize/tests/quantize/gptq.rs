@@ -1,371 +1,19 @@
-//! GPTQ: its Hessians, its factor, its rounding, and whole conversions.
+//! GPTQ: whole conversions.
 
 use fewbit_checkpoint::{Checkpoint, StoredWeight};
 use fewbit_data::TokenRow;
-use fewbit_model::{Encoder, Tap};
-use fewbit_numerics::affine::{AffineParameters, CodeRange};
-use fewbit_numerics::rows::{dequantize_groups, quantize_rows_int8, row_scale};
-use fewbit_numerics::saturation::{saturating_pairs, saturation_proof_scale};
+use fewbit_model::{EncodeOptions, Encoder, Tap};
+use fewbit_numerics::saturation::saturating_pairs;
 use fewbit_quantize::calibration::{CalibrationSamples, Calibrator, calibration_sites};
-use fewbit_quantize::gptq::{
-    ColumnQuantizer, DAMPING, Hessian, InverseFactor, NearestCodes, SaturationProofCodes, int8_rows,
-};
 use fewbit_quantize::{
-    Backend, DynamicInputs, EmbeddingStorage, GptqCalibration, IntegerRecipe, Method,
-    QuantizeError, Recipe, Rounding, quantize_model, quantize_model_with_gptq,
+    Backend, BlockScales, CodeLayout, DynamicInputs, EmbeddingStorage, FourBitRecipe,
+    GptqCalibration, GroupSize, Int4Options, IntegerRecipe, QuantizeError, Recipe, Rounding,
+    WeightCodes, quantize_model, quantize_model_with_gptq,
 };
 
 use crate::calibration::source;
+use crate::gptq_rounding::output_error;
 use crate::tiny_bert::{HIDDEN, INTERMEDIATE, Source, TinyBert};
-
-/// Reproducible values in -1..1.
-fn random(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut values = Vec::with_capacity(count);
-    for _ in 0..count {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        values.push((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0);
-    }
-    values
-}
-
-/// Rows whose columns are correlated: each column has half of the one before.
-fn correlated(seed: u64, rows: usize, columns: usize) -> Vec<f32> {
-    let mut values = random(seed, rows * columns);
-    for row in values.chunks_exact_mut(columns) {
-        for column in 1..columns {
-            row[column] += 0.5 * row[column - 1];
-        }
-    }
-    values
-}
-
-fn hessian(rows: &[f32], columns: usize) -> Hessian {
-    let mut hessian = Hessian::new(columns);
-    hessian.add_rows(rows);
-    hessian.finish();
-    hessian
-}
-
-fn factor(rows: &[f32], columns: usize) -> InverseFactor {
-    InverseFactor::of(&hessian(rows, columns)).unwrap()
-}
-
-/// The squared change of the outputs of some rows, for all rows of a weight.
-fn output_error(inputs: &[f32], weights: &[f32], approximations: &[f32], columns: usize) -> f64 {
-    let rows = weights
-        .chunks_exact(columns)
-        .zip(approximations.chunks_exact(columns));
-    let of_row = |(weights, approximations): (&[f32], &[f32])| -> f64 {
-        let of_input = |input: &[f32]| {
-            let terms = input.iter().zip(weights.iter().zip(approximations));
-            let change: f64 = terms
-                .map(|(x, (w, q))| f64::from(*x) * (f64::from(*w) - f64::from(*q)))
-                .sum();
-            change * change
-        };
-        inputs.chunks_exact(columns).map(of_input).sum()
-    };
-    rows.map(of_row).sum()
-}
-
-#[test]
-fn hessians_are_sums_of_products_to_the_rounding_of_a_block() {
-    // Columns that fill no panel, rows that fill no block; magnitudes from 1e-3 to 1e3.
-    let (rows, columns) = (1000, 37);
-    let mut values = random(1, rows * columns);
-    for (index, value) in values.iter_mut().enumerate() {
-        *value *= 10f32.powi((index % columns) as i32 % 7 - 3);
-    }
-    let hessian = hessian(&values, columns);
-    assert_eq!(hessian.rows(), rows as u64);
-    // 256 products and sums in f32, each rounded by 2^-24 at most: n u / (1 - n u). What is added in f64 is off by far less than 1e-9.
-    let n_u = 256.0 * 2f64.powi(-24);
-    let bound = n_u / (1.0 - n_u) + 1e-9;
-    for i in 0..columns {
-        for j in 0..columns {
-            let products = values
-                .chunks_exact(columns)
-                .map(|row| f64::from(row[i]) * f64::from(row[j]));
-            let (exact, magnitudes) = products.fold((0.0, 0.0), |(sum, magnitudes), product| {
-                (sum + product, magnitudes + product.abs())
-            });
-            let error = (hessian.entry(i, j) - exact).abs();
-            assert!(error <= bound * magnitudes, "{i} {j}: {error:e}");
-            assert_eq!(hessian.entry(i, j), hessian.entry(j, i));
-        }
-    }
-}
-
-#[test]
-fn hessians_do_not_depend_on_how_rows_come_or_on_threads() {
-    let (rows, columns) = (700, 24);
-    let values = random(2, rows * columns);
-    let whole = hessian(&values, columns);
-    for (cut, threads) in [(1, 1), (255, 3), (256, 2), (511, 4)] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        let parts = pool.build().unwrap().install(|| {
-            let mut hessian = Hessian::new(columns);
-            for part in values.chunks(cut * columns) {
-                hessian.add_rows(part);
-            }
-            hessian.finish();
-            hessian
-        });
-        assert_eq!(parts, whole, "{cut} {threads}");
-    }
-}
-
-/// The inverse by Gauss and Jordan.
-fn inverse(matrix: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    let size = matrix.len();
-    let mut left = matrix.to_vec();
-    let mut right: Vec<Vec<f64>> = (0..size)
-        .map(|i| (0..size).map(|j| f64::from(u8::from(i == j))).collect())
-        .collect();
-    for pivot in 0..size {
-        let divisor = left[pivot][pivot];
-        for column in 0..size {
-            left[pivot][column] /= divisor;
-            right[pivot][column] /= divisor;
-        }
-        for row in (0..size).filter(|&row| row != pivot) {
-            let times = left[row][pivot];
-            for column in 0..size {
-                left[row][column] -= times * left[pivot][column];
-                right[row][column] -= times * right[pivot][column];
-            }
-        }
-    }
-    right
-}
-
-/// H with damping, as the paper has it.
-fn damped(hessian: &Hessian, damping: f64) -> Vec<Vec<f64>> {
-    let size = hessian.columns();
-    let mean = hessian.diagonal().sum::<f64>() / size as f64;
-    let entry =
-        |i: usize, j: usize| hessian.entry(i, j) + f64::from(u8::from(i == j)) * damping * mean;
-    (0..size)
-        .map(|i| (0..size).map(|j| entry(i, j)).collect())
-        .collect()
-}
-
-#[test]
-fn the_factor_is_that_of_the_inverse() {
-    // More rows than a block has.
-    for columns in [1, 2, 7, 64, 150] {
-        let values = correlated(3, 2 * columns, columns);
-        let hessian = hessian(&values, columns);
-        let factor = InverseFactor::of(&hessian).unwrap();
-        assert_eq!(factor.damping(), DAMPING);
-        let inverse = inverse(&damped(&hessian, DAMPING));
-        let largest = (0..columns).map(|i| inverse[i][i]).fold(0.0, f64::max);
-        for (i, of_row) in inverse.iter().enumerate() {
-            for (j, expected) in of_row.iter().enumerate().skip(i) {
-                // (Uᵀ U)[i][j], where U[k][i] is entry i - k of row k.
-                let products = (0..=i).map(|k| factor.row(k)[i - k] * factor.row(k)[j - k]);
-                let error = (products.sum::<f64>() - expected).abs();
-                // Damping bounds the condition by trace / (0.01 * trace / n) = 100 n: two inversions lose less than that times n of f64's digits.
-                let bound = (100 * columns * columns) as f64 * f64::EPSILON * largest;
-                assert!(error <= bound, "{columns}: {i} {j}: {error:e} {bound:e}");
-            }
-        }
-    }
-}
-
-/// GPTQ as the textbook has it (Optimal Brain Surgeon): after each column the whole inverse is updated, which costs n^3 for each row.
-fn by_the_book<Q: ColumnQuantizer>(row: &[f32], hessian: &Hessian, quantizer: &mut Q) {
-    let mut weights: Vec<f64> = row.iter().copied().map(f64::from).collect();
-    let mut inverse = inverse(&damped(hessian, DAMPING));
-    for column in 0..weights.len() {
-        let value = quantizer.quantize(column, &weights[column..]);
-        let error = (weights[column] - value) / inverse[column][column];
-        for (weight, entry) in weights.iter_mut().zip(&inverse[column]).skip(column) {
-            *weight -= error * entry;
-        }
-        let eliminated = inverse[column].clone();
-        for row in &mut inverse {
-            let times = row[column] / eliminated[column];
-            for (entry, eliminated) in row.iter_mut().zip(&eliminated) {
-                *entry -= times * eliminated;
-            }
-        }
-    }
-}
-
-#[test]
-fn codes_are_those_of_the_textbook() {
-    for (seed, rows, columns) in [(4, 20, 33), (5, 9, 70), (6, 3, 1), (7, 17, 2)] {
-        let inputs = correlated(seed, 3 * columns, columns);
-        let hessian = hessian(&inputs, columns);
-        let factor = InverseFactor::of(&hessian).unwrap();
-        let weights = random(seed + 100, rows * columns);
-        for saturation_proof in [false, true] {
-            let found = int8_rows(&weights, &factor, saturation_proof);
-            for (index, row) in weights.chunks_exact(columns).enumerate() {
-                let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-                let mut codes = vec![0; columns];
-                let scale = if saturation_proof {
-                    let scale = saturation_proof_scale(largest);
-                    by_the_book(
-                        row,
-                        &hessian,
-                        &mut SaturationProofCodes::new(scale, &mut codes),
-                    );
-                    scale
-                } else {
-                    let scale = row_scale(largest);
-                    by_the_book(row, &hessian, &mut NearestCodes::new(scale, &mut codes));
-                    scale
-                };
-                assert_eq!(found.scales[index], scale);
-                let range = index * columns..(index + 1) * columns;
-                assert_eq!(found.codes[range], codes, "{columns} columns, row {index}");
-            }
-        }
-    }
-}
-
-#[test]
-fn outputs_change_less_than_with_the_nearest_codes() {
-    for seed in 0..20 {
-        let (rows, columns) = (16, 24 + seed as usize);
-        let inputs = correlated(seed, 200, columns);
-        let weights = random(seed + 50, rows * columns);
-        let nearest = quantize_rows_int8(&weights, rows, columns);
-        let rounded = int8_rows(&weights, &factor(&inputs, columns), false);
-        assert_eq!(rounded.scales, nearest.scales);
-        let error = |codes: &[i8], scales: &[f32]| {
-            let values: Vec<f32> = dequantize_groups(codes, scales, None, columns).collect();
-            output_error(&inputs, &weights, &values, columns)
-        };
-        let before = error(&nearest.codes, &nearest.scales);
-        let after = error(&rounded.codes, &rounded.scales);
-        assert!(after < before, "{seed}: {after} {before}");
-    }
-}
-
-#[test]
-fn inputs_that_have_nothing_to_do_with_one_another_give_the_nearest_codes() {
-    // One input at a time: H is a diagonal matrix.
-    let columns = 19;
-    let inputs: Vec<f32> = (0..columns * columns)
-        .map(|i| {
-            if i / columns == i % columns {
-                1.0 + i as f32
-            } else {
-                0.0
-            }
-        })
-        .collect();
-    let weights = random(8, 5 * columns);
-    let rounded = int8_rows(&weights, &factor(&inputs, columns), false);
-    assert_eq!(rounded, quantize_rows_int8(&weights, 5, columns));
-}
-
-#[test]
-fn dead_inputs_neither_give_nor_take() {
-    let (rows, columns, dead) = (6, 20, [3, 11, 19]);
-    let mut inputs = correlated(9, 100, columns);
-    for row in inputs.chunks_exact_mut(columns) {
-        dead.iter().for_each(|&column| row[column] = 0.0);
-    }
-    let mut weights = random(10, rows * columns);
-    for row in weights.chunks_exact_mut(columns) {
-        // No row has its largest weight, and so its scale, at a dead input.
-        dead.iter().for_each(|&column| row[column] *= 0.5);
-        row[0] = 1.0;
-    }
-    let without = |values: &[f32]| -> Vec<f32> {
-        let live = values.iter().enumerate();
-        live.filter(|(index, _)| !dead.contains(&(index % columns)))
-            .map(|(_, value)| *value)
-            .collect()
-    };
-    let all = int8_rows(&weights, &factor(&inputs, columns), false);
-    let live_columns = columns - dead.len();
-    let live = int8_rows(
-        &without(&weights),
-        &factor(&without(&inputs), live_columns),
-        false,
-    );
-    for row in 0..rows {
-        let codes = &all.codes[row * columns..(row + 1) * columns];
-        let live_codes: Vec<i8> = (0..columns)
-            .filter(|column| !dead.contains(column))
-            .map(|column| codes[column])
-            .collect();
-        assert_eq!(
-            live_codes,
-            live.codes[row * live_columns..(row + 1) * live_columns]
-        );
-        let parameters = AffineParameters {
-            scale: all.scales[row],
-            zero_point: 0,
-        };
-        for column in dead {
-            let weight = weights[row * columns + column];
-            let nearest = parameters.quantize(weight, CodeRange::INT8);
-            assert_eq!(i32::from(codes[column]), nearest);
-        }
-    }
-    // Nothing but zeros.
-    let zeros = vec![0.0; 4 * columns];
-    let rounded = int8_rows(&weights, &factor(&zeros, columns), false);
-    assert_eq!(rounded, quantize_rows_int8(&weights, rows, columns));
-}
-
-#[test]
-fn damping_makes_a_factor_of_what_has_none() {
-    // One row, and two columns that are always alike: both of rank 1.
-    for inputs in [random(11, 12), vec![1.0; 2 * 12]] {
-        let hessian = hessian(&inputs, 12);
-        assert!(InverseFactor::with_damping(&hessian, 0.0).is_none());
-        let factor = InverseFactor::of(&hessian).unwrap();
-        assert_eq!(factor.damping(), DAMPING);
-        let weights = random(12, 3 * 12);
-        let rounded = int8_rows(&weights, &factor, false);
-        let values: Vec<f32> =
-            dequantize_groups(&rounded.codes, &rounded.scales, None, 12).collect();
-        let nearest = quantize_rows_int8(&weights, 3, 12);
-        let nearest: Vec<f32> =
-            dequantize_groups(&nearest.codes, &nearest.scales, None, 12).collect();
-        assert!(
-            output_error(&inputs, &weights, &values, 12)
-                < output_error(&inputs, &weights, &nearest, 12)
-        );
-    }
-    let infinite = hessian(&[f32::MAX, 1.0, 1.0, 1.0], 2);
-    assert!(!infinite.is_finite());
-    let error = InverseFactor::of(&infinite).unwrap_err();
-    assert_eq!(error.damping, 100.0 * DAMPING);
-}
-
-#[test]
-fn no_pair_can_saturate_whatever_the_weights() {
-    // Odd columns: the last has no neighbour. Some rows are flat, so that most pairs are too wide for ordinary codes.
-    for columns in [1, 2, 31, 64] {
-        let rows = 12;
-        let mut weights = random(13, rows * columns);
-        for (index, weight) in weights.iter_mut().enumerate() {
-            if (index / columns).is_multiple_of(2) {
-                *weight = weight.signum() * (0.9 + 0.1 * weight.abs());
-            }
-        }
-        let inputs = correlated(14, 100, columns);
-        let factor = factor(&inputs, columns);
-        let ordinary = int8_rows(&weights, &factor, false);
-        let proof = int8_rows(&weights, &factor, true);
-        assert_eq!(saturating_pairs(&proof.codes, columns), 0, "{columns}");
-        assert!(!proof.codes.contains(&i8::MIN));
-        if columns > 1 {
-            assert!(saturating_pairs(&ordinary.codes, columns) > 0, "{columns}");
-        }
-    }
-}
 
 const TEXTS: [&str; 5] = ["a b c", "d e", "f g h i", "a i", "z y x w v u"];
 
@@ -412,24 +60,108 @@ impl Tap for Site<'_> {
     }
 }
 
+const GPTQ: Rounding = Rounding::Gptq {
+    saturation_proof: false,
+};
+
+fn int4(group_size: GroupSize, asymmetric: bool) -> Int4Options {
+    Int4Options {
+        group_size,
+        asymmetric,
+        ..Int4Options::default()
+    }
+}
+
+fn int4_recipe(options: Int4Options) -> IntegerRecipe {
+    IntegerRecipe::weight_only().with_weights(WeightCodes::Int4(options))
+}
+
 #[test]
 fn the_outputs_of_each_layer_change_less_than_without_gptq() {
     let source = source(TinyBert::f32());
-    let plain = Recipe::new(Method::Dynamic);
-    source
-        .quantize_into(&plain, &source.out("plain"), false)
-        .unwrap();
-    let plain = Checkpoint::open(source.out("plain")).unwrap();
-    let recipe = Recipe::from(IntegerRecipe::dynamic().with_rounding(Rounding::Gptq {
-        saturation_proof: false,
+    let small = GroupSize::Columns(16);
+    let int4s = [
+        int4(small, false),
+        int4(small, true),
+        int4(GroupSize::Channel, false),
+    ];
+    let mut pairs: Vec<(Recipe, Recipe)> = vec![(
+        IntegerRecipe::dynamic().into(),
+        IntegerRecipe::dynamic().with_rounding(GPTQ).into(),
+    )];
+    pairs.extend(int4s.map(|options| {
+        let plain = int4_recipe(options);
+        (plain.clone().into(), plain.with_rounding(GPTQ).into())
     }));
-    let gptq = convert(&source, &recipe, &calibration(texts(&TEXTS)), "gptq").unwrap();
+    // Rows of 32 and of 48 columns: blocks hold two rows, or end in the midst of one.
+    pairs.extend([FourBitRecipe::nf4(), FourBitRecipe::fp4()].map(|plain| {
+        let plain = plain.with_block_size(64);
+        (plain.clone().into(), plain.with_gptq(true).into())
+    }));
+    for (plain, gptq) in pairs {
+        let name = gptq.label();
+        source
+            .quantize_into(&plain, &source.out(&plain.label()), false)
+            .unwrap();
+        let plain = Checkpoint::open(source.out(&plain.label())).unwrap();
+        let gptq = convert(&source, &gptq, &calibration(texts(&TEXTS)), &name).unwrap();
+        for (module, before, after) in errors(&source, &plain, &gptq, output_error) {
+            assert!(after < before, "{name}: {module}: {after} {before}");
+        }
+    }
+}
+
+#[test]
+fn weighted_scales_have_the_smaller_weighted_error() {
+    let source = source(TinyBert::f32());
+    let small = int4(GroupSize::Columns(16), false);
+    let weighted = Int4Options {
+        scales: BlockScales::ActivationWeighted,
+        ..small
+    };
+    let nf4 = |scales| Recipe::from(FourBitRecipe::nf4().with_scales(scales));
+    for (plain, weighted) in [
+        (nf4(BlockScales::Mse), nf4(BlockScales::ActivationWeighted)),
+        (int4_recipe(small).into(), int4_recipe(weighted).into()),
+    ] {
+        let name = weighted.label();
+        source
+            .quantize_into(&plain, &source.out(&plain.label()), false)
+            .unwrap();
+        let plain = Checkpoint::open(source.out(&plain.label())).unwrap();
+        let calibrated = convert(&source, &weighted, &calibration(texts(&TEXTS)), &name).unwrap();
+        for (module, before, after) in errors(&source, &plain, &calibrated, weighted_error) {
+            assert!(after < before, "{name}: {module}: {after} {before}");
+        }
+    }
+}
+
+/// The squared change of the outputs if no column of the inputs had to do with another.
+fn weighted_error(inputs: &[f32], weights: &[f32], approximations: &[f32], columns: usize) -> f64 {
+    let mut squares = vec![0.0; columns];
+    for (index, x) in inputs.iter().enumerate() {
+        squares[index % columns] += f64::from(*x).powi(2);
+    }
+    let pairs = weights.iter().zip(approximations).enumerate();
+    pairs
+        .map(|(index, (w, q))| squares[index % columns] * (f64::from(*w) - f64::from(*q)).powi(2))
+        .sum()
+}
+
+/// An error of each linear layer on the texts, given its inputs, of two quantized models.
+fn errors(
+    source: &Source,
+    plain: &Checkpoint,
+    calibrated: &Checkpoint,
+    error: fn(&[f32], &[f32], &[f32], usize) -> f64,
+) -> Vec<(String, f64, f64)> {
     let encoder = Encoder::open(&source.directory).unwrap();
     let spec = encoder.network().spec();
     let batch = encoder.batch(&TEXTS).unwrap();
     let float = source.open();
     let catalogue = spec.catalogue();
     let mut modules = catalogue.linear_modules();
+    let mut errors = Vec::new();
     for site in calibration_sites(&catalogue) {
         let mut inputs = Site(&site.name, Vec::new());
         encoder
@@ -441,15 +173,100 @@ fn the_outputs_of_each_layer_change_less_than_without_gptq() {
                 let weight = module.stored_weight(checkpoint).unwrap();
                 weight.dequantize(module.shape).unwrap()
             };
-            let error = |checkpoint| {
-                output_error(
+            let error_of = |checkpoint| {
+                error(
                     &inputs.1,
                     &values(&float),
                     &values(checkpoint),
                     module.shape[1],
                 )
             };
-            assert!(error(&gptq) < error(&plain), "{}", module.name);
+            errors.push((module.name.clone(), error_of(plain), error_of(calibrated)));
+        }
+    }
+    errors
+}
+
+#[test]
+fn every_four_bit_method_can_have_it() {
+    let source = source(TinyBert::f32());
+    let calibration = calibration(texts(&TEXTS));
+    let mut recipes: Vec<Recipe> = Vec::new();
+    for scales in [
+        BlockScales::Absmax,
+        BlockScales::Mse,
+        BlockScales::ActivationWeighted,
+    ] {
+        for plain in [FourBitRecipe::nf4(), FourBitRecipe::fp4()] {
+            for double in [false, true] {
+                let options = plain.clone().with_scales(scales);
+                let options = options.with_double_quantization(double);
+                recipes.push(options.clone().with_gptq(true).into());
+                if scales == BlockScales::ActivationWeighted {
+                    recipes.push(options.into());
+                }
+            }
+        }
+        for (group_size, asymmetric) in [
+            (GroupSize::Columns(16), false),
+            (GroupSize::Columns(16), true),
+            (GroupSize::Channel, true),
+        ] {
+            let options = Int4Options {
+                scales,
+                layout: CodeLayout::IntQuantized,
+                ..int4(group_size, asymmetric)
+            };
+            recipes.push(int4_recipe(options).with_rounding(GPTQ).into());
+            let dynamic = IntegerRecipe::dynamic().with_weights(WeightCodes::Int4(options));
+            recipes.push(dynamic.with_rounding(GPTQ).into());
+        }
+    }
+    // A table has no inputs: its blocks are rounded to nearest.
+    let table = FourBitRecipe::nf4().with_embeddings(EmbeddingStorage::Nf4);
+    let table = table.with_scales(BlockScales::ActivationWeighted);
+    recipes.push(table.with_gptq(true).into());
+    for recipe in recipes {
+        let name = recipe.label();
+        let checkpoint = convert(&source, &recipe, &calibration, &name).unwrap();
+        Encoder::open(source.out(&name)).unwrap();
+        let written = std::fs::read_to_string(source.out(&name).join("recipe.toml")).unwrap();
+        let mut read = Recipe::from_toml(&written).unwrap();
+        assert_eq!(read.to_toml(), written, "{name}");
+        if let (Recipe::Integer(read), Recipe::Integer(asked)) = (&mut read, &recipe) {
+            // The default stands for one of the others.
+            read.embeddings = asked.embeddings;
+        }
+        assert_eq!(read, recipe);
+        // Whatever the texts say, scales are those of all the same weights where they do not look at inputs.
+        let Some(FourBitRecipe {
+            scales: scales @ (BlockScales::Absmax | BlockScales::Mse),
+            ..
+        }) = recipe.four_bit()
+        else {
+            continue;
+        };
+        let plain = Recipe::from(recipe.four_bit().unwrap().clone().with_gptq(false));
+        let plain_name = plain.label();
+        source
+            .quantize_into(&plain, &source.out(&plain_name), false)
+            .unwrap();
+        let plain = Checkpoint::open(source.out(&plain_name)).unwrap();
+        for tensor in plain.tensors() {
+            let bytes =
+                |of: &Checkpoint| of.require(&tensor.name).unwrap().bytes().unwrap().to_vec();
+            let is_code = tensor.name.ends_with("dense.weight")
+                || ["query", "key", "value"]
+                    .iter()
+                    .any(|layer| tensor.name.ends_with(&format!("{layer}.weight")));
+            if !is_code {
+                assert_eq!(
+                    bytes(&checkpoint),
+                    bytes(&plain),
+                    "{name}: {} {scales}",
+                    tensor.name
+                );
+            }
         }
     }
 }
@@ -546,21 +363,42 @@ fn steps(
 
 #[test]
 fn an_interrupted_run_goes_on_after_the_last_finished_layers() {
-    goes_on(&IntegerRecipe::weight_only(), &IntegerRecipe::dynamic());
-    let mixed = DynamicInputs::default().with_weight_only(["*.intermediate.dense"]);
-    let other = mixed.clone().with_weight_only(["*.query"]);
-    goes_on(&mixed.into(), &other.into());
+    let gptq = |options: IntegerRecipe| Recipe::from(options.with_rounding(GPTQ));
+    let proof = |options: IntegerRecipe| {
+        let rounding = Rounding::Gptq {
+            saturation_proof: true,
+        };
+        Recipe::from(options.with_rounding(rounding))
+    };
+    let weight_only = IntegerRecipe::weight_only;
+    goes_on(
+        &gptq(weight_only()),
+        &[proof(weight_only()), gptq(IntegerRecipe::dynamic())],
+    );
+    let mixed = |pattern: &str| -> IntegerRecipe {
+        DynamicInputs::default().with_weight_only([pattern]).into()
+    };
+    let of_feed_forward = mixed("*.intermediate.dense");
+    goes_on(
+        &gptq(of_feed_forward.clone()),
+        &[proof(of_feed_forward), gptq(mixed("*.query"))],
+    );
+    let int4s = [false, true].map(|asymmetric| {
+        let options = int4(GroupSize::Columns(16), asymmetric);
+        gptq(int4_recipe(options))
+    });
+    goes_on(&int4s[1], &int4s[..1]);
+    let nf4 = FourBitRecipe::nf4().with_gptq(true);
+    let double = nf4.clone().with_double_quantization(true);
+    goes_on(&double.clone().into(), &[nf4.clone().into()]);
+    let mse = double.with_scales(BlockScales::Mse);
+    goes_on(&nf4.into(), &[mse.into()]);
 }
 
-/// GPTQ with `options` can be interrupted; with the `others` it cannot take what is finished.
-fn goes_on(options: &IntegerRecipe, others: &IntegerRecipe) {
-    let rounded = |options: &IntegerRecipe, saturation_proof| {
-        let rounding = Rounding::Gptq { saturation_proof };
-        Recipe::from(options.clone().with_rounding(rounding))
-    };
+/// A run of `recipe` can be interrupted; one of the `others` cannot take what is finished.
+fn goes_on(recipe: &Recipe, others: &[Recipe]) {
     let source = source(TinyBert::f32());
     let whole = calibration(texts(&TEXTS));
-    let recipe = &rounded(options, false);
     convert(&source, recipe, &whole, "whole").unwrap();
     let finished = source.out("out.partial");
     assert_eq!(GptqCalibration::path_beside(&source.out("out")), finished);
@@ -571,7 +409,7 @@ fn goes_on(options: &IntegerRecipe, others: &IntegerRecipe) {
         ..whole
     };
     let interrupted =
-        std::panic::catch_unwind(|| steps(&source, recipe, &by_layer, "GPTQ, pass 2 of 2"));
+        std::panic::catch_unwind(|| steps(&source, recipe, &by_layer, "calibration, pass 2 of 2"));
     assert!(interrupted.is_err());
     assert_eq!(source.siblings(), ["out.partial", "whole"]);
 
@@ -585,18 +423,18 @@ fn goes_on(options: &IntegerRecipe, others: &IntegerRecipe) {
         .to_string();
     let expected = "out.partial/pass-1: expected layers of the same model, recipe and calibration samples, found those of others";
     assert!(refused.contains(expected), "{refused}");
-    for other in [rounded(options, true), rounded(others, false)] {
-        let refused = convert(&source, &other, &by_layer, "out")
+    for other in others {
+        let refused = convert(&source, other, &by_layer, "out")
             .unwrap_err()
             .to_string();
         assert!(refused.contains(expected), "{refused}");
     }
     assert_eq!(source.siblings(), ["out.partial", "whole"]);
 
-    let told = steps(&source, recipe, &by_layer, "GPTQ, pass 1 of 2");
+    let told = steps(&source, recipe, &by_layer, "calibration, pass 1 of 2");
     assert!(
         told.iter()
-            .any(|what| what == "GPTQ, pass 2 of 2: 5 of 5 samples")
+            .any(|what| what == "calibration, pass 2 of 2: 5 of 5 samples")
     );
     assert_eq!(weights_of(&source, "out"), weights_of(&source, "whole"));
     assert_eq!(source.siblings(), ["out", "whole"]);
@@ -636,7 +474,7 @@ fn skipped_layers_stay_float_and_others_are_reported_in_file_order() {
     assert!(
         steps
             .iter()
-            .any(|(.., what)| what == "GPTQ, pass 1 of 1: 5 of 5 samples")
+            .any(|(.., what)| what == "calibration, pass 1 of 1: 5 of 5 samples")
     );
 }
 
@@ -658,8 +496,20 @@ fn what_gptq_cannot_do_is_refused_and_leaves_nothing() {
     recipe: `gptq`: expected calibration texts beside it, found none
       hint: give some: `quantize_model_with_gptq`, or `--calibration FILE` on the command line
     ");
+    let weighted = FourBitRecipe::nf4().with_scales(BlockScales::ActivationWeighted);
+    let without = quantize_model(
+        &good.directory,
+        &weighted.into(),
+        good.out("out"),
+        false,
+        &mut |_, _, _| {},
+    );
+    insta::assert_snapshot!(without.unwrap_err(), @"
+    recipe: `scales`: expected calibration texts beside it, found none
+      hint: give some: `quantize_model_with_gptq`, or `--calibration FILE` on the command line
+    ");
     insta::assert_snapshot!(text(convert(&good, &recipe, &calibration(texts(&[])), "out")), @"
-    gptq: expected at least one calibration text, found none
+    calibration: expected at least one calibration text, found none
       hint: a few hundred texts like those that the model will see
     ");
     let none = GptqCalibration::new(texts(&TEXTS), 0);
@@ -703,4 +553,64 @@ fn what_gptq_cannot_do_is_refused_and_leaves_nothing() {
         "{error}"
     );
     assert_eq!(infinite.siblings(), [""; 0]);
+}
+
+#[test]
+fn zero_weights_one_token_and_dead_inputs_give_models_that_can_be_read() {
+    let mut model = TinyBert::f32();
+    let layer = "bert.encoder.layer.1";
+    for element in 0..HIDDEN * INTERMEDIATE {
+        model.poke(&format!("{layer}.intermediate.dense.weight"), element, 0.0);
+        // All alike.
+        model.poke(&format!("{layer}.output.dense.weight"), element, 0.25);
+    }
+    // Far below what GELU lets through: the inputs of the next layer are zeros.
+    for element in 0..INTERMEDIATE {
+        model.poke(
+            &format!("{layer}.intermediate.dense.bias"),
+            element,
+            -1000.0,
+        );
+    }
+    let source = source(model);
+    let one = calibration(texts(&["a"]));
+    for double in [false, true] {
+        for scales in [BlockScales::Absmax, BlockScales::ActivationWeighted] {
+            let options = FourBitRecipe::nf4().with_double_quantization(double);
+            let options = options.with_scales(scales).with_gptq(true);
+            let recipe = Recipe::from(options);
+            let name = recipe.label();
+            let checkpoint = convert(&source, &recipe, &one, &name).unwrap();
+            let weight = |part: &str, shape| {
+                let module = format!("{layer}.{part}.dense");
+                let weight = checkpoint.stored_weight(&module, shape).unwrap();
+                weight.dequantize(shape).unwrap()
+            };
+            let zeros = weight("intermediate", [INTERMEDIATE, HIDDEN]);
+            // Double quantization gives blocks of zeros a scale that is nearly zero.
+            assert!(zeros.iter().all(|x| x.abs() < 1e-2), "{name}");
+            assert!(double || zeros.iter().all(|x| *x == 0.0), "{name}");
+            let alike = weight("output", [HIDDEN, INTERMEDIATE]);
+            // Nothing is lost with dead inputs, so that nothing is made up for.
+            assert!(alike.iter().all(|x| (x - 0.25).abs() < 1e-2), "{name}");
+            let encoder = Encoder::open(source.out(&name)).unwrap();
+            let embeddings = encoder.encode(&TEXTS, &EncodeOptions::default()).unwrap();
+            assert!(embeddings.values.iter().all(|x| x.is_finite()), "{name}");
+        }
+    }
+    let asymmetric = int4(GroupSize::Columns(16), true);
+    let recipe = int4_recipe(asymmetric).with_rounding(GPTQ).into();
+    convert(&source, &recipe, &one, "int4").unwrap();
+    Encoder::open(source.out("int4")).unwrap();
+
+    // What is no number is named.
+    let mut damaged = TinyBert::f32();
+    damaged.poke(&format!("{layer}.output.dense.weight"), 50, f32::NAN);
+    let damaged = crate::calibration::source(damaged);
+    let recipe = FourBitRecipe::nf4().with_gptq(true).into();
+    let refused = convert(&damaged, &recipe, &one, "out")
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("output.dense"), "{refused}");
+    assert_eq!(damaged.siblings(), [""; 0]);
 }

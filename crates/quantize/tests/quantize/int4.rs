@@ -141,10 +141,10 @@ fn what_does_not_go_together_is_refused() {
     let text = refused(&with(IntegerRecipe::dynamic(), empty));
     assert!(text.contains("`group_size`: expected at least 1"), "{text}");
     let gptq = IntegerRecipe::dynamic().with_rounding(Rounding::Gptq {
-        saturation_proof: false,
+        saturation_proof: true,
     });
     let text = refused(&with(gptq, Int4Options::default()));
-    assert!(text.contains("`gptq`"), "{text}");
+    assert!(text.contains("`saturation_proof`"), "{text}");
     for (toml, expected) in [
         ("method = \"nf4\"\nweights = \"int4\"", "`weights`"),
         ("method = \"dynamic\"\ngroup_size = 32", "`group_size`"),

@@ -195,9 +195,14 @@ fn parser_and_schema_agree_on_what_is_wrong() {
             ("layout", json!("packed")),
             ("scales", json!("mse")),
             ("scales", json!("absmax")),
+            ("scales", json!("activation-weighted")),
             ("gptq", json!(true)),
+            ("saturation_proof", json!(true)),
             ("activations", json!("per-tensor")),
         ] {
+            let mut gptq = json!({"version": 1, "method": method, "weights": "int4", "gptq": true});
+            gptq[key] = value.clone();
+            cases.push(gptq);
             cases.push(json!({"version": 1, "method": method, "weights": "int4", key: value}));
         }
     }
@@ -213,6 +218,7 @@ fn parser_and_schema_agree_on_what_is_wrong() {
     ] {
         cases.push(json!({"version": 1, "method": method}));
         for (key, value) in [
+            ("scales", json!("activation-weighted")),
             ("weights", json!("int8")),
             ("weights", json!("int4")),
             ("weights", json!("nf4")),

@@ -75,6 +75,36 @@ fn fields_that_do_not_fit_are_named() {
 }
 
 #[test]
+fn gptq_and_weighted_scales_go_with_four_bits() {
+    for (recipe, label) in [
+        ("method = \"nf4\"\ngptq = true", "nf4 + GPTQ"),
+        (
+            "method = \"fp4\"\ndouble_quant = true\nscales = \"activation-weighted\"",
+            "fp4 + double quantization + activation-weighted scales",
+        ),
+        (
+            "method = \"nf4\"\ngptq = true\nscales = \"mse\"",
+            "nf4 + GPTQ + MSE scales",
+        ),
+        (
+            "method = \"dynamic\"\nweights = \"int4\"\ngptq = true",
+            "dynamic + int4 + GPTQ",
+        ),
+        (
+            "method = \"weight-only\"\nweights = \"int4\"\nscales = \"activation-weighted\"",
+            "weight-only + int4 + activation-weighted scales",
+        ),
+    ] {
+        let recipe = Recipe::from_toml(&format!("version = 1\n{recipe}\n")).unwrap();
+        assert!(recipe.label().starts_with(label), "{}", recipe.label());
+        assert!(recipe.needs_samples());
+        assert_eq!(recipe.needs_gptq(), label.contains("GPTQ"));
+        assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
+    }
+    assert!(!Recipe::new(Method::Nf4).needs_samples());
+}
+
+#[test]
 fn gptq_goes_with_int8_weights_that_have_a_scale_for_each_channel() {
     let recipe = Recipe::from_toml(
         "version = 1\nmethod = \"dynamic\"\ngptq = true\nsaturation_proof = true",
@@ -97,11 +127,15 @@ fn gptq_goes_with_int8_weights_that_have_a_scale_for_each_channel() {
     assert_eq!(Recipe::from_toml(&recipe.to_toml()).unwrap(), recipe);
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"bf16\"\ngptq = true")), @"
     recipe: `gptq`: expected false with the method `bf16`, found true
-      hint: GPTQ rounds int8 weights: use `dynamic`, `static` or `weight-only`
+      hint: GPTQ rounds codes of 8 and of 4 bits: use any method but `fp16` and `bf16`
     ");
-    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"nf4\"\ngptq = true")), @"
-    recipe: `gptq`: expected false with the method `nf4`, found true
-      hint: GPTQ rounds int8 weights, and no 4-bit ones yet: use `dynamic`, `static` or `weight-only`
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"nf4\"\ngptq = true\nsaturation_proof = true")), @"
+    recipe: `saturation_proof`: expected false with the method `nf4`, found true
+      hint: pairs of int8 weights can saturate: use `dynamic`, `static` or `weight-only`
+    ");
+    insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"dynamic\"\nweights = \"int4\"\ngptq = true\nsaturation_proof = true")), @"
+    recipe: `saturation_proof`: expected false with `weights = \"int4\"`, found true
+      hint: no two int4 weights can saturate 16 bits: leave it out
     ");
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"dynamic\"\nactivations = \"per-tensor\"\nweight_scales = \"per-tensor\"\ngptq = true")), @"
     recipe: `weight_scales`: expected `per-channel` with `gptq`, found `per-tensor`
@@ -134,7 +168,7 @@ fn what_is_no_recipe_is_told_with_its_place() {
       |
     3 | blok_size = 64
       | ^^^^^^^^^
-    unknown field `blok_size`, expected one of `version`, `method`, `block_size`, `double_quant`, `double_quantization`, `scales`, `embeddings`, `quantize_embeddings`, `float_dtype`, `activations`, `weight_scales`, `reduce_range`, `gptq`, `saturation_proof`, `skip`, `weight_only`, `static_inputs`
+    unknown field `blok_size`, expected one of `version`, `method`, `weights`, `group_size`, `asymmetric`, `layout`, `block_size`, `double_quant`, `double_quantization`, `scales`, `embeddings`, `quantize_embeddings`, `float_dtype`, `activations`, `weight_scales`, `reduce_range`, `gptq`, `saturation_proof`, `skip`, `weight_only`, `static_inputs`
       hint: did you mean `block_size`?
     ");
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"int3\"")), @r#"

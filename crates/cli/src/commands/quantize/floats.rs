@@ -51,6 +51,7 @@ pub(super) fn block_scales(arguments: &QuantizeArguments) -> Option<BlockScales>
     Some(match arguments.scales? {
         ScalesArgument::Absmax => BlockScales::Absmax,
         ScalesArgument::Mse => BlockScales::Mse,
+        ScalesArgument::ActivationWeighted => BlockScales::ActivationWeighted,
     })
 }
 
