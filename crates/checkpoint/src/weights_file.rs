@@ -38,7 +38,7 @@ impl WeightsFile {
     pub(crate) fn view(&self, index: usize) -> TensorView<'_> {
         TensorView::new(
             &self.tensors[index],
-            TensorData::Stored(self.data[index].bytes()),
+            TensorData::Stored(&self.data[index]),
         )
     }
 }
