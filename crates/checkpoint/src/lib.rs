@@ -25,6 +25,7 @@ pub mod error;
 mod float_weight;
 pub mod hub;
 mod joined_rows;
+mod json_fields;
 mod kept_shards;
 pub mod leftovers;
 mod location;
