@@ -73,7 +73,12 @@ impl MappedFile {
         if let Some(length) = std::num::NonZero::new(range.len() as u64) {
             use rustix::fs::{Advice, fadvise};
             // Advice only: what is not read ahead is read when it is touched.
-            let _ = fadvise(&self.file, range.start as u64, Some(length), Advice::WillNeed);
+            let _ = fadvise(
+                &self.file,
+                range.start as u64,
+                Some(length),
+                Advice::WillNeed,
+            );
         }
         #[cfg(not(all(unix, not(target_vendor = "apple"))))]
         let _ = range;

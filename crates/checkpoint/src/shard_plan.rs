@@ -107,7 +107,10 @@ mod tests {
             [vec![1], vec![20, 5], vec![2]]
         );
         // Small ones do not go back to a file that has room.
-        assert_eq!(sizes(&[&[6], &[7], &[2], &[1]], 9), [vec![6], vec![7, 2], vec![1]]);
+        assert_eq!(
+            sizes(&[&[6], &[7], &[2], &[1]], 9),
+            [vec![6], vec![7, 2], vec![1]]
+        );
         assert_eq!(sizes(&[&[1], &[0], &[2]], 0), [vec![1], vec![0], vec![2]]);
     }
 

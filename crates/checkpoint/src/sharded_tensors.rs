@@ -64,7 +64,10 @@ impl ShardedTensors {
 
     /// Bytes of all files.
     pub(crate) fn total_bytes(&self) -> u64 {
-        let bytes = self.files.iter().map(|shard| shard.file.layout().total_bytes());
+        let bytes = self
+            .files
+            .iter()
+            .map(|shard| shard.file.layout().total_bytes());
         bytes.fold(0, u64::saturating_add)
     }
 
@@ -177,7 +180,10 @@ impl ShardedTensors {
         if self.files.len() == 1 {
             return None;
         }
-        let bytes = self.files.iter().map(|shard| shard.file.layout().tensor_bytes());
+        let bytes = self
+            .files
+            .iter()
+            .map(|shard| shard.file.layout().tensor_bytes());
         let names = self.files.iter().flat_map(|Shard { file, .. }| {
             let names = file.layout().names();
             names.map(|tensor| (tensor.to_owned(), Value::from(file.name())))

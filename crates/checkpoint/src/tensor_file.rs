@@ -233,11 +233,8 @@ impl TensorFile {
 
     /// What names the file and the tensor where a write of some of its bytes fails.
     fn explain(&self, tensor: &str) -> Explain {
-        let (path, directory, tensor) = (
-            self.path.clone(),
-            self.directory.clone(),
-            tensor.to_owned(),
-        );
+        let (path, directory, tensor) =
+            (self.path.clone(), self.directory.clone(), tensor.to_owned());
         Box::new(move |error, bytes| {
             write_error(&path, &directory, bytes as u64, error).at_tensor(tensor)
         })

@@ -1,8 +1,8 @@
 //! Writing a checkpoint directory: planned, streamed, renamed when whole.
 use crate::checkpoint::CONFIG_FILE;
 use crate::disk_space::{available_bytes, disk_full, write_error};
-use crate::output_path::cannot_create;
 use crate::kept_shards::{KeptShards, partial_path};
+use crate::output_path::cannot_create;
 use crate::shard_plan::ShardPlan;
 use crate::sharded_tensors::ShardedTensors;
 use crate::shards::{INDEX_FILE, SINGLE_FILE};
@@ -145,11 +145,7 @@ impl CheckpointWriter {
     }
 
     /// Writes `value`, indented, to the relative path `name`.
-    pub fn write_json(
-        &mut self,
-        name: &str,
-        value: &Value,
-    ) -> Result<(), CheckpointError> {
+    pub fn write_json(&mut self, name: &str, value: &Value) -> Result<(), CheckpointError> {
         self.write_file(name, format!("{value:#}\n").as_bytes())
     }
 

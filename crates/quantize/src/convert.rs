@@ -226,11 +226,18 @@ impl PlannedConversion {
         let kernels = Kernels::from_environment()?;
         let mut shards: Vec<Vec<(usize, &PlanRow)>> = vec![Vec::new(); writer.shards()];
         for (index, row) in plan.rows().iter().enumerate() {
-            let shard = row.outputs.first().and_then(|first| writer.shard_of(&first.name));
+            let shard = row
+                .outputs
+                .first()
+                .and_then(|first| writer.shard_of(&first.name));
             shards[shard.unwrap_or(0)].push((index, row));
         }
-        let is_converted = |row: &PlanRow| !matches!(row.action, TensorAction::Int8LinearGptq { .. });
-        let to_read = shards.iter().zip(records).filter(|(_, record)| record.is_none());
+        let is_converted =
+            |row: &PlanRow| !matches!(row.action, TensorAction::Int8LinearGptq { .. });
+        let to_read = shards
+            .iter()
+            .zip(records)
+            .filter(|(_, record)| record.is_none());
         let to_read = to_read
             .flat_map(|(rows, _)| rows)
             .filter(|(_, row)| is_converted(row))
@@ -403,7 +410,9 @@ fn damaged_record(row: &PlanRow, directory: PathBuf) -> CheckpointError {
 fn after_failure(error: QuantizeError, writer: CheckpointWriter) -> QuantizeError {
     use CheckpointErrorKind::{DiskFull, Io};
     match (error, writer.kept_shards()) {
-        (QuantizeError::Checkpoint(error), Some(kept)) if [DiskFull, Io].contains(&error.kind()) => {
+        (QuantizeError::Checkpoint(error), Some(kept))
+            if [DiskFull, Io].contains(&error.kind()) =>
+        {
             let hint = format!(
                 "mend that, and go on with --resume: the files that are whole are kept in {}",
                 kept.display()

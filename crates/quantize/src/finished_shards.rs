@@ -97,7 +97,8 @@ pub(crate) fn recorded(record: &Value, row: &PlanRow) -> Option<Outcome> {
         Value::Null => None,
         figures => {
             let figures = figures.as_array()?.iter();
-            let figures: Option<Vec<f64>> = figures.map(|text| text.as_str()?.parse().ok()).collect();
+            let figures: Option<Vec<f64>> =
+                figures.map(|text| text.as_str()?.parse().ok()).collect();
             let &[sqnr_db, cosine, mean_absolute, max_absolute, rmse] = &figures?[..] else {
                 return None;
             };

@@ -93,7 +93,10 @@ impl FromStr for ShardSize {
                 number.and_then(|number| number.checked_mul(unit))
             }
             Some((whole, part)) if is_plain(whole) && is_plain(part) && !part.is_empty() => {
-                let bytes = number.parse::<f64>().ok().map(|number| number * unit as f64);
+                let bytes = number
+                    .parse::<f64>()
+                    .ok()
+                    .map(|number| number * unit as f64);
                 bytes
                     .filter(|&bytes| bytes < u64::MAX as f64)
                     .map(|bytes| bytes as u64)
@@ -136,7 +139,19 @@ mod tests {
         ] {
             assert_eq!(text.parse::<ShardSize>().unwrap().bytes(), bytes, "{text}");
         }
-        for text in ["", "GB", "0", "0MB", "-1GB", "5 apples", "1e3", "NaN", "1.", "99999999999TB", "0.1B"] {
+        for text in [
+            "",
+            "GB",
+            "0",
+            "0MB",
+            "-1GB",
+            "5 apples",
+            "1e3",
+            "NaN",
+            "1.",
+            "99999999999TB",
+            "0.1B",
+        ] {
             let error = text.parse::<ShardSize>().unwrap_err().to_string();
             assert_eq!(
                 error,

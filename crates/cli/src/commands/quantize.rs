@@ -9,9 +9,9 @@ use crate::failure::UsageError;
 use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
 use anyhow::Result;
+use fewbit::checkpoint::partial_path;
 use fewbit::quantize::calibration::SiteSensitivity;
 use fewbit::quantize::weight_codecs;
-use fewbit::checkpoint::partial_path;
 use fewbit::quantize::{
     ActivationsField, GptqCalibration, OutputOptions, PlanRow, PlannedConversion,
 };

@@ -193,7 +193,10 @@ fn a_run_that_goes_on_writes_the_same_bytes_and_the_same_report() {
             "{error}"
         );
         // What is kept is not written again: a mark in the data of a shard is still there.
-        let marked = kept.keys().find(|name| name.ends_with(".safetensors")).unwrap();
+        let marked = kept
+            .keys()
+            .find(|name| name.ends_with(".safetensors"))
+            .unwrap();
         let mut bytes = kept[marked].clone();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(partial.join(marked), &bytes).unwrap();
@@ -250,14 +253,19 @@ fn shards_of_another_run_are_refused_and_damaged_ones_written_again() {
     lock.lock().unwrap();
     let error = write(&source, &recipe, "out", resumed(3000)).unwrap_err();
     assert!(
-        error.to_string().contains("found one that another process works on"),
+        error
+            .to_string()
+            .contains("found one that another process works on"),
         "{error}"
     );
     drop(lock);
     assert!(files(&source.out("out.partial")) == before);
 
     // Shortened, with another header, and without a record that can be read.
-    let shard = before.keys().find(|name| name.ends_with(".safetensors")).unwrap();
+    let shard = before
+        .keys()
+        .find(|name| name.ends_with(".safetensors"))
+        .unwrap();
     let bytes = &before[shard];
     let mut other_header = bytes.clone();
     other_header[20] ^= 1;
@@ -278,10 +286,16 @@ fn shards_of_another_run_are_refused_and_damaged_ones_written_again() {
 
     // A record of something else.
     interrupt(&source, &recipe, "out", options(3000));
-    fs::write(source.out("out.partial").join(format!("{shard}.json")), "{}").unwrap();
+    fs::write(
+        source.out("out.partial").join(format!("{shard}.json")),
+        "{}",
+    )
+    .unwrap();
     let error = write(&source, &recipe, "out", resumed(3000)).unwrap_err();
     assert!(
-        error.to_string().contains("the record of a whole file: expected what was found of this tensor"),
+        error
+            .to_string()
+            .contains("the record of a whole file: expected what was found of this tensor"),
         "{error}"
     );
     assert_eq!(source.siblings(), ["whole"]);
@@ -314,5 +328,8 @@ fn other_files_beside_kept_shards_stay() {
     fs::write(source.out("out.partial/notes"), "precious").unwrap();
     write(&source, &recipe, "out", resumed(2000)).unwrap();
     assert_eq!(source.siblings(), ["out", "out.partial"]);
-    assert_eq!(fs::read(source.out("out.partial/notes")).unwrap(), b"precious");
+    assert_eq!(
+        fs::read(source.out("out.partial/notes")).unwrap(),
+        b"precious"
+    );
 }
