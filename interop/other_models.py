@@ -55,7 +55,7 @@ def logits(model, inputs):
 
 
 def check(row, fewbit, work, method):
-    """Every model, written by its class and quantized, loads and gives logits near its own."""
+    """Every model, written by its class and quantized, loads and gives logits near its own, and the same from several files."""
     arguments, limit = METHODS[method]
     least = 1.0
     for name, (kind, config, inputs) in MODELS.items():
@@ -68,6 +68,12 @@ def check(row, fewbit, work, method):
         found = logits(kind.from_pretrained(out, dtype=torch.float32), inputs)
         cosine = torch.nn.functional.cosine_similarity(found, reference, dim=0).item()
         least = min(least, cosine)
+        parts = out.with_name(f"{out.name}-parts")
+        fewbit.quantize(source, parts, [*arguments, "--max-shard-size", "20KB"])
+        files = len(list(parts.glob("model-*-of-*.safetensors")))
+        row.expect(files > 1, f"{name}: {files} files of weights, expected several")
+        again = logits(kind.from_pretrained(parts, dtype=torch.float32), inputs)
+        row.expect(torch.equal(again, found), f"{name}: other logits from {files} files than from one")
         row.expect(cosine > limit, f"{name}: cosine {cosine:.4f} to the float model, expected above {limit}")
     row.cells["to float"] = f"{least:.4f} (min)"
     return row

@@ -6,7 +6,8 @@ use crate::run::{Progress, run};
 use fewbit::calibration::CalibrationOptions;
 use fewbit::compare::method_hint;
 use fewbit::quantize::{
-    ActivationsField, Backend, BlockScales, GptqCalibration, PlannedConversion, weight_codecs,
+    ActivationsField, Backend, BlockScales, GptqCalibration, OutputOptions, PlannedConversion,
+    ShardSize, weight_codecs,
 };
 use fewbit::{
     Catalogue, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Method, QuantizePlan,
@@ -48,6 +49,8 @@ struct Request {
     sensitivity_of_output: bool,
     force: bool,
     resume: bool,
+    /// None: the default.
+    max_shard_size: Option<String>,
     threads: usize,
 }
 
@@ -126,6 +129,8 @@ fn method_named(name: Option<&str>) -> Result<Method, fewbit::Error> {
 struct Answer<'a> {
     report: Option<&'a QuantizeReport>,
     plan: Option<&'a QuantizePlan>,
+    /// Number of files of weights.
+    files: usize,
     calibration: Option<Found>,
     /// Layers that the model runs, and layers that its files hold.
     layers: [usize; 2],
@@ -147,6 +152,12 @@ pub(crate) fn quantize_model(
     }
     let options = request.calibration.take().map(Calibration::options);
     let options = options.transpose()?;
+    let max_shard_size = match &request.max_shard_size {
+        Some(text) => text.parse().map_err(|error: fewbit::CheckpointError| {
+            PyValueError::new_err(format!("max_shard_size: {error}"))
+        })?,
+        None => ShardSize::default(),
+    };
     let progress = Progress::new(progress);
     run(py, || {
         weight_codecs::set_threads(request.threads);
@@ -181,9 +192,15 @@ pub(crate) fn quantize_model(
         };
         let conversion = PlannedConversion::new(&directory, &recipe)?;
         let catalogue = Catalogue::of_checkpoint(conversion.checkpoint())?;
+        let output_options = OutputOptions {
+            force: request.force,
+            max_shard_size,
+            resume: request.resume,
+        };
         let mut answer = Answer {
             report: None,
             plan: None,
+            files: conversion.file_bytes(&output_options)?.len(),
             calibration: found,
             layers: [
                 catalogue.layers(),
@@ -197,7 +214,7 @@ pub(crate) fn quantize_model(
         let gptq = gptq.map(|gptq| gptq.kept_beside(&out, request.resume));
         let gptq = gptq.transpose()?;
         let mut tell = |done: usize, total: usize, module: &str| progress.tell(done, total, module);
-        let report = conversion.write(gptq.as_ref(), &out, request.force, &mut tell)?;
+        let report = conversion.write(gptq.as_ref(), &out, &output_options, &mut tell)?;
         answer.report = Some(&report);
         Ok(to_json(&answer))
     })

@@ -150,7 +150,7 @@ def test_dynamic_layers_of_pytorch_are_asked_for_by_backend(tiny_model: str, tmp
         ({"method": "static", "calibration": ["a"], "observer": "eye"}, "observer: expected one of min-max"),
         ({"method": "static", "calibration": ["a"], "backend": "tpu"}, "unknown backend `tpu`"),
         ({"recipe": {"method": "nf4"}, "double_quant": True}, "double_quant: expected a method beside it"),
-        ({"method": "dynamic", "resume": True}, "resume: expected gptq"),
+        ({"method": "dynamic", "max_shard_size": "much"}, "max_shard_size: expected a size such as 5GB, 500MB or 2GiB, found `much`"),
     ],
 )
 def test_options_that_do_not_go_together_are_value_errors(
@@ -193,6 +193,46 @@ def test_an_exception_of_the_progress_bar_stops_the_work_and_leaves_nothing(
     with pytest.raises(KeyError):
         _fewbit.quantize_model(tiny_model, str(tmp_path / "out"), json.dumps({**request, "threads": 1}), progress=stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_large_weights_are_written_as_several_files(tiny_model: str, tmp_path: Path) -> None:
+    whole = quantize_model(tiny_model, tmp_path / "whole", "nf4")
+    plan = quantize_model(tiny_model, method="nf4", max_shard_size="4KB", dry_run=True)
+    report = quantize_model(tiny_model, tmp_path / "out", "nf4", max_shard_size=4000, resume=True)
+    assert whole.files == 1 and plan.files == report.files > 1
+    assert len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) == report.files
+    assert f"the {report.files} files of weights have" in str(report)
+    assert (Encoder(tmp_path / "out").encode(TEXTS) == Encoder(tmp_path / "whole").encode(TEXTS)).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_an_exception_of_the_progress_bar_keeps_the_files_that_are_whole(tiny_model: str, tmp_path: Path) -> None:
+    from fewbit import _fewbit
+
+    tensors: list[str] = []
+
+    def stop(done: int, total: int, what: str) -> None:
+        tensors.append(what)
+        # What is whole is kept by another thread, some time.
+        if (tmp_path / "out.partial").exists():
+            raise KeyboardInterrupt
+
+    request = {"method": "nf4", "double_quant": False, "quantize_embeddings": False, "skip": [], "weight_only": [], "gptq": False}
+    request |= {"saturation_proof": False, "sensitivity_of_output": False, "force": False, "max_shard_size": "1KB", "threads": 1}
+    quantize_model(tiny_model, tmp_path / "whole", "nf4", max_shard_size="1KB")
+    run = lambda resume: _fewbit.quantize_model(tiny_model, str(tmp_path / "out"), json.dumps({**request, "resume": resume}), progress=stop)  # noqa: E731
+    try:
+        run(False)
+    except KeyboardInterrupt:
+        assert not (tmp_path / "out").exists()
+        with pytest.raises(fewbit.FewbitError, match="out.partial: expected nothing"):
+            quantize_model(tiny_model, tmp_path / "out", "nf4", max_shard_size="1KB")
+        quantize_model(tiny_model, tmp_path / "out", "nf4", max_shard_size="1KB", resume=True)
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert names == {path.name for path in (tmp_path / "out").iterdir()}
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
 def test_an_output_is_replaced_only_with_force(tiny_model: str, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ enum Change {
 impl AdapterTensor {
     pub(crate) fn view(&self) -> TensorView<'_> {
         let data = match &self.change {
-            Change::Replaced(tensor) => TensorData::Stored(tensor.bytes()),
+            Change::Replaced(tensor) => TensorData::Stored(tensor),
             Change::Updated(update) => TensorData::Updated(update),
         };
         TensorView::new(&self.info, data)

@@ -8,6 +8,7 @@ use crate::shards::{INDEX_FILE, Shards, read_json, weights_in};
 use crate::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorView};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Name of the file that describes the model.
@@ -214,6 +215,17 @@ impl Checkpoint {
             changed.release();
         } else if let Some(&(file, at)) = self.shards.places.get(name) {
             self.shards.files[file].release(at);
+        }
+    }
+
+    /// Says that `bytes` of the tensor of this name, if there is one that lies in a file as it is, will be read soon: the system may fetch
+    /// them meanwhile, into its cache and not into the memory of the process.
+    ///
+    /// # Panics
+    /// If they are not within the tensor.
+    pub fn read_ahead(&self, name: &str, bytes: Range<usize>) {
+        if let Some(tensor) = self.mapped(name) {
+            tensor.read_ahead(bytes);
         }
     }
 

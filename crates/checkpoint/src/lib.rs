@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 pub mod adapter;
+mod background_writes;
 pub mod bitsandbytes;
 pub mod checkpoint;
 pub mod compressed_tensors;
@@ -24,6 +25,8 @@ pub mod error;
 mod float_weight;
 pub mod hub;
 mod joined_rows;
+mod json_fields;
+mod kept_shards;
 pub mod leftovers;
 mod location;
 #[allow(
@@ -42,6 +45,8 @@ mod quantization_error;
 mod read_weight;
 mod renaming;
 mod safetensors_file;
+mod shard_plan;
+mod sharded_tensors;
 mod shards;
 mod staging;
 pub mod stored_weight;
@@ -56,6 +61,7 @@ pub mod writer;
 pub use adapter::{ADAPTER_CONFIG_FILE, Adapter};
 pub use checkpoint::Checkpoint;
 pub use error::{CheckpointError, CheckpointErrorKind};
+pub use kept_shards::partial_path;
 pub use location::MODULES_FILE;
 pub use memory_map::MappedTensor;
 pub use quantization_config::QuantizationConfig;

@@ -66,6 +66,23 @@ impl MappedFile {
         #[cfg(not(unix))]
         let _ = range;
     }
+
+    /// Advises the operating system to read `range`, which is within the file, into its cache, while this process goes on.
+    fn read_ahead(&self, range: Range<usize>) {
+        #[cfg(all(unix, not(target_vendor = "apple")))]
+        if let Some(length) = std::num::NonZero::new(range.len() as u64) {
+            use rustix::fs::{Advice, fadvise};
+            // Advice only: what is not read ahead is read when it is touched.
+            let _ = fadvise(
+                &self.file,
+                range.start as u64,
+                Some(length),
+                Advice::WillNeed,
+            );
+        }
+        #[cfg(not(all(unix, not(target_vendor = "apple"))))]
+        let _ = range;
+    }
 }
 
 /// The bytes of one tensor in its mapped file, which stays mapped as long as this is kept: the file must not be changed in place, as
@@ -140,6 +157,19 @@ impl MappedTensor {
                 file.release(range.start + part.start..range.start + part.end);
             }
             Source::Memory(_, range) => assert!(part.start <= part.end && part.end <= range.len()),
+        }
+    }
+
+    /// Says that the bytes `part` of the tensor will be wanted soon: the system may read them into its cache meanwhile, which belongs to no
+    /// process.
+    ///
+    /// # Panics
+    /// If `part` is not within the tensor.
+    pub fn read_ahead(&self, part: Range<usize>) {
+        let (Source::File(_, range) | Source::Memory(_, range)) = &self.0;
+        assert!(part.start <= part.end && part.end <= range.len());
+        if let Source::File(file, range) = &self.0 {
+            file.read_ahead(range.start + part.start..range.start + part.end);
         }
     }
 }

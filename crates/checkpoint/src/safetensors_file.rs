@@ -4,14 +4,13 @@
 //! tensor, and the data. The checks are those of the `safetensors` crate (the tests compare the two on damaged files), with
 //! messages that name the tensor, what was expected and what was found, and a refusal of duplicate names, which that
 //! crate resolves silently.
+use crate::json_fields::Fields;
 use crate::memory_map::{MappedFile, MappedTensor};
 use crate::weights_file::WeightsFile;
 use crate::{CheckpointError, CheckpointErrorKind, TensorInfo};
 use fewbit_numerics::dtype::DType;
-use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 use std::collections::HashSet;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -250,29 +249,6 @@ fn unsigned_list(fields: &[(String, Value)], name: &str) -> Result<Vec<usize>, C
 
 /// A tensor's fields, or the metadata, by name.
 type Header = Fields<Option<Fields<Value>>>;
-
-/// The fields of a JSON object in order, duplicates kept.
-struct Fields<T>(Vec<(String, T)>);
-
-impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Fields<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect<T>(PhantomData<T>);
-        impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for Collect<T> {
-            type Value = Fields<T>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a JSON object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<T>, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(Collect(PhantomData))
-    }
-}
 
 #[cfg(test)]
 mod tests;

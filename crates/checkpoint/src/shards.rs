@@ -1,6 +1,9 @@
 //! Which files of weights a checkpoint directory consists of.
+use crate::json_fields::Fields;
 use crate::weights_file::WeightsFile;
 use crate::{CheckpointError, CheckpointErrorKind, pytorch, safetensors_file};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -141,20 +144,27 @@ fn read_weight_map(index: &Path) -> Result<HashMap<String, String>, CheckpointEr
     let malformed = |message: String| {
         CheckpointError::new(CheckpointErrorKind::Malformed, message).in_file(index)
     };
-    let value = read_json(index)?;
-    let weight_map = value
-        .get("weight_map")
-        .and_then(Value::as_object)
-        .ok_or_else(|| {
-            malformed("field `weight_map`: expected an object, found none".to_owned())
-        })?;
+    let Fields(fields) = read_json_as::<Fields<Field>>(index)?;
+    let mut weight_maps = fields.into_iter().filter(|(name, _)| name == "weight_map");
+    let weight_map = match (weight_maps.next(), weight_maps.next()) {
+        (Some((_, Field::Object(Fields(weight_map)))), None) => weight_map,
+        (found, _) => {
+            let found = found.map_or("none", |(_, field)| match field {
+                Field::Object(_) => "two",
+                Field::Other(_) => "something else",
+            });
+            return Err(malformed(format!(
+                "field `weight_map`: expected an object, found {found}"
+            )));
+        }
+    };
     if weight_map.is_empty() {
         return Err(malformed(
             "field `weight_map`: expected at least one tensor, found none".to_owned(),
         ));
     }
     let mut owners = HashMap::with_capacity(weight_map.len());
-    for (tensor, shard) in weight_map {
+    for (tensor, shard) in &weight_map {
         let shard = shard.as_str().ok_or_else(|| {
             malformed(format!("shard: expected a string, found {shard}")).at_tensor(tensor)
         })?;
@@ -165,13 +175,31 @@ fn read_weight_map(index: &Path) -> Result<HashMap<String, String>, CheckpointEr
             ))
             .at_tensor(tensor));
         }
-        owners.insert(tensor.clone(), shard.to_owned());
+        if let Some(other) = owners.insert(tensor.clone(), shard.to_owned()) {
+            return Err(malformed(format!(
+                "named twice: expected one shard that holds it, found `{other}` and `{shard}`"
+            ))
+            .at_tensor(tensor)
+            .hint("the index is damaged: download it again"));
+        }
     }
     Ok(owners)
 }
 
+/// A field of an index.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Field {
+    Object(Fields<Value>),
+    Other(IgnoredAny),
+}
+
 /// Reads and parses a JSON file.
 pub(crate) fn read_json(path: &Path) -> Result<Value, CheckpointError> {
+    read_json_as(path)
+}
+
+fn read_json_as<T: DeserializeOwned>(path: &Path) -> Result<T, CheckpointError> {
     let text =
         std::fs::read(path).map_err(|error| CheckpointError::io("cannot read", path, error))?;
     serde_json::from_slice(&text).map_err(|error| {

@@ -2,7 +2,7 @@
 use crate::leftovers::{self, NEW_MODEL, OLD_MODEL, PARTIAL};
 use crate::output_path::{OutputKind, cannot_create, folder, is_empty_directory, resolve};
 use crate::temporary_directory::TemporaryDirectory;
-use crate::unfinished::{CreatedDirectories, critical_section};
+use crate::unfinished::{CreatedDirectories, CriticalSection, critical_section};
 use crate::{CheckpointError, CheckpointErrorKind};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -70,6 +70,11 @@ impl Staging {
         &self.model
     }
 
+    /// A directory on the same file system that is removed in the end.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The directory that it will become, absolute.
     pub(crate) fn out(&self) -> &Path {
         &self.out
@@ -77,11 +82,16 @@ impl Staging {
 
     /// Gives the directory the name `out`, replacing what is there if that was asked for.
     ///
-    /// A signal that arrives meanwhile is dealt with afterwards.
-    pub(crate) fn commit(mut self) -> Result<PathBuf, CheckpointError> {
+    /// A signal that arrives meanwhile is dealt with afterwards, and after `after`, which may move what is to be removed to the directory that it is
+    /// given.
+    pub(crate) fn commit(
+        mut self,
+        after: impl FnOnce(&mut CriticalSection<'_>, &Path),
+    ) -> Result<PathBuf, CheckpointError> {
         let mut section = critical_section();
         self.take_place()?;
         sync_directory(folder(&self.out));
+        after(&mut section, self.directory.path());
         // What was replaced is in there now.
         self.directory.remove(&mut section).map_err(|error| {
             CheckpointError::io(
@@ -248,7 +258,7 @@ mod tests {
             fs::write(out.join(CONFIG_FILE), "old").unwrap();
             let mut staging = staged(&out);
             staging.exchange = exchange;
-            staging.commit().unwrap();
+            staging.commit(|_, _| ()).unwrap();
             assert_eq!(config(&out), "new");
             assert_eq!(entries(scratch.path()), ["out"]);
         }
@@ -279,7 +289,7 @@ mod tests {
             model(&out, "old");
             let mut staging = staged(&out);
             staging.exchange = exchange;
-            let error = staging.commit().unwrap_err();
+            let error = staging.commit(|_, _| ()).unwrap_err();
             assert_eq!(error.kind(), CheckpointErrorKind::OutputExists);
             assert_eq!(entries(&out), ["photo"], "{error}");
             assert_eq!(entries(scratch.path()), ["out"]);
@@ -297,7 +307,7 @@ mod tests {
             fs::remove_dir_all(out).unwrap();
             exchange(model, out)
         };
-        staging.commit().unwrap();
+        staging.commit(|_, _| ()).unwrap();
         assert_eq!(config(&out), "new");
         assert_eq!(entries(scratch.path()), ["out"]);
     }

@@ -1,6 +1,6 @@
 //! A tensor in a file.
 use crate::adapter::LowRankUpdate;
-use crate::{CheckpointError, CheckpointErrorKind};
+use crate::{CheckpointError, CheckpointErrorKind, MappedTensor};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::finite::{first_non_finite, first_non_finite_of_bytes};
 use fewbit_numerics::half_precision::float_bytes_to_f32;
@@ -52,7 +52,7 @@ pub struct TensorView<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum TensorData<'a> {
     /// Little-endian elements, row-major.
-    Stored(&'a [u8]),
+    Stored(&'a MappedTensor),
     /// The sum of a weight and its update, F32.
     Updated(&'a LowRankUpdate),
 }
@@ -68,7 +68,7 @@ impl<'a> TensorView<'a> {
     /// Of a merged tensor: those of reading its parts.
     pub fn bytes(&self) -> Result<Cow<'a, [u8]>, CheckpointError> {
         match self.data {
-            TensorData::Stored(bytes) => Ok(Cow::Borrowed(bytes)),
+            TensorData::Stored(stored) => Ok(Cow::Borrowed(stored.bytes())),
             TensorData::Updated(_) => {
                 let values = self.to_f32()?;
                 Ok(Cow::Owned(
@@ -81,15 +81,28 @@ impl<'a> TensorView<'a> {
     /// The bytes of the file, without a copy; `None` of a weight that an adapter changes, which is put together as it is read.
     pub fn file_bytes(&self) -> Option<&'a [u8]> {
         match self.data {
-            TensorData::Stored(bytes) => Some(bytes),
+            TensorData::Stored(stored) => Some(stored.bytes()),
             TensorData::Updated(_) => None,
+        }
+    }
+
+    /// Says that `elements` have been read: their pages need not stay in the memory of the process. Reading them again is right, only slower.
+    /// This bounds the memory of a pass over a tensor. (Of a weight that an adapter changes
+    /// [`Checkpoint::release`](crate::Checkpoint::release) lets the parts go.)
+    ///
+    /// # Panics
+    /// If they are not within the tensor.
+    pub fn release(&self, elements: Range<usize>) {
+        if let TensorData::Stored(stored) = self.data {
+            let width = self.info.dtype.bytes();
+            stored.release(elements.start * width..elements.end * width);
         }
     }
 
     /// [`TensorView::bytes`] of a tensor that no adapter changes, which is any that does not hold floats.
     pub(crate) fn stored_bytes(&self) -> Result<&'a [u8], CheckpointError> {
         match self.data {
-            TensorData::Stored(bytes) => Ok(bytes),
+            TensorData::Stored(stored) => Ok(stored.bytes()),
             TensorData::Updated(_) => Err(self.error(
                 CheckpointErrorKind::UnsupportedAdapter,
                 "expected stored bytes, found a weight that an adapter updates",
@@ -133,7 +146,7 @@ impl<'a> TensorView<'a> {
             ));
         };
         let bytes = match self.data {
-            TensorData::Stored(bytes) => &bytes[range],
+            TensorData::Stored(stored) => &stored.bytes()[range],
             TensorData::Updated(update) => return update.read_range(start, out),
         };
         float_bytes_to_f32(self.info.dtype, bytes, out);
@@ -173,8 +186,8 @@ impl<'a> TensorView<'a> {
     pub fn check_finite(&self, elements: Range<usize>) -> Result<(), CheckpointError> {
         /// 64 KiB of f32, which stay in the cache.
         const PART: usize = 1 << 14;
-        if let (TensorData::Stored(bytes), DType::F32) = (self.data, self.info.dtype)
-            && let Some(bytes) = bytes.get(elements.start * 4..elements.end * 4)
+        if let (TensorData::Stored(stored), DType::F32) = (self.data, self.info.dtype)
+            && let Some(bytes) = stored.bytes().get(elements.start * 4..elements.end * 4)
         {
             return self.refuse(elements.start, first_non_finite_of_bytes(bytes));
         }

@@ -1,11 +1,15 @@
 //! A safetensors file that is laid out first and then filled in any order.
+use crate::background_writes::{BackgroundWrites, Explain};
 use crate::disk_space::{reserve, write_error};
+use crate::unfinished::critical_section;
 use crate::{CheckpointError, CheckpointErrorKind, TensorPlan};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The layout of a file: header bytes and where each tensor's data starts.
 pub(crate) struct TensorLayout {
@@ -13,6 +17,9 @@ pub(crate) struct TensorLayout {
     tensors: HashMap<String, Slot>,
     total_bytes: u64,
 }
+
+/// Bytes that are copied for one write.
+const COPIED_BYTES: usize = 4 << 20;
 
 struct Slot {
     /// From the start of the file.
@@ -82,11 +89,28 @@ impl TensorLayout {
     pub(crate) fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
+
+    /// Bytes of the tensors alone.
+    pub(crate) fn tensor_bytes(&self) -> u64 {
+        self.total_bytes - self.header.len() as u64
+    }
+
+    /// What the file begins with: the length of the header, and the header.
+    pub(crate) fn header(&self) -> &[u8] {
+        &self.header
+    }
+
+    /// Names of the tensors, in no order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
 }
 
 /// A file being filled.
 pub(crate) struct TensorFile {
-    file: File,
+    /// None until something is written to it.
+    file: Option<Arc<File>>,
+    name: String,
     /// Where it will be when the directory has its name: what errors show.
     path: PathBuf,
     directory: PathBuf,
@@ -94,28 +118,56 @@ pub(crate) struct TensorFile {
 }
 
 impl TensorFile {
-    /// Creates the file `name` in `directory` at its full length and writes the header. Errors call it `path`.
-    pub(crate) fn create(
-        directory: &Path,
-        name: &str,
-        path: PathBuf,
-        layout: TensorLayout,
-    ) -> Result<Self, CheckpointError> {
-        let mut file = File::create_new(directory.join(name))
-            .map_err(|error| CheckpointError::io("cannot write", &path, error))?;
-        let written =
-            reserve(&file, layout.total_bytes).and_then(|()| file.write_all(&layout.header));
-        written.map_err(|error| write_error(&path, directory, layout.total_bytes, error))?;
-        Ok(TensorFile {
-            file,
+    /// The file `name` in `directory`, which is made when something is written to it. Errors call it `path`.
+    pub(crate) fn new(directory: &Path, name: &str, path: PathBuf, layout: TensorLayout) -> Self {
+        TensorFile {
+            file: None,
+            name: name.to_owned(),
             path,
             directory: directory.to_owned(),
             layout,
-        })
+        }
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it will be.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its layout.
+    pub(crate) fn layout(&self) -> &TensorLayout {
+        &self.layout
+    }
+
+    /// The file, at its full length and with its header.
+    fn file(&mut self) -> Result<Arc<File>, CheckpointError> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
+        }
+        let (path, bytes) = (&self.path, self.layout.total_bytes);
+        // Nothing is made in a directory that is being removed.
+        let section = critical_section();
+        let mut file = File::create_new(self.directory.join(&self.name))
+            .map_err(|error| CheckpointError::io("cannot write", path, error))?;
+        drop(section);
+        reserve(&file, bytes)
+            .and_then(|()| file.write_all(&self.layout.header))
+            .map_err(|error| write_error(path, &self.directory, bytes, error))?;
+        Ok(Arc::clone(self.file.insert(Arc::new(file))))
     }
 
     /// Writes a whole tensor.
-    pub(crate) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+    pub(crate) fn write(
+        &mut self,
+        writes: &mut BackgroundWrites,
+        name: &str,
+        bytes: Cow<'_, [u8]>,
+    ) -> Result<(), CheckpointError> {
         let expected = self.layout.tensors.get(name).map(|slot| slot.byte_len);
         match expected {
             Some(expected) if expected != bytes.len() => Err(self.error(
@@ -126,16 +178,17 @@ impl TensorFile {
                     bytes.len()
                 ),
             )),
-            _ => self.write_part(name, 0, bytes),
+            _ => self.write_part(writes, name, 0, bytes),
         }
     }
 
     /// Writes a part of a tensor, `offset` bytes after its start. No byte may be written twice.
     pub(crate) fn write_part(
         &mut self,
+        writes: &mut BackgroundWrites,
         name: &str,
         offset: usize,
-        bytes: &[u8],
+        bytes: Cow<'_, [u8]>,
     ) -> Result<(), CheckpointError> {
         let Some(slot) = self.layout.tensors.get_mut(name) else {
             return Err(self.error(
@@ -162,17 +215,33 @@ impl TensorFile {
                 format!("bytes {offset}..{end} written twice"),
             ));
         }
-        let written = self
-            .file
-            .seek(SeekFrom::Start(start + offset as u64))
-            .and_then(|_| self.file.write_all(bytes));
-        written.map_err(|error| {
-            write_error(&self.path, &self.directory, bytes.len() as u64, error).at_tensor(name)
+        let file = self.file()?;
+        let position = start + offset as u64;
+        match bytes {
+            Cow::Owned(bytes) if bytes.is_empty() => Ok(()),
+            Cow::Owned(bytes) => writes.write(&file, position, bytes, self.explain(name)),
+            // Copied part by part, so that no more of it is there twice than may wait.
+            Cow::Borrowed(bytes) => {
+                let starts = (position..).step_by(COPIED_BYTES);
+                let mut parts = bytes.chunks(COPIED_BYTES).zip(starts);
+                parts.try_for_each(|(part, position)| {
+                    writes.write(&file, position, part.to_vec(), self.explain(name))
+                })
+            }
+        }
+    }
+
+    /// What names the file and the tensor where a write of some of its bytes fails.
+    fn explain(&self, tensor: &str) -> Explain {
+        let (path, directory, tensor) =
+            (self.path.clone(), self.directory.clone(), tensor.to_owned());
+        Box::new(move |error, bytes| {
+            write_error(&path, &directory, bytes as u64, error).at_tensor(tensor)
         })
     }
 
-    /// Errors if a byte of a tensor was not written; waits until the disk has all of them.
-    pub(crate) fn finish(self) -> Result<(), CheckpointError> {
+    /// Errors if a byte of a tensor was not written.
+    pub(crate) fn expect_whole(&self) -> Result<(), CheckpointError> {
         let mut incomplete: Vec<(&String, &Slot)> = self
             .layout
             .tensors
@@ -180,17 +249,35 @@ impl TensorFile {
             .filter(|(_, slot)| slot.written.bytes() < slot.byte_len)
             .collect();
         incomplete.sort_by_key(|(name, _)| name.as_str());
-        if let Some((name, slot)) = incomplete.first() {
-            let message = format!(
-                "not written whole: expected {} bytes, found {}",
-                slot.byte_len,
-                slot.written.bytes()
-            );
-            return Err(self.error(CheckpointErrorKind::MissingTensor, name, message));
-        }
-        self.file.sync_all().map_err(|error| {
-            write_error(&self.path, &self.directory, self.layout.total_bytes, error)
-        })
+        let Some((name, slot)) = incomplete.first() else {
+            return Ok(());
+        };
+        let message = format!(
+            "not written whole: expected {} bytes, found {}",
+            slot.byte_len,
+            slot.written.bytes()
+        );
+        Err(self.error(CheckpointErrorKind::MissingTensor, name, message))
+    }
+
+    /// Errors if a byte of a tensor was not written. When the disk has all of them, `afterwards` is called.
+    pub(crate) fn finish(
+        &mut self,
+        writes: &mut BackgroundWrites,
+        afterwards: impl FnOnce() -> Result<(), CheckpointError> + Send + 'static,
+    ) -> Result<(), CheckpointError> {
+        self.expect_whole()?;
+        let file = self.file()?;
+        self.file = None;
+        let (path, directory) = (self.path.clone(), self.directory.clone());
+        let bytes = self.layout.total_bytes;
+        writes.then(Box::new(move || {
+            file.sync_all()
+                .map_err(|error| write_error(&path, &directory, bytes, error))?;
+            // Not every system renames a file that is open.
+            drop(file);
+            afterwards()
+        }))
     }
 
     fn error(

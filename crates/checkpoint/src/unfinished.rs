@@ -31,6 +31,8 @@ pub(crate) enum UnfinishedPath {
     Directory(PathBuf),
     /// As far as they are empty; the outermost first.
     EmptyDirectories(Vec<PathBuf>),
+    /// Stays, so that a later run can go on.
+    Kept(PathBuf),
 }
 
 /// The right to make, name or remove temporary paths: one thread has it at a time, and after [`end_process`] none gets it.
@@ -54,10 +56,12 @@ pub fn critical_section() -> CriticalSection<'static> {
     REGISTRY.enter()
 }
 
-/// Waits for a commit that is under way, removes every unfinished path and ends the process with `code`.
-pub fn end_process(code: i32) -> ! {
+/// Waits for a commit that is under way, removes every unfinished path and ends the process with `code`. `tell` is given the directories that stay,
+/// as a later run can go on from what is finished in them.
+pub fn end_process(code: i32, tell: impl FnOnce(&[PathBuf])) -> ! {
     let mut section = critical_section();
-    section.remove_all();
+    let kept = section.remove_all();
+    tell(&kept);
     // The section is held until the process is gone: `exit` does not return.
     process::exit(code)
 }
@@ -89,16 +93,19 @@ impl CriticalSection<'_> {
         self.0.paths.retain(|(number, _)| *number != unfinished.0);
     }
 
-    /// The last first, so that a directory is empty when its turn comes.
-    fn remove_all(&mut self) {
+    /// The last first, so that a directory is empty when its turn comes. Returns what stays.
+    fn remove_all(&mut self) -> Vec<PathBuf> {
+        let mut kept = Vec::new();
         for (_, path) in self.0.paths.drain(..).rev() {
             // What cannot be removed is found by a later run.
             match path {
                 UnfinishedPath::File(path) => drop(fs::remove_file(path)),
                 UnfinishedPath::Directory(path) => drop(leftovers::remove_directory(&path, None)),
                 UnfinishedPath::EmptyDirectories(paths) => remove_empty(&paths),
+                UnfinishedPath::Kept(path) => kept.push(path),
             }
         }
+        kept
     }
 }
 
@@ -210,8 +217,9 @@ mod tests {
         section.register(UnfinishedPath::File(path("file")));
         let finished = section.register(UnfinishedPath::File(path("finished")));
         section.register(UnfinishedPath::File(path("gone already")));
+        section.register(UnfinishedPath::Kept(path("shared/other")));
         section.finished(&finished);
-        section.remove_all();
+        assert_eq!(section.remove_all(), [path("shared/other")]);
         let mut names: Vec<_> = fs::read_dir(directory.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name())

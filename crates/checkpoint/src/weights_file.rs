@@ -36,9 +36,6 @@ impl WeightsFile {
 
     /// Tensor number `index` of [`Self::tensors`].
     pub(crate) fn view(&self, index: usize) -> TensorView<'_> {
-        TensorView::new(
-            &self.tensors[index],
-            TensorData::Stored(self.data[index].bytes()),
-        )
+        TensorView::new(&self.tensors[index], TensorData::Stored(&self.data[index]))
     }
 }

@@ -1,13 +1,17 @@
 //! Writing a checkpoint directory: planned, streamed, renamed when whole.
 use crate::checkpoint::CONFIG_FILE;
 use crate::disk_space::{available_bytes, disk_full, write_error};
+use crate::kept_shards::{KeptShards, partial_path};
 use crate::output_path::cannot_create;
-use crate::shards::SINGLE_FILE;
+use crate::shard_plan::ShardPlan;
+use crate::sharded_tensors::ShardedTensors;
+use crate::shards::{INDEX_FILE, SINGLE_FILE};
 use crate::staging::{Staging, sync_directory};
-use crate::tensor_file::{TensorFile, TensorLayout};
 use crate::unfinished::critical_section;
 use crate::{CheckpointError, CheckpointErrorKind, StoredWeight, WeightLayout};
 use fewbit_numerics::dtype::DType;
+use serde_json::Value;
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
@@ -47,9 +51,13 @@ impl TensorPlan {
     }
 }
 
-/// Writes into a sibling temporary directory; `finish` renames it. Dropped unfinished, it removes everything.
+/// Writes into a sibling temporary directory; `finish` renames it. Dropped unfinished, it removes everything but shards that are to be
+/// [kept](Self::keep_shards).
 ///
 /// The temporary directory is hidden, `.NAME.fewbit-partial-XXXXXX`; if the process is killed, a later one that writes there removes it.
+///
+/// Bytes of tensors are written by a thread of its own: an error that the system has for them may come with a later call, with
+/// [`finish`](Self::finish) at the latest.
 ///
 /// ```
 /// use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan};
@@ -69,8 +77,10 @@ impl TensorPlan {
 /// ```
 pub struct CheckpointWriter {
     // Closed before the directory that holds it is removed.
-    tensors: Option<TensorFile>,
+    tensors: Option<ShardedTensors>,
     staging: Staging,
+    /// The output as it was named; with links followed where it is one.
+    named: PathBuf,
     /// config.json, held back until everything else is written.
     config: Option<Vec<u8>>,
     available_bytes: fn(&Path) -> Option<u64>,
@@ -81,10 +91,17 @@ impl CheckpointWriter {
     ///
     /// Missing parents of `out` are created.
     pub fn create(out: impl AsRef<Path>, force: bool) -> Result<Self, CheckpointError> {
-        let staging = Staging::create(out.as_ref(), force)?;
+        let out = out.as_ref();
+        let staging = Staging::create(out, force)?;
+        // What is kept beside it has to be on the same file system.
+        let named = match out.is_symlink() {
+            true => staging.out().to_owned(),
+            false => out.to_owned(),
+        };
         Ok(CheckpointWriter {
             tensors: None,
             staging,
+            named,
             config: None,
             available_bytes,
         })
@@ -128,11 +145,7 @@ impl CheckpointWriter {
     }
 
     /// Writes `value`, indented, to the relative path `name`.
-    pub fn write_json(
-        &mut self,
-        name: &str,
-        value: &serde_json::Value,
-    ) -> Result<(), CheckpointError> {
+    pub fn write_json(&mut self, name: &str, value: &Value) -> Result<(), CheckpointError> {
         self.write_file(name, format!("{value:#}\n").as_bytes())
     }
 
@@ -145,7 +158,7 @@ impl CheckpointWriter {
         self.write_now(name, bytes)
     }
 
-    /// Bytes of the whole file of weights that [`plan_tensors`](Self::plan_tensors) would reserve for these tensors, header included.
+    /// Bytes of each file of weights, header included, that [`plan_shards`](Self::plan_shards) would reserve.
     ///
     /// # Errors
     /// Two tensors of one name, or sizes that overflow.
@@ -154,46 +167,132 @@ impl CheckpointWriter {
     /// use fewbit_checkpoint::{CheckpointWriter, TensorPlan};
     /// use fewbit_numerics::dtype::DType;
     ///
-    /// let bias = TensorPlan::new("pooler.dense.bias", DType::F32, [2]);
-    /// assert!(CheckpointWriter::file_bytes(vec![bias])? > 8);
+    /// let bias = |name| vec![TensorPlan::new(name, DType::F32, [2])];
+    /// let files = CheckpointWriter::file_bytes(vec![bias("a.bias"), bias("b.bias")], 8)?;
+    /// assert_eq!(files.len(), 2);
+    /// assert!(files[0] > 8);
     /// # Ok::<(), fewbit_checkpoint::CheckpointError>(())
     /// ```
-    pub fn file_bytes(tensors: Vec<TensorPlan>) -> Result<u64, CheckpointError> {
-        Ok(TensorLayout::new(tensors)?.total_bytes())
+    pub fn file_bytes(
+        groups: Vec<Vec<TensorPlan>>,
+        most_bytes: u64,
+    ) -> Result<Vec<u64>, CheckpointError> {
+        let plan = ShardPlan::new(groups, most_bytes)?;
+        let bytes = plan.files.iter().map(|(_, layout)| layout.total_bytes());
+        Ok(bytes.collect())
     }
 
     /// Reserves model.safetensors for these tensors (`__metadata__ {"format":"pt"}`), checks free disk space.
     ///
     /// Tensors are laid out by descending element size, then name. Called once.
     pub fn plan_tensors(&mut self, tensors: Vec<TensorPlan>) -> Result<(), CheckpointError> {
-        let path = self.staging.out().join(SINGLE_FILE);
+        self.plan_shards(vec![tensors], u64::MAX)
+    }
+
+    /// [`plan_tensors`](Self::plan_tensors) of files with at most `most_bytes` of tensors each, as many as it takes:
+    /// `model-00001-of-00003.safetensors` and so on, and an index. Each of the `groups` lies in one file, whose tensors may be more than `most_bytes`
+    /// only where it holds one group. Where all of it fits into one file, that is model.safetensors.
+    ///
+    /// # Errors
+    /// As for [`plan_tensors`](Self::plan_tensors).
+    pub fn plan_shards(
+        &mut self,
+        groups: Vec<Vec<TensorPlan>>,
+        most_bytes: u64,
+    ) -> Result<(), CheckpointError> {
+        let out = self.staging.out();
         if self.tensors.is_some() {
             return Err(CheckpointError::new(
                 CheckpointErrorKind::Malformed,
                 "the tensors are already planned",
             )
-            .in_file(path));
+            .in_file(out.join(SINGLE_FILE)));
         }
-        let layout = TensorLayout::new(tensors).map_err(|error| error.in_file(&path))?;
-        let needed = layout.total_bytes();
+        let plan = ShardPlan::new(groups, most_bytes).map_err(|error| {
+            let file = error.file().map(|name| out.join(name));
+            error.in_file(file.unwrap_or_else(|| out.to_owned()))
+        })?;
+        let needed = plan.total_bytes();
         if let Some(available) = (self.available_bytes)(self.staging.path())
             && available < needed
         {
-            return Err(disk_full(self.staging.out(), needed, Some(available)));
+            return Err(disk_full(out, needed, Some(available)));
         }
-        let _section = critical_section();
-        self.tensors = Some(TensorFile::create(
-            self.staging.path(),
-            SINGLE_FILE,
-            path,
-            layout,
-        )?);
+        self.tensors = Some(ShardedTensors::new(plan, self.staging.path(), out));
         Ok(())
+    }
+
+    /// Keeps shards that are whole beside the output, in [`partial_path`], from now on: after a run that was interrupted, however that happened, another
+    /// one with `resume` need not write them again. `run` says what they depend on. For each file of weights, the record that it was
+    /// [finished](Self::finish_shard) with if it is whole already; no tensor of it is written any more then.
+    ///
+    /// An output of one file has nothing to keep. What an interrupted run left is refused all the same without `resume`.
+    ///
+    /// # Errors
+    /// There are shards already and nobody said `resume`, they are of another run, or another process works on them; nothing is planned.
+    pub fn keep_shards(
+        &mut self,
+        run: Value,
+        resume: bool,
+    ) -> Result<Vec<Option<Value>>, CheckpointError> {
+        let kept = KeptShards::open(partial_path(&self.named), run, resume)?;
+        let Some(tensors) = &mut self.tensors else {
+            return Err(self.nothing_planned());
+        };
+        Ok(match tensors.len() {
+            1 => vec![None],
+            _ => tensors.keep_in(kept),
+        })
+    }
+
+    /// The directory of shards that are kept, if there is one that is whole.
+    pub fn kept_shards(&self) -> Option<PathBuf> {
+        self.tensors.as_ref()?.kept_directory()
+    }
+
+    /// Removes the shards that were kept, and everything else.
+    pub fn discard(mut self) {
+        if let Some(tensors) = &mut self.tensors {
+            tensors.stop();
+            tensors.discard_kept(&mut critical_section(), self.staging.scratch());
+        }
+    }
+
+    /// The number of the file that holds a tensor, from 0 on; none if it is not planned.
+    pub fn shard_of(&self, tensor: &str) -> Option<usize> {
+        self.tensors.as_ref()?.place(tensor)
+    }
+
+    /// Number of planned files of weights.
+    pub fn shards(&self) -> usize {
+        self.tensors.as_ref().map_or(0, ShardedTensors::len)
+    }
+
+    /// Bytes of all planned files of weights, headers included.
+    pub fn planned_bytes(&self) -> u64 {
+        let tensors = self.tensors.as_ref();
+        tensors.map_or(0, ShardedTensors::total_bytes)
+    }
+
+    /// Says that all tensors of file number `shard` are written: it is synced while others are written, and kept with `record`, if
+    /// [shards are kept](Self::keep_shards). Without this, [`finish`](Self::finish) does the same for each in the end, and keeps none.
+    ///
+    /// # Errors
+    /// A tensor was not written whole; what an earlier write met with.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn finish_shard(&mut self, shard: usize, record: Value) -> Result<(), CheckpointError> {
+        let staging = (self.staging.path(), self.staging.scratch());
+        match &mut self.tensors {
+            Some(tensors) => tensors.finish_shard(shard, record, staging),
+            None => Err(self.nothing_planned()),
+        }
     }
 
     /// Writes one planned tensor, in any order, exactly once; wrong length or name is an error.
     pub fn write_tensor(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-        self.planned(name)?.write(name, bytes)
+        self.write(name, None, Cow::Borrowed(bytes))
     }
 
     /// A part of a tensor at a byte offset, for tensors that are converted slice by slice. No byte may be written twice.
@@ -203,7 +302,7 @@ impl CheckpointWriter {
         offset: usize,
         bytes: &[u8],
     ) -> Result<(), CheckpointError> {
-        self.planned(name)?.write_part(name, offset, bytes)
+        self.write(name, Some(offset), Cow::Borrowed(bytes))
     }
 
     /// Some rows of the weight of a module, in `layout`, whose tensors were planned; see [`WeightLayout::encode`].
@@ -216,33 +315,50 @@ impl CheckpointWriter {
         rows: &StoredWeight<'_>,
     ) -> Result<(), CheckpointError> {
         for part in layout.encode(module, shape, first_row, rows)? {
-            self.write_tensor_part(&part.name, part.offset, &part.bytes)?;
+            self.write(&part.name, Some(part.offset), part.bytes)?;
         }
         Ok(())
     }
 
     /// Errors if a planned tensor was not written whole. Syncs and renames; returns the output directory.
     pub fn finish(mut self) -> Result<PathBuf, CheckpointError> {
-        if let Some(tensors) = self.tensors.take() {
-            tensors.finish()?;
+        if let Some(tensors) = &mut self.tensors {
+            tensors.finish(self.staging.path())?;
+            let index = tensors.index();
+            if let Some(index) = index {
+                self.write_json(INDEX_FILE, &index)?;
+            }
         }
         if let Some(config) = self.config.take() {
             self.write_now(CONFIG_FILE, &config)?;
         }
         sync_directory(self.staging.path());
-        self.staging.commit()
+        let mut tensors = self.tensors;
+        self.staging.commit(|section, scratch| {
+            if let Some(tensors) = &mut tensors {
+                tensors.discard_kept(section, scratch);
+            }
+        })
     }
 
-    fn planned(&mut self, name: &str) -> Result<&mut TensorFile, CheckpointError> {
-        let path = self.staging.out().join(SINGLE_FILE);
-        self.tensors.as_mut().ok_or_else(|| {
-            CheckpointError::new(
-                CheckpointErrorKind::MissingTensor,
-                "not planned: expected `plan_tensors` first",
-            )
-            .in_file(path)
-            .at_tensor(name)
-        })
+    fn write(
+        &mut self,
+        name: &str,
+        offset: Option<usize>,
+        bytes: Cow<'_, [u8]>,
+    ) -> Result<(), CheckpointError> {
+        match &mut self.tensors {
+            Some(tensors) => tensors.write(name, offset, bytes),
+            None => Err(self.nothing_planned().at_tensor(name)),
+        }
+    }
+
+    fn nothing_planned(&self) -> CheckpointError {
+        CheckpointError::new(
+            CheckpointErrorKind::MissingTensor,
+            "not planned: expected `plan_tensors` first",
+        )
+        .in_file(self.staging.out().join(SINGLE_FILE))
     }
 
     fn write_now(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use fewbit::GroupSize;
 use fewbit::calibration::DEFAULT_SAMPLES;
 use fewbit::model::WeightOnlyArithmetic;
+use fewbit::quantize::ShardSize;
 use fewbit::quantize::calibration::texts::SampleSize;
 use fewbit::threads;
 pub(crate) use predict::PredictArguments;
@@ -190,6 +191,22 @@ pub(crate) struct QuantizeArguments {
     /// Replace OUT if it exists
     #[arg(long)]
     pub(crate) force: bool,
+    /// Weights of more than SIZE are written as several files with an index; no tensor is cut (5GB, 500MB, 2GiB)
+    #[arg(long, value_name = "SIZE", default_value_t)]
+    pub(crate) max_shard_size: ShardSize,
+    /// Go on where the same command was interrupted; the result is that of one run. Files of weights that are whole, and with --gptq layers,
+    /// are kept beside OUT, in OUT.partial, until OUT is there; a single file is begun anew
+    #[arg(long, requires = "output")]
+    pub(crate) resume: bool,
+    /// Worker threads, without any effect on the result [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS,
+    /// OMP_NUM_THREADS, else the CPUs available]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = number_of_threads
+    )]
+    pub(crate) threads: Option<usize>,
     #[command(flatten, next_help_heading = CALIBRATION)]
     pub(crate) calibration: CalibrationArguments,
     /// What the table of inputs shows of a range's cost; which inputs are dynamic is decided by sqnr [default: sqnr]
@@ -207,20 +224,6 @@ pub(crate) struct QuantizeArguments {
     /// With --gptq: no two neighbouring weights can saturate the 16-bit sums of vpmaddubsw (AVX2 without VNNI)
     #[arg(long, help_heading = CALIBRATION)]
     pub(crate) saturation_proof: bool,
-    /// With --gptq or --scales activation-weighted: go on where the same command was interrupted; the result is that of one run. Finished layers are kept beside OUT, in
-    /// OUT.partial, until OUT is there
-    #[arg(long, requires_all = ["calibration", "output"], help_heading = CALIBRATION)]
-    pub(crate) resume: bool,
-    /// Worker threads, without any effect on the result [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS,
-    /// OMP_NUM_THREADS, else the CPUs available]
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        value_parser = number_of_threads,
-        help_heading = CALIBRATION
-    )]
-    pub(crate) threads: Option<usize>,
 }
 
 /// Where the scales of activations come from.

@@ -34,14 +34,14 @@ pub(crate) fn clean_up_on_signals() -> Result<()> {
     }
     // One that came between the two.
     if let Some(number) = signals.pending().next() {
-        unfinished::end_process(SIGNALLED + number);
+        end(number);
     }
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
             if let Some(number) = signals.forever().next() {
                 // More signals change nothing: the thread that would take them is this one.
-                unfinished::end_process(SIGNALLED + number);
+                end(number);
             }
         })
         .context(failed)?;
@@ -54,9 +54,22 @@ pub(crate) fn clean_up_on_signals() -> Result<()> {
     const SIGINT: i32 = 2;
     ctrlc::set_handler(|| {
         ARRIVED.store(1, Ordering::SeqCst);
-        unfinished::end_process(SIGNALLED + SIGINT);
+        end(SIGINT);
     })
     .context("cannot handle signals")
+}
+
+/// Ends the program by signal `number`, and says where what it has finished is kept.
+fn end(number: i32) -> ! {
+    unfinished::end_process(SIGNALLED + number, |kept| {
+        for directory in kept.iter().filter(|_| !crate::streams::is_quiet()) {
+            // Not through `streams`, which says nothing any more.
+            eprintln!(
+                "interrupted: the files of weights that are whole are kept in {}\n  hint: the same command with --resume goes on from there",
+                directory.display()
+            );
+        }
+    })
 }
 
 /// Whether the process was started with `signal` ignored. False where the system does not say it.

@@ -9,7 +9,7 @@ use fewbit_quantize::calibration::{
 };
 use fewbit_quantize::{
     Backend, Calibrator, FourBitRecipe, GptqCalibration, IntegerInputs, IntegerRecipe, Method,
-    PlannedConversion, QuantizeReport, Recipe, method_sizes,
+    OutputOptions, PlannedConversion, QuantizeReport, Recipe, method_sizes,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -162,7 +162,12 @@ impl QuantizationManager {
     ) -> Result<QuantizeReport, Error> {
         let out = out.as_ref();
         let conversion = PlannedConversion::new(&self.source, recipe)?;
-        let report = conversion.write(calibration, out, self.force, progress)?;
+        let report = conversion.write(
+            calibration,
+            out,
+            &OutputOptions::with_force(self.force),
+            progress,
+        )?;
         self.applied.retain(|applied| applied.directory != out);
         self.applied.push(Applied {
             recipe: recipe.clone(),

@@ -12,7 +12,10 @@ mod float_slices;
 mod four_bit;
 pub(crate) mod int4;
 pub(crate) mod int8;
+pub(crate) mod read_ahead;
 mod slices;
+
+use std::path::PathBuf;
 
 use fewbit_checkpoint::bitsandbytes::EightBitTable;
 use fewbit_checkpoint::compressed_tensors::CompressedScheme;
@@ -23,6 +26,8 @@ use fewbit_kernels::Kernels;
 use fewbit_numerics::error_statistics::ErrorStatistics;
 use fewbit_numerics::finite::first_non_finite;
 
+use self::read_ahead::ReadAhead;
+use crate::finished_shards::ShardRecord;
 use crate::plan_row::EMBEDDING_SCHEME;
 use crate::{PlanRow, QuantizeError, TensorAction};
 
@@ -31,22 +36,25 @@ pub(crate) struct Output<'a> {
     writer: &'a mut CheckpointWriter,
     kernels: &'static Kernels,
     progress: &'a mut dyn FnMut(usize, usize, &str),
+    read_ahead: ReadAhead<'a>,
     done_bytes: usize,
     total_bytes: usize,
 }
 
 impl<'a> Output<'a> {
-    /// `total_bytes` of source tensors will be converted, by `kernels`.
+    /// `total_bytes` of source tensors will be converted, by `kernels`; those of `read_ahead` in this order.
     pub(crate) fn new(
         writer: &'a mut CheckpointWriter,
         kernels: &'static Kernels,
         progress: &'a mut dyn FnMut(usize, usize, &str),
+        read_ahead: ReadAhead<'a>,
         total_bytes: usize,
     ) -> Self {
         Self {
             writer,
             kernels,
             progress,
+            read_ahead,
             done_bytes: 0,
             total_bytes,
         }
@@ -57,7 +65,28 @@ impl<'a> Output<'a> {
         (self.progress)(self.done_bytes, self.total_bytes, what);
     }
 
+    /// Says that the shard of this number is written, and what was found of it.
+    pub(crate) fn finish_shard(
+        &mut self,
+        shard: usize,
+        record: ShardRecord,
+    ) -> Result<(), CheckpointError> {
+        self.writer.finish_shard(shard, record.into_json())
+    }
+
+    /// Where files that are whole are kept.
+    pub(crate) fn kept_shards(&self) -> Option<PathBuf> {
+        self.writer.kept_shards()
+    }
+
+    /// Says that a tensor was dealt with by the run that this one goes on from.
+    pub(crate) fn pass_over(&mut self, row: &PlanRow) {
+        self.done_bytes += row.source_bytes;
+        (self.progress)(self.done_bytes, self.total_bytes, &row.tensor);
+    }
+
     fn advance(&mut self, source_bytes: usize, tensor: &str) {
+        self.read_ahead.advance(source_bytes);
         self.done_bytes += source_bytes;
         (self.progress)(self.done_bytes, self.total_bytes, tensor);
     }

@@ -3,25 +3,31 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use fewbit_checkpoint::{Checkpoint, CheckpointWriter, MODULES_FILE, StoredWeight};
+use fewbit_checkpoint::{
+    Checkpoint, CheckpointError, CheckpointErrorKind, CheckpointWriter, MODULES_FILE, StoredWeight,
+};
 use fewbit_kernels::Kernels;
 use fewbit_model::{Encoder, EncoderSpec, open_checkpoint};
 use fewbit_numerics::dtype::DType;
+use serde_json::Value;
 use tracing::debug;
 
 use crate::carry_over::{CarriedFile, carried_files, modules_at_root};
+use crate::conversion::read_ahead::ReadAhead;
 use crate::conversion::{Outcome, Output, calibrated, convert_tensor};
+use crate::finished_shards::{self, ShardRecord, recorded};
 use crate::gptq::{FinishedLayers, GptqCalibration, GptqModule, GptqOutput, GptqPasses};
 use crate::overlap::refuse_overlap;
 use crate::report::ModuleReport;
 pub use crate::report::QuantizeReport;
-use crate::{PlanRow, QuantizeError, QuantizePlan, Recipe, config_file};
+use crate::{OutputOptions, PlanRow, QuantizeError, QuantizePlan, Recipe, config_file};
 
 /// Converts the checkpoint in `source` into the directory `out`, one tensor at a time.
 ///
 /// Everything that can be checked is checked before anything is written; the result appears at `out`
 /// only when it is whole. With `force` an existing output directory is replaced. Files other than
-/// weights are carried over, and the recipe is written beside the model as `recipe.toml`.
+/// weights are carried over, and the recipe is written beside the model as `recipe.toml`. [`PlannedConversion::write`] does the same with
+/// other [`OutputOptions`].
 ///
 /// `progress(done_bytes, total_bytes, tensor)` is called after every slice of source bytes that was
 /// dealt with.
@@ -39,7 +45,8 @@ pub fn quantize_model(
     force: bool,
     progress: &mut dyn FnMut(usize, usize, &str),
 ) -> Result<QuantizeReport, QuantizeError> {
-    PlannedConversion::new(source, recipe)?.write(None, out, force, progress)
+    let options = OutputOptions::with_force(force);
+    PlannedConversion::new(source, recipe)?.write(None, out, &options, progress)
 }
 
 /// [`quantize_model`] for a recipe with `gptq`, whose linear layers are rounded for what `calibration` shows of their inputs; a recipe
@@ -57,18 +64,20 @@ pub fn quantize_model_with_gptq(
     force: bool,
     progress: &mut dyn FnMut(usize, usize, &str),
 ) -> Result<QuantizeReport, QuantizeError> {
-    PlannedConversion::new(source, recipe)?.write(Some(calibration), out, force, progress)
+    let options = OutputOptions::with_force(force);
+    PlannedConversion::new(source, recipe)?.write(Some(calibration), out, &options, progress)
 }
 
 /// A conversion that is decided and not begun: what becomes of every tensor is known, and what the recipe or the weights would be refused for was
 /// found.
 ///
 /// ```no_run
-/// use fewbit_quantize::{Method, PlannedConversion, Recipe};
+/// use fewbit_quantize::{Method, OutputOptions, PlannedConversion, Recipe};
 ///
 /// let conversion = PlannedConversion::new("models/minilm", &Recipe::new(Method::Dynamic))?;
 /// println!("{} bytes", conversion.plan().output_bytes());
-/// conversion.write(None, "models/minilm-int8", false, &mut |_, _, _| {})?;
+/// let options = OutputOptions { max_shard_size: "2GB".parse()?, ..OutputOptions::default() };
+/// conversion.write(None, "models/minilm-int8", &options, &mut |_, _, _| {})?;
 /// # Ok::<(), fewbit_quantize::QuantizeError>(())
 /// ```
 #[derive(Debug)]
@@ -115,15 +124,29 @@ impl PlannedConversion {
         Ok(())
     }
 
-    /// Carries the plan out, as [`quantize_model`] does. `calibration` is for a recipe with GPTQ, which needs it.
+    /// Bytes of each file of weights that [`write`](Self::write) makes with these options.
     ///
     /// # Errors
-    /// Those of [`quantize_model`] and [`quantize_model_with_gptq`].
+    /// Sizes that overflow.
+    pub fn file_bytes(&self, options: &OutputOptions) -> Result<Vec<u64>, QuantizeError> {
+        let most_bytes = options.max_shard_size.bytes();
+        let groups = self.plan.output_groups();
+        Ok(CheckpointWriter::file_bytes(groups, most_bytes)?)
+    }
+
+    /// Carries the plan out, as [`quantize_model`] does. `calibration` is for a recipe with GPTQ, which needs it.
+    ///
+    /// Where the output is of more than one file, each is kept beside it, in [`partial_path`](fewbit_checkpoint::partial_path), as soon as it is whole, until all are: what
+    /// interrupts the run, or fails for reasons that may pass, costs the file that is being written, and another call with
+    /// [`resume`](OutputOptions::resume) goes on from there, to the same bytes. (GPTQ keeps [finished layers](GptqCalibration::finished_layers) instead.)
+    ///
+    /// # Errors
+    /// Those of [`quantize_model`] and [`quantize_model_with_gptq`]; files of a run that was interrupted, without `resume`, or of another one.
     pub fn write(
         &self,
         calibration: Option<&GptqCalibration>,
         out: impl AsRef<Path>,
-        force: bool,
+        options: &OutputOptions,
         progress: &mut dyn FnMut(usize, usize, &str),
     ) -> Result<QuantizeReport, QuantizeError> {
         let started = Instant::now();
@@ -150,65 +173,125 @@ impl PlannedConversion {
             }
         };
         refuse_overlap(source, out)?;
-        let kernels = Kernels::from_environment()?;
         let files = carried_files(source, checkpoint.folder())?;
-        let mut writer = CheckpointWriter::create(out, force)?;
-        self.write_other_files(&mut writer, &files)?;
-
-        let mut conversion = Conversion {
-            checkpoint,
+        let mut writer = CheckpointWriter::create(out, options.force)?;
+        // First, as it finds out whether the disk has room.
+        writer.plan_shards(plan.output_groups(), options.max_shard_size.bytes())?;
+        // The layers of a pass of GPTQ lie in any file: their own directory keeps them.
+        let records = match gptq {
+            None => {
+                let run = finished_shards::run(checkpoint, plan, options.max_shard_size)?;
+                writer.keep_shards(run, options.resume)?
+            }
+            Some(_) => vec![None; writer.shards()],
+        };
+        let mut written = Written {
             report: QuantizeReport::of_plan(source.clone(), plan),
             modules: Vec::new(),
-            output: Output::new(&mut writer, kernels, progress, plan.source_bytes()),
+            finished_layers: None,
         };
-        for (index, row) in plan.rows().iter().enumerate() {
-            if !row.action.needs_calibration() {
-                conversion.tensor(index, row)?;
-            }
+        written.report.file_bytes = writer.planned_bytes();
+        written.report.files = writer.shards();
+        let done = self
+            .write_other_files(&mut writer, &files)
+            .and_then(|()| self.write_tensors(&mut writer, &mut written, &records, gptq, progress));
+        if let Err(error) = done {
+            return Err(after_failure(error, writer));
         }
-        let mut finished = None;
-        if let Some(calibration) = gptq {
-            let GptqCalibration {
-                samples,
-                hessian_bytes,
-                finished_layers,
-                ..
-            } = calibration;
-            let catalogue = EncoderSpec::from_checkpoint(checkpoint)?.catalogue();
-            let layers = finished_layers.as_deref().map(|directory| {
-                let bytes = *hessian_bytes;
-                FinishedLayers::new(directory, checkpoint, &catalogue, plan, samples, bytes)
-            });
-            finished = layers.transpose()?;
-            let encoder = Encoder::open(source)?;
-            let passes = GptqPasses::new(&catalogue, plan.rows(), *hessian_bytes);
-            let finished = finished.as_ref();
-            passes.run(&encoder, calibration, finished, kernels, &mut conversion)?;
-        }
-        let Conversion {
+        let Written {
             mut report,
             mut modules,
-            ..
-        } = conversion;
+            finished_layers,
+        } = written;
         modules.sort_by_key(|(index, _)| *index);
         report.modules = modules.into_iter().map(|(_, module)| module).collect();
         report.output = writer.finish()?;
-        if let Some(finished) = finished {
+        if let Some(finished) = finished_layers {
             finished.remove()?;
         }
         report.elapsed_seconds = started.elapsed().as_secs_f64();
         Ok(report)
     }
 
-    /// Plans the tensors, and writes everything but these.
+    /// Converts what is not in the files that have a record, one file after the other.
+    fn write_tensors(
+        &self,
+        writer: &mut CheckpointWriter,
+        written: &mut Written,
+        records: &[Option<Value>],
+        gptq: Option<&GptqCalibration>,
+        progress: &mut dyn FnMut(usize, usize, &str),
+    ) -> Result<(), QuantizeError> {
+        let (checkpoint, plan) = (&self.checkpoint, &self.plan);
+        let kernels = Kernels::from_environment()?;
+        let mut shards: Vec<Vec<(usize, &PlanRow)>> = vec![Vec::new(); writer.shards()];
+        for (index, row) in plan.rows().iter().enumerate() {
+            let shard = row
+                .outputs
+                .first()
+                .and_then(|first| writer.shard_of(&first.name));
+            shards[shard.unwrap_or(0)].push((index, row));
+        }
+        let is_converted = |row: &PlanRow| !row.action.needs_calibration();
+        let to_read = shards
+            .iter()
+            .zip(records)
+            .filter(|(_, record)| record.is_none());
+        let to_read = to_read
+            .flat_map(|(rows, _)| rows)
+            .filter(|(_, row)| is_converted(row))
+            .map(|(_, row)| (row.tensor.as_str(), row.source_bytes));
+        let read_ahead = ReadAhead::new(checkpoint, to_read.collect());
+        let mut conversion = Conversion {
+            checkpoint,
+            written,
+            shard: ShardRecord::default(),
+            output: Output::new(writer, kernels, progress, read_ahead, plan.source_bytes()),
+        };
+        for (shard, (rows, record)) in shards.iter().zip(records).enumerate() {
+            match record {
+                Some(record) => conversion.pass_over(rows, record)?,
+                None => {
+                    let converted = rows.iter().filter(|(_, row)| is_converted(row));
+                    for &(index, row) in converted {
+                        conversion.tensor(index, row)?;
+                    }
+                    let record = std::mem::take(&mut conversion.shard);
+                    if gptq.is_none() {
+                        conversion.output.finish_shard(shard, record)?;
+                    }
+                }
+            }
+        }
+        let Some(calibration) = gptq else {
+            return Ok(());
+        };
+        let GptqCalibration {
+            samples,
+            hessian_bytes,
+            finished_layers,
+            ..
+        } = calibration;
+        let catalogue = EncoderSpec::from_checkpoint(checkpoint)?.catalogue();
+        let layers = finished_layers.as_deref().map(|directory| {
+            let bytes = *hessian_bytes;
+            FinishedLayers::new(directory, checkpoint, &catalogue, plan, samples, bytes)
+        });
+        let finished = layers.transpose()?;
+        let encoder = Encoder::open(&self.source)?;
+        let passes = GptqPasses::new(&catalogue, plan.rows(), *hessian_bytes);
+        let kept = finished.as_ref();
+        passes.run(&encoder, calibration, kept, kernels, &mut conversion)?;
+        written.finished_layers = finished;
+        Ok(())
+    }
+
+    /// Writes everything but the tensors.
     fn write_other_files(
         &self,
         writer: &mut CheckpointWriter,
         files: &[CarriedFile],
     ) -> Result<(), QuantizeError> {
-        // First, as it finds out whether the disk has room.
-        let rows = self.plan.rows().iter();
-        writer.plan_tensors(rows.flat_map(|row| row.outputs.clone()).collect())?;
         for file in files {
             writer.copy_file(&file.path, &file.name)?;
         }
@@ -221,12 +304,21 @@ impl PlannedConversion {
     }
 }
 
-/// A conversion that is going on.
-struct Conversion<'a> {
-    checkpoint: &'a Checkpoint,
+/// What was done so far.
+struct Written {
     report: QuantizeReport,
     /// With the numbers of their rows.
     modules: Vec<(usize, ModuleReport)>,
+    /// Layers that are kept until the output is whole.
+    finished_layers: Option<FinishedLayers>,
+}
+
+/// A conversion that is going on.
+struct Conversion<'a> {
+    checkpoint: &'a Checkpoint,
+    written: &'a mut Written,
+    /// What was found of the tensors of this file.
+    shard: ShardRecord,
     output: Output<'a>,
 }
 
@@ -236,24 +328,49 @@ impl Conversion<'_> {
         debug!(tensor = row.tensor, action = %row.action);
         let view = self.checkpoint.require(&row.tensor)?;
         let outcome = convert_tensor(&view, row, &mut self.output)?;
-        if let Some(found) = &outcome.non_finite {
-            self.report.notes.push(format!(
-                "{}: tensor `{}` was carried over with {found}: the encoder does not use it",
-                view.info.file.display(),
-                row.tensor
-            ));
+        self.shard.add(row, &outcome);
+        self.done(index, row, &outcome)
+    }
+
+    /// Takes down what was found of the tensors of a file that is whole already.
+    fn pass_over(
+        &mut self,
+        rows: &[(usize, &PlanRow)],
+        record: &Value,
+    ) -> Result<(), QuantizeError> {
+        for &(index, row) in rows {
+            let Some(outcome) = recorded(record, row) else {
+                let path = self.output.kept_shards().unwrap_or_default();
+                return Err(damaged_record(row, path).into());
+            };
+            self.output.pass_over(row);
+            self.done(index, row, &outcome)?;
         }
-        self.done(index, row, &outcome);
         Ok(())
     }
 
-    fn done(&mut self, index: usize, row: &PlanRow, outcome: &Outcome) {
+    fn done(
+        &mut self,
+        index: usize,
+        row: &PlanRow,
+        outcome: &Outcome,
+    ) -> Result<(), QuantizeError> {
         self.checkpoint.release(&row.tensor);
-        self.report.underflowed += outcome.underflowed;
-        if let (Some(module), Some(error)) = (&row.module, &outcome.error) {
-            self.modules
-                .push((index, ModuleReport::new(module, row, error)));
+        let report = &mut self.written.report;
+        if let Some(found) = &outcome.non_finite {
+            let info = self.checkpoint.require(&row.tensor)?.info;
+            report.notes.push(format!(
+                "{}: tensor `{}` was carried over with {found}: the encoder does not use it",
+                info.file.display(),
+                row.tensor
+            ));
         }
+        report.underflowed += outcome.underflowed;
+        if let (Some(module), Some(error)) = (&row.module, &outcome.error) {
+            let module = ModuleReport::new(module, row, error);
+            self.written.modules.push((index, module));
+        }
+        Ok(())
     }
 }
 
@@ -277,13 +394,43 @@ impl GptqOutput for Conversion<'_> {
         let GptqModule { index, row } = *module;
         let view = self.checkpoint.require(&row.tensor)?;
         let outcome = calibrated::write(&view, row, weights, rounded, &mut self.output)?;
-        self.done(index, row, &outcome);
-        Ok(())
+        self.done(index, row, &outcome)
+    }
+}
+
+/// The error where what was kept of another run does not say what was found of a tensor.
+fn damaged_record(row: &PlanRow, directory: PathBuf) -> CheckpointError {
+    CheckpointError::new(
+        CheckpointErrorKind::Malformed,
+        "the record of a whole file: expected what was found of this tensor, found something else",
+    )
+    .in_file(directory)
+    .at_tensor(&row.tensor)
+    .hint("the directory was changed by others, and is removed now: start again without --resume")
+}
+
+/// The error of a conversion that failed. What may pass leaves the whole files where they are, and its hint says so; anything else removes them.
+fn after_failure(error: QuantizeError, writer: CheckpointWriter) -> QuantizeError {
+    use CheckpointErrorKind::{DiskFull, Io};
+    match (error, writer.kept_shards()) {
+        (QuantizeError::Checkpoint(error), Some(kept))
+            if [DiskFull, Io].contains(&error.kind()) =>
+        {
+            let hint = format!(
+                "mend that, and go on with --resume: the files that are whole are kept in {}",
+                kept.display()
+            );
+            error.hint(hint).into()
+        }
+        (error, _) => {
+            writer.discard();
+            error
+        }
     }
 }
 
 /// config.json of the result.
-fn output_config(checkpoint: &Checkpoint, plan: &QuantizePlan) -> serde_json::Value {
+fn output_config(checkpoint: &Checkpoint, plan: &QuantizePlan) -> Value {
     let recipe = plan.recipe();
     let mut config = checkpoint.config().clone();
     if let Some(quantization) = plan.quantization_config() {

@@ -112,8 +112,6 @@ impl GptqCalibration {
     /// assert_eq!(path, Path::new("folder/model.partial"));
     /// ```
     pub fn path_beside(out: &Path) -> PathBuf {
-        let mut name = out.components().as_path().as_os_str().to_owned();
-        name.push(".partial");
-        name.into()
+        fewbit_checkpoint::partial_path(out)
     }
 }

@@ -1,6 +1,8 @@
 //! What will be done to every tensor, before anything is done.
 
-use fewbit_checkpoint::{Checkpoint, CheckpointWriter, RenamedTensor, compressed_tensors};
+use fewbit_checkpoint::{
+    Checkpoint, CheckpointWriter, RenamedTensor, TensorPlan, compressed_tensors,
+};
 use fewbit_model::{Catalogue, EncoderSpec, ModuleKind};
 use fewbit_numerics::dtype::DType;
 use serde::Serialize;
@@ -96,8 +98,8 @@ impl QuantizePlan {
         notes: Vec<String>,
         quantization_config: Option<Value>,
     ) -> Result<Self, QuantizeError> {
-        let outputs = rows.iter().flat_map(|row| row.outputs.clone());
-        let file_bytes = CheckpointWriter::file_bytes(outputs.collect())?;
+        let file_bytes = CheckpointWriter::file_bytes(output_groups(&rows), u64::MAX)?;
+        let file_bytes = file_bytes.into_iter().sum();
         let source_bytes = rows.iter().map(|row| row.source_bytes).sum();
         let output_bytes = rows.iter().map(|row| row.output_bytes).sum();
         let mut parts: Vec<PartBytes> = Vec::new();
@@ -175,7 +177,12 @@ impl QuantizePlan {
         self.output_bytes
     }
 
-    /// Bytes of the whole file of weights, header included.
+    /// The tensors that are written, those of one row together.
+    pub(crate) fn output_groups(&self) -> Vec<Vec<TensorPlan>> {
+        output_groups(&self.rows)
+    }
+
+    /// Bytes of the whole file of weights, header included, if it is one.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
@@ -196,6 +203,10 @@ impl QuantizePlan {
     pub fn quantization_config(&self) -> Option<&Value> {
         self.quantization_config.as_ref()
     }
+}
+
+fn output_groups(rows: &[PlanRow]) -> Vec<Vec<TensorPlan>> {
+    rows.iter().map(|row| row.outputs.clone()).collect()
 }
 
 pub(crate) fn require_float_source(checkpoint: &Checkpoint) -> Result<(), QuantizeError> {

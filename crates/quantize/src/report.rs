@@ -65,8 +65,10 @@ pub struct QuantizeReport {
     pub source_bytes: usize,
     /// Bytes of tensor data written.
     pub output_bytes: usize,
-    /// Bytes of the whole file of weights, header included.
+    /// Bytes of all files of weights, headers included.
     pub file_bytes: u64,
+    /// Number of files of weights.
+    pub files: usize,
     /// `source_bytes / output_bytes`
     pub compression_ratio: f64,
     /// See [`QuantizePlan::bits_per_weight`].
@@ -95,6 +97,7 @@ impl QuantizeReport {
             source_bytes: plan.source_bytes(),
             output_bytes: plan.output_bytes(),
             file_bytes: plan.file_bytes(),
+            files: 1,
             compression_ratio: plan.compression_ratio(),
             bits_per_weight: plan.bits_per_weight(),
             parts: plan.parts().to_vec(),

@@ -75,7 +75,9 @@ class QuantizeReport(Report):
     output_bytes: int
     """Bytes of tensor data written."""
     file_bytes: int
-    """Bytes of the whole file of weights, header included."""
+    """Bytes of all files of weights, headers included."""
+    files: int
+    """Number of files of weights."""
     compression_ratio: float
     """``source_bytes / output_bytes``"""
     bits_per_weight: float | None
@@ -146,7 +148,9 @@ class QuantizePlan(Report):
     source_bytes: int
     output_bytes: int
     file_bytes: int
-    """Bytes of the whole file of weights, header included."""
+    """Bytes of the whole file of weights, header included, if it is one."""
+    files: int
+    """Number of files of weights."""
     compression_ratio: float
     bits_per_weight: float | None
     parts: tuple[PartBytes, ...]
@@ -213,6 +217,7 @@ def quantize_model(
     backend: str | None = None,
     sensitivity: str | None = None,
     force: bool = False,
+    max_shard_size: str | int = "5GB",
     resume: bool = False,
     threads: int | None = None,
     show_progress: bool = False,
@@ -254,6 +259,7 @@ def quantize_model(
     backend: str | None = None,
     sensitivity: str | None = None,
     force: bool = False,
+    max_shard_size: str | int = "5GB",
     resume: bool = False,
     threads: int | None = None,
     show_progress: bool = False,
@@ -298,8 +304,11 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
             :func:`fewbit.calibrate`.
         sensitivity: For ``static``: ``output`` measures what each input's range does to the embeddings, too.
         force: Replaces ``out`` if it exists.
-        resume: With ``gptq`` or activation-weighted ``scales``: goes on where the same call was interrupted.
-        threads: Worker threads of ``gptq``; they never change a result.
+        max_shard_size: Weights of more than this are written as several files with an index, as by transformers' ``save_pretrained``: ``5GB``,
+            ``500MB``, or a number of bytes. No tensor is cut.
+        resume: Goes on where the same call was interrupted, to the same bytes: files of weights that are whole, and with ``gptq`` or activation-weighted ``scales`` layers, are
+            kept beside ``out``, in ``out.partial``, until ``out`` is there. A single file is begun anew.
+        threads: Worker threads; they never change a result.
         show_progress: Whether to show a progress bar.
 
     Raises:
@@ -349,6 +358,7 @@ def _quantize_directory(
     backend: str | None = None,
     sensitivity: str | None = None,
     force: bool = False,
+    max_shard_size: str | int = "5GB",
     resume: bool = False,
     threads: int | None = None,
     show_progress: bool = False,
@@ -433,8 +443,6 @@ def _quantize_directory(
                 f"backend {backend} with the method `{method}`: expected static, or dynamic with activations='per-tensor'\n"
                 "  hint: leave the backend out"
             )
-    if resume and not rounds:
-        raise ValueError("resume: expected gptq beside it\n  hint: nothing else of quantize_model is kept when it is interrupted")
     options = {
         "method": method,
         "recipe": json.dumps({"version": 1, **recipe}) if isinstance(recipe, Mapping) else None,
@@ -457,6 +465,7 @@ def _quantize_directory(
         "calibration": request if given or backend is not None else None,
         "sensitivity_of_output": sensitivity == "output",
         "force": force,
+        "max_shard_size": str(max_shard_size),
         "resume": resume,
         "threads": resolve_threads(threads),
     }
@@ -471,7 +480,7 @@ def _quantize_directory(
     warn_of_noise(decided, min_sqnr, stacklevel=3)
     extra = {"calibration": answer["calibration"]}
     if answer["plan"] is not None:
-        return make_record(QuantizePlan, {**answer["plan"], **extra})
+        return make_record(QuantizePlan, {**answer["plan"], "files": answer["files"], **extra})
     return make_record(QuantizeReport, {**answer["report"], **extra})
 
 
@@ -516,7 +525,8 @@ def label(recipe: Mapping[str, Any]) -> str:
 def _summary(report: QuantizeReport | QuantizePlan) -> str:
     bits = "" if report.bits_per_weight is None else f", {report.bits_per_weight:.2f} bits a weight in the layers changed"
     sizes = f"{megabytes(report.source_bytes)} MB -> {megabytes(report.output_bytes)} MB"
-    return f"{label(report.recipe)}: {sizes}, {report.compression_ratio:.2f} times smaller{bits}; the whole file has {report.file_bytes:,} bytes"
+    files = "the whole file has" if report.files == 1 else f"the {report.files} files of weights have"
+    return f"{label(report.recipe)}: {sizes}, {report.compression_ratio:.2f} times smaller{bits}; {files} {report.file_bytes:,} bytes"
 
 
 def _parts_table(parts: Sequence[PartBytes]) -> Table:

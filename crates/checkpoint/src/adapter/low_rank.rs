@@ -30,7 +30,7 @@ impl Stored {
     }
 
     fn view(&self) -> TensorView<'_> {
-        TensorView::new(&self.info, TensorData::Stored(self.data.bytes()))
+        TensorView::new(&self.info, TensorData::Stored(&self.data))
     }
 
     fn release(&self) {

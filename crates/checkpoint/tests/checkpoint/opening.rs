@@ -296,10 +296,37 @@ fn shards_that_do_not_fit_their_index() {
         ),
         (
             json!([]),
-            "field `weight_map`: expected an object, found none",
+            "field `weight_map`: expected an object, found something else",
         ),
     ] {
         let directory = sharded(&weight_map);
+        assert_eq!(
+            error_of(&directory, CheckpointErrorKind::Malformed),
+            format!("DIR/model.safetensors.index.json: {expected}")
+        );
+    }
+}
+
+/// A parser that makes a map of it would take one of the two.
+#[test]
+fn an_index_with_a_name_twice_is_refused() {
+    let directory = sharded(&json!({}));
+    for (index, expected) in [
+        (
+            format!(r#"{{"weight_map": {{"a": "{FIRST}", "bb": "{FIRST}", "a": "{SECOND}"}}}}"#),
+            "tensor `a`: named twice: expected one shard that holds it, found `model-00001-of-00002.safetensors` and \
+             `model-00002-of-00002.safetensors`\n  hint: the index is damaged: download it again",
+        ),
+        (
+            format!(r#"{{"weight_map": {{"a": "{FIRST}"}}, "weight_map": {{"bb": "{FIRST}"}}}}"#),
+            "field `weight_map`: expected an object, found two",
+        ),
+        (
+            r#"{"metadata": {}}"#.to_owned(),
+            "field `weight_map`: expected an object, found none",
+        ),
+    ] {
+        directory.write("model.safetensors.index.json", index);
         assert_eq!(
             error_of(&directory, CheckpointErrorKind::Malformed),
             format!("DIR/model.safetensors.index.json: {expected}")

@@ -105,17 +105,6 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
     if recipe.needs_samples() {
         return check_samples(arguments, recipe, of_run_time);
     }
-    if arguments.threads.is_some() {
-        return Err(UsageError(
-            "--threads: expected --gptq beside it\n  hint: nothing else of `quantize` runs on several threads: leave it out".to_owned(),
-        ));
-    }
-    if arguments.resume {
-        return Err(UsageError(
-            "--resume: expected --gptq beside it\n  hint: nothing else of `quantize` is kept when it is interrupted; `fewbit calibrate` has a --resume of its own"
-                .to_owned(),
-        ));
-    }
     if named && arguments.recipe.is_some() {
         return Err(UsageError(
             "flags of calibration do not go with --recipe, which holds the scales that calibration chose\n  hint: give --method static instead of the recipe to calibrate again".to_owned(),

@@ -9,14 +9,18 @@ use crate::failure::UsageError;
 use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
 use anyhow::Result;
+use fewbit::checkpoint::partial_path;
 use fewbit::quantize::calibration::SiteSensitivity;
 use fewbit::quantize::weight_codecs;
-use fewbit::quantize::{ActivationsField, GptqCalibration, PlanRow, PlannedConversion};
+use fewbit::quantize::{
+    ActivationsField, GptqCalibration, OutputOptions, PlanRow, PlannedConversion,
+};
 use fewbit::{
     Catalogue, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe, RecipeFields,
     TensorAction, WeightsField, threads,
 };
 use serde::Serialize;
+use std::path::Path;
 
 /// What `--dry-run --json` prints.
 #[derive(Serialize)]
@@ -24,6 +28,8 @@ struct DryRun<'a> {
     dry_run: bool,
     #[serde(flatten)]
     plan: &'a QuantizePlan,
+    /// Number of files of weights.
+    files: usize,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     sensitivity: &'a [SiteSensitivity],
 }
@@ -82,28 +88,36 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
         .map_err(|error| in_words_of_flags(error, arguments))?;
     say_what_is_planned(&conversion)?;
     let plan = conversion.plan();
+    let options = OutputOptions {
+        force: arguments.force,
+        max_shard_size: arguments.max_shard_size,
+        resume: arguments.resume,
+    };
     let output = match &arguments.output {
         Some(output) if !arguments.dry_run => output,
         output => {
             if let Some(output) = output {
                 conversion.check_output(output, arguments.force)?;
             }
+            let files = conversion.file_bytes(&options)?;
             return if global.json {
                 streams::print_json(&DryRun {
                     dry_run: true,
                     plan,
+                    files: files.len(),
                     sensitivity: &sensitivity,
                 })
             } else {
-                streams::print(&(costs + &render::quantization::plan(plan)))
+                streams::print(&(costs + &render::quantization::plan(plan, &files)))
             };
         }
     };
+    say_if_nothing_is_to_resume(output, arguments);
     let mut progress = Progress::start(&recipe.label(), 0, Unit::Bytes);
     let mut show = |done, total, module: &str| {
         progress.set(done as u64, total as u64, module);
     };
-    let report = conversion.write(gptq.as_ref(), output, arguments.force, &mut show);
+    let report = conversion.write(gptq.as_ref(), output, &options, &mut show);
     progress.finish();
     let report = report?;
     tracing::info!(output = %report.output.display(), seconds = report.elapsed_seconds, "written");
@@ -125,17 +139,17 @@ fn gptq_calibration(
     let Some(out) = arguments.output.as_deref().filter(|_| !arguments.dry_run) else {
         return Ok(calibration);
     };
-    let kept = calibration.kept_beside(out, arguments.resume)?;
-    if let Some(directory) = &kept.finished_layers
-        && arguments.resume
-        && !directory.exists()
-    {
+    Ok(calibration.kept_beside(out, arguments.resume)?)
+}
+
+fn say_if_nothing_is_to_resume(output: &Path, arguments: &QuantizeArguments) {
+    let partial = partial_path(output);
+    if arguments.resume && !partial.exists() {
         streams::note(&format!(
             "{} is not there: nothing to resume, starting anew\n",
-            directory.display()
+            partial.display()
         ));
     }
-    Ok(kept)
 }
 
 /// Says what is worth knowing before it happens.

@@ -10,8 +10,8 @@ use std::path::Path;
 /// Layers that the report names as the worst.
 const WORST_LAYERS: usize = 5;
 
-/// The plan: the changed tensors, by their new form; those that stay float; the size of the result.
-pub(crate) fn plan(plan: &QuantizePlan) -> String {
+/// The plan: the changed tensors, by their new form; those that stay float; the size of the result, whose files have `files` bytes.
+pub(crate) fn plan(plan: &QuantizePlan, files: &[u64]) -> String {
     let (kept, changed): (Vec<_>, Vec<_>) = plan
         .rows()
         .iter()
@@ -46,7 +46,7 @@ pub(crate) fn plan(plan: &QuantizePlan) -> String {
         plan.output_bytes(),
         plan.compression_ratio(),
         plan.bits_per_weight(),
-        plan.file_bytes(),
+        (files.len(), files.iter().sum()),
     ));
     out.push_str(&parts(plan.parts()));
     out.push_str(&kept_modules(plan.kept()));
@@ -85,7 +85,7 @@ pub(crate) fn report(report: &QuantizeReport, output: &Path) -> String {
         report.output_bytes,
         report.compression_ratio,
         report.bits_per_weight,
-        report.file_bytes,
+        (report.files, report.file_bytes),
     );
     out.push_str(&parts(&report.parts));
     out.push_str(&kept_modules(&report.kept));
@@ -109,16 +109,20 @@ fn summary(
     output: usize,
     ratio: f64,
     bits: Option<f64>,
-    file: u64,
+    (files, file_bytes): (usize, u64),
 ) -> String {
+    let files = match files {
+        1 => "the whole file has".to_owned(),
+        _ => format!("the {files} files of weights have"),
+    };
     let bits = bits.map_or_else(String::new, |bits| {
         format!(", {bits:.2} bits a weight in the layers changed")
     });
     format!(
-        "{label}: {} -> {}, {ratio:.2} times smaller{bits}; the whole file has {} bytes\n\n",
+        "{label}: {} -> {}, {ratio:.2} times smaller{bits}; {files} {} bytes\n\n",
         bytes(source as u64),
         bytes(output as u64),
-        grouped(file)
+        grouped(file_bytes)
     )
 }
 

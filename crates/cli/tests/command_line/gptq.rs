@@ -260,10 +260,6 @@ fn what_does_not_go_together_is_refused_and_leaves_nothing() {
     error: --min-sqnr: expected the method `static`, without a recipe file: it is about ranges of inputs, of which none is chosen here
       hint: leave it out: GPTQ and weighted scales need nothing but texts
     ");
-    insta::assert_snapshot!(refused(&["--method", "static", "--calibration", "texts.txt", "--threads", "2"]), @"
-    error: --threads: expected --gptq beside it
-      hint: nothing else of `quantize` runs on several threads: leave it out
-    ");
     workspace.write("recipe.toml", "version = 1\nmethod = \"dynamic\"\n");
     insta::assert_snapshot!(refused(&["--recipe", "recipe.toml", "--gptq", "--calibration", "texts.txt"]), @"
     error: --gptq contradicts the recipe file: the flag says true, the file false
@@ -317,10 +313,6 @@ fn finished_layers_of_an_interrupted_run_are_not_passed_over() {
         workspace.entries("."),
         ["first", "model", "out", "texts.txt"]
     );
-    insta::assert_snapshot!(workspace.misuse(&quantize("x", &["--method", "static", "--resume", "--calibration", "texts.txt"])), @"
-    error: --resume: expected --gptq beside it
-      hint: nothing else of `quantize` is kept when it is interrupted; `fewbit calibrate` has a --resume of its own
-    ");
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod predict;
 mod quantize;
 mod refusals;
 mod sentence_modules;
+mod shards;
 mod tiny_model;
 mod weight_only;
 mod weight_only_arithmetic;

@@ -26,6 +26,6 @@ pub(crate) fn fingerprint(
     Ok(hexadecimal(&hash.finalize()))
 }
 
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,5 +1,7 @@
 //! Tensors that stay float.
 
+use std::borrow::Cow;
+
 use fewbit_checkpoint::TensorView;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::half_precision::{
@@ -12,23 +14,45 @@ use crate::config_file::transformers_name;
 use crate::{PlanRow, QuantizeError};
 use fewbit_numerics::error_statistics::ErrorSums;
 
-/// Writes the tensor as it is. Floats of the encoder must be finite; what other tensors hold is carried over, and NaN and infinity
-/// in them are reported.
+/// Elements of a tensor of no floats that are written at a time.
+const KEPT_ELEMENTS: usize = 1 << 20;
+
+/// Writes the tensor as it is, slice by slice. Floats of the encoder must be finite; what other tensors hold is carried over, and NaN and
+/// infinity in them are reported.
 pub(super) fn keep(
     view: &TensorView<'_>,
     row: &PlanRow,
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
+    let (name, width) = (&view.info.name, view.info.dtype.bytes());
     let mut outcome = Outcome::default();
+    let stored = view.file_bytes();
     if view.info.is_readable_float() {
         let mut slices = Slices::of_row(view, row);
         while let Some((start, values)) = slices.next_slice()? {
             outcome.note_non_finite(view, start, values);
+            let bytes = match stored {
+                Some(stored) => Cow::Borrowed(&stored[start * width..][..values.len() * width]),
+                // Put together from base and adapter, which is F32.
+                None => Cow::Owned(values.iter().copied().flat_map(f32::to_le_bytes).collect()),
+            };
+            let part = (start * width, bytes.len());
+            output.writer.write_tensor_part(name, part.0, &bytes)?;
+            output.advance(part.1, name);
+        }
+    } else {
+        let bytes = view.bytes()?;
+        for (index, part) in bytes.chunks(KEPT_ELEMENTS * width).enumerate() {
+            let start = index * KEPT_ELEMENTS;
+            let end = start + part.len() / width;
+            output.writer.write_tensor_part(name, start * width, part)?;
+            output.advance(part.len(), name);
+            view.release(start..end);
         }
     }
-    let bytes = view.bytes()?;
-    output.writer.write_tensor(&view.info.name, &bytes)?;
-    output.advance(bytes.len(), &view.info.name);
+    if view.element_count() == 0 {
+        output.writer.write_tensor(name, &[])?;
+    }
     Ok(outcome)
 }
 

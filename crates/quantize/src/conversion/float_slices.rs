@@ -9,12 +9,14 @@ use fewbit_numerics::dtype::DType;
 /// Elements of a slice, where the granule allows: enough for every thread, and 8 MiB of f32 where a slice has to be put together.
 const SLICE_ELEMENTS: usize = 1 << 21;
 
-/// Slices of a float tensor, in order: bytes of the file, or f32 where these are no floats that kernels read or an adapter changes them.
+/// Slices of a float tensor, in order, whose pages do not stay in memory: bytes of the file, or f32 where these are no floats that kernels read or an adapter changes them.
 pub(super) struct FloatSlices<'a> {
     view: &'a TensorView<'a>,
     in_file: Option<FloatBytes<'a>>,
     buffer: Vec<f32>,
     slice_elements: usize,
+    /// Where the last slice begins, and where it ends.
+    last: usize,
     next: usize,
 }
 
@@ -27,6 +29,7 @@ impl<'a> FloatSlices<'a> {
             in_file: floats_in_file(view),
             buffer: Vec::new(),
             slice_elements: (SLICE_ELEMENTS / granule).max(1) * granule,
+            last: 0,
             next: 0,
         }
     }
@@ -44,6 +47,9 @@ impl<'a> FloatSlices<'a> {
         &mut self,
     ) -> Result<Option<(Range<usize>, FloatBytes<'_>)>, CheckpointError> {
         let start = self.next;
+        // Who has asked for the next slice is done with the one before.
+        self.view.release(self.last..start);
+        self.last = start;
         let end = self.view.element_count().min(start + self.slice_elements);
         if start == end {
             return Ok(None);

@@ -12,6 +12,8 @@ pub(super) struct Slices<'a> {
     view: &'a TensorView<'a>,
     buffer: Vec<f32>,
     slice_elements: usize,
+    /// Where the last slice begins, and where it ends.
+    last: usize,
     next: usize,
     must_be_finite: bool,
 }
@@ -25,6 +27,7 @@ impl<'a> Slices<'a> {
             view,
             buffer: Vec::new(),
             slice_elements: slice_elements.min(view.element_count()).max(1),
+            last: 0,
             next: 0,
             must_be_finite: true,
         }
@@ -44,6 +47,9 @@ impl<'a> Slices<'a> {
     /// NaN or infinity where they may not be, named by tensor and index; a dtype that is no readable float.
     pub(super) fn next_slice(&mut self) -> Result<Option<(usize, &[f32])>, CheckpointError> {
         let start = self.next;
+        // Who has asked for the next slice is done with the one before.
+        self.view.release(self.last..start);
+        self.last = start;
         let length = self.slice_elements.min(self.view.element_count() - start);
         if length == 0 {
             return Ok(None);

@@ -19,6 +19,7 @@ mod plans;
 mod recipe_documentation;
 mod recipes;
 mod selection;
+mod shards;
 mod static_inputs;
 mod task_heads;
 mod tiny_bert;
