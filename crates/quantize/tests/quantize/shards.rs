@@ -7,8 +7,8 @@ use std::path::Path;
 
 use fewbit_checkpoint::{Checkpoint, CheckpointErrorKind, partial_path};
 use fewbit_quantize::{
-    FloatDType, FourBitRecipe, Int8Recipe, Method, OutputOptions, PlannedConversion, QuantizeError,
-    QuantizeReport, Recipe, ShardSize,
+    FloatDType, FourBitRecipe, IntegerRecipe, Method, OutputOptions, PlannedConversion,
+    QuantizeError, QuantizeReport, Recipe, ShardSize,
 };
 use serde_json::{Value, json};
 
@@ -83,7 +83,7 @@ fn recipes() -> Vec<Recipe> {
         Recipe::new(Method::Fp16),
         Recipe::new(Method::Dynamic),
         Recipe::new(Method::WeightOnly),
-        Int8Recipe::dynamic()
+        IntegerRecipe::dynamic()
             .with_float_dtype(FloatDType::Bf16)
             .into(),
         FourBitRecipe::nf4().with_double_quantization(true).into(),
@@ -236,7 +236,7 @@ fn shards_of_another_run_are_refused_and_damaged_ones_written_again() {
     other(&recipe, 1 << 30);
     other(&Recipe::new(Method::Dynamic), 3000);
     other(
-        &Int8Recipe::weight_only()
+        &IntegerRecipe::weight_only()
             .with_float_dtype(FloatDType::Bf16)
             .into(),
         3000,
