@@ -4,8 +4,9 @@
 //! arXiv:2210.17323. `docs/numerics.md` has the formulas.
 //!
 //! A layer's inputs x, over the tokens of calibration texts, make the [`Hessian`] `H = sum x xᵀ`, so that a change d of one row of the weight changes
-//! the outputs by `d H dᵀ` in all. The columns are rounded one after the other, each by a [`ColumnQuantizer`]; the columns that
-//! are still to come take over what is lost, as the [`InverseFactor`] of H says ([`round_rows()`]).
+//! the outputs by `d H dᵀ` in all. The columns are rounded one after the other in a [`ColumnOrder`], each by a [`ColumnQuantizer`]; the columns that
+//! are still to come take over what is lost, as the [`InverseFactor`] of H says ([`round_rows()`]). Scales are chosen before: those of int8 channels, of int4 groups,
+//! of NF4 and FP4 blocks. For scales that are weighted by activations, without GPTQ, the diagonal of H alone is summed.
 //!
 //! Inputs are those of the float model, for all layers: what is collected depends on the model and the texts alone. Hessians are held for one
 //! layer of the encoder at a time, or for as many as fit into [`HESSIAN_BYTES`].
@@ -55,7 +56,7 @@ pub use round_rows::{ColumnQuantizer, round_rows};
 /// Bytes of Hessians that are collected at a time unless another number is given; those of one layer of the encoder may be more.
 pub const HESSIAN_BYTES: usize = 64 << 20;
 
-/// What Hessians are collected from.
+/// What Hessians, or mean squares for weighted scales, are collected from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GptqCalibration {
     /// Texts or rows of token ids.

@@ -399,7 +399,7 @@ pub fn quantize_int4(
     found.finite.then_some((groups, found.error))
 }
 
-/// The floats (rows, columns) that int8 codes stand for: [`dequantize_groups`](fewbit_numerics::rows::dequantize_groups).
+/// The floats (rows, columns) that int8 codes stand for: [`dequantize_groups`].
 ///
 /// # Panics
 ///

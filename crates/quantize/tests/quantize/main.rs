@@ -10,6 +10,7 @@ mod directory;
 mod errors;
 mod floats;
 mod gptq;
+mod gptq_four_bit;
 mod gptq_rounding;
 mod int4;
 mod methods;
