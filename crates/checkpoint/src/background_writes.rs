@@ -2,7 +2,7 @@
 //!
 //! The bytes that wait are bounded: who is faster than the disk waits for it. A second thread waits for the disk to have a whole file, as that may
 //! take long after the last byte was handed over.
-use crate::CheckpointError;
+use crate::{CheckpointError, CheckpointErrorKind};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -35,9 +35,25 @@ struct Queue {
     waiting: usize,
     /// No more jobs come.
     closed: bool,
-    /// The first error; nothing is done after it.
-    error: Option<CheckpointError>,
+    /// Whether something failed; nothing is done after it.
     failed: bool,
+    /// What failed, until it is said.
+    error: Option<CheckpointError>,
+}
+
+impl Queue {
+    /// An error if something failed, as often as it is asked.
+    fn result(&mut self) -> Result<(), CheckpointError> {
+        if !self.failed {
+            return Ok(());
+        }
+        Err(self.error.take().unwrap_or_else(|| {
+            CheckpointError::new(
+                CheckpointErrorKind::Io,
+                "not written, as an earlier write failed",
+            )
+        }))
+    }
 }
 
 #[derive(Default)]
@@ -78,7 +94,7 @@ impl BackgroundWrites {
     /// Writes `bytes` to `file` from `position` on, some time; waits while too many bytes wait.
     ///
     /// # Errors
-    /// What an earlier write met with, said once.
+    /// What an earlier write met with.
     pub(crate) fn write(
         &mut self,
         file: &Arc<File>,
@@ -113,10 +129,7 @@ impl BackgroundWrites {
     /// As for [`write`](Self::write).
     pub(crate) fn finish(&mut self) -> Result<(), CheckpointError> {
         self.close();
-        match self.shared.lock().error.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        self.shared.lock().result()
     }
 
     fn push(&mut self, length: usize, job: Job) -> Result<(), CheckpointError> {
@@ -127,7 +140,7 @@ impl BackgroundWrites {
                 .spawn(move || work(&shared));
             let failed = |error| {
                 CheckpointError::new(
-                    crate::CheckpointErrorKind::Io,
+                    CheckpointErrorKind::Io,
                     format!("cannot start a thread that writes: {error}"),
                 )
             };
@@ -138,10 +151,7 @@ impl BackgroundWrites {
             let waited = self.shared.emptied.wait(queue);
             queue = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        if queue.failed {
-            // Said before, it was not listened to; nothing is written any more.
-            return queue.error.take().map_or(Ok(()), Err);
-        }
+        queue.result()?;
         queue.waiting += length;
         queue.jobs.push_back(job);
         self.shared.filled.notify_all();
@@ -232,7 +242,6 @@ fn write_at(file: &File, position: u64, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::CheckpointErrorKind;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn explain() -> Explain {
@@ -275,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_ends_it_and_is_said_once() {
+    fn after_an_error_nothing_is_written_and_nothing_succeeds() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         std::fs::write(&path, "").unwrap();
@@ -293,7 +302,8 @@ mod tests {
             counted.err()
         });
         assert_eq!(result.unwrap().kind(), CheckpointErrorKind::Io);
-        writes.finish().unwrap();
+        let again = writes.finish().unwrap_err().to_string();
+        assert_eq!(again, "not written, as an earlier write failed");
         assert_eq!(done.load(Ordering::Relaxed), 0);
 
         let mut writes = BackgroundWrites::default();

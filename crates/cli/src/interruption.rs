@@ -4,6 +4,7 @@
 //! process. From the moment at which the signal arrives, the other threads say nothing any more and do not end the process: what fails
 //! them then is what the signal did.
 
+use crate::streams;
 use anyhow::{Context, Result};
 use fewbit::checkpoint::unfinished;
 use std::process::ExitCode;
@@ -62,12 +63,11 @@ pub(crate) fn clean_up_on_signals() -> Result<()> {
 /// Ends the program by signal `number`, and says where what it has finished is kept.
 fn end(number: i32) -> ! {
     unfinished::end_process(SIGNALLED + number, |kept| {
-        for directory in kept.iter().filter(|_| !crate::streams::is_quiet()) {
-            // Not through `streams`, which says nothing any more.
-            eprintln!(
-                "interrupted: the files of weights that are whole are kept in {}\n  hint: the same command with --resume goes on from there",
+        for directory in kept {
+            streams::note_in_the_end(&format!(
+                "interrupted: the files of weights that are whole are kept in {}\n  hint: the same command with --resume goes on from there\n",
                 directory.display()
-            );
+            ));
         }
     })
 }

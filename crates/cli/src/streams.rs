@@ -67,6 +67,13 @@ pub(crate) fn note(text: &str) {
     }
 }
 
+/// [`note`] of the thread that a signal has to end the program, after which all others are silent.
+pub(crate) fn note_in_the_end(text: &str) {
+    if !is_quiet() {
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+}
+
 /// Writes what must be known to standard error. A failure of that cannot be reported and is passed over.
 pub(crate) fn complain(text: &str) {
     hold_if_interrupted();

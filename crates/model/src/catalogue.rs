@@ -12,6 +12,7 @@ use crate::{ModelError, architectures};
 use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight};
 use std::collections::HashMap;
 use std::path::Path;
+pub use tensor_names::{experts_of, is_router};
 
 /// A module with weights.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -43,7 +43,7 @@ pub mod tokenization;
 pub mod weight_only;
 mod weight_source;
 
-pub use catalogue::{Catalogue, Module, ModuleKind, Role};
+pub use catalogue::{Catalogue, Module, ModuleKind, Role, experts_of, is_router};
 pub use convolution::{Convolution, Windows};
 pub use encoder::{Embeddings, EncodeOptions, Encoder, EncoderSettings, Prompt};
 pub use error::ModelError;

@@ -173,6 +173,7 @@ impl PlannedConversion {
             }
         };
         refuse_overlap(source, out)?;
+        let kernels = Kernels::from_environment()?;
         let files = carried_files(source, checkpoint.folder())?;
         let mut writer = CheckpointWriter::create(out, options.force)?;
         // First, as it finds out whether the disk has room.
@@ -192,9 +193,9 @@ impl PlannedConversion {
         };
         written.report.file_bytes = writer.planned_bytes();
         written.report.files = writer.shards();
-        let done = self
-            .write_other_files(&mut writer, &files)
-            .and_then(|()| self.write_tensors(&mut writer, &mut written, &records, gptq, progress));
+        let done = self.write_other_files(&mut writer, &files).and_then(|()| {
+            self.write_tensors(&mut writer, &mut written, &records, gptq, kernels, progress)
+        });
         if let Err(error) = done {
             return Err(after_failure(error, writer));
         }
@@ -220,10 +221,10 @@ impl PlannedConversion {
         written: &mut Written,
         records: &[Option<Value>],
         gptq: Option<&GptqCalibration>,
+        kernels: &'static Kernels,
         progress: &mut dyn FnMut(usize, usize, &str),
     ) -> Result<(), QuantizeError> {
         let (checkpoint, plan) = (&self.checkpoint, &self.plan);
-        let kernels = Kernels::from_environment()?;
         let mut shards: Vec<Vec<(usize, &PlanRow)>> = vec![Vec::new(); writer.shards()];
         for (index, row) in plan.rows().iter().enumerate() {
             let shard = row
@@ -409,9 +410,10 @@ fn damaged_record(row: &PlanRow, directory: PathBuf) -> CheckpointError {
     .hint("the directory was changed by others, and is removed now: start again without --resume")
 }
 
-/// The error of a conversion that failed. What may pass leaves the whole files where they are, and its hint says so; anything else removes them.
+/// The error of a conversion that failed. What is wrong with the source removes the files that are whole, as they are of no use then; anything else
+/// leaves them where they are, and the hint of what may pass says so.
 fn after_failure(error: QuantizeError, writer: CheckpointWriter) -> QuantizeError {
-    use CheckpointErrorKind::{DiskFull, Io};
+    use CheckpointErrorKind::{DiskFull, Io, NotFound, OutputExists};
     match (error, writer.kept_shards()) {
         (QuantizeError::Checkpoint(error), Some(kept))
             if [DiskFull, Io].contains(&error.kind()) =>
@@ -423,7 +425,16 @@ fn after_failure(error: QuantizeError, writer: CheckpointWriter) -> QuantizeErro
             error.hint(hint).into()
         }
         (error, _) => {
-            writer.discard();
+            let is_of_the_source = match &error {
+                QuantizeError::Checkpoint(error) => {
+                    ![NotFound, OutputExists].contains(&error.kind())
+                }
+                QuantizeError::Overflow { .. } => true,
+                _ => false,
+            };
+            if is_of_the_source {
+                writer.discard();
+            }
             error
         }
     }

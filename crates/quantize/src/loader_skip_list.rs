@@ -6,8 +6,10 @@
 //! loaded as a sequence classifier whose head does not exist yet, and many have no pooler tensors at
 //! all although the class builds one.
 
+use std::collections::HashSet;
+
 use fewbit_model::heads::heads_that_loaders_skip;
-use fewbit_model::{Catalogue, ModuleKind};
+use fewbit_model::{Catalogue, ModuleKind, experts_of};
 
 use crate::Selection;
 
@@ -29,12 +31,16 @@ impl LoaderSkipList {
             let module = catalogue.named(name);
             module.is_some_and(|module| module.kind() == ModuleKind::Table)
         };
-        let of_this_checkpoint = selection
+        // One name for all experts of a layer, as they are one module to loaders.
+        let name = |module| experts_of(module).unwrap_or(module);
+        let mut of_this_checkpoint: Vec<String> = selection
             .kept
             .iter()
             .filter(|kept| !is_table(&kept.module))
-            .map(|kept| catalogue.without_prefix(&kept.module).to_owned())
+            .map(|kept| name(catalogue.without_prefix(&kept.module)).to_owned())
             .collect();
+        let mut seen = HashSet::new();
+        of_this_checkpoint.retain(|name| seen.insert(name.clone()));
         Self {
             of_this_checkpoint,
             of_an_encoder: catalogue.is_of_an_encoder(),

@@ -114,8 +114,8 @@ impl FromStr for ShardSize {
 
 impl fmt::Display for ShardSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = |unit: &&(&str, u64)| unit.0.len() == 2 && self.0 % unit.1 == 0;
-        match UNITS.iter().filter(unit).next_back() {
+        let unit = |unit: &&(&str, u64)| unit.0.len() == 2 && self.0.is_multiple_of(unit.1);
+        match UNITS.iter().rfind(unit) {
             Some((name, bytes)) => write!(f, "{}{name}", self.0 / bytes),
             None => write!(f, "{}", self.0),
         }

@@ -23,7 +23,7 @@
 use std::fmt;
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::{Catalogue, Module, ModuleKind};
+use fewbit_model::{Catalogue, Module, ModuleKind, experts_of, is_router};
 use globset::{GlobBuilder, GlobSet};
 use serde::{Serialize, Serializer};
 
@@ -61,6 +61,10 @@ pub enum KeepReason {
     Table,
     /// A matrix that is kept as (in, out).
     Transposed,
+    /// An expert of a mixture, by itself in the file.
+    Expert,
+    /// What chooses between experts.
+    Router,
     /// transformers keeps the layer in float32 where others become 4-bit layers.
     KeptInFloat32,
     /// The recipe asks for float embeddings.
@@ -82,6 +86,12 @@ impl fmt::Display for KeepReason {
             KeepReason::Transposed => f.write_str(
                 "its weight is stored as (in, out), which layouts of quantized weights do not have",
             ),
+            KeepReason::Expert => f.write_str(
+                "transformers stacks experts into one tensor, which no loader quantizes",
+            ),
+            KeepReason::Router => {
+                f.write_str("it chooses between experts, and loaders have no linear layer for it")
+            }
             KeepReason::KeptInFloat32 => {
                 f.write_str("transformers keeps it in float32 beside 4-bit layers")
             }
@@ -273,6 +283,8 @@ fn matrices_that_stay_float<'a>(
             "other" if of_an_encoder => KeepReason::OutsideTheEncoder,
             _ if of_an_encoder => return None,
             _ => match catalogue.named(module) {
+                None if experts_of(module).is_some() => KeepReason::Expert,
+                None if is_router(module) => KeepReason::Router,
                 None => KeepReason::Transposed,
                 Some(table) if table.kind() == ModuleKind::Table => KeepReason::Table,
                 Some(_) => return None,

@@ -3,15 +3,20 @@
 use super::{Catalogue, Module, Role};
 use crate::heads::is_head;
 use fewbit_checkpoint::{Checkpoint, CheckpointError};
+use std::collections::HashSet;
 
 /// Every matrix `NAME.weight` is a linear layer, or a table where its name says so, in whatever form it is stored. Heads and poolers are left
-/// out, as they stay float.
+/// out, as they stay float, and so are experts and what chooses between them, which transformers has no linear layers for.
 ///
 /// # Errors
 /// What says the shape of a packed weight is malformed or missing.
 pub(super) fn catalogue(checkpoint: &Checkpoint) -> Result<Catalogue, CheckpointError> {
     let model_type = checkpoint.config()["model_type"].as_str();
     let transposed = model_type.is_some_and(|model_type| TRANSPOSED.contains(&model_type));
+    let mixtures: HashSet<&str> = checkpoint
+        .tensors()
+        .filter_map(|info| info.name.split_once(EXPERTS).map(|(mixture, _)| mixture))
+        .collect();
     let mut modules = Vec::new();
     for info in checkpoint.tensors() {
         // What is packed is a weight only where config.json says how.
@@ -25,8 +30,13 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Result<Catalogue, Checkpoint
         };
         let part = part_of(&info.name);
         let last = name.rsplit('.').next().unwrap_or_default();
-        let stays_float =
-            ["head", "pooler"].contains(&part) || transposed && last.starts_with("c_");
+        let stays_float = ["head", "pooler"].contains(&part)
+            || transposed && last.starts_with("c_")
+            || experts_of(name).is_some()
+            || is_router(name)
+                && name
+                    .rsplit_once('.')
+                    .is_some_and(|(parent, _)| mixtures.contains(parent));
         let role = match () {
             () if part == "embeddings" || is_bias_table(name) => Role::OtherTable,
             () if stays_float => continue,
@@ -53,6 +63,23 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Result<Catalogue, Checkpoint
 
 /// Types of models whose `c_*` layers keep their weights as (in, out): the other way round than every layout of quantized weights has them.
 const TRANSPOSED: [&str; 4] = ["gpt2", "imagegpt", "decision_transformer", "openai-gpt"];
+
+/// What the paths of experts have between that of their mixture and their own.
+const EXPERTS: &str = ".experts.";
+
+/// The path of the experts that a module is one of, or a part of one: `model.layers.0.mlp.experts` of `model.layers.0.mlp.experts.7.up_proj`.
+/// transformers stacks them into one tensor.
+pub fn experts_of(module: &str) -> Option<&str> {
+    let end = module.find(EXPERTS)? + EXPERTS.len() - 1;
+    Some(&module[..end])
+}
+
+/// Whether the module has the name of one that chooses between experts, where it lies beside some.
+pub fn is_router(module: &str) -> bool {
+    [".gate", ".router"]
+        .iter()
+        .any(|name| module.ends_with(name))
+}
 
 /// A table of T5's kind, which holds a bias for each distance between tokens.
 fn is_bias_table(name: &str) -> bool {

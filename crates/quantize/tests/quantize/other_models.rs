@@ -144,6 +144,52 @@ fn transposed_weights_stay_float() {
     assert_eq!(report.output_bytes * 2, report.source_bytes);
 }
 
+/// Loaders have one tensor for all experts of a layer, and no linear layer for what chooses between them.
+#[test]
+fn experts_and_routers_stay_float() {
+    let source = TinyBert::of_tensors(
+        json!({"model_type": "qwen3_moe"}),
+        &[
+            ("model.layers.0.self_attn.q_proj.weight", &[32, 32]),
+            ("model.layers.0.mlp.gate.weight", &[2, 32]),
+            ("model.layers.0.mlp.experts.0.up_proj.weight", &[64, 32]),
+            ("model.layers.0.mlp.experts.1.up_proj.weight", &[64, 32]),
+            ("model.layers.0.mlp.shared_expert.up_proj.weight", &[64, 32]),
+            // No experts beside it.
+            ("model.layers.1.mlp.gate.weight", &[64, 32]),
+        ],
+    )
+    .write();
+    for method in [Method::WeightOnly, Method::Nf4] {
+        let plan = QuantizePlan::new(&source.open(), &Recipe::new(method)).unwrap();
+        let quantized = plan.rows().iter().filter(|row| row.is_quantized());
+        let quantized: Vec<&str> = quantized.filter_map(|row| row.module.as_deref()).collect();
+        assert_eq!(
+            quantized,
+            [
+                "model.layers.0.mlp.shared_expert.up_proj",
+                "model.layers.0.self_attn.q_proj",
+                "model.layers.1.mlp.gate"
+            ]
+        );
+        let kept = plan.kept().iter();
+        let kept: Vec<_> = kept
+            .map(|kept| (kept.module.as_str(), &kept.reason))
+            .collect();
+        assert_eq!(
+            kept,
+            [
+                ("model.layers.0.mlp.experts.0.up_proj", &KeepReason::Expert),
+                ("model.layers.0.mlp.experts.1.up_proj", &KeepReason::Expert),
+                ("model.layers.0.mlp.gate", &KeepReason::Router),
+            ]
+        );
+        let config = plan.quantization_config().unwrap().to_string();
+        assert_eq!(config.matches("mlp.experts\"").count(), 1, "{config}");
+        assert!(!config.contains("experts.0"), "{config}");
+    }
+}
+
 /// Codes that no configuration speaks of could be of any layout: nothing is made of them, least of all a configuration that fits by chance.
 #[test]
 fn codes_without_a_configuration_are_refused() {
