@@ -185,8 +185,8 @@ fn experts_and_routers_stay_float() {
             ]
         );
         let config = plan.quantization_config().unwrap().to_string();
-        assert_eq!(config.matches("mlp.experts\"").count(), 1, "{config}");
-        assert!(!config.contains("experts.0"), "{config}");
+        // Of compressed-tensors it is a pattern.
+        assert_eq!(config.matches("experts").count(), 1, "{config}");
     }
 }
 
