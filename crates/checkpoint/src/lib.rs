@@ -18,6 +18,8 @@ mod background_writes;
 pub mod bitsandbytes;
 pub mod checkpoint;
 pub mod compressed_tensors;
+mod computed_tensor;
+mod dequantized;
 #[cfg(test)]
 mod directory_listing;
 mod disk_space;

@@ -8,6 +8,7 @@ mod calibration_inputs;
 mod calibration_sweep;
 mod compare;
 mod compare_classifiers;
+mod convert;
 mod embed;
 mod embed_inputs;
 mod gptq;

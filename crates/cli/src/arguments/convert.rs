@@ -1,0 +1,47 @@
+//! Arguments of `fewbit convert`.
+
+use clap::Args;
+use fewbit::{ConversionTarget, UnknownTarget};
+use std::path::PathBuf;
+
+/// Write a model in another layout: a quantized one as floats again, or with other codes
+///
+/// Reads what fewbit, transformers with bitsandbytes (4 and 8 bits) and llm-compressor (compressed-tensors) write. Codes are
+/// dequantized as the library that wrote them does; the result is a plain directory that loads without any of these.
+/// Nothing is left at OUT unless it is whole.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Layouts:
+  f32, fp16, bf16    floats, without quantization_config
+  dynamic, weight-only, nf4, fp4
+                     what `fewbit quantize` writes with its defaults; from codes only with --allow-requantize.
+                     For other options convert to f32 first, and quantize that.")]
+pub(crate) struct ConvertArguments {
+    /// Model directory or Hub id
+    pub(crate) model: String,
+    /// Directory to write; must be absent or empty, unless --force is given
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// The layout to write
+    #[arg(long, value_name = "LAYOUT", value_parser = target)]
+    pub(crate) to: ConversionTarget,
+    /// Give new codes to weights that are codes already: what both lose adds up
+    #[arg(long)]
+    pub(crate) allow_requantize: bool,
+    /// Replace OUT if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Worker threads, without any effect on the result [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS,
+    /// OMP_NUM_THREADS, else the CPUs available]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = super::number_of_threads
+    )]
+    pub(crate) threads: Option<usize>,
+}
+
+fn target(text: &str) -> Result<ConversionTarget, UnknownTarget> {
+    text.parse()
+}
