@@ -25,6 +25,7 @@ mod directory_listing;
 mod disk_space;
 pub mod error;
 mod float_weight;
+pub mod gguf;
 pub mod hub;
 mod joined_rows;
 mod json_fields;

@@ -5,11 +5,15 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
+use fewbit_checkpoint::gguf::TensorType;
+use fewbit_numerics::ggml_blocks::BlockType;
+
 use crate::{FloatDType, Method, Recipe};
 
 /// The layout that [`convert_model`](crate::convert_model) writes.
 ///
-/// Spelled `f32`, `fp16`, `bf16`, or as a method of quantization that needs no calibration: `dynamic`, `weight-only`, `nf4`, `fp4`.
+/// Spelled `f32`, `fp16`, `bf16`, or as a method of quantization that needs no calibration: `dynamic`, `weight-only`, `nf4`, `fp4`; or, for a
+/// file for llama.cpp, `gguf:` and one of ggml's types, `gguf:q8_0`.
 ///
 /// ```
 /// use fewbit_quantize::{ConversionTarget, FloatDType};
@@ -25,11 +29,13 @@ pub enum ConversionTarget {
     Floats(FloatDType),
     /// What [`quantize_model`](crate::quantize_model) writes with this recipe.
     Quantized(Recipe),
+    /// A GGUF file for llama.cpp with matrices of this type, of a BERT.
+    Gguf(TensorType),
 }
 
 impl ConversionTarget {
     /// The spellings.
-    pub const NAMES: [&'static str; 7] = [
+    pub const NAMES: [&'static str; 16] = [
         "f32",
         "fp16",
         "bf16",
@@ -37,6 +43,15 @@ impl ConversionTarget {
         "weight-only",
         "nf4",
         "fp4",
+        "gguf:f32",
+        "gguf:f16",
+        "gguf:bf16",
+        "gguf:q8_0",
+        "gguf:q6_k",
+        "gguf:q5_0",
+        "gguf:q4_1",
+        "gguf:q4_0",
+        "gguf:q4_k",
     ];
 
     /// Whether weights get codes: what a float dtype of fewer digits rounds away does not count.
@@ -44,18 +59,35 @@ impl ConversionTarget {
         match self {
             Self::Floats(_) => false,
             Self::Quantized(recipe) => recipe.method().float_dtype().is_none(),
+            Self::Gguf(kind) => matches!(kind, TensorType::Blocks(_)),
         }
     }
 
-    /// The recipe of a directory that is written.
-    pub(crate) fn recipe(&self) -> Recipe {
-        match self {
+    /// What is made of the source: a directory by a recipe, or a file with tensors of a type.
+    pub(crate) fn output(&self) -> TargetOutput {
+        TargetOutput::Directory(match self {
             Self::Floats(FloatDType::F32) => Recipe::F32,
             Self::Floats(FloatDType::Fp16) => Recipe::Fp16,
             Self::Floats(FloatDType::Bf16) => Recipe::Bf16,
             Self::Quantized(recipe) => recipe.clone(),
-        }
+            Self::Gguf(kind) => return TargetOutput::Gguf(*kind),
+        })
     }
+}
+
+/// See [`ConversionTarget::output`].
+pub(crate) enum TargetOutput {
+    Directory(Recipe),
+    Gguf(TensorType),
+}
+
+/// The type that `gguf:NAME` names.
+fn tensor_type(name: &str) -> Option<TensorType> {
+    let floats = [TensorType::F32, TensorType::F16, TensorType::Bf16];
+    let blocks = BlockType::ALL.map(TensorType::Blocks);
+    let name = name.to_ascii_lowercase();
+    let mut known = floats.into_iter().chain(blocks);
+    known.find(|kind| kind.to_string() == name)
 }
 
 impl fmt::Display for ConversionTarget {
@@ -63,6 +95,7 @@ impl fmt::Display for ConversionTarget {
         match self {
             Self::Floats(dtype) => f.pad(dtype.name()),
             Self::Quantized(recipe) => f.pad(&recipe.label()),
+            Self::Gguf(kind) => f.pad(&format!("gguf:{kind}")),
         }
     }
 }
@@ -87,6 +120,9 @@ impl FromStr for ConversionTarget {
             "f32" | "fp32" | "float32" => Self::Floats(FloatDType::F32),
             "fp16" | "f16" | "float16" => Self::Floats(FloatDType::Fp16),
             "bf16" | "bfloat16" => Self::Floats(FloatDType::Bf16),
+            _ if let Some(name) = text.strip_prefix("gguf:") => {
+                Self::Gguf(tensor_type(name).ok_or_else(unknown)?)
+            }
             _ => {
                 let method: Method = text.parse().map_err(|_| unknown())?;
                 if method.needs_calibration() {
@@ -117,7 +153,7 @@ mod tests {
                 .parse::<ConversionTarget>()
                 .unwrap_err()
                 .to_string(),
-            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, nf4, fp4"
+            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k"
         );
     }
 }

@@ -1,12 +1,14 @@
 //! A model in another layout: floats again, or other codes.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use fewbit_checkpoint::Checkpoint;
 use fewbit_model::open_checkpoint;
 use serde::Serialize;
 
-use crate::{ConversionTarget, PlannedConversion, QuantizeError};
+use crate::conversion_target::TargetOutput;
+use crate::{ConversionTarget, PlannedConversion, QuantizeError, gguf_export};
 
 /// What [`convert_model`] may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub struct ConvertReport {
 ///
 /// Codes are dequantized as the library that wrote them does ([`fewbit_checkpoint::StoredWeight::dequantize`]). What `target` makes of the
 /// floats is what [`quantize_model`](crate::quantize_model) makes of them, and so is everything else that it says: other files come along,
-/// the result appears when it is whole, the same source gives the same bytes, `progress(done_bytes, total_bytes, tensor)` is called as tensors are
+/// of a GGUF file all that it has a place for; the result appears when it is whole, the same source gives the same bytes, `progress(done_bytes, total_bytes, tensor)` is called as tensors are
 /// dealt with.
 ///
 /// # Errors
@@ -72,8 +74,31 @@ pub fn convert_model(
 ) -> Result<ConvertReport, QuantizeError> {
     let (source, out) = (source.as_ref(), out.as_ref());
     let read = FloatSource::open(source, target, options)?;
-    let conversion =
-        PlannedConversion::of_checkpoint(source.to_owned(), read.checkpoint, &target.recipe())?;
+    let started = Instant::now();
+    let recipe = match target.output() {
+        TargetOutput::Directory(recipe) => recipe,
+        TargetOutput::Gguf(kind) => {
+            let checkpoint = &read.checkpoint;
+            let written =
+                gguf_export::write(source, checkpoint, kind, out, options.force, progress)?;
+            let mut notes = read.notes;
+            notes.extend(written.notes);
+            return Ok(ConvertReport {
+                source: source.to_owned(),
+                output: out.to_owned(),
+                target: target.clone(),
+                source_quantization: read.quantization,
+                dequantized: read.dequantized,
+                source_bytes: read.source_bytes,
+                output_bytes: written.output_bytes,
+                file_bytes: written.file_bytes,
+                underflowed: written.underflowed,
+                notes,
+                elapsed_seconds: started.elapsed().as_secs_f64(),
+            });
+        }
+    };
+    let conversion = PlannedConversion::of_checkpoint(source.to_owned(), read.checkpoint, &recipe)?;
     let report = conversion.write(None, out, options.force, progress)?;
     let mut notes = read.notes;
     notes.extend(report.notes);

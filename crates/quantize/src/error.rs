@@ -121,6 +121,16 @@ pub enum QuantizeError {
         /// What it was to be converted to.
         target: String,
     },
+    /// The model has no GGUF form that fewbit writes.
+    #[error(
+        "{file}: expected a BERT with GELU, of which fewbit writes GGUF files, found {found}\n  hint: convert other models to a directory (--to f32), and that with llama.cpp's convert_hf_to_gguf.py"
+    )]
+    NoGguf {
+        /// config.json of the source.
+        file: PathBuf,
+        /// What is another.
+        found: String,
+    },
     /// int8 word embeddings were asked for, and a language modelling head shares their table.
     #[error(
         "{file}: tensor `{tensor}`: expected no head that shares the word embeddings, which are to be int8, found one\n  hint: transformers cannot run such a head on int8 codes: leave the embeddings float, or save the encoder without its head first (AutoModel.from_pretrained(MODEL).save_pretrained(OUT))"

@@ -31,6 +31,7 @@ pub mod convert_model;
 pub mod default_embeddings;
 pub mod error;
 mod finished_shards;
+mod gguf_export;
 pub mod gptq;
 mod loader_skip_list;
 pub mod method;

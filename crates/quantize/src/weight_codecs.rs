@@ -55,6 +55,27 @@ fn part_elements(granule: usize) -> usize {
     (PART_ELEMENTS / granule).max(1) * granule
 }
 
+/// Encodes `values`, blocks of `elements`, into `out`, blocks of `bytes`, part by part on all threads. `encode` says the first block of its part that has
+/// no encoding; the result is the first of all.
+pub(crate) fn in_parts(
+    values: &[f32],
+    elements: usize,
+    out: &mut [u8],
+    bytes: usize,
+    encode: &(dyn Fn(&[f32], &mut [u8]) -> Option<usize> + Sync),
+) -> Option<usize> {
+    let part = part_elements(elements);
+    let blocks = part / elements;
+    in_pool(|| {
+        values
+            .par_chunks(part)
+            .zip(out.par_chunks_mut(blocks * bytes))
+            .enumerate()
+            .filter_map(|(index, (values, out))| Some(index * blocks + encode(values, out)?))
+            .min()
+    })
+}
+
 /// What was found on the way.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {

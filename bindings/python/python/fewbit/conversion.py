@@ -63,12 +63,13 @@ def convert_model(
     threads: int | None = None,
     show_progress: bool = False,
 ) -> ConvertReport:
-    """Writes a model in another layout: one that is quantized as floats again, or with other codes.
+    """Writes a model in another layout: one that is quantized as floats again, with other codes, or as a GGUF file.
 
     Args:
         source: Model directory or Hub id, in any layout that fewbit reads.
-        out: Directory to write; must be absent or empty, unless ``force``. Nothing is left there unless it is whole.
-        to: ``f32``, ``fp16`` or ``bf16``; or what ``quantize_model`` writes with its defaults: ``dynamic``, ``weight-only``, ``nf4``, ``fp4``.
+        out: Directory to write, or file with ``gguf``; must be absent or empty, unless ``force``. Nothing is left there unless it is whole.
+        to: ``f32``, ``fp16`` or ``bf16``; or what ``quantize_model`` writes with its defaults: ``dynamic``, ``weight-only``, ``nf4``, ``fp4``;
+            or ``gguf:`` and a type (``gguf:q8_0``), a file for llama.cpp, of a BERT.
         allow_requantize: Gives new codes to weights that are codes already: what both lose adds up.
         force: Replaces ``out`` if it exists.
         threads: Worker threads; they never change a result.

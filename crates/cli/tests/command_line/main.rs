@@ -9,6 +9,7 @@ mod calibration_sweep;
 mod compare;
 mod compare_classifiers;
 mod convert;
+mod convert_gguf;
 mod embed;
 mod embed_inputs;
 mod gptq;
