@@ -8,7 +8,7 @@ use fewbit_model::open_checkpoint;
 use serde::Serialize;
 
 use crate::conversion_target::TargetOutput;
-use crate::{ConversionTarget, PlannedConversion, QuantizeError, gguf_export};
+use crate::{ConversionTarget, OutputOptions, PlannedConversion, QuantizeError, gguf_export};
 
 /// What [`convert_model`] may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -99,7 +99,12 @@ pub fn convert_model(
         }
     };
     let conversion = PlannedConversion::of_checkpoint(source.to_owned(), read.checkpoint, &recipe)?;
-    let report = conversion.write(None, out, options.force, progress)?;
+    let report = conversion.write(
+        None,
+        out,
+        &OutputOptions::with_force(options.force),
+        progress,
+    )?;
     let mut notes = read.notes;
     notes.extend(report.notes);
     Ok(ConvertReport {

@@ -12,11 +12,11 @@ use fewbit_checkpoint::gguf::{GgufWriter, PlannedTensor, TensorType};
 use fewbit_checkpoint::{Checkpoint, TensorView};
 use fewbit_model::{EncoderSpec, ModuleKind, Role, WordPiecePipeline};
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::ggml_blocks::{BlockType, quantize_blocks};
+use fewbit_numerics::ggml_blocks::BlockType;
 use fewbit_numerics::half_precision::{f32_to_float_bytes, float_bytes_to_f32};
 
 use crate::QuantizeError;
-use crate::weight_codecs::in_parts;
+use crate::weight_codecs::quantize_ggml_blocks;
 
 /// Elements that are read at a time: whole blocks of every type, 4 MiB of f32.
 const SLICE_ELEMENTS: usize = 1 << 20;
@@ -171,13 +171,7 @@ fn encode(
         TensorType::F16 => DType::F16,
         TensorType::Bf16 => DType::BF16,
         TensorType::Blocks(kind) => {
-            let beyond = in_parts(
-                values,
-                kind.elements(),
-                bytes,
-                kind.bytes(),
-                &|part, out| quantize_blocks(kind, part, out),
-            );
+            let beyond = quantize_ggml_blocks(kind, values, bytes);
             let Some(block) = beyond else {
                 return Ok(0);
             };

@@ -27,7 +27,7 @@ mod config_file;
 mod conversion;
 mod conversion_target;
 pub mod convert;
-pub mod convert_model;
+mod convert_model;
 pub mod default_embeddings;
 pub mod error;
 mod finished_shards;

@@ -191,7 +191,7 @@ impl Recipe {
     /// Whether weights are rounded by [GPTQ](crate::gptq).
     pub fn needs_gptq(&self) -> bool {
         match self {
-            Recipe::Fp16 | Recipe::Bf16 => false,
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => false,
             Recipe::Integer(recipe) => recipe.rounding != Rounding::Nearest,
             Recipe::FourBit(recipe) => recipe.gptq,
         }
@@ -200,7 +200,7 @@ impl Recipe {
     /// Whether calibration samples are needed beside the recipe whenever it is carried out: for GPTQ, or for scales that are weighted by activations.
     pub fn needs_samples(&self) -> bool {
         let scales = match self {
-            Recipe::Fp16 | Recipe::Bf16 => None,
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => None,
             Recipe::Integer(recipe) => recipe.weights.int4().map(|options| options.scales),
             Recipe::FourBit(recipe) => Some(recipe.scales),
         };

@@ -15,6 +15,7 @@ use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
 use fewbit_numerics::four_bit_scales::{
     encode_with_scale, least_error_scale, least_weighted_error_scale,
 };
+use fewbit_numerics::ggml_blocks::{BlockType, quantize_blocks};
 use fewbit_numerics::int4_groups::{Int4Groups, Int4Settings, quantize_int4_into};
 use fewbit_numerics::rows::{Int8Rows, dequantize_groups, row_scale};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
@@ -55,23 +56,22 @@ fn part_elements(granule: usize) -> usize {
     (PART_ELEMENTS / granule).max(1) * granule
 }
 
-/// Encodes `values`, blocks of `elements`, into `out`, blocks of `bytes`, part by part on all threads. `encode` says the first block of its part that has
-/// no encoding; the result is the first of all.
-pub(crate) fn in_parts(
+/// [`quantize_blocks`] on all threads: `values`, whole blocks, into `out`.
+pub(crate) fn quantize_ggml_blocks(
+    kind: BlockType,
     values: &[f32],
-    elements: usize,
     out: &mut [u8],
-    bytes: usize,
-    encode: &(dyn Fn(&[f32], &mut [u8]) -> Option<usize> + Sync),
 ) -> Option<usize> {
-    let part = part_elements(elements);
-    let blocks = part / elements;
+    let part = part_elements(kind.elements());
+    let blocks = part / kind.elements();
     in_pool(|| {
-        values
-            .par_chunks(part)
-            .zip(out.par_chunks_mut(blocks * bytes))
+        let parts = values.par_chunks(part);
+        parts
+            .zip(out.par_chunks_mut(blocks * kind.bytes()))
             .enumerate()
-            .filter_map(|(index, (values, out))| Some(index * blocks + encode(values, out)?))
+            .filter_map(|(index, (values, out))| {
+                Some(index * blocks + quantize_blocks(kind, values, out)?)
+            })
             .min()
     })
 }
