@@ -11,6 +11,7 @@
 
 mod calibration;
 mod compare;
+mod convert;
 mod convolution;
 mod embedding;
 mod encoder;
@@ -34,6 +35,8 @@ mod _fewbit {
     use crate::calibration::{calibrate, static_recipe};
     #[pymodule_export]
     use crate::compare::{bench, calibration_sweep, compare, measure_one_model};
+    #[pymodule_export]
+    use crate::convert::convert_model;
     #[pymodule_export]
     use crate::convolution::Convolution;
     #[pymodule_export]

@@ -7,13 +7,12 @@ mod config;
 mod low_rank;
 mod names;
 
+use crate::computed_tensor::{Elements, OverlaidTensor};
 use crate::shards::{Shards, open_file, read_json};
-use crate::tensor::TensorData;
 use crate::weights_file::WeightsFile;
-use crate::{CheckpointError, CheckpointErrorKind, MappedTensor, TensorInfo, TensorView, hub};
+use crate::{CheckpointError, CheckpointErrorKind, TensorInfo, hub};
 use config::AdapterConfig;
-pub(crate) use low_rank::LowRankUpdate;
-use low_rank::Stored;
+use low_rank::{LowRankUpdate, Stored};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,44 +40,6 @@ pub struct Adapter {
     pub updated: Vec<String>,
     /// Tensors that the adapter holds whole and that are read in the place of the base's, by name.
     pub replaced: Vec<String>,
-}
-
-/// A tensor of the adapter, under its name in the checkpoint.
-#[derive(Debug)]
-pub(crate) struct AdapterTensor {
-    pub(crate) info: TensorInfo,
-    change: Change,
-}
-
-#[derive(Debug)]
-enum Change {
-    Replaced(MappedTensor),
-    Updated(Box<LowRankUpdate>),
-}
-
-impl AdapterTensor {
-    pub(crate) fn view(&self) -> TensorView<'_> {
-        let data = match &self.change {
-            Change::Replaced(tensor) => TensorData::Stored(tensor),
-            Change::Updated(update) => TensorData::Updated(update),
-        };
-        TensorView::new(&self.info, data)
-    }
-
-    /// The stored bytes, of a tensor that is stored whole.
-    pub(crate) fn mapped(&self) -> Option<MappedTensor> {
-        match &self.change {
-            Change::Replaced(tensor) => Some(tensor.clone()),
-            Change::Updated(_) => None,
-        }
-    }
-
-    pub(crate) fn release(&self) {
-        match &self.change {
-            Change::Replaced(tensor) => tensor.release(0..tensor.bytes().len()),
-            Change::Updated(update) => update.release(),
-        }
-    }
 }
 
 /// Where config.json and the weights of the model in `directory` are: `directory` itself, or, if that holds an adapter alone,
@@ -149,7 +110,7 @@ fn base_name(file: &Path) -> Result<String, CheckpointError> {
 }
 
 /// An adapter, and the tensors that it changes or adds, by name.
-pub(crate) type MergedAdapter = (Adapter, BTreeMap<String, AdapterTensor>);
+pub(crate) type MergedAdapter = (Adapter, BTreeMap<String, OverlaidTensor>);
 
 /// Reads the adapter in `directory`, if there is one: what it is, and the tensors that it changes.
 pub(crate) fn read(
@@ -197,8 +158,8 @@ pub(crate) fn read(
         )?;
         adapter.updated.push(name.to_owned());
         let info = update.info(name);
-        let change = Change::Updated(Box::new(update));
-        tensors.insert(name.to_owned(), AdapterTensor { info, change });
+        let elements = Elements::Computed(Box::new(update));
+        tensors.insert(name.to_owned(), OverlaidTensor { info, elements });
     }
     for (tensor, at) in &parts.replacements {
         let stored = weights.view(*at).info;
@@ -213,9 +174,9 @@ pub(crate) fn read(
             name: name.clone(),
             ..stored.clone()
         };
-        let change = Change::Replaced(weights.mapped(*at));
+        let elements = Elements::Stored(weights.mapped(*at));
         if tensors
-            .insert(name, AdapterTensor { info, change })
+            .insert(name, OverlaidTensor { info, elements })
             .is_some()
         {
             return Err(CheckpointError::new(

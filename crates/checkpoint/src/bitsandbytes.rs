@@ -26,7 +26,7 @@ use fewbit_numerics::dtype::DType;
 use fewbit_numerics::dynamic_map::dynamic_map;
 use fewbit_numerics::four_bit::FourBitType;
 use quant_state::{NestedState, QuantState};
-pub(crate) use read::{four_bit_shape, read};
+pub(crate) use read::{eight_bit_shape, four_bit_dtype, four_bit_shape, read};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::fmt;

@@ -1,13 +1,14 @@
 //! A checkpoint directory, opened.
-use crate::adapter::{self, Adapter, AdapterTensor};
+use crate::adapter::{self, Adapter};
+use crate::computed_tensor::OverlaidTensor;
 use crate::location::{refuse_router, transformer_directory};
 use crate::memory_map::MappedTensor;
-use crate::quantization_config::QuantizationConfig;
+use crate::quantization_config::{QUANTIZATION_FIELDS, QuantizationConfig};
 use crate::renaming::RenamedTensor;
 use crate::shards::{INDEX_FILE, Shards, read_json, weights_in};
 use crate::{CheckpointError, CheckpointErrorKind, TensorInfo, TensorView};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -44,8 +45,9 @@ pub struct Checkpoint {
     /// Tensors of the files that have other names here.
     renamed: Vec<RenamedTensor>,
     adapter: Option<Adapter>,
-    /// Tensors that the adapter changes or adds, by name.
-    adapter_tensors: BTreeMap<String, AdapterTensor>,
+    /// Tensors that are shown in the place of those of the files or in addition to them, by name: those that the adapter changes or adds, or
+    /// dequantized weights.
+    overlaid: BTreeMap<String, OverlaidTensor>,
 }
 
 impl Checkpoint {
@@ -80,7 +82,7 @@ impl Checkpoint {
             adapter::read(&inside, base, &checkpoint.shards, is_quantized)?
         {
             checkpoint.adapter = Some(adapter);
-            checkpoint.adapter_tensors = tensors;
+            checkpoint.overlaid = tensors;
         }
         Ok(checkpoint)
     }
@@ -108,9 +110,35 @@ impl Checkpoint {
             shards,
             renamed: Vec::new(),
             adapter: None,
-            adapter_tensors: BTreeMap::new(),
+            overlaid: BTreeMap::new(),
         };
         Ok((checkpoint, inside))
+    }
+
+    /// The same without the tensors `hidden` and without quantization, `overlaid` in the place of its own tensors.
+    pub(crate) fn as_floats(
+        &self,
+        hidden: &BTreeSet<String>,
+        overlaid: BTreeMap<String, OverlaidTensor>,
+    ) -> Self {
+        let mut config = self.config.clone();
+        if let Some(fields) = config.as_object_mut() {
+            for field in QUANTIZATION_FIELDS {
+                fields.shift_remove(field);
+            }
+        }
+        Checkpoint {
+            directory: self.directory.clone(),
+            folder: self.folder.clone(),
+            base_directory: self.base_directory.clone(),
+            config,
+            has_config: self.has_config,
+            quantization: QuantizationConfig::None,
+            shards: self.shards.without(hidden),
+            renamed: self.renamed.clone(),
+            adapter: self.adapter.clone(),
+            overlaid,
+        }
     }
 
     /// The directory, as it was given to [`Checkpoint::open`].
@@ -132,6 +160,13 @@ impl Checkpoint {
     /// The tensors of the files that have other names here, in file order.
     pub fn renamed(&self) -> &[RenamedTensor] {
         &self.renamed
+    }
+
+    /// The names of the weights that are codes in the files, where this is what [`dequantized`](Self::dequantized) gave.
+    pub fn dequantized_weights(&self) -> impl Iterator<Item = &str> {
+        let has_adapter = self.adapter.is_some();
+        let names = self.overlaid.keys().filter(move |_| !has_adapter);
+        names.map(String::as_str)
     }
 
     /// The adapter that the tensors are merged with, if there is one.
@@ -162,16 +197,16 @@ impl Checkpoint {
         &self.quantization
     }
 
-    /// All tensors in file order; those that an adapter adds come last.
+    /// All tensors in file order; those that an adapter adds, and dequantized weights of which no tensor has the name, come last.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
         let added = self
-            .adapter_tensors
+            .overlaid
             .values()
             .map(|tensor| &tensor.info)
             .filter(|info| !self.shards.places.contains_key(&info.name));
         self.stored_tensors()
             .map(|info| {
-                self.adapter_tensors
+                self.overlaid
                     .get(&info.name)
                     .map_or(info, |changed| &changed.info)
             })
@@ -196,12 +231,12 @@ impl Checkpoint {
 
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.shards.places.contains_key(name) || self.adapter_tensors.contains_key(name)
+        self.shards.places.contains_key(name) || self.overlaid.contains_key(name)
     }
 
     /// The tensor of this name, if there is one.
     pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
-        if let Some(changed) = self.adapter_tensors.get(name) {
+        if let Some(changed) = self.overlaid.get(name) {
             return Some(changed.view());
         }
         let &(file, at) = self.shards.places.get(name)?;
@@ -211,7 +246,7 @@ impl Checkpoint {
     /// Says that the tensor of this name has been read, if there is one: its pages need not stay in memory. Reading it again is
     /// right, only slower. This bounds the memory of a pass over a checkpoint by its largest tensor.
     pub fn release(&self, name: &str) {
-        if let Some(changed) = self.adapter_tensors.get(name) {
+        if let Some(changed) = self.overlaid.get(name) {
             changed.release();
         } else if let Some(&(file, at)) = self.shards.places.get(name) {
             self.shards.files[file].release(at);
@@ -232,7 +267,7 @@ impl Checkpoint {
     /// The bytes of the tensor of this name, if there is one and it lies in a file as it is, to be kept while the checkpoint need
     /// not be. (The sum of a weight and an adapter's update lies nowhere.)
     pub fn mapped(&self, name: &str) -> Option<MappedTensor> {
-        if let Some(changed) = self.adapter_tensors.get(name) {
+        if let Some(changed) = self.overlaid.get(name) {
             return changed.mapped();
         }
         let &(file, at) = self.shards.places.get(name)?;

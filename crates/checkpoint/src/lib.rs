@@ -18,11 +18,14 @@ mod background_writes;
 pub mod bitsandbytes;
 pub mod checkpoint;
 pub mod compressed_tensors;
+mod computed_tensor;
+mod dequantized;
 #[cfg(test)]
 mod directory_listing;
 mod disk_space;
 pub mod error;
 mod float_weight;
+pub mod gguf;
 pub mod hub;
 mod joined_rows;
 mod json_fields;

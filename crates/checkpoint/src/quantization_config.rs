@@ -6,6 +6,9 @@ use crate::quantization_error::{malformed, unsupported};
 use serde_json::Value;
 use std::fmt;
 
+/// The field of config.json that says how a model is quantized, and its older name.
+pub(crate) const QUANTIZATION_FIELDS: [&str; 2] = ["quantization_config", "compression_config"];
+
 /// Which layout a checkpoint uses.
 #[derive(Debug, Clone, PartialEq)]
 pub enum QuantizationConfig {
@@ -22,7 +25,7 @@ impl QuantizationConfig {
     ///
     /// A method or layout that fewbit does not read is an error of kind `UnsupportedQuantization`.
     pub fn from_config(config: &Value) -> Result<Self, CheckpointError> {
-        let field = ["quantization_config", "compression_config"]
+        let field = QUANTIZATION_FIELDS
             .iter()
             .find_map(|field| config.get(field).filter(|value| !value.is_null()));
         let Some(value) = field else {

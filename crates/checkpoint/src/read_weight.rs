@@ -14,6 +14,13 @@ pub(crate) fn suffixes() -> impl Iterator<Item = &'static str> {
     ["weight"].into_iter().chain(quantized.copied())
 }
 
+/// The module that the tensor `name` is a part of the quantized weight of; none of a tensor whose name says no such thing.
+pub(crate) fn parts_of_quantized_weights(name: &str) -> Option<&str> {
+    suffixes()
+        .filter(|suffix| *suffix != "weight")
+        .find_map(|suffix| name.strip_suffix(suffix)?.strip_suffix('.'))
+}
+
 impl Checkpoint {
     /// The weight of the module `module` (for instance `encoder.layer.0.output.dense`) of shape (out, in), in whatever form it is stored.
     ///
@@ -69,8 +76,13 @@ impl Checkpoint {
         if self.contains(&format!("{module}.weight_packed")) {
             return compressed_tensors::packed_shape(self, module).map(Some);
         }
-        let weight = self.get(&format!("{module}.weight"));
-        Ok(weight.map(|view| view.info.shape.clone()))
+        let Some(weight) = self.get(&format!("{module}.weight")) else {
+            return Ok(None);
+        };
+        Ok(Some(
+            bitsandbytes::eight_bit_shape(self, module, &weight)
+                .unwrap_or_else(|| weight.info.shape.clone()),
+        ))
     }
 
     /// Names of the tensors that `stored_weight(module)` consists of (for the load ledger), those that exist.

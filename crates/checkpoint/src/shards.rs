@@ -5,7 +5,7 @@ use crate::{CheckpointError, CheckpointErrorKind, pytorch, safetensors_file};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Name of the file of an unsharded checkpoint.
@@ -34,7 +34,7 @@ pub(crate) fn weights_in(directory: &Path) -> Option<PathBuf> {
 }
 
 /// The opened files and where each tensor is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Shards {
     pub(crate) files: Vec<WeightsFile>,
     /// Name of a tensor to (file, tensor in the file).
@@ -74,6 +74,13 @@ impl Shards {
             }
         }
         Err(no_weights(directory))
+    }
+
+    /// The same without the tensors of these names.
+    pub(crate) fn without(&self, hidden: &BTreeSet<String>) -> Self {
+        let mut shards = self.clone();
+        shards.places.retain(|name, _| !hidden.contains(name));
+        shards
     }
 
     fn open_index(directory: &Path, index: &Path) -> Result<Self, CheckpointError> {

@@ -196,6 +196,64 @@ impl<'a> StoredWeight<'a> {
         }
     }
 
+    /// The same in memory of its own, so that what it was read of need not stay open.
+    ///
+    /// Errors if a float weight that is computed cannot be read.
+    pub fn into_owned(self) -> Result<StoredWeight<'static>, CheckpointError> {
+        Ok(match self {
+            Self::Float(view) if view.info.dtype == DType::F64 => {
+                StoredWeight::of_values(&view.to_f32()?)
+            }
+            Self::Float(view) => StoredWeight::FloatBytes {
+                dtype: view.info.dtype,
+                bytes: Cow::Owned(view.bytes()?.into_owned()),
+            },
+            Self::FloatBytes { dtype, bytes } => StoredWeight::FloatBytes {
+                dtype,
+                bytes: Cow::Owned(bytes.into_owned()),
+            },
+            Self::Int8 {
+                codes,
+                scales,
+                activations,
+            } => StoredWeight::Int8 {
+                codes: Cow::Owned(codes.into_owned()),
+                scales,
+                activations,
+            },
+            Self::Groups {
+                codes,
+                scales,
+                zero_points,
+                group_size,
+                bits,
+                activations,
+            } => StoredWeight::Groups {
+                codes: Cow::Owned(codes.into_owned()),
+                scales,
+                zero_points,
+                group_size,
+                bits,
+                activations,
+            },
+            Self::FourBit {
+                packed,
+                absmax,
+                nested,
+                block_size,
+                kind,
+                dtype,
+            } => StoredWeight::FourBit {
+                packed: Cow::Owned(packed.into_owned()),
+                absmax,
+                nested,
+                block_size,
+                kind,
+                dtype,
+            },
+        })
+    }
+
     /// Values in memory.
     pub fn of_values(values: &[f32]) -> Self {
         Self::FloatBytes {

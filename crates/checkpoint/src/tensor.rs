@@ -1,9 +1,9 @@
 //! A tensor in a file.
-use crate::adapter::LowRankUpdate;
+use crate::computed_tensor::ComputedTensor;
 use crate::{CheckpointError, CheckpointErrorKind, MappedTensor};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::finite::{first_non_finite, first_non_finite_of_bytes};
-use fewbit_numerics::half_precision::float_bytes_to_f32;
+use fewbit_numerics::half_precision::{f32_to_float_bytes, float_bytes_to_f32};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -39,8 +39,8 @@ impl TensorInfo {
 /// Floats that are read as f32.
 const READABLE_FLOATS: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F64];
 
-/// A tensor of a checkpoint: bytes straight from the mapped file (possibly misaligned), or a weight that is put together from base
-/// and adapter as it is read.
+/// A tensor of a checkpoint: bytes straight from the mapped file (possibly misaligned), or a weight that is computed as it is read: put
+/// together from base and adapter, or dequantized.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorView<'a> {
     /// What the tensor is.
@@ -53,8 +53,8 @@ pub struct TensorView<'a> {
 pub(crate) enum TensorData<'a> {
     /// Little-endian elements, row-major.
     Stored(&'a MappedTensor),
-    /// The sum of a weight and its update, F32.
-    Updated(&'a LowRankUpdate),
+    /// Floats that lie in no file.
+    Computed(&'a dyn ComputedTensor),
 }
 
 impl<'a> TensorView<'a> {
@@ -62,32 +62,32 @@ impl<'a> TensorView<'a> {
         Self { info, data }
     }
 
-    /// Little-endian elements, row-major: those of the file, or made for this call where base and adapter are merged.
+    /// Little-endian elements, row-major: those of the file, or made for this call where the tensor is computed.
     ///
     /// # Errors
-    /// Of a merged tensor: those of reading its parts.
+    /// Of a computed tensor: those of reading its parts.
     pub fn bytes(&self) -> Result<Cow<'a, [u8]>, CheckpointError> {
         match self.data {
             TensorData::Stored(stored) => Ok(Cow::Borrowed(stored.bytes())),
-            TensorData::Updated(_) => {
+            TensorData::Computed(_) => {
                 let values = self.to_f32()?;
-                Ok(Cow::Owned(
-                    values.into_iter().flat_map(f32::to_le_bytes).collect(),
-                ))
+                let mut bytes = vec![0; self.info.byte_len];
+                f32_to_float_bytes(self.info.dtype, &values, &mut bytes);
+                Ok(Cow::Owned(bytes))
             }
         }
     }
 
-    /// The bytes of the file, without a copy; `None` of a weight that an adapter changes, which is put together as it is read.
+    /// The bytes of the file, without a copy; `None` of a weight that is computed as it is read.
     pub fn file_bytes(&self) -> Option<&'a [u8]> {
         match self.data {
             TensorData::Stored(stored) => Some(stored.bytes()),
-            TensorData::Updated(_) => None,
+            TensorData::Computed(_) => None,
         }
     }
 
     /// Says that `elements` have been read: their pages need not stay in the memory of the process. Reading them again is right, only slower.
-    /// This bounds the memory of a pass over a tensor. (Of a weight that an adapter changes
+    /// This bounds the memory of a pass over a tensor. (Of a weight that is computed
     /// [`Checkpoint::release`](crate::Checkpoint::release) lets the parts go.)
     ///
     /// # Panics
@@ -99,13 +99,13 @@ impl<'a> TensorView<'a> {
         }
     }
 
-    /// [`TensorView::bytes`] of a tensor that no adapter changes, which is any that does not hold floats.
+    /// [`TensorView::bytes`] of a tensor that is not computed, which is any that does not hold floats.
     pub(crate) fn stored_bytes(&self) -> Result<&'a [u8], CheckpointError> {
         match self.data {
             TensorData::Stored(stored) => Ok(stored.bytes()),
-            TensorData::Updated(_) => Err(self.error(
-                CheckpointErrorKind::UnsupportedAdapter,
-                "expected stored bytes, found a weight that an adapter updates",
+            TensorData::Computed(computed) => Err(self.error(
+                CheckpointErrorKind::WrongDType,
+                format!("expected stored bytes, found {}", computed.what()),
             )),
         }
     }
@@ -147,7 +147,7 @@ impl<'a> TensorView<'a> {
         };
         let bytes = match self.data {
             TensorData::Stored(stored) => &stored.bytes()[range],
-            TensorData::Updated(update) => return update.read_range(start, out),
+            TensorData::Computed(computed) => return computed.read_range(start, out),
         };
         float_bytes_to_f32(self.info.dtype, bytes, out);
         Ok(())
@@ -211,7 +211,7 @@ impl<'a> TensorView<'a> {
                     ),
                 )
                 .hint(match (self.data, self.info.dtype) {
-                    (TensorData::Updated(_), _) => "base and adapter are merged: one of them is damaged, or they do not belong together",
+                    (TensorData::Computed(computed), _) => computed.hint_of_non_finite(),
                     (_, DType::F64) => "fewbit computes in f32, whose largest value is 3.4e38; or the checkpoint is damaged",
                     _ => "the checkpoint is damaged or its training diverged",
                 })),

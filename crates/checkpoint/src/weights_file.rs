@@ -4,7 +4,7 @@ use crate::tensor::TensorData;
 use crate::{TensorInfo, TensorView};
 
 /// A mapped and validated file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct WeightsFile {
     /// In the order of the file.
     tensors: Vec<TensorInfo>,

@@ -1,10 +1,12 @@
 //! The types of arguments. Files and other facts of the machine are not read or checked here.
 
+mod convert;
 mod predict;
 
 pub(crate) use crate::method_argument::MethodArgument;
 use crate::method_argument::MethodParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use convert::ConvertArguments;
 use fewbit::GroupSize;
 use fewbit::calibration::DEFAULT_SAMPLES;
 use fewbit::model::WeightOnlyArithmetic;
@@ -66,6 +68,7 @@ pub(crate) struct GlobalArguments {
 pub(crate) enum Command {
     Inspect(InspectArguments),
     Quantize(QuantizeArguments),
+    Convert(ConvertArguments),
     Calibrate(CalibrateArguments),
     Embed(EmbedArguments),
     Predict(PredictArguments),

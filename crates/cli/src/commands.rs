@@ -4,6 +4,7 @@ mod bench;
 mod calibrate;
 mod compare;
 mod completions;
+mod convert;
 mod doctor;
 mod embed;
 mod inspect;
@@ -37,6 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     start_log(global.verbose);
     if let Command::Calibrate(_)
     | Command::Quantize(_)
+    | Command::Convert(_)
     | Command::Embed(_)
     | Command::Predict(_)
     | Command::Compare(_)
@@ -49,6 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Command::Inspect(arguments) => inspect::run(arguments, global),
         Command::Calibrate(arguments) => calibrate::run(arguments, global),
         Command::Quantize(arguments) => quantize::run(arguments, global),
+        Command::Convert(arguments) => convert::run(arguments, global),
         Command::Embed(arguments) => embed::run(arguments, global),
         Command::Predict(arguments) => predict::run(arguments, global),
         Command::Compare(arguments) => compare::run(arguments, global),

@@ -4,7 +4,7 @@
 //! makes a smaller one of it, in a format that Hugging Face transformers loads unchanged; [`Encoder`] runs either for embeddings,
 //! [`Predictor`] for what a task head says of texts;
 //! [`compare`](compare::compare) says what each method costs; [`bench`](bench::bench()) how fast models are; [`inspect()`]
-//! looks without running anything.
+//! looks without running anything; [`convert_model`] gives floats, or codes of another layout, for a model that is quantized.
 //!
 //! ```no_run
 //! use fewbit::{EncodeOptions, Encoder, IntegerRecipe, quantize_model};
@@ -69,9 +69,10 @@ pub use fewbit_model::{
 pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;
 pub use fewbit_quantize::{
-    BlockScales, CodeLayout, EmbeddingStorage, FloatDType, FourBitRecipe, GroupSize, Int4Options,
-    IntegerRecipe, KeptModule, Method, MethodSize, ModuleReport, PartBytes, QuantizeError,
-    QuantizePlan, QuantizeReport, Recipe, RecipeFields, TensorAction, WeightCodes, WeightsField,
+    BlockScales, CodeLayout, ConversionTarget, ConvertOptions, ConvertReport, EmbeddingStorage,
+    FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerRecipe, KeptModule, Method,
+    MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
+    RecipeFields, TensorAction, UnknownTarget, WeightCodes, WeightsField, convert_model,
     quantize_model, quantize_model_with_gptq,
 };
 pub use inspect::{Inspection, inspect};

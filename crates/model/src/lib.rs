@@ -42,6 +42,7 @@ mod task_model;
 pub mod tokenization;
 pub mod weight_only;
 mod weight_source;
+pub mod word_piece;
 
 pub use catalogue::{Catalogue, Module, ModuleKind, Role, experts_of, is_router};
 pub use convolution::{Convolution, Windows};
@@ -60,3 +61,4 @@ pub use task_head::{HeadSpec, Labels, ScoreFunction, Task};
 pub use task_model::{Logits, TaskModel};
 pub use weight_only::WeightOnlyArithmetic;
 pub use weight_source::WeightSource;
+pub use word_piece::WordPiecePipeline;

@@ -21,6 +21,7 @@ mod settings;
 mod special_tokens;
 mod stored;
 mod template;
+mod word_piece;
 mod written_token;
 
 use crate::{EncoderSpec, ModelError};

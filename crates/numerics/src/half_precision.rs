@@ -155,6 +155,26 @@ pub fn float_bytes_to_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Writes little-endian floats of `dtype`, rounded to nearest, ties to even.
+///
+/// # Panics
+///
+/// If `dtype` is not F16, BF16 or F32, or `bytes` does not have room for as many elements as `values`.
+pub fn f32_to_float_bytes(dtype: DType, values: &[f32], bytes: &mut [u8]) -> ConversionLosses {
+    match dtype {
+        DType::F16 => f32_to_f16_bytes(values, bytes),
+        DType::BF16 => f32_to_bf16_bytes(values, bytes),
+        DType::F32 => {
+            assert_eq!(bytes.len(), 4 * values.len(), "4 bytes for each value");
+            for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                *bytes = value.to_le_bytes();
+            }
+            ConversionLosses::default()
+        }
+        other => panic!("f32 is not written as {} elements", other.name()),
+    }
+}
+
 fn widen<const N: usize>(bytes: &[u8], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) {
     assert_eq!(bytes.len(), N * out.len(), "{N} bytes for each value");
     let (elements, _) = bytes.as_chunks::<N>();

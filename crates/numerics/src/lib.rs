@@ -37,6 +37,7 @@ pub mod error_statistics;
 pub mod finite;
 pub mod four_bit;
 pub mod four_bit_scales;
+pub mod ggml_blocks;
 pub mod half_precision;
 pub mod int4_groups;
 pub mod int_packing;

@@ -95,6 +95,15 @@ impl PlannedConversion {
     pub fn new(source: impl AsRef<Path>, recipe: &Recipe) -> Result<Self, QuantizeError> {
         let source = source.as_ref().to_owned();
         let checkpoint = open_checkpoint(&source)?;
+        Self::of_checkpoint(source, checkpoint, recipe)
+    }
+
+    /// [`new`](Self::new) of the checkpoint in `source`, opened.
+    pub(crate) fn of_checkpoint(
+        source: PathBuf,
+        checkpoint: Checkpoint,
+        recipe: &Recipe,
+    ) -> Result<Self, QuantizeError> {
         let plan = QuantizePlan::new(&checkpoint, recipe)?;
         Ok(Self {
             source,
@@ -300,7 +309,11 @@ impl PlannedConversion {
             writer.write_json(MODULES_FILE, &modules)?;
         }
         writer.write_json("config.json", &output_config(&self.checkpoint, &self.plan))?;
-        writer.write_file("recipe.toml", self.plan.recipe().to_toml().as_bytes())?;
+        // Of plain floats there is none: quantizing gives no f32.
+        let recipe = self.plan.recipe();
+        if *recipe != Recipe::F32 {
+            writer.write_file("recipe.toml", recipe.to_toml().as_bytes())?;
+        }
         Ok(())
     }
 }

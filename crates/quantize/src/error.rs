@@ -101,13 +101,35 @@ pub enum QuantizeError {
     },
     /// The source checkpoint is quantized already.
     #[error(
-        "{file}: `quantization_config`: expected a float checkpoint, found one quantized with {method}\n  hint: start from the float checkpoint that it was made from"
+        "{file}: `quantization_config`: expected a float checkpoint, found one quantized with {method}\n  hint: start from the float checkpoint that it was made from; where that is lost, `fewbit convert` gives floats again (--to f32)"
     )]
     AlreadyQuantized {
         /// config.json of the source.
         file: PathBuf,
         /// Quantization method and format of the source.
         method: String,
+    },
+    /// The source is quantized, the target is, too, and that was not asked for.
+    #[error(
+        "{file}: `quantization_config`: expected floats to make {target} of, found codes ({method})\n  hint: what both lose adds up: start from the float checkpoint, or say that it may (--allow-requantize; `allow_requantize` in Rust and Python)"
+    )]
+    Requantizes {
+        /// config.json of the source.
+        file: PathBuf,
+        /// Quantization method and format of the source.
+        method: String,
+        /// What it was to be converted to.
+        target: String,
+    },
+    /// The model has no GGUF form that fewbit writes.
+    #[error(
+        "{file}: expected a BERT with GELU, of which fewbit writes GGUF files, found {found}\n  hint: convert other models to a directory (--to f32), and that with llama.cpp's convert_hf_to_gguf.py"
+    )]
+    NoGguf {
+        /// config.json of the source.
+        file: PathBuf,
+        /// What is another.
+        found: String,
     },
     /// int8 word embeddings were asked for, and a language modelling head shares their table.
     #[error(

@@ -4,6 +4,8 @@
 //! knows, before a single weight is read, what becomes of every tensor and how many bytes that takes.
 //! [`quantize_model`] carries the plan out, one tensor at a time, and returns a [`QuantizeReport`].
 //!
+//! [`convert_model`] writes a model that is quantized in another layout, or as floats again.
+//!
 //! [`gptq`] rounds the weights of linear layers for what calibration texts show of their inputs.
 //!
 //! For static quantization, [`observers`] collect what activations and weights hold and choose their ranges; a [`QConfig`]
@@ -23,10 +25,13 @@ pub mod calibration;
 mod carry_over;
 mod config_file;
 mod conversion;
+mod conversion_target;
 pub mod convert;
+mod convert_model;
 pub mod default_embeddings;
 pub mod error;
 mod finished_shards;
+mod gguf_export;
 pub mod gptq;
 mod loader_skip_list;
 pub mod method;
@@ -45,7 +50,9 @@ mod unwritten_weights;
 pub mod weight_codecs;
 
 pub use calibration::{CalibrationStatistics, Calibrator};
+pub use conversion_target::{ConversionTarget, UnknownTarget};
 pub use convert::{PlannedConversion, quantize_model, quantize_model_with_gptq};
+pub use convert_model::{ConvertOptions, ConvertReport, convert_model};
 pub use error::QuantizeError;
 pub use fewbit_checkpoint::compressed_tensors::WeightScales;
 pub use gptq::GptqCalibration;

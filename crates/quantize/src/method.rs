@@ -9,12 +9,16 @@ use serde::{Deserialize, Serialize};
 
 /// What becomes of the weights.
 ///
-/// Spelled `fp16`, `bf16`, `dynamic`, `static`, `weight-only`, `nf4` and `fp4` in recipes and on the command
+/// `f32` gives nothing fewer bits: it is what [`convert_model`](crate::convert_model) makes of codes, and no method of `quantize`. The others are
+/// spelled `fp16`, `bf16`, `dynamic`, `static`, `weight-only`, `nf4` and `fp4` in recipes and on the command
 /// line; `int4` is read as `nf4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Method {
+    /// Every float tensor as IEEE single precision.
+    #[serde(skip_deserializing)]
+    F32,
     /// Every float tensor as IEEE half precision.
     Fp16,
     /// Every float tensor as bfloat16.
@@ -36,7 +40,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Every method, from the most to the fewest bits.
+    /// Every method of `quantize`, from the most to the fewest bits.
     pub const ALL: [Method; 7] = [
         Method::Fp16,
         Method::Bf16,
@@ -50,6 +54,7 @@ impl Method {
     /// The canonical spelling.
     pub fn name(self) -> &'static str {
         match self {
+            Method::F32 => "f32",
             Method::Fp16 => "fp16",
             Method::Bf16 => "bf16",
             Method::Dynamic => "dynamic",
@@ -63,6 +68,7 @@ impl Method {
     /// The dtype that the method converts every float tensor to, for the methods that only convert.
     pub fn float_dtype(self) -> Option<DType> {
         match self {
+            Method::F32 => Some(DType::F32),
             Method::Fp16 => Some(DType::F16),
             Method::Bf16 => Some(DType::BF16),
             _ => None,

@@ -301,7 +301,7 @@ impl<'a> RowPlanner<'a> {
         let Module { name, shape, .. } = &selected.module;
         Ok(match self.recipe {
             // They select no module.
-            Recipe::Fp16 | Recipe::Bf16 => self.float_tensor(info)?,
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => self.float_tensor(info)?,
             Recipe::FourBit(options) => {
                 let is_table = selected.module.kind() == ModuleKind::Table;
                 let kind = match options.embeddings {

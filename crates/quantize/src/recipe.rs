@@ -46,6 +46,8 @@ pub const RECIPE_VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(into = "RecipeFields")]
 pub enum Recipe {
+    /// `f32`: every float tensor as IEEE single precision.
+    F32,
     /// `fp16`: every float tensor as IEEE half precision.
     Fp16,
     /// `bf16`: every float tensor as bfloat16.
@@ -74,6 +76,7 @@ impl Recipe {
     /// defaults. `static` has no scales yet, and is no valid recipe before it has some.
     pub fn new(method: Method) -> Self {
         match method {
+            Method::F32 => Recipe::F32,
             Method::Fp16 => Recipe::Fp16,
             Method::Bf16 => Recipe::Bf16,
             Method::Dynamic => IntegerRecipe::dynamic().into(),
@@ -112,6 +115,7 @@ impl Recipe {
     /// The method.
     pub fn method(&self) -> Method {
         match self {
+            Recipe::F32 => Method::F32,
             Recipe::Fp16 => Method::Fp16,
             Recipe::Bf16 => Method::Bf16,
             Recipe::Integer(recipe) => recipe.method(),
@@ -125,7 +129,7 @@ impl Recipe {
     /// The dtype of what is not quantized: everything, of the methods that only convert. None: that of the source.
     pub fn float_dtype(&self) -> Option<DType> {
         let chosen = match self {
-            Recipe::Fp16 | Recipe::Bf16 => return self.method().float_dtype(),
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => return self.method().float_dtype(),
             Recipe::Integer(recipe) => recipe.float_dtype,
             Recipe::FourBit(recipe) => recipe.float_dtype,
         };
@@ -152,7 +156,7 @@ impl Recipe {
     /// float tensor have none.
     pub fn skip(&self) -> &[String] {
         match self {
-            Recipe::Fp16 | Recipe::Bf16 => &[],
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => &[],
             Recipe::Integer(recipe) => &recipe.skip,
             Recipe::FourBit(recipe) => &recipe.skip,
         }
@@ -169,7 +173,7 @@ impl Recipe {
     /// How the word embedding table is stored; as other floats, of the methods that only convert.
     pub fn embeddings(&self) -> EmbeddingStorage {
         match self {
-            Recipe::Fp16 | Recipe::Bf16 => EmbeddingStorage::Keep,
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => EmbeddingStorage::Keep,
             Recipe::Integer(recipe) => recipe.embeddings,
             Recipe::FourBit(recipe) => recipe.embeddings,
         }
@@ -178,7 +182,7 @@ impl Recipe {
     /// The recipe with another form of embeddings; the methods that only convert have none.
     pub(crate) fn with_embeddings(self, embeddings: EmbeddingStorage) -> Self {
         match self {
-            Recipe::Fp16 | Recipe::Bf16 => self,
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => self,
             Recipe::Integer(recipe) => recipe.with_embeddings(embeddings).into(),
             Recipe::FourBit(recipe) => recipe.with_embeddings(embeddings).into(),
         }
@@ -187,7 +191,7 @@ impl Recipe {
     /// Whether weights are rounded by [GPTQ](crate::gptq).
     pub fn needs_gptq(&self) -> bool {
         match self {
-            Recipe::Fp16 | Recipe::Bf16 => false,
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => false,
             Recipe::Integer(recipe) => recipe.rounding != Rounding::Nearest,
             Recipe::FourBit(recipe) => recipe.gptq,
         }
@@ -196,7 +200,7 @@ impl Recipe {
     /// Whether calibration samples are needed beside the recipe whenever it is carried out: for GPTQ, or for scales that are weighted by activations.
     pub fn needs_samples(&self) -> bool {
         let scales = match self {
-            Recipe::Fp16 | Recipe::Bf16 => None,
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => None,
             Recipe::Integer(recipe) => recipe.weights.int4().map(|options| options.scales),
             Recipe::FourBit(recipe) => Some(recipe.scales),
         };
@@ -224,7 +228,7 @@ impl Recipe {
         let with_variant = |method| {
             let plain = Self::new(method);
             let variant = match plain.clone() {
-                Recipe::Fp16 | Recipe::Bf16 => None,
+                Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => None,
                 Recipe::Integer(recipe) => {
                     Some(recipe.with_embeddings(EmbeddingStorage::Keep).into())
                 }
@@ -240,7 +244,7 @@ impl Recipe {
     pub fn label(&self) -> String {
         let mut label = self.method().name().to_owned();
         match self {
-            Recipe::Fp16 | Recipe::Bf16 => {}
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => {}
             Recipe::Integer(recipe) => label += &recipe.label_of_options(),
             Recipe::FourBit(recipe) => label += &recipe.label_of_options(),
         }
@@ -253,7 +257,7 @@ impl Recipe {
     /// [`QuantizeError::Recipe`] naming the field, what it holds and what it may hold.
     pub fn validate(&self) -> Result<(), QuantizeError> {
         match self {
-            Recipe::Fp16 | Recipe::Bf16 => Ok(()),
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => Ok(()),
             Recipe::Integer(recipe) => recipe.validate(),
             Recipe::FourBit(recipe) => recipe.validate(),
         }

@@ -15,6 +15,7 @@ use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
 use fewbit_numerics::four_bit_scales::{
     encode_with_scale, least_error_scale, least_weighted_error_scale,
 };
+use fewbit_numerics::ggml_blocks::{BlockType, quantize_blocks};
 use fewbit_numerics::int4_groups::{Int4Groups, Int4Settings, quantize_int4_into};
 use fewbit_numerics::rows::{Int8Rows, dequantize_groups, row_scale};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
@@ -53,6 +54,26 @@ const PART_ELEMENTS: usize = 1 << 15;
 /// Elements of the parts of a weight whose blocks or rows have `granule` elements: a multiple of that.
 fn part_elements(granule: usize) -> usize {
     (PART_ELEMENTS / granule).max(1) * granule
+}
+
+/// [`quantize_blocks`] on all threads: `values`, whole blocks, into `out`.
+pub(crate) fn quantize_ggml_blocks(
+    kind: BlockType,
+    values: &[f32],
+    out: &mut [u8],
+) -> Option<usize> {
+    let part = part_elements(kind.elements());
+    let blocks = part / kind.elements();
+    in_pool(|| {
+        let parts = values.par_chunks(part);
+        parts
+            .zip(out.par_chunks_mut(blocks * kind.bytes()))
+            .enumerate()
+            .filter_map(|(index, (values, out))| {
+                Some(index * blocks + quantize_blocks(kind, values, out)?)
+            })
+            .min()
+    })
 }
 
 /// What was found on the way.

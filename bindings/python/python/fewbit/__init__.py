@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fewbit.benchmark import BenchReport, bench
     from fewbit.calibration import Calibration, CalibrationReport, calibrate
     from fewbit.comparison import CalibrationSweep, Comparison, calibration_sweep, compare
+    from fewbit.conversion import ConvertReport, convert_model
     from fewbit.inspection import Inspection, ModelSize, inspect
     from fewbit.manager import QuantizationManager, SizeComparisons
     from fewbit.predictor import Answer, Classification, Entity, FilledMasks, Predictor, Tagging
@@ -31,6 +32,7 @@ __all__ = [
     "CalibrationSweep",
     "Classification",
     "Comparison",
+    "ConvertReport",
     "Encoder",
     "Entity",
     "FewbitError",
@@ -48,6 +50,7 @@ __all__ = [
     "calibrate",
     "calibration_sweep",
     "compare",
+    "convert_model",
     "get_num_threads",
     "inspect",
     "isa",
@@ -60,6 +63,7 @@ _MODULES = {
     "benchmark": ["BenchReport", "bench"],
     "calibration": ["Calibration", "CalibrationReport", "calibrate"],
     "comparison": ["CalibrationSweep", "Comparison", "calibration_sweep", "compare"],
+    "conversion": ["ConvertReport", "convert_model"],
     "inspection": ["Inspection", "ModelSize", "inspect"],
     "manager": ["QuantizationManager", "SizeComparisons"],
     "predictor": ["Answer", "Classification", "Entity", "FilledMasks", "Predictor", "Tagging"],

@@ -1,6 +1,7 @@
 //! A weight and its low-rank update, read together.
 use crate::adapter::config::Scale;
 use crate::adapter::names::UpdateParts;
+use crate::computed_tensor::ComputedTensor;
 use crate::shards::Shards;
 use crate::tensor::TensorData;
 use crate::{CheckpointError, CheckpointErrorKind, MappedTensor, TensorInfo, TensorView};
@@ -52,6 +53,28 @@ pub(crate) struct LowRankUpdate {
     scale: f64,
     rank: usize,
     of_table: bool,
+}
+
+impl ComputedTensor for LowRankUpdate {
+    fn read_range(&self, start: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
+        self.sum_of_range(start, out)
+    }
+
+    fn release(&self) {
+        let parts = [&self.base, &self.first, &self.second];
+        parts
+            .into_iter()
+            .chain(self.magnitude.as_ref())
+            .for_each(Stored::release);
+    }
+
+    fn what(&self) -> &'static str {
+        "a weight that an adapter updates"
+    }
+
+    fn hint_of_non_finite(&self) -> &'static str {
+        "base and adapter are merged: one of them is damaged, or they do not belong together"
+    }
 }
 
 impl LowRankUpdate {
@@ -149,16 +172,8 @@ impl LowRankUpdate {
         }
     }
 
-    pub(super) fn release(&self) {
-        let parts = [&self.base, &self.first, &self.second];
-        parts
-            .into_iter()
-            .chain(self.magnitude.as_ref())
-            .for_each(Stored::release);
-    }
-
     /// Elements `start..start + out.len()` of the sum, a range within it.
-    pub(crate) fn read_range(&self, start: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
+    fn sum_of_range(&self, start: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
         let columns = self.base.info.shape[1];
         if out.is_empty() || columns == 0 {
             return Ok(());

@@ -36,12 +36,43 @@ pub(crate) fn four_bit_shape(
     checkpoint: &Checkpoint,
     module: &str,
 ) -> Result<Option<Vec<usize>>, CheckpointError> {
+    Ok(four_bit_state(checkpoint, module)?.map(|state| state.shape))
+}
+
+/// The dtype that the weight of `module` dequantizes to; none if it is not 4-bit.
+pub(crate) fn four_bit_dtype(
+    checkpoint: &Checkpoint,
+    module: &str,
+) -> Result<Option<DType>, CheckpointError> {
+    let state = four_bit_state(checkpoint, module)?;
+    Ok(state.map(|state| state.dtype().unwrap_or(DType::F32)))
+}
+
+fn four_bit_state(
+    checkpoint: &Checkpoint,
+    module: &str,
+) -> Result<Option<QuantState>, CheckpointError> {
     let Some((_, view)) = quant_state_tensor(checkpoint, module) else {
         return Ok(None);
     };
     let state = QuantState::parse(view.stored_bytes()?)
         .map_err(|message| view.error(CheckpointErrorKind::Malformed, message))?;
-    Ok(Some(state.shape))
+    Ok(Some(state))
+}
+
+/// The shape of an [`EightBitTable`](super::EightBitTable), whose codes `weight` are flat; none of any other weight.
+pub(crate) fn eight_bit_shape(
+    checkpoint: &Checkpoint,
+    module: &str,
+    weight: &TensorView<'_>,
+) -> Option<Vec<usize>> {
+    let row_absmax = checkpoint.get(&format!("{module}.SCB"))?;
+    match (&weight.info.shape[..], &row_absmax.info.shape[..]) {
+        (&[elements, 1], &[rows]) if rows != elements && rows > 0 && elements % rows == 0 => {
+            Some(vec![rows, elements / rows])
+        }
+        _ => None,
+    }
 }
 
 /// The quant_state of a 4-bit module, and the type that its name gives.

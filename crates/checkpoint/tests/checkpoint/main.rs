@@ -4,6 +4,7 @@ mod bitsandbytes_layout;
 mod checkpoint_builder;
 mod compressed_tensors_golden;
 mod compressed_tensors_variants;
+mod dequantized;
 mod hub_download;
 mod local_hub;
 mod opening;

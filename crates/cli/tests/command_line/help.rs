@@ -10,6 +10,7 @@ fn every_command_explains_itself_on_standard_output() {
         vec!["--help"],
         vec!["inspect", "--help"],
         vec!["quantize", "--help"],
+        vec!["convert", "--help"],
         vec!["embed", "--help"],
         vec!["predict", "--help"],
         vec!["compare", "--help"],
@@ -118,7 +119,7 @@ fn hidden_commands_are_not_named_where_one_is_missing() {
     let text = workspace.misuse(&["--json"]);
     assert!(
         text.contains(
-            "[subcommands: inspect, quantize, calibrate, embed, predict, compare, bench, kernels, doctor, completions, man, help]"
+            "[subcommands: inspect, quantize, convert, calibrate, embed, predict, compare, bench, kernels, doctor, completions, man, help]"
         ),
         "{text}"
     );
@@ -396,6 +397,7 @@ fn manual_pages_go_to_a_directory_or_to_standard_output() {
         "-calibrate",
         "-compare",
         "-completions",
+        "-convert",
         "-doctor",
         "-embed",
         "-inspect",

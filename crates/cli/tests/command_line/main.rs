@@ -8,6 +8,8 @@ mod calibration_inputs;
 mod calibration_sweep;
 mod compare;
 mod compare_classifiers;
+mod convert;
+mod convert_gguf;
 mod embed;
 mod embed_inputs;
 mod gptq;

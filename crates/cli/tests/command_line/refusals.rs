@@ -309,11 +309,11 @@ fn a_source_that_is_quantized_already() {
     workspace.succeed(&["quantize", "model", "-o", "small", "--method", "nf4"]);
     insta::assert_snapshot!(workspace.fail(&["quantize", "small", "-o", "smaller", "--method", "dynamic"]), @"
     error: small/config.json: `quantization_config`: expected a float checkpoint, found one quantized with bitsandbytes nf4
-      hint: start from the float checkpoint that it was made from
+      hint: start from the float checkpoint that it was made from; where that is lost, `fewbit convert` gives floats again (--to f32)
     ");
     insta::assert_snapshot!(workspace.fail(&["compare", "small"]), @"
     error: small/config.json: `quantization_config`: expected a float checkpoint, found one quantized with bitsandbytes nf4
-      hint: start from the float checkpoint that it was made from
+      hint: start from the float checkpoint that it was made from; where that is lost, `fewbit convert` gives floats again (--to f32)
     ");
 }
 

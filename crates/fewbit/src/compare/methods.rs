@@ -90,7 +90,7 @@ fn chosen_float_dtype(recipe: &Recipe) -> Option<FloatDType> {
     match recipe {
         Recipe::Integer(options) => options.float_dtype,
         Recipe::FourBit(options) => options.float_dtype,
-        Recipe::Fp16 | Recipe::Bf16 => None,
+        Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => None,
     }
 }
 

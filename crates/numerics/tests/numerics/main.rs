@@ -4,6 +4,7 @@ mod affine_golden;
 mod affine_properties;
 mod double_quantization_golden;
 mod four_bit_golden;
+mod ggml_blocks_golden;
 mod golden_input;
 mod run_time_golden;
 mod storage_golden;

@@ -4,9 +4,7 @@ use std::borrow::Cow;
 
 use fewbit_checkpoint::TensorView;
 use fewbit_numerics::dtype::DType;
-use fewbit_numerics::half_precision::{
-    ConversionLosses, bf16_bytes_to_f32, f16_bytes_to_f32, f32_to_bf16_bytes, f32_to_f16_bytes,
-};
+use fewbit_numerics::half_precision::{f32_to_float_bytes, float_bytes_to_f32};
 
 use super::slices::Slices;
 use super::{Outcome, Output};
@@ -56,7 +54,7 @@ pub(super) fn keep(
     Ok(outcome)
 }
 
-/// Rounds the tensor to fp16 or bf16, or one in F64 to f32.
+/// Rounds the tensor to fp16 or bf16, or widens it to f32, to which F64 is rounded.
 pub(super) fn convert(
     view: &TensorView<'_>,
     row: &PlanRow,
@@ -71,7 +69,9 @@ pub(super) fn convert(
     while let Some((start, values)) = slices.next_slice()? {
         bytes.resize(dtype.bytes() * values.len(), 0);
         rounded.resize(values.len(), 0.0);
-        let losses = narrow(values, dtype, &mut bytes, &mut rounded);
+        let losses = f32_to_float_bytes(dtype, values, &mut bytes);
+        // What a reader gets back.
+        float_bytes_to_f32(dtype, &bytes, &mut rounded);
         let overflows = |(value, rounded): (&f32, &f32)| value.is_finite() && rounded.is_infinite();
         if losses.overflowed > 0
             && let Some(offset) = values.iter().zip(&rounded).position(overflows)
@@ -94,25 +94,6 @@ pub(super) fn convert(
         outcome.error = Some(error.statistics());
     }
     Ok(outcome)
-}
-
-/// `values` as `dtype`, and what a reader gets back.
-fn narrow(values: &[f32], dtype: DType, bytes: &mut [u8], rounded: &mut [f32]) -> ConversionLosses {
-    if dtype == DType::F32 {
-        for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-            *bytes = value.to_le_bytes();
-        }
-        rounded.copy_from_slice(values);
-        ConversionLosses::default()
-    } else if dtype == DType::F16 {
-        let losses = f32_to_f16_bytes(values, bytes);
-        f16_bytes_to_f32(bytes, rounded);
-        losses
-    } else {
-        let losses = f32_to_bf16_bytes(values, bytes);
-        bf16_bytes_to_f32(bytes, rounded);
-        losses
-    }
 }
 
 fn overflow(view: &TensorView<'_>, dtype: DType, element: usize, value: f32) -> QuantizeError {

@@ -207,7 +207,7 @@ impl From<Recipe> for RecipeFields {
     fn from(recipe: Recipe) -> Self {
         let fields = Self::new(recipe.method());
         let options = match recipe {
-            Recipe::Fp16 | Recipe::Bf16 => return fields,
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => return fields,
             Recipe::FourBit(options) => {
                 return Self {
                     block_size: Some(options.block_size),
@@ -308,6 +308,7 @@ impl TryFrom<RecipeFields> for Recipe {
             }),
         };
         let inputs = match fields.method {
+            Method::F32 => return Ok(Recipe::F32),
             Method::Fp16 => return Ok(Recipe::Fp16),
             Method::Bf16 => return Ok(Recipe::Bf16),
             Method::Nf4 => return Ok(four_bit(FourBitType::Nf4, fields).into()),

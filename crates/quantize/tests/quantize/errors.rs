@@ -183,12 +183,12 @@ fn a_source_that_is_quantized_already() {
         if method == Method::Nf4 {
             insta::assert_snapshot!(shown(&source, &error), @r"
             ROOT/nf4/config.json: `quantization_config`: expected a float checkpoint, found one quantized with bitsandbytes nf4
-              hint: start from the float checkpoint that it was made from
+              hint: start from the float checkpoint that it was made from; where that is lost, `fewbit convert` gives floats again (--to f32)
             ");
         } else {
             insta::assert_snapshot!(shown(&source, &error), @r"
             ROOT/int8/config.json: `quantization_config`: expected a float checkpoint, found one quantized with compressed-tensors int-quantized
-              hint: start from the float checkpoint that it was made from
+              hint: start from the float checkpoint that it was made from; where that is lost, `fewbit convert` gives floats again (--to f32)
             ");
         }
         assert!(!source.out("twice").exists());

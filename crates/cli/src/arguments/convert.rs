@@ -1,0 +1,48 @@
+//! Arguments of `fewbit convert`.
+
+use clap::Args;
+use fewbit::{ConversionTarget, UnknownTarget};
+use std::path::PathBuf;
+
+/// Write a model in another layout: a quantized one as floats again, with other codes, or as a GGUF file
+///
+/// Reads what fewbit, transformers with bitsandbytes (4 and 8 bits) and llm-compressor (compressed-tensors) write. Codes are
+/// dequantized as the library that wrote them does; the result is a plain directory that loads without any of these.
+/// Nothing is left at OUT unless it is whole.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Layouts:
+  f32, fp16, bf16    floats, without quantization_config
+  dynamic, weight-only, nf4, fp4
+                     what `fewbit quantize` writes with its defaults; from codes only with --allow-requantize.
+                     For other options convert to f32 first, and quantize that.
+  gguf:TYPE          one file for llama.cpp, of a BERT; TYPE is f32, f16, bf16, q8_0, q6_k, q5_0, q4_1, q4_0 or q4_k")]
+pub(crate) struct ConvertArguments {
+    /// Model directory or Hub id
+    pub(crate) model: String,
+    /// Directory to write, or file with gguf; must be absent or empty, unless --force is given
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// The layout to write
+    #[arg(long, value_name = "LAYOUT", value_parser = target)]
+    pub(crate) to: ConversionTarget,
+    /// Give new codes to weights that are codes already: what both lose adds up
+    #[arg(long)]
+    pub(crate) allow_requantize: bool,
+    /// Replace OUT if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Worker threads, without any effect on the result [default: FEWBIT_NUM_THREADS, RAYON_NUM_THREADS,
+    /// OMP_NUM_THREADS, else the CPUs available]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = super::number_of_threads
+    )]
+    pub(crate) threads: Option<usize>,
+}
+
+fn target(text: &str) -> Result<ConversionTarget, UnknownTarget> {
+    text.parse()
+}
