@@ -180,3 +180,44 @@ def int8(source, directory, loaded, gptq=False, saturation_proof=False, floats=N
         if wrong:
             raise Difference(f"{module}: {wrong} codes are not the nearest")
     return f"{len(modules)} exact"
+
+
+def unpack_int4(packed, columns):
+    """compressed-tensors' order: element k of a row in bits 4k .. 4k + 4 from the least significant, offset by 8."""
+    nibbles = packed.contiguous().view(torch.uint8).reshape(packed.shape[0], -1)
+    nibbles = torch.stack([nibbles & 15, nibbles >> 4], dim=2).reshape(packed.shape[0], -1)
+    return (nibbles[:, :columns].to(torch.int16) - 8).to(torch.int8)
+
+
+def int4(source, directory, loaded):
+    """int4 groups: dequantized by compressed-tensors = (code - zero point) * scale, and the codes are the nearest."""
+    stored, originals = tensors_of(directory), tensors_of(source)
+    modules = sorted(name.removesuffix(".weight_scale") for name in stored if name.endswith(".weight_scale"))
+    layers = [module for module in modules if not module.endswith("embeddings")]
+    if not layers:
+        raise Difference("no int4 weight in the file")
+    same_rest(stored, originals, modules, None)
+    for module in layers:
+        original = originals[f"{module}.weight"]
+        rows, columns = original.shape
+        scale = stored[f"{module}.weight_scale"]
+        packed = f"{module}.weight_packed" in stored
+        codes = unpack_int4(stored[f"{module}.weight_packed"], columns) if packed else stored[f"{module}.weight"]
+        if codes.min() < -8 or codes.max() > 7:
+            raise Difference(f"{module}: codes of more than 4 bits")
+        zero_points = stored.get(f"{module}.weight_zero_point")
+        if zero_points is None:
+            zero_points = torch.zeros(scale.shape, dtype=torch.int8)
+        elif packed:
+            # Packed down the rows.
+            zero_points = unpack_int4(zero_points.T, rows).T
+        size = columns // scale.shape[1]
+        scale, zero_points = (part.repeat_interleave(size, dim=1) for part in (scale, zero_points))
+        same_bits(loaded[module], (codes - zero_points).float() * scale, f"{module} dequantized by compressed-tensors")
+        value = original / scale + zero_points
+        nearest = (codes - value).abs() <= 0.5001
+        clipped = (codes == 7) & (value > 6.5) | (codes == -8) & (value < -7.5)
+        wrong = (~(nearest | clipped)).sum().item()
+        if wrong:
+            raise Difference(f"{module}: {wrong} codes are not the nearest")
+    return f"{len(layers)} exact"

@@ -20,7 +20,7 @@ pub(crate) enum PackedWeight {
         limits: OutputLimits,
     },
     Int4 {
-        packed: PackedInt4,
+        packed: Box<PackedInt4>,
         scale: InputScale,
         limits: OutputLimits,
     },
@@ -107,7 +107,7 @@ impl PackedWeight {
                 Self::int8(kernels, bits, &codes, &scales, shape, input, bias)
             }
             StoredWeight::Groups { .. } => {
-                return Self::groups(name, stored, bias, shape, kernels, weight_only);
+                return Self::groups(name, &stored, bias, shape, kernels, weight_only);
             }
             StoredWeight::FourBit { dtype, .. } if dtype != DType::F32 => {
                 let values = stored.dequantize(shape)?;
@@ -134,7 +134,7 @@ impl PackedWeight {
     /// otherwise.
     fn groups(
         name: &str,
-        stored: StoredWeight<'_>,
+        stored: &StoredWeight<'_>,
         bias: &[f32],
         shape: [usize; 2],
         kernels: &Kernels,
@@ -148,7 +148,7 @@ impl PackedWeight {
             group_size,
             bits,
             activations,
-        } = &stored
+        } = stored
         else {
             unreachable!("the caller has seen groups");
         };
@@ -170,7 +170,13 @@ impl PackedWeight {
                 let parts = (&codes[..], &scales[..], zero_points);
                 let largest_weight = largest_magnitude(scales) * 15.0;
                 Self::Int4 {
-                    packed: PackedInt4::new(kernels, activation_bits, parts, *group_size, shape),
+                    packed: Box::new(PackedInt4::new(
+                        kernels,
+                        activation_bits,
+                        parts,
+                        *group_size,
+                        shape,
+                    )),
                     limits: OutputLimits::new(activation_bits, largest_weight, inside, bias),
                     scale,
                 }

@@ -12,7 +12,8 @@ use crate::default_embeddings::{refuse_shared_embeddings, with_decided_embedding
 use crate::loader_skip_list::LoaderSkipList;
 use crate::plan_row::RowPlanner;
 pub use crate::plan_row::{PlanRow, TensorAction};
-use crate::{KeptModule, Method, QuantizeError, Recipe, Selection};
+use crate::selection::looks_at_weights;
+use crate::{CodeLayout, KeptModule, Method, QuantizeError, Recipe, Selection, WeightCodes};
 
 /// Bytes of one part of the model before and after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,6 +65,8 @@ impl QuantizePlan {
         catalogue: &Catalogue,
         recipe: &Recipe,
     ) -> Result<Self, QuantizeError> {
+        let asked_for = recipe;
+        let recipe = &with_loadable_layout(catalogue, recipe);
         refuse_shared_embeddings(checkpoint, recipe)?;
         let selection = Selection::new(checkpoint, catalogue, recipe)?;
         refuse_unknown_inputs(recipe, catalogue, &selection)?;
@@ -81,7 +84,10 @@ impl QuantizePlan {
             module.stored_weight(checkpoint)?;
         }
         let quantization_config = quantization_config(recipe, catalogue, &selection, &rows);
-        let notes = notes(checkpoint, catalogue, recipe, &rows);
+        let mut notes = notes(checkpoint, catalogue, recipe, &rows);
+        if int4_layout(asked_for) != int4_layout(recipe) {
+            notes.push("int4 codes are stored a byte each (`int-quantized`): transformers looks at the weight of each layer of this model while it makes it, and does not load packed ones".to_owned());
+        }
         Self::from_rows(
             recipe.clone(),
             rows,
@@ -207,6 +213,25 @@ impl QuantizePlan {
 
 fn output_groups(rows: &[PlanRow]) -> Vec<Vec<TensorPlan>> {
     rows.iter().map(|row| row.outputs.clone()).collect()
+}
+
+/// `recipe` with the layout of int4 codes that transformers loads of this model.
+fn with_loadable_layout(catalogue: &Catalogue, recipe: &Recipe) -> Recipe {
+    match recipe {
+        Recipe::Integer(options) if looks_at_weights(catalogue) => {
+            let mut options = options.clone();
+            if let WeightCodes::Int4(int4) = &mut options.weights {
+                int4.layout = CodeLayout::IntQuantized;
+            }
+            options.into()
+        }
+        _ => recipe.clone(),
+    }
+}
+
+/// Which layout int4 codes have, if there are any.
+fn int4_layout(recipe: &Recipe) -> Option<CodeLayout> {
+    Some(recipe.integer()?.weights.int4()?.layout)
 }
 
 pub(crate) fn require_float_source(checkpoint: &Checkpoint) -> Result<(), QuantizeError> {

@@ -257,10 +257,15 @@ impl Selection {
     }
 }
 
-/// Whether the model's class in transformers looks at the weight of each layer while it is made, packed codes or not: those of models that
+/// Whether the model's class in transformers looks, or may look, at the weight of each layer while it is made, packed codes or not: those of models that
 /// fewbit does not run may all do so.
 fn needs_a_tensor_named_weight(catalogue: &Catalogue) -> bool {
-    catalogue.model_type == "modernbert" || !catalogue.is_of_an_encoder()
+    looks_at_weights(catalogue) || !catalogue.is_of_an_encoder()
+}
+
+/// Whether the model's class in transformers is known to do so.
+pub(crate) fn looks_at_weights(catalogue: &Catalogue) -> bool {
+    catalogue.model_type == "modernbert"
 }
 
 /// Whether transformers leaves the layer out (`_keep_in_fp32_modules`) when it makes 4-bit layers, of T5 and its kin.

@@ -226,14 +226,18 @@ fn unpack_panel(weight: &PackedInt4, first_vector: usize, packed: &[u8], unpacke
         let lines = packed.iter().zip(low).zip(high);
         match &weight.offsets {
             None => {
-                lines.for_each(|((packed, low), high)| unpack(packed, &[8; INT8_LINE], low, high))
+                for ((packed, low), high) in lines {
+                    unpack(packed, &[8; INT8_LINE], low, high);
+                }
             }
             Some(offsets) => {
                 let group = pair * INT4_PAIR / weight.group_size;
                 let (offsets, _) = offsets.as_chunks::<INT8_LINE>();
                 let offsets = offsets[first_vector * weight.groups + group..].iter();
                 let lines = lines.zip(offsets.step_by(weight.groups));
-                lines.for_each(|(((packed, low), high), offset)| unpack(packed, offset, low, high));
+                for (((packed, low), high), offset) in lines {
+                    unpack(packed, offset, low, high);
+                }
             }
         }
     }
