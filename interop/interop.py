@@ -58,6 +58,8 @@ class Method:
     # On the tiny models of every family: least cosine of hidden states to the float model. Only names can break this, and a model whose
     # weights went elsewhere is unrelated to its source.
     family_cosine: float = 0.99
+    # Others than `arguments` for these.
+    family_arguments: list = field(default_factory=list)
 
 
 def check_rounded(dtype):
@@ -100,9 +102,9 @@ METHODS = [
     Method(name="dynamic, GPTQ, saturation-proof", arguments=["--method", "dynamic", "--gptq", "--saturation-proof"], agreement="int8 activations", check=check_gptq(True), calibrated=True),
     Method(name="static, GPTQ", arguments=["--method", "static", "--gptq"], agreement="static int8 activations", check=check_gptq(False), calibrated=True),
     Method(name="weight-only, GPTQ, saturation-proof", arguments=["--method", "weight-only", "--gptq", "--saturation-proof"], agreement="same weights", check=check_gptq(True), calibrated=True),
-    Method(name="weight-only int4", arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "8"], agreement="same weights", check=weights.int4, family_cosine=0.9),
-    Method(name="weight-only int4, asymmetric, int-quantized", arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "8", "--asymmetric", "--layout", "int-quantized"], agreement="same weights", check=weights.int4, family_cosine=0.9),
-    Method(name="dynamic int4", arguments=["--method", "dynamic", "--weights", "int4", "--group-size", "8"], agreement="int8 activations", check=weights.int4, family_cosine=0.9),
+    Method(name="weight-only int4", arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "64"], agreement="same weights", check=weights.int4, family_cosine=0.5, family_arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "channel"]),
+    Method(name="weight-only int4, asymmetric, int-quantized", arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "32", "--asymmetric", "--layout", "int-quantized"], agreement="same weights", check=weights.int4, family_cosine=0.5, family_arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "channel", "--asymmetric", "--layout", "int-quantized"]),
+    Method(name="dynamic int4", arguments=["--method", "dynamic", "--weights", "int4", "--group-size", "64"], agreement="int8 activations", check=weights.int4, family_cosine=0.5, family_arguments=["--method", "dynamic", "--weights", "int4", "--group-size", "channel"]),
     Method(name="nf4", arguments=["--method", "nf4"], agreement="same weights", check=check_four_bit("nf4", False), family_cosine=0.5),
     Method(name="nf4, double quantization", arguments=["--method", "nf4", "--double-quant"], agreement="same weights", check=check_four_bit("nf4", True), family_cosine=0.5),
     Method(name="nf4, double quantization, fp16 floats", arguments=["--method", "nf4", "--double-quant", "--float-dtype", "fp16"], agreement="float16 without float32", check=check_four_bit("nf4", True, torch.float16), family_cosine=0.5),
@@ -249,22 +251,23 @@ def families(fewbit, work, method):
     """Names and prefixes of every family: loads with AutoModel, same report as the float source, close hidden states."""
     row = Row(f"{method.name}: {len(FAMILIES)} families")
     least, total = 1.0, 0.0
+    arguments = method.family_arguments or method.arguments
     for family in FAMILIES:
         source, out = GOLDEN / "architectures" / family, work / "families" / f"{family}-{method.name.replace(' ', '-')}"
         out.parent.mkdir(exist_ok=True)
-        if "int8" in method.arguments and "masked-lm" in family:
+        if "int8" in arguments and "masked-lm" in family:
             # Its head shares the table, and the library cannot run it on codes: what would not load is not written.
-            refusal = fewbit.refusal("quantize", source, "-o", out, *method.arguments)
+            refusal = fewbit.refusal("quantize", source, "-o", out, *arguments)
             row.expect("shares the word embeddings" in refusal, f"{family}: expected a refusal of the shared table, found: {refusal}")
             continue
         try:
-            fewbit.quantize(source, out, method.arguments)
+            fewbit.quantize(source, out, arguments)
             total += megabytes(out)
             reference, float_report = libraries.load(source)
             loaded, report = libraries.load(out, **({"dtype": torch.float32} if family in NOT_IN_SIXTEEN_BITS else {}))
             report = without_computed_buffers(report)
             row.expect(report == float_report, f"{family}: loading report {report}, source {float_report}")
-            if family in NOT_IN_SIXTEEN_BITS and "nf4" in method.arguments and "--float-dtype" in method.arguments:
+            if family in NOT_IN_SIXTEEN_BITS and "nf4" in arguments and "--float-dtype" in arguments:
                 # Beside 4-bit layers the library leaves halves as they are, whatever dtype is asked for: only names can be checked.
                 continue
             ids = [5, 40, 7, 66, 23, 12, 9]
