@@ -28,9 +28,12 @@ struct Request {
     /// The text of a recipe in JSON.
     recipe: Option<String>,
     recipe_file: Option<PathBuf>,
+    #[serde(default)]
     weights: WeightsField,
     group_size: Option<GroupSize>,
+    #[serde(default)]
     asymmetric: bool,
+    #[serde(default)]
     layout: CodeLayout,
     double_quant: bool,
     block_size: Option<usize>,

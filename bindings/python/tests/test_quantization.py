@@ -202,7 +202,7 @@ def test_large_weights_are_written_as_several_files(tiny_model: str, tmp_path: P
     assert whole.files == 1 and plan.files == report.files > 1
     assert len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) == report.files
     assert f"the {report.files} files of weights have" in str(report)
-    assert (Encoder(tmp_path / "out").encode(TEXTS) == Encoder(tmp_path / "whole").encode(TEXTS)).all()
+    assert (Encoder.open(tmp_path / "out").encode(TEXTS) == Encoder.open(tmp_path / "whole").encode(TEXTS)).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
@@ -288,3 +288,19 @@ def test_the_manager_replaces_only_with_force(tiny_model: str, tmp_path: Path) -
     with pytest.raises(fewbit.FewbitError):
         QuantizationManager(tiny_model).apply_bf16_quantization(tmp_path / "out")
     QuantizationManager(tiny_model, force=True).apply_bf16_quantization(tmp_path / "out")
+
+
+def test_int4_weights_are_written_and_run(tiny_model: str, tmp_path: Path) -> None:
+    plan = quantize_model(tiny_model, method="weight-only", weights="int4", group_size="channel", dry_run=True)
+    report = quantize_model(tiny_model, tmp_path / "out", "weight-only", weights="int4", group_size="channel")
+    assert plan.output_bytes == report.output_bytes
+    assert (report.recipe["weights"], report.recipe["group_size"], report.recipe["scales"]) == ("int4", "channel", "mse")
+    assert "weight-only + int4 + per channel" in str(report)
+    floats, codes = Encoder.open(tiny_model).encode(TEXTS), Encoder.open(tmp_path / "out").encode(TEXTS)
+    cosines = (floats * codes).sum(1) / numpy.linalg.norm(floats, axis=1) / numpy.linalg.norm(codes, axis=1)
+    assert (cosines > 0.8).all() and (cosines < 1).any()
+    for wrong, text in [({"weights": "int3"}, "weights"), ({"weights": "int4", "group_size": 0}, "group_size"), ({"layout": "packed"}, "layout")]:
+        with pytest.raises(ValueError, match=text):
+            quantize_model(tiny_model, method="dynamic", dry_run=True, **wrong)  # type: ignore[call-overload]
+    with pytest.raises(fewbit.FewbitError, match="group_size"):
+        quantize_model(tiny_model, method="dynamic", group_size=32, dry_run=True)
