@@ -34,6 +34,10 @@ impl FloatAccumulators {
 
 /// Operands of one tile whose weights have a scale for each group of columns.
 #[derive(Clone, Copy)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "only the tile of AVX-512 reads nibbles")
+)]
 pub(crate) struct ScaledGroups<A> {
     /// The first of the groups; the others follow in activations and weights. Where [`Int8Tile::READS_NIBBLES`] the weights are lines of pairs: the low nibbles are
     /// those of a line, the high ones those of the next.
@@ -52,6 +56,10 @@ pub(crate) struct ScaledGroups<A> {
 
 /// What nibbles have beside them; read only where [`Int8Tile::READS_NIBBLES`].
 #[derive(Clone, Copy)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "only the tile of AVX-512 reads nibbles")
+)]
 pub(crate) struct NibbleOperands {
     /// `[rows][count]` sums of the activations of a group.
     pub(crate) activation_sums: *const i32,
