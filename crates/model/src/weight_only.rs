@@ -1,4 +1,4 @@
-//! The arithmetic of layers whose weights alone are int8.
+//! The arithmetic of layers whose weights alone are integers.
 
 use crate::ModelError;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 /// The environment variable that chooses it.
 const VARIABLE: &str = "FEWBIT_WEIGHT_ONLY";
 
-/// The arithmetic of a layer whose weights alone are int8, with one scale for each output. Layers with several scales for an output, or with more
+/// The arithmetic of a layer whose weights alone are int8, with one scale for each output, or int4 in groups that
+/// [have tiles](fewbit_kernels::PackedInt4::has_tiles_for). int8 layers with several scales for an output, or with more
 /// than [`MAX_TWELVE_BIT_COLUMNS`](fewbit_numerics::activation::MAX_TWELVE_BIT_COLUMNS) inputs, always compute with floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
