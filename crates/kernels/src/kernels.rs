@@ -391,21 +391,8 @@ impl Kernels {
         workspace: &mut Workspace,
     ) {
         assert_output(&out, x.rows, weight.out_features);
-        assert_eq!(
-            x.columns, weight.in_features,
-            "the columns of x are the in_features of the weight"
-        );
+        let proof = self.checked_proof(x, weight.in_features, weight.layout);
         assert_bias(epilogue.bias, weight.out_features);
-        let proof = self.saturation_proof.as_ref();
-        let proof = proof.filter(|proof| weight.layout == proof.layout);
-        assert!(
-            proof.is_some() || weight.layout == self.int8_layout,
-            "the weight is packed for the instruction set that multiplies it"
-        );
-        assert!(
-            proof.is_none() || x.planes == 1,
-            "a weight that is packed for codes of 8 bits is multiplied by such codes"
-        );
         let call = LinearInt4 {
             x,
             weight,
@@ -680,8 +667,35 @@ impl Kernels {
 
     /// The routines for `weight`, if it is packed for those.
     pub(crate) fn saturation_proof_of(&self, weight: &PackedInt8) -> Option<&SaturationProof> {
+        self.proof_of_layout(weight.layout)
+    }
+
+    fn proof_of_layout(&self, layout: PanelLayout) -> Option<&SaturationProof> {
         let proof = self.saturation_proof.as_ref()?;
-        (weight.layout == proof.layout).then_some(proof)
+        (layout == proof.layout).then_some(proof)
+    }
+
+    /// The routines for a weight of `in_features` that lies like this, if it is packed for those. Panics where it cannot be multiplied by x.
+    fn checked_proof(
+        &self,
+        x: &QuantizedRows,
+        in_features: usize,
+        layout: PanelLayout,
+    ) -> Option<&SaturationProof> {
+        assert_eq!(
+            x.columns, in_features,
+            "the columns of x are the in_features of the weight"
+        );
+        let proof = self.proof_of_layout(layout);
+        assert!(
+            proof.is_some() || layout == self.int8_layout,
+            "the weight is packed for the instruction set that multiplies it"
+        );
+        assert!(
+            proof.is_none() || x.planes == 1,
+            "a weight that is packed for codes of 8 bits is multiplied by such codes"
+        );
+        proof
     }
 
     fn checked_linear_int8<'a>(
@@ -691,19 +705,7 @@ impl Kernels {
         bias: Option<&'a [f32]>,
         workspace: &'a mut Workspace,
     ) -> LinearInt8<'a> {
-        assert_eq!(
-            x.columns, weight.in_features,
-            "the columns of x are the in_features of the weight"
-        );
-        let proof = self.saturation_proof_of(weight);
-        assert!(
-            proof.is_some() || weight.layout == self.int8_layout,
-            "the weight is packed for the instruction set that multiplies it"
-        );
-        assert!(
-            proof.is_none() || x.planes == 1,
-            "a weight that is packed for codes of 8 bits is multiplied by such codes"
-        );
+        self.checked_proof(x, weight.in_features, weight.layout);
         assert!(
             x.planes == 1 || x.columns <= MAX_TWELVE_BIT_COLUMNS,
             "at most {MAX_TWELVE_BIT_COLUMNS} input features with codes of twelve bits, found {}: sums of products must fit in i32",

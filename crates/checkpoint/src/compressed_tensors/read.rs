@@ -93,8 +93,7 @@ fn read_int_quantized<'a>(
         }
         _ => None,
     };
-    let group = WithActivations::new(checkpoint, group, module)?;
-    group.weight(checkpoint, module, shape, codes, zero_points)
+    read_rest(checkpoint, group, module, shape, codes, zero_points)
 }
 
 fn read_pack_quantized<'a>(
@@ -122,75 +121,56 @@ fn read_pack_quantized<'a>(
         Some(view) if !group.symmetric => Some(read_packed_zero_points(&view, group, shape)?),
         _ => None,
     };
-    let group = WithActivations::new(checkpoint, group, module)?;
-    group.weight(checkpoint, module, shape, codes, zero_points)
+    read_rest(checkpoint, group, module, shape, codes, zero_points)
 }
 
-/// A group of the config, with what a module has of its activations.
-struct WithActivations<'a> {
-    group: &'a ConfigGroup,
-    activations: Option<Int8Activations>,
-}
-
-impl<'a> WithActivations<'a> {
-    fn new(
-        checkpoint: &Checkpoint,
-        group: &'a ConfigGroup,
-        module: &str,
-    ) -> Result<Self, CheckpointError> {
-        let activations = match group.activations {
-            None => None,
-            Some(ActivationSettings::PerToken(scheme)) => Some(Int8Activations::Dynamic(scheme)),
-            Some(ActivationSettings::DynamicPerTensor { reduce_range }) => {
-                Some(Int8Activations::DynamicPerTensor { reduce_range })
-            }
-            Some(ActivationSettings::StaticPerTensor { symmetric, codes }) => {
-                Some(read_static(checkpoint, module, symmetric, codes)?)
-            }
-        };
-        Ok(Self { group, activations })
-    }
-
-    /// The weight with these codes and zero points.
-    fn weight<'c>(
-        &self,
-        checkpoint: &Checkpoint,
-        module: &str,
-        shape: [usize; 2],
-        codes: Cow<'c, [i8]>,
-        zero_points: Option<Vec<i8>>,
-    ) -> Result<StoredWeight<'c>, CheckpointError> {
-        let &Self { group, activations } = self;
-        match (&zero_points, group.symmetric) {
-            (_, true) => expect_no_zero_points(checkpoint, module)?,
-            (None, false) => {
-                return Err(checkpoint.missing(&format!("{module}.weight_zero_point")));
-            }
-            (Some(_), false) => {}
+/// The weight with these codes and zero points, and with the scales and activations that the file has of it.
+fn read_rest<'a>(
+    checkpoint: &Checkpoint,
+    group: &ConfigGroup,
+    module: &str,
+    shape: [usize; 2],
+    codes: Cow<'a, [i8]>,
+    zero_points: Option<Vec<i8>>,
+) -> Result<StoredWeight<'a>, CheckpointError> {
+    let activations = match group.activations {
+        None => None,
+        Some(ActivationSettings::PerToken(scheme)) => Some(Int8Activations::Dynamic(scheme)),
+        Some(ActivationSettings::DynamicPerTensor { reduce_range }) => {
+            Some(Int8Activations::DynamicPerTensor { reduce_range })
         }
-        let scales = read_scales(checkpoint, group, module, shape)?;
-        let group_size = match group.granularity {
-            Granularity::Group(size) => size,
-            Granularity::Channel | Granularity::Tensor => shape[1],
-        };
-        Ok(match activations {
-            Some(activations) if group.bits == 8 && zero_points.is_none() => StoredWeight::Int8 {
-                codes,
-                scales,
-                activations,
-            },
-            _ => StoredWeight::Groups {
-                codes,
-                scales,
-                zero_points,
-                group_size,
-                bits: group.bits,
-                activations,
-            },
-        })
+        Some(ActivationSettings::StaticPerTensor { symmetric, codes }) => {
+            Some(read_static(checkpoint, module, symmetric, codes)?)
+        }
+    };
+    match (&zero_points, group.symmetric) {
+        (_, true) => expect_no_zero_points(checkpoint, module)?,
+        (None, false) => {
+            return Err(checkpoint.missing(&format!("{module}.weight_zero_point")));
+        }
+        (Some(_), false) => {}
     }
+    let scales = read_scales(checkpoint, group, module, shape)?;
+    let group_size = match group.granularity {
+        Granularity::Group(size) => size,
+        Granularity::Channel | Granularity::Tensor => shape[1],
+    };
+    Ok(match activations {
+        Some(activations) if group.bits == 8 && zero_points.is_none() => StoredWeight::Int8 {
+            codes,
+            scales,
+            activations,
+        },
+        _ => StoredWeight::Groups {
+            codes,
+            scales,
+            zero_points,
+            group_size,
+            bits: group.bits,
+            activations,
+        },
+    })
 }
-
 /// Zero points, which are packed down the rows: those of 32 / bits rows are a word.
 fn read_packed_zero_points(
     view: &TensorView<'_>,

@@ -4,19 +4,14 @@
 //! for all rows of a call, and stays in the second-level cache meanwhile. Each group of columns gives exact sums of integers, which become floats, times the scale of the group.
 
 use crate::aligned::Scratch;
-use crate::generic::activation::{Function, WithFunction, with_function};
 use crate::generic::f32_tile::row_tiles;
-use crate::generic::linear_int8::{
-    AddEpilogue, MultiplyEpilogue, Output, StoreEpilogue, VectorEpilogue,
-};
+use crate::generic::linear_int8::{IntegerProduct, Output, VectorEpilogue, multiply_into};
 use crate::int8_tile::{
     FloatAccumulators, INT8_GROUP, INT8_LINE, INT8_TILE_ROWS, Int8Operands, Int8Tile,
     NibbleOperands, Prefetch, ScaledGroups,
 };
-use crate::output_columns::OutputColumns;
 use crate::packed_int4::{INT4_PAIR, PackedInt4};
 use crate::quantized_rows::QuantizedRows;
-use crate::row_operations::{Activation, EpilogueKind};
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
 
@@ -42,39 +37,19 @@ pub(crate) fn linear_int4<S: Simd, T: Int8Tile>(
     call: LinearInt4<'_>,
     output: Output<'_>,
 ) {
-    let Output { columns, kind } = output;
-    let range = columns.columns();
-    let activation = match kind {
-        EpilogueKind::Add => return multiply(s, t, call, range, &mut AddEpilogue { columns }),
-        EpilogueKind::Multiply => {
-            return multiply(s, t, call, range, &mut MultiplyEpilogue { columns });
-        }
-        EpilogueKind::Store => Activation::Identity,
-        EpilogueKind::Activation(activation) => activation,
-    };
-    let task = MultiplyAndStore {
-        s,
-        t,
-        call,
-        columns,
-    };
-    with_function(activation, task);
+    multiply_into(s, Int4Product { t, call }, output);
 }
 
-/// [`multiply`], whose outputs go through a function and are stored.
-struct MultiplyAndStore<'a, S, T> {
-    s: S,
+/// The product of [`linear_int4`].
+struct Int4Product<'a, T> {
     t: T,
     call: LinearInt4<'a>,
-    columns: OutputColumns<'a>,
 }
 
-impl<S: Simd, T: Int8Tile> WithFunction for MultiplyAndStore<'_, S, T> {
+impl<S: Simd, T: Int8Tile> IntegerProduct<S> for Int4Product<'_, T> {
     #[inline(always)]
-    fn with<F: Function>(self) {
-        let range = self.columns.columns();
-        let mut epilogue = StoreEpilogue::<F>::new(self.columns);
-        multiply(self.s, self.t, self.call, range, &mut epilogue);
+    fn multiply(self, s: S, columns: Range<usize>, epilogue: &mut impl VectorEpilogue<S>) {
+        multiply(s, self.t, self.call, columns, epilogue);
     }
 }
 

@@ -49,39 +49,62 @@ pub(crate) fn linear_int8<S: Simd, T: Int8Tile>(
     call: LinearInt8<'_>,
     output: Output<'_>,
 ) {
+    multiply_into(s, Int8Product { t, call }, output);
+}
+
+/// A product that passes its outputs to an epilogue.
+pub(super) trait IntegerProduct<S: Simd> {
+    /// Computes the outputs `columns`, which are whole panels but for the last one.
+    fn multiply(self, s: S, columns: Range<usize>, epilogue: &mut impl VectorEpilogue<S>);
+}
+
+/// The product of [`linear_int8`].
+struct Int8Product<'a, T> {
+    t: T,
+    call: LinearInt8<'a>,
+}
+
+impl<S: Simd, T: Int8Tile> IntegerProduct<S> for Int8Product<'_, T> {
+    #[inline(always)]
+    fn multiply(self, s: S, columns: Range<usize>, epilogue: &mut impl VectorEpilogue<S>) {
+        multiply(s, self.t, self.call, columns, epilogue);
+    }
+}
+
+/// The product with the epilogue that `output` asks for.
+#[inline(always)]
+pub(super) fn multiply_into<S: Simd, P: IntegerProduct<S>>(s: S, product: P, output: Output<'_>) {
     let Output { columns, kind } = output;
     let range = columns.columns();
     let activation = match kind {
-        EpilogueKind::Add => return multiply(s, t, call, range, &mut AddEpilogue { columns }),
+        EpilogueKind::Add => return product.multiply(s, range, &mut AddEpilogue { columns }),
         EpilogueKind::Multiply => {
-            return multiply(s, t, call, range, &mut MultiplyEpilogue { columns });
+            return product.multiply(s, range, &mut MultiplyEpilogue { columns });
         }
         EpilogueKind::Store => Activation::Identity,
         EpilogueKind::Activation(activation) => activation,
     };
     let task = MultiplyAndStore {
         s,
-        t,
-        call,
+        product,
         columns,
     };
     with_function(activation, task);
 }
 
-/// [`multiply`], whose outputs go through a function and are stored.
-struct MultiplyAndStore<'a, S, T> {
+/// A product whose outputs go through a function and are stored.
+struct MultiplyAndStore<'a, S, P> {
     s: S,
-    t: T,
-    call: LinearInt8<'a>,
+    product: P,
     columns: OutputColumns<'a>,
 }
 
-impl<S: Simd, T: Int8Tile> WithFunction for MultiplyAndStore<'_, S, T> {
+impl<S: Simd, P: IntegerProduct<S>> WithFunction for MultiplyAndStore<'_, S, P> {
     #[inline(always)]
     fn with<F: Function>(self) {
         let range = self.columns.columns();
         let mut epilogue = StoreEpilogue::<F>::new(self.columns);
-        multiply(self.s, self.t, self.call, range, &mut epilogue);
+        self.product.multiply(self.s, range, &mut epilogue);
     }
 }
 
@@ -132,14 +155,14 @@ pub(super) trait VectorEpilogue<S: Simd> {
 }
 
 /// `out = f(y)`
-pub(super) struct StoreEpilogue<'a, F> {
+struct StoreEpilogue<'a, F> {
     columns: OutputColumns<'a>,
     function: std::marker::PhantomData<F>,
 }
 
 impl<'a, F> StoreEpilogue<'a, F> {
     #[inline(always)]
-    pub(super) fn new(columns: OutputColumns<'a>) -> Self {
+    fn new(columns: OutputColumns<'a>) -> Self {
         Self {
             columns,
             function: std::marker::PhantomData,
@@ -156,8 +179,8 @@ impl<S: Simd, F: Function> VectorEpilogue<S> for StoreEpilogue<'_, F> {
 }
 
 /// `out += y`
-pub(super) struct AddEpilogue<'a> {
-    pub(super) columns: OutputColumns<'a>,
+struct AddEpilogue<'a> {
+    columns: OutputColumns<'a>,
 }
 
 impl<S: Simd> VectorEpilogue<S> for AddEpilogue<'_> {
@@ -170,8 +193,8 @@ impl<S: Simd> VectorEpilogue<S> for AddEpilogue<'_> {
 }
 
 /// `out *= y`
-pub(super) struct MultiplyEpilogue<'a> {
-    pub(super) columns: OutputColumns<'a>,
+struct MultiplyEpilogue<'a> {
+    columns: OutputColumns<'a>,
 }
 
 impl<S: Simd> VectorEpilogue<S> for MultiplyEpilogue<'_> {

@@ -112,14 +112,14 @@ unsafe fn tile<const ROWS: usize, const PLANES: usize, const VECTORS: usize>(
                 }
                 multiply(
                     &mut exact,
-                    low_nibbles(weights, low_bits),
+                    nibbles::<0, VECTORS>(weights, low_bits),
                     activations,
                     group.stride,
                 );
                 let next = activations.wrapping_add(INT8_GROUP);
                 multiply(
                     &mut exact,
-                    high_nibbles(weights, low_bits),
+                    nibbles::<4, VECTORS>(weights, low_bits),
                     next,
                     group.stride,
                 );
@@ -129,7 +129,7 @@ unsafe fn tile<const ROWS: usize, const PLANES: usize, const VECTORS: usize>(
             if odd {
                 multiply(
                     &mut exact,
-                    low_nibbles(weights, low_bits),
+                    nibbles::<0, VECTORS>(weights, low_bits),
                     activations,
                     group.stride,
                 );
@@ -155,14 +155,14 @@ unsafe fn tile<const ROWS: usize, const PLANES: usize, const VECTORS: usize>(
     }
 }
 
-/// The codes of the first line of a pair, of each vector.
+/// The codes of a line of a pair, of each vector: of the first line with a `SHIFT` of 0, of the second with 4.
 ///
 /// # Safety
 ///
 /// The lines are readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn low_nibbles<const VECTORS: usize>(
+unsafe fn nibbles<const SHIFT: u32, const VECTORS: usize>(
     weights: *const i8,
     low_bits: __m512i,
 ) -> [__m512i; VECTORS] {
@@ -170,27 +170,7 @@ unsafe fn low_nibbles<const VECTORS: usize>(
     for (vector, codes) in codes.iter_mut().enumerate() {
         // SAFETY: this function's contract.
         let nibbles = unsafe { _mm512_load_si512(weights.add(vector * INT8_LINE).cast()) };
-        *codes = _mm512_and_si512(nibbles, low_bits);
-    }
-    codes
-}
-
-/// The codes of the second line of a pair, of each vector.
-///
-/// # Safety
-///
-/// The lines are readable.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn high_nibbles<const VECTORS: usize>(
-    weights: *const i8,
-    low_bits: __m512i,
-) -> [__m512i; VECTORS] {
-    let mut codes = [_mm512_setzero_si512(); VECTORS];
-    for (vector, codes) in codes.iter_mut().enumerate() {
-        // SAFETY: this function's contract.
-        let nibbles = unsafe { _mm512_load_si512(weights.add(vector * INT8_LINE).cast()) };
-        *codes = _mm512_and_si512(_mm512_srli_epi16::<4>(nibbles), low_bits);
+        *codes = _mm512_and_si512(_mm512_srli_epi16::<SHIFT>(nibbles), low_bits);
     }
     codes
 }
