@@ -119,35 +119,42 @@ impl Random {
     }
 }
 
-/// Killed at random moments, also while it goes on from an earlier kill, a run leaves nothing that looks finished, and the next one ends with the bytes and
-/// the report of one that nobody disturbed.
+/// Killed at 50 random moments, also while it goes on from an earlier kill, a run leaves nothing that looks finished, and the next one ends with the bytes
+/// and the report of one that nobody disturbed.
 #[cfg(unix)]
 #[test]
 fn killed_at_any_moment_it_goes_on_to_the_same_bytes() {
-    const TRIALS: usize = 25;
-    const KILLS: usize = 2;
+    const KILLS: usize = 50;
+    const KILLS_IN_A_ROW: usize = 2;
     let workspace = workspace();
     let begun = Instant::now();
     let expected_report = report(&workspace.succeed(&QUANTIZE).stdout);
-    let time = begun.elapsed();
+    let mut time = begun.elapsed();
     let expected = files(&workspace, "out");
     assert!(expected.len() > 7 * LAYERS);
     let notes = expected_report["notes"].to_string();
     assert_eq!(notes.matches("was carried over with NaN").count(), 2);
     let mut random = Random(1);
-    let (mut gone_on, mut unfinished) = (0, 0);
-    for trial in 0..TRIALS {
+    let (mut gone_on, mut unfinished, mut attempts) = (0, 0, 0);
+    // Only kills of a run that was not done count, and some must have left files to go on from.
+    while unfinished < KILLS || gone_on < KILLS / 5 {
+        assert!(
+            attempts < 20 * KILLS,
+            "{unfinished} kills came in time, {gone_on} of them left whole files"
+        );
+        attempts += 1;
         std::fs::remove_dir_all(workspace.path("out")).unwrap();
-        for _ in 0..KILLS {
+        for _ in 0..KILLS_IN_A_ROW {
             let partial = workspace.path("out.partial").exists();
             let mut child = start(&workspace, if partial { &["--resume"] } else { &[] });
             std::thread::sleep(time.mul_f64(random.next()));
             child.kill().unwrap();
             child.wait().unwrap();
-            let out = workspace.path("out");
             // Where it was killed after its last step, all of it is there.
-            if out.exists() {
-                assert!(files(&workspace, "out") == expected, "{trial}");
+            if workspace.path("out").exists() {
+                assert!(files(&workspace, "out") == expected, "{unfinished}");
+                // Other programs change how fast the machine is: the moments follow.
+                time = time.mul_f64(0.9);
                 break;
             }
             unfinished += 1;
@@ -157,23 +164,20 @@ fn killed_at_any_moment_it_goes_on_to_the_same_bytes() {
             assert!(!partial.exists() || std::fs::remove_dir_all(partial).is_ok());
             continue;
         }
-        gone_on += usize::from(workspace.path("out.partial").exists());
+        if workspace.path("out.partial").exists() {
+            gone_on += 1;
+        } else {
+            time = time.mul_f64(1.1);
+        }
         let resumed = workspace.succeed(&[&QUANTIZE[..], &["--resume"]].concat());
-        assert_eq!(report(&resumed.stdout), expected_report, "{trial}");
-        assert!(files(&workspace, "out") == expected, "{trial}");
+        assert_eq!(report(&resumed.stdout), expected_report, "{unfinished}");
+        assert!(files(&workspace, "out") == expected, "{unfinished}");
         assert_eq!(
             workspace.entries("."),
             ["decoder", "model", "out"],
-            "{trial}"
+            "{unfinished}"
         );
     }
-    // A test of nothing would pass, too.
-    assert!(gone_on > TRIALS / 5, "{gone_on} of {TRIALS} went on");
-    assert!(
-        unfinished > TRIALS,
-        "{unfinished} of {} kills",
-        TRIALS * KILLS
-    );
 }
 
 /// Ctrl-C removes what is not whole and says where the rest is.
