@@ -16,6 +16,18 @@ pub(crate) struct Rows<'a, T> {
     pub(crate) count: usize,
 }
 
+impl<T> Rows<'_, T> {
+    /// Without the first `rows` of them.
+    #[inline(always)]
+    pub(crate) fn after(self, rows: usize) -> Self {
+        Self {
+            values: &self.values[rows * self.stride..],
+            count: self.count - rows,
+            ..self
+        }
+    }
+}
+
 /// What a product does with what the output holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Combine {
@@ -34,6 +46,17 @@ pub(crate) struct Columns<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// What becomes of what the output holds.
     pub(crate) combine: Combine,
+}
+
+impl Columns<'_> {
+    /// Without the first `rows` rows.
+    #[inline(always)]
+    pub(crate) fn after(self, rows: usize) -> Self {
+        Self {
+            columns: self.columns.after(rows),
+            ..self
+        }
+    }
 }
 
 /// Products with panels of `E`.

@@ -15,6 +15,7 @@ pub(crate) mod error_sums;
 pub(crate) mod exponential;
 pub(crate) mod f32_tile;
 pub(crate) mod four_bit_codec;
+pub(crate) mod four_bit_panels;
 pub(crate) mod group_absmax;
 pub(crate) mod int8_codec;
 pub(crate) mod int8_panels;

@@ -118,6 +118,16 @@ impl<'a, T> OutputColumns<'a, T> {
         }
     }
 
+    /// These columns without the first `rows` rows.
+    pub(crate) fn after(self, rows: usize) -> Self {
+        assert!(rows <= self.rows);
+        Self {
+            start: self.start.wrapping_add(rows * self.stride),
+            rows: self.rows - rows,
+            ..self
+        }
+    }
+
     /// The columns first..first + count of a row, counted from the first one of these columns.
     #[inline(always)]
     pub(crate) fn slice(&mut self, row: usize, first: usize, count: usize) -> &mut [T] {
@@ -143,6 +153,7 @@ mod tests {
         assert_eq!(middle.slice(1, 1, 2), [130 + 65, 130 + 66]);
         assert_eq!(right.slice(2, 0, 2), [260 + 128, 260 + 129]);
         let mut part = middle.part(16..48);
+        assert_eq!(part.part(1..2).after(2).slice(0, 0, 1), [260 + 81]);
         assert_eq!((part.columns(), part.slice(0, 1, 1)[0]), (80..112, 81));
         right.slice(0, 1, 1)[0] = 0;
         assert_eq!((matrix[128], matrix[129], matrix[130]), (128, 0, 130));

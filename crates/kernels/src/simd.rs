@@ -65,8 +65,6 @@ pub(crate) trait Simd: Copy {
     fn load_bf16(self, from: &[u16; LANES]) -> Self::F32;
     /// Signed bytes as f32.
     fn load_i8(self, from: &[i8; LANES]) -> Self::F32;
-    /// Sixteen codes of four bits: lane i is the low nibble of byte i, lane 8 + i its high nibble.
-    fn load_nibbles(self, from: &[u8; LANES / 2]) -> Self::I32;
     /// i32 numbers from memory.
     fn load_i32(self, from: &[i32; LANES]) -> Self::I32;
     /// Stores lanes of 0..=255 as bytes.
@@ -79,7 +77,10 @@ pub(crate) trait Simd: Copy {
     fn store_nibbles(self, vectors: [Self::I32; 4], table: &[u8; LANES], to: &mut [u8; 2 * LANES]);
     /// Stores the low byte of each lane.
     fn store_low_bytes(self, value: Self::I32, to: &mut [u8; LANES]);
-    /// Prefetches the cache line at `line`, which may be anywhere, into the second-level cache; does nothing on sets that gain nothing by it.
+    /// Whether float panels are prefetched: where they are not, the CPU's own prefetchers do better.
+    const PREFETCHES_FLOATS: bool = false;
+
+    /// Prefetches the cache line at `line`, which may be anywhere, into the second-level cache; does nothing on sets that cannot or gain nothing by it.
     #[inline(always)]
     fn prefetch(self, _line: *const u8) {}
     /// Stores the bits of the lanes.
@@ -159,6 +160,8 @@ pub(crate) trait Simd: Copy {
     fn sub_product(self, a: Self::I32, long: Self::I32, short: Self::I32) -> Self::I32 {
         self.sub_i32(a, self.mul_i32(long, short))
     }
+    /// The bits of each lane moved four places down: the next nibble becomes the lowest. Zeros come in.
+    fn next_nibble(self, a: Self::I32) -> Self::I32;
     /// To f32, rounded to nearest even.
     fn to_f32(self, a: Self::I32) -> Self::F32;
     /// Toward zero. Unspecified outside of i32 and for NaN.

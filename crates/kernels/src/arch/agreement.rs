@@ -136,13 +136,9 @@ impl<S: Simd> Agreement<S> {
             let mut stored = [0; LANES];
             s.store_u8(s.load_i32(&integers), &mut stored);
             assert_eq!(stored, bytes, "{}: store_u8", self.isa);
-            for half in bytes.as_chunks().0 {
-                self.integers(
-                    "load_nibbles",
-                    s.load_nibbles(half),
-                    Scalar.load_nibbles(half),
-                );
-            }
+            let words = integers.map(|byte| (byte ^ 0x85).wrapping_mul(0x0101_0101));
+            let expected = words.map(|word| (word.cast_unsigned() >> 4).cast_signed());
+            self.integers("next_nibble", s.next_nibble(s.load_i32(&words)), expected);
         }
     }
 

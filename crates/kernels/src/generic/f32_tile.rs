@@ -189,7 +189,7 @@ unsafe fn tile<S: Simd, E: PanelElement, const ROWS: usize, const PANELS: usize>
             for (panel, weight) in weights.iter_mut().enumerate() {
                 let line = panels.add((panel * depth + k) * LANES);
                 // While the first rows run, the panels that come next are prefetched: few rows would wait for them.
-                if row == 0 {
+                if S::PREFETCHES_FLOATS && row == 0 {
                     s.prefetch(line.wrapping_add(PANELS * depth * LANES).cast());
                 }
                 *weight = E::widen(s, &*line.cast::<[E; LANES]>());

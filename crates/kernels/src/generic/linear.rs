@@ -3,7 +3,6 @@
 use crate::aligned::Scratch;
 use crate::float_tile::{Columns, Combine, FloatTile, Rows};
 use crate::generic::activation::activation;
-use crate::generic::f32_tile::panels_at_once;
 use crate::generic::panel_source::PanelSource;
 use crate::output_columns::OutputColumns;
 use crate::panels::panel_count;
@@ -24,7 +23,8 @@ pub(crate) struct Linear<'a> {
     pub(crate) scratch: &'a mut Scratch,
 }
 
-/// Panels outside, row tiles inside: a panel is read (or decoded) once and stays in the cache for all rows.
+/// Panels outside, row tiles inside: a panel is read (or decoded) once and stays in the cache for all rows. A source may
+/// multiply the first rows while it decodes.
 #[inline(always)]
 pub(crate) fn linear<S: Simd, P: PanelSource, T: FloatTile<S, P::Element>>(
     s: S,
@@ -43,17 +43,17 @@ pub(crate) fn linear<S: Simd, P: PanelSource, T: FloatTile<S, P::Element>>(
     if rows == 0 {
         return;
     }
-    let x = Rows {
+    let floats = Rows {
         values: x,
         stride: in_features,
         count: rows,
     };
-    let x = t.activations(s, x, in_features, scratch);
+    let x = t.activations(s, floats, in_features, scratch);
     let Range { start, end } = out.columns();
     let total = panel_count(end);
     let mut panel = start / LANES;
     while panel < total {
-        let at_once = panels_at_once::<S>(rows, total - panel);
+        let at_once = P::at_once::<S>(rows, total - panel);
         let first = panel * LANES;
         let count = (at_once * LANES).min(end - first);
         let part = first - start..first - start + count;
@@ -66,8 +66,11 @@ pub(crate) fn linear<S: Simd, P: PanelSource, T: FloatTile<S, P::Element>>(
                 EpilogueKind::Store | EpilogueKind::Activation(_) => Combine::Replace,
             },
         };
-        let panels = source.panels(s, panel, at_once);
-        t.multiply(s, x, panels, at_once, in_features, &mut columns);
+        let (done, panels) = source.panels(s, panel, at_once, floats, &mut columns);
+        if done < rows {
+            let mut columns = columns.after(done);
+            t.multiply(s, x.after(done), panels, at_once, in_features, &mut columns);
+        }
         if let EpilogueKind::Activation(kind) = kind {
             for row in 0..rows {
                 activation(s, kind, out.slice(row, part.start, count));

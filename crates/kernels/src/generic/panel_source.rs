@@ -1,8 +1,9 @@
 //! Where the panels of a float product come from: memory, or decoded from fewer bits when they are needed.
 
-use fewbit_numerics::four_bit::FourBitType;
-
 use crate::aligned::Scratch;
+use crate::float_tile::{Columns, Rows};
+use crate::generic::f32_tile::panels_at_once;
+use crate::generic::four_bit_panels::{self, multiply_first_rows};
 use crate::generic::panel_element::PanelElement;
 use crate::packed_four_bit::PackedFourBit;
 use crate::packed_weight_only_int8::PackedWeightOnlyInt8;
@@ -12,8 +13,22 @@ use crate::simd::{LANES, Simd};
 pub(crate) trait PanelSource {
     type Element: PanelElement;
 
-    /// The lines of `count` consecutive panels.
-    fn panels<S: Simd>(&mut self, s: S, first: usize, count: usize) -> &[Self::Element];
+    /// How many of the `left` panels to take at once with that many rows.
+    #[inline(always)]
+    fn at_once<S: Simd>(rows: usize, left: usize) -> usize {
+        panels_at_once::<S>(rows, left)
+    }
+
+    /// The lines of `count` consecutive panels. A source may multiply the first rows of x while it decodes them: how many rows it has done, with the bits of
+    /// [`F32Tile`](crate::generic::f32_tile::F32Tile). Where that is all of them there need not be any lines.
+    fn panels<S: Simd>(
+        &mut self,
+        s: S,
+        first: usize,
+        count: usize,
+        x: Rows<'_, f32>,
+        out: &mut Columns<'_>,
+    ) -> (usize, &[Self::Element]);
 }
 
 /// Float panels as they are stored.
@@ -26,8 +41,16 @@ impl<E: PanelElement> PanelSource for Stored<'_, E> {
     type Element = E;
 
     #[inline(always)]
-    fn panels<S: Simd>(&mut self, _s: S, first: usize, count: usize) -> &[E] {
-        &self.panels[first * self.depth * LANES..][..count * self.depth * LANES]
+    fn panels<S: Simd>(
+        &mut self,
+        _s: S,
+        first: usize,
+        count: usize,
+        _x: Rows<'_, f32>,
+        _out: &mut Columns<'_>,
+    ) -> (usize, &[E]) {
+        let lines = &self.panels[first * self.depth * LANES..][..count * self.depth * LANES];
+        (0, lines)
     }
 }
 
@@ -41,7 +64,14 @@ impl PanelSource for DecodedInt8<'_> {
     type Element = f32;
 
     #[inline(always)]
-    fn panels<S: Simd>(&mut self, s: S, first: usize, count: usize) -> &[f32] {
+    fn panels<S: Simd>(
+        &mut self,
+        s: S,
+        first: usize,
+        count: usize,
+        _x: Rows<'_, f32>,
+        _out: &mut Columns<'_>,
+    ) -> (usize, &[f32]) {
         let PackedWeightOnlyInt8 {
             in_features: depth,
             group_size,
@@ -63,7 +93,7 @@ impl PanelSource for DecodedInt8<'_> {
                 s.store(s.mul(s.load_i8(codes), scale), line);
             }
         }
-        decoded
+        (0, decoded)
     }
 }
 
@@ -77,47 +107,25 @@ impl PanelSource for DecodedFourBit<'_> {
     type Element = f32;
 
     #[inline(always)]
-    fn panels<S: Simd>(&mut self, s: S, first: usize, count: usize) -> &[f32] {
-        let depth = self.weight.in_features;
-        let decoded = self.scratch.slice::<f32>(count * depth * LANES);
-        if depth > 0 {
-            for (index, panel) in decoded.chunks_exact_mut(depth * LANES).enumerate() {
-                decode_four_bit(s, self.weight, first + index, panel);
-            }
-        }
-        decoded
+    fn at_once<S: Simd>(_rows: usize, left: usize) -> usize {
+        four_bit_panels::panels_at_once::<S>(left)
     }
-}
 
-#[inline(always)]
-fn decode_four_bit<S: Simd>(s: S, weight: &PackedFourBit, panel: usize, decoded: &mut [f32]) {
-    let PackedFourBit {
-        in_features: depth,
-        block_size,
-        ref absmax,
-        ..
-    } = *weight;
-    let table: &[f32; 16] = FourBitType::table(weight.kind);
-    let table = s.load(table);
-    let codes = &weight.codes[panel * depth * LANES / 2..][..depth * LANES / 2];
-    let codes = codes.as_chunks::<{ LANES / 2 }>().0;
-    let lines = decoded.as_chunks_mut::<LANES>().0;
-    let rows = LANES.min(weight.out_features - panel * LANES);
-    let mut scales = [0.0; LANES];
-    let mut column = 0;
-    while column < depth {
-        // Blocks may begin anywhere in a row: the scales hold up to the column where the first row enters its next block.
-        let mut end = depth;
-        for (row, scale) in scales.iter_mut().enumerate().take(rows) {
-            let element = (panel * LANES + row) * depth + column;
-            *scale = absmax[element / block_size];
-            end = end.min(column.saturating_add(block_size - element % block_size));
-        }
-        let scale = s.load(&scales);
-        for (line, codes) in lines[column..end].iter_mut().zip(&codes[column..end]) {
-            let value = s.lookup(table, s.load_nibbles(codes));
-            s.store(s.mul(value, scale), line);
-        }
-        column = end;
+    #[inline(always)]
+    fn panels<S: Simd>(
+        &mut self,
+        s: S,
+        first: usize,
+        count: usize,
+        x: Rows<'_, f32>,
+        out: &mut Columns<'_>,
+    ) -> (usize, &[f32]) {
+        let (weight, scratch) = (self.weight, &mut *self.scratch);
+        let done = multiply_first_rows(s, x, weight, first, count, scratch, out);
+        let lines = match done < x.count {
+            true => self.scratch.filled(count * weight.in_features * LANES),
+            false => &[],
+        };
+        (done, lines)
     }
 }

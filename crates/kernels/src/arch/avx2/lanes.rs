@@ -18,6 +18,7 @@ impl Simd for Avx2 {
     type Mask = Pair<__m256>;
 
     const TILE_PANELS: usize = 1;
+    const PREFETCHES_FLOATS: bool = true;
 
     #[inline(always)]
     unsafe fn assume_supported() -> Self {
@@ -111,16 +112,6 @@ impl Simd for Avx2 {
             let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()));
             let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast()));
             (_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
-        }
-    }
-
-    #[inline(always)]
-    fn load_nibbles(self, from: &[u8; LANES / 2]) -> Self::I32 {
-        // SAFETY: the token.
-        unsafe {
-            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.as_ptr().cast()));
-            let low = _mm256_and_si256(bytes, _mm256_set1_epi32(15));
-            (low, _mm256_srli_epi32::<4>(bytes))
         }
     }
 
@@ -426,6 +417,12 @@ impl Simd for Avx2 {
                 _mm256_sub_epi32(a.1, _mm256_madd_epi16(long.1, short.1)),
             )
         }
+    }
+
+    #[inline(always)]
+    fn next_nibble(self, a: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { (_mm256_srli_epi32::<4>(a.0), _mm256_srli_epi32::<4>(a.1)) }
     }
 
     #[inline(always)]

@@ -86,18 +86,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn load_nibbles(self, from: &[u8; LANES / 2]) -> Self::I32 {
-        // SAFETY: the token.
-        unsafe {
-            let bytes = _mm_loadl_epi64(from.as_ptr().cast());
-            // The bytes twice: the lower eight lanes take the low nibbles, the upper eight the high ones.
-            let bytes = _mm512_cvtepu8_epi32(_mm_unpacklo_epi64(bytes, bytes));
-            let shifted = _mm512_mask_srli_epi32::<4>(bytes, 0xff00, bytes);
-            _mm512_and_si512(shifted, _mm512_set1_epi32(15))
-        }
-    }
-
-    #[inline(always)]
     fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
         // SAFETY: the token.
         unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
@@ -135,6 +123,12 @@ impl Simd for Avx512 {
             let bytes = _mm512_permutexvar_epi32(order, bytes);
             _mm512_storeu_si512(to.as_mut_ptr().cast(), bytes);
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, line: *const u8) {
+        // SAFETY: the token; a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
     }
 
     #[inline(always)]
@@ -322,6 +316,12 @@ impl Simd for Avx512 {
     fn sub_product(self, a: Self::I32, long: Self::I32, short: Self::I32) -> Self::I32 {
         // SAFETY: the token.
         unsafe { _mm512_dpwssd_epi32(a, long, short) }
+    }
+
+    #[inline(always)]
+    fn next_nibble(self, a: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe { _mm512_srli_epi32::<4>(a) }
     }
 
     #[inline(always)]

@@ -118,23 +118,6 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn load_nibbles(self, from: &[u8; LANES / 2]) -> Self::I32 {
-        // SAFETY: the token.
-        unsafe {
-            let bytes = vld1_u8(from.as_ptr());
-            let low = vmovl_u8(vand_u8(bytes, vdup_n_u8(15)));
-            let high = vmovl_u8(vshr_n_u8::<4>(bytes));
-            let codes = [
-                vmovl_u16(vget_low_u16(low)),
-                vmovl_high_u16(low),
-                vmovl_u16(vget_low_u16(high)),
-                vmovl_high_u16(high),
-            ];
-            quarters!(quarter => vreinterpretq_s32_u32(codes[quarter]))
-        }
-    }
-
-    #[inline(always)]
     fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
         // SAFETY: the token.
         unsafe {
@@ -346,6 +329,17 @@ impl Simd for Neon {
     fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         // SAFETY: the token.
         unsafe { quarters!(quarter => vmulq_s32(a[quarter], b[quarter])) }
+    }
+
+    #[inline(always)]
+    fn next_nibble(self, a: Self::I32) -> Self::I32 {
+        // SAFETY: the token.
+        unsafe {
+            quarters!(quarter => {
+                let bits = vreinterpretq_u32_s32(a[quarter]);
+                vreinterpretq_s32_u32(vshrq_n_u32::<4>(bits))
+            })
+        }
     }
 
     #[inline(always)]

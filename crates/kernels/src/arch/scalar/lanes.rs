@@ -83,10 +83,6 @@ impl Simd for Scalar {
         from.map(f32::from)
     }
     #[inline(always)]
-    fn load_nibbles(self, from: &[u8; LANES / 2]) -> Self::I32 {
-        from_fn(|lane| i32::from(from[lane % 8] >> (4 * (lane / 8)) & 15))
-    }
-    #[inline(always)]
     fn load_i32(self, from: &[i32; LANES]) -> Self::I32 {
         *from
     }
@@ -204,6 +200,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         from_fn(|lane| a[lane].wrapping_mul(b[lane]))
+    }
+    #[inline(always)]
+    fn next_nibble(self, a: Self::I32) -> Self::I32 {
+        a.map(|lane| (lane.cast_unsigned() >> 4).cast_signed())
     }
     #[inline(always)]
     fn to_f32(self, a: Self::I32) -> Self::F32 {
