@@ -48,6 +48,7 @@ pub mod calibration;
 pub mod compare;
 pub mod error;
 pub mod inspect;
+pub mod inspect_gguf;
 pub mod manager;
 pub mod measure;
 pub mod repetition;
@@ -76,6 +77,7 @@ pub use fewbit_quantize::{
     quantize_model, quantize_model_with_gptq,
 };
 pub use inspect::{Inspection, inspect};
+pub use inspect_gguf::{GgufInspection, inspect_gguf};
 pub use manager::QuantizationManager;
 pub use size::ModelSize;
 

@@ -6,7 +6,6 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use fewbit_checkpoint::gguf::TensorType;
-use fewbit_numerics::ggml_blocks::BlockType;
 
 use crate::{FloatDType, Method, Recipe};
 
@@ -35,7 +34,7 @@ pub enum ConversionTarget {
 
 impl ConversionTarget {
     /// The spellings.
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 17] = [
         "f32",
         "fp16",
         "bf16",
@@ -48,6 +47,7 @@ impl ConversionTarget {
         "gguf:bf16",
         "gguf:q8_0",
         "gguf:q6_k",
+        "gguf:q5_1",
         "gguf:q5_0",
         "gguf:q4_1",
         "gguf:q4_0",
@@ -83,10 +83,8 @@ pub(crate) enum TargetOutput {
 
 /// The type that `gguf:NAME` names.
 fn tensor_type(name: &str) -> Option<TensorType> {
-    let floats = [TensorType::F32, TensorType::F16, TensorType::Bf16];
-    let blocks = BlockType::ALL.map(TensorType::Blocks);
     let name = name.to_ascii_lowercase();
-    let mut known = floats.into_iter().chain(blocks);
+    let mut known = TensorType::all();
     known.find(|kind| kind.to_string() == name)
 }
 
@@ -153,7 +151,7 @@ mod tests {
                 .parse::<ConversionTarget>()
                 .unwrap_err()
                 .to_string(),
-            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k"
+            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_1, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k"
         );
     }
 }

@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fewbit_checkpoint::Checkpoint;
+use fewbit_checkpoint::gguf::gguf_source;
+use fewbit_checkpoint::temporary_directory::TemporaryDirectory;
 use fewbit_model::open_checkpoint;
 use serde::Serialize;
 
 use crate::conversion_target::TargetOutput;
+use crate::gguf_import::GgufModel;
 use crate::{ConversionTarget, OutputOptions, PlannedConversion, QuantizeError, gguf_export};
 
 /// What [`convert_model`] may do.
@@ -80,7 +83,7 @@ pub fn convert_model(
         TargetOutput::Gguf(kind) => {
             let checkpoint = &read.checkpoint;
             let written =
-                gguf_export::write(source, checkpoint, kind, out, options.force, progress)?;
+                gguf_export::write(&read.files, checkpoint, kind, out, options.force, progress)?;
             let mut notes = read.notes;
             notes.extend(written.notes);
             return Ok(ConvertReport {
@@ -98,7 +101,11 @@ pub fn convert_model(
             });
         }
     };
-    let conversion = PlannedConversion::of_checkpoint(source.to_owned(), read.checkpoint, &recipe)?;
+    let FloatSource {
+        checkpoint, files, ..
+    } = read;
+    let conversion =
+        PlannedConversion::of_checkpoint(source.to_owned(), files, checkpoint, &recipe)?;
     let report = conversion.write(
         None,
         out,
@@ -125,6 +132,10 @@ pub fn convert_model(
 /// A source as floats, and what it was.
 struct FloatSource {
     checkpoint: Checkpoint,
+    /// Where its other files are.
+    files: PathBuf,
+    /// Those of a GGUF file, as long as they are needed.
+    _made: Option<TemporaryDirectory>,
     quantization: Option<String>,
     dequantized: usize,
     source_bytes: usize,
@@ -137,35 +148,67 @@ impl FloatSource {
         target: &ConversionTarget,
         options: ConvertOptions,
     ) -> Result<Self, QuantizeError> {
+        let read = match gguf_source(source)? {
+            Some(file) => Self::of_gguf(&file)?,
+            None => Self::of_directory(source)?,
+        };
+        read.refuse_new_codes(target, options)
+    }
+
+    fn of_directory(source: &Path) -> Result<Self, QuantizeError> {
         let checkpoint = open_checkpoint(source)?;
         let quantization = checkpoint.quantization();
         let quantization = quantization
             .is_quantized()
             .then(|| quantization.to_string());
-        let mut notes = Vec::new();
-        if let Some(method) = &quantization
-            && target.is_lossy()
-        {
-            if !options.allow_requantize {
-                return Err(QuantizeError::Requantizes {
-                    file: checkpoint.config_file(),
-                    method: method.clone(),
-                    target: target.to_string(),
-                });
-            }
-            notes.push(format!(
-                "{method} to {target}: what the source lost stays lost, and the new codes lose more"
-            ));
-        }
         let source_bytes = checkpoint.tensors().map(|info| info.byte_len).sum();
         let checkpoint = checkpoint.dequantized()?;
         let dequantized = checkpoint.dequantized_weights().count();
         Ok(Self {
             checkpoint,
+            files: source.to_owned(),
+            _made: None,
             quantization,
             dequantized,
             source_bytes,
-            notes,
+            notes: Vec::new(),
         })
+    }
+
+    fn of_gguf(file: &Path) -> Result<Self, QuantizeError> {
+        let model = GgufModel::open(file)?;
+        Ok(Self {
+            checkpoint: model.checkpoint,
+            files: model.files,
+            _made: Some(model.temporary),
+            quantization: model.quantization,
+            dequantized: model.dequantized,
+            source_bytes: model.source_bytes,
+            notes: model.notes,
+        })
+    }
+
+    /// Errors where codes would be made of codes and nobody asked for that.
+    fn refuse_new_codes(
+        mut self,
+        target: &ConversionTarget,
+        options: ConvertOptions,
+    ) -> Result<Self, QuantizeError> {
+        if let Some(method) = &self.quantization
+            && target.is_lossy()
+        {
+            if !options.allow_requantize {
+                return Err(QuantizeError::Requantizes {
+                    file: self.checkpoint.config_file(),
+                    method: method.clone(),
+                    target: target.to_string(),
+                });
+            }
+            let note = format!(
+                "{method} to {target}: what the source lost stays lost, and the new codes lose more"
+            );
+            self.notes.insert(0, note);
+        }
+        Ok(self)
     }
 }

@@ -16,6 +16,7 @@ use fewbit_numerics::ggml_blocks::BlockType;
 use fewbit_numerics::half_precision::{f32_to_float_bytes, float_bytes_to_f32};
 
 use crate::QuantizeError;
+use crate::gguf_architecture::GgufArchitecture;
 use crate::weight_codecs::quantize_ggml_blocks;
 
 /// Elements that are read at a time: whole blocks of every type, 4 MiB of f32.
@@ -95,7 +96,7 @@ fn exports<'a>(
     let catalogue = spec.catalogue();
     let mut exports = Vec::new();
     for module in catalogue.modules() {
-        let Some(name) = bert::module_name(module.role, module.layer) else {
+        let Some(name) = GgufArchitecture::Bert.module_name(module.role, module.layer) else {
             continue;
         };
         let is_norm = module.kind() == ModuleKind::Norm;

@@ -1,5 +1,6 @@
 //! Writing a file, one tensor after the other.
-use super::header::{self, ALIGNMENT, MetadataValue, PlannedTensor};
+use super::header::{self, ALIGNMENT, PlannedTensor};
+use super::metadata::MetadataValue;
 use crate::output_file::OutputFile;
 use crate::{CheckpointError, CheckpointErrorKind};
 use std::path::{Path, PathBuf};

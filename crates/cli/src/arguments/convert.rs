@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 /// Write a model in another layout: a quantized one as floats again, with other codes, or as a GGUF file
 ///
-/// Reads what fewbit, transformers with bitsandbytes (4 and 8 bits) and llm-compressor (compressed-tensors) write. Codes are
-/// dequantized as the library that wrote them does; the result is a plain directory that loads without any of these.
+/// Reads what fewbit, transformers with bitsandbytes (4 and 8 bits), llm-compressor (compressed-tensors) and llama.cpp (GGUF) write.
+/// Codes are dequantized as the library that wrote them does; the result is a plain directory that loads without any of these.
 /// Nothing is left at OUT unless it is whole.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -16,9 +16,9 @@ Layouts:
   dynamic, weight-only, nf4, fp4
                      what `fewbit quantize` writes with its defaults; from codes only with --allow-requantize.
                      For other options convert to f32 first, and quantize that.
-  gguf:TYPE          one file for llama.cpp, of a BERT; TYPE is f32, f16, bf16, q8_0, q6_k, q5_0, q4_1, q4_0 or q4_k")]
+  gguf:TYPE          one file for llama.cpp, of a BERT; TYPE is f32, f16, bf16, q8_0, q6_k, q5_1, q5_0, q4_1, q4_0 or q4_k")]
 pub(crate) struct ConvertArguments {
-    /// Model directory or Hub id
+    /// Model directory, Hub id or GGUF file
     pub(crate) model: String,
     /// Directory to write, or file with gguf; must be absent or empty, unless --force is given
     #[arg(short, long, value_name = "OUT")]

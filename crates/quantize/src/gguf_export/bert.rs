@@ -6,7 +6,7 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_checkpoint::gguf::{MetadataValue, TensorType};
 use fewbit_kernels::Activation;
 use fewbit_model::pooling::PoolingMode;
-use fewbit_model::{EncoderSpec, Role, WordPiecePipeline};
+use fewbit_model::{EncoderSpec, WordPiecePipeline};
 use fewbit_numerics::ggml_blocks::BlockType;
 
 use crate::QuantizeError;
@@ -31,29 +31,6 @@ pub(super) fn refuse_others(
     })
 }
 
-/// The name of a module in the file; none of those that it has no place for.
-pub(super) fn module_name(role: Role, layer: Option<usize>) -> Option<String> {
-    let name = match role {
-        Role::WordEmbeddings => "token_embd",
-        Role::PositionEmbeddings => "position_embd",
-        Role::TokenTypeEmbeddings => "token_types",
-        Role::EmbeddingsNorm => "token_embd_norm",
-        Role::Query => "attn_q",
-        Role::Key => "attn_k",
-        Role::Value => "attn_v",
-        Role::AttentionOutput => "attn_output",
-        Role::AttentionNorm => "attn_output_norm",
-        Role::Intermediate => "ffn_up",
-        Role::Output => "ffn_down",
-        Role::FeedForwardNorm => "layer_output_norm",
-        _ => return None,
-    };
-    Some(match layer {
-        Some(layer) => format!("blk.{layer}.{name}"),
-        None => name.to_owned(),
-    })
-}
-
 /// Number of what most tensors of a file are (`general.file_type`).
 fn file_type(kind: TensorType) -> u32 {
     match kind {
@@ -63,6 +40,7 @@ fn file_type(kind: TensorType) -> u32 {
         TensorType::Blocks(BlockType::Q4_1) => 3,
         TensorType::Blocks(BlockType::Q8_0) => 7,
         TensorType::Blocks(BlockType::Q5_0) => 8,
+        TensorType::Blocks(BlockType::Q5_1) => 9,
         TensorType::Blocks(BlockType::Q4_K) => 14,
         TensorType::Blocks(BlockType::Q6_K) => 18,
         TensorType::Bf16 => 32,
@@ -77,7 +55,7 @@ pub(super) fn metadata(
     pipeline: &WordPiecePipeline,
     kind: TensorType,
 ) -> Vec<(String, MetadataValue)> {
-    use MetadataValue::{Bool, F32, I32s, String, Strings, U32};
+    use MetadataValue::{Bool, F32, String, Strings, U32};
     let size = |size: usize| U32(u32::try_from(size).unwrap_or(u32::MAX));
     let name = source.file_name().map(|name| name.to_string_lossy());
     let name = name.unwrap_or_default().into_owned();
@@ -107,7 +85,7 @@ pub(super) fn metadata(
     let (tokens, types) = vocabulary(pipeline);
     entries.extend([
         ("tokenizer.ggml.tokens", Strings(tokens)),
-        ("tokenizer.ggml.token_type", I32s(types)),
+        ("tokenizer.ggml.token_type", MetadataValue::i32s(&types)),
         ("tokenizer.ggml.bos_token_id", U32(pipeline.cls)),
         ("tokenizer.ggml.cls_token_id", U32(pipeline.cls)),
         ("tokenizer.ggml.seperator_token_id", U32(pipeline.sep)),
