@@ -70,11 +70,11 @@ pub use fewbit_model::{
 pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;
 pub use fewbit_quantize::{
-    BlockScales, CodeLayout, ConversionTarget, ConvertOptions, ConvertReport, EmbeddingStorage,
-    FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerRecipe, KeptModule, Method,
-    MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
-    RecipeFields, TensorAction, UnknownTarget, WeightCodes, WeightsField, convert_model,
-    quantize_model, quantize_model_with_gptq,
+    BlockScales, CodeLayout, ConversionTarget, ConvertOptions, ConvertPlan, ConvertReport,
+    EmbeddingStorage, FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerRecipe, KeptModule,
+    Method, MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan, QuantizeReport,
+    Recipe, RecipeFields, TensorAction, UnknownTarget, WeightCodes, WeightsField, convert_model,
+    plan_conversion, quantize_model, quantize_model_with_gptq,
 };
 pub use inspect::{Inspection, inspect};
 pub use inspect_gguf::{GgufInspection, inspect_gguf};

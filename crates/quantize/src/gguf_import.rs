@@ -1,8 +1,10 @@
 //! A GGUF file as the model directory that it could have been made of: tensors under the names of the modules in transformers, config.json, tokenizer and
 //! pooling made from the metadata.
 
+mod byte_pairs;
 mod config;
 mod model_files;
+mod token_list;
 mod word_piece;
 
 use std::collections::HashSet;

@@ -54,7 +54,9 @@ pub mod weight_codecs;
 pub use calibration::{CalibrationStatistics, Calibrator};
 pub use conversion_target::{ConversionTarget, UnknownTarget};
 pub use convert::{PlannedConversion, quantize_model, quantize_model_with_gptq};
-pub use convert_model::{ConvertOptions, ConvertReport, convert_model};
+pub use convert_model::{
+    ConvertOptions, ConvertPlan, ConvertReport, PlannedFile, convert_model, plan_conversion,
+};
 pub use error::QuantizeError;
 pub use fewbit_checkpoint::compressed_tensors::WeightScales;
 pub use gptq::GptqCalibration;

@@ -67,6 +67,22 @@ impl GgufWriter {
         Ok(writer)
     }
 
+    /// Bytes of a whole file with `metadata` and `tensors`, of which none is written.
+    ///
+    /// # Errors
+    /// Those of [`GgufWriter::create`] over keys, names and tensors.
+    pub fn planned_bytes(
+        metadata: &[(String, MetadataValue)],
+        tensors: &[PlannedTensor],
+    ) -> Result<u64, CheckpointError> {
+        let mut file_bytes = header::bytes(metadata, tensors)?.len() as u64;
+        for tensor in tensors {
+            let bytes = tensor.byte_len()? as u64;
+            file_bytes = file_bytes.saturating_add(bytes.next_multiple_of(ALIGNMENT as u64));
+        }
+        Ok(file_bytes)
+    }
+
     /// Bytes of the whole file.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes

@@ -8,7 +8,7 @@ use fewbit_checkpoint::gguf::GgufFile;
 use fewbit_model::EncoderSpec;
 use serde_json::{Value, json};
 
-use super::{unsupported, word_piece};
+use super::{byte_pairs, unsupported, word_piece};
 use crate::gguf_architecture::GgufArchitecture;
 
 /// Names, with `/`, and contents.
@@ -41,10 +41,17 @@ impl ModelFiles {
                 return Ok(());
             }
             (false, Some("bert")) => word_piece::tokenizer(spec, file, notes)?,
-            (_, Some(other)) => {
+            (true, Some("gpt2")) => byte_pairs::of_bytes(architecture, spec, file)?,
+            (true, Some("llama")) => byte_pairs::of_sentencepiece(spec, file)?,
+            (is_causal, Some(other)) => {
+                let expected = if is_causal {
+                    "`gpt2` or `llama`"
+                } else {
+                    "`bert`"
+                };
                 return Err(unsupported(
                     file,
-                    format!("metadata `{KEY}`: expected `bert`, the tokenizer of {} that fewbit reads, found `{other}`", architecture.name()),
+                    format!("metadata `{KEY}`: expected {expected}, of which fewbit reads the tokenizers of {}, found `{other}`", architecture.name()),
                 )
                 .hint("use the safetensors checkpoint that the file was made from"));
             }

@@ -1,11 +1,13 @@
 //! BERT's tokenizer, from the tokens of a file.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use fewbit_checkpoint::CheckpointError;
 use fewbit_checkpoint::gguf::GgufFile;
 use fewbit_model::EncoderSpec;
 use serde_json::{Map, Value, json};
+
+use super::token_list::{CONTROL, TokenList, added_token, template};
 
 /// What llama.cpp takes where a file does not say it (`llama_vocab::impl::load`).
 const DEFAULT_IDS: [(&str, &str, u32); 5] = [
@@ -15,12 +17,6 @@ const DEFAULT_IDS: [(&str, &str, u32); 5] = [
     ("cls_token", "cls", 101),
     ("mask_token", "mask", 103),
 ];
-/// Types of tokens.
-const CONTROL: i32 = 3;
-const UNUSED: i32 = 5;
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const TYPES: &str = "tokenizer.ggml.token_type";
-
 /// tokenizer.json and tokenizer_config.json.
 ///
 /// # Errors
@@ -30,72 +26,32 @@ pub(super) fn tokenizer(
     file: &GgufFile,
     notes: &mut Vec<String>,
 ) -> Result<(Value, Value), CheckpointError> {
-    let metadata = file.metadata();
-    let stored = metadata.strings(TOKENS)?;
-    let stored = stored.ok_or_else(|| metadata.missing(TOKENS))?;
-    if stored.len() > spec.vocab_size {
-        let message = format!(
-            "expected at most {}, as many as the word embeddings have rows, found {}",
-            spec.vocab_size,
-            stored.len()
-        );
-        return Err(metadata.error(TOKENS, message));
-    }
-    let types = metadata.integers(TYPES)?;
-    let types = types.unwrap_or_else(|| vec![1; stored.len()]);
-    if types.len() != stored.len() {
-        let message = format!("expected {} of them, found {}", stored.len(), types.len());
-        return Err(metadata.error(TYPES, message));
-    }
+    let list = TokenList::read(spec, file)?;
     let mut vocabulary = Map::new();
-    let mut written = HashSet::new();
-    for (id, (token, kind)) in stored.iter().zip(&types).enumerate() {
-        if *kind == UNUSED {
-            continue;
+    for (id, token, kind) in list.used() {
+        let token = piece(token, kind);
+        if vocabulary.insert(token.clone(), id.into()).is_some() {
+            return Err(list.error(format!("expected every token once, found `{token}` twice")));
         }
-        let token = piece(token, *kind);
-        if !written.insert(token.clone()) {
-            let message = format!("expected every token once, found `{token}` twice");
-            return Err(metadata.error(TOKENS, message));
-        }
-        vocabulary.insert(token, id.into());
     }
-    let mut special = special_tokens(file, stored, &types)?;
+    let mut special = special_tokens(&list)?;
     special.retain(|(_, _, token)| vocabulary.contains_key(token));
-    let token_of = |field: &str| {
-        let found = special.iter().find(|(known, ..)| *known == field);
-        found.map(|(_, id, token)| (*id, token.clone()))
-    };
     let required = |field: &'static str| {
-        token_of(field).ok_or_else(|| {
-            metadata.error(
-                TOKENS,
-                format!("expected a token that is `{field}`, found none"),
-            )
-        })
+        let found = special.iter().find(|(known, ..)| *known == field);
+        let found = found.map(|(_, id, token)| (*id, token.as_str()));
+        found.ok_or_else(|| list.error(format!("expected a token that is `{field}`, found none")))
     };
     let (cls, sep) = (required("cls_token")?, required("sep_token")?);
     let (_, unknown) = required("unk_token")?;
-    let (lowercase, strip_accents) = normalization(file, stored, notes)?;
-    let mut added: Vec<(u32, String)> = special
-        .iter()
-        .map(|(_, id, token)| (*id, token.clone()))
-        .collect();
-    for (id, (token, kind)) in stored.iter().zip(&types).enumerate() {
-        if *kind == CONTROL {
-            added.push((id as u32, token.clone()));
-        }
-    }
-    added.sort();
-    added.dedup();
-    let added: Vec<Value> = added.iter().map(|(id, token)| json!({
-        "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true,
-    })).collect();
-    let special_token =
-        |token: &str, kind: u32| json!({"SpecialToken": {"id": token, "type_id": kind}});
-    let sequence = |name: &str, kind: u32| json!({"Sequence": {"id": name, "type_id": kind}});
-    let (cls_name, sep_name) = (cls.1.as_str(), sep.1.as_str());
-    let entry = |(id, token): &(u32, String)| json!({"id": token, "ids": [id], "tokens": [token]});
+    let (lowercase, strip_accents) = normalization(&list, notes)?;
+    let special_ids = special.iter().map(|(_, id, token)| (*id, token.as_str()));
+    let control = list.used().filter(|(.., kind)| *kind == CONTROL);
+    let control = control.map(|(id, token, _)| (id, token));
+    let added: BTreeSet<(u32, &str)> = special_ids.chain(control).collect();
+    let added = added
+        .into_iter()
+        .map(|(id, token)| added_token(id, token, true));
+    let added: Vec<Value> = added.collect();
     let tokenizer = json!({
         "version": "1.0",
         "truncation": null,
@@ -109,18 +65,7 @@ pub(super) fn tokenizer(
             "lowercase": lowercase,
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [special_token(cls_name, 0), sequence("A", 0), special_token(sep_name, 0)],
-            "pair": [
-                special_token(cls_name, 0),
-                sequence("A", 0),
-                special_token(sep_name, 0),
-                sequence("B", 1),
-                special_token(sep_name, 1),
-            ],
-            "special_tokens": {cls_name: entry(&cls), sep_name: entry(&sep)},
-        },
+        "post_processor": template(Some(cls), Some(sep)),
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
         "model": {
             "type": "WordPiece",
@@ -157,26 +102,21 @@ fn piece(token: &str, kind: i32) -> String {
 
 /// The fields, ids and names of special tokens that the file has.
 fn special_tokens(
-    file: &GgufFile,
-    stored: &[String],
-    types: &[i32],
+    list: &TokenList<'_>,
 ) -> Result<Vec<(&'static str, u32, String)>, CheckpointError> {
-    let metadata = file.metadata();
     let mut special = Vec::new();
     for (field, name, default) in DEFAULT_IDS {
-        let key = format!("tokenizer.ggml.{name}_token_id");
-        let said = match metadata.size(&key)? {
-            None if field == "cls_token" => metadata.size("tokenizer.ggml.bos_token_id")?,
+        let said = match list.named(name)? {
+            None if field == "cls_token" => list.named("bos")?,
             said => said,
         };
-        let id = said.unwrap_or(default);
-        match stored.get(id as usize).zip(types.get(id as usize)) {
-            Some((token, kind)) => special.push((field, id, piece(token, *kind))),
-            None if said.is_none() => {}
-            None => {
-                let message = format!("expected one of {} tokens, found {id}", stored.len());
-                return Err(metadata.error(&key, message));
-            }
+        let id = said.map_or(default, |(id, _)| id);
+        let token = list
+            .tokens
+            .get(id as usize)
+            .zip(list.types.get(id as usize));
+        if let Some((token, kind)) = token {
+            special.push((field, id, piece(token, *kind)));
         }
     }
     Ok(special)
@@ -184,12 +124,11 @@ fn special_tokens(
 
 /// Whether texts are lowercased, and whether accents are taken away.
 fn normalization(
-    file: &GgufFile,
-    stored: &[String],
+    list: &TokenList<'_>,
     notes: &mut Vec<String>,
 ) -> Result<(bool, bool), CheckpointError> {
     const LOWERCASE: &str = "tokenizer.ggml.normalizer.lowercase";
-    let metadata = file.metadata();
+    let metadata = list.metadata;
     let lowercase = match metadata.flag(LOWERCASE)? {
         Some(lowercase) => lowercase,
         None => {
@@ -199,7 +138,7 @@ fn normalization(
                     !begins.starts_with('[') && begins.chars().any(char::is_uppercase)
                 })
             };
-            let lowercase = !stored.iter().any(has_capitals);
+            let lowercase = !list.tokens.iter().any(has_capitals);
             let why = match lowercase {
                 true => "no word of its vocabulary has capital letters, so texts are lowercased",
                 false => "words of its vocabulary have capital letters, so texts keep theirs",
