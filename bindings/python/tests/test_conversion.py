@@ -82,4 +82,6 @@ def test_options_of_other_layouts_are_named(tiny_model: str, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="max_shard_size"):
         convert_model(tiny_model, tmp_path / "out", "f32", max_shard_size="many")
     with pytest.raises(ValueError, match="out: expected"):
-        convert_model(tiny_model)
+        convert_model(tiny_model, None, "f32")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="to: expected"):
+        convert_model(tiny_model, dry_run=True)

@@ -8,9 +8,10 @@ mod token_list;
 mod word_piece;
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use fewbit_checkpoint::gguf::{GgufFile, GgufPart};
+use fewbit_checkpoint::gguf::{GgufFile, GgufPart, RowOrder};
 use fewbit_checkpoint::temporary_directory::{Purpose, TemporaryDirectory};
 use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind};
 use fewbit_model::{EncoderSpec, Module, ModuleKind, Role};
@@ -60,6 +61,9 @@ impl GgufModel {
         made.add_json("config.json", &config);
         made.add_tokenizer(architecture, &spec, &file, &mut notes)?;
         made.add_pooling(architecture, &spec, &file, &mut notes)?;
+        if architecture == GgufArchitecture::Bert {
+            notes.push("the pooler is not in the file: transformers makes up random weights for one, which hidden states do not need".to_owned());
+        }
         notes.extend(left_out(&file, &parts));
         let temporary = TemporaryDirectory::new(Purpose::Gguf);
         let unwritable = |source| QuantizeError::Io {
@@ -127,7 +131,7 @@ fn part(name: String, stored: String) -> GgufPart {
         name,
         stored,
         rows: None,
-        order: fewbit_checkpoint::gguf::RowOrder::Same,
+        order: RowOrder::Same,
     }
 }
 
@@ -161,7 +165,7 @@ fn tensors_of(module: &Module) -> impl Iterator<Item = &'static str> {
 }
 
 /// The module that has queries, keys and values in one, and the rows that a module has in it.
-fn fused(spec: &EncoderSpec, module: &Module) -> Option<(String, std::ops::Range<usize>)> {
+fn fused(spec: &EncoderSpec, module: &Module) -> Option<(String, Range<usize>)> {
     let (queries, keys) = (spec.query_columns(), spec.key_value_columns());
     let rows = match module.role {
         Role::Query => 0..queries,

@@ -98,7 +98,7 @@ class ConvertPlan(Report):
 def convert_model(
     source: Path,
     out: Path | None = None,
-    to: str = ...,
+    to: str | None = None,
     *,
     dry_run: Literal[True],
     group_size: int | str | None = None,
@@ -133,7 +133,7 @@ def convert_model(
 def convert_model(
     source: Path,
     out: Path | None = None,
-    to: str = "f32",
+    to: str | None = None,
     *,
     dry_run: bool = False,
     group_size: int | str | None = None,
@@ -167,6 +167,8 @@ def convert_model(
         FewbitError: The model cannot be read or converted so, or ``out`` cannot be written.
         ValueError: An argument that is none, or that does not go with ``to``.
     """
+    if to is None:
+        raise ValueError("to: expected a layout, found none\n  hint: `f32` gives floats")
     if out is None and not dry_run:
         raise ValueError("out: expected a directory or file to write, found none\n  hint: dry_run=True writes nothing")
     request = {
@@ -182,4 +184,6 @@ def convert_model(
     target = None if out is None else os.fspath(out)
     with progress_bar(show_progress) as progress:
         text = _fewbit.convert_model(resolve_model(source), target, json.dumps(request), dry_run=dry_run, progress=progress)
-    return read_record(ConvertPlan if dry_run else ConvertReport, text)
+    if dry_run:
+        return read_record(ConvertPlan, text)
+    return read_record(ConvertReport, text)

@@ -12,6 +12,10 @@ const VERSIONS: [u32; 2] = [2, 3];
 const ENTRY_BYTES: usize = 8 + 4 + 1;
 /// The least that the description of a tensor takes: length of its name, dimensions, type, offset.
 const TENSOR_BYTES: usize = 8 + 4 + 4 + 8;
+/// More entries of metadata than any file has, and few enough to be kept.
+const MOST_ENTRIES: usize = 1 << 16;
+/// The same of tensors.
+const MOST_TENSORS: usize = 1 << 20;
 const DOWNLOAD_AGAIN: &str = "the file is incomplete or damaged: download or write it again";
 
 /// A header, checked.
@@ -56,8 +60,8 @@ pub(super) fn header(file: &[u8]) -> Result<Header, CheckpointError> {
             false => error.hint("write the file with a recent llama.cpp"),
         });
     }
-    let tensors = bytes.count("number of tensors", TENSOR_BYTES)?;
-    let entries = bytes.count("number of entries of metadata", ENTRY_BYTES)?;
+    let tensors = bytes.count("number of tensors", TENSOR_BYTES, MOST_TENSORS)?;
+    let entries = bytes.count("number of entries of metadata", ENTRY_BYTES, MOST_ENTRIES)?;
     let metadata = metadata(&mut bytes, entries)?;
     let alignment = alignment(&metadata)?;
     let mut tensors = descriptions(&mut bytes, tensors, alignment)?;
@@ -74,8 +78,8 @@ fn metadata(
     bytes: &mut Bytes<'_>,
     entries: usize,
 ) -> Result<Vec<(String, MetadataValue)>, CheckpointError> {
-    let mut metadata = Vec::with_capacity(entries);
-    let mut keys = HashSet::with_capacity(entries);
+    let mut metadata = Vec::new();
+    let mut keys = HashSet::new();
     for index in 0..entries {
         let key = bytes.string(|| format!("key of entry {index} of metadata"))?;
         let value = value(bytes, &key)
@@ -121,7 +125,7 @@ fn array(
 ) -> Result<MetadataValue, CheckpointError> {
     let number = bytes.u32("type of elements")?;
     if number == STRING {
-        let count = bytes.count("number of strings", 8)?;
+        let count = bytes.count("number of strings", 8, usize::MAX)?;
         let strings = (0..count).map(|_| bytes.string(&what));
         return Ok(MetadataValue::Strings(strings.collect::<Result<_, _>>()?));
     }
@@ -131,7 +135,7 @@ fn array(
             "type of elements: expected numbers or strings, found {number}"
         ))
     })?;
-    let count = bytes.count("number of elements", kind.bytes())?;
+    let count = bytes.count("number of elements", kind.bytes(), usize::MAX)?;
     let numbers = bytes.take(count * kind.bytes(), what)?;
     Ok(MetadataValue::Numbers(NumberArray::new(
         kind,
@@ -161,8 +165,8 @@ fn descriptions(
     count: usize,
     alignment: usize,
 ) -> Result<Vec<GgufTensor>, CheckpointError> {
-    let mut tensors = Vec::with_capacity(count);
-    let mut names = HashSet::with_capacity(count);
+    let mut tensors = Vec::new();
+    let mut names = HashSet::new();
     let mut expected = 0usize;
     for index in 0..count {
         let name = bytes.string(|| format!("name of tensor {index}"))?;
@@ -302,16 +306,16 @@ impl<'a> Bytes<'a> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    /// How many of something follow, each of which takes at least `least` bytes.
-    fn count(&mut self, what: &str, least: usize) -> Result<usize, CheckpointError> {
+    /// How many of something follow, each of which takes at least `least` bytes: no more than there are bytes for, and than `limit`.
+    fn count(&mut self, what: &str, least: usize, limit: usize) -> Result<usize, CheckpointError> {
         let count = self.u64(what)?;
-        let most = self.remaining() / least;
+        let most = limit.min(self.remaining() / least);
         match usize::try_from(count) {
             Ok(count) if count <= most => Ok(count),
-            _ => Err(malformed(format!(
-                "{what}: expected at most {most}, for which there are bytes, found {count}"
-            ))
-            .hint(DOWNLOAD_AGAIN)),
+            _ => Err(
+                malformed(format!("{what}: expected at most {most}, found {count}"))
+                    .hint(DOWNLOAD_AGAIN),
+            ),
         }
     }
 

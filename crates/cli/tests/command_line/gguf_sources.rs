@@ -332,6 +332,7 @@ fn what_a_file_does_not_say_is_found_out_and_told() {
     let report = workspace.succeed(&arguments).json();
     let notes = report["notes"].to_string();
     assert!(notes.contains("texts are lowercased"), "{notes}");
+    assert!(notes.contains("the pooler is not in the file"), "{notes}");
     assert!(!workspace.path("old/modules.json").exists());
     assert_eq!(
         embeddings(&workspace, "old"),
