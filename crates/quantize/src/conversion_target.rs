@@ -152,7 +152,7 @@ mod tests {
         for name in ConversionTarget::NAMES {
             let target: ConversionTarget = name.parse().unwrap();
             let label = match name {
-                "int4" => "weight-only + int4 + groups of 64",
+                "int4" => "weight-only + int4",
                 name => name,
             };
             assert!(target.to_string().starts_with(label), "{target}");
