@@ -82,6 +82,45 @@ def pytorch_bin():
     seed(target, "os-system", magic + system + b"\x80\x02cos\nsystem\nX\x0b\0\0\0touch owned\x85R.")
 
 
+def gguf():
+    target = "gguf"
+
+    def text(value):
+        return struct.pack("<Q", len(value.encode())) + value.encode()
+
+    def file(entries=(), tensors=(), data=b"", version=3):
+        header = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(entries))
+        for key, kind, value in entries:
+            header += text(key) + struct.pack("<I", kind) + value
+        for name, dimensions, kind, offset in tensors:
+            header += text(name) + struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, kind, offset)
+        return header + bytes(-len(header) % 32) + data
+
+    seed(target, "empty", file())
+    seed(target, "version-2", file([("a", 4, struct.pack("<I", 7))], version=2))
+    numbers = [(0, "B"), (1, "b"), (2, "H"), (3, "h"), (4, "I"), (5, "i"), (6, "f"), (7, "?"), (10, "Q"), (11, "q"), (12, "d")]
+    entries = [(f"n{kind}", kind, struct.pack(f"<{code}", 1)) for kind, code in numbers]
+    entries += [(f"a{kind}", 9, struct.pack(f"<IQ2{code}", kind, 2, 0, 1)) for kind, code in numbers]
+    entries += [("s", 8, text("text")), ("t", 9, struct.pack("<IQ", 8, 2) + text("▁a") + text(""))]
+    seed(target, "every-value", file(entries))
+    seed(target, "alignment", file([("general.alignment", 4, struct.pack("<I", 64))], [("x", [2], 0, 0), ("y", [1], 0, 64)], bytes(100)))
+    for name, kind, elements, size in [
+        ("q4_0", 2, 32, 18),
+        ("q4_1", 3, 32, 20),
+        ("q5_0", 6, 32, 22),
+        ("q5_1", 7, 32, 24),
+        ("q8_0", 8, 32, 34),
+        ("q4_k", 12, 256, 144),
+        ("q5_k", 13, 256, 176),
+        ("q6_k", 14, 256, 210),
+        ("f16", 1, 32, 64),
+        ("bf16", 30, 32, 64),
+    ]:
+        seed(target, name, file([], [("w", [elements, 2], kind, 0)], bytes(range(7, 7 + 2 * size % 200)) + bytes(2 * size)))
+    seed(target, "golden", (CHECKPOINT_GOLDEN / "gguf" / "types.gguf").read_bytes())
+    seed(target, "no-elements", file([], [("e", [32, 0], 8, 0), ("s", [], 0, 0)], bytes(4)))
+
+
 def quantization_config():
     target = "quantization_config"
     goldens = [*CHECKPOINT_GOLDEN.glob("*/config.json"), *MODEL_GOLDEN.glob("written_by_others/*/config.json")]
@@ -335,6 +374,7 @@ def data_rows():
 def main():
     safetensors_header()
     pytorch_bin()
+    gguf()
     quantization_config()
     quant_state()
     tokenizer_files()

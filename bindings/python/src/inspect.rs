@@ -3,6 +3,7 @@
 use crate::error::{exception, to_json};
 use crate::run::run;
 use fewbit::CheckpointError;
+use fewbit::checkpoint::gguf::gguf_source;
 use fewbit::checkpoint::hub::{HubSettings, resolve_with};
 use pyo3::prelude::*;
 use std::ffi::OsString;
@@ -22,6 +23,15 @@ pub(crate) fn resolve(py: Python<'_>, model: &str) -> PyResult<OsString> {
 pub(crate) fn inspect(py: Python<'_>, directory: PathBuf) -> PyResult<String> {
     run(py, || {
         fewbit::inspect(directory).map(|found| to_json(&found))
+    })
+}
+
+/// Everything that `fewbit inspect` shows of a GGUF file, or of the only one in a directory, as JSON.
+#[pyfunction]
+pub(crate) fn inspect_gguf(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    run(py, || {
+        let file = gguf_source(&path)?.unwrap_or(path);
+        fewbit::inspect_gguf(file).map(|found| to_json(&found))
     })
 }
 

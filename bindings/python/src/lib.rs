@@ -46,7 +46,7 @@ mod _fewbit {
     #[pymodule_export]
     use crate::error::FewbitError;
     #[pymodule_export]
-    use crate::inspect::{inspect, isa, resolve};
+    use crate::inspect::{inspect, inspect_gguf, isa, resolve};
     #[pymodule_export]
     use crate::linear::Linear;
     #[pymodule_export]

@@ -45,3 +45,43 @@ def test_codes_to_codes_are_asked_for(tiny_model: str, tmp_path: Path) -> None:
 def test_an_unknown_layout_is_named(tiny_model: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown layout `int3`: expected one of f32, fp16"):
         convert_model(tiny_model, tmp_path / "out", "int3")
+
+
+def test_a_gguf_file_comes_back(tiny_model: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    report = convert_model(tiny_model, file, "gguf:q8_0")
+    assert report.file_bytes == file.stat().st_size and report.files == 1
+    found = fewbit.inspect_gguf(file)
+    assert found.architecture == "bert" and found.by_type[0].name == "q8_0"
+    assert {entry.key for entry in found.metadata} >= {"bert.block_count", "tokenizer.ggml.tokens"}
+    assert "q8_0" in str(found)
+    back = convert_model(file, tmp_path / "back", "f32")
+    assert back.source_quantization == "GGUF q8_0" and back.dequantized > 0
+    assert Encoder.open(tmp_path / "back").encode(TEXTS).shape[0] == len(TEXTS)
+    with pytest.raises(FewbitError, match="fewbit convert"):
+        Encoder.open(file)
+
+
+def test_a_dry_run_writes_nothing(tiny_model: str, tmp_path: Path) -> None:
+    plan = convert_model(tiny_model, tmp_path / "out", "int4", dry_run=True, group_size=32, asymmetric=True)
+    assert "asymmetric" in plan.target and not (tmp_path / "out").exists()
+    report = convert_model(tiny_model, tmp_path / "out", "int4", group_size=32, asymmetric=True)
+    assert [file.name for file in plan.files] == ["model.safetensors"]
+    assert plan.file_bytes == report.file_bytes and plan.output_bytes == report.output_bytes
+    split = convert_model(tiny_model, to="f32", dry_run=True, max_shard_size="10KB")
+    assert len(split.files) > 1
+    report = convert_model(tiny_model, tmp_path / "split", "f32", max_shard_size="10KB")
+    assert report.files == len(split.files)
+    for file in split.files:
+        assert file.name is not None and (tmp_path / "split" / file.name).stat().st_size == file.bytes
+
+
+def test_options_of_other_layouts_are_named(tiny_model: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="group_size: does not go with this layout"):
+        convert_model(tiny_model, tmp_path / "out", "nf4", group_size=32)
+    with pytest.raises(ValueError, match="max_shard_size"):
+        convert_model(tiny_model, tmp_path / "out", "f32", max_shard_size="many")
+    with pytest.raises(ValueError, match="out: expected"):
+        convert_model(tiny_model, None, "f32")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="to: expected"):
+        convert_model(tiny_model, dry_run=True)

@@ -1,6 +1,7 @@
 //! A checkpoint directory, opened.
 use crate::adapter::{self, Adapter};
 use crate::computed_tensor::OverlaidTensor;
+use crate::gguf::{gguf_source, is_gguf};
 use crate::location::{refuse_router, transformer_directory};
 use crate::memory_map::MappedTensor;
 use crate::quantization_config::{QUANTIZATION_FIELDS, QuantizationConfig};
@@ -48,6 +49,8 @@ pub struct Checkpoint {
     /// Tensors that are shown in the place of those of the files or in addition to them, by name: those that the adapter changes or adds, or
     /// dequantized weights.
     overlaid: BTreeMap<String, OverlaidTensor>,
+    /// The GGUF file that takes the place of config.json and of files of weights.
+    gguf: Option<PathBuf>,
 }
 
 impl Checkpoint {
@@ -111,6 +114,7 @@ impl Checkpoint {
             renamed: Vec::new(),
             adapter: None,
             overlaid: BTreeMap::new(),
+            gguf: None,
         };
         Ok((checkpoint, inside))
     }
@@ -138,6 +142,28 @@ impl Checkpoint {
             renamed: self.renamed.clone(),
             adapter: self.adapter.clone(),
             overlaid,
+            gguf: self.gguf.clone(),
+        }
+    }
+
+    /// A float checkpoint that lies in no directory: `tensors` of the GGUF file `file`, with `config`.
+    pub(crate) fn of_tensors(
+        file: &Path,
+        config: Value,
+        tensors: BTreeMap<String, OverlaidTensor>,
+    ) -> Self {
+        Checkpoint {
+            directory: file.to_owned(),
+            folder: None,
+            base_directory: file.to_owned(),
+            config,
+            has_config: true,
+            quantization: QuantizationConfig::None,
+            shards: Shards::none(),
+            renamed: Vec::new(),
+            adapter: None,
+            overlaid: tensors,
+            gguf: Some(file.to_owned()),
         }
     }
 
@@ -152,9 +178,12 @@ impl Checkpoint {
         self.folder.as_deref()
     }
 
-    /// The config.json that was read: in the directory, or in that of an adapter's base.
+    /// The config.json that was read: in the directory, or in that of an adapter's base; of a GGUF file the file, whose metadata says as much.
     pub fn config_file(&self) -> PathBuf {
-        self.base_directory.join(CONFIG_FILE)
+        match &self.gguf {
+            Some(file) => file.clone(),
+            None => self.base_directory.join(CONFIG_FILE),
+        }
     }
 
     /// The tensors of the files that have other names here, in file order.
@@ -281,6 +310,9 @@ impl Checkpoint {
 
     /// The file that a message about the whole of the weights should name.
     pub(crate) fn weights_file(&self) -> PathBuf {
+        if let Some(file) = &self.gguf {
+            return file.clone();
+        }
         weights_in(&self.base_directory).unwrap_or_else(|| self.base_directory.join(INDEX_FILE))
     }
 
@@ -290,7 +322,7 @@ impl Checkpoint {
             CheckpointErrorKind::MissingTensor,
             format!(
                 "missing: expected this tensor, found {} others",
-                self.shards.places.len()
+                self.tensors().count()
             ),
         )
         .in_file(self.weights_file())
@@ -326,6 +358,11 @@ impl Checkpoint {
 fn check_directory(directory: &Path) -> Result<(), CheckpointError> {
     match std::fs::metadata(directory) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) if is_gguf(directory) => Err(not_run(
+            "expected a checkpoint directory, found a GGUF file",
+            directory,
+        )
+        .in_file(directory)),
         Ok(_) => Err(CheckpointError::new(
             CheckpointErrorKind::NotFound,
             "expected a checkpoint directory, found a file",
@@ -348,6 +385,14 @@ fn check_directory(directory: &Path) -> Result<(), CheckpointError> {
     }
 }
 
+/// The error for a GGUF file where a directory is needed.
+pub(crate) fn not_run(message: impl Into<String>, file: &Path) -> CheckpointError {
+    CheckpointError::new(CheckpointErrorKind::NotFound, message).hint(format!(
+        "make one of it first: fewbit convert {} -o OUT --to f32",
+        file.display()
+    ))
+}
+
 fn not_a_checkpoint(directory: &Path) -> CheckpointError {
     CheckpointError::new(
         CheckpointErrorKind::NotFound,
@@ -362,6 +407,10 @@ fn read_config(directory: &Path) -> Result<Option<Value>, CheckpointError> {
     if !path.exists() {
         if weights_in(directory).is_some() {
             return Ok(None);
+        }
+        if let Some(file) = gguf_source(directory)? {
+            let message = format!("not a checkpoint: expected {CONFIG_FILE}, found a GGUF file");
+            return Err(not_run(message, &file).in_file(directory));
         }
         return Err(not_a_checkpoint(directory).hint("a checkpoint directory holds config.json, model.safetensors or pytorch_model.bin, and the tokenizer files"));
     }

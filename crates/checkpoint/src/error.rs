@@ -18,6 +18,7 @@ pub enum CheckpointErrorKind {
     UnsupportedQuantization,
     UnsupportedAdapter,
     UnsupportedPickle,
+    UnsupportedGguf,
     OutputExists,
     Hub,
 }

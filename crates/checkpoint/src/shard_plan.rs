@@ -74,7 +74,7 @@ fn cut(groups: Vec<Vec<TensorPlan>>, most_bytes: u64) -> Vec<Vec<TensorPlan>> {
 }
 
 /// The name of file number `index` of `total`, as transformers has them.
-fn file_name(index: usize, total: usize) -> String {
+pub(crate) fn file_name(index: usize, total: usize) -> String {
     match total {
         1 => SINGLE_FILE.to_owned(),
         _ => format!("model-{:05}-of-{total:05}.safetensors", index + 1),

@@ -1,4 +1,5 @@
 //! Which files of weights a checkpoint directory consists of.
+use crate::checkpoint::not_run;
 use crate::json_fields::Fields;
 use crate::weights_file::WeightsFile;
 use crate::{CheckpointError, CheckpointErrorKind, pytorch, safetensors_file};
@@ -51,6 +52,14 @@ pub(crate) fn open_file(path: &Path) -> Result<WeightsFile, CheckpointError> {
 }
 
 impl Shards {
+    /// No file at all.
+    pub(crate) fn none() -> Self {
+        Shards {
+            files: Vec::new(),
+            places: HashMap::new(),
+        }
+    }
+
     /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists; where there is neither, `pytorch_model.bin`
     /// or the shards of its index.
     pub(crate) fn open(directory: &Path) -> Result<Self, CheckpointError> {
@@ -247,10 +256,8 @@ fn no_weights(directory: &Path) -> CheckpointError {
             "rename it to {PYTORCH_SINGLE_FILE} if it holds the state dict of the whole model"
         ))
     } else if let Some(name) = with(|name| name.ends_with(".gguf")) {
-        error(&format!(
-            "only the GGUF file `{name}`, which fewbit does not read yet"
-        ))
-        .hint("use the safetensors checkpoint that the GGUF file was made from")
+        let file = directory.join(name);
+        not_run(message(&format!("only the GGUF file `{name}`")), &file).in_file(directory)
     } else {
         error("none of them")
     }

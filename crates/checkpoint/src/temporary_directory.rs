@@ -15,16 +15,19 @@ pub enum Purpose {
     Compare,
     /// Embeddings on their way from a measuring process.
     Measure,
+    /// The small files of a model that is read from a GGUF file.
+    Gguf,
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Purpose; 2] = [Purpose::Compare, Purpose::Measure];
+    pub(crate) const ALL: [Purpose; 3] = [Purpose::Compare, Purpose::Measure, Purpose::Gguf];
 
     /// What the names of such directories begin with.
     pub(crate) fn prefix(self) -> &'static str {
         match self {
             Purpose::Compare => "fewbit-compare-",
             Purpose::Measure => "fewbit-measure-",
+            Purpose::Gguf => "fewbit-gguf-",
         }
     }
 }

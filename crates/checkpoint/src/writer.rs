@@ -3,7 +3,7 @@ use crate::checkpoint::CONFIG_FILE;
 use crate::disk_space::{available_bytes, disk_full, write_error};
 use crate::kept_shards::{KeptShards, partial_path};
 use crate::output_path::cannot_create;
-use crate::shard_plan::ShardPlan;
+use crate::shard_plan::{self, ShardPlan};
 use crate::sharded_tensors::ShardedTensors;
 use crate::shards::{INDEX_FILE, SINGLE_FILE};
 use crate::staging::{Staging, sync_directory};
@@ -156,6 +156,11 @@ impl CheckpointWriter {
             return Ok(());
         }
         self.write_now(name, bytes)
+    }
+
+    /// The name of the file of weights number `index`, from 0 on, of `total`.
+    pub fn file_name(index: usize, total: usize) -> String {
+        shard_plan::file_name(index, total)
     }
 
     /// Bytes of each file of weights, header included, that [`plan_shards`](Self::plan_shards) would reserve.

@@ -114,7 +114,7 @@ pub(crate) struct ManArguments {
 /// Show parameters, bytes and dtypes of a model, and the size that each method would give
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {
-    /// Model directory or Hub id
+    /// Model directory, Hub id or GGUF file
     pub(crate) model: String,
     /// List every tensor, too
     #[arg(long)]

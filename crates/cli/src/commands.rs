@@ -17,9 +17,10 @@ use crate::arguments::{Arguments, Command};
 use crate::failure::UsageError;
 use crate::model_directory::{resolve, warn_of_unused_layers};
 use anyhow::{Context, Result};
-use fewbit::checkpoint::leftovers;
+use fewbit::checkpoint::{leftovers, partial_path};
 use fewbit::measure::{MeasuringProcesses, answer_requests};
 use std::io::IsTerminal;
+use std::path::Path;
 use tracing_subscriber::EnvFilter;
 
 /// Does what the arguments say.
@@ -72,6 +73,17 @@ pub(crate) fn measure_one_model() -> Result<()> {
     start_log(0);
     let (requests, answers) = (std::io::stdin().lock(), std::io::stdout().lock());
     Ok(answer_requests(requests, answers)?)
+}
+
+/// Says that a run which is to go on has nothing to go on from.
+fn say_if_nothing_is_to_resume(output: &Path) {
+    let partial = partial_path(output);
+    if !partial.exists() {
+        crate::streams::note(&format!(
+            "{} is not there: nothing to resume, starting anew\n",
+            partial.display()
+        ));
+    }
 }
 
 /// This program again, with that command.

@@ -5,6 +5,7 @@ pub(crate) mod calibration_sweep;
 mod columns;
 pub(crate) mod comparison;
 pub(crate) mod conversion;
+pub(crate) mod gguf_inspection;
 pub(crate) mod inspection;
 pub(crate) mod numbers;
 pub(crate) mod predictions;

@@ -48,6 +48,7 @@ pub mod calibration;
 pub mod compare;
 pub mod error;
 pub mod inspect;
+pub mod inspect_gguf;
 pub mod manager;
 pub mod measure;
 pub mod repetition;
@@ -69,13 +70,14 @@ pub use fewbit_model::{
 pub use fewbit_numerics as numerics;
 pub use fewbit_quantize as quantize;
 pub use fewbit_quantize::{
-    BlockScales, CodeLayout, ConversionTarget, ConvertOptions, ConvertReport, EmbeddingStorage,
-    FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerRecipe, KeptModule, Method,
-    MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan, QuantizeReport, Recipe,
-    RecipeFields, TensorAction, UnknownTarget, WeightCodes, WeightsField, convert_model,
-    quantize_model, quantize_model_with_gptq,
+    BlockScales, CodeLayout, ConversionTarget, ConvertOptions, ConvertPlan, ConvertReport,
+    EmbeddingStorage, FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerRecipe, KeptModule,
+    Method, MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan, QuantizeReport,
+    Recipe, RecipeFields, TensorAction, UnknownTarget, WeightCodes, WeightsField, convert_model,
+    plan_conversion, quantize_model, quantize_model_with_gptq,
 };
 pub use inspect::{Inspection, inspect};
+pub use inspect_gguf::{GgufInspection, inspect_gguf};
 pub use manager::QuantizationManager;
 pub use size::ModelSize;
 

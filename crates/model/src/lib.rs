@@ -10,6 +10,7 @@
 //! ```
 
 pub mod architectures;
+pub mod byte_pairs;
 pub mod catalogue;
 mod config_fields;
 pub mod convolution;
@@ -44,6 +45,7 @@ pub mod weight_only;
 mod weight_source;
 pub mod word_piece;
 
+pub use byte_pairs::{ByteLevelRule, BytePairPipeline, BytePairVocabulary, TokenType};
 pub use catalogue::{Catalogue, Module, ModuleKind, Role, experts_of, is_router};
 pub use convolution::{Convolution, Windows};
 pub use encoder::{Embeddings, EncodeOptions, Encoder, EncoderSettings, Prompt};

@@ -258,6 +258,23 @@ pub struct RotaryFrequencies {
     pub frequencies: Vec<f32>,
     /// Multiplies cosines and sines; 1 but for some scaled rotations.
     pub factor: f32,
+    /// How the frequencies follow from a few numbers.
+    pub rule: RotaryRule,
+}
+
+/// How frequencies of rotations follow from a few numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum RotaryRule {
+    /// `base^(-2 i / head_size) / divisor`
+    Plain {
+        /// `rope_theta`
+        base: f32,
+        /// 1, or the factor of linear scaling.
+        divisor: f32,
+    },
+    /// Otherwise.
+    #[default]
+    Scaled,
 }
 
 /// Layers whose tokens attend to near ones only.

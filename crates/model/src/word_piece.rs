@@ -40,32 +40,44 @@ impl WordPiecePipeline {
     /// Those of reading them; a tokenizer that is not BERT's WordPiece; modules other than one pooling, and a normalization after it; a prompt that stands
     /// before every text.
     pub fn read(directory: &Path, spec: &EncoderSpec) -> Result<Self, ModelError> {
-        let modules = SentenceModules::read(directory, None)?;
-        let settings = TextSettings {
-            max_seq_length: modules.max_seq_length,
-            lowercase: modules.lowercase,
-        };
-        let tokenizer = TextTokenizer::open(&modules.transformer, spec, settings)?;
-        let refused = |expected: &str| {
-            Err(ModelError::Input(format!(
-                "{}: expected {expected}\n  hint: runtimes of WordPiece files have no place for more: convert to a directory instead",
-                directory.display()
-            )))
-        };
-        let pooling = match &modules.after_encoder[..] {
-            [SentenceModule::Pooling(settings)]
-            | [
-                SentenceModule::Pooling(settings),
-                SentenceModule::Normalize(_),
-            ] => &settings.pooling,
-            _ => return refused("one pooling after the encoder, and at most a normalization"),
-        };
-        let &[pooling] = pooling.modes() else {
-            return refused("one way to pool, found several");
-        };
-        if !modules.prompt.is_empty() || modules.truncate_dim.is_some() {
-            return refused("no prompt before every text and embeddings that are not cut");
-        }
+        let (tokenizer, pooling) = tokenizer_and_pooling(directory, spec)?;
         tokenizer.word_piece(pooling)
     }
+}
+
+/// The tokenizer of a model directory, and the one way in which its modules pool.
+///
+/// # Errors
+/// Those of reading them; modules other than one pooling, and a normalization after it; a prompt that stands before every text.
+pub(crate) fn tokenizer_and_pooling(
+    directory: &Path,
+    spec: &EncoderSpec,
+) -> Result<(TextTokenizer, PoolingMode), ModelError> {
+    let modules = SentenceModules::read(directory, None)?;
+    let settings = TextSettings {
+        max_seq_length: modules.max_seq_length,
+        lowercase: modules.lowercase,
+    };
+    let tokenizer = TextTokenizer::open(&modules.transformer, spec, settings)?;
+    let refused = |expected: &str| {
+        Err(ModelError::Input(format!(
+            "{}: expected {expected}\n  hint: files for other runtimes have no place for more: convert to a directory instead",
+            directory.display()
+        )))
+    };
+    let pooling = match &modules.after_encoder[..] {
+        [SentenceModule::Pooling(settings)]
+        | [
+            SentenceModule::Pooling(settings),
+            SentenceModule::Normalize(_),
+        ] => &settings.pooling,
+        _ => return refused("one pooling after the encoder, and at most a normalization"),
+    };
+    let &[pooling] = pooling.modes() else {
+        return refused("one way to pool, found several");
+    };
+    if !modules.prompt.is_empty() || modules.truncate_dim.is_some() {
+        return refused("no prompt before every text and embeddings that are not cut");
+    }
+    Ok((tokenizer, pooling))
 }

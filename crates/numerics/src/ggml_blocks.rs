@@ -3,6 +3,7 @@
 //! | type | elements | bytes | value of a code q |
 //! |---|---|---|---|
 //! | `Q8_0` | 32 | 34 | `d * q`, q in -128..=127 |
+//! | `Q5_1` | 32 | 24 | `d * q + m` |
 //! | `Q5_0` | 32 | 22 | `d * (q - 16)` |
 //! | `Q4_0` | 32 | 18 | `d * (q - 8)` |
 //! | `Q4_1` | 32 | 20 | `d * q + m` |
@@ -30,6 +31,8 @@ pub enum BlockType {
     Q4_1,
     /// 5 bits, 32 elements, symmetric.
     Q5_0,
+    /// 5 bits, 32 elements, with a minimum.
+    Q5_1,
     /// 4 bits, 256 elements in groups of 32 with 6-bit scales and minima.
     Q4_K,
     /// 6 bits, 256 elements in groups of 16 with 8-bit scales.
@@ -38,9 +41,10 @@ pub enum BlockType {
 
 impl BlockType {
     /// Every type, from the most to the fewest bits.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Q8_0,
         Self::Q6_K,
+        Self::Q5_1,
         Self::Q5_0,
         Self::Q4_1,
         Self::Q4_0,
@@ -54,6 +58,7 @@ impl BlockType {
             Self::Q4_0 => "q4_0",
             Self::Q4_1 => "q4_1",
             Self::Q5_0 => "q5_0",
+            Self::Q5_1 => "q5_1",
             Self::Q4_K => "q4_k",
             Self::Q6_K => "q6_k",
         }
@@ -74,6 +79,7 @@ impl BlockType {
             Self::Q4_0 => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
             Self::Q4_K => 144,
             Self::Q6_K => 210,
         }
@@ -110,6 +116,7 @@ pub fn quantize_blocks(kind: BlockType, values: &[f32], out: &mut [u8]) -> Optio
             BlockType::Q4_0 => groups_of_32::quantize_q4_0(values, block),
             BlockType::Q4_1 => groups_of_32::quantize_q4_1(values, block),
             BlockType::Q5_0 => groups_of_32::quantize_q5_0(values, block),
+            BlockType::Q5_1 => groups_of_32::quantize_q5_1(values, block),
             BlockType::Q4_K => super_blocks::quantize_q4_k(values, block),
             BlockType::Q6_K => super_blocks::quantize_q6_k(values, block),
         };
@@ -133,6 +140,7 @@ pub fn dequantize_blocks(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
             BlockType::Q4_0 => groups_of_32::dequantize_q4_0(block, values),
             BlockType::Q4_1 => groups_of_32::dequantize_q4_1(block, values),
             BlockType::Q5_0 => groups_of_32::dequantize_q5_0(block, values),
+            BlockType::Q5_1 => groups_of_32::dequantize_q5_1(block, values),
             BlockType::Q4_K => super_blocks::dequantize_q4_k(block, values),
             BlockType::Q6_K => super_blocks::dequantize_q6_k(block, values),
         }

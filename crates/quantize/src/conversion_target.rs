@@ -6,14 +6,13 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use fewbit_checkpoint::gguf::TensorType;
-use fewbit_numerics::ggml_blocks::BlockType;
 
-use crate::{FloatDType, Method, Recipe};
+use crate::{FloatDType, Int4Options, IntegerRecipe, Method, Recipe, WeightCodes};
 
 /// The layout that [`convert_model`](crate::convert_model) writes.
 ///
-/// Spelled `f32`, `fp16`, `bf16`, or as a method of quantization that needs no calibration: `dynamic`, `weight-only`, `nf4`, `fp4`; or, for a
-/// file for llama.cpp, `gguf:` and one of ggml's types, `gguf:q8_0`.
+/// Spelled `f32`, `fp16`, `bf16`, or as a method of quantization that needs no calibration: `dynamic`, `weight-only`, `nf4`, `fp4`; `int4` for `weight-only` with
+/// int4 weights in groups ([`ConversionTarget::int4`]); or, for a file for llama.cpp, `gguf:` and one of ggml's types, `gguf:q8_0`.
 ///
 /// ```
 /// use fewbit_quantize::{ConversionTarget, FloatDType};
@@ -29,18 +28,19 @@ pub enum ConversionTarget {
     Floats(FloatDType),
     /// What [`quantize_model`](crate::quantize_model) writes with this recipe.
     Quantized(Recipe),
-    /// A GGUF file for llama.cpp with matrices of this type, of a BERT.
+    /// A GGUF file for llama.cpp with matrices of this type, of a model that it runs.
     Gguf(TensorType),
 }
 
 impl ConversionTarget {
     /// The spellings.
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 18] = [
         "f32",
         "fp16",
         "bf16",
         "dynamic",
         "weight-only",
+        "int4",
         "nf4",
         "fp4",
         "gguf:f32",
@@ -48,11 +48,21 @@ impl ConversionTarget {
         "gguf:bf16",
         "gguf:q8_0",
         "gguf:q6_k",
+        "gguf:q5_1",
         "gguf:q5_0",
         "gguf:q4_1",
         "gguf:q4_0",
         "gguf:q4_k",
     ];
+
+    /// Weights of 4 bits in groups, in a compressed-tensors layout.
+    pub fn int4(options: Int4Options) -> Self {
+        let recipe = IntegerRecipe {
+            weights: WeightCodes::Int4(options),
+            ..IntegerRecipe::weight_only()
+        };
+        Self::Quantized(recipe.into())
+    }
 
     /// Whether weights get codes: what a float dtype of fewer digits rounds away does not count.
     pub fn is_lossy(&self) -> bool {
@@ -83,10 +93,8 @@ pub(crate) enum TargetOutput {
 
 /// The type that `gguf:NAME` names.
 fn tensor_type(name: &str) -> Option<TensorType> {
-    let floats = [TensorType::F32, TensorType::F16, TensorType::Bf16];
-    let blocks = BlockType::ALL.map(TensorType::Blocks);
     let name = name.to_ascii_lowercase();
-    let mut known = floats.into_iter().chain(blocks);
+    let mut known = TensorType::all();
     known.find(|kind| kind.to_string() == name)
 }
 
@@ -120,6 +128,7 @@ impl FromStr for ConversionTarget {
             "f32" | "fp32" | "float32" => Self::Floats(FloatDType::F32),
             "fp16" | "f16" | "float16" => Self::Floats(FloatDType::Fp16),
             "bf16" | "bfloat16" => Self::Floats(FloatDType::Bf16),
+            "int4" => Self::int4(Int4Options::default()),
             _ if let Some(name) = text.strip_prefix("gguf:") => {
                 Self::Gguf(tensor_type(name).ok_or_else(unknown)?)
             }
@@ -142,7 +151,11 @@ mod tests {
     fn every_name_is_read() {
         for name in ConversionTarget::NAMES {
             let target: ConversionTarget = name.parse().unwrap();
-            assert!(target.to_string().starts_with(name), "{target}");
+            let label = match name {
+                "int4" => "weight-only + int4",
+                name => name,
+            };
+            assert!(target.to_string().starts_with(label), "{target}");
         }
     }
 
@@ -153,7 +166,7 @@ mod tests {
                 .parse::<ConversionTarget>()
                 .unwrap_err()
                 .to_string(),
-            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k"
+            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, int4, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_1, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k"
         );
     }
 }

@@ -83,6 +83,8 @@ pub fn quantize_model_with_gptq(
 #[derive(Debug)]
 pub struct PlannedConversion {
     source: PathBuf,
+    /// The directory whose other files come along.
+    files: PathBuf,
     checkpoint: Checkpoint,
     plan: QuantizePlan,
 }
@@ -95,18 +97,20 @@ impl PlannedConversion {
     pub fn new(source: impl AsRef<Path>, recipe: &Recipe) -> Result<Self, QuantizeError> {
         let source = source.as_ref().to_owned();
         let checkpoint = open_checkpoint(&source)?;
-        Self::of_checkpoint(source, checkpoint, recipe)
+        Self::of_checkpoint(source.clone(), source, checkpoint, recipe)
     }
 
-    /// [`new`](Self::new) of the checkpoint in `source`, opened.
+    /// [`new`](Self::new) of the checkpoint in `source`, opened. What is carried over beside its weights lies in `files`.
     pub(crate) fn of_checkpoint(
         source: PathBuf,
+        files: PathBuf,
         checkpoint: Checkpoint,
         recipe: &Recipe,
     ) -> Result<Self, QuantizeError> {
         let plan = QuantizePlan::new(&checkpoint, recipe)?;
         Ok(Self {
             source,
+            files,
             checkpoint,
             plan,
         })
@@ -161,6 +165,7 @@ impl PlannedConversion {
         let started = Instant::now();
         let Self {
             source,
+            files,
             checkpoint,
             plan,
         } = self;
@@ -183,7 +188,7 @@ impl PlannedConversion {
         };
         refuse_overlap(source, out)?;
         let kernels = Kernels::from_environment()?;
-        let files = carried_files(source, checkpoint.folder())?;
+        let files = carried_files(files, checkpoint.folder())?;
         let mut writer = CheckpointWriter::create(out, options.force)?;
         // First, as it finds out whether the disk has room.
         writer.plan_shards(plan.output_groups(), options.max_shard_size.bytes())?;

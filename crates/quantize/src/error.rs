@@ -123,7 +123,7 @@ pub enum QuantizeError {
     },
     /// The model has no GGUF form that fewbit writes.
     #[error(
-        "{file}: expected a BERT with GELU, of which fewbit writes GGUF files, found {found}\n  hint: convert other models to a directory (--to f32), and that with llama.cpp's convert_hf_to_gguf.py"
+        "{file}: expected a BERT, Nomic BERT, Llama, Mistral, Qwen2 or Qwen3 as llama.cpp computes it, of which fewbit writes GGUF files, found {found}\n  hint: convert other models to a directory (--to f32), and that with llama.cpp's convert_hf_to_gguf.py"
     )]
     NoGguf {
         /// config.json of the source.

@@ -1,93 +1,180 @@
-//! A BERT as a GGUF file for llama.cpp.
+//! A model as a GGUF file for llama.cpp.
 //!
 //! Linear layers and the word embedding table get the type that is asked for; normalizations, biases and the small tables are F32, as
 //! llama.cpp wants them. Where the rows of a matrix are no whole blocks, it gets the next larger type whose blocks fit, as llama.cpp's own
 //! quantizer does it.
 
-mod bert;
+mod refusals;
+mod sizes;
+mod tokenization;
 
 use std::path::Path;
 
-use fewbit_checkpoint::gguf::{GgufWriter, PlannedTensor, TensorType};
+use fewbit_checkpoint::gguf::{GgufWriter, MetadataValue, PlannedTensor, RowOrder, TensorType};
+use fewbit_checkpoint::output_file::OutputFile;
 use fewbit_checkpoint::{Checkpoint, TensorView};
-use fewbit_model::{EncoderSpec, ModuleKind, Role, WordPiecePipeline};
+use fewbit_model::{EncoderSpec, Module, ModuleKind, Role};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::ggml_blocks::BlockType;
 use fewbit_numerics::half_precision::{f32_to_float_bytes, float_bytes_to_f32};
 
 use crate::QuantizeError;
+use crate::gguf_architecture::GgufArchitecture;
+use crate::gguf_export::tokenization::Tokenization;
 use crate::weight_codecs::quantize_ggml_blocks;
 
 /// Elements that are read at a time: whole blocks of every type, 4 MiB of f32.
 const SLICE_ELEMENTS: usize = 1 << 20;
 
-/// What was written.
-pub(crate) struct GgufOutcome {
-    pub(crate) output_bytes: usize,
-    pub(crate) file_bytes: u64,
-    pub(crate) underflowed: usize,
-    pub(crate) notes: Vec<String>,
-}
-
 /// A tensor of the source and what becomes of it.
 struct Export<'a> {
     view: TensorView<'a>,
     planned: PlannedTensor,
+    order: RowOrder,
 }
 
-/// Writes the float model `checkpoint`, which was opened in `source`, as the GGUF file `out`.
-///
-/// # Errors
-/// A model that is no BERT as llama.cpp runs it; a tensor that is missing or not finite; values beyond fp16; those of writing. Nothing is left behind.
-pub(crate) fn write(
-    source: &Path,
-    checkpoint: &Checkpoint,
-    kind: TensorType,
-    out: &Path,
-    force: bool,
-    progress: &mut dyn FnMut(usize, usize, &str),
-) -> Result<GgufOutcome, QuantizeError> {
-    let spec = EncoderSpec::from_checkpoint(checkpoint)?;
-    bert::refuse_others(&spec, checkpoint)?;
-    let pipeline = WordPiecePipeline::read(source, &spec)?;
-    let exports = exports(&spec, checkpoint, kind)?;
-    let metadata = bert::metadata(source, &spec, &pipeline, kind);
-    let planned: Vec<_> = exports
-        .iter()
-        .map(|export| export.planned.clone())
-        .collect();
-    let mut outcome = GgufOutcome {
-        output_bytes: 0,
-        file_bytes: 0,
-        underflowed: 0,
-        notes: notes(&exports, kind, &spec, &pipeline),
-    };
-    for tensor in &planned {
-        outcome.output_bytes += tensor.byte_len()?;
-    }
-    let mut writer = GgufWriter::create(out, force, &metadata, planned)?;
-    outcome.file_bytes = writer.file_bytes();
-    let total = exports.iter().map(|export| export.view.info.byte_len).sum();
-    let mut done = 0;
-    for Export { view, planned } in &exports {
-        let elements = view.element_count();
-        let (mut values, mut bytes) = (Vec::new(), Vec::new());
-        for start in (0..elements).step_by(SLICE_ELEMENTS) {
-            values.resize(SLICE_ELEMENTS.min(elements - start), 0.0);
-            view.read_finite_range(start, &mut values)?;
-            outcome.underflowed += encode(view, planned.kind, start, &values, &mut bytes)?;
-            writer.append(&bytes)?;
-            done += values.len() * view.info.dtype.bytes();
-            progress(done, total, &view.info.name);
+/// A file that is decided and not begun.
+pub(crate) struct PlannedGguf<'a> {
+    checkpoint: &'a Checkpoint,
+    metadata: Vec<(String, MetadataValue)>,
+    exports: Vec<Export<'a>>,
+    /// Bytes of tensors.
+    pub(crate) output_bytes: usize,
+    /// What a user should know.
+    pub(crate) notes: Vec<String>,
+}
+
+impl<'a> PlannedGguf<'a> {
+    /// What becomes of the float model `checkpoint`, whose other files are in `files` and which is called `name`, with matrices of the type `kind`. Reads no
+    /// weight.
+    ///
+    /// # Errors
+    /// A model that llama.cpp does not run, or a tokenizer that it does not have; a tensor that is missing or has another shape than config.json says.
+    pub(crate) fn new(
+        files: &Path,
+        name: &str,
+        checkpoint: &'a Checkpoint,
+        kind: TensorType,
+    ) -> Result<Self, QuantizeError> {
+        let spec = EncoderSpec::from_checkpoint(checkpoint)?;
+        let architecture = refusals::architecture(&spec, checkpoint)?;
+        let tokenization = Tokenization::read(architecture, files, &spec)?;
+        let exports = exports(architecture, &spec, checkpoint, kind)?;
+        let pooling = tokenization.pooling();
+        let mut metadata = sizes::entries(architecture, name, &spec, pooling, kind);
+        metadata.extend(tokenization.entries());
+        let mut output_bytes = 0;
+        for export in &exports {
+            output_bytes += export.planned.byte_len()?;
         }
-        checkpoint.release(&view.info.name);
+        Ok(Self {
+            checkpoint,
+            metadata,
+            output_bytes,
+            notes: notes(architecture, &exports, kind, &spec, &tokenization),
+            exports,
+        })
     }
-    writer.finish()?;
-    Ok(outcome)
+
+    fn planned(&self) -> Vec<PlannedTensor> {
+        let exports = self.exports.iter();
+        exports.map(|export| export.planned.clone()).collect()
+    }
+
+    /// Bytes of the whole file.
+    ///
+    /// # Errors
+    /// A tensor that the format has no place for.
+    pub(crate) fn file_bytes(&self) -> Result<u64, QuantizeError> {
+        Ok(GgufWriter::planned_bytes(&self.metadata, &self.planned())?)
+    }
+
+    /// Checks that the file `out` can be written: another beside it comes and goes meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`OutputFile::create`].
+    pub(crate) fn check_output(&self, out: &Path, force: bool) -> Result<(), QuantizeError> {
+        OutputFile::create(out, force)?;
+        Ok(())
+    }
+
+    /// Writes the file `out`. How many values became zero that were not.
+    ///
+    /// # Errors
+    /// A tensor that is not finite; values beyond fp16; those of writing. Nothing is left behind.
+    pub(crate) fn write(
+        &self,
+        out: &Path,
+        force: bool,
+        progress: &mut dyn FnMut(usize, usize, &str),
+    ) -> Result<usize, QuantizeError> {
+        let mut writer = GgufWriter::create(out, force, &self.metadata, self.planned())?;
+        let exports = self.exports.iter();
+        let total = exports.map(|export| export.view.info.byte_len).sum();
+        let (mut underflowed, mut done) = (0, 0);
+        for export in &self.exports {
+            let Export { view, planned, .. } = export;
+            let elements = view.element_count();
+            let (mut values, mut bytes) = (Vec::new(), Vec::new());
+            let slice = export.slice_elements();
+            for start in (0..elements).step_by(slice) {
+                values.resize(slice.min(elements - start), 0.0);
+                export.read(start, &mut values)?;
+                underflowed += encode(export, planned.kind, start, &values, &mut bytes)?;
+                writer.append(&bytes)?;
+                done += values.len() * view.info.dtype.bytes();
+                progress(done, total, &view.info.name);
+            }
+            self.checkpoint.release(&view.info.name);
+        }
+        writer.finish()?;
+        Ok(underflowed)
+    }
+}
+
+impl Export<'_> {
+    /// Columns of a matrix; of a vector, whose elements are rows, 1.
+    fn columns(&self) -> usize {
+        match self.view.info.shape[..] {
+            [_, columns] => columns,
+            _ => 1,
+        }
+    }
+
+    /// Elements that are read at a time: whole rows where these get another order.
+    fn slice_elements(&self) -> usize {
+        match self.order {
+            RowOrder::Same => SLICE_ELEMENTS,
+            RowOrder::InterleavedHeads { .. } => {
+                let columns = self.columns().max(1);
+                (SLICE_ELEMENTS / columns).max(1) * columns
+            }
+        }
+    }
+
+    /// The elements of the file from `start` on.
+    fn read(&self, start: usize, values: &mut [f32]) -> Result<(), QuantizeError> {
+        if self.order == RowOrder::Same {
+            return Ok(self.view.read_finite_range(start, values)?);
+        }
+        let columns = self.columns();
+        for (row, values) in (start / columns..).zip(values.chunks_mut(columns)) {
+            let row = self.order.of_stored(row);
+            self.view.read_finite_range(row * columns, values)?;
+        }
+        Ok(())
+    }
+
+    /// Where in the source the element of the file at `index` is.
+    fn source_element(&self, index: usize) -> usize {
+        let columns = self.columns().max(1);
+        self.order.of_stored(index / columns) * columns + index % columns
+    }
 }
 
 /// The tensors that the file has, in its order.
 fn exports<'a>(
+    architecture: GgufArchitecture,
     spec: &EncoderSpec,
     checkpoint: &'a Checkpoint,
     kind: TensorType,
@@ -95,28 +182,15 @@ fn exports<'a>(
     let catalogue = spec.catalogue();
     let mut exports = Vec::new();
     for module in catalogue.modules() {
-        let Some(name) = bert::module_name(module.role, module.layer) else {
+        let Some(name) = architecture.module_name(module.role, module.layer) else {
             continue;
         };
-        let is_norm = module.kind() == ModuleKind::Norm;
-        let older = |part: &str| match (is_norm, part) {
-            (true, "weight") => Some("gamma"),
-            (true, "bias") => Some("beta"),
-            _ => None,
-        };
-        let parts = ["weight", "bias"];
-        for part in parts.into_iter().take(1 + usize::from(module.bias)) {
-            let path = |part: &str| format!("{}.{part}", module.name);
-            let older = older(part).and_then(|part| checkpoint.get(&path(part)));
-            let view = match older {
-                Some(view) => view,
-                None => checkpoint.require(&path(part))?,
-            };
-            let is_vector = is_norm || part == "bias";
-            match is_vector {
-                true => view.expect_shape(&[module.shape[usize::from(is_norm)]])?,
-                false => view.expect_shape(&module.shape)?,
-            }
+        for part in ["weight", "bias"]
+            .into_iter()
+            .take(1 + usize::from(module.bias))
+        {
+            let view = tensor(checkpoint, module, part)?;
+            let is_vector = module.kind() == ModuleKind::Norm || part == "bias";
             let gets_codes = !is_vector
                 && (module.kind() == ModuleKind::Linear || module.role == Role::WordEmbeddings);
             let kind = match gets_codes {
@@ -128,10 +202,67 @@ fn exports<'a>(
                 shape: view.info.shape.clone(),
                 kind,
             };
-            exports.push(Export { view, planned });
+            let order = architecture.row_order(module.role, spec);
+            exports.push(Export {
+                view,
+                planned,
+                order,
+            });
         }
     }
+    if let Some(view) = head(architecture, spec, checkpoint)? {
+        let planned = PlannedTensor {
+            name: "output.weight".to_owned(),
+            shape: view.info.shape.clone(),
+            kind: fitting(kind, spec.hidden_size),
+        };
+        let order = RowOrder::Same;
+        exports.push(Export {
+            view,
+            planned,
+            order,
+        });
+    }
     Ok(exports)
+}
+
+/// A tensor of a module, which has the shape that config.json says.
+fn tensor<'a>(
+    checkpoint: &'a Checkpoint,
+    module: &Module,
+    part: &str,
+) -> Result<TensorView<'a>, QuantizeError> {
+    let is_norm = module.kind() == ModuleKind::Norm;
+    let older = match (is_norm, part) {
+        (true, "weight") => Some("gamma"),
+        (true, "bias") => Some("beta"),
+        _ => None,
+    };
+    let path = |part: &str| format!("{}.{part}", module.name);
+    let view = match older.and_then(|part| checkpoint.get(&path(part))) {
+        Some(view) => view,
+        None => checkpoint.require(&path(part))?,
+    };
+    match is_norm || part == "bias" {
+        true => view.expect_shape(&[module.shape[usize::from(is_norm)]])?,
+        false => view.expect_shape(&module.shape)?,
+    }
+    Ok(view)
+}
+
+/// The matrix that predicts words, where that is not the table of word embeddings.
+fn head<'a>(
+    architecture: GgufArchitecture,
+    spec: &EncoderSpec,
+    checkpoint: &'a Checkpoint,
+) -> Result<Option<TensorView<'a>>, QuantizeError> {
+    let is_tied = checkpoint.config()["tie_word_embeddings"] == true;
+    let view = checkpoint.get("lm_head.weight");
+    let Some(view) = view.filter(|_| architecture.is_causal() && !is_tied) else {
+        return Ok(None);
+    };
+    view.expect_shape(&[spec.vocab_size, spec.hidden_size])?;
+    Ok(Some(view))
 }
 
 /// `kind`, or the next larger type whose blocks are parts of rows of `columns`.
@@ -151,18 +282,19 @@ fn fitting(kind: TensorType, columns: usize) -> TensorType {
 
 /// The bytes of `values`, the elements from `start` on; also how many became zero that were not.
 fn encode(
-    view: &TensorView<'_>,
+    export: &Export<'_>,
     kind: TensorType,
     start: usize,
     values: &[f32],
     bytes: &mut Vec<u8>,
 ) -> Result<usize, QuantizeError> {
     bytes.resize(values.len() / kind.block_elements() * kind.block_bytes(), 0);
+    let view = &export.view;
     let overflow = |offset: usize, dtype, hint| QuantizeError::Overflow {
         file: view.info.file.clone(),
         tensor: view.info.name.clone(),
         dtype,
-        index: view.index_of(start + offset),
+        index: view.index_of(export.source_element(start + offset)),
         value: values[offset],
         hint,
     };
@@ -195,10 +327,11 @@ fn encode(
 
 /// What the file is, where that is not what was asked for or differs from the model here.
 fn notes(
+    architecture: GgufArchitecture,
     exports: &[Export<'_>],
     kind: TensorType,
     spec: &EncoderSpec,
-    pipeline: &WordPiecePipeline,
+    tokenization: &Tokenization,
 ) -> Vec<String> {
     let mut notes = Vec::new();
     let mut others: Vec<(TensorType, usize)> = Vec::new();
@@ -215,16 +348,21 @@ fn notes(
             kind.block_elements()
         ));
     }
-    notes.push("pooler and heads have no place in the file; llama.cpp computes GELU by a tanh and 16-bit tables, and takes every token for one of the first text".to_owned());
+    notes.push(
+        match architecture {
+            GgufArchitecture::Bert => "pooler and heads have no place in the file; llama.cpp computes GELU by a tanh and 16-bit tables, and takes every token for one of the first text",
+            GgufArchitecture::NomicBert => "heads have no place in the file; llama.cpp takes every token for one of the first text",
+            _ => "heads other than the one that predicts words have no place in the file",
+        }
+        .to_owned(),
+    );
     let positions = spec.positions.max_tokens();
-    if pipeline.max_tokens < positions {
+    if tokenization.max_tokens() < positions {
         notes.push(format!(
             "texts are cut at {} tokens here, which the file does not say: llama.cpp takes up to {positions}",
-            pipeline.max_tokens
+            tokenization.max_tokens()
         ));
     }
-    if !pipeline.lowercase || !pipeline.strip_accents {
-        notes.push("letters keep their case or accents: llama.cpp before `tokenizer.ggml.normalizer` lowercases all texts and strips accents".to_owned());
-    }
+    notes.extend(tokenization.note().map(str::to_owned));
     notes
 }

@@ -31,7 +31,9 @@ mod convert_model;
 pub mod default_embeddings;
 pub mod error;
 mod finished_shards;
+mod gguf_architecture;
 mod gguf_export;
+mod gguf_import;
 pub mod gptq;
 mod loader_skip_list;
 pub mod method;
@@ -52,7 +54,9 @@ pub mod weight_codecs;
 pub use calibration::{CalibrationStatistics, Calibrator};
 pub use conversion_target::{ConversionTarget, UnknownTarget};
 pub use convert::{PlannedConversion, quantize_model, quantize_model_with_gptq};
-pub use convert_model::{ConvertOptions, ConvertReport, convert_model};
+pub use convert_model::{
+    ConvertOptions, ConvertPlan, ConvertReport, PlannedFile, convert_model, plan_conversion,
+};
 pub use error::QuantizeError;
 pub use fewbit_checkpoint::compressed_tensors::WeightScales;
 pub use gptq::GptqCalibration;

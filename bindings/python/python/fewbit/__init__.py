@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from fewbit.benchmark import BenchReport, bench
     from fewbit.calibration import Calibration, CalibrationReport, calibrate
     from fewbit.comparison import CalibrationSweep, Comparison, calibration_sweep, compare
-    from fewbit.conversion import ConvertReport, convert_model
+    from fewbit.conversion import ConvertPlan, ConvertReport, convert_model
+    from fewbit.gguf import GgufInspection, inspect_gguf
     from fewbit.inspection import Inspection, ModelSize, inspect
     from fewbit.manager import QuantizationManager, SizeComparisons
     from fewbit.predictor import Answer, Classification, Entity, FilledMasks, Predictor, Tagging
@@ -32,11 +33,13 @@ __all__ = [
     "CalibrationSweep",
     "Classification",
     "Comparison",
+    "ConvertPlan",
     "ConvertReport",
     "Encoder",
     "Entity",
     "FewbitError",
     "FilledMasks",
+    "GgufInspection",
     "Inspection",
     "ModelSize",
     "Predictor",
@@ -53,6 +56,7 @@ __all__ = [
     "convert_model",
     "get_num_threads",
     "inspect",
+    "inspect_gguf",
     "isa",
     "quantize_model",
     "set_num_threads",
@@ -63,7 +67,8 @@ _MODULES = {
     "benchmark": ["BenchReport", "bench"],
     "calibration": ["Calibration", "CalibrationReport", "calibrate"],
     "comparison": ["CalibrationSweep", "Comparison", "calibration_sweep", "compare"],
-    "conversion": ["ConvertReport", "convert_model"],
+    "conversion": ["ConvertPlan", "ConvertReport", "convert_model"],
+    "gguf": ["GgufInspection", "inspect_gguf"],
     "inspection": ["Inspection", "ModelSize", "inspect"],
     "manager": ["QuantizationManager", "SizeComparisons"],
     "predictor": ["Answer", "Classification", "Entity", "FilledMasks", "Predictor", "Tagging"],

@@ -1,5 +1,6 @@
 //! Writing a file, one tensor after the other.
-use super::header::{self, ALIGNMENT, MetadataValue, PlannedTensor};
+use super::header::{self, ALIGNMENT, PlannedTensor};
+use super::metadata::MetadataValue;
 use crate::output_file::OutputFile;
 use crate::{CheckpointError, CheckpointErrorKind};
 use std::path::{Path, PathBuf};
@@ -64,6 +65,22 @@ impl GgufWriter {
         };
         writer.pass_over_whole_ones()?;
         Ok(writer)
+    }
+
+    /// Bytes of a whole file with `metadata` and `tensors`, of which none is written.
+    ///
+    /// # Errors
+    /// Those of [`GgufWriter::create`] over keys, names and tensors.
+    pub fn planned_bytes(
+        metadata: &[(String, MetadataValue)],
+        tensors: &[PlannedTensor],
+    ) -> Result<u64, CheckpointError> {
+        let mut file_bytes = header::bytes(metadata, tensors)?.len() as u64;
+        for tensor in tensors {
+            let bytes = tensor.byte_len()? as u64;
+            file_bytes = file_bytes.saturating_add(bytes.next_multiple_of(ALIGNMENT as u64));
+        }
+        Ok(file_bytes)
     }
 
     /// Bytes of the whole file.

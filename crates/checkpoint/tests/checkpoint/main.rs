@@ -5,6 +5,7 @@ mod checkpoint_builder;
 mod compressed_tensors_golden;
 mod compressed_tensors_variants;
 mod dequantized;
+mod gguf_golden;
 mod hub_download;
 mod local_hub;
 mod opening;

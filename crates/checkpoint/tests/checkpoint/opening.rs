@@ -179,8 +179,8 @@ fn weights_of_another_kind() {
     );
     directory.write("model.gguf", "GGUF");
     assert_snapshot!(error_of(&directory, CheckpointErrorKind::NotFound), @r"
-    DIR: no weights: expected model.safetensors, pytorch_model.bin or an index of shards, found only the GGUF file `model.gguf`, which fewbit does not read yet
-      hint: use the safetensors checkpoint that the GGUF file was made from
+    DIR: no weights: expected model.safetensors, pytorch_model.bin or an index of shards, found only the GGUF file `model.gguf`
+      hint: make one of it first: fewbit convert DIR/model.gguf -o OUT --to f32
     ");
     directory.write("model.pt", "PK");
     assert_snapshot!(error_of(&directory, CheckpointErrorKind::NotFound), @r"

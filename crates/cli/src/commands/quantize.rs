@@ -9,7 +9,6 @@ use crate::failure::UsageError;
 use crate::render::progress::{Progress, Unit};
 use crate::{render, streams};
 use anyhow::Result;
-use fewbit::checkpoint::partial_path;
 use fewbit::quantize::calibration::SiteSensitivity;
 use fewbit::quantize::weight_codecs;
 use fewbit::quantize::{
@@ -20,7 +19,6 @@ use fewbit::{
     TensorAction, WeightsField, threads,
 };
 use serde::Serialize;
-use std::path::Path;
 
 /// What `--dry-run --json` prints.
 #[derive(Serialize)]
@@ -112,7 +110,9 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
             };
         }
     };
-    say_if_nothing_is_to_resume(output, arguments);
+    if arguments.resume {
+        super::say_if_nothing_is_to_resume(output);
+    }
     let mut progress = Progress::start(&recipe.label(), 0, Unit::Bytes);
     let mut show = |done, total, module: &str| {
         progress.set(done as u64, total as u64, module);
@@ -140,16 +140,6 @@ fn gptq_calibration(
         return Ok(calibration);
     };
     Ok(calibration.kept_beside(out, arguments.resume)?)
-}
-
-fn say_if_nothing_is_to_resume(output: &Path, arguments: &QuantizeArguments) {
-    let partial = partial_path(output);
-    if arguments.resume && !partial.exists() {
-        streams::note(&format!(
-            "{} is not there: nothing to resume, starting anew\n",
-            partial.display()
-        ));
-    }
 }
 
 /// Says what is worth knowing before it happens.

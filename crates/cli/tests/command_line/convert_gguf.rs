@@ -177,6 +177,7 @@ fn every_type_has_the_bytes_of_its_blocks() {
         ("q4_0", 2, 18),
         ("q4_1", 3, 20),
         ("q5_0", 6, 22),
+        ("q5_1", 7, 24),
         ("q8_0", 8, 34),
         // Rows of 32 are no blocks of 256.
         ("q4_k", 6, 22),
@@ -231,7 +232,7 @@ fn what_the_file_has_no_place_for_is_refused() {
     let workspace = Workspace::with("roberta");
     let refused = workspace.fail(&["convert", "model", "-o", "x.gguf", "--to", "gguf:f16"]);
     insta::assert_snapshot!(refused, @r"
-    error: model/config.json: expected a BERT with GELU, of which fewbit writes GGUF files, found `model_type` roberta
+    error: model/config.json: expected a BERT, Nomic BERT, Llama, Mistral, Qwen2 or Qwen3 as llama.cpp computes it, of which fewbit writes GGUF files, found `model_type` roberta
       hint: convert other models to a directory (--to f32), and that with llama.cpp's convert_hf_to_gguf.py
     ");
     let workspace = Workspace::new();

@@ -5,7 +5,7 @@
 use super::layer_types::{GLOBAL, LOCAL};
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
-use crate::spec::RotaryFrequencies;
+use crate::spec::{RotaryFrequencies, RotaryRule};
 use serde_json::{Map, Value};
 use std::f64::consts::PI;
 
@@ -95,21 +95,30 @@ impl Parameters<'_> {
         let kind = self.get("rope_type").or_else(|| self.get("type"));
         let mut frequencies = plain(base, head_size);
         let mut factor = 1.0;
+        let mut rule = RotaryRule::Plain { base, divisor: 1.0 };
         match kind.map_or(Some("default"), Value::as_str) {
             // Only beyond `max_position_embeddings`, where no text reaches, is a dynamic rotation another.
             Some("default" | "dynamic") => {}
             Some("linear") => {
                 let divisor = self.number("factor", None)?;
                 frequencies.iter_mut().for_each(|value| *value /= divisor);
+                rule = RotaryRule::Plain { base, divisor };
             }
             Some("ntk") => {
+                rule = RotaryRule::Scaled;
                 let scale = self.number("factor", None)?;
                 let divisor = f64::from(scale).powf(2.0 / head_size as f64) as f32;
                 frequencies = plain(base * scale, head_size);
                 frequencies.iter_mut().for_each(|value| *value /= divisor);
             }
-            Some("llama3") => self.scale_like_llama3(&mut frequencies, positions)?,
-            Some("yarn") => factor = self.scale_like_yarn(&mut frequencies, base, positions)?,
+            Some("llama3") => {
+                rule = RotaryRule::Scaled;
+                self.scale_like_llama3(&mut frequencies, positions)?;
+            }
+            Some("yarn") => {
+                rule = RotaryRule::Scaled;
+                factor = self.scale_like_yarn(&mut frequencies, base, positions)?;
+            }
             _ => {
                 let field = format!("{}.rope_type", self.field);
                 let found = kind.unwrap_or(&Value::Null);
@@ -124,6 +133,7 @@ impl Parameters<'_> {
         Ok(RotaryFrequencies {
             frequencies,
             factor,
+            rule,
         })
     }
 

@@ -62,6 +62,7 @@ mod tests {
         let of = |frequencies: &[f32], factor| RotaryFrequencies {
             frequencies: frequencies.to_vec(),
             factor,
+            ..RotaryFrequencies::default()
         };
         rotations.fit(2, &of(&[1.0, 0.5], 1.0));
         rotations.fit(5, &of(&[1.0, 0.5], 1.0));

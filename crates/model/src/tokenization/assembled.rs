@@ -25,6 +25,9 @@ pub(super) struct KnownTokens {
     pub(super) mask: Option<String>,
     pub(super) class: Option<String>,
     pub(super) unknown: Option<String>,
+    pub(super) padding: Option<String>,
+    pub(super) begin: Option<String>,
+    pub(super) end: Option<String>,
 }
 
 impl KnownTokens {
@@ -34,6 +37,9 @@ impl KnownTokens {
             mask: content("mask_token"),
             class: content("cls_token"),
             unknown: content("unk_token"),
+            padding: content("pad_token"),
+            begin: content("bos_token"),
+            end: content("eos_token"),
         }
     }
 }

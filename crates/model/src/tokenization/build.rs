@@ -6,6 +6,7 @@ use super::settings::Settings;
 use super::special_tokens::SpecialTokens;
 use super::stored::StoredModelSettings;
 use crate::ModelError;
+use crate::byte_pairs::QWEN_WORDS;
 use serde_json::Value;
 use std::path::Path;
 use tokenizers::models::ModelWrapper;
@@ -27,9 +28,6 @@ use tokenizers::{AddedToken, Model, SplitDelimiterBehavior, Tokenizer};
 
 /// The setting for a space before a text.
 pub(super) const PREFIX: &str = "add_prefix_space";
-
-/// What Qwen's class cuts a text into.
-const QWEN_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// The inputs of all steps.
 pub(super) struct Builder<'a> {

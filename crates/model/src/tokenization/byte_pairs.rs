@@ -43,7 +43,10 @@ pub(super) fn byte_pairs(pieces: &[&str], tokens: &[&str]) -> Result<BPE, String
 
 /// All pairs of pieces that together are a piece, in the order of these pieces; for one piece, from the shortest left part to the
 /// longest. Scores do not count.
-fn merges(pieces: &[&str]) -> Result<Merges, String> {
+///
+/// # Errors
+/// The message for pieces of which two are the same, or that are too long for their merges to be told.
+pub fn merges(pieces: &[&str]) -> Result<Vec<(String, String)>, String> {
     let mut places = HashMap::with_capacity(pieces.len());
     for (place, piece) in pieces.iter().enumerate() {
         if let Some(other) = places.insert(*piece, place) {

@@ -5,7 +5,7 @@
 Made with: Python 3.11, gguf 0.19, numpy 2.4; ggml of llama-cpp-python 0.3.36, its ggml-quants.c compiled with `-O2 -ffp-contract=off`: with
 contraction, which GCC does by default where the machine has fused multiply-adds, few scales of the K-quants have other last bits.
 
-Values (of all types, with the first) and blocks are stored as hexadecimal text of their little-endian bytes. Q8_0, Q4_0, Q4_1 and Q5_0 are quantized by gguf, too,
+Values (of all types, with the first) and blocks are stored as hexadecimal text of their little-endian bytes. Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 are quantized by gguf, too,
 and all types dequantized by it: the script fails where the two differ.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType, quants
 
-NAMES = ["q8_0", "q4_0", "q4_1", "q5_0", "q4_K", "q6_K"]
+NAMES = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_K", "q6_K"]
 
 
 def inputs() -> np.ndarray:

@@ -38,6 +38,7 @@ fn values_come_back_within_a_step() {
         (BlockType::Q8_0, 127.0),
         (BlockType::Q6_K, 32.0),
         (BlockType::Q5_0, 16.0),
+        (BlockType::Q5_1, 15.5),
         (BlockType::Q4_0, 8.0),
         (BlockType::Q4_1, 7.5),
         (BlockType::Q4_K, 7.5),
