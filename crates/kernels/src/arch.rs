@@ -143,6 +143,10 @@ macro_rules! kernel_set {
                     = four_bit_codec::quantize<>;
             $floats DequantizeFourBit, "dequantize_four_bit" "u4f32" "1x16" SameBits:
                 dequantize_four_bit(call: DequantizeFourBit<'_>) = four_bit_codec::dequantize<>;
+            $floats FitFourBitScales, "fit_four_bit_scales" "f32" "16x1" SameBits:
+                fit_four_bit_scales(call: FitFourBitScales<'_>) = four_bit_scales::fit<>;
+            $floats FitInt4, "fit_int4" "f32" "16x1" SameBits:
+                fit_int4(call: FitInt4<'_>) = int4_scales::fit<>;
             $floats QuantizeInt8F32, "quantize_int8" "f32s8" "1x64" SameBits:
                 quantize_int8_f32(call: QuantizeInt8<'_, f32>) -> bool
                     = int8_codec::quantize<>;
@@ -185,7 +189,9 @@ macro_rules! kernel_set {
             use $crate::attention::AttentionInput;
             use $crate::float_bytes::Elements;
             use $crate::generic::four_bit_codec::{DequantizeFourBit, QuantizeFourBit};
+            use $crate::generic::four_bit_scales::FitFourBitScales;
             use $crate::generic::group_absmax::GroupAbsmax;
+            use $crate::generic::int4_scales::FitInt4;
             use $crate::generic::int8_codec::{DequantizeInt8, QuantizeInt8};
             use $crate::generic::layer_norm::LayerNorm;
             use $crate::generic::linear::Linear;

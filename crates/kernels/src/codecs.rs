@@ -8,7 +8,9 @@ use fewbit_numerics::four_bit::FourBitType;
 
 use crate::float_bytes::{FloatBytes, Typed};
 use crate::generic::four_bit_codec::{DequantizeFourBit, QuantizeFourBit};
+use crate::generic::four_bit_scales::FitFourBitScales;
 use crate::generic::group_absmax::GroupAbsmax;
+use crate::generic::int4_scales::FitInt4;
 use crate::generic::int8_codec::{DequantizeInt8, GroupScales, QuantizeInt8};
 use crate::kernels::Kernels;
 
@@ -86,6 +88,63 @@ impl Kernels {
         };
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.dequantize_four_bit)(call) }
+    }
+
+    /// [`least_error_scale`](fewbit_numerics::four_bit_scales::least_error_scale) of whole blocks (finite), whose largest magnitudes `scales` hold at first; with the
+    /// importance of each element [`least_weighted_error_scale`](fewbit_numerics::four_bit_scales::least_weighted_error_scale).
+    ///
+    /// # Panics
+    ///
+    /// If there are not `block_size` values for each scale, or not as many importances as values.
+    pub fn fit_four_bit_scales(
+        &self,
+        values: &[f32],
+        importance: Option<&[f32]>,
+        block_size: usize,
+        kind: FourBitType,
+        scales: &mut [f32],
+    ) {
+        assert_whole_groups(values, importance, block_size, scales.len());
+        let call = FitFourBitScales {
+            values,
+            importance,
+            block_size,
+            kind,
+            scales,
+        };
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.fit_four_bit_scales)(call) }
+    }
+
+    /// [`group_parameters`](fewbit_numerics::int4_groups::group_parameters) with the least squared error of whole groups (finite), asymmetric where there is
+    /// room for zero points; with the importance of each element
+    /// [`weighted_group_parameters`](fewbit_numerics::int4_groups::weighted_group_parameters).
+    ///
+    /// # Panics
+    ///
+    /// If there are not `group_size` values for each scale, as many importances as values, and as many zero points as scales.
+    pub fn fit_int4(
+        &self,
+        values: &[f32],
+        importance: Option<&[f32]>,
+        group_size: usize,
+        scales: &mut [f32],
+        zero_points: Option<&mut [i8]>,
+    ) {
+        assert_whole_groups(values, importance, group_size, scales.len());
+        if let Some(zero_points) = &zero_points {
+            assert_eq!(zero_points.len(), scales.len(), "one for each group");
+        }
+        let call = FitInt4 {
+            values,
+            importance,
+            group_size,
+            asymmetric: zero_points.is_some(),
+            scales,
+            zero_points,
+        };
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.fit_int4)(call) }
     }
 
     /// [`quantize_rows_int8`](fewbit_numerics::rows::quantize_rows_int8) of groups of `group_size` neighbouring elements, a row of a matrix or a
@@ -251,4 +310,13 @@ fn assert_groups(elements: usize, group_size: usize, groups: usize) {
         elements.div_ceil(group_size),
         "one for each group of {group_size} of {elements} elements"
     );
+}
+
+fn assert_whole_groups(values: &[f32], importance: Option<&[f32]>, size: usize, groups: usize) {
+    assert!(size > 0, "a group has at least one element");
+    let expected = groups.checked_mul(size);
+    assert_eq!(Some(values.len()), expected, "{groups} groups of {size}");
+    if let Some(importance) = importance {
+        assert_eq!(importance.len(), values.len(), "one for each element");
+    }
 }

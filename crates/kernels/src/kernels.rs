@@ -9,7 +9,9 @@ use crate::arch::TABLE;
 use crate::attention::AttentionInput;
 use crate::float_bytes::Elements;
 use crate::generic::four_bit_codec::{DequantizeFourBit, QuantizeFourBit};
+use crate::generic::four_bit_scales::FitFourBitScales;
 use crate::generic::group_absmax::GroupAbsmax;
+use crate::generic::int4_scales::FitInt4;
 use crate::generic::int8_codec::{DequantizeInt8, QuantizeInt8};
 use crate::generic::layer_norm::LayerNorm;
 use crate::generic::linear::Linear;
@@ -86,6 +88,10 @@ pub enum Operation {
     QuantizeFourBitBf16,
     /// [`Kernels::dequantize_four_bit`]
     DequantizeFourBit,
+    /// [`Kernels::fit_four_bit_scales`]
+    FitFourBitScales,
+    /// [`Kernels::fit_int4`]
+    FitInt4,
     /// [`Kernels::quantize_int8`] and [`Kernels::quantize_int8_with_scale`] of f32 numbers.
     QuantizeInt8F32,
     /// [`Kernels::quantize_int8`] and [`Kernels::quantize_int8_with_scale`] of f16 numbers.
@@ -224,6 +230,8 @@ pub struct Kernels {
     pub(crate) quantize_four_bit_f16: unsafe fn(QuantizeFourBit<'_, F16>) -> bool,
     pub(crate) quantize_four_bit_bf16: unsafe fn(QuantizeFourBit<'_, Bf16>) -> bool,
     pub(crate) dequantize_four_bit: unsafe fn(DequantizeFourBit<'_>),
+    pub(crate) fit_four_bit_scales: unsafe fn(FitFourBitScales<'_>),
+    pub(crate) fit_int4: unsafe fn(FitInt4<'_>),
     pub(crate) quantize_int8_f32: unsafe fn(QuantizeInt8<'_, f32>) -> bool,
     pub(crate) quantize_int8_f16: unsafe fn(QuantizeInt8<'_, F16>) -> bool,
     pub(crate) quantize_int8_bf16: unsafe fn(QuantizeInt8<'_, Bf16>) -> bool,

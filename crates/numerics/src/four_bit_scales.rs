@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use crate::four_bit::{FourBitType, MINIMUM_ABSMAX};
 
 /// Scales that are tried, in 64ths of the largest magnitude. Those above it put the largest weight on another value than the last of the table.
-const SHARES: RangeInclusive<u8> = 40..=80;
+pub const SHARES: RangeInclusive<u8> = 40..=80;
 
 /// The scale with which a block (finite, of the largest magnitude `absmax`) has the least squared error, among shares of `absmax` and what least squares fit to
 /// the codes that each of them gives. No worse than `absmax`, which it is where nothing is better.

@@ -10,6 +10,8 @@
 //!
 //! The first row is what compressed-tensors computes (`calculate_qparams`), but for the floors of scales.
 
+use std::ops::Range;
+
 use crate::absmax::absmax;
 use crate::affine::{AffineParameters, CodeRange, MINIMUM_SCALE};
 
@@ -145,7 +147,7 @@ pub fn quantize_int4_into(
 /// same.
 pub fn group_parameters(group: &[f32], asymmetric: bool, scales: GroupScales) -> AffineParameters {
     match scales {
-        GroupScales::Range => Ranges::of(group, asymmetric).initial(),
+        GroupScales::Range => GroupRange::of(group, asymmetric).initial(),
         GroupScales::LeastSquaredError => least_error(group, |_| 1.0, asymmetric),
     }
 }
@@ -179,44 +181,30 @@ fn least_error(
     importance: impl Fn(usize) -> f32,
     asymmetric: bool,
 ) -> AffineParameters {
-    let ranges = Ranges::of(group, asymmetric);
-    let initial = ranges.initial();
-    if (ranges.min, ranges.max) == (0.0, 0.0) {
+    let range = GroupRange::of(group, asymmetric);
+    let initial = range.initial();
+    if range.is_zero() {
         return initial;
     }
     let mut search = Search::new(group, importance, initial);
-    match asymmetric {
-        false => {
-            for share in SYMMETRIC_SHARES {
-                let parameters = ranges.parts(0.0, f32::from(share) / 32.0);
-                search.try_parameters(parameters);
-                search.try_parameters(AffineParameters {
-                    scale: -parameters.scale,
-                    ..parameters
-                });
-            }
-        }
-        true => {
-            let share = |share: u8| f32::from(share) / 32.0;
-            for low in ASYMMETRIC_SHARES {
-                for high in ASYMMETRIC_SHARES {
-                    search.try_parameters(ranges.parts(share(low), share(high)));
-                }
-            }
-        }
+    for index in 0..GroupRange::candidates(asymmetric) {
+        search.try_parameters(range.candidate(index));
     }
     search.best
 }
 
-/// What the codes of a group have to reach.
-struct Ranges {
+/// What the codes of a group have to reach, and the parameters that the search for the least squared error starts from. Of each of them, and of its zero point
+/// with the scale that least squares fit to its codes, the first with the least error is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupRange {
     asymmetric: bool,
     min: f32,
     max: f32,
 }
 
-impl Ranges {
-    fn of(group: &[f32], asymmetric: bool) -> Self {
+impl GroupRange {
+    /// That of a group (finite). It holds zero.
+    pub fn of(group: &[f32], asymmetric: bool) -> Self {
         let (min, max) = match asymmetric {
             true => group
                 .iter()
@@ -233,8 +221,40 @@ impl Ranges {
         }
     }
 
-    fn initial(&self) -> AffineParameters {
+    /// Whether all elements are zeros.
+    pub fn is_zero(&self) -> bool {
+        (self.min, self.max) == (0.0, 0.0)
+    }
+
+    /// The parameters of the whole range, which are tried first: those of [`GroupScales::Range`].
+    pub fn initial(&self) -> AffineParameters {
         self.parts(1.0, 1.0)
+    }
+
+    /// How many parameters are tried after these.
+    pub fn candidates(asymmetric: bool) -> usize {
+        match asymmetric {
+            true => ASYMMETRIC_SHARES.len() * ASYMMETRIC_SHARES.len(),
+            false => 2 * SYMMETRIC_SHARES.len(),
+        }
+    }
+
+    /// Those at `index` of [`GroupRange::candidates`].
+    pub fn candidate(&self, index: usize) -> AffineParameters {
+        if self.asymmetric {
+            let number = ASYMMETRIC_SHARES.len();
+            let share = |index: usize| (ASYMMETRIC_SHARES.start + index) as f32 / 32.0;
+            return self.parts(share(index / number), share(index % number));
+        }
+        let share = (SYMMETRIC_SHARES.start + index / 2) as f32 / 32.0;
+        let parameters = self.parts(0.0, share);
+        AffineParameters {
+            scale: match index % 2 {
+                0 => parameters.scale,
+                _ => -parameters.scale,
+            },
+            ..parameters
+        }
     }
 
     /// The parameters for so much of minimum and maximum; of symmetric groups the second alone counts.
@@ -247,10 +267,10 @@ impl Ranges {
 }
 
 /// Shares of the largest magnitude that are tried, in 32nds. Those above it put the largest weight on a code before the last.
-const SYMMETRIC_SHARES: std::ops::RangeInclusive<u8> = 20..=36;
+const SYMMETRIC_SHARES: Range<usize> = 20..37;
 
 /// Shares of minimum and maximum that are tried together, in 32nds.
-const ASYMMETRIC_SHARES: std::ops::RangeInclusive<u8> = 25..=33;
+const ASYMMETRIC_SHARES: Range<usize> = 25..34;
 
 /// `absmax / 7.5`. Unlike [`AffineParameters::symmetric`] it has no floor of 2^-23: groups of small weights keep their codes.
 fn symmetric_parameters(largest: f32) -> AffineParameters {
@@ -315,26 +335,16 @@ impl<'a, Importance: Fn(usize) -> f32> Search<'a, Importance> {
 
     /// Keeps the parameters if they are better, and returns the scale with which their codes have the least error.
     fn try_scale(&mut self, parameters: AffineParameters) -> f32 {
-        // Sums that are independent of one another fit vector registers.
-        const LANES: usize = 8;
-        let mut sums = [[0.0f32; LANES]; 3];
-        let zero_point = parameters.zero_point;
-        let mut values = [0i32; LANES];
-        for (index, chunk) in self.group.chunks(LANES).enumerate() {
-            let codes = parameters.quantize_each(chunk, CodeRange::INT4);
-            for (value, code) in values.iter_mut().zip(codes) {
-                *value = code - zero_point;
-            }
-            for (lane, (&x, &value)) in chunk.iter().zip(&values).enumerate() {
-                let value = value as f32;
-                let importance = (self.importance)(index * LANES + lane);
-                let difference = x - value * parameters.scale;
-                sums[0][lane] += importance * (difference * difference);
-                sums[1][lane] += importance * (x * value);
-                sums[2][lane] += importance * (value * value);
-            }
+        let codes = parameters.quantize_each(self.group, CodeRange::INT4);
+        let (mut error, mut products, mut squares) = (0.0f32, 0.0f32, 0.0f32);
+        for (index, (&x, code)) in self.group.iter().zip(codes).enumerate() {
+            let value = (code - parameters.zero_point) as f32;
+            let importance = (self.importance)(index);
+            let difference = x - value * parameters.scale;
+            error += importance * (difference * difference);
+            products += importance * (x * value);
+            squares += importance * (value * value);
         }
-        let [error, products, squares] = sums.map(|lanes| lanes.iter().sum::<f32>());
         if error < self.error {
             (self.best, self.error) = (parameters, error);
         }

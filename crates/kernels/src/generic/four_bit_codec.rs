@@ -38,13 +38,13 @@ pub(crate) struct DequantizeFourBit<'a> {
 /// How many of the ascending thresholds a value in -1..=1 (or a few roundings beyond) exceeds, without comparing it with each: the range is cut
 /// into buckets of which none holds two thresholds, so that one comparison decides. Values and thresholds are placed by the same
 /// monotone expression: all of a lower bucket are less.
-struct Buckets {
+pub(crate) struct Buckets {
     /// The threshold in each bucket; infinite where there is none.
     threshold: [f32; 2 * LANES],
     /// How many thresholds lie in lower buckets, as the bits of a float: they are looked up as floats are.
     below: [f32; 2 * LANES],
     /// FP4 has thresholds so close to zero that the one at zero is left out above, and compared with besides.
-    splits_at_zero: bool,
+    pub(crate) splits_at_zero: bool,
 }
 
 impl Buckets {
@@ -54,7 +54,7 @@ impl Buckets {
     const OFFSET: f32 = 16.0;
 
     #[inline(always)]
-    fn new(kind: FourBitType) -> Self {
+    pub(crate) fn new(kind: FourBitType) -> Self {
         let splits_at_zero = kind.thresholds().contains(&0.0);
         let mut threshold = [f32::INFINITY; 2 * LANES];
         let mut counts = [0u32; 2 * LANES];
@@ -79,7 +79,7 @@ impl Buckets {
 
 /// [`Buckets`] in registers.
 #[derive(Clone, Copy)]
-struct Encoder<S: Simd> {
+pub(crate) struct Encoder<S: Simd> {
     scale: S::F32,
     offset: S::F32,
     threshold: [S::F32; 2],
@@ -89,7 +89,7 @@ struct Encoder<S: Simd> {
 
 impl<S: Simd> Encoder<S> {
     #[inline(always)]
-    fn new(s: S, kind: FourBitType, buckets: &Buckets) -> Self {
+    pub(crate) fn new(s: S, kind: FourBitType, buckets: &Buckets) -> Self {
         let threshold = buckets.threshold.as_chunks::<LANES>().0;
         let below = buckets.below.as_chunks::<LANES>().0;
         Self {
@@ -104,7 +104,7 @@ impl<S: Simd> Encoder<S> {
     /// How many thresholds each lane exceeds. (The product and the sum are rounded one by one: a fused operation is slow where there is no
     /// instruction for it, and either is monotone.)
     #[inline(always)]
-    fn ranks<const ZERO: bool>(&self, s: S, value: S::F32) -> S::I32 {
+    pub(crate) fn ranks<const ZERO: bool>(&self, s: S, value: S::F32) -> S::I32 {
         let bucket = s.truncate(s.add(s.mul(value, self.scale), self.offset));
         let threshold = s.lookup_32(self.threshold, bucket);
         let below = s.lookup_bits_32(self.below, bucket);

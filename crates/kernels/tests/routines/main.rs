@@ -15,6 +15,7 @@ mod products;
 mod quantization;
 mod rounded;
 mod rows;
+mod scales;
 mod support;
 
 use fewbit_kernels::{Exactness, Isa, Kernels, Operation, Routine};
@@ -49,6 +50,8 @@ fn check_of(operation: Operation) -> fn(&Kernels, &mut Failures) {
         Operation::QuantizeFourBitF16 => codecs::quantize_four_bit::<f16>,
         Operation::QuantizeFourBitBf16 => codecs::quantize_four_bit::<bf16>,
         Operation::DequantizeFourBit => codecs::dequantize_four_bit,
+        Operation::FitFourBitScales => scales::fit_four_bit_scales,
+        Operation::FitInt4 => scales::fit_int4,
         Operation::QuantizeInt8F32 => codecs::quantize_int8::<f32>,
         Operation::QuantizeInt8F16 => codecs::quantize_int8::<f16>,
         Operation::QuantizeInt8Bf16 => codecs::quantize_int8::<bf16>,
