@@ -151,7 +151,7 @@ pub(crate) struct QuantizeArguments {
     /// With --weights int4: groups have zero points, too; transformers loads them with `dequantize=True` alone
     #[arg(long)]
     pub(crate) asymmetric: bool,
-    /// With --weights int4: which compressed-tensors layout is written [default: pack-quantized]
+    /// With --weights int4: which layout is written [default: pack-quantized]
     #[arg(long, value_enum, value_name = "LAYOUT")]
     pub(crate) layout: Option<LayoutArgument>,
     /// nf4 and fp4: quantize the scales, too (about 0.37 bits a weight less on large models)
@@ -347,13 +347,20 @@ pub(crate) enum WeightsArgument {
     Int4,
 }
 
-/// compressed-tensors layouts of int4 codes, as typed.
+/// Layouts of int4 codes, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LayoutArgument {
-    /// Eight codes in a word
+    /// compressed-tensors, eight codes in a word
     PackQuantized,
-    /// A code a byte
+    /// compressed-tensors, a code a byte
     IntQuantized,
+    /// GPTQ, zero points stored less one (weight-only)
+    Gptq,
+    /// GPTQ, zero points stored as they are (weight-only)
+    #[value(name = "gptq_v2")]
+    GptqV2,
+    /// AWQ, version gemm (weight-only)
+    Awq,
 }
 
 /// Choices of the scales of 4-bit blocks and groups, as typed.

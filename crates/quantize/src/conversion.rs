@@ -144,8 +144,8 @@ pub(crate) fn convert_tensor(
         TensorAction::Int8Linear(scheme) | TensorAction::Int8LinearGptq { scheme, .. } => {
             int8::quantize(view, *scheme, scheme, output)
         }
-        TensorAction::Int4Linear { scheme, scales, .. } => {
-            int4::quantize(view, *scheme, scales.of_groups(), output)
+        TensorAction::Int4Linear { layout, scales, .. } => {
+            int4::quantize(view, *layout, scales.of_groups(), output)
         }
         TensorAction::Int8Embedding => {
             int8::quantize(view, EMBEDDING_SCHEME, &EMBEDDING_SCHEME, output)

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use fewbit_checkpoint::bitsandbytes::{EightBitTable, FourBitLayout};
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, Int4Scheme, WeightScales};
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{
-    CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan, WeightLayout,
+    CheckpointError, CheckpointErrorKind, GroupLayout, TensorInfo, TensorPlan, WeightLayout,
 };
 use fewbit_model::{Catalogue, Module, ModuleKind};
 use fewbit_numerics::activation::MAX_INT8_COLUMNS;
@@ -17,7 +17,8 @@ use serde::{Serialize, Serializer};
 
 use crate::config_file::transformers_name;
 use crate::{
-    BlockScales, EmbeddingStorage, QuantizeError, Recipe, Rounding, SelectedModule, Selection,
+    BlockScales, CodeLayout, EmbeddingStorage, QuantizeError, Recipe, Rounding, SelectedModule,
+    Selection,
 };
 
 /// The scheme whose tensors an int8 embedding table has: `weight` I8 and `weight_scale`. Loaders have
@@ -35,10 +36,10 @@ pub enum TensorAction {
     /// Weight of a linear layer: int8 codes with one scale an output channel, or one at all, in a compressed-tensors
     /// layout.
     Int8Linear(CompressedScheme),
-    /// Weight of a linear layer: int4 codes with a scale for each group of columns, in a compressed-tensors layout.
+    /// Weight of a linear layer: int4 codes with a scale for each group of columns.
     Int4Linear {
         /// The layout, and how inputs are quantized.
-        scheme: Int4Scheme,
+        layout: GroupLayout,
         /// How their scales are chosen.
         scales: BlockScales,
         /// Whether codes are rounded by [GPTQ](crate::gptq), and not to the nearest.
@@ -88,7 +89,7 @@ impl TensorAction {
             TensorAction::Int8Linear(scheme) | TensorAction::Int8LinearGptq { scheme, .. } => {
                 scheme
             }
-            TensorAction::Int4Linear { scheme, .. } => scheme,
+            TensorAction::Int4Linear { layout, .. } => layout,
             TensorAction::Int8Embedding => &EMBEDDING_SCHEME,
             TensorAction::EightBitEmbedding => &EightBitTable,
             TensorAction::FourBitBlocks { layout, .. } => layout,
@@ -108,27 +109,27 @@ impl fmt::Display for TensorAction {
                     WeightScales::PerChannel => "quantize to int8 per channel",
                     WeightScales::PerTensor => "quantize to int8 per tensor",
                 })?;
-                f.write_str(of_inputs(scheme))
+                f.write_str(of_inputs(scheme.activations()))
             }
             TensorAction::Int4Linear {
-                scheme,
+                layout,
                 scales,
                 gptq,
             } => {
                 let by_gptq = if *gptq { " by GPTQ" } else { "" };
-                match scheme.group_size {
+                match layout.group_size() {
                     None => write!(f, "quantize to int4 per channel{by_gptq}")?,
                     Some(columns) => {
                         write!(f, "quantize to int4{by_gptq}, groups of {columns}")?;
                     }
                 }
-                if scheme.asymmetric {
+                if layout.is_asymmetric() {
                     f.write_str(", asymmetric")?;
                 }
                 if let Some(label) = scales.label() {
                     write!(f, ", {label}")?;
                 }
-                f.write_str(of_inputs(&CompressedScheme::from(*scheme)))
+                f.write_str(of_inputs(layout.activations()))
             }
             TensorAction::Int8LinearGptq {
                 scheme,
@@ -138,7 +139,7 @@ impl fmt::Display for TensorAction {
                 if *saturation_proof {
                     f.write_str(", saturation-proof")?;
                 }
-                f.write_str(of_inputs(scheme))
+                f.write_str(of_inputs(scheme.activations()))
             }
             TensorAction::Int8Embedding | TensorAction::EightBitEmbedding => {
                 f.write_str("quantize to int8 per row")
@@ -168,8 +169,8 @@ impl fmt::Display for TensorAction {
 }
 
 /// What is said of a layer's inputs.
-fn of_inputs(scheme: &CompressedScheme) -> &'static str {
-    match scheme.activations() {
+fn of_inputs(activations: Option<Int8Activations>) -> &'static str {
+    match activations {
         Some(Int8Activations::Dynamic(_)) => ", activations per token",
         Some(Int8Activations::DynamicPerTensor { .. }) => ", activations per text",
         Some(Int8Activations::Static { .. }) => ", static activations",
@@ -334,7 +335,7 @@ impl<'a> RowPlanner<'a> {
             }
             Recipe::Integer(options) => {
                 let path = self.catalogue.without_prefix(name);
-                let scheme = options.scheme(path, selected.weight_only);
+                let scheme = options.int8_scheme(path, selected.weight_only);
                 if scheme.quantizes_activations() && shape[1] > MAX_INT8_COLUMNS {
                     return Err(QuantizeError::TooManyColumns {
                         file: info.file.clone(),
@@ -343,12 +344,12 @@ impl<'a> RowPlanner<'a> {
                         found: shape[1],
                     });
                 }
-                if let (CompressedScheme::Int4(scheme), Some(int4)) =
-                    (scheme, options.weights.int4())
-                {
-                    expect_whole_groups(info, name, scheme, shape[1])?;
+                let layout = options.group_layout(path, selected.weight_only);
+                if let (Some(layout), Some(int4)) = (layout, options.weights.int4()) {
+                    expect_whole_groups(info, name, layout, shape[1])?;
+                    expect_whole_words(info, name, layout, int4.layout, *shape)?;
                     return Ok(TensorAction::Int4Linear {
-                        scheme,
+                        layout,
                         scales: int4.scales,
                         gptq: options.rounding != Rounding::Nearest,
                     });
@@ -404,11 +405,11 @@ impl<'a> RowPlanner<'a> {
 fn expect_whole_groups(
     info: &TensorInfo,
     module: &str,
-    scheme: Int4Scheme,
+    layout: GroupLayout,
     columns: usize,
 ) -> Result<(), QuantizeError> {
-    let Some(size) = scheme
-        .group_size
+    let Some(size) = layout
+        .group_size()
         .filter(|size| !columns.is_multiple_of(*size))
     else {
         return Ok(());
@@ -429,6 +430,33 @@ fn expect_whole_groups(
         ),
         found: size.to_string(),
         hint: format!("{instead} would do; or leave the layer in floats (skip `{module}`)"),
+    })
+}
+
+/// Errors if the layout has words of codes that a weight of `shape` does not fill.
+fn expect_whole_words(
+    info: &TensorInfo,
+    module: &str,
+    layout: GroupLayout,
+    name: CodeLayout,
+    shape: [usize; 2],
+) -> Result<(), QuantizeError> {
+    let multiple = layout.multiple();
+    let Some(size) = shape.iter().find(|size| !size.is_multiple_of(multiple)) else {
+        return Ok(());
+    };
+    Err(QuantizeError::Recipe {
+        origin: "recipe".to_owned(),
+        field: "layout",
+        expected: format!(
+            "one that holds the shape {shape:?} of `{}` in {}",
+            info.name,
+            info.file.display()
+        ),
+        found: format!(
+            "`{name}`, whose outputs and inputs are multiples of {multiple}, not {size}"
+        ),
+        hint: format!("`pack-quantized` would do; or leave the layer in floats (skip `{module}`)"),
     })
 }
 

@@ -36,10 +36,10 @@ impl WeightSource for UnwrittenWeights<'_> {
         };
         let scheme = match row.action {
             TensorAction::Int8Linear(scheme) => scheme,
-            TensorAction::Int4Linear { scheme, scales, .. } => {
+            TensorAction::Int4Linear { layout, scales, .. } => {
                 let view = self.checkpoint.require(&row.tensor)?;
-                let groups = int4::in_memory(&view, scheme, scales.of_groups())?;
-                return Ok(Some(scheme.stored_weight(groups)));
+                let groups = int4::in_memory(&view, layout, scales.of_groups())?;
+                return Ok(Some(layout.stored_weight(groups)));
             }
             TensorAction::Int8Embedding => EMBEDDING_SCHEME,
             _ => return Ok(None),

@@ -3,6 +3,7 @@ use super::settings::{
     ActivationSettings, CompressedTensorsConfig, ConfigGroup, Format, Granularity,
 };
 use crate::float_weight::{inconsistent, read_float};
+use crate::grouped_columns::words_of;
 use crate::quantization_error::unsupported;
 use crate::stored_weight::Int8Activations;
 use crate::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight, TensorView};
@@ -105,7 +106,7 @@ fn read_pack_quantized<'a>(
     let [rows, columns] = shape;
     let stored_shape = checkpoint.require(&format!("{module}.weight_shape"))?;
     stored_shape.expect_shape(&[2])?;
-    let found = read_integers(&stored_shape)?;
+    let found = stored_shape.integers()?;
     if found != shape.map(|size| i64::try_from(size).unwrap_or(i64::MAX)) {
         return Err(stored_shape.error(
             CheckpointErrorKind::WrongShape,
@@ -115,7 +116,7 @@ fn read_pack_quantized<'a>(
     let packed = checkpoint.require(&format!("{module}.weight_packed"))?;
     packed.expect_dtype(&[DType::I32])?;
     packed.expect_shape(&[rows, packed_words(columns, group.bits)])?;
-    let words = words(&packed)?;
+    let words = words_of(&packed)?;
     let codes = Cow::Owned(unpack_rows(&words, rows, columns, group.bits));
     let zero_points = match checkpoint.get(&format!("{module}.weight_zero_point")) {
         Some(view) if !group.symmetric => Some(read_packed_zero_points(&view, group, shape)?),
@@ -180,13 +181,7 @@ fn read_packed_zero_points(
     let [rows, groups] = group.shape_of_scales(view, shape)?;
     view.expect_dtype(&[DType::I32])?;
     view.expect_shape(&[packed_words(rows, group.bits), groups])?;
-    Ok(unpack_columns(&words(view)?, rows, groups, group.bits))
-}
-
-/// The elements of an I32 tensor.
-fn words(view: &TensorView<'_>) -> Result<Vec<i32>, CheckpointError> {
-    let (words, _) = view.stored_bytes()?.as_chunks::<4>();
-    Ok(words.iter().map(|word| i32::from_le_bytes(*word)).collect())
+    Ok(unpack_columns(&words_of(view)?, rows, groups, group.bits))
 }
 
 impl ConfigGroup {
@@ -262,7 +257,7 @@ fn read_static(
         }
         Some(view) => {
             expect_scalar(&view)?;
-            let found = read_integers(&view)?[0];
+            let found = view.integers()?[0];
             let allowed = if symmetric {
                 0..=0
             } else {
@@ -315,34 +310,13 @@ fn expect_scalar(view: &TensorView<'_>) -> Result<(), CheckpointError> {
     }
 }
 
-/// The values of a small integer tensor.
-fn read_integers(view: &TensorView<'_>) -> Result<Vec<i64>, CheckpointError> {
-    view.expect_dtype(&[DType::I64, DType::I32, DType::I8])?;
-    let width = view.info.dtype.bytes();
-    let widen = |bytes: &[u8]| {
-        let sign = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) {
-            0xff
-        } else {
-            0
-        };
-        let mut wide = [sign; 8];
-        wide[..width].copy_from_slice(bytes);
-        i64::from_le_bytes(wide)
-    };
-    Ok(view
-        .stored_bytes()?
-        .chunks_exact(width)
-        .map(widen)
-        .collect())
-}
-
 /// The shape that `weight_shape` gives of a packed weight.
 pub(crate) fn packed_shape(
     checkpoint: &Checkpoint,
     module: &str,
 ) -> Result<Vec<usize>, CheckpointError> {
     let shape = checkpoint.require(&format!("{module}.weight_shape"))?;
-    let dimensions = read_integers(&shape)?.into_iter();
+    let dimensions = shape.integers()?.into_iter();
     Ok(dimensions
         .map(|size| usize::try_from(size).unwrap_or(usize::MAX))
         .collect())

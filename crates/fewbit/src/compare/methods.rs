@@ -50,9 +50,13 @@ pub fn method_name(recipe: &Recipe) -> String {
         if options.scales != BlockScales::Mse {
             name += &format!("+{}", options.scales);
         }
-        if options.layout == CodeLayout::IntQuantized {
-            name += "+int-quantized";
-        }
+        name += match options.layout {
+            CodeLayout::PackQuantized => "",
+            CodeLayout::IntQuantized => "+int-quantized",
+            CodeLayout::Gptq => "+gptq-layout",
+            CodeLayout::GptqV2 => "+gptq_v2-layout",
+            CodeLayout::Awq => "+awq-layout",
+        };
     }
     if recipe.needs_gptq() {
         name += "+gptq";
@@ -114,7 +118,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// Reads a method as it is typed in a list: a method's name, after it what it adds; or a recipe's label, as tables show it. There are
 /// `+int8-embeddings` (of int8 methods also `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
 /// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+mse`, `+activation-weighted` and `+absmax` (scales of 4-bit methods); `+int4`
-/// (int4 weights of integer methods) and with it `+group-32` or `+channel`, `+asymmetric`, `+int-quantized`; `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
+/// (int4 weights of integer methods) and with it `+group-32` or `+channel`, `+asymmetric`, `+int-quantized`, `+gptq-layout`, `+gptq_v2-layout`, `+awq-layout`; `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
 /// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
 ///
 /// # Errors
@@ -221,6 +225,18 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
         }
         "int-quantized" => {
             fields.layout = CodeLayout::IntQuantized;
+            Some("layout")
+        }
+        "gptq-layout" | "gptq layout" => {
+            fields.layout = CodeLayout::Gptq;
+            Some("layout")
+        }
+        "gptq_v2-layout" | "gptq_v2 layout" => {
+            fields.layout = CodeLayout::GptqV2;
+            Some("layout")
+        }
+        "awq-layout" | "awq layout" => {
+            fields.layout = CodeLayout::Awq;
             Some("layout")
         }
         "activation-weighted" | "activation-weighted scales" => {

@@ -60,7 +60,7 @@ pub(super) fn round_weight(
             four_bit(weights, layout, *scales, inputs, factor)
         }
         TensorAction::Int4Linear {
-            scheme,
+            layout,
             scales,
             gptq,
         } => {
@@ -69,12 +69,13 @@ pub(super) fn round_weight(
             let parameters = Int4Parameters::of(
                 weights,
                 columns,
-                scheme.group_size_of(columns),
-                scheme.asymmetric,
+                layout.group_size_of(columns),
+                layout.is_asymmetric(),
                 scales.of_groups(),
                 (*scales == BlockScales::ActivationWeighted).then_some(&importance),
             );
-            scheme.stored_weight(match gptq {
+            let parameters = parameters.stored_in(layout.storage());
+            layout.stored_weight(match gptq {
                 true => int4_codes(weights, factor(), parameters),
                 false => nearest_int4_codes(weights, parameters),
             })

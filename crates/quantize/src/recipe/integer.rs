@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, Int4Scheme, WeightScales};
+use fewbit_checkpoint::GroupLayout;
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
 
 use super::{
     BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Int4Options, WeightCodes,
@@ -195,11 +196,12 @@ impl IntegerRecipe {
         )
     }
 
-    /// Whether [`EmbeddingStorage::Auto`] keeps the table whatever the model: where PyTorch has its scales, and beside packed asymmetric codes. These load in
+    /// Whether [`EmbeddingStorage::Auto`] keeps the table whatever the model: where PyTorch has its scales, in a layout that holds no table, and beside packed asymmetric codes. These load in
     /// transformers with `dequantize=True` alone, which cannot be said of a checkpoint of two compressed-tensors formats.
     pub(crate) fn keeps_embeddings_by_default(&self) -> bool {
         let needs_one_format = |options: Int4Options| {
-            options.layout == CodeLayout::PackQuantized && options.asymmetric
+            !options.layout.is_of_compressed_tensors()
+                || options.layout == CodeLayout::PackQuantized && options.asymmetric
         };
         self.has_one_scale_at_run_time() || self.weights.int4().is_some_and(needs_one_format)
     }
@@ -216,22 +218,25 @@ impl IntegerRecipe {
         }
     }
 
-    /// How the linear layer `module` (a path without the model's prefix) is stored. `weight_only` says whether it is one of those whose
+    /// How the linear layer `module` (a path without the model's prefix) is stored, if its weight is int4.
+    pub(crate) fn group_layout(&self, module: &str, weight_only: bool) -> Option<GroupLayout> {
+        let activations = self.int8_scheme(module, weight_only).activations();
+        let options = self.weights.int4()?;
+        Some(options.layout(activations))
+    }
+
+    /// How the linear layer `module` (a path without the model's prefix) is stored, if it is in a layout of compressed-tensors. `weight_only` says whether it is one of those whose
     /// weights alone are quantized beside others.
-    pub(crate) fn scheme(&self, module: &str, weight_only: bool) -> CompressedScheme {
-        let of_int8 = self.int8_scheme(module, weight_only);
-        match self.weights {
-            WeightCodes::Int8 => of_int8,
-            WeightCodes::Int4(options) => CompressedScheme::Int4(Int4Scheme {
-                group_size: options.group_size.columns(),
-                asymmetric: options.asymmetric,
-                activations: of_int8.activations(),
-                layout: options.layout.int4(),
-            }),
+    pub(crate) fn scheme(&self, module: &str, weight_only: bool) -> Option<CompressedScheme> {
+        match self.group_layout(module, weight_only) {
+            None => Some(self.int8_scheme(module, weight_only)),
+            Some(GroupLayout::CompressedTensors(scheme)) => Some(scheme.into()),
+            Some(_) => None,
         }
     }
 
-    fn int8_scheme(&self, module: &str, weight_only: bool) -> CompressedScheme {
+    /// [`scheme`](Self::scheme) of an int8 weight.
+    pub(crate) fn int8_scheme(&self, module: &str, weight_only: bool) -> CompressedScheme {
         if weight_only {
             return CompressedScheme::WeightOnlyInt8Unpacked;
         }
@@ -277,9 +282,12 @@ impl IntegerRecipe {
                 BlockScales::Mse => "",
                 BlockScales::ActivationWeighted => " + activation-weighted scales",
             };
-            if options.layout != CodeLayout::default() {
-                label += &format!(" + {}", options.layout);
-            }
+            label += &match options.layout {
+                CodeLayout::PackQuantized => String::new(),
+                CodeLayout::IntQuantized => format!(" + {}", options.layout),
+                // Not to be taken for GPTQ's rounding.
+                layout => format!(" + {layout} layout"),
+            };
         }
         match &self.inputs {
             IntegerInputs::Dynamic(inputs) => {
@@ -332,6 +340,9 @@ impl IntegerRecipe {
             let hint = "`channel` gives all weights of an output one scale";
             return error("group_size", "at least 1, or `channel`", "0", hint);
         }
+        if !options.layout.is_of_compressed_tensors() {
+            self.validate_weights_alone(options.layout)?;
+        }
         let is_proof = Rounding::Gptq {
             saturation_proof: true,
         };
@@ -341,6 +352,30 @@ impl IntegerRecipe {
                 "false with `weights = \"int4\"`",
                 "true",
                 "no two int4 weights can saturate 16 bits: leave it out",
+            );
+        }
+        Ok(())
+    }
+
+    /// For a layout that holds weights of linear layers and nothing else.
+    fn validate_weights_alone(&self, layout: CodeLayout) -> Result<(), QuantizeError> {
+        if self.method() != Method::WeightOnly {
+            return error(
+                "layout",
+                format!(
+                    "`pack-quantized` or `int-quantized` with `{}`",
+                    self.method()
+                ),
+                format!("`{layout}`"),
+                "the layout says nothing of activations: use the method `weight-only`",
+            );
+        }
+        if self.embeddings == EmbeddingStorage::Int8 {
+            return error(
+                "embeddings",
+                format!("`auto`, `keep`, `fp16` or `bf16` with the layout `{layout}`"),
+                "`int8`",
+                "the layout has no codes of embedding tables: `pack-quantized` and `int-quantized` have",
             );
         }
         Ok(())

@@ -68,5 +68,8 @@ pub(super) fn layout(arguments: &QuantizeArguments) -> Option<CodeLayout> {
     Some(match arguments.layout? {
         LayoutArgument::PackQuantized => CodeLayout::PackQuantized,
         LayoutArgument::IntQuantized => CodeLayout::IntQuantized,
+        LayoutArgument::Gptq => CodeLayout::Gptq,
+        LayoutArgument::GptqV2 => CodeLayout::GptqV2,
+        LayoutArgument::Awq => CodeLayout::Awq,
     })
 }
