@@ -55,6 +55,7 @@ mod safetensors_file;
 mod shard_plan;
 mod sharded_tensors;
 mod shards;
+pub mod small_floats;
 mod staging;
 pub mod stored_weight;
 pub mod temporary_directory;

@@ -1,5 +1,6 @@
 //! What will be done to every tensor, before anything is done.
 
+use fewbit_checkpoint::bitsandbytes::EightBitLayer;
 use fewbit_checkpoint::{
     Checkpoint, CheckpointWriter, GroupLayout, RenamedTensor, TensorPlan, compressed_tensors,
 };
@@ -306,6 +307,9 @@ fn quantization_config(
                 Some((scheme, modules.as_slice()))
             })
             .collect();
+        if options.weights == WeightCodes::LlmInt8 {
+            return Some(EightBitLayer::config(&stays_float.of_every_class()));
+        }
         match options.group_layout("", false) {
             Some(GroupLayout::Gptq(layout)) => return Some(layout.config(&others)),
             Some(GroupLayout::Awq(layout)) => {

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use fewbit_checkpoint::bitsandbytes::{EightBitTable, FourBitLayout};
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, WeightScales};
+use fewbit_checkpoint::bitsandbytes::{EightBitLayer, EightBitTable, FourBitLayout};
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, FloatScheme, WeightScales};
+use fewbit_checkpoint::small_floats::SmallFloatType;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{
     CheckpointError, CheckpointErrorKind, GroupLayout, TensorInfo, TensorPlan, WeightLayout,
@@ -18,7 +19,7 @@ use serde::{Serialize, Serializer};
 use crate::config_file::transformers_name;
 use crate::{
     BlockScales, CodeLayout, EmbeddingStorage, QuantizeError, Recipe, Rounding, SelectedModule,
-    Selection,
+    Selection, WeightCodes,
 };
 
 /// The scheme whose tensors an int8 embedding table has: `weight` I8 and `weight_scale`. Loaders have
@@ -45,6 +46,8 @@ pub enum TensorAction {
         /// Whether codes are rounded by [GPTQ](crate::gptq), and not to the nearest.
         gptq: bool,
     },
+    /// Weight of a linear layer: floats of 8 or 4 bits, in a compressed-tensors layout.
+    FloatLinear(FloatScheme),
     /// Weight of a linear layer: int8 codes with one scale an output channel, rounded by [GPTQ](crate::gptq), in a
     /// compressed-tensors layout.
     Int8LinearGptq {
@@ -52,6 +55,11 @@ pub enum TensorAction {
         scheme: CompressedScheme,
         /// Whether no pair of codes can saturate 16 bits ([`fewbit_numerics::saturation`]).
         saturation_proof: bool,
+    },
+    /// Weight of a linear layer: int8 codes with one absmax an output channel, as LLM.int8 of bitsandbytes stores them.
+    EightBitLinear {
+        /// Whether codes are rounded by [GPTQ](crate::gptq), and if, whether no pair of them can saturate 16 bits.
+        rounding: Rounding,
     },
     /// Embedding table: int8 codes with one scale a row, in the compressed-tensors layout
     /// int-quantized.
@@ -74,6 +82,7 @@ impl TensorAction {
     pub(crate) fn needs_calibration(&self) -> bool {
         match self {
             TensorAction::Int8LinearGptq { .. } => true,
+            TensorAction::EightBitLinear { rounding } => *rounding != Rounding::Nearest,
             TensorAction::FourBitBlocks { scales, gptq, .. }
             | TensorAction::Int4Linear { scales, gptq, .. } => {
                 *gptq || *scales == BlockScales::ActivationWeighted
@@ -90,6 +99,8 @@ impl TensorAction {
                 scheme
             }
             TensorAction::Int4Linear { layout, .. } => layout,
+            TensorAction::FloatLinear(scheme) => scheme,
+            TensorAction::EightBitLinear { .. } => &EightBitLayer,
             TensorAction::Int8Embedding => &EMBEDDING_SCHEME,
             TensorAction::EightBitEmbedding => &EightBitTable,
             TensorAction::FourBitBlocks { layout, .. } => layout,
@@ -105,10 +116,13 @@ impl fmt::Display for TensorAction {
                 write!(f, "convert to {}", transformers_name(*dtype))
             }
             TensorAction::Int8Linear(scheme) => {
-                f.write_str(match scheme.weight_scales() {
-                    WeightScales::PerChannel => "quantize to int8 per channel",
-                    WeightScales::PerTensor => "quantize to int8 per tensor",
-                })?;
+                match (scheme, scheme.weight_scales()) {
+                    (CompressedScheme::WeightOnlyInt8Groups { group_size, .. }, _) => {
+                        write!(f, "quantize to int8, groups of {group_size}")?;
+                    }
+                    (_, WeightScales::PerChannel) => f.write_str("quantize to int8 per channel")?,
+                    (_, WeightScales::PerTensor) => f.write_str("quantize to int8 per tensor")?,
+                }
                 f.write_str(of_inputs(scheme.activations()))
             }
             TensorAction::Int4Linear {
@@ -131,6 +145,18 @@ impl fmt::Display for TensorAction {
                 }
                 f.write_str(of_inputs(layout.activations()))
             }
+            TensorAction::FloatLinear(scheme) => {
+                write!(f, "quantize to {}", scheme.kind)?;
+                match (scheme.kind.group_size(), scheme.weights) {
+                    (Some(size), _) => write!(f, ", groups of {size}")?,
+                    (None, WeightScales::PerChannel) => f.write_str(" per channel")?,
+                    (None, WeightScales::PerTensor) => f.write_str(" per tensor")?,
+                }
+                f.write_str(match scheme.dynamic_activations {
+                    true => ", activations per token",
+                    false => ", weight-only",
+                })
+            }
             TensorAction::Int8LinearGptq {
                 scheme,
                 saturation_proof,
@@ -140,6 +166,18 @@ impl fmt::Display for TensorAction {
                     f.write_str(", saturation-proof")?;
                 }
                 f.write_str(of_inputs(scheme.activations()))
+            }
+            TensorAction::EightBitLinear { rounding } => {
+                f.write_str("quantize to int8 per channel")?;
+                f.write_str(match rounding {
+                    Rounding::Nearest => ", LLM.int8",
+                    Rounding::Gptq {
+                        saturation_proof: false,
+                    } => " by GPTQ, LLM.int8",
+                    Rounding::Gptq {
+                        saturation_proof: true,
+                    } => " by GPTQ, saturation-proof, LLM.int8",
+                })
             }
             TensorAction::Int8Embedding | TensorAction::EightBitEmbedding => {
                 f.write_str("quantize to int8 per row")
@@ -335,6 +373,10 @@ impl<'a> RowPlanner<'a> {
             }
             Recipe::Integer(options) => {
                 let path = self.catalogue.without_prefix(name);
+                if let Some(scheme) = options.float_scheme() {
+                    expect_whole_float_groups(info, name, scheme.kind, shape[1])?;
+                    return Ok(TensorAction::FloatLinear(scheme));
+                }
                 let scheme = options.int8_scheme(path, selected.weight_only);
                 if scheme.quantizes_activations() && shape[1] > MAX_INT8_COLUMNS {
                     return Err(QuantizeError::TooManyColumns {
@@ -344,9 +386,17 @@ impl<'a> RowPlanner<'a> {
                         found: shape[1],
                     });
                 }
+                if options.weights == WeightCodes::LlmInt8 {
+                    return Ok(TensorAction::EightBitLinear {
+                        rounding: options.rounding,
+                    });
+                }
+                if let CompressedScheme::WeightOnlyInt8Groups { group_size, .. } = scheme {
+                    expect_whole_groups(info, name, Some(group_size), shape[1])?;
+                }
                 let layout = options.group_layout(path, selected.weight_only);
                 if let (Some(layout), Some(int4)) = (layout, options.weights.int4()) {
-                    expect_whole_groups(info, name, layout, shape[1])?;
+                    expect_whole_groups(info, name, layout.group_size(), shape[1])?;
                     expect_whole_words(info, name, layout, int4.layout, *shape)?;
                     return Ok(TensorAction::Int4Linear {
                         layout,
@@ -405,13 +455,10 @@ impl<'a> RowPlanner<'a> {
 fn expect_whole_groups(
     info: &TensorInfo,
     module: &str,
-    layout: GroupLayout,
+    group_size: Option<usize>,
     columns: usize,
 ) -> Result<(), QuantizeError> {
-    let Some(size) = layout
-        .group_size()
-        .filter(|size| !columns.is_multiple_of(*size))
-    else {
+    let Some(size) = group_size.filter(|size| !columns.is_multiple_of(*size)) else {
         return Ok(());
     };
     let divisors = (8..=256).filter(|size| columns.is_multiple_of(*size));
@@ -430,6 +477,32 @@ fn expect_whole_groups(
         ),
         found: size.to_string(),
         hint: format!("{instead} would do; or leave the layer in floats (skip `{module}`)"),
+    })
+}
+
+/// Errors if the groups of small floats do not divide the columns of a weight.
+fn expect_whole_float_groups(
+    info: &TensorInfo,
+    module: &str,
+    kind: SmallFloatType,
+    columns: usize,
+) -> Result<(), QuantizeError> {
+    let Some(size) = kind
+        .group_size()
+        .filter(|size| !columns.is_multiple_of(*size))
+    else {
+        return Ok(());
+    };
+    Err(QuantizeError::Recipe {
+        origin: "recipe".to_owned(),
+        field: "weights",
+        expected: format!(
+            "codes that the {columns} columns of `{}` in {} can have",
+            info.name,
+            info.file.display()
+        ),
+        found: format!("`{kind}`, of which {size} columns share a scale"),
+        hint: format!("`fp8` and `int8` would do; or leave the layer in floats (skip `{module}`)"),
     })
 }
 

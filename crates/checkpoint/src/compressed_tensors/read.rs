@@ -1,4 +1,5 @@
 //! Reading compressed-tensors weights.
+use super::read_floats::{read_floats, shape_of_packed};
 use super::settings::{
     ActivationSettings, CompressedTensorsConfig, ConfigGroup, Format, Granularity,
 };
@@ -20,6 +21,7 @@ pub(crate) fn read<'a>(
     shape: [usize; 2],
 ) -> Result<StoredWeight<'a>, CheckpointError> {
     let group = config.group_of(module).filter(|_| !config.ignores(module));
+    // What is packed has no `weight`.
     let stored = [
         ("weight_packed", Format::PackQuantized),
         ("weight_scale", Format::IntQuantized),
@@ -47,12 +49,14 @@ pub(crate) fn read<'a>(
             "a float weight, as no group covers the module",
             format.name(),
         )),
-        (Some((part, format)), Some(group)) if format != group.format => Err(inconsistent(
-            checkpoint,
-            &format!("{module}.{part}"),
-            group.format.name(),
-            format.name(),
-        )),
+        (Some((part, format)), Some(group)) if format.is_packed() != group.format.is_packed() => {
+            Err(inconsistent(
+                checkpoint,
+                &format!("{module}.{part}"),
+                group.format.name(),
+                format.name(),
+            ))
+        }
         (Some(_), Some(group)) => {
             if let Some(order) = checkpoint.get(&format!("{module}.weight_g_idx")) {
                 return Err(unsupported(
@@ -64,6 +68,7 @@ pub(crate) fn read<'a>(
             match group.format {
                 Format::IntQuantized => read_int_quantized(checkpoint, group, module, shape),
                 Format::PackQuantized => read_pack_quantized(checkpoint, group, module, shape),
+                Format::Floats { kind, .. } => read_floats(checkpoint, group, kind, module, shape),
             }
         }
     }
@@ -203,7 +208,7 @@ impl ConfigGroup {
 }
 
 /// The scales as one for each row and group of columns.
-fn read_scales(
+pub(super) fn read_scales(
     checkpoint: &Checkpoint,
     group: &ConfigGroup,
     module: &str,
@@ -302,7 +307,7 @@ fn expect_no_zero_points(checkpoint: &Checkpoint, module: &str) -> Result<(), Ch
 }
 
 /// One element, whatever the number of dimensions.
-fn expect_scalar(view: &TensorView<'_>) -> Result<(), CheckpointError> {
+pub(super) fn expect_scalar(view: &TensorView<'_>) -> Result<(), CheckpointError> {
     if view.element_count() == 1 {
         Ok(())
     } else {
@@ -310,12 +315,19 @@ fn expect_scalar(view: &TensorView<'_>) -> Result<(), CheckpointError> {
     }
 }
 
-/// The shape that `weight_shape` gives of a packed weight.
+/// The shape of a packed weight, which `weight_shape` gives, or of E2M1 codes the tensor itself.
 pub(crate) fn packed_shape(
     checkpoint: &Checkpoint,
     module: &str,
 ) -> Result<Vec<usize>, CheckpointError> {
-    let shape = checkpoint.require(&format!("{module}.weight_shape"))?;
+    let name = format!("{module}.weight_shape");
+    if !checkpoint.contains(&name)
+        && let Some(packed) = checkpoint.get(&format!("{module}.weight_packed"))
+        && let Some(shape) = shape_of_packed(&packed)
+    {
+        return Ok(shape);
+    }
+    let shape = checkpoint.require(&name)?;
     let dimensions = shape.integers()?.into_iter();
     Ok(dimensions
         .map(|size| usize::try_from(size).unwrap_or(usize::MAX))

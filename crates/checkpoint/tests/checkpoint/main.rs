@@ -5,6 +5,7 @@ mod checkpoint_builder;
 mod compressed_tensors_golden;
 mod compressed_tensors_variants;
 mod dequantized;
+mod gptq_awq;
 mod hub_download;
 mod local_hub;
 mod opening;

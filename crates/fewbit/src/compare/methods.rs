@@ -5,7 +5,7 @@ use fewbit_model::{Catalogue, open_checkpoint};
 use fewbit_quantize::default_embeddings::is_another_name_of_the_default;
 use fewbit_quantize::{
     BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Method, Recipe, RecipeFields,
-    Rounding, WeightsField,
+    Rounding, WeightCodes, WeightsField,
 };
 use std::path::Path;
 
@@ -51,12 +51,23 @@ pub fn method_name(recipe: &Recipe) -> String {
             name += &format!("+{}", options.scales);
         }
         name += match options.layout {
-            CodeLayout::PackQuantized => "",
+            CodeLayout::PackQuantized | CodeLayout::Bitsandbytes => "",
             CodeLayout::IntQuantized => "+int-quantized",
             CodeLayout::Gptq => "+gptq-layout",
             CodeLayout::GptqV2 => "+gptq_v2-layout",
             CodeLayout::Awq => "+awq-layout",
         };
+    }
+    match recipe.integer().map(|options| options.weights) {
+        Some(WeightCodes::Floats(kind)) => name += &format!("+{kind}"),
+        Some(WeightCodes::LlmInt8) => name += "+bitsandbytes-layout",
+        Some(WeightCodes::Int8Groups { columns, layout }) => {
+            name += &format!("+group-{columns}");
+            if layout == CodeLayout::IntQuantized {
+                name += "+int-quantized";
+            }
+        }
+        Some(WeightCodes::Int8 | WeightCodes::Int4(_)) | None => {}
     }
     if recipe.needs_gptq() {
         name += "+gptq";
@@ -118,7 +129,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// Reads a method as it is typed in a list: a method's name, after it what it adds; or a recipe's label, as tables show it. There are
 /// `+int8-embeddings` (of int8 methods also `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
 /// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+mse`, `+activation-weighted` and `+absmax` (scales of 4-bit methods); `+int4`
-/// (int4 weights of integer methods) and with it `+group-32` or `+channel`, `+asymmetric`, `+int-quantized`, `+gptq-layout`, `+gptq_v2-layout`, `+awq-layout`; `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
+/// (int4 weights of integer methods) and with it `+group-32` (of `weight-only` also without `+int4`) or `+channel`, `+asymmetric`, `+int-quantized`, `+gptq-layout`, `+gptq_v2-layout`, `+awq-layout`; `+fp8`, `+nvfp4` and `+mxfp4` (weights of small floats); `+bitsandbytes-layout` (LLM.int8); `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
 /// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
 ///
 /// # Errors
@@ -215,6 +226,18 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
             fields.weights = WeightsField::Int4;
             Some("weights")
         }
+        "fp8" => {
+            fields.weights = WeightsField::Fp8;
+            Some("weights")
+        }
+        "nvfp4" => {
+            fields.weights = WeightsField::Nvfp4;
+            Some("weights")
+        }
+        "mxfp4" => {
+            fields.weights = WeightsField::Mxfp4;
+            Some("weights")
+        }
         "channel" | "per channel" => {
             fields.group_size = Some(GroupSize::Channel);
             Some("group size")
@@ -233,6 +256,10 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
         }
         "gptq_v2-layout" | "gptq_v2 layout" => {
             fields.layout = CodeLayout::GptqV2;
+            Some("layout")
+        }
+        "bitsandbytes-layout" | "bitsandbytes layout" => {
+            fields.layout = CodeLayout::Bitsandbytes;
             Some("layout")
         }
         "awq-layout" | "awq layout" => {

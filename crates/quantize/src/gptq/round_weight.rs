@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use fewbit_checkpoint::StoredWeight;
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
+use fewbit_checkpoint::compressed_tensors::CompressedScheme;
 use fewbit_kernels::{FloatBytes, Kernels};
 use fewbit_numerics::double_quantization;
 
@@ -11,7 +12,7 @@ use super::four_bit::{FourBitScales, four_bit_codes, nearest_four_bit_codes};
 use super::int4::{Int4Parameters, int4_codes, nearest_int4_codes};
 use super::{ColumnOrder, InputStatistics, InverseFactor, int8_rows};
 use crate::weight_codecs::{Importance, fit_four_bit_scales, quantize_four_bit};
-use crate::{BlockScales, TensorAction};
+use crate::{BlockScales, Rounding, TensorAction};
 
 /// What a weight is rounded by.
 pub(super) struct RoundingInputs<'a> {
@@ -26,6 +27,9 @@ pub(super) fn order_of(action: &TensorAction) -> Option<ColumnOrder> {
     match action {
         TensorAction::Int8LinearGptq {
             saturation_proof, ..
+        }
+        | TensorAction::EightBitLinear {
+            rounding: Rounding::Gptq { saturation_proof },
         } => Some(match saturation_proof {
             true => ColumnOrder::FallingPairs,
             false => ColumnOrder::FallingSquares,
@@ -51,6 +55,12 @@ pub(super) fn round_weight(
             scheme,
             saturation_proof,
         } => scheme.stored_weight(int8_rows(weights, factor(), *saturation_proof)),
+        TensorAction::EightBitLinear {
+            rounding: Rounding::Gptq { saturation_proof },
+        } => {
+            let scheme = CompressedScheme::WeightOnlyInt8;
+            scheme.stored_weight(int8_rows(weights, factor(), *saturation_proof))
+        }
         TensorAction::FourBitBlocks {
             layout,
             scales,

@@ -6,6 +6,7 @@ use fewbit_checkpoint::GroupLayout;
 use fewbit_checkpoint::awq::AwqLayout;
 use fewbit_checkpoint::compressed_tensors::{Int4Layout, Int4Scheme};
 use fewbit_checkpoint::gptq::{GptqLayout, GptqVersion};
+use fewbit_checkpoint::small_floats::SmallFloatType;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use serde::{Deserialize, Serialize};
 
@@ -17,16 +18,35 @@ pub enum WeightCodes {
     /// 8 bits, one scale for an output channel, or one for the whole weight where PyTorch has that.
     #[default]
     Int8,
+    /// 8 bits, a scale for each group of so many columns, in a layout of compressed-tensors; of `weight-only`.
+    Int8Groups {
+        /// Columns of a group, at least 1.
+        columns: usize,
+        /// Whether they are packed.
+        layout: CodeLayout,
+    },
+    /// 8 bits, as LLM.int8 of bitsandbytes stores them; of `weight-only`.
+    LlmInt8,
     /// 4 bits, a scale for each group of columns.
     Int4(Int4Options),
+    /// Floats of 8 or 4 bits.
+    Floats(SmallFloatType),
 }
 
 impl WeightCodes {
     /// How int4 codes are made, where the codes are these.
     pub fn int4(self) -> Option<Int4Options> {
         match self {
-            Self::Int8 => None,
             Self::Int4(options) => Some(options),
+            _ => None,
+        }
+    }
+
+    /// The type of small floats, where the codes are these.
+    pub fn floats(self) -> Option<SmallFloatType> {
+        match self {
+            Self::Floats(kind) => Some(kind),
+            _ => None,
         }
     }
 }
@@ -60,7 +80,10 @@ impl Int4Options {
             asymmetric,
         };
         match self.layout {
-            CodeLayout::PackQuantized => compressed_tensors(Int4Layout::Packed).into(),
+            // Of int8 alone, which validation says first.
+            CodeLayout::Bitsandbytes | CodeLayout::PackQuantized => {
+                compressed_tensors(Int4Layout::Packed).into()
+            }
             CodeLayout::IntQuantized => compressed_tensors(Int4Layout::Bytes).into(),
             CodeLayout::Gptq => gptq(GptqVersion::Gptq).into(),
             CodeLayout::GptqV2 => gptq(GptqVersion::GptqV2).into(),
@@ -193,6 +216,8 @@ pub enum CodeLayout {
     GptqV2,
     /// AWQ, version `gemm`.
     Awq,
+    /// bitsandbytes, LLM.int8: int8 codes with the absmax of each row.
+    Bitsandbytes,
 }
 
 impl CodeLayout {
@@ -204,6 +229,7 @@ impl CodeLayout {
             Self::Gptq => "gptq",
             Self::GptqV2 => "gptq_v2",
             Self::Awq => "awq",
+            Self::Bitsandbytes => "bitsandbytes",
         }
     }
 
