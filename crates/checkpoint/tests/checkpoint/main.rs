@@ -2,6 +2,7 @@
 
 mod bitsandbytes_layout;
 mod checkpoint_builder;
+mod compressed_tensors_floats;
 mod compressed_tensors_golden;
 mod compressed_tensors_variants;
 mod dequantized;

@@ -93,6 +93,7 @@ fn codes_scales_and_zero_points_are_those_of_the_reference() {
             let format = match options.layout {
                 CodeLayout::PackQuantized => "pack-quantized",
                 CodeLayout::IntQuantized => "int-quantized",
+                other => panic!("{other}"),
             };
             let weights = &config["config_groups"]["group_0"];
             assert_eq!(weights["format"], format);
