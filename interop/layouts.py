@@ -48,8 +48,11 @@ LAYOUTS = [
 
 def load(directory):
     """The model as the library of its layout loads it."""
-    method = libraries.config_json(directory)["quantization_config"]["quant_method"]
-    options = {}
+    config = libraries.config_json(directory)["quantization_config"]
+    method, options = config["quant_method"], {}
+    if "fp4" in config.get("format", ""):
+        # What its weights become, whatever dtype the model has.
+        options = {"dtype": torch.bfloat16}
     if method == "gptq":
         # The kernel that keeps the words of the file.
         options = {"quantization_config": transformers.GPTQConfig(bits=4, backend="gptq_torch"), "dtype": torch.float16}

@@ -253,14 +253,14 @@ impl IntegerRecipe {
 
     /// [`scheme`](Self::scheme) of an int8 weight.
     pub(crate) fn int8_scheme(&self, module: &str, weight_only: bool) -> CompressedScheme {
-        if weight_only {
-            return CompressedScheme::WeightOnlyInt8Unpacked;
-        }
         if let WeightCodes::Int8Groups { columns, layout } = self.weights {
             return CompressedScheme::WeightOnlyInt8Groups {
                 group_size: columns,
-                packed: layout == CodeLayout::PackQuantized,
+                packed: layout == CodeLayout::PackQuantized && !weight_only,
             };
+        }
+        if weight_only {
+            return CompressedScheme::WeightOnlyInt8Unpacked;
         }
         match &self.inputs {
             IntegerInputs::WeightOnly => CompressedScheme::WeightOnlyInt8,
