@@ -232,7 +232,7 @@ impl WeightLayout for GptqLayout {
         } = parts;
         let [out, inside] = shape;
         let groups = inside / group_size.max(1);
-        let has_no_place = zero_points.iter().any(|point| *point == -8);
+        let has_no_place = zero_points.contains(&-8);
         if self.version == GptqVersion::Gptq && has_no_place {
             return Err(no_place_for(rows, module, format!("{self} of at least -7")));
         }
