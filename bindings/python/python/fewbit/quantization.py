@@ -278,8 +278,10 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         method: ``dynamic``, ``static``, ``weight-only``, ``fp16``, ``bf16``, ``nf4`` (``int4``) or ``fp4``.
         dry_run: Says what would be done to every tensor (:class:`QuantizePlan`), and writes nothing.
         recipe: A recipe file, or its keys, in place of ``method`` and its options.
-        weights: Integer methods (dynamic, static, weight-only): the codes of weights, ``int8`` (the default) or ``int4``.
-        group_size: int4, and int8 with ``weight-only``: neighbouring weights of a row that share a scale, 64 by default (int8: all), or ``"channel"`` for all of a row.
+        weights: Integer methods (dynamic, static, weight-only): the codes of weights, ``int8`` (the default) or ``int4``; of ``weight-only`` and
+            ``dynamic`` also ``fp8``, of ``weight-only`` ``nvfp4`` and ``mxfp4``.
+        group_size: int4, and int8 with ``weight-only``: neighbouring weights of a row that share a scale, 64 by default (int8: all),
+            or ``"channel"`` for all of a row.
         asymmetric: int4: groups have zero points, too.
         layout: int4: ``pack-quantized`` (the default) or ``int-quantized``; with ``weight-only`` also ``gptq``, ``gptq_v2`` or ``awq``. int8 with
             ``weight-only``: ``bitsandbytes`` for LLM.int8.

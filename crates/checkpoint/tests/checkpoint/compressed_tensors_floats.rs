@@ -281,7 +281,7 @@ fn bytes(name: &str, dtype: Dtype, shape: &[usize], byte: u8) -> Tensor {
     tensor(name, dtype, shape, vec![[byte]; shape.iter().product()])
 }
 
-fn group(format: &str, weights: Value) -> Value {
+fn group(format: &str, weights: &Value) -> Value {
     let group = json!({"targets": ["Linear"], "weights": weights, "format": format});
     json!({"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}})
 }
@@ -292,7 +292,7 @@ fn fp8() -> (Value, Vec<Tensor>) {
         bytes("m.weight", Dtype::F8_E4M3, &[2, 32], 0x38),
         f32_tensor("m.weight_scale", &[2, 1], &[0.5, 2.0]),
     ];
-    (group("float-quantized", weights), tensors)
+    (group("float-quantized", &weights), tensors)
 }
 
 fn nvfp4() -> (Value, Vec<Tensor>) {
@@ -303,7 +303,7 @@ fn nvfp4() -> (Value, Vec<Tensor>) {
         bytes("m.weight_scale", Dtype::F8_E4M3, &[2, 2], 0x38),
         f32_tensor("m.weight_global_scale", &[1], &[2.0]),
     ];
-    (group("nvfp4-pack-quantized", weights), tensors)
+    (group("nvfp4-pack-quantized", &weights), tensors)
 }
 
 fn mxfp4() -> (Value, Vec<Tensor>) {
@@ -312,7 +312,7 @@ fn mxfp4() -> (Value, Vec<Tensor>) {
         bytes("m.weight_packed", Dtype::U8, &[2, 16], 0xf1),
         bytes("m.weight_scale", Dtype::U8, &[2, 1], 128),
     ];
-    (group("mxfp4-pack-quantized", weights), tensors)
+    (group("mxfp4-pack-quantized", &weights), tensors)
 }
 
 #[test]
@@ -474,7 +474,7 @@ fn schemes_that_are_not_read() {
         ),
     ] {
         let directory =
-            CheckpointDirectory::new(&group(format, weights), &[f32_tensor("w", &[1], &[0.0])]);
+            CheckpointDirectory::new(&group(format, &weights), &[f32_tensor("w", &[1], &[0.0])]);
         let error = Checkpoint::open(directory.path()).unwrap_err();
         let text = directory.text(&error);
         assert!(
