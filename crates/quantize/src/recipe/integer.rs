@@ -226,7 +226,7 @@ impl IntegerRecipe {
     pub(crate) fn group_layout(&self, module: &str, weight_only: bool) -> Option<GroupLayout> {
         let activations = self.int8_scheme(module, weight_only).activations();
         let options = self.weights.int4()?;
-        Some(options.layout(activations))
+        Some(options.group_layout(activations))
     }
 
     /// How the linear layer `module` (a path without the model's prefix) is stored, if it is in a layout of compressed-tensors. `weight_only` says whether it is one of those whose

@@ -66,7 +66,7 @@ pub struct Int4Options {
 
 impl Int4Options {
     /// The layout of a weight whose inputs are quantized like that.
-    pub(crate) fn layout(self, activations: Option<Int8Activations>) -> GroupLayout {
+    pub(crate) fn group_layout(self, activations: Option<Int8Activations>) -> GroupLayout {
         let (group_size, asymmetric) = (self.group_size.columns(), self.asymmetric);
         let compressed_tensors = |layout| Int4Scheme {
             group_size,
