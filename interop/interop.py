@@ -24,6 +24,7 @@ import numpy
 import torch
 import transformers
 
+import layouts
 import libraries
 import other_models
 import weights
@@ -399,6 +400,9 @@ def main():
             add(method.name, lambda: fewbit_to_libraries(fewbit, options.model, work, method, lines, float_report, float_embeddings))
         for embeddings in ("int8", "nf4"):
             add(f"nf4, {embeddings} embeddings", lambda: refused_tables(fewbit, options.model, work, embeddings))
+        for layout in layouts.LAYOUTS:
+            name = f"layout: {layout.name}"
+            add(name, lambda: layouts.check(Row(name), fewbit, options.model, work, layout, lines))
         # With the same weights in floats: what it makes of int8 activations is judged above.
         add("sentence-transformers: weight-only", lambda: sentence_transformers(fewbit, options.model, work, "weight-only", lines))
         for method in METHODS:

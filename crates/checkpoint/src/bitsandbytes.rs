@@ -1,4 +1,4 @@
-//! The bitsandbytes layouts: NF4 and FP4, written and read; LLM.int8, read of layers and tables, written of tables.
+//! The bitsandbytes layouts NF4, FP4 and LLM.int8, written and read.
 //!
 //! A 4-bit weight of `n` elements is stored as
 //!
@@ -13,6 +13,7 @@
 //!
 //! and an 8-bit weight as `X.weight` (I8), `X.SCB` (F32, one absmax a row) and `X.weight_format` (U8). What fewbit writes of an embedding table has
 //! no `weight_format`, and the shape \[elements, 1\], see [`EightBitTable`].
+mod eight_bit_layer;
 mod eight_bit_table;
 mod quant_state;
 mod read;
@@ -20,6 +21,7 @@ mod read;
 use crate::quantization_error::malformed;
 use crate::weight_layout::{TensorPart, no_place_for, other_rows};
 use crate::{CheckpointError, StoredWeight, TensorPlan, WeightLayout};
+pub use eight_bit_layer::EightBitLayer;
 pub use eight_bit_table::EightBitTable;
 use fewbit_numerics::double_quantization::NESTED_BLOCK_SIZE;
 use fewbit_numerics::dtype::DType;

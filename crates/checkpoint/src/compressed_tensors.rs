@@ -1,4 +1,4 @@
-//! The compressed-tensors layouts int-quantized and pack-quantized, written and read.
+//! The compressed-tensors layouts int-quantized, pack-quantized, float-quantized, nvfp4-pack-quantized and mxfp4-pack-quantized, written and read.
 //!
 //! A weight of shape (out, in) is stored as
 //!
@@ -6,9 +6,14 @@
 //! |---|---|
 //! | int-quantized | `weight` I8 \[out, in\]; `weight_scale` \[out, in / group\] or \[out, 1\], or \[1\] for the whole weight; of asymmetric groups `weight_zero_point` I8 like the scales; with static activations `input_scale` and `input_zero_point` \[1\] |
 //! | pack-quantized | `weight_packed` I32 \[out, ceil(in * bits / 32)\]; `weight_scale` \[out, in / group\]; `weight_shape` I64 \[2\]; of asymmetric groups `weight_zero_point` I32 \[ceil(out * bits / 32), in / group\] |
+//! | float-quantized, naive-quantized | `weight` F8_E4M3 \[out, in\]; `weight_scale` \[out, 1\], or \[1\] for the whole weight |
+//! | nvfp4-pack-quantized | `weight_packed` U8 \[out, in / 2\], two E2M1 codes a byte, the first in the low nibble; `weight_scale` F8_E4M3 \[out, in / 16\], divided by `weight_global_scale` F32 \[1\] |
+//! | mxfp4-pack-quantized | `weight_packed` as above; `weight_scale` U8 \[out, in / 32\], E8M0 |
 mod config_object;
+mod float_scheme;
 mod int4;
 mod read;
+mod read_floats;
 mod settings;
 
 use crate::stored_weight::Int8Activations;
@@ -20,6 +25,7 @@ use fewbit_numerics::affine::CodeRange;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::int_packing::{pack_columns, pack_rows, packed_words};
 use fewbit_numerics::rows::Int8Rows;
+pub use float_scheme::FloatScheme;
 pub use int4::{Int4Layout, Int4Scheme};
 pub(crate) use read::{packed_shape, read};
 use serde::{Deserialize, Serialize};
@@ -28,13 +34,15 @@ use std::borrow::Cow;
 use zerocopy::IntoBytes;
 
 /// The tensors that a module has beside or instead of `X.weight`.
-pub(crate) const SUFFIXES: [&str; 7] = [
+pub(crate) const SUFFIXES: [&str; 9] = [
     "weight_packed",
     "weight_scale",
+    "weight_global_scale",
     "weight_zero_point",
     "weight_shape",
     "weight_g_idx",
     "input_scale",
+    "input_global_scale",
     "input_zero_point",
 ];
 
@@ -79,8 +87,17 @@ pub enum CompressedScheme {
     /// int-quantized: int8 weights per channel, float activations. The layout beside layers that are int-quantized, too: transformers can
     /// decompress a checkpoint of one format while it loads it, but not one of both.
     WeightOnlyInt8Unpacked,
+    /// pack-quantized or int-quantized: int8 weights with a scale for each group of columns, float activations.
+    WeightOnlyInt8Groups {
+        /// Columns of a group, at least 1; divides those of the weight.
+        group_size: usize,
+        /// Whether four codes are a word.
+        packed: bool,
+    },
     /// pack-quantized or int-quantized: int4 weights.
     Int4(Int4Scheme),
+    /// float-quantized, nvfp4-pack-quantized or mxfp4-pack-quantized: floats of 8 or 4 bits.
+    Float(FloatScheme),
 }
 
 impl CompressedScheme {
@@ -90,18 +107,20 @@ impl CompressedScheme {
             CompressedScheme::DynamicInt8
             | CompressedScheme::WeightOnlyInt8
             | CompressedScheme::WeightOnlyInt8Unpacked
+            | CompressedScheme::WeightOnlyInt8Groups { .. }
             | CompressedScheme::Int4(_) => WeightScales::PerChannel,
             CompressedScheme::PerTensorDynamicInt8 { weights, .. }
             | CompressedScheme::StaticInt8 { weights, .. } => *weights,
+            CompressedScheme::Float(scheme) => scheme.weights,
         }
     }
 
-    /// Whether inputs are quantized to 8 bits.
+    /// Whether inputs are quantized to integers of 8 bits.
     pub fn quantizes_activations(&self) -> bool {
         self.activations().is_some()
     }
 
-    /// How inputs are quantized; none where the weights alone are.
+    /// How inputs are quantized to integers; none where the weights alone are.
     pub fn activations(&self) -> Option<Int8Activations> {
         Some(match *self {
             CompressedScheme::DynamicInt8 => Int8Activations::Dynamic(ActivationScheme::Affine),
@@ -121,9 +140,10 @@ impl CompressedScheme {
                     false => CodeRange::INT8,
                 },
             },
-            CompressedScheme::WeightOnlyInt8 | CompressedScheme::WeightOnlyInt8Unpacked => {
-                return None;
-            }
+            CompressedScheme::WeightOnlyInt8
+            | CompressedScheme::WeightOnlyInt8Unpacked
+            | CompressedScheme::WeightOnlyInt8Groups { .. }
+            | CompressedScheme::Float(_) => return None,
             CompressedScheme::Int4(scheme) => return scheme.activations,
         })
     }
@@ -132,6 +152,7 @@ impl CompressedScheme {
     fn is_packed(&self) -> bool {
         match self {
             CompressedScheme::WeightOnlyInt8 => true,
+            CompressedScheme::WeightOnlyInt8Groups { packed, .. } => *packed,
             CompressedScheme::Int4(scheme) => scheme.layout == Int4Layout::Packed,
             _ => false,
         }
@@ -160,11 +181,23 @@ impl CompressedScheme {
     fn groups_of(&self, columns: usize) -> usize {
         match self {
             CompressedScheme::Int4(scheme) => scheme.groups_of(columns),
+            CompressedScheme::WeightOnlyInt8Groups { group_size, .. } => {
+                columns / (*group_size).max(1)
+            }
             _ => 1,
         }
     }
 
-    /// The weight that reading gives of what [`encode`](WeightLayout::encode) makes; of int8 codes.
+    /// Columns of a row of so many that share a scale.
+    pub fn group_size_of(&self, columns: usize) -> usize {
+        match self {
+            CompressedScheme::Int4(scheme) => scheme.group_size_of(columns),
+            CompressedScheme::WeightOnlyInt8Groups { group_size, .. } => *group_size,
+            _ => columns,
+        }
+    }
+
+    /// The weight that reading gives of what [`encode`](WeightLayout::encode) makes; of int8 codes. `rows` are the groups where several of them are a row.
     pub fn stored_weight(&self, rows: Int8Rows) -> StoredWeight<'static> {
         self.weight_of(Cow::Owned(rows.codes), rows.scales, rows.columns)
     }
@@ -198,10 +231,7 @@ impl CompressedScheme {
         columns: usize,
         rows: &'a StoredWeight<'_>,
     ) -> Result<CodeParts<'a>, CheckpointError> {
-        let group_size = match self {
-            CompressedScheme::Int4(scheme) => scheme.group_size_of(columns),
-            _ => columns,
-        };
+        let group_size = self.group_size_of(columns);
         let parts = match rows {
             StoredWeight::Int8 {
                 codes,
@@ -241,7 +271,9 @@ impl CompressedScheme {
                     ""
                 };
                 let expected = match self.bits() {
-                    8 => format!("int8 codes, one scale a row, {activations}"),
+                    8 if group_size == columns => {
+                        format!("int8 codes, one scale a row, {activations}")
+                    }
                     bits => format!(
                         "codes of {bits} bits in groups of {group_size}{points}, {activations}"
                     ),
@@ -267,6 +299,9 @@ struct CodeParts<'a> {
 impl WeightLayout for CompressedScheme {
     /// Embedding tables, of shape (vocabulary, hidden), are always stored as `DynamicInt8` plans it (see [`config`]).
     fn plan(&self, module: &str, shape: [usize; 2]) -> Vec<TensorPlan> {
+        if let CompressedScheme::Float(scheme) = self {
+            return scheme.plan(module, shape);
+        }
         let [rows, columns] = shape;
         let name = |part: &str| format!("{module}.{part}");
         let groups = self.groups_of(columns);
@@ -316,6 +351,9 @@ impl WeightLayout for CompressedScheme {
         first_row: usize,
         rows: &'a StoredWeight<'_>,
     ) -> Result<Vec<TensorPart<'a>>, CheckpointError> {
+        if let CompressedScheme::Float(scheme) = self {
+            return scheme.encode(module, shape, first_row, rows);
+        }
         let columns = shape[1];
         let groups = self.groups_of(columns);
         let CodeParts {

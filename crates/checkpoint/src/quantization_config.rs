@@ -1,7 +1,9 @@
 //! The `quantization_config` of config.json.
 use crate::CheckpointError;
+use crate::awq::AwqConfig;
 use crate::bitsandbytes::BitsAndBytesConfig;
 use crate::compressed_tensors::CompressedTensorsConfig;
+use crate::gptq::GptqConfig;
 use crate::quantization_error::{malformed, unsupported};
 use serde_json::Value;
 use std::fmt;
@@ -18,6 +20,10 @@ pub enum QuantizationConfig {
     BitsAndBytes(BitsAndBytesConfig),
     /// `"quant_method": "compressed-tensors"`.
     CompressedTensors(CompressedTensorsConfig),
+    /// `"quant_method": "gptq"`.
+    Gptq(GptqConfig),
+    /// `"quant_method": "awq"`.
+    Awq(AwqConfig),
 }
 
 impl QuantizationConfig {
@@ -43,6 +49,8 @@ impl QuantizationConfig {
             Some("compressed-tensors") => {
                 CompressedTensorsConfig::from_json(value).map(QuantizationConfig::CompressedTensors)
             }
+            Some("gptq") => GptqConfig::from_json(value).map(QuantizationConfig::Gptq),
+            Some("awq") => AwqConfig::from_json(value).map(QuantizationConfig::Awq),
             Some(other) => Err(unsupported(format!("quantization method `{other}`"))),
             // transformers accepts files of bitsandbytes' first releases, which name no method.
             None if value.get("load_in_4bit").is_some() || value.get("load_in_8bit").is_some() => {
@@ -67,6 +75,8 @@ impl fmt::Display for QuantizationConfig {
             QuantizationConfig::None => f.write_str("not quantized"),
             QuantizationConfig::BitsAndBytes(config) => config.fmt(f),
             QuantizationConfig::CompressedTensors(config) => config.fmt(f),
+            QuantizationConfig::Gptq(config) => config.fmt(f),
+            QuantizationConfig::Awq(config) => config.fmt(f),
         }
     }
 }

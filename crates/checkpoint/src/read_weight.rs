@@ -3,14 +3,17 @@
 //! The one place that knows every layout that is read: what `quantization_config` says decides which of them does it.
 use crate::float_weight::{inconsistent, read_float};
 use crate::{
-    Checkpoint, CheckpointError, QuantizationConfig, StoredWeight, bitsandbytes, compressed_tensors,
+    Checkpoint, CheckpointError, QuantizationConfig, StoredWeight, awq, bitsandbytes,
+    compressed_tensors, gptq,
 };
 
 /// What follows the module's name in the names of the tensors that make up a weight, all layouts together.
 pub(crate) fn suffixes() -> impl Iterator<Item = &'static str> {
     let quantized = bitsandbytes::SUFFIXES
         .iter()
-        .chain(&compressed_tensors::SUFFIXES);
+        .chain(&compressed_tensors::SUFFIXES)
+        // Those of AWQ are among them.
+        .chain(&gptq::SUFFIXES);
     ["weight"].into_iter().chain(quantized.copied())
 }
 
@@ -37,6 +40,8 @@ impl Checkpoint {
             QuantizationConfig::CompressedTensors(config) => {
                 compressed_tensors::read(self, config, module, shape)
             }
+            QuantizationConfig::Gptq(config) => gptq::read(self, config, module, shape),
+            QuantizationConfig::Awq(_) => awq::read(self, module, shape),
         }
     }
 
@@ -46,7 +51,13 @@ impl Checkpoint {
         if self.quantization().is_quantized() {
             return Ok(());
         }
-        let codes = ["weight_packed", "weight_scale", "weight.absmax", "SCB"];
+        let codes = [
+            "weight_packed",
+            "weight_scale",
+            "weight.absmax",
+            "SCB",
+            "qweight",
+        ];
         let is_of_codes = |name: &str| {
             codes.iter().any(|part| {
                 let module = name.strip_suffix(part);
@@ -68,13 +79,21 @@ impl Checkpoint {
     /// The shape of the weight of `module`, in whatever form it is stored; none if it has none.
     ///
     /// # Errors
-    /// What says the shape of a packed weight (`weight_shape`, the bitsandbytes quant_state) is malformed or missing.
+    /// What says the shape of a packed weight (`weight_shape`, the bitsandbytes quant_state, `qweight`) is malformed or missing.
     pub fn weight_shape(&self, module: &str) -> Result<Option<Vec<usize>>, CheckpointError> {
         if let Some(shape) = bitsandbytes::four_bit_shape(self, module)? {
             return Ok(Some(shape));
         }
         if self.contains(&format!("{module}.weight_packed")) {
             return compressed_tensors::packed_shape(self, module).map(Some);
+        }
+        let of_words = match self.quantization() {
+            QuantizationConfig::Gptq(config) => gptq::packed_shape(self, config, module)?,
+            QuantizationConfig::Awq(_) => awq::packed_shape(self, module)?,
+            _ => None,
+        };
+        if of_words.is_some() {
+            return Ok(of_words);
         }
         let Some(weight) = self.get(&format!("{module}.weight")) else {
             return Ok(None);

@@ -1,4 +1,5 @@
 //! A weight matrix in the form in which it is stored.
+use crate::small_floats::SmallFloats;
 use crate::{CheckpointError, CheckpointErrorKind, TensorView};
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::affine::CodeRange;
@@ -48,6 +49,8 @@ pub enum StoredWeight<'a> {
         /// How the inputs are quantized; none: not as far as the file goes.
         activations: Option<Int8Activations>,
     },
+    /// Floats of 8 or 4 bits (compressed-tensors float-quantized, nvfp4-pack-quantized, mxfp4-pack-quantized).
+    SmallFloats(SmallFloats<'a>),
     /// bitsandbytes NF4 / FP4.
     FourBit {
         /// Two codes a byte, the first in the high nibble: (ceil(out * in / 2))
@@ -117,6 +120,7 @@ impl<'a> StoredWeight<'a> {
                     bytes: part(bytes, range),
                 }
             }
+            Self::SmallFloats(floats) => Self::SmallFloats(floats.rows(rows, columns)),
             Self::Int8 {
                 codes,
                 scales,
@@ -212,6 +216,7 @@ impl<'a> StoredWeight<'a> {
                 dtype,
                 bytes: Cow::Owned(bytes.into_owned()),
             },
+            Self::SmallFloats(floats) => StoredWeight::SmallFloats(floats.into_owned()),
             Self::Int8 {
                 codes,
                 scales,
@@ -272,6 +277,8 @@ impl<'a> StoredWeight<'a> {
     ///   BF16 scales it computes in that dtype, that is, rounds this result to it. A bitsandbytes 8-bit weight was read
     ///   with scale `SCB / 127`, rounded; bitsandbytes itself evaluates `code * SCB * (1 / 127)`, so that the two can differ in
     ///   the last two bits.
+    /// - FP8, NVFP4, MXFP4: the value of a code times its scale in f32, as compressed-tensors computes with F32 scales; of 4 bits it computes in bf16, that is, rounds
+    ///   this result to it.
     /// - NF4, FP4: `table[code] * absmax`, rounded to `dtype`, bit for bit what bitsandbytes gives (but for the sign of a zero,
     ///   on which its own backends differ for FP4).
     ///
@@ -286,6 +293,7 @@ impl<'a> StoredWeight<'a> {
                 float_bytes_to_f32(*dtype, bytes, &mut values);
                 values
             }
+            StoredWeight::SmallFloats(floats) => floats.values(columns),
             StoredWeight::Int8 { codes, scales, .. } => {
                 dequantize_groups(codes, scales, None, columns).collect()
             }
@@ -333,6 +341,7 @@ impl<'a> StoredWeight<'a> {
                     false => wrong("bytes", bytes.len()),
                 }
             }
+            StoredWeight::SmallFloats(floats) => floats.expect_shape(shape),
             StoredWeight::Int8 { codes, scales, .. } => match () {
                 () if codes.len() != elements => wrong("codes", codes.len()),
                 () if scales.len() != rows => wrong("scales", scales.len()),

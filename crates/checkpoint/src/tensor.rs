@@ -169,6 +169,24 @@ impl<'a> TensorView<'a> {
         }
     }
 
+    /// The values of a small tensor of signed integers.
+    pub(crate) fn integers(&self) -> Result<Vec<i64>, CheckpointError> {
+        self.expect_dtype(&[DType::I64, DType::I32, DType::I8])?;
+        let width = self.info.dtype.bytes();
+        let widen = |bytes: &[u8]| {
+            let sign = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) {
+                0xff
+            } else {
+                0
+            };
+            let mut wide = [sign; 8];
+            wide[..width].copy_from_slice(bytes);
+            i64::from_le_bytes(wide)
+        };
+        let elements = self.stored_bytes()?.chunks_exact(width);
+        Ok(elements.map(widen).collect())
+    }
+
     /// The bytes of an I8 tensor as codes.
     pub(crate) fn codes(&self) -> Result<Cow<'a, [i8]>, CheckpointError> {
         let bytes = self.stored_bytes()?;

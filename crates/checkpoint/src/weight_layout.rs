@@ -63,6 +63,7 @@ pub(crate) fn no_place_for(
 ) -> CheckpointError {
     let found = match rows {
         StoredWeight::Float(_) | StoredWeight::FloatBytes { .. } => "floats".to_owned(),
+        StoredWeight::SmallFloats(floats) => format!("{} codes", floats.kind()),
         StoredWeight::Int8 { activations, .. } => {
             format!("int8 codes with the activations {activations:?}")
         }

@@ -142,16 +142,16 @@ pub(crate) struct QuantizeArguments {
     /// not contradict it
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<PathBuf>,
-    /// dynamic, static and weight-only: the bits of the codes of weights [default: int8]
+    /// dynamic, static and weight-only: the codes of weights [default: int8]
     #[arg(long, value_enum, value_name = "CODES")]
     pub(crate) weights: Option<WeightsArgument>,
-    /// With --weights int4: neighbouring weights of a row that share a scale, or `channel` for all of a row [default: 64]
+    /// With --weights int4, or int8 with weight-only: neighbouring weights of a row that share a scale, or `channel` for all of a row [default: 64, int8: channel]
     #[arg(long, value_name = "N")]
     pub(crate) group_size: Option<GroupSize>,
     /// With --weights int4: groups have zero points, too; transformers loads them with `dequantize=True` alone
     #[arg(long)]
     pub(crate) asymmetric: bool,
-    /// With --weights int4: which compressed-tensors layout is written [default: pack-quantized]
+    /// With --weights int4, or int8 with weight-only: which layout is written [default: pack-quantized]
     #[arg(long, value_enum, value_name = "LAYOUT")]
     pub(crate) layout: Option<LayoutArgument>,
     /// nf4 and fp4: quantize the scales, too (about 0.37 bits a weight less on large models)
@@ -345,15 +345,30 @@ pub(crate) enum WeightsArgument {
     Int8,
     /// 4 bits, a scale for each group of columns
     Int4,
+    /// Floats of 8 bits (E4M3), one scale for each output channel (weight-only, dynamic)
+    Fp8,
+    /// Floats of 4 bits (E2M1), an FP8 scale for each 16 columns (weight-only)
+    Nvfp4,
+    /// Floats of 4 bits (E2M1), a power of two for each 32 columns (weight-only)
+    Mxfp4,
 }
 
-/// compressed-tensors layouts of int4 codes, as typed.
+/// Layouts of codes, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LayoutArgument {
-    /// Eight codes in a word
+    /// compressed-tensors, eight codes in a word
     PackQuantized,
-    /// A code a byte
+    /// compressed-tensors, a code a byte
     IntQuantized,
+    /// GPTQ, zero points stored less one (weight-only)
+    Gptq,
+    /// GPTQ, zero points stored as they are (weight-only)
+    #[value(name = "gptq_v2")]
+    GptqV2,
+    /// AWQ, version gemm (weight-only)
+    Awq,
+    /// bitsandbytes, LLM.int8: int8 weights (weight-only)
+    Bitsandbytes,
 }
 
 /// Choices of the scales of 4-bit blocks and groups, as typed.

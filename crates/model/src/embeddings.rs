@@ -97,7 +97,9 @@ impl EmbeddingTable {
                 kind,
                 dtype,
             },
-            (other @ StoredWeight::FloatBytes { .. }, _) => Storage::F32(other.dequantize(shape)?),
+            (other @ (StoredWeight::FloatBytes { .. } | StoredWeight::SmallFloats(_)), _) => {
+                Storage::F32(other.dequantize(shape)?)
+            }
         };
         Ok(Self { columns, storage })
     }

@@ -109,6 +109,12 @@ impl PackedWeight {
             StoredWeight::Groups { .. } => {
                 return Self::groups(name, &stored, bias, shape, kernels, weight_only);
             }
+            // There is no product with these codes.
+            StoredWeight::SmallFloats(_) => Self::Float(PackedFloat::from_f32(
+                &stored.dequantize(shape)?,
+                out,
+                inside,
+            )),
             StoredWeight::FourBit { dtype, .. } if dtype != DType::F32 => {
                 let values = stored.dequantize(shape)?;
                 Self::Float(pack_rounded(dtype, &values, shape))

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use crate::absmax::absmax;
 use crate::affine::{AffineParameters, CodeRange, MINIMUM_SCALE};
+use crate::half_precision::{f16_bytes_to_f32, f32_to_f16_bytes};
 
 /// The most columns of a row whose products with activations of twelve bits sum up in i32: each is at most 4095 * 15 in magnitude.
 pub const MAX_INT4_COLUMNS: usize = i32::MAX as usize / (4095 * 15);
@@ -36,6 +37,70 @@ pub struct Int4Settings {
     pub asymmetric: bool,
     /// How scales are chosen.
     pub scales: GroupScales,
+    /// What the file has room for.
+    pub storage: GroupStorage,
+}
+
+/// What a layout can hold of the parameters of a group. Codes are chosen under what will be stored, not under what it is rounded from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupStorage {
+    /// Whether scales are float16.
+    pub half_scales: bool,
+    /// The least zero point of asymmetric groups: -8, or -7 where the code of 0 is stored less one and 0 has no place.
+    pub least_zero_point: i8,
+}
+
+impl Default for GroupStorage {
+    /// F32 scales, every zero point.
+    fn default() -> Self {
+        Self {
+            half_scales: false,
+            least_zero_point: -8,
+        }
+    }
+}
+
+impl GroupStorage {
+    /// The parameters nearest to these that have a place. A zero point that is too small is raised, and the scale widened by as much as keeps the largest
+    /// weight in reach; a float16 scale is the nearest one, no smaller than 2^-24 and no larger than 65504 in magnitude.
+    ///
+    /// ```
+    /// use fewbit_numerics::affine::AffineParameters;
+    /// use fewbit_numerics::int4_groups::GroupStorage;
+    ///
+    /// let storage = GroupStorage { half_scales: true, least_zero_point: -7 };
+    /// let stored = storage.stored(AffineParameters { scale: 1.4, zero_point: -8 });
+    /// assert_eq!((stored.scale, stored.zero_point), (1.5, -7));
+    /// let stored = storage.stored(AffineParameters { scale: -1e-30, zero_point: 0 });
+    /// assert_eq!(stored.scale, -2f32.powi(-24));
+    /// ```
+    pub fn stored(self, parameters: AffineParameters) -> AffineParameters {
+        let AffineParameters {
+            mut scale,
+            mut zero_point,
+        } = parameters;
+        let least = i32::from(self.least_zero_point);
+        if zero_point < least {
+            scale *= (7 - zero_point) as f32 / (7 - least) as f32;
+            zero_point = least;
+        }
+        if self.half_scales {
+            scale = nearest_half_scale(scale);
+        }
+        AffineParameters { scale, zero_point }
+    }
+}
+
+/// The float16 nearest to a scale (finite), of those that are neither 0 nor infinite.
+fn nearest_half_scale(scale: f32) -> f32 {
+    const LEAST: f32 = 1.0 / 16_777_216.0;
+    const GREATEST: f32 = 65504.0;
+    let magnitude = scale.abs().clamp(LEAST, GREATEST);
+    let mut bytes = [0; 2];
+    f32_to_f16_bytes(&[magnitude], &mut bytes);
+    let mut rounded = [0.0];
+    f16_bytes_to_f32(&bytes, &mut rounded);
+    rounded[0].copysign(scale)
 }
 
 /// int4 codes of a row-major matrix.
@@ -58,10 +123,11 @@ pub struct Int4Groups {
 /// Quantizes `weights` (rows, columns; row-major, finite) group by group.
 ///
 /// ```
-/// use fewbit_numerics::int4_groups::{GroupScales, Int4Settings, quantize_int4};
+/// use fewbit_numerics::int4_groups::{GroupScales, GroupStorage, Int4Settings, quantize_int4};
 ///
 /// let weights = [7.5, -7.5, 1.0, 0.0, 0.0, 15.0, 3.0, 7.0];
-/// let settings = Int4Settings { group_size: 4, asymmetric: true, scales: GroupScales::Range };
+/// let storage = GroupStorage::default();
+/// let settings = Int4Settings { group_size: 4, asymmetric: true, scales: GroupScales::Range, storage };
 /// let quantized = quantize_int4(&weights, 1, 8, settings);
 /// assert_eq!(quantized.scales, [1.0, 1.0]);
 /// assert_eq!(quantized.zero_points.unwrap(), [0, -8]);
@@ -126,6 +192,7 @@ pub fn quantize_int4_into(
         .zip(codes.chunks_exact_mut(settings.group_size));
     for (index, (group, codes)) in parts.enumerate() {
         let parameters = group_parameters(group, settings.asymmetric, settings.scales);
+        let parameters = settings.storage.stored(parameters);
         scales[index] = parameters.scale;
         if let Some(zero_points) = &mut zero_points {
             zero_points[index] = parameters.zero_point as i8;
@@ -375,6 +442,39 @@ mod tests {
             group_size,
             asymmetric,
             scales,
+            storage: GroupStorage::default(),
+        }
+    }
+
+    #[test]
+    fn codes_are_chosen_under_the_scales_that_are_stored() {
+        let storage = GroupStorage {
+            half_scales: true,
+            least_zero_point: -7,
+        };
+        for (seed, shift) in (0..20).flat_map(|seed| [(seed, 0.0), (seed, 4.0)]) {
+            let group = weights(32, seed, shift);
+            for asymmetric in [false, true] {
+                let settings = Int4Settings {
+                    storage,
+                    ..settings(32, asymmetric, GroupScales::LeastSquaredError)
+                };
+                let quantized = quantize_int4(&group, 1, 32, settings);
+                let scale = quantized.scales[0];
+                assert_eq!(scale, nearest_half_scale(scale));
+                let zero_point = quantized.zero_points.as_ref().map_or(0, |points| points[0]);
+                assert!(zero_point >= -7, "{zero_point}");
+                let parameters = AffineParameters {
+                    scale,
+                    zero_point: zero_point.into(),
+                };
+                for (code, weight) in quantized.codes.iter().zip(&group) {
+                    assert_eq!(
+                        i32::from(*code),
+                        parameters.quantize(*weight, CodeRange::INT4)
+                    );
+                }
+            }
         }
     }
 

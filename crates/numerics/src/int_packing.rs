@@ -1,9 +1,10 @@
-//! compressed-tensors int32 packing of 4- and 8-bit codes.
+//! int32 packing of 4- and 8-bit codes, as compressed-tensors, GPTQ and AWQ have it.
 //!
 //! A signed code `q` is stored as the unsigned number `q + 2^(bits - 1)`. Element `k` of a row occupies the bits
 //! `k * bits .. (k + 1) * bits` of the row, counted from the least significant bit of its first word; each row begins
 //! a new word, and the bits after its last element are zero. The 4-bit codes -8..=7 in order are the words
-//! 0x76543210 0xfedcba98, and the 8-bit codes -128, -1, 0, 127 the word 0xff807f00.
+//! 0x76543210 0xfedcba98, and the 8-bit codes -128, -1, 0, 127 the word 0xff807f00. GPTQ packs the [`transposed`] codes of columns in the same way, and AWQ
+//! those of eight outputs in an [order](AWQ_ORDER) of its own.
 
 /// Words of one row of `columns` codes: `ceil(columns * bits / 32)`.
 ///
@@ -108,7 +109,12 @@ pub fn unpack_columns(words: &[i32], rows: usize, columns: usize, bits: usize) -
     transposed(&unpack_rows(&words, columns, rows, bits), columns, rows)
 }
 
-fn transposed<T: Copy>(matrix: &[T], rows: usize, columns: usize) -> Vec<T> {
+/// Row-major (columns, rows) of a row-major matrix (rows, columns).
+///
+/// # Panics
+///
+/// If `matrix.len()` is not `rows * columns`.
+pub fn transposed<T: Copy>(matrix: &[T], rows: usize, columns: usize) -> Vec<T> {
     assert_eq!(
         Some(matrix.len()),
         rows.checked_mul(columns),
@@ -116,6 +122,50 @@ fn transposed<T: Copy>(matrix: &[T], rows: usize, columns: usize) -> Vec<T> {
     );
     let column = |column: usize| (0..rows).map(move |row| matrix[row * columns + column]);
     (0..columns).flat_map(column).collect()
+}
+
+/// The column, of eight neighbours, whose code AWQ puts into each nibble of a word, from the least significant on.
+pub const AWQ_ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
+
+/// Codes of 4 bits (any number of rows of whole words) as AWQ orders them in the words that [`pack_rows`] makes: of each eight those of the columns
+/// [`AWQ_ORDER`].
+///
+/// ```
+/// use fewbit_numerics::int_packing::{in_awq_order, out_of_awq_order};
+///
+/// let codes = [0, 1, 2, 3, 4, 5, 6, 7];
+/// assert_eq!(in_awq_order(&codes), [0, 2, 4, 6, 1, 3, 5, 7]);
+/// assert_eq!(out_of_awq_order(&in_awq_order(&codes)), codes);
+/// ```
+///
+/// # Panics
+///
+/// If the codes are no multiple of eight.
+pub fn in_awq_order(codes: &[i8]) -> Vec<i8> {
+    let (words, rest) = codes.as_chunks::<8>();
+    assert!(rest.is_empty(), "whole words of eight codes");
+    let ordered = words
+        .iter()
+        .map(|word| AWQ_ORDER.map(|column| word[column]));
+    ordered.flatten().collect()
+}
+
+/// The reverse of [`in_awq_order`].
+///
+/// # Panics
+///
+/// If the codes are no multiple of eight.
+pub fn out_of_awq_order(codes: &[i8]) -> Vec<i8> {
+    let (words, rest) = codes.as_chunks::<8>();
+    assert!(rest.is_empty(), "whole words of eight codes");
+    let ordered = words.iter().map(|word| {
+        let mut columns = [0; 8];
+        for (code, column) in word.iter().zip(AWQ_ORDER) {
+            columns[column] = *code;
+        }
+        columns
+    });
+    ordered.flatten().collect()
 }
 
 fn codes_per_word(bits: usize) -> usize {

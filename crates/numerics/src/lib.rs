@@ -16,7 +16,8 @@
 //! | [`four_bit`] | NF4 and FP4 blocks | bitsandbytes on a CPU |
 //! | [`double_quantization`], [`dynamic_map`] | 8-bit block scales | bitsandbytes on a CPU, given the offset |
 //! | [`saturation`] | int8 weights that cannot saturate `vpmaddubsw` | |
-//! | [`int_packing`] | 4- and 8-bit codes in int32 words | compressed-tensors |
+//! | [`int_packing`] | 4- and 8-bit codes in int32 words | compressed-tensors, GPTQ, AWQ |
+//! | [`small_floats`] | FP8 E4M3, FP4 E2M1, E8M0 scales | PyTorch 2.15 (E4M3) and compressed-tensors |
 //! | [`half_precision`] | fp16 and bf16 | PyTorch and numpy |
 //! | [`error_statistics`] | SQNR, cosine, absolute and squared errors | |
 //! | [`absmax`], [`finite`] | scans before quantizing | |
@@ -43,3 +44,4 @@ pub mod int4_groups;
 pub mod int_packing;
 pub mod rows;
 pub mod saturation;
+pub mod small_floats;

@@ -14,10 +14,11 @@ pub(crate) mod int4;
 pub(crate) mod int8;
 pub(crate) mod read_ahead;
 mod slices;
+mod small_floats;
 
 use std::path::PathBuf;
 
-use fewbit_checkpoint::bitsandbytes::EightBitTable;
+use fewbit_checkpoint::bitsandbytes::{EightBitLayer, EightBitTable};
 use fewbit_checkpoint::compressed_tensors::CompressedScheme;
 use fewbit_checkpoint::{
     CheckpointError, CheckpointWriter, StoredWeight, TensorView, WeightLayout,
@@ -144,9 +145,16 @@ pub(crate) fn convert_tensor(
         TensorAction::Int8Linear(scheme) | TensorAction::Int8LinearGptq { scheme, .. } => {
             int8::quantize(view, *scheme, scheme, output)
         }
-        TensorAction::Int4Linear { scheme, scales, .. } => {
-            int4::quantize(view, *scheme, scales.of_groups(), output)
+        TensorAction::Int4Linear { layout, scales, .. } => {
+            int4::quantize(view, *layout, scales.of_groups(), output)
         }
+        TensorAction::FloatLinear(scheme) => small_floats::quantize(view, *scheme, output),
+        TensorAction::EightBitLinear { .. } => int8::quantize(
+            view,
+            CompressedScheme::WeightOnlyInt8,
+            &EightBitLayer,
+            output,
+        ),
         TensorAction::Int8Embedding => {
             int8::quantize(view, EMBEDDING_SCHEME, &EMBEDDING_SCHEME, output)
         }

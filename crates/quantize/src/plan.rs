@@ -1,7 +1,8 @@
 //! What will be done to every tensor, before anything is done.
 
+use fewbit_checkpoint::bitsandbytes::EightBitLayer;
 use fewbit_checkpoint::{
-    Checkpoint, CheckpointWriter, RenamedTensor, TensorPlan, compressed_tensors,
+    Checkpoint, CheckpointWriter, GroupLayout, RenamedTensor, TensorPlan, compressed_tensors,
 };
 use fewbit_model::{Catalogue, EncoderSpec, ModuleKind};
 use fewbit_numerics::dtype::DType;
@@ -220,7 +221,9 @@ fn with_loadable_layout(catalogue: &Catalogue, recipe: &Recipe) -> Recipe {
     match recipe {
         Recipe::Integer(options) if looks_at_weights(catalogue) => {
             let mut options = options.clone();
-            if let WeightCodes::Int4(int4) = &mut options.weights {
+            if let WeightCodes::Int4(int4) = &mut options.weights
+                && int4.layout == CodeLayout::PackQuantized
+            {
                 int4.layout = CodeLayout::IntQuantized;
             }
             options.into()
@@ -300,10 +303,20 @@ fn quantization_config(
         let linear: Vec<_> = [(&fixed, false), (&others, false), (&weight_only, true)]
             .into_iter()
             .filter_map(|(modules, weight_only)| {
-                let scheme = options.scheme(modules.first()?, weight_only);
+                let scheme = options.scheme(modules.first()?, weight_only)?;
                 Some((scheme, modules.as_slice()))
             })
             .collect();
+        if options.weights == WeightCodes::LlmInt8 {
+            return Some(EightBitLayer::config(&stays_float.of_every_class()));
+        }
+        match options.group_layout("", false) {
+            Some(GroupLayout::Gptq(layout)) => return Some(layout.config(&others)),
+            Some(GroupLayout::Awq(layout)) => {
+                return Some(layout.config(&stays_float.of_every_class()));
+            }
+            Some(GroupLayout::CompressedTensors(_)) | None => {}
+        }
         if !catalogue.is_of_an_encoder() {
             // Loaders may rename the modules of such a model, so that lists of names would match nothing.
             let every = [compressed_tensors::EVERY_LINEAR.to_owned()];

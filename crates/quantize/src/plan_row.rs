@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use fewbit_checkpoint::bitsandbytes::{EightBitTable, FourBitLayout};
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, Int4Scheme, WeightScales};
+use fewbit_checkpoint::bitsandbytes::{EightBitLayer, EightBitTable, FourBitLayout};
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, FloatScheme, WeightScales};
+use fewbit_checkpoint::small_floats::SmallFloatType;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{
-    CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan, WeightLayout,
+    CheckpointError, CheckpointErrorKind, GroupLayout, TensorInfo, TensorPlan, WeightLayout,
 };
 use fewbit_model::{Catalogue, Module, ModuleKind};
 use fewbit_numerics::activation::MAX_INT8_COLUMNS;
@@ -17,7 +18,8 @@ use serde::{Serialize, Serializer};
 
 use crate::config_file::transformers_name;
 use crate::{
-    BlockScales, EmbeddingStorage, QuantizeError, Recipe, Rounding, SelectedModule, Selection,
+    BlockScales, CodeLayout, EmbeddingStorage, QuantizeError, Recipe, Rounding, SelectedModule,
+    Selection, WeightCodes,
 };
 
 /// The scheme whose tensors an int8 embedding table has: `weight` I8 and `weight_scale`. Loaders have
@@ -35,15 +37,17 @@ pub enum TensorAction {
     /// Weight of a linear layer: int8 codes with one scale an output channel, or one at all, in a compressed-tensors
     /// layout.
     Int8Linear(CompressedScheme),
-    /// Weight of a linear layer: int4 codes with a scale for each group of columns, in a compressed-tensors layout.
+    /// Weight of a linear layer: int4 codes with a scale for each group of columns.
     Int4Linear {
         /// The layout, and how inputs are quantized.
-        scheme: Int4Scheme,
+        layout: GroupLayout,
         /// How their scales are chosen.
         scales: BlockScales,
         /// Whether codes are rounded by [GPTQ](crate::gptq), and not to the nearest.
         gptq: bool,
     },
+    /// Weight of a linear layer: floats of 8 or 4 bits, in a compressed-tensors layout.
+    FloatLinear(FloatScheme),
     /// Weight of a linear layer: int8 codes with one scale an output channel, rounded by [GPTQ](crate::gptq), in a
     /// compressed-tensors layout.
     Int8LinearGptq {
@@ -51,6 +55,11 @@ pub enum TensorAction {
         scheme: CompressedScheme,
         /// Whether no pair of codes can saturate 16 bits ([`fewbit_numerics::saturation`]).
         saturation_proof: bool,
+    },
+    /// Weight of a linear layer: int8 codes with one absmax an output channel, as LLM.int8 of bitsandbytes stores them.
+    EightBitLinear {
+        /// Whether codes are rounded by [GPTQ](crate::gptq), and if, whether no pair of them can saturate 16 bits.
+        rounding: Rounding,
     },
     /// Embedding table: int8 codes with one scale a row, in the compressed-tensors layout
     /// int-quantized.
@@ -73,6 +82,7 @@ impl TensorAction {
     pub(crate) fn needs_calibration(&self) -> bool {
         match self {
             TensorAction::Int8LinearGptq { .. } => true,
+            TensorAction::EightBitLinear { rounding } => *rounding != Rounding::Nearest,
             TensorAction::FourBitBlocks { scales, gptq, .. }
             | TensorAction::Int4Linear { scales, gptq, .. } => {
                 *gptq || *scales == BlockScales::ActivationWeighted
@@ -88,7 +98,9 @@ impl TensorAction {
             TensorAction::Int8Linear(scheme) | TensorAction::Int8LinearGptq { scheme, .. } => {
                 scheme
             }
-            TensorAction::Int4Linear { scheme, .. } => scheme,
+            TensorAction::Int4Linear { layout, .. } => layout,
+            TensorAction::FloatLinear(scheme) => scheme,
+            TensorAction::EightBitLinear { .. } => &EightBitLayer,
             TensorAction::Int8Embedding => &EMBEDDING_SCHEME,
             TensorAction::EightBitEmbedding => &EightBitTable,
             TensorAction::FourBitBlocks { layout, .. } => layout,
@@ -104,31 +116,46 @@ impl fmt::Display for TensorAction {
                 write!(f, "convert to {}", transformers_name(*dtype))
             }
             TensorAction::Int8Linear(scheme) => {
-                f.write_str(match scheme.weight_scales() {
-                    WeightScales::PerChannel => "quantize to int8 per channel",
-                    WeightScales::PerTensor => "quantize to int8 per tensor",
-                })?;
-                f.write_str(of_inputs(scheme))
+                match (scheme, scheme.weight_scales()) {
+                    (CompressedScheme::WeightOnlyInt8Groups { group_size, .. }, _) => {
+                        write!(f, "quantize to int8, groups of {group_size}")?;
+                    }
+                    (_, WeightScales::PerChannel) => f.write_str("quantize to int8 per channel")?,
+                    (_, WeightScales::PerTensor) => f.write_str("quantize to int8 per tensor")?,
+                }
+                f.write_str(of_inputs(scheme.activations()))
             }
             TensorAction::Int4Linear {
-                scheme,
+                layout,
                 scales,
                 gptq,
             } => {
                 let by_gptq = if *gptq { " by GPTQ" } else { "" };
-                match scheme.group_size {
+                match layout.group_size() {
                     None => write!(f, "quantize to int4 per channel{by_gptq}")?,
                     Some(columns) => {
                         write!(f, "quantize to int4{by_gptq}, groups of {columns}")?;
                     }
                 }
-                if scheme.asymmetric {
+                if layout.is_asymmetric() {
                     f.write_str(", asymmetric")?;
                 }
                 if let Some(label) = scales.label() {
                     write!(f, ", {label}")?;
                 }
-                f.write_str(of_inputs(&CompressedScheme::from(*scheme)))
+                f.write_str(of_inputs(layout.activations()))
+            }
+            TensorAction::FloatLinear(scheme) => {
+                write!(f, "quantize to {}", scheme.kind)?;
+                match (scheme.kind.group_size(), scheme.weights) {
+                    (Some(size), _) => write!(f, ", groups of {size}")?,
+                    (None, WeightScales::PerChannel) => f.write_str(" per channel")?,
+                    (None, WeightScales::PerTensor) => f.write_str(" per tensor")?,
+                }
+                f.write_str(match scheme.dynamic_activations {
+                    true => ", activations per token",
+                    false => ", weight-only",
+                })
             }
             TensorAction::Int8LinearGptq {
                 scheme,
@@ -138,7 +165,19 @@ impl fmt::Display for TensorAction {
                 if *saturation_proof {
                     f.write_str(", saturation-proof")?;
                 }
-                f.write_str(of_inputs(scheme))
+                f.write_str(of_inputs(scheme.activations()))
+            }
+            TensorAction::EightBitLinear { rounding } => {
+                f.write_str("quantize to int8 per channel")?;
+                f.write_str(match rounding {
+                    Rounding::Nearest => ", LLM.int8",
+                    Rounding::Gptq {
+                        saturation_proof: false,
+                    } => " by GPTQ, LLM.int8",
+                    Rounding::Gptq {
+                        saturation_proof: true,
+                    } => " by GPTQ, saturation-proof, LLM.int8",
+                })
             }
             TensorAction::Int8Embedding | TensorAction::EightBitEmbedding => {
                 f.write_str("quantize to int8 per row")
@@ -168,8 +207,8 @@ impl fmt::Display for TensorAction {
 }
 
 /// What is said of a layer's inputs.
-fn of_inputs(scheme: &CompressedScheme) -> &'static str {
-    match scheme.activations() {
+fn of_inputs(activations: Option<Int8Activations>) -> &'static str {
+    match activations {
         Some(Int8Activations::Dynamic(_)) => ", activations per token",
         Some(Int8Activations::DynamicPerTensor { .. }) => ", activations per text",
         Some(Int8Activations::Static { .. }) => ", static activations",
@@ -334,7 +373,11 @@ impl<'a> RowPlanner<'a> {
             }
             Recipe::Integer(options) => {
                 let path = self.catalogue.without_prefix(name);
-                let scheme = options.scheme(path, selected.weight_only);
+                if let Some(scheme) = options.float_scheme() {
+                    expect_whole_float_groups(info, name, scheme.kind, shape[1])?;
+                    return Ok(TensorAction::FloatLinear(scheme));
+                }
+                let scheme = options.int8_scheme(path, selected.weight_only);
                 if scheme.quantizes_activations() && shape[1] > MAX_INT8_COLUMNS {
                     return Err(QuantizeError::TooManyColumns {
                         file: info.file.clone(),
@@ -343,12 +386,20 @@ impl<'a> RowPlanner<'a> {
                         found: shape[1],
                     });
                 }
-                if let (CompressedScheme::Int4(scheme), Some(int4)) =
-                    (scheme, options.weights.int4())
-                {
-                    expect_whole_groups(info, name, scheme, shape[1])?;
+                if options.weights == WeightCodes::LlmInt8 {
+                    return Ok(TensorAction::EightBitLinear {
+                        rounding: options.rounding,
+                    });
+                }
+                if let CompressedScheme::WeightOnlyInt8Groups { group_size, .. } = scheme {
+                    expect_whole_groups(info, name, Some(group_size), shape[1])?;
+                }
+                let layout = options.group_layout(path, selected.weight_only);
+                if let (Some(layout), Some(int4)) = (layout, options.weights.int4()) {
+                    expect_whole_groups(info, name, layout.group_size(), shape[1])?;
+                    expect_whole_words(info, name, layout, int4.layout, *shape)?;
                     return Ok(TensorAction::Int4Linear {
-                        scheme,
+                        layout,
                         scales: int4.scales,
                         gptq: options.rounding != Rounding::Nearest,
                     });
@@ -404,13 +455,10 @@ impl<'a> RowPlanner<'a> {
 fn expect_whole_groups(
     info: &TensorInfo,
     module: &str,
-    scheme: Int4Scheme,
+    group_size: Option<usize>,
     columns: usize,
 ) -> Result<(), QuantizeError> {
-    let Some(size) = scheme
-        .group_size
-        .filter(|size| !columns.is_multiple_of(*size))
-    else {
+    let Some(size) = group_size.filter(|size| !columns.is_multiple_of(*size)) else {
         return Ok(());
     };
     let divisors = (8..=256).filter(|size| columns.is_multiple_of(*size));
@@ -429,6 +477,59 @@ fn expect_whole_groups(
         ),
         found: size.to_string(),
         hint: format!("{instead} would do; or leave the layer in floats (skip `{module}`)"),
+    })
+}
+
+/// Errors if the groups of small floats do not divide the columns of a weight.
+fn expect_whole_float_groups(
+    info: &TensorInfo,
+    module: &str,
+    kind: SmallFloatType,
+    columns: usize,
+) -> Result<(), QuantizeError> {
+    let Some(size) = kind
+        .group_size()
+        .filter(|size| !columns.is_multiple_of(*size))
+    else {
+        return Ok(());
+    };
+    Err(QuantizeError::Recipe {
+        origin: "recipe".to_owned(),
+        field: "weights",
+        expected: format!(
+            "codes that the {columns} columns of `{}` in {} can have",
+            info.name,
+            info.file.display()
+        ),
+        found: format!("`{kind}`, of which {size} columns share a scale"),
+        hint: format!("`fp8` and `int8` would do; or leave the layer in floats (skip `{module}`)"),
+    })
+}
+
+/// Errors if the layout has words of codes that a weight of `shape` does not fill.
+fn expect_whole_words(
+    info: &TensorInfo,
+    module: &str,
+    layout: GroupLayout,
+    name: CodeLayout,
+    shape: [usize; 2],
+) -> Result<(), QuantizeError> {
+    let multiple = layout.multiple();
+    let Some(size) = shape.iter().find(|size| !size.is_multiple_of(multiple)) else {
+        return Ok(());
+    };
+    Err(QuantizeError::Recipe {
+        origin: "recipe".to_owned(),
+        field: "layout",
+        expected: format!(
+            "one that holds the shape {shape:?} of `{}` in {}",
+            info.name,
+            info.file.display()
+        ),
+        found: format!(
+            "`{name}`, whose outputs and inputs are multiples of {multiple}, not {size}"
+        ),
+        hint: format!("`pack-quantized` would do; or leave the layer in floats (skip `{module}`)"),
     })
 }
 

@@ -1,5 +1,6 @@
 //! What a recipe makes of weights, without writing it.
 
+use fewbit_checkpoint::compressed_tensors::CompressedScheme;
 use fewbit_checkpoint::{Checkpoint, CheckpointError, StoredWeight};
 use fewbit_kernels::Kernels;
 use fewbit_model::{Module, WeightSource};
@@ -36,11 +37,12 @@ impl WeightSource for UnwrittenWeights<'_> {
         };
         let scheme = match row.action {
             TensorAction::Int8Linear(scheme) => scheme,
-            TensorAction::Int4Linear { scheme, scales, .. } => {
+            TensorAction::Int4Linear { layout, scales, .. } => {
                 let view = self.checkpoint.require(&row.tensor)?;
-                let groups = int4::in_memory(&view, scheme, scales.of_groups())?;
-                return Ok(Some(scheme.stored_weight(groups)));
+                let groups = int4::in_memory(&view, layout, scales.of_groups())?;
+                return Ok(Some(layout.stored_weight(groups)));
             }
+            TensorAction::EightBitLinear { .. } => CompressedScheme::WeightOnlyInt8,
             TensorAction::Int8Embedding => EMBEDDING_SCHEME,
             _ => return Ok(None),
         };

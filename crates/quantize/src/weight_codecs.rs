@@ -7,6 +7,8 @@
 //! A weight is cut into parts at the bounds of its blocks or rows; each fits the second-level cache of a core, so that its error is found
 //! before it has left there.
 
+mod small_floats;
+
 use fewbit_kernels::{FloatBytes, Kernels};
 use fewbit_model::in_shared_pool;
 use fewbit_numerics::error_statistics::ErrorSums;
@@ -22,6 +24,8 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelI
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use small_floats::{SharedScale, quantize_small_floats};
 
 /// The threads of callers that are in no pool; 0 stands for as many as this process has CPUs.
 static THREADS: AtomicUsize = AtomicUsize::new(0);

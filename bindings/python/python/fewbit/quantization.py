@@ -278,10 +278,13 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         method: ``dynamic``, ``static``, ``weight-only``, ``fp16``, ``bf16``, ``nf4`` (``int4``) or ``fp4``.
         dry_run: Says what would be done to every tensor (:class:`QuantizePlan`), and writes nothing.
         recipe: A recipe file, or its keys, in place of ``method`` and its options.
-        weights: Integer methods (dynamic, static, weight-only): the codes of weights, ``int8`` (the default) or ``int4``.
-        group_size: int4: neighbouring weights of a row that share a scale, 64 by default, or ``"channel"`` for all of a row.
+        weights: Integer methods (dynamic, static, weight-only): the codes of weights, ``int8`` (the default) or ``int4``; of ``weight-only`` and
+            ``dynamic`` also ``fp8``, of ``weight-only`` ``nvfp4`` and ``mxfp4``.
+        group_size: int4, and int8 with ``weight-only``: neighbouring weights of a row that share a scale, 64 by default (int8: all),
+            or ``"channel"`` for all of a row.
         asymmetric: int4: groups have zero points, too.
-        layout: int4: ``pack-quantized`` (the default) or ``int-quantized``.
+        layout: int4: ``pack-quantized`` (the default) or ``int-quantized``; with ``weight-only`` also ``gptq``, ``gptq_v2`` or ``awq``. int8 with
+            ``weight-only``: ``bitsandbytes`` for LLM.int8.
         double_quant: nf4 and fp4: quantizes the scales, too.
         block_size: nf4 and fp4: weights that share one scale; 64 by default.
         scales: nf4, fp4 and int4 weights: the scale of a block or group is its largest magnitude, ``absmax`` (the default of nf4 and fp4), or the one
@@ -386,10 +389,12 @@ def _quantize_directory(
         for name, value in named.items():
             if value not in (None, False):
                 raise ValueError(f"{name}: expected a method beside it, found a recipe\n  hint: change the key `{name}` of the recipe")
-    if weights not in (None, "int8", "int4"):
-        raise ValueError(f"weights: expected int8 or int4, found {weights!r}")
-    if layout not in (None, "pack-quantized", "int-quantized"):
-        raise ValueError(f"layout: expected pack-quantized or int-quantized, found {layout!r}")
+    codes = ("int8", "int4", "fp8", "nvfp4", "mxfp4")
+    if weights is not None and weights not in codes:
+        raise ValueError(f"weights: expected one of {', '.join(codes)}, found {weights!r}")
+    layouts = ("pack-quantized", "int-quantized", "gptq", "gptq_v2", "awq", "bitsandbytes")
+    if layout is not None and layout not in layouts:
+        raise ValueError(f"layout: expected one of {', '.join(layouts)}, found {layout!r}")
     if not (group_size is None or group_size == "channel" or (isinstance(group_size, int) and group_size > 0)):
         raise ValueError(f"group_size: expected a positive number of columns or 'channel', found {group_size!r}")
     if activations not in (None, "per-token", "per-tensor"):
@@ -507,8 +512,17 @@ def label(recipe: Mapping[str, Any]) -> str:
             words.append("asymmetric")
         if recipe.get("scales") in ("absmax", "activation-weighted"):
             words.append(f"{recipe['scales']} scales")
-        if recipe.get("layout") == "int-quantized":
-            words.append("int-quantized")
+        layout = recipe.get("layout", "pack-quantized")
+        if layout != "pack-quantized":
+            words.append(layout if layout == "int-quantized" else f"{layout} layout")
+    elif recipe.get("weights") in ("fp8", "nvfp4", "mxfp4"):
+        words.append(str(recipe["weights"]))
+    else:
+        if recipe.get("group_size"):
+            words.append(f"groups of {recipe['group_size']}")
+        layout = recipe.get("layout", "pack-quantized")
+        if layout != "pack-quantized":
+            words.append(layout if layout == "int-quantized" else f"{layout} layout")
     words += [addition for key, addition in additions.items() if recipe.get(key)]
     if recipe.get("weights") != "int4" and recipe.get("scales") in scales:
         words.append(scales[recipe["scales"]])

@@ -30,36 +30,46 @@ impl WeightLayout for EightBitTable {
         first_row: usize,
         rows: &'a StoredWeight<'_>,
     ) -> Result<Vec<TensorPart<'a>>, CheckpointError> {
-        let columns = shape[1];
-        let (codes, scales) = match rows {
-            StoredWeight::Groups {
-                codes,
-                scales,
-                group_size,
-                bits: 8,
-                ..
-            } if *group_size == columns => (codes, scales),
-            _ => {
-                let expected = format!("weight-only codes of 8 bits in groups of {columns}");
-                return Err(no_place_for(rows, module, expected));
-            }
-        };
-        expect_rows(module, shape, first_row, rows, scales.len())?;
-        let absmax: Vec<u8> = scales
-            .iter()
-            .flat_map(|scale| llm_int8_absmax(*scale).to_le_bytes())
-            .collect();
-        Ok(vec![
-            TensorPart {
-                name: format!("{module}.weight"),
-                offset: first_row * columns,
-                bytes: codes.as_bytes().into(),
-            },
-            TensorPart {
-                name: format!("{module}.SCB"),
-                offset: first_row * DType::F32.bytes(),
-                bytes: absmax.into(),
-            },
-        ])
+        parts_of(module, shape, first_row, rows)
     }
+}
+
+/// The codes of rows, and the absmax of each.
+pub(super) fn parts_of<'a>(
+    module: &str,
+    shape: [usize; 2],
+    first_row: usize,
+    rows: &'a StoredWeight<'_>,
+) -> Result<Vec<TensorPart<'a>>, CheckpointError> {
+    let columns = shape[1];
+    let (codes, scales) = match rows {
+        StoredWeight::Groups {
+            codes,
+            scales,
+            group_size,
+            bits: 8,
+            ..
+        } if *group_size == columns => (codes, scales),
+        _ => {
+            let expected = format!("weight-only codes of 8 bits in groups of {columns}");
+            return Err(no_place_for(rows, module, expected));
+        }
+    };
+    expect_rows(module, shape, first_row, rows, scales.len())?;
+    let absmax: Vec<u8> = scales
+        .iter()
+        .flat_map(|scale| llm_int8_absmax(*scale).to_le_bytes())
+        .collect();
+    Ok(vec![
+        TensorPart {
+            name: format!("{module}.weight"),
+            offset: first_row * columns,
+            bytes: codes.as_bytes().into(),
+        },
+        TensorPart {
+            name: format!("{module}.SCB"),
+            offset: first_row * DType::F32.bytes(),
+            bytes: absmax.into(),
+        },
+    ])
 }

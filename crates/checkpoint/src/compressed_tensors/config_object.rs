@@ -41,6 +41,7 @@ pub fn config(
         let format = scheme.format();
         let group_size = match scheme {
             CompressedScheme::Int4(scheme) => scheme.group_size,
+            CompressedScheme::WeightOnlyInt8Groups { group_size, .. } => Some(group_size),
             _ => None,
         };
         let strategy = match (scheme.weight_scales(), group_size) {
@@ -48,10 +49,9 @@ pub fn config(
             (WeightScales::PerChannel, Some(_)) => "group",
             (WeightScales::PerTensor, _) => "tensor",
         };
-        let group = json!({
-            "format": format,
-            "targets": patterns(modules),
-            "weights": {
+        let weights = match scheme {
+            CompressedScheme::Float(scheme) => scheme.weight_arguments(),
+            _ => json!({
                 "num_bits": scheme.bits(),
                 "type": "int",
                 "symmetric": !scheme.is_asymmetric(),
@@ -62,7 +62,12 @@ pub fn config(
                 "actorder": null,
                 "observer": "minmax",
                 "observer_kwargs": {},
-            },
+            }),
+        };
+        let group = json!({
+            "format": format,
+            "targets": patterns(modules),
+            "weights": weights,
             "input_activations": scheme.input_activations(),
             "output_activations": null,
         });
@@ -91,6 +96,9 @@ pub fn config(
 
 impl CompressedScheme {
     fn format(self) -> &'static str {
+        if let CompressedScheme::Float(scheme) = self {
+            return scheme.format();
+        }
         match self.is_packed() {
             true => "pack-quantized",
             false => "int-quantized",
@@ -99,6 +107,9 @@ impl CompressedScheme {
 
     /// Affine, per token or for the whole input at run time or with stored parameters; or none. compressed-tensors forbids keys that it does not know here.
     fn input_activations(self) -> Value {
+        if let CompressedScheme::Float(scheme) = self {
+            return scheme.input_activations();
+        }
         let Some(activations) = self.activations() else {
             return Value::Null;
         };

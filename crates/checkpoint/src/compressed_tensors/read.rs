@@ -1,8 +1,10 @@
 //! Reading compressed-tensors weights.
+use super::read_floats::{read_floats, shape_of_packed};
 use super::settings::{
     ActivationSettings, CompressedTensorsConfig, ConfigGroup, Format, Granularity,
 };
 use crate::float_weight::{inconsistent, read_float};
+use crate::grouped_columns::words_of;
 use crate::quantization_error::unsupported;
 use crate::stored_weight::Int8Activations;
 use crate::{Checkpoint, CheckpointError, CheckpointErrorKind, StoredWeight, TensorView};
@@ -19,6 +21,7 @@ pub(crate) fn read<'a>(
     shape: [usize; 2],
 ) -> Result<StoredWeight<'a>, CheckpointError> {
     let group = config.group_of(module).filter(|_| !config.ignores(module));
+    // What is packed has no `weight`.
     let stored = [
         ("weight_packed", Format::PackQuantized),
         ("weight_scale", Format::IntQuantized),
@@ -46,12 +49,14 @@ pub(crate) fn read<'a>(
             "a float weight, as no group covers the module",
             format.name(),
         )),
-        (Some((part, format)), Some(group)) if format != group.format => Err(inconsistent(
-            checkpoint,
-            &format!("{module}.{part}"),
-            group.format.name(),
-            format.name(),
-        )),
+        (Some((part, format)), Some(group)) if format.is_packed() != group.format.is_packed() => {
+            Err(inconsistent(
+                checkpoint,
+                &format!("{module}.{part}"),
+                group.format.name(),
+                format.name(),
+            ))
+        }
         (Some(_), Some(group)) => {
             if let Some(order) = checkpoint.get(&format!("{module}.weight_g_idx")) {
                 return Err(unsupported(
@@ -63,6 +68,7 @@ pub(crate) fn read<'a>(
             match group.format {
                 Format::IntQuantized => read_int_quantized(checkpoint, group, module, shape),
                 Format::PackQuantized => read_pack_quantized(checkpoint, group, module, shape),
+                Format::Floats { kind, .. } => read_floats(checkpoint, group, kind, module, shape),
             }
         }
     }
@@ -105,7 +111,7 @@ fn read_pack_quantized<'a>(
     let [rows, columns] = shape;
     let stored_shape = checkpoint.require(&format!("{module}.weight_shape"))?;
     stored_shape.expect_shape(&[2])?;
-    let found = read_integers(&stored_shape)?;
+    let found = stored_shape.integers()?;
     if found != shape.map(|size| i64::try_from(size).unwrap_or(i64::MAX)) {
         return Err(stored_shape.error(
             CheckpointErrorKind::WrongShape,
@@ -115,7 +121,7 @@ fn read_pack_quantized<'a>(
     let packed = checkpoint.require(&format!("{module}.weight_packed"))?;
     packed.expect_dtype(&[DType::I32])?;
     packed.expect_shape(&[rows, packed_words(columns, group.bits)])?;
-    let words = words(&packed)?;
+    let words = words_of(&packed)?;
     let codes = Cow::Owned(unpack_rows(&words, rows, columns, group.bits));
     let zero_points = match checkpoint.get(&format!("{module}.weight_zero_point")) {
         Some(view) if !group.symmetric => Some(read_packed_zero_points(&view, group, shape)?),
@@ -180,13 +186,7 @@ fn read_packed_zero_points(
     let [rows, groups] = group.shape_of_scales(view, shape)?;
     view.expect_dtype(&[DType::I32])?;
     view.expect_shape(&[packed_words(rows, group.bits), groups])?;
-    Ok(unpack_columns(&words(view)?, rows, groups, group.bits))
-}
-
-/// The elements of an I32 tensor.
-fn words(view: &TensorView<'_>) -> Result<Vec<i32>, CheckpointError> {
-    let (words, _) = view.stored_bytes()?.as_chunks::<4>();
-    Ok(words.iter().map(|word| i32::from_le_bytes(*word)).collect())
+    Ok(unpack_columns(&words_of(view)?, rows, groups, group.bits))
 }
 
 impl ConfigGroup {
@@ -208,7 +208,7 @@ impl ConfigGroup {
 }
 
 /// The scales as one for each row and group of columns.
-fn read_scales(
+pub(super) fn read_scales(
     checkpoint: &Checkpoint,
     group: &ConfigGroup,
     module: &str,
@@ -262,7 +262,7 @@ fn read_static(
         }
         Some(view) => {
             expect_scalar(&view)?;
-            let found = read_integers(&view)?[0];
+            let found = view.integers()?[0];
             let allowed = if symmetric {
                 0..=0
             } else {
@@ -307,7 +307,7 @@ fn expect_no_zero_points(checkpoint: &Checkpoint, module: &str) -> Result<(), Ch
 }
 
 /// One element, whatever the number of dimensions.
-fn expect_scalar(view: &TensorView<'_>) -> Result<(), CheckpointError> {
+pub(super) fn expect_scalar(view: &TensorView<'_>) -> Result<(), CheckpointError> {
     if view.element_count() == 1 {
         Ok(())
     } else {
@@ -315,34 +315,20 @@ fn expect_scalar(view: &TensorView<'_>) -> Result<(), CheckpointError> {
     }
 }
 
-/// The values of a small integer tensor.
-fn read_integers(view: &TensorView<'_>) -> Result<Vec<i64>, CheckpointError> {
-    view.expect_dtype(&[DType::I64, DType::I32, DType::I8])?;
-    let width = view.info.dtype.bytes();
-    let widen = |bytes: &[u8]| {
-        let sign = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) {
-            0xff
-        } else {
-            0
-        };
-        let mut wide = [sign; 8];
-        wide[..width].copy_from_slice(bytes);
-        i64::from_le_bytes(wide)
-    };
-    Ok(view
-        .stored_bytes()?
-        .chunks_exact(width)
-        .map(widen)
-        .collect())
-}
-
-/// The shape that `weight_shape` gives of a packed weight.
+/// The shape of a packed weight, which `weight_shape` gives, or of E2M1 codes the tensor itself.
 pub(crate) fn packed_shape(
     checkpoint: &Checkpoint,
     module: &str,
 ) -> Result<Vec<usize>, CheckpointError> {
-    let shape = checkpoint.require(&format!("{module}.weight_shape"))?;
-    let dimensions = read_integers(&shape)?.into_iter();
+    let name = format!("{module}.weight_shape");
+    if !checkpoint.contains(&name)
+        && let Some(packed) = checkpoint.get(&format!("{module}.weight_packed"))
+        && let Some(shape) = shape_of_packed(&packed)
+    {
+        return Ok(shape);
+    }
+    let shape = checkpoint.require(&name)?;
+    let dimensions = shape.integers()?.into_iter();
     Ok(dimensions
         .map(|size| usize::try_from(size).unwrap_or(usize::MAX))
         .collect())

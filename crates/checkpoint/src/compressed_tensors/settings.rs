@@ -2,6 +2,7 @@
 use crate::CheckpointError;
 use crate::module_pattern::{ModulePattern, class_of};
 use crate::quantization_error::{malformed, unsupported};
+use crate::small_floats::SmallFloatType;
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::affine::CodeRange;
 use serde_json::Value;
@@ -34,6 +35,10 @@ pub(super) struct ConfigGroup {
 pub(super) enum Format {
     IntQuantized,
     PackQuantized,
+    Floats {
+        name: &'static str,
+        kind: SmallFloatType,
+    },
 }
 
 impl Format {
@@ -41,7 +46,28 @@ impl Format {
         match self {
             Format::IntQuantized => "int-quantized",
             Format::PackQuantized => "pack-quantized",
+            Format::Floats { name, .. } => name,
         }
+    }
+
+    /// Whether several codes are a word or a byte, in a tensor of a name of its own.
+    pub(super) fn is_packed(self) -> bool {
+        match self {
+            Format::IntQuantized => false,
+            Format::PackQuantized => true,
+            Format::Floats { kind, .. } => kind != SmallFloatType::Fp8,
+        }
+    }
+
+    fn of_floats(name: &str) -> Option<Self> {
+        let (name, kind) = match name {
+            "float-quantized" => ("float-quantized", SmallFloatType::Fp8),
+            "naive-quantized" => ("naive-quantized", SmallFloatType::Fp8),
+            "nvfp4-pack-quantized" => ("nvfp4-pack-quantized", SmallFloatType::Nvfp4),
+            "mxfp4-pack-quantized" => ("mxfp4-pack-quantized", SmallFloatType::Mxfp4),
+            _ => return None,
+        };
+        Some(Format::Floats { name, kind })
     }
 }
 
@@ -167,11 +193,9 @@ impl ConfigGroup {
         {
             Some("int-quantized") => Format::IntQuantized,
             Some("pack-quantized") => Format::PackQuantized,
-            Some(other) => {
-                return Err(unsupported(format!(
-                    "compressed-tensors format `{other}` ({place})"
-                )));
-            }
+            Some(other) => Format::of_floats(other).ok_or_else(|| {
+                unsupported(format!("compressed-tensors format `{other}` ({place})"))
+            })?,
             None => {
                 return Err(malformed(format!(
                     "quantization_config.{place}.format: expected a format, found none"
@@ -197,6 +221,19 @@ impl ConfigGroup {
         let what = format!("{place}.weights");
         let bits = Args(weights, &what).integer("num_bits")?;
         let weights = Args(weights, &what);
+        if let Format::Floats { kind, .. } = format {
+            let granularity = float_granularity(kind, bits, &weights)?;
+            return Ok(ConfigGroup {
+                name: name.to_owned(),
+                targets,
+                format,
+                bits,
+                granularity,
+                symmetric: true,
+                // Whatever is said of inputs, they stay floats.
+                activations: None,
+            });
+        }
         weights.expect_int()?;
         let granularity = match weights.text("strategy") {
             Some("tensor") => Granularity::Tensor,
@@ -235,10 +272,8 @@ impl ConfigGroup {
             }
         }
         let readable = match format {
-            Format::IntQuantized => {
-                bits == 4 || bits == 8 && !matches!(granularity, Granularity::Group(_))
-            }
-            Format::PackQuantized => bits == 4 || bits == 8,
+            Format::IntQuantized | Format::PackQuantized => bits == 4 || bits == 8,
+            Format::Floats { .. } => true,
         };
         if !readable {
             let strategy = weights.text("strategy").unwrap_or("unnamed");
@@ -274,6 +309,41 @@ impl ConfigGroup {
             symmetric,
             activations,
         })
+    }
+}
+
+/// Which weights of small floats share a scale; an error for those that are of another kind than `kind`.
+fn float_granularity(
+    kind: SmallFloatType,
+    bits: usize,
+    weights: &Args<'_>,
+) -> Result<Granularity, CheckpointError> {
+    let place = weights.1;
+    let (number, strategy) = (weights.text("type"), weights.text("strategy"));
+    let size = weights.0.get("group_size").and_then(Value::as_u64);
+    let is_symmetric = weights.flag("symmetric", true)?;
+    let is_dynamic = weights.flag("dynamic", false)?;
+    let found = match (kind, bits, strategy) {
+        (SmallFloatType::Fp8, 8, Some("channel")) => Some(Granularity::Channel),
+        (SmallFloatType::Fp8, 8, Some("tensor") | None) => Some(Granularity::Tensor),
+        (SmallFloatType::Nvfp4, 4, Some("tensor_group")) if size == Some(16) => {
+            Some(Granularity::Group(16))
+        }
+        (SmallFloatType::Mxfp4, 4, Some("group")) if size == Some(32) => {
+            Some(Granularity::Group(32))
+        }
+        _ => None,
+    };
+    match found {
+        Some(granularity) if number == Some("float") && is_symmetric && !is_dynamic => {
+            Ok(granularity)
+        }
+        _ => Err(unsupported(format!(
+            "compressed-tensors {kind} weights of {bits} bits, type `{}`, strategy `{}`, group_size {}, symmetric {is_symmetric}, dynamic {is_dynamic} ({place})",
+            number.unwrap_or("unnamed"),
+            strategy.unwrap_or("unnamed"),
+            size.map_or("none".to_owned(), |size| size.to_string()),
+        ))),
     }
 }
 

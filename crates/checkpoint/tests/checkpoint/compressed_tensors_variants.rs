@@ -41,12 +41,12 @@ fn read(config: &Value, tensors: &[Tensor]) -> Result<Vec<f32>, (CheckpointError
 fn schemes_that_are_not_read() {
     for (config, expected) in [
         (
-            group(&json!({"format": "float-quantized"})),
-            "compressed-tensors format `float-quantized` (config_groups.group_0)",
+            group(&json!({"format": "marlin-24"})),
+            "compressed-tensors format `marlin-24` (config_groups.group_0)",
         ),
         (
-            group(&json!({"format": "nvfp4-pack-quantized"})),
-            "compressed-tensors format `nvfp4-pack-quantized` (config_groups.group_0)",
+            group(&json!({"format": "mxfp8-quantized"})),
+            "compressed-tensors format `mxfp8-quantized` (config_groups.group_0)",
         ),
         (
             group(&json!({"weights": {"type": "float"}})),

@@ -2,10 +2,12 @@
 
 mod bitsandbytes_layout;
 mod checkpoint_builder;
+mod compressed_tensors_floats;
 mod compressed_tensors_golden;
 mod compressed_tensors_variants;
 mod dequantized;
 mod gguf_golden;
+mod gptq_awq;
 mod hub_download;
 mod local_hub;
 mod opening;

@@ -338,12 +338,12 @@ fn an_index_with_a_name_twice_is_refused() {
 fn quantization_that_is_not_read() {
     for (config, expected) in [
         (
-            json!({"quant_method": "gptq", "bits": 4}),
-            "unsupported: quantization method `gptq`",
+            json!({"quant_method": "hqq", "bits": 4}),
+            "unsupported: quantization method `hqq`",
         ),
         (
-            json!({"quant_method": "awq"}),
-            "unsupported: quantization method `awq`",
+            json!({"quant_method": "aqlm"}),
+            "unsupported: quantization method `aqlm`",
         ),
         (
             json!({"quant_method": "fp8"}),
@@ -358,8 +358,9 @@ fn quantization_that_is_not_read() {
         assert_eq!(
             text,
             format!(
-                "DIR/config.json: {expected}\n  hint: fewbit reads float checkpoints, bitsandbytes (nf4, fp4, 8-bit) and \
-                 compressed-tensors (int-quantized with 8 bits, pack-quantized with 4 or 8 bits)"
+                "DIR/config.json: {expected}\n  hint: fewbit reads float checkpoints, bitsandbytes (nf4, fp4, 8-bit), \
+                 compressed-tensors (int-quantized and pack-quantized with 4 or 8 bits, float-quantized with 8 bits, \
+                 nvfp4-pack-quantized, mxfp4-pack-quantized), GPTQ (gptq and gptq_v2 with 4 or 8 bits) and AWQ (gemm)"
             )
         );
     }

@@ -15,6 +15,7 @@ import bitsandbytes.functional as bnb
 import torch
 from compressed_tensors.compressors import ModelCompressor
 from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
+from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
@@ -173,6 +174,81 @@ def compressed():
     write("compressed-tensors", config, tensors, expected)
 
 
+class FloatLayers(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fp8_channel = torch.nn.Linear(20, 6, bias=False)
+        self.fp8_tensor = torch.nn.Linear(20, 6, bias=False)
+        self.fp8_static = torch.nn.Linear(20, 6, bias=False)
+        self.fp8_alone = torch.nn.Linear(20, 6, bias=False)
+        self.nvfp4 = torch.nn.Linear(64, 6, bias=False)
+        self.mxfp4 = torch.nn.Linear(64, 6, bias=False)
+        self.ignored = torch.nn.Linear(4, 2, bias=False)
+
+
+def compressed_floats():
+    """FP8, NVFP4 and MXFP4, with the scales of the library's observers."""
+    torch.manual_seed(5)
+    model = FloatLayers()
+    for index, module in enumerate(model.children()):
+        # Rows of zeros, and weights from subnormal FP8 numbers to the largest.
+        module.weight.data[1] = 0
+        module.weight.data[0, :4] = torch.tensor([1e-7, -3e-4, 0.7, -0.7]) * (index + 1)
+
+    def numbers(bits=8, strategy="channel", **changes):
+        return {"num_bits": bits, "type": "float", "symmetric": True, "strategy": strategy, **changes}
+
+    per_token = numbers(strategy="token", dynamic=True)
+    nvfp4 = numbers(4, "tensor_group", group_size=16, scale_dtype=torch.float8_e4m3fn, zp_dtype=torch.float8_e4m3fn)
+    mxfp4 = numbers(4, "group", group_size=32, scale_dtype=torch.uint8, zp_dtype=torch.uint8)
+    groups = {
+        "fp8_channel": {"targets": ["fp8_channel"], "weights": numbers(), "input_activations": per_token},
+        "fp8_tensor": {"targets": ["fp8_tensor"], "weights": numbers(strategy="tensor"), "input_activations": per_token},
+        "fp8_static": {"targets": ["fp8_static"], "weights": numbers(), "input_activations": numbers(strategy="tensor", dynamic=False)},
+        "fp8_alone": {"targets": ["fp8_alone"], "weights": numbers()},
+        "nvfp4": {"targets": ["nvfp4"], "weights": nvfp4},
+        "mxfp4": {"targets": ["mxfp4"], "weights": mxfp4},
+    }
+    config = QuantizationConfig(config_groups=groups, ignore=["ignored"], quantization_status="initialized")
+    apply_quantization_config(model, config)
+    originals = {}
+    for name, module in model.named_children():
+        originals[f"{name}.weight"] = module.weight.data.clone()
+        scheme = getattr(module, "quantization_scheme", None)
+        if scheme is None:
+            continue
+        weight, args = module.weight.data, scheme.weights
+        if args.strategy in ("group", "tensor_group"):
+            parts = weight.reshape(weight.shape[0], -1, args.group_size)
+            least, greatest = parts.amin(-1), parts.amax(-1)
+        elif args.strategy == "tensor":
+            least, greatest = weight.amin().reshape(1), weight.amax().reshape(1)
+        else:
+            least, greatest = weight.amin(1, keepdim=True), weight.amax(1, keepdim=True)
+        global_scale = None
+        if args.strategy == "tensor_group":
+            global_scale = generate_gparam(weight.amin().reshape(1), weight.amax().reshape(1))
+            module.weight_global_scale.data = global_scale
+        scale, _ = calculate_qparams(least, greatest, args, global_scale)
+        module.weight_scale.data = scale
+        if hasattr(module, "input_scale"):
+            module.input_scale.data = torch.tensor([0.02])
+    compressor = ModelCompressor.from_pretrained_model(model)
+    compressor.compress_model(model)
+    tensors = {key: value.clone() for key, value in model.state_dict().items()}
+    directory = HERE / "scratch"
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_text("{}")
+    compressor.update_config(directory)
+    config = json.loads((directory / "config.json").read_text())
+    shutil.rmtree(directory)
+    compressor.decompress_model(model)
+    expected = {name: module.weight.data for name, module in model.named_children() if name != "ignored"}
+    write("compressed-tensors-floats", config, tensors, expected)
+    save_file(originals, HERE / "compressed-tensors-floats" / "originals.safetensors")
+
+
 four_bit()
 eight_bit()
 compressed()
+compressed_floats()

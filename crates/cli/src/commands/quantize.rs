@@ -355,10 +355,7 @@ fn contradictions(
             .map_or("none".to_owned(), |size| size.to_string());
         return refuse("--block-size", block_size.to_string(), known);
     }
-    let weights = |weights| match weights {
-        WeightsField::Int8 => "int8".to_owned(),
-        WeightsField::Int4 => "int4".to_owned(),
-    };
+    let weights = |weights: WeightsField| weights.name().to_owned();
     if let Some(typed) = floats::weights(arguments)
         && typed != file.weights
     {

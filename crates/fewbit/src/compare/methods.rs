@@ -5,7 +5,7 @@ use fewbit_model::{Catalogue, open_checkpoint};
 use fewbit_quantize::default_embeddings::is_another_name_of_the_default;
 use fewbit_quantize::{
     BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Method, Recipe, RecipeFields,
-    Rounding, WeightsField,
+    Rounding, WeightCodes, WeightsField,
 };
 use std::path::Path;
 
@@ -50,9 +50,24 @@ pub fn method_name(recipe: &Recipe) -> String {
         if options.scales != BlockScales::Mse {
             name += &format!("+{}", options.scales);
         }
-        if options.layout == CodeLayout::IntQuantized {
-            name += "+int-quantized";
+        name += match options.layout {
+            CodeLayout::PackQuantized | CodeLayout::Bitsandbytes => "",
+            CodeLayout::IntQuantized => "+int-quantized",
+            CodeLayout::Gptq => "+gptq-layout",
+            CodeLayout::GptqV2 => "+gptq_v2-layout",
+            CodeLayout::Awq => "+awq-layout",
+        };
+    }
+    match recipe.integer().map(|options| options.weights) {
+        Some(WeightCodes::Floats(kind)) => name += &format!("+{kind}"),
+        Some(WeightCodes::LlmInt8) => name += "+bitsandbytes-layout",
+        Some(WeightCodes::Int8Groups { columns, layout }) => {
+            name += &format!("+group-{columns}");
+            if layout == CodeLayout::IntQuantized {
+                name += "+int-quantized";
+            }
         }
+        Some(WeightCodes::Int8 | WeightCodes::Int4(_)) | None => {}
     }
     if recipe.needs_gptq() {
         name += "+gptq";
@@ -114,7 +129,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// Reads a method as it is typed in a list: a method's name, after it what it adds; or a recipe's label, as tables show it. There are
 /// `+int8-embeddings` (of int8 methods also `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
 /// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+mse`, `+activation-weighted` and `+absmax` (scales of 4-bit methods); `+int4`
-/// (int4 weights of integer methods) and with it `+group-32` or `+channel`, `+asymmetric`, `+int-quantized`; `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
+/// (int4 weights of integer methods) and with it `+group-32` (of `weight-only` also without `+int4`) or `+channel`, `+asymmetric`, `+int-quantized`, `+gptq-layout`, `+gptq_v2-layout`, `+awq-layout`; `+fp8`, `+nvfp4` and `+mxfp4` (weights of small floats); `+bitsandbytes-layout` (LLM.int8); `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
 /// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
 ///
 /// # Errors
@@ -211,6 +226,18 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
             fields.weights = WeightsField::Int4;
             Some("weights")
         }
+        "fp8" => {
+            fields.weights = WeightsField::Fp8;
+            Some("weights")
+        }
+        "nvfp4" => {
+            fields.weights = WeightsField::Nvfp4;
+            Some("weights")
+        }
+        "mxfp4" => {
+            fields.weights = WeightsField::Mxfp4;
+            Some("weights")
+        }
         "channel" | "per channel" => {
             fields.group_size = Some(GroupSize::Channel);
             Some("group size")
@@ -221,6 +248,22 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
         }
         "int-quantized" => {
             fields.layout = CodeLayout::IntQuantized;
+            Some("layout")
+        }
+        "gptq-layout" | "gptq layout" => {
+            fields.layout = CodeLayout::Gptq;
+            Some("layout")
+        }
+        "gptq_v2-layout" | "gptq_v2 layout" => {
+            fields.layout = CodeLayout::GptqV2;
+            Some("layout")
+        }
+        "bitsandbytes-layout" | "bitsandbytes layout" => {
+            fields.layout = CodeLayout::Bitsandbytes;
+            Some("layout")
+        }
+        "awq-layout" | "awq layout" => {
+            fields.layout = CodeLayout::Awq;
             Some("layout")
         }
         "activation-weighted" | "activation-weighted scales" => {

@@ -8,7 +8,7 @@ use fewbit_model::{EncoderSpec, Linear, Module, Network, Role, WeightSource};
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::four_bit::{FourBitType, quantize_blocks};
-use fewbit_numerics::int4_groups::{GroupScales, Int4Settings, quantize_int4};
+use fewbit_numerics::int4_groups::{GroupScales, GroupStorage, Int4Settings, quantize_int4};
 use fewbit_numerics::rows::quantize_rows_int8;
 use std::borrow::Cow;
 
@@ -38,6 +38,7 @@ fn forms(weight: &[f32], [out, inside]: [usize; 2]) -> Vec<(&'static str, Stored
             group_size: scheme.group_size_of(inside),
             asymmetric,
             scales: GroupScales::Range,
+            storage: GroupStorage::default(),
         };
         scheme.stored_weight(quantize_int4(weight, out, inside, settings))
     };

@@ -1,7 +1,6 @@
 //! int4 with a scale for each group of columns: linear layers.
 
-use fewbit_checkpoint::compressed_tensors::Int4Scheme;
-use fewbit_checkpoint::{CheckpointError, TensorView};
+use fewbit_checkpoint::{CheckpointError, GroupLayout, TensorView};
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::int4_groups::{GroupScales, Int4Groups, Int4Settings};
 
@@ -13,17 +12,18 @@ use crate::weight_codecs::{ErrorFigures, quantize_int4};
 /// Rows whose packed zero points are a word of their own.
 const ROWS_OF_A_WORD: usize = 8;
 
-/// Quantizes a matrix group by group as `scheme` has it and writes it, slice by slice.
+/// Quantizes a matrix group by group as `layout` has it and writes it, slice by slice, or at the end where the layout takes a whole weight.
 pub(super) fn quantize(
     view: &TensorView<'_>,
-    scheme: Int4Scheme,
+    layout: GroupLayout,
     scales: GroupScales,
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
     let [_, columns] = matrix_shape(view)?;
-    let settings = settings(scheme, scales, columns);
+    let settings = settings(layout, scales, columns);
     let mut slices = FloatSlices::new(view, ROWS_OF_A_WORD * columns);
     let mut error = ErrorSums::default();
+    let mut whole: Option<Int4Groups> = None;
     while let Some((place, floats)) = slices.next_slice()? {
         let shape = [place.len() / columns, columns];
         let Some((groups, found)) = quantize_int4(floats, shape, settings, ErrorFigures::Sum)
@@ -31,9 +31,18 @@ pub(super) fn quantize(
             return Err(refuse(view, place).into());
         };
         error.merge(&found);
-        let first_row = place.start / columns;
-        output.write_rows(view, &scheme, first_row, &scheme.stored_weight(groups))?;
+        match (&mut whole, layout.takes_parts()) {
+            (_, true) => {
+                let first_row = place.start / columns;
+                output.write_rows(view, &layout, first_row, &layout.stored_weight(groups))?;
+            }
+            (Some(whole), false) => append(whole, groups),
+            (None, false) => whole = Some(groups),
+        }
         output.advance(place.len() * view.info.dtype.bytes(), &view.info.name);
+    }
+    if let Some(groups) = whole {
+        output.write_rows(view, &layout, 0, &layout.stored_weight(groups))?;
     }
     Ok(Outcome {
         error: Some(error.statistics()),
@@ -44,11 +53,11 @@ pub(super) fn quantize(
 /// The codes of a whole matrix, as [`quantize`] writes them.
 pub(crate) fn in_memory(
     view: &TensorView<'_>,
-    scheme: Int4Scheme,
+    layout: GroupLayout,
     scales: GroupScales,
 ) -> Result<Int4Groups, CheckpointError> {
     let shape = matrix_shape(view)?;
-    let settings = settings(scheme, scales, shape[1]);
+    let settings = settings(layout, scales, shape[1]);
     let mut slices = FloatSlices::whole(view);
     let Some((place, floats)) = slices.next_slice()? else {
         return Ok(fewbit_numerics::int4_groups::quantize_int4(
@@ -64,10 +73,21 @@ pub(crate) fn in_memory(
     }
 }
 
-fn settings(scheme: Int4Scheme, scales: GroupScales, columns: usize) -> Int4Settings {
+/// Adds the rows of `more`.
+fn append(whole: &mut Int4Groups, more: Int4Groups) {
+    whole.rows += more.rows;
+    whole.codes.extend(more.codes);
+    whole.scales.extend(more.scales);
+    if let (Some(points), Some(more)) = (&mut whole.zero_points, more.zero_points) {
+        points.extend(more);
+    }
+}
+
+fn settings(layout: GroupLayout, scales: GroupScales, columns: usize) -> Int4Settings {
     Int4Settings {
-        group_size: scheme.group_size_of(columns),
-        asymmetric: scheme.asymmetric,
+        group_size: layout.group_size_of(columns),
+        asymmetric: layout.is_asymmetric(),
         scales,
+        storage: layout.storage(),
     }
 }

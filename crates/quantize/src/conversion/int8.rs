@@ -24,7 +24,9 @@ pub(super) fn quantize(
     let mut slices = FloatSlices::new(view, columns);
     let mut error = ErrorSums::default();
     while let Some((place, floats)) = slices.next_slice()? {
-        let shape = [place.len() / columns, columns];
+        // A group is quantized as a row is.
+        let group = scheme.group_size_of(columns).max(1);
+        let shape = [place.len() / group, group];
         let (slice, found) = quantize_int8(kernels, floats, shape, one_scale, ErrorFigures::Sum);
         if !found.finite {
             return Err(refuse(view, place).into());
@@ -57,7 +59,8 @@ pub(crate) fn in_memory(
             scales: vec![row_scale(0.0); rows],
         });
     };
-    let shape = [rows, columns];
+    let group = scheme.group_size_of(columns).max(1);
+    let shape = [rows * columns / group, group];
     let (quantized, found) = quantize_int8(kernels, floats, shape, one_scale, ErrorFigures::Skip);
     if !found.finite {
         return Err(refuse(view, place));

@@ -2,7 +2,7 @@
 
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::int4_groups::{
-    GroupScales, Int4Groups, group_parameters, weighted_group_parameters,
+    GroupScales, GroupStorage, Int4Groups, group_parameters, weighted_group_parameters,
 };
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
@@ -54,6 +54,15 @@ impl Int4Parameters {
             asymmetric,
             groups: groups.collect(),
         }
+    }
+
+    /// Those nearest to these for which a file has room.
+    #[must_use]
+    pub fn stored_in(mut self, storage: GroupStorage) -> Self {
+        for group in &mut self.groups {
+            *group = storage.stored(*group);
+        }
+        self
     }
 
     /// The parameters with the codes that were chosen under them.

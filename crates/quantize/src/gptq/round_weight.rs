@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use fewbit_checkpoint::StoredWeight;
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
+use fewbit_checkpoint::compressed_tensors::CompressedScheme;
 use fewbit_kernels::{FloatBytes, Kernels};
 use fewbit_numerics::double_quantization;
 
@@ -11,7 +12,7 @@ use super::four_bit::{FourBitScales, four_bit_codes, nearest_four_bit_codes};
 use super::int4::{Int4Parameters, int4_codes, nearest_int4_codes};
 use super::{ColumnOrder, InputStatistics, InverseFactor, int8_rows};
 use crate::weight_codecs::{Importance, fit_four_bit_scales, quantize_four_bit};
-use crate::{BlockScales, TensorAction};
+use crate::{BlockScales, Rounding, TensorAction};
 
 /// What a weight is rounded by.
 pub(super) struct RoundingInputs<'a> {
@@ -26,6 +27,9 @@ pub(super) fn order_of(action: &TensorAction) -> Option<ColumnOrder> {
     match action {
         TensorAction::Int8LinearGptq {
             saturation_proof, ..
+        }
+        | TensorAction::EightBitLinear {
+            rounding: Rounding::Gptq { saturation_proof },
         } => Some(match saturation_proof {
             true => ColumnOrder::FallingPairs,
             false => ColumnOrder::FallingSquares,
@@ -51,6 +55,12 @@ pub(super) fn round_weight(
             scheme,
             saturation_proof,
         } => scheme.stored_weight(int8_rows(weights, factor(), *saturation_proof)),
+        TensorAction::EightBitLinear {
+            rounding: Rounding::Gptq { saturation_proof },
+        } => {
+            let scheme = CompressedScheme::WeightOnlyInt8;
+            scheme.stored_weight(int8_rows(weights, factor(), *saturation_proof))
+        }
         TensorAction::FourBitBlocks {
             layout,
             scales,
@@ -60,7 +70,7 @@ pub(super) fn round_weight(
             four_bit(weights, layout, *scales, inputs, factor)
         }
         TensorAction::Int4Linear {
-            scheme,
+            layout,
             scales,
             gptq,
         } => {
@@ -69,12 +79,13 @@ pub(super) fn round_weight(
             let parameters = Int4Parameters::of(
                 weights,
                 columns,
-                scheme.group_size_of(columns),
-                scheme.asymmetric,
+                layout.group_size_of(columns),
+                layout.is_asymmetric(),
                 scales.of_groups(),
                 (*scales == BlockScales::ActivationWeighted).then_some(&importance),
             );
-            scheme.stored_weight(match gptq {
+            let parameters = parameters.stored_in(layout.storage());
+            layout.stored_weight(match gptq {
                 true => int4_codes(weights, factor(), parameters),
                 false => nearest_int4_codes(weights, parameters),
             })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fewbit_checkpoint::compressed_tensors::WeightScales;
+use fewbit_checkpoint::small_floats::SmallFloatType;
 use fewbit_numerics::four_bit::FourBitType;
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +125,25 @@ pub enum WeightsField {
     Int8,
     /// [`WeightCodes::Int4`]
     Int4,
+    /// [`WeightCodes::Floats`] of FP8.
+    Fp8,
+    /// [`WeightCodes::Floats`] of NVFP4.
+    Nvfp4,
+    /// [`WeightCodes::Floats`] of MXFP4.
+    Mxfp4,
+}
+
+impl WeightsField {
+    /// As recipes and command lines spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+            Self::Fp8 => SmallFloatType::Fp8.name(),
+            Self::Nvfp4 => SmallFloatType::Nvfp4.name(),
+            Self::Mxfp4 => SmallFloatType::Mxfp4.name(),
+        }
+    }
 }
 
 /// What a recipe file says of the scales of inputs.
@@ -228,6 +248,23 @@ impl From<Recipe> for RecipeFields {
         };
         let fields = match options.weights {
             WeightCodes::Int8 => fields,
+            WeightCodes::Int8Groups { columns, layout } => Self {
+                group_size: Some(GroupSize::Columns(columns)),
+                layout,
+                ..fields
+            },
+            WeightCodes::LlmInt8 => Self {
+                layout: CodeLayout::Bitsandbytes,
+                ..fields
+            },
+            WeightCodes::Floats(kind) => Self {
+                weights: match kind {
+                    SmallFloatType::Fp8 => WeightsField::Fp8,
+                    SmallFloatType::Nvfp4 => WeightsField::Nvfp4,
+                    SmallFloatType::Mxfp4 => WeightsField::Mxfp4,
+                },
+                ..fields
+            },
             WeightCodes::Int4(options) => Self {
                 weights: WeightsField::Int4,
                 group_size: Some(options.group_size),
@@ -299,7 +336,16 @@ impl TryFrom<RecipeFields> for Recipe {
             skip: fields.skip,
         };
         let weights = match fields.weights {
-            WeightsField::Int8 => WeightCodes::Int8,
+            WeightsField::Int8 => match (fields.layout, fields.group_size) {
+                (CodeLayout::Bitsandbytes, _) => WeightCodes::LlmInt8,
+                (layout, Some(GroupSize::Columns(columns))) => {
+                    WeightCodes::Int8Groups { columns, layout }
+                }
+                (_, Some(GroupSize::Channel) | None) => WeightCodes::Int8,
+            },
+            WeightsField::Fp8 => WeightCodes::Floats(SmallFloatType::Fp8),
+            WeightsField::Nvfp4 => WeightCodes::Floats(SmallFloatType::Nvfp4),
+            WeightsField::Mxfp4 => WeightCodes::Floats(SmallFloatType::Mxfp4),
             WeightsField::Int4 => WeightCodes::Int4(Int4Options {
                 group_size: fields.group_size.unwrap_or_default(),
                 asymmetric: fields.asymmetric,
@@ -400,7 +446,7 @@ impl RecipeFields {
         if !method.is_integer() {
             self.expect_no_keys_of_int8()?;
         }
-        self.expect_keys_of_int4()?;
+        self.expect_keys_of_groups()?;
         self.expect_keys_of_one_scale()?;
         if !self.weight_only.is_empty() && method != Method::Dynamic {
             let hint = match method {
@@ -529,7 +575,7 @@ impl RecipeFields {
             return self.of_other_methods(
                 "weights",
                 "none",
-                "`int4`",
+                format!("`{}`", self.weights.name()),
                 "`dynamic`, `static` and `weight-only` have integer weights; `nf4` is what other tools call int4",
             );
         }
@@ -552,12 +598,25 @@ impl RecipeFields {
         Ok(())
     }
 
-    /// Of weights other than int4.
-    fn expect_keys_of_int4(&self) -> Result<(), QuantizeError> {
+    /// Keys of groups and layouts: int4 weights have all of them, int8 ones of `weight-only` a group size and three of the layouts.
+    fn expect_keys_of_groups(&self) -> Result<(), QuantizeError> {
         if self.weights == WeightsField::Int4 {
+            if self.layout == CodeLayout::Bitsandbytes {
+                return error(
+                    "layout",
+                    "a layout of int4 codes",
+                    "`bitsandbytes`",
+                    "bitsandbytes has int8 codes there; its codes of 4 bits are those of the methods `nf4` and `fp4`",
+                );
+            }
             return Ok(());
         }
         let hint = "int4 weights have it: `weights = \"int4\"`, on the command line --weights int4";
+        let is_weight_only_int8 =
+            self.method == Method::WeightOnly && self.weights == WeightsField::Int8;
+        if is_weight_only_int8 && !self.asymmetric {
+            return self.expect_layout_of_int8();
+        }
         if let Some(group_size) = self.group_size {
             return error(
                 "group_size",
@@ -583,6 +642,34 @@ impl RecipeFields {
             );
         }
         Ok(())
+    }
+
+    /// Of int8 weights of `weight-only`.
+    fn expect_layout_of_int8(&self) -> Result<(), QuantizeError> {
+        let has_groups = matches!(self.group_size, Some(GroupSize::Columns(_)));
+        match (self.layout, has_groups) {
+            (CodeLayout::PackQuantized, _) | (CodeLayout::IntQuantized, true) => Ok(()),
+            (CodeLayout::Bitsandbytes, false) if self.group_size.is_none() => Ok(()),
+            (CodeLayout::Bitsandbytes, _) => error(
+                "group_size",
+                "none with `layout = \"bitsandbytes\"`",
+                self.group_size
+                    .map_or(String::new(), |size| size.to_string()),
+                "LLM.int8 has one scale for each output channel: leave it out",
+            ),
+            (CodeLayout::IntQuantized, false) => error(
+                "layout",
+                "none beside int8 weights without groups",
+                "`int-quantized`",
+                "beside int8 embeddings it is what is written: leave it out",
+            ),
+            (layout, _) => error(
+                "layout",
+                "`pack-quantized`, `int-quantized` with groups, or `bitsandbytes` for int8 weights",
+                format!("`{layout}`"),
+                "int4 weights have it: `weights = \"int4\"`, on the command line --weights int4",
+            ),
+        }
     }
 
     /// Keys that concern layers whose input has one scale: of `static`, and of `dynamic` with activations per tensor.

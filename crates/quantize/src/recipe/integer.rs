@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, Int4Scheme, WeightScales};
+use fewbit_checkpoint::GroupLayout;
+use fewbit_checkpoint::compressed_tensors::{CompressedScheme, FloatScheme, WeightScales};
+use fewbit_checkpoint::small_floats::SmallFloatType;
 
 use super::{
     BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Int4Options, WeightCodes,
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
-/// int8 or int4 weights, in a compressed-tensors layout.
+/// Weights of few bits with scales: integers, or small floats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IntegerRecipe {
     /// How the inputs of linear layers are quantized: what the methods differ in.
@@ -195,13 +197,17 @@ impl IntegerRecipe {
         )
     }
 
-    /// Whether [`EmbeddingStorage::Auto`] keeps the table whatever the model: where PyTorch has its scales, and beside packed asymmetric codes. These load in
+    /// Whether [`EmbeddingStorage::Auto`] keeps the table whatever the model: where PyTorch has its scales, in a layout that holds no table, and beside packed asymmetric codes. These load in
     /// transformers with `dequantize=True` alone, which cannot be said of a checkpoint of two compressed-tensors formats.
     pub(crate) fn keeps_embeddings_by_default(&self) -> bool {
         let needs_one_format = |options: Int4Options| {
-            options.layout == CodeLayout::PackQuantized && options.asymmetric
+            !options.layout.is_of_compressed_tensors()
+                || options.layout == CodeLayout::PackQuantized && options.asymmetric
         };
-        self.has_one_scale_at_run_time() || self.weights.int4().is_some_and(needs_one_format)
+        self.has_one_scale_at_run_time()
+            || self.weights.floats().is_some()
+            || self.weights == WeightCodes::LlmInt8
+            || self.weights.int4().is_some_and(needs_one_format)
     }
 
     /// Which elements of the weight of a layer whose input has one scale share a scale.
@@ -216,22 +222,43 @@ impl IntegerRecipe {
         }
     }
 
-    /// How the linear layer `module` (a path without the model's prefix) is stored. `weight_only` says whether it is one of those whose
+    /// How the linear layer `module` (a path without the model's prefix) is stored, if its weight is int4.
+    pub(crate) fn group_layout(&self, module: &str, weight_only: bool) -> Option<GroupLayout> {
+        let activations = self.int8_scheme(module, weight_only).activations();
+        let options = self.weights.int4()?;
+        Some(options.group_layout(activations))
+    }
+
+    /// How the linear layer `module` (a path without the model's prefix) is stored, if it is in a layout of compressed-tensors. `weight_only` says whether it is one of those whose
     /// weights alone are quantized beside others.
-    pub(crate) fn scheme(&self, module: &str, weight_only: bool) -> CompressedScheme {
-        let of_int8 = self.int8_scheme(module, weight_only);
-        match self.weights {
-            WeightCodes::Int8 => of_int8,
-            WeightCodes::Int4(options) => CompressedScheme::Int4(Int4Scheme {
-                group_size: options.group_size.columns(),
-                asymmetric: options.asymmetric,
-                activations: of_int8.activations(),
-                layout: options.layout.int4(),
-            }),
+    pub(crate) fn scheme(&self, module: &str, weight_only: bool) -> Option<CompressedScheme> {
+        if let Some(scheme) = self.float_scheme() {
+            return Some(CompressedScheme::Float(scheme));
+        }
+        match self.group_layout(module, weight_only) {
+            None => Some(self.int8_scheme(module, weight_only)),
+            Some(GroupLayout::CompressedTensors(scheme)) => Some(scheme.into()),
+            Some(_) => None,
         }
     }
 
-    fn int8_scheme(&self, module: &str, weight_only: bool) -> CompressedScheme {
+    /// How linear layers are stored, if their weights are small floats.
+    pub(crate) fn float_scheme(&self) -> Option<FloatScheme> {
+        Some(FloatScheme {
+            kind: self.weights.floats()?,
+            weights: WeightScales::PerChannel,
+            dynamic_activations: self.method() == Method::Dynamic,
+        })
+    }
+
+    /// [`scheme`](Self::scheme) of an int8 weight.
+    pub(crate) fn int8_scheme(&self, module: &str, weight_only: bool) -> CompressedScheme {
+        if let WeightCodes::Int8Groups { columns, layout } = self.weights {
+            return CompressedScheme::WeightOnlyInt8Groups {
+                group_size: columns,
+                packed: layout == CodeLayout::PackQuantized && !weight_only,
+            };
+        }
         if weight_only {
             return CompressedScheme::WeightOnlyInt8Unpacked;
         }
@@ -262,6 +289,17 @@ impl IntegerRecipe {
 
     pub(super) fn label_of_options(&self) -> String {
         let mut label = String::new();
+        match self.weights {
+            WeightCodes::Floats(kind) => label += &format!(" + {kind}"),
+            WeightCodes::LlmInt8 => label += " + bitsandbytes layout",
+            WeightCodes::Int8Groups { columns, layout } => {
+                label += &format!(" + groups of {columns}");
+                if layout != CodeLayout::default() {
+                    label += &format!(" + {layout}");
+                }
+            }
+            WeightCodes::Int8 | WeightCodes::Int4(_) => {}
+        }
         if let WeightCodes::Int4(options) = self.weights {
             label += " + int4";
             match options.group_size {
@@ -277,9 +315,12 @@ impl IntegerRecipe {
                 BlockScales::Mse => "",
                 BlockScales::ActivationWeighted => " + activation-weighted scales",
             };
-            if options.layout != CodeLayout::default() {
-                label += &format!(" + {}", options.layout);
-            }
+            label += &match options.layout {
+                CodeLayout::PackQuantized => String::new(),
+                CodeLayout::IntQuantized => format!(" + {}", options.layout),
+                // Not to be taken for GPTQ's rounding.
+                layout => format!(" + {layout} layout"),
+            };
         }
         match &self.inputs {
             IntegerInputs::Dynamic(inputs) => {
@@ -332,6 +373,9 @@ impl IntegerRecipe {
             let hint = "`channel` gives all weights of an output one scale";
             return error("group_size", "at least 1, or `channel`", "0", hint);
         }
+        if !options.layout.is_of_compressed_tensors() {
+            self.validate_weights_alone(options.layout)?;
+        }
         let is_proof = Rounding::Gptq {
             saturation_proof: true,
         };
@@ -341,6 +385,86 @@ impl IntegerRecipe {
                 "false with `weights = \"int4\"`",
                 "true",
                 "no two int4 weights can saturate 16 bits: leave it out",
+            );
+        }
+        Ok(())
+    }
+
+    /// For int8 weights in groups or in the layout of LLM.int8.
+    fn validate_int8_alone(&self, layout: CodeLayout) -> Result<(), QuantizeError> {
+        if let WeightCodes::Int8Groups { columns: 0, .. } = self.weights {
+            let hint = "`channel` gives all weights of an output one scale";
+            return error("group_size", "at least 1, or `channel`", "0", hint);
+        }
+        let is_groups = layout != CodeLayout::Bitsandbytes;
+        if self.rounding != Rounding::Nearest && is_groups {
+            return error(
+                "gptq",
+                "false with int8 weights in groups",
+                "true",
+                "GPTQ rounds int8 weights with one scale for each output channel: leave out `group_size`",
+            );
+        }
+        if is_groups {
+            return Ok(());
+        }
+        self.validate_weights_alone(layout)
+    }
+
+    fn validate_floats(&self, kind: SmallFloatType) -> Result<(), QuantizeError> {
+        let goes_with_it = match (&self.inputs, kind) {
+            (IntegerInputs::WeightOnly, _) => true,
+            (IntegerInputs::Dynamic(inputs), SmallFloatType::Fp8) => {
+                *inputs == DynamicInputs::default()
+            }
+            _ => false,
+        };
+        if !goes_with_it {
+            return error(
+                "weights",
+                format!("`int8` or `int4` with these inputs of `{}`", self.method()),
+                format!("`{kind}`"),
+                "`weight-only` has weights of floats, and of `fp8` also `dynamic` with a scale for each token of every layer",
+            );
+        }
+        if self.rounding != Rounding::Nearest {
+            return error(
+                "gptq",
+                format!("false with `weights = \"{kind}\"`"),
+                "true",
+                "GPTQ rounds codes of integers, `nf4` and `fp4`",
+            );
+        }
+        if self.embeddings == EmbeddingStorage::Int8 {
+            return error(
+                "embeddings",
+                format!("`auto`, `keep`, `fp16` or `bf16` with `weights = \"{kind}\"`"),
+                "`int8`",
+                "codes of integers and of floats are two formats, which loaders do not dequantize in one checkpoint",
+            );
+        }
+        Ok(())
+    }
+
+    /// For a layout that holds weights of linear layers and nothing else.
+    fn validate_weights_alone(&self, layout: CodeLayout) -> Result<(), QuantizeError> {
+        if self.method() != Method::WeightOnly {
+            return error(
+                "layout",
+                format!(
+                    "`pack-quantized` or `int-quantized` with `{}`",
+                    self.method()
+                ),
+                format!("`{layout}`"),
+                "the layout says nothing of activations: use the method `weight-only`",
+            );
+        }
+        if self.embeddings == EmbeddingStorage::Int8 {
+            return error(
+                "embeddings",
+                format!("`auto`, `keep`, `fp16` or `bf16` with the layout `{layout}`"),
+                "`int8`",
+                "the layout has no codes of embedding tables: `pack-quantized` and `int-quantized` have",
             );
         }
         Ok(())
@@ -357,6 +481,12 @@ impl IntegerRecipe {
         }
         if let Some(options) = self.weights.int4() {
             self.validate_int4(options)?;
+        }
+        match self.weights {
+            WeightCodes::Floats(kind) => self.validate_floats(kind)?,
+            WeightCodes::Int8Groups { layout, .. } => self.validate_int8_alone(layout)?,
+            WeightCodes::LlmInt8 => self.validate_int8_alone(CodeLayout::Bitsandbytes)?,
+            WeightCodes::Int8 | WeightCodes::Int4(_) => {}
         }
         if self.rounding != Rounding::Nearest && self.weight_scales() == WeightScales::PerTensor {
             return error(

@@ -2,7 +2,12 @@
 
 use std::fmt;
 
-use fewbit_checkpoint::compressed_tensors::Int4Layout;
+use fewbit_checkpoint::GroupLayout;
+use fewbit_checkpoint::awq::AwqLayout;
+use fewbit_checkpoint::compressed_tensors::{Int4Layout, Int4Scheme};
+use fewbit_checkpoint::gptq::{GptqLayout, GptqVersion};
+use fewbit_checkpoint::small_floats::SmallFloatType;
+use fewbit_checkpoint::stored_weight::Int8Activations;
 use serde::{Deserialize, Serialize};
 
 use super::BlockScales;
@@ -13,16 +18,35 @@ pub enum WeightCodes {
     /// 8 bits, one scale for an output channel, or one for the whole weight where PyTorch has that.
     #[default]
     Int8,
+    /// 8 bits, a scale for each group of so many columns, in a layout of compressed-tensors; of `weight-only`.
+    Int8Groups {
+        /// Columns of a group, at least 1.
+        columns: usize,
+        /// Whether they are packed.
+        layout: CodeLayout,
+    },
+    /// 8 bits, as LLM.int8 of bitsandbytes stores them; of `weight-only`.
+    LlmInt8,
     /// 4 bits, a scale for each group of columns.
     Int4(Int4Options),
+    /// Floats of 8 or 4 bits.
+    Floats(SmallFloatType),
 }
 
 impl WeightCodes {
     /// How int4 codes are made, where the codes are these.
     pub fn int4(self) -> Option<Int4Options> {
         match self {
-            Self::Int8 => None,
             Self::Int4(options) => Some(options),
+            _ => None,
+        }
+    }
+
+    /// The type of small floats, where the codes are these.
+    pub fn floats(self) -> Option<SmallFloatType> {
+        match self {
+            Self::Floats(kind) => Some(kind),
+            _ => None,
         }
     }
 }
@@ -38,6 +62,38 @@ pub struct Int4Options {
     pub scales: BlockScales,
     /// Which tensors hold the codes.
     pub layout: CodeLayout,
+}
+
+impl Int4Options {
+    /// The layout of a weight whose inputs are quantized like that.
+    pub(crate) fn group_layout(self, activations: Option<Int8Activations>) -> GroupLayout {
+        let (group_size, asymmetric) = (self.group_size.columns(), self.asymmetric);
+        let compressed_tensors = |layout| Int4Scheme {
+            group_size,
+            asymmetric,
+            activations,
+            layout,
+        };
+        let gptq = |version| GptqLayout {
+            version,
+            group_size,
+            asymmetric,
+        };
+        match self.layout {
+            // Of int8 alone, which validation says first.
+            CodeLayout::Bitsandbytes | CodeLayout::PackQuantized => {
+                compressed_tensors(Int4Layout::Packed).into()
+            }
+            CodeLayout::IntQuantized => compressed_tensors(Int4Layout::Bytes).into(),
+            CodeLayout::Gptq => gptq(GptqVersion::Gptq).into(),
+            CodeLayout::GptqV2 => gptq(GptqVersion::GptqV2).into(),
+            CodeLayout::Awq => AwqLayout {
+                group_size,
+                asymmetric,
+            }
+            .into(),
+        }
+    }
 }
 
 impl Default for Int4Options {
@@ -144,15 +200,24 @@ impl From<GroupSize> for GroupSizeField {
     }
 }
 
-/// Which compressed-tensors layout int4 codes have.
+/// Which layout int4 codes have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CodeLayout {
-    /// Eight codes in a word.
+    /// compressed-tensors, eight codes in a word.
     #[default]
     PackQuantized,
-    /// A code a byte: what loaders of W4A8 layers take, at twice the size.
+    /// compressed-tensors, a code a byte: what loaders of W4A8 layers take, at twice the size.
     IntQuantized,
+    /// GPTQ, whose zero points are stored less one.
+    Gptq,
+    /// GPTQ, whose zero points are stored as they are.
+    #[serde(rename = "gptq_v2")]
+    GptqV2,
+    /// AWQ, version `gemm`.
+    Awq,
+    /// bitsandbytes, LLM.int8: int8 codes with the absmax of each row.
+    Bitsandbytes,
 }
 
 impl CodeLayout {
@@ -161,14 +226,16 @@ impl CodeLayout {
         match self {
             Self::PackQuantized => "pack-quantized",
             Self::IntQuantized => "int-quantized",
+            Self::Gptq => "gptq",
+            Self::GptqV2 => "gptq_v2",
+            Self::Awq => "awq",
+            Self::Bitsandbytes => "bitsandbytes",
         }
     }
 
-    pub(crate) fn int4(self) -> Int4Layout {
-        match self {
-            Self::PackQuantized => Int4Layout::Packed,
-            Self::IntQuantized => Int4Layout::Bytes,
-        }
+    /// Whether it is one of compressed-tensors, which alone say how inputs are quantized and hold embedding tables.
+    pub fn is_of_compressed_tensors(self) -> bool {
+        matches!(self, Self::PackQuantized | Self::IntQuantized)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::four_bit::{FourBitType, dequantize_range, pack, quantize_blocks};
-use fewbit_numerics::int4_groups::{GroupScales, Int4Groups, Int4Settings, quantize_int4};
+use fewbit_numerics::int4_groups::{
+    GroupScales, GroupStorage, Int4Groups, Int4Settings, quantize_int4,
+};
 use fewbit_numerics::rows::{dequantize_groups, quantize_rows_int8, row_scale};
 use fewbit_numerics::saturation::{saturating_pairs, saturation_proof_scale};
 use fewbit_quantize::gptq::{
@@ -359,6 +361,7 @@ fn int4_codes_are_those_of_the_textbook() {
                 group_size,
                 asymmetric,
                 scales,
+                storage: GroupStorage::default(),
             };
             let plain = quantize_int4(&weights, rows, columns, settings);
             assert_eq!(

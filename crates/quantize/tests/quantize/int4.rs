@@ -5,7 +5,7 @@ use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_numerics::activation::ActivationScheme;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::error_statistics::ErrorStatistics;
-use fewbit_numerics::int4_groups::{GroupScales, Int4Settings, quantize_int4};
+use fewbit_numerics::int4_groups::{GroupScales, GroupStorage, Int4Settings, quantize_int4};
 use fewbit_quantize::{
     BlockScales, CodeLayout, EmbeddingStorage, GroupSize, Int4Options, IntegerRecipe, QuantizePlan,
     Recipe, Rounding, WeightCodes,
@@ -63,6 +63,7 @@ fn codes_scales_and_zero_points_are_those_of_the_reference() {
                         BlockScales::Absmax => GroupScales::Range,
                         _ => GroupScales::LeastSquaredError,
                     },
+                    storage: GroupStorage::default(),
                 };
                 let expected = quantize_int4(&values, rows, columns, settings);
                 let weight = output.stored_weight(&module, shape).unwrap();
@@ -92,6 +93,7 @@ fn codes_scales_and_zero_points_are_those_of_the_reference() {
             let format = match options.layout {
                 CodeLayout::PackQuantized => "pack-quantized",
                 CodeLayout::IntQuantized => "int-quantized",
+                other => panic!("{other}"),
             };
             let weights = &config["config_groups"]["group_0"];
             assert_eq!(weights["format"], format);

@@ -15,6 +15,7 @@ mod gptq_rounding;
 mod int4;
 mod methods;
 mod module_names;
+mod other_layouts;
 mod other_models;
 mod plans;
 mod recipe_documentation;

@@ -192,6 +192,10 @@ fn parser_and_schema_agree_on_what_is_wrong() {
             ("group_size", json!("row")),
             ("asymmetric", json!(true)),
             ("layout", json!("int-quantized")),
+            ("layout", json!("gptq")),
+            ("layout", json!("gptq_v2")),
+            ("layout", json!("awq")),
+            ("layout", json!("bitsandbytes")),
             ("layout", json!("packed")),
             ("scales", json!("mse")),
             ("scales", json!("absmax")),
@@ -204,6 +208,41 @@ fn parser_and_schema_agree_on_what_is_wrong() {
             gptq[key] = value.clone();
             cases.push(gptq);
             cases.push(json!({"version": 1, "method": method, "weights": "int4", key: value}));
+        }
+    }
+    for method in ["nf4", "dynamic", "static", "weight-only"] {
+        for weights in ["int8", "int4", "fp8", "nvfp4", "mxfp4"] {
+            for layout in ["int-quantized", "gptq", "awq", "bitsandbytes"] {
+                let case =
+                    json!({"version": 1, "method": method, "weights": weights, "layout": layout});
+                for (key, value) in [
+                    ("skip", json!([])),
+                    ("group_size", json!(32)),
+                    ("group_size", json!("channel")),
+                    ("asymmetric", json!(true)),
+                    ("gptq", json!(true)),
+                    ("embeddings", json!("int8")),
+                    ("embeddings", json!("fp16")),
+                    ("quantize_embeddings", json!(true)),
+                ] {
+                    let mut case = case.clone();
+                    case[key] = value;
+                    cases.push(case);
+                }
+            }
+            for (key, value) in [
+                ("group_size", json!(32)),
+                ("group_size", json!("channel")),
+                ("scales", json!("mse")),
+                ("scales", json!("absmax")),
+                ("gptq", json!(true)),
+                ("embeddings", json!("int8")),
+                ("embeddings", json!("keep")),
+                ("weight_only", json!(["*.query"])),
+                ("activations", json!("per-tensor")),
+            ] {
+                cases.push(json!({"version": 1, "method": method, "weights": weights, key: value}));
+            }
         }
     }
     for method in [

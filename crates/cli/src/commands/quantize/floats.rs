@@ -60,6 +60,9 @@ pub(super) fn weights(arguments: &QuantizeArguments) -> Option<WeightsField> {
     Some(match arguments.weights? {
         WeightsArgument::Int8 => WeightsField::Int8,
         WeightsArgument::Int4 => WeightsField::Int4,
+        WeightsArgument::Fp8 => WeightsField::Fp8,
+        WeightsArgument::Nvfp4 => WeightsField::Nvfp4,
+        WeightsArgument::Mxfp4 => WeightsField::Mxfp4,
     })
 }
 
@@ -68,5 +71,9 @@ pub(super) fn layout(arguments: &QuantizeArguments) -> Option<CodeLayout> {
     Some(match arguments.layout? {
         LayoutArgument::PackQuantized => CodeLayout::PackQuantized,
         LayoutArgument::IntQuantized => CodeLayout::IntQuantized,
+        LayoutArgument::Gptq => CodeLayout::Gptq,
+        LayoutArgument::GptqV2 => CodeLayout::GptqV2,
+        LayoutArgument::Awq => CodeLayout::Awq,
+        LayoutArgument::Bitsandbytes => CodeLayout::Bitsandbytes,
     })
 }
