@@ -17,6 +17,7 @@
 //! | [`double_quantization`], [`dynamic_map`] | 8-bit block scales | bitsandbytes on a CPU, given the offset |
 //! | [`saturation`] | int8 weights that cannot saturate `vpmaddubsw` | |
 //! | [`int_packing`] | 4- and 8-bit codes in int32 words | compressed-tensors |
+//! | [`fake_quantize`] | values of codes, and gradients, in training | PyTorch `fake_quantize_per_channel_affine` where nothing is clipped |
 //! | [`half_precision`] | fp16 and bf16 | PyTorch and numpy |
 //! | [`error_statistics`] | SQNR, cosine, absolute and squared errors | |
 //! | [`absmax`], [`finite`] | scans before quantizing | |
@@ -34,6 +35,7 @@ pub mod dtype;
 pub mod dynamic_linear;
 pub mod dynamic_map;
 pub mod error_statistics;
+pub mod fake_quantize;
 pub mod finite;
 pub mod four_bit;
 pub mod four_bit_scales;
