@@ -23,6 +23,7 @@ _OPTIONS = {
     "block_size",
     "double_quant",
     "group_size",
+    "layout",
     "quantize_embeddings",
     "scales",
     "skip",

@@ -79,7 +79,8 @@ class BaseConfig:
             # Scales that were learned are written as they are.
             found["scales"] = "mse" if weight.scales == "mse" else "absmax"
             if weight.asymmetric:
-                found["asymmetric"] = True
+                # transformers makes no place for packed zero points.
+                found.update(asymmetric=True, layout="int-quantized")
         elif weight.kind == "nf4":
             found["block_size"] = weight.block_size
             if weight.double_quant:
