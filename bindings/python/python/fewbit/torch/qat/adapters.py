@@ -48,18 +48,20 @@ def _lora_class() -> type[Any]:
 
         def float_matrix(self) -> Tensor:
             """The merged weight, with the gradients of the adapter's matrices."""
-            weight: Tensor = self.get_base_layer().weight
-            if self.disable_adapters:
+            layer: Any = self
+            weight: Tensor = layer.get_base_layer().weight
+            if layer.disable_adapters:
                 return weight
-            for adapter in self.active_adapters:
-                if adapter in self.lora_A:
-                    weight = weight + self.get_delta_weight(adapter).to(weight.dtype)
+            for adapter in layer.active_adapters:
+                if adapter in layer.lora_A:
+                    weight = weight + layer.get_delta_weight(adapter).to(weight.dtype)
             return weight
 
         def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if args or kwargs.get("adapter_names") is not None:
                 raise NotImplementedError("adapter_names: expected one merged weight for all of a batch, found several adapters")
-            return functional.linear(self._quantized_inputs(x), self.weight_fake_quant(self.float_matrix()), self.get_base_layer().bias)
+            layer: Any = self
+            return functional.linear(self._quantized_inputs(x), self.weight_fake_quant(self.float_matrix()), layer.get_base_layer().bias)
 
     FakeQuantizedLoraLinear.__qualname__ = "FakeQuantizedLoraLinear"
     return FakeQuantizedLoraLinear

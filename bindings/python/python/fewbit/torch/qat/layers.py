@@ -143,7 +143,7 @@ def insert(module: nn.Module, kind: type[FakeQuantizedLayer], config: BaseConfig
     Raises:
         FewbitError: A weight that is not finite.
     """
-    module.__class__ = kind
+    _change_class(module, kind)
     assert isinstance(module, FakeQuantizedLayer)
     is_table = isinstance(module, nn.Embedding)
     matrix = module.float_matrix().detach()
@@ -160,10 +160,16 @@ def insert(module: nn.Module, kind: type[FakeQuantizedLayer], config: BaseConfig
 def remove(module: nn.Module) -> None:
     """Makes the float layer of a fake-quantized one again, in its place."""
     assert isinstance(module, FakeQuantizedLayer)
+    layer: nn.Module = module
+    kind: type[nn.Module] = module.float_class
     for key in (_WEIGHT, _INPUT):
-        module._modules.pop(key, None)
-    module.__dict__.pop(_CONFIG, None)
-    module.__class__ = type(module).float_class
+        layer._modules.pop(key, None)
+    layer.__dict__.pop(_CONFIG, None)
+    _change_class(layer, kind)
+
+
+def _change_class(module: nn.Module, kind: type[nn.Module]) -> None:
+    module.__class__ = kind
 
 
 def config_of(module: FakeQuantizedLayer) -> BaseConfig:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,7 +83,7 @@ class FakeQuantize(nn.Module):
         return {**self.__dict__, "_read": {}}
 
     @contextmanager
-    def naming(self, what: str) -> Iterator[None]:
+    def naming(self, what: str) -> Generator[None, None, None]:
         """Errors about ``what`` name the layer."""
         try:
             yield
