@@ -75,7 +75,7 @@ pub fn fake_quantize_row(x: &[f32], range: CodeRange, out: &mut [f32]) -> bool {
         for (lane, &value) in chunk.iter().enumerate() {
             least[lane] = least[lane].min(value);
             greatest[lane] = greatest[lane].max(value);
-            not_finite[lane] += value - value;
+            not_finite[lane] += 0.0 * value;
         }
     }
     let least = least.into_iter().fold(0.0, f32::min);
