@@ -239,7 +239,12 @@ def test_a_model_of_ones_own_keeps_its_forward_and_its_heads_are_layers() -> Non
     assert isinstance(converted.encoder, NativeEncoder)
     assert isinstance(converted.topic, QuantizedLinear)
     report = ft.report_of(converted)
-    assert (report.count("swapped"), report.count("quantized")) == (1, 3)
+    assert [(entry.name, entry.action) for entry in report] == [
+        ("encoder", "swapped"),
+        ("topic", "quantized"),
+        ("tone.0", "quantized"),
+        ("tone.2", "quantized"),
+    ]
     # The prepared model is there as before.
     prepared(**batch)["topic"].sum().backward()
 

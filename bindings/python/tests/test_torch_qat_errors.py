@@ -139,8 +139,11 @@ def test_layers_that_cannot_be_done_stay_float_with_a_warning() -> None:
         ft.prepare_qat(nn.Sequential(nn.Conv1d(2, 2, 2)), "nf4", {nn.Conv1d})
     bad = nn.Linear(16, 8)
     nn.init.constant_(bad.weight, float("inf"))
+    half = nn.Sequential(nn.Linear(16, 8), bad)
     with pytest.raises(FewbitError, match="expected a finite number, found inf"):
-        ft.prepare_qat(bad, ft.Int4WeightOnlyConfig(group_size=8))
+        ft.prepare_qat(half, ft.Int4WeightOnlyConfig(group_size=8), inplace=True)
+    assert [type(module) for module in half] == [nn.Linear, nn.Linear]
+    assert list(half.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
 
 
 def test_layers_that_are_skipped_stay_float_in_encoders_and_files() -> None:

@@ -85,7 +85,7 @@ class _Conversion:
         converted = self._restore(converted)
         modules = dict(converted.named_modules())
         replaced: dict[nn.Module, nn.Module] = {}
-        inside: set[str] = set()
+        inside: set[nn.Module] = set()
         for name, encoder in encoders.encoders_in(converted):
             prefix = f"{name}." if name else ""
             names = [layer for layer in self.stored if layer.startswith(prefix)]
@@ -96,13 +96,14 @@ class _Conversion:
                 self._tell(name, encoder, "layers", f"not run whole: {found}")
                 continue
             replaced[encoder] = found
-            inside.update(names)
+            inside.update(encoder.modules())
             self._tell(name, encoder, "swapped", f"{self.configs[names[0]].method}, with the codes of training; run whole by the native executor")
-        for name in self.stored:
-            if name not in inside:
-                self._layer(name, modules[name], replaced)
         for name, module in modules.items():
-            if name not in self.stored and any(True for _ in module.parameters(recurse=False)) and not any(name.startswith(part) for part in inside):
+            if module in inside:
+                continue
+            if name in self.stored:
+                self._layer(name, module, replaced)
+            elif any(True for _ in module.parameters(recurse=False)):
                 self._tell(name, module, "float", "not fake-quantized")
         self._note_ties(converted, replaced)
         result = with_replaced(converted, replaced, inplace=True).eval()

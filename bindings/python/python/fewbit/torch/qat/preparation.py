@@ -21,7 +21,7 @@ from fewbit.torch.module_copy import copy_module
 from fewbit.torch.native_encoder import NativeEncoder
 from fewbit.torch.qat import adapters
 from fewbit.torch.qat.config import BaseConfig, base_config_of
-from fewbit.torch.qat.layers import CLASSES, FakeQuantizedLayer, insert
+from fewbit.torch.qat.layers import CLASSES, FakeQuantizedLayer, insert, remove
 from fewbit.torch.report import ConversionReport, ModuleReport, attach_report
 from fewbit.torch.static import is_prepared
 
@@ -72,7 +72,12 @@ def prepare_qat(
     refuse_prepared(model)
     prepared = model if inplace else copy_module(model, {})
     selection = _Selection(prepared, base, modules, skip, filter_fn)
-    report = selection.run()
+    try:
+        report = selection.run()
+    except BaseException:
+        # A model that was given to be changed is float again, and not prepared in parts.
+        selection.undo()
+        raise
     for text in selection.warnings:
         warnings.warn(text, stacklevel=2)
     if not report.count("fake-quantized"):
@@ -117,6 +122,7 @@ class _Selection:
         self.filter_fn = filter_fn
         self.report = ConversionReport()
         self.warnings: list[str] = []
+        self.prepared: list[nn.Module] = []
         every = {name for name, _ in model.named_modules(remove_duplicate=False)}
         for kind in self.types:
             if not (isinstance(kind, type) and issubclass(kind, nn.Module)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -131,6 +137,11 @@ class _Selection:
             id(part) for _, module in model.named_modules() if adapters.is_adapted(module) for part in module.modules() if part is not module
         }
         self.float_parts = _float_parts(model)
+
+    def undo(self) -> None:
+        """Makes float layers of those that were prepared."""
+        for module in self.prepared:
+            remove(module)
 
     def run(self) -> ConversionReport:
         seen: dict[int, str] = {}
@@ -178,6 +189,7 @@ class _Selection:
                 reason = unfit
         if reason is not None:
             return "float", reason
+        self.prepared.append(module)
         insert(module, kind, self.config, name)
         return "fake-quantized", _described(self.config, module)
 
