@@ -16,6 +16,8 @@ mod convolution;
 mod embedding;
 mod encoder;
 mod error;
+mod fake_quantize;
+mod given_codes;
 mod inspect;
 mod linear;
 mod module_calibration;
@@ -46,7 +48,15 @@ mod _fewbit {
     #[pymodule_export]
     use crate::error::FewbitError;
     #[pymodule_export]
+    use crate::fake_quantize::{
+        fake_quantize_gradients, fake_quantize_groups, fake_quantize_int8_rows, fake_quantize_rows,
+        fake_quantize_static, group_codes, int4_parameters,
+    };
+    #[pymodule_export]
+    use crate::given_codes::convert_with_codes;
+    #[pymodule_export]
     use crate::inspect::{inspect, inspect_gguf, isa, resolve};
+    #[pymodule_export]
     #[pymodule_export]
     use crate::linear::Linear;
     #[pymodule_export]

@@ -161,7 +161,9 @@ pub(crate) fn dequantized_weights(
         let mut weights = Vec::new();
         for module in catalogue.modules() {
             if !matches!(module.kind(), ModuleKind::Linear | ModuleKind::Table)
-                || !checkpoint.contains(&format!("{}.weight", module.name))
+                || !["weight", "weight_packed"]
+                    .iter()
+                    .any(|weight| checkpoint.contains(&format!("{}.{weight}", module.name)))
             {
                 continue;
             }

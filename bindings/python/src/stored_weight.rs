@@ -7,7 +7,7 @@ use fewbit::checkpoint::stored_weight::Int8Activations;
 use fewbit::numerics::activation::ActivationScheme;
 use fewbit::numerics::affine::CodeRange;
 use fewbit::numerics::dtype::DType;
-use numpy::{PyReadonlyArray1, PyReadonlyArray2};
+use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use std::borrow::Cow;
 
@@ -18,6 +18,13 @@ pub(crate) enum WeightParts<'py> {
     Int8(
         PyReadonlyArray2<'py, i8>,
         PyReadonlyArray1<'py, f32>,
+        Activations,
+    ),
+    /// int4 codes, scales (rows, groups), zero points of asymmetric groups, how inputs are quantized.
+    Int4(
+        PyReadonlyArray2<'py, i8>,
+        PyReadonlyArray2<'py, f32>,
+        Option<PyReadonlyArray2<'py, i8>>,
         Activations,
     ),
     /// 16-bit floats by their bits, and `fp16` or `bf16`.
@@ -58,6 +65,21 @@ impl WeightParts<'_> {
                         let columns = codes.len() / scales.len().max(1);
                         StoredWeight::weight_only_int8(codes, scales, columns)
                     }
+                }
+            }
+            Self::Int4(codes, scales, zero_points, activations) => {
+                let groups = scales.shape()[1];
+                let zero_points = match zero_points {
+                    Some(points) => Some(points.as_slice()?.to_vec()),
+                    None => None,
+                };
+                StoredWeight::Groups {
+                    codes: Cow::Borrowed(codes.as_slice()?),
+                    scales: scales.as_slice()?.to_vec(),
+                    zero_points,
+                    group_size: codes.shape()[1] / groups.max(1),
+                    bits: 4,
+                    activations: activations.of_int8()?,
                 }
             }
             Self::Half(bits, dtype) => StoredWeight::FloatBytes {

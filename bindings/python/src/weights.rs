@@ -209,12 +209,12 @@ fn expect_block_size(block_size: usize) -> PyResult<()> {
     }
 }
 
-fn kernels() -> Result<&'static Kernels, String> {
+pub(crate) fn kernels() -> Result<&'static Kernels, String> {
     Kernels::from_environment().map_err(|error| error.to_string())
 }
 
 /// The error of values of which one is not finite.
-fn non_finite(values: &[f32]) -> String {
+pub(crate) fn non_finite(values: &[f32]) -> String {
     match first_non_finite(values) {
         Some((index, value)) => {
             format!("weight, element {index}: expected a finite number, found {value}")
@@ -223,7 +223,7 @@ fn non_finite(values: &[f32]) -> String {
     }
 }
 
-fn expect_length(what: &str, expected: usize, found: usize) -> Result<(), String> {
+pub(crate) fn expect_length(what: &str, expected: usize, found: usize) -> Result<(), String> {
     match expected == found {
         true => Ok(()),
         false => Err(format!("{what}: expected {expected}, found {found}")),

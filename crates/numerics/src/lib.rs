@@ -18,6 +18,7 @@
 //! | [`saturation`] | int8 weights that cannot saturate `vpmaddubsw` | |
 //! | [`int_packing`] | 4- and 8-bit codes in int32 words | compressed-tensors, GPTQ, AWQ |
 //! | [`small_floats`] | FP8 E4M3, FP4 E2M1, E8M0 scales | PyTorch 2.15 (E4M3) and compressed-tensors |
+//! | [`fake_quantize`] | values of codes, and gradients, in training | PyTorch `fake_quantize_per_channel_affine` where nothing is clipped |
 //! | [`half_precision`] | fp16 and bf16 | PyTorch and numpy |
 //! | [`error_statistics`] | SQNR, cosine, absolute and squared errors | |
 //! | [`absmax`], [`finite`] | scans before quantizing | |
@@ -35,6 +36,7 @@ pub mod dtype;
 pub mod dynamic_linear;
 pub mod dynamic_map;
 pub mod error_statistics;
+pub mod fake_quantize;
 pub mod finite;
 pub mod four_bit;
 pub mod four_bit_scales;

@@ -1,5 +1,6 @@
 //! Streaming conversion of a whole checkpoint directory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use crate::carry_over::{CarriedFile, carried_files, modules_at_root};
 use crate::conversion::read_ahead::ReadAhead;
 use crate::conversion::{Outcome, Output, calibrated, convert_tensor};
 use crate::finished_shards::{self, ShardRecord, recorded};
+use crate::given_codes::{self, GivenCodes};
 use crate::gptq::{FinishedLayers, GptqCalibration, GptqModule, GptqOutput, GptqPasses};
 use crate::overlap::refuse_overlap;
 use crate::report::ModuleReport;
@@ -87,6 +89,8 @@ pub struct PlannedConversion {
     files: PathBuf,
     checkpoint: Checkpoint,
     plan: QuantizePlan,
+    /// By the names of modules.
+    codes: BTreeMap<String, GivenCodes>,
 }
 
 impl PlannedConversion {
@@ -113,7 +117,18 @@ impl PlannedConversion {
             files,
             checkpoint,
             plan,
+            codes: BTreeMap::new(),
         })
+    }
+
+    /// The same, with codes that training chose for some modules, by their names: they are written as they are, whatever the recipe says of how scales
+    /// are chosen.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Recipe`]: a module that the recipe makes no such codes of, or codes of another shape.
+    pub fn with_codes(self, codes: BTreeMap<String, GivenCodes>) -> Result<Self, QuantizeError> {
+        given_codes::check(&self.plan, &codes)?;
+        Ok(Self { codes, ..self })
     }
 
     /// The source.
@@ -168,6 +183,7 @@ impl PlannedConversion {
             files,
             checkpoint,
             plan,
+            codes,
         } = self;
         let (recipe, out) = (plan.recipe(), out.as_ref());
         let gptq = match (recipe.needs_samples(), calibration) {
@@ -194,11 +210,12 @@ impl PlannedConversion {
         writer.plan_shards(plan.output_groups(), options.max_shard_size.bytes())?;
         // The layers of a pass of GPTQ lie in any file: their own directory keeps them.
         let records = match gptq {
-            None => {
+            // What is kept of an interrupted run does not know of codes that were given.
+            None if codes.is_empty() => {
                 let run = finished_shards::run(checkpoint, plan, options.max_shard_size)?;
                 writer.keep_shards(run, options.resume)?
             }
-            Some(_) => vec![None; writer.shards()],
+            _ => vec![None; writer.shards()],
         };
         let mut written = Written {
             report: QuantizeReport::of_plan(source.clone(), plan),
@@ -259,6 +276,7 @@ impl PlannedConversion {
         let read_ahead = ReadAhead::new(checkpoint, to_read.collect());
         let mut conversion = Conversion {
             checkpoint,
+            codes: &self.codes,
             written,
             shard: ShardRecord::default(),
             output: Output::new(writer, kernels, progress, read_ahead, plan.source_bytes()),
@@ -272,7 +290,7 @@ impl PlannedConversion {
                         conversion.tensor(index, row)?;
                     }
                     let record = std::mem::take(&mut conversion.shard);
-                    if gptq.is_none() {
+                    if gptq.is_none() && self.codes.is_empty() {
                         conversion.output.finish_shard(shard, record)?;
                     }
                 }
@@ -335,6 +353,7 @@ struct Written {
 /// A conversion that is going on.
 struct Conversion<'a> {
     checkpoint: &'a Checkpoint,
+    codes: &'a BTreeMap<String, GivenCodes>,
     written: &'a mut Written,
     /// What was found of the tensors of this file.
     shard: ShardRecord,
@@ -346,7 +365,15 @@ impl Conversion<'_> {
     fn tensor(&mut self, index: usize, row: &PlanRow) -> Result<(), QuantizeError> {
         debug!(tensor = row.tensor, action = %row.action);
         let view = self.checkpoint.require(&row.tensor)?;
-        let outcome = convert_tensor(&view, row, &mut self.output)?;
+        let given = row.module.as_ref().and_then(|name| self.codes.get(name));
+        let given = given.and_then(|given| given.stored_weight(&row.action));
+        let outcome = match given {
+            None => convert_tensor(&view, row, &mut self.output)?,
+            Some(given) => {
+                let weights = calibrated::read(&view)?;
+                calibrated::write(&view, row, &weights, &given, &mut self.output)?
+            }
+        };
         self.shard.add(row, &outcome);
         self.done(index, row, &outcome)
     }

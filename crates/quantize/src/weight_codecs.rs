@@ -40,7 +40,7 @@ pub fn set_threads(threads: usize) {
 ///
 /// # Panics
 /// If the system gives no threads.
-fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     if rayon::current_thread_index().is_some() {
         return work();
     }
@@ -56,7 +56,7 @@ fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 const PART_ELEMENTS: usize = 1 << 15;
 
 /// Elements of the parts of a weight whose blocks or rows have `granule` elements: a multiple of that.
-fn part_elements(granule: usize) -> usize {
+pub(crate) fn part_elements(granule: usize) -> usize {
     (PART_ELEMENTS / granule).max(1) * granule
 }
 
@@ -460,7 +460,7 @@ pub fn largest_magnitude(kernels: &Kernels, source: FloatBytes<'_>) -> Option<f3
     finite.then(|| parts.into_iter().fold(0.0, f32::max))
 }
 
-fn part_of(source: FloatBytes<'_>, index: usize, part: usize) -> FloatBytes<'_> {
+pub(crate) fn part_of(source: FloatBytes<'_>, index: usize, part: usize) -> FloatBytes<'_> {
     let start = index * part;
     source.range(start..source.len().min(start + part))
 }

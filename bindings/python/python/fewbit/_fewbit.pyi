@@ -107,6 +107,7 @@ class Encoder:
 _Activations = str | tuple[float, int, bool]
 _WeightParts = (
     tuple[NDArray[numpy.int8], NDArray[numpy.float32], _Activations]
+    | tuple[NDArray[numpy.int8], NDArray[numpy.float32], NDArray[numpy.int8] | None, _Activations]
     | tuple[NDArray[numpy.int16], str]
     | tuple[NDArray[numpy.uint8], NDArray[numpy.float32], str, int, str]
 )
@@ -145,6 +146,54 @@ def dequantize_four_bit(
 ) -> NDArray[numpy.float32]: ...
 def quantize_absmax(absmax: NDArray[numpy.float32]) -> tuple[NDArray[numpy.uint8], NDArray[numpy.float32], float]: ...
 def dequantize_absmax(codes: NDArray[numpy.uint8], nested_absmax: NDArray[numpy.float32], offset: float) -> NDArray[numpy.float32]: ...
+def fake_quantize_int8_rows(
+    weight: NDArray[numpy.float32], columns: int, out: NDArray[numpy.float32], scales: NDArray[numpy.float32], *, threads: int
+) -> None: ...
+def int4_parameters(
+    weight: NDArray[numpy.float32], group_size: int, *, asymmetric: bool, mse: bool, threads: int
+) -> tuple[NDArray[numpy.float32], NDArray[numpy.int8]]: ...
+def fake_quantize_groups(
+    weight: NDArray[numpy.float32],
+    group_size: int,
+    scales: NDArray[numpy.float32],
+    zero_points: NDArray[numpy.int8] | None,
+    out: NDArray[numpy.float32],
+    *,
+    bits: int,
+    threads: int,
+) -> None: ...
+def group_codes(
+    weight: NDArray[numpy.float32],
+    group_size: int,
+    scales: NDArray[numpy.float32],
+    zero_points: NDArray[numpy.int8] | None,
+    *,
+    bits: int,
+) -> NDArray[numpy.int8]: ...
+def fake_quantize_gradients(
+    weight: NDArray[numpy.float32],
+    gradient: NDArray[numpy.float32],
+    group_size: int,
+    scales: NDArray[numpy.float32],
+    zero_points: NDArray[numpy.int8] | None,
+    out: NDArray[numpy.float32],
+    of_scales: NDArray[numpy.float32],
+    *,
+    bits: int,
+    threads: int,
+) -> None: ...
+def fake_quantize_rows(x: NDArray[numpy.float32], columns: int, out: NDArray[numpy.float32], *, bits: int, threads: int) -> None: ...
+def fake_quantize_static(
+    x: NDArray[numpy.float32], scale: float, zero_point: int, out: NDArray[numpy.float32], passes: NDArray[numpy.uint8], *, threads: int
+) -> None: ...
+def convert_with_codes(
+    directory: str,
+    out: str,
+    recipe: str,
+    codes: list[tuple[str, tuple[NDArray[numpy.int8], NDArray[numpy.float32], NDArray[numpy.int8] | None, int]]],
+    *,
+    threads: int,
+) -> str: ...
 class Predictor:
     @staticmethod
     def open(directory: str, *, max_tokens: int | None = None, weight_only_in: str | None = None) -> Predictor: ...

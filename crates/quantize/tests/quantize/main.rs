@@ -9,6 +9,7 @@ mod digests;
 mod directory;
 mod errors;
 mod floats;
+mod given_codes;
 mod gptq;
 mod gptq_four_bit;
 mod gptq_rounding;

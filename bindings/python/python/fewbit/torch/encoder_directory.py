@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import nn
 
 from fewbit import _fewbit
 from fewbit.threads import resolve_threads
+from fewbit.torch.layers.stored_weight import Int4Weight, Int8Weight, StoredWeight
 
 # Bounds what is held beside the model while it is written.
 _SHARD_BYTES = 64 * 1024 * 1024
@@ -64,9 +66,23 @@ def write_float(encoder: Any, directory: str) -> None:
     Path(directory, _INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": index}), encoding="utf-8")
 
 
-def convert(source: str, recipe: dict[str, Any], out: str) -> None:
-    """Writes what ``recipe`` (the keys of ``recipe.toml``) makes of the directory ``source`` to ``out``."""
+def convert(source: str, recipe: dict[str, Any], out: str, codes: Mapping[str, StoredWeight] | None = None) -> None:
+    """Writes what ``recipe`` (the keys of ``recipe.toml``) makes of the directory ``source`` to ``out``, with these ``codes`` of modules."""
+    if codes is not None:
+        given = [(name, parts) for name, stored in codes.items() if (parts := _parts(stored)) is not None]
+        _fewbit.convert_with_codes(source, out, json.dumps({"version": 1, **recipe}), given, threads=resolve_threads(None))
+        return
     _fewbit.QuantizationManager(source, False).apply(json.dumps({"version": 1, **recipe}), out, threads=resolve_threads(None))
+
+
+def _parts(stored: StoredWeight) -> Any:
+    """Codes, scales, zero points and bits; ``None`` of blocks, whose codes follow from the weight alone."""
+    if isinstance(stored, Int8Weight):
+        return stored.codes.numpy(), stored.scales.reshape(-1, 1).numpy(), None, 8
+    if isinstance(stored, Int4Weight):
+        points = None if stored.zero_points is None else stored.zero_points.contiguous().numpy()
+        return stored.codes.contiguous().numpy(), stored.scales.contiguous().numpy(), points, 4
+    return None
 
 
 def read_tensors(directory: str) -> dict[str, torch.Tensor]:

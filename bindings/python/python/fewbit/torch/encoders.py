@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,14 +15,20 @@ from torch import nn
 
 from fewbit import _fewbit
 from fewbit.torch import encoder_directory
+from fewbit.torch.layers.stored_weight import StoredWeight
 from fewbit.torch.native_encoder import NativeEncoder
 
 _OPTIONS = {
+    "asymmetric",
     "block_size",
     "double_quant",
+    "group_size",
+    "layout",
     "quantize_embeddings",
+    "scales",
     "skip",
     "weight_only",
+    "weights",
     "static_inputs",
     "weight_scales",
     "reduce_range",
@@ -35,7 +41,15 @@ def is_encoder(module: nn.Module) -> bool:
     return base is not None and isinstance(module, base)
 
 
-def swap(module: nn.Module, method: str, *, root: nn.Module | None = None, backend: str | None = None, **options: Any) -> nn.Module | str:
+def swap(
+    module: nn.Module,
+    method: str,
+    *,
+    root: nn.Module | None = None,
+    backend: str | None = None,
+    codes: Mapping[str, StoredWeight] | None = None,
+    **options: Any,
+) -> nn.Module | str:
     """The native encoder that stands for ``module``, or the reason why there is none. ``module`` is not changed.
 
     Args:
@@ -43,6 +57,7 @@ def swap(module: nn.Module, method: str, *, root: nn.Module | None = None, backe
         method: ``dynamic``, ``static``, ``weight-only``, ``fp16``, ``bf16``, ``nf4`` or ``fp4``.
         root: The model that it is a part of. An encoder whose layers that model also uses by themselves is not swapped.
         backend: A backend of PyTorch whose results are asked for, or ``native``.
+        codes: Codes and scales that training has chosen, by the names of modules; of others they follow from the weights.
         options: Keys of a recipe: ``block_size``, ``double_quant``, ``quantize_embeddings`` (without it embeddings stay float), ``skip``,
             ``static_inputs`` …; ``None`` is the default of the method.
 
@@ -68,7 +83,7 @@ def swap(module: nn.Module, method: str, *, root: nn.Module | None = None, backe
             source, out = os.path.join(directory, "float"), os.path.join(directory, "quantized")
             os.mkdir(source)
             encoder_directory.write_float(module, source)
-            encoder_directory.convert(source, recipe, out)
+            encoder_directory.convert(source, recipe, out, codes)
             return NativeEncoder(out, module, output_class, recipe)
     except _fewbit.FewbitError as error:
         return str(error)

@@ -206,18 +206,7 @@ def calibrate(
 
 
 def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
-    """The statically quantized model of a prepared one that has seen data.
-
-    Encoders that fewbit runs become native ones, with the scales of their sites; other linear layers and convolutions native layers. Embeddings
-    stay float: they have no inputs to observe. What became of each module, and why, says :func:`fewbit.torch.report_of`.
-
-    Args:
-        model: What :func:`prepare` gave, after it has seen data.
-        inplace: Whether the modules of ``model`` itself are exchanged; a model that is one encoder or one layer is returned as a new one.
-
-    Raises:
-        ValueError: The model is not prepared, or has seen nothing.
-    """
+    """The statically quantized model of a prepared one that has seen data: see :func:`fewbit.torch.convert`."""
     calibration = _calibration_of(model)
     if not calibration.native.layers():
         raise ValueError("Must call calibrate() first!\n  hint: run batches through the prepared model: `calibrate(model, dataloader)`, or call it")

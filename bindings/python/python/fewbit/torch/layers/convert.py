@@ -19,7 +19,7 @@ from fewbit.torch.layers.convolution import QuantizedConvolution
 from fewbit.torch.layers.embedding import QuantizedEmbedding
 from fewbit.torch.layers.linear import QuantizedLinear
 from fewbit.torch.layers.quantized_layer import QuantizedLayer, Unsupported
-from fewbit.torch.layers.stored_weight import Activations, FourBitWeight, HalfWeight, Int8Weight, StoredWeight
+from fewbit.torch.layers.stored_weight import Activations, FourBitWeight, HalfWeight, Int4Weight, Int8Weight, StoredWeight
 from fewbit.torch.module_copy import copy_module
 
 #: The types of torch that can be converted; transformers' ``Conv1D`` can be, too.
@@ -56,6 +56,7 @@ def convert_layer(
     block_size: int = 64,
     double_quant: bool = False,
     shared: SharedWeights | None = None,
+    stored: StoredWeight | None = None,
 ) -> QuantizedLayer:
     """A native layer in the place of ``module``, which stays as it is.
 
@@ -70,6 +71,7 @@ def convert_layer(
         block_size: With ``nf4`` and ``fp4`` the elements that share an absmax.
         double_quant: With ``nf4`` and ``fp4`` whether absmax values are quantized, too.
         shared: Weights that were quantized already.
+        stored: The weight's codes and scales, where training has chosen them.
 
     Raises:
         Unsupported: The layer stays float; the text says why.
@@ -97,7 +99,10 @@ def convert_layer(
     if isinstance(module, nn.Embedding) and module.max_norm is not None:
         raise Unsupported("max_norm changes the table while it is read")
     matrix = weight.detach().t() if not isinstance(module, SUPPORTED) else weight.detach().flatten(1)
-    stored = _quantized(matrix, weight, method, per_tensor=per_tensor, block_size=block_size, double_quant=double_quant, shared=shared)
+    if isinstance(stored, Int4Weight) and isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Embedding)):
+        raise Unsupported(f"fewbit has no int4 {kind.__name__}")
+    if stored is None:
+        stored = _quantized(matrix, weight, method, per_tensor=per_tensor, block_size=block_size, double_quant=double_quant, shared=shared)
     inputs: Activations = "float"
     if method == "static" and input_scale is not None and input_zero_point is not None:
         inputs = (float(input_scale), int(input_zero_point), reduce_range)

@@ -63,6 +63,64 @@ class Int8Weight:
 
 
 @dataclass(frozen=True)
+class Int4Weight:
+    """int4 codes with a scale, and perhaps a zero point, for each group of columns.
+
+    Attributes:
+        packed: Two codes a byte, uint8: the first of a pair in the low bits.
+        scales: (rows, groups), float32.
+        zero_points: (rows, groups), int8; ``None`` where all are 0.
+        columns: Columns of the matrix.
+    """
+
+    packed: Tensor
+    scales: Tensor
+    zero_points: Tensor | None
+    columns: int
+
+    @staticmethod
+    def of_codes(codes: Tensor, scales: Tensor, zero_points: Tensor | None) -> Int4Weight:
+        """Of codes (rows, columns), int8, from -8 to 7."""
+        flat = codes.reshape(-1)
+        if flat.numel() % 2:
+            flat = torch.cat([flat, flat.new_zeros(1)])
+        nibbles = (flat & 15).to(torch.uint8)
+        return Int4Weight(nibbles[::2] | (nibbles[1::2] << 4), scales, zero_points, codes.shape[1])
+
+    @property
+    def codes(self) -> Tensor:
+        """(rows, columns), int8, from -8 to 7."""
+        nibbles = torch.stack([self.packed & 15, self.packed >> 4], dim=1).reshape(-1).to(torch.int8)
+        signed = torch.where(nibbles > 7, nibbles - 16, nibbles)
+        rows = self.scales.shape[0]
+        return signed[: rows * self.columns].reshape(rows, self.columns)
+
+    @property
+    def device(self) -> torch.device:
+        return self.packed.device
+
+    def matrix(self) -> Tensor:
+        """The float matrix (rows, columns), float32."""
+        rows, groups = self.scales.shape
+        codes = self.codes.reshape(rows, groups, -1).to(torch.int16)
+        if self.zero_points is not None:
+            codes = codes - self.zero_points.unsqueeze(2)
+        return (codes.to(torch.float32) * self.scales.unsqueeze(2)).reshape(rows, self.columns)
+
+    def parts(self, activations: Activations, order: Callable[[Tensor], Tensor]) -> Any:
+        """What the native layer is made of."""
+        points = None if self.zero_points is None else self.zero_points.contiguous().numpy()
+        return self.codes.contiguous().numpy(), self.scales.contiguous().numpy(), points, activations
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a ``state_dict`` holds."""
+        found = {"weight": self.packed, "weight_scale": self.scales}
+        if self.zero_points is not None:
+            found["weight_zero_point"] = self.zero_points
+        return found
+
+
+@dataclass(frozen=True)
 class HalfWeight:
     """16-bit floats (rows, columns)."""
 
@@ -161,13 +219,16 @@ class FourBitWeight:
         }
 
 
-StoredWeight = Int8Weight | HalfWeight | FourBitWeight
+StoredWeight = Int8Weight | Int4Weight | HalfWeight | FourBitWeight
 
 
 def describe(weight: StoredWeight) -> dict[str, Any]:
     """What :func:`restore` needs beside the tensors."""
     if isinstance(weight, Int8Weight):
         return {"format": "int8", "matrix": list(weight.codes.shape)}
+    if isinstance(weight, Int4Weight):
+        shape = [weight.scales.shape[0], weight.columns]
+        return {"format": "int4", "matrix": shape, "groups": weight.scales.shape[1], "asymmetric": weight.zero_points is not None}
     if isinstance(weight, HalfWeight):
         kind = "fp16" if weight.values.dtype == torch.float16 else "bf16"
         return {"format": kind, "matrix": list(weight.values.shape)}
@@ -194,10 +255,15 @@ def restore(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> St
     if kind == "int8":
         codes = tensor("weight", torch.int8, elements).reshape(rows, columns)
         return Int8Weight(codes, tensor("weight_scale", torch.float32, rows))
+    if kind == "int4":
+        number = int(description["groups"])
+        scales = tensor("weight_scale", torch.float32, rows * number).reshape(rows, number)
+        points = tensor("weight_zero_point", torch.int8, rows * number).reshape(rows, number) if description["asymmetric"] else None
+        return Int4Weight(tensor("weight", torch.uint8, -(-elements // 2)), scales, points, columns)
     if kind in _FLOATS:
         return HalfWeight(tensor("weight", _FLOATS[kind], elements).reshape(rows, columns))
     if kind not in ("nf4", "fp4"):
-        raise FewbitError(f"format: expected int8, fp16, bf16, nf4 or fp4, found {kind!r}\n  hint: a newer fewbit may have written it")
+        raise FewbitError(f"format: expected int8, int4, fp16, bf16, nf4 or fp4, found {kind!r}\n  hint: a newer fewbit may have written it")
     block_size = int(description["block_size"])
     packed, blocks = tensor("weight", torch.uint8, -(-elements // 2)), -(-elements // block_size)
     nested = None
