@@ -63,8 +63,9 @@ pub use plan::{PartBytes, PlanRow, QuantizePlan, TensorAction};
 pub use qconfig::{Backend, ObserverKind, ObserverSettings, QConfig};
 pub use recipe::{
     ActivationScales, ActivationsField, BlockScales, CodeLayout, DynamicInputs, EmbeddingStorage,
-    FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerInputs, IntegerRecipe, Recipe,
-    RecipeFields, Rounding, StaticInputs, UnknownGroupSize, WeightCodes, WeightsField,
+    FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerInputs, IntegerRecipe, ModuleFields,
+    ModuleWeights, Recipe, RecipeFields, Rounding, StaticInputs, UnknownGroupSize, WeightCodes,
+    WeightsField,
 };
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};

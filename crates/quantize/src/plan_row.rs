@@ -334,7 +334,7 @@ impl<'a> RowPlanner<'a> {
             }
             Recipe::Integer(options) => {
                 let path = self.catalogue.without_prefix(name);
-                let scheme = options.scheme(path, selected.weight_only);
+                let scheme = options.scheme(path, selected);
                 if scheme.quantizes_activations() && shape[1] > MAX_INT8_COLUMNS {
                     return Err(QuantizeError::TooManyColumns {
                         file: info.file.clone(),
@@ -344,7 +344,7 @@ impl<'a> RowPlanner<'a> {
                     });
                 }
                 if let (CompressedScheme::Int4(scheme), Some(int4)) =
-                    (scheme, options.weights.int4())
+                    (scheme, selected.weights.int4())
                 {
                     expect_whole_groups(info, name, scheme, shape[1])?;
                     return Ok(TensorAction::Int4Linear {

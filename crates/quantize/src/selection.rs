@@ -18,7 +18,7 @@
 //! to stay float.
 //!
 //! The globs of [`Recipe::weight_only`] match in the same way, among the linear layers that are quantized, and one that matches none of
-//! these is an error, too.
+//! these is an error, too; so do those of [`IntegerRecipe::modules`](crate::IntegerRecipe::modules), of which a layer's own path goes before all globs.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ use globset::{GlobBuilder, GlobSet};
 use serde::{Serialize, Serializer};
 
 use crate::default_embeddings::with_decided_embeddings;
-use crate::{EmbeddingStorage, Method, QuantizeError, Recipe};
+use crate::{EmbeddingStorage, Method, ModuleWeights, QuantizeError, Recipe, WeightCodes};
 
 /// The most characters of a glob; longer ones are slips, and can exhaust whatever compiles them.
 const LONGEST_GLOB: usize = 1000;
@@ -43,6 +43,8 @@ pub struct SelectedModule {
     /// Whether its inputs are not quantized to 8 bits and its codes not packed: a glob of [`Recipe::weight_only`] matches it, or readers need
     /// it so.
     pub weight_only: bool,
+    /// Codes of the weight, where the method has integer ones and the module is a linear layer.
+    pub weights: WeightCodes,
 }
 
 /// Why a module stays float.
@@ -151,6 +153,9 @@ impl Selection {
         let candidate = |module: &Module| SelectedModule {
             module: module.clone(),
             weight_only: false,
+            weights: recipe
+                .integer()
+                .map_or(WeightCodes::Int8, |options| options.weights),
         };
         let mut candidates = Vec::new();
         let mut selection = Self::default();
@@ -226,6 +231,9 @@ impl Selection {
             });
         }
         selection.mark_weight_only(recipe.weight_only(), catalogue)?;
+        if let Some(options) = recipe.integer() {
+            selection.choose_weights_of_modules(&options.modules, catalogue)?;
+        }
         // transformers decompresses a checkpoint of one format while it loads it, but not one of two: beside a table, which is never packed,
         // the layers are not, either.
         let is_table = |selected: &SelectedModule| selected.module.kind() == ModuleKind::Table;
@@ -238,6 +246,59 @@ impl Selection {
             }
         }
         Ok(selection)
+    }
+
+    /// Gives single layers the codes that `modules` has for them.
+    fn choose_weights_of_modules(
+        &mut self,
+        modules: &ModuleWeights,
+        catalogue: &Catalogue,
+    ) -> Result<(), QuantizeError> {
+        let Some(first) = modules.keys().next() else {
+            return Ok(());
+        };
+        if !catalogue.is_of_an_encoder() {
+            return Err(QuantizeError::Recipe {
+                origin: "recipe".to_owned(),
+                field: "modules",
+                expected: "a model that fewbit runs: loaders may give the modules of another other names, and would take all of them for layers of one kind".to_owned(),
+                found: format!("`{first}` and `model_type` {}", catalogue.model_type),
+                hint: "leave it out: `weights` says what all layers have; `skip` leaves some in floats".to_owned(),
+            });
+        }
+        let is_linear = |selected: &SelectedModule| selected.module.kind() == ModuleKind::Linear;
+        let candidates: Vec<_> = self.quantized.iter().filter(|m| is_linear(m)).collect();
+        let patterns: Vec<String> = modules.keys().cloned().collect();
+        let globs = Globs::compile("modules", &patterns, &candidates, &self.kept, catalogue)?;
+        for selected in self.quantized.iter_mut().filter(|m| is_linear(m)) {
+            let name = selected.module.name.as_str();
+            let of_the_path = modules
+                .get(name)
+                .or_else(|| modules.get(catalogue.without_prefix(name)));
+            if let Some(codes) = of_the_path {
+                selected.weights = *codes;
+                continue;
+            }
+            let mut matching = globs.matches(name, catalogue);
+            let Some(pattern) = matching.next() else {
+                continue;
+            };
+            let codes = modules[pattern];
+            if let Some(other) = matching.find(|other| modules[*other] != codes) {
+                return Err(QuantizeError::Recipe {
+                    origin: "recipe".to_owned(),
+                    field: "modules",
+                    expected: format!("patterns that say the same of `{name}`"),
+                    found: format!("`{pattern}` and `{other}`, which do not"),
+                    hint: format!(
+                        "use narrower patterns, or name `{}` itself: a name goes before patterns",
+                        catalogue.without_prefix(name)
+                    ),
+                });
+            }
+            selected.weights = codes;
+        }
+        Ok(())
     }
 
     fn mark_weight_only(
@@ -330,7 +391,9 @@ impl<'a> Globs<'a> {
                     field,
                     pattern: pattern.clone(),
                     problem: match field {
-                        "weight_only" => "matches no linear layer that would be quantized",
+                        "weight_only" | "modules" => {
+                            "matches no linear layer that would be quantized"
+                        }
                         _ => "matches no module that would be quantized",
                     }
                     .to_owned(),
@@ -355,10 +418,13 @@ impl<'a> Globs<'a> {
     }
 
     fn first_match(&self, module: &str, catalogue: &Catalogue) -> Option<&'a str> {
-        self.globs
-            .iter()
-            .find(|(_, glob)| is_match(glob, module, catalogue))
-            .map(|(pattern, _)| *pattern)
+        self.matches(module, catalogue).next()
+    }
+
+    fn matches(&self, module: &str, catalogue: &Catalogue) -> impl Iterator<Item = &'a str> {
+        let globs = self.globs.iter();
+        let globs = globs.filter(move |(_, glob)| is_match(glob, module, catalogue));
+        globs.map(|(pattern, _)| *pattern)
     }
 }
 

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ActivationScales, BlockScales, CodeLayout, DEFAULT_BLOCK_SIZE, DynamicInputs, EmbeddingStorage,
-    FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerInputs, IntegerRecipe,
-    RECIPE_VERSION, Recipe, Rounding, StaticInputs, WeightCodes, error,
+    FloatDType, FourBitRecipe, GroupSize, IntegerInputs, IntegerRecipe, ModuleFields,
+    RECIPE_VERSION, Recipe, Rounding, StaticInputs, error,
 };
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
 /// Every key of a recipe, as it is written.
-pub const RECIPE_KEYS: [&str; 19] = [
+pub const RECIPE_KEYS: [&str; 20] = [
     "version",
     "method",
     "weights",
@@ -33,6 +33,7 @@ pub const RECIPE_KEYS: [&str; 19] = [
     "saturation_proof",
     "skip",
     "weight_only",
+    "modules",
     "static_inputs",
 ];
 
@@ -110,6 +111,9 @@ pub struct RecipeFields {
     /// [`DynamicInputs::weight_only`]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weight_only: Vec<String>,
+    /// [`IntegerRecipe::modules`]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub modules: BTreeMap<String, ModuleFields>,
     /// [`StaticInputs::scales`]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub static_inputs: BTreeMap<String, StaticInput>,
@@ -137,7 +141,7 @@ pub enum ActivationsField {
     PerTensor,
 }
 
-fn is_false(value: &bool) -> bool {
+pub(super) fn is_false(value: &bool) -> bool {
     !value
 }
 
@@ -149,7 +153,7 @@ fn is_keep(embeddings: &EmbeddingStorage) -> bool {
     *embeddings == EmbeddingStorage::Keep
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -179,6 +183,7 @@ impl RecipeFields {
             saturation_proof: false,
             skip: Vec::new(),
             weight_only: Vec::new(),
+            modules: BTreeMap::new(),
             static_inputs: BTreeMap::new(),
         }
     }
@@ -226,18 +231,23 @@ impl From<Recipe> for RecipeFields {
             Rounding::Nearest => (false, false),
             Rounding::Gptq { saturation_proof } => (true, saturation_proof),
         };
-        let fields = match options.weights {
-            WeightCodes::Int8 => fields,
-            WeightCodes::Int4(options) => Self {
-                weights: WeightsField::Int4,
-                group_size: Some(options.group_size),
-                asymmetric: options.asymmetric,
-                layout: options.layout,
-                scales: Some(options.scales),
-                ..fields
-            },
-        };
+        let ModuleFields {
+            weights,
+            group_size,
+            asymmetric,
+            layout,
+            scales,
+        } = options.weights.into();
+        let modules = options.modules.into_iter();
         let fields = Self {
+            weights,
+            group_size,
+            asymmetric,
+            layout,
+            scales,
+            modules: modules
+                .map(|(pattern, codes)| (pattern, codes.into()))
+                .collect(),
             embeddings: options.embeddings,
             float_dtype: options.float_dtype,
             gptq,
@@ -298,15 +308,10 @@ impl TryFrom<RecipeFields> for Recipe {
             float_dtype: fields.float_dtype,
             skip: fields.skip,
         };
-        let weights = match fields.weights {
-            WeightsField::Int8 => WeightCodes::Int8,
-            WeightsField::Int4 => WeightCodes::Int4(Int4Options {
-                group_size: fields.group_size.unwrap_or_default(),
-                asymmetric: fields.asymmetric,
-                scales: fields.scales.unwrap_or(Int4Options::default().scales),
-                layout: fields.layout,
-            }),
-        };
+        let weights = fields.weights_of_all().into();
+        let of_single_layers = fields.modules.iter();
+        let modules = of_single_layers.map(|(pattern, module)| (pattern.clone(), (*module).into()));
+        let modules = modules.collect();
         let inputs = match fields.method {
             Method::F32 => return Ok(Recipe::F32),
             Method::Fp16 => return Ok(Recipe::Fp16),
@@ -333,6 +338,7 @@ impl TryFrom<RecipeFields> for Recipe {
         Ok(Recipe::Integer(IntegerRecipe {
             inputs,
             weights,
+            modules,
             rounding: match fields.gptq {
                 false => Rounding::Nearest,
                 true => Rounding::Gptq {
@@ -400,7 +406,8 @@ impl RecipeFields {
         if !method.is_integer() {
             self.expect_no_keys_of_int8()?;
         }
-        self.expect_keys_of_int4()?;
+        self.weights_of_all().expect_keys_of_int4()?;
+        self.expect_keys_of_modules()?;
         self.expect_keys_of_one_scale()?;
         if !self.weight_only.is_empty() && method != Method::Dynamic {
             let hint = match method {
@@ -552,37 +559,31 @@ impl RecipeFields {
         Ok(())
     }
 
-    /// Of weights other than int4.
-    fn expect_keys_of_int4(&self) -> Result<(), QuantizeError> {
-        if self.weights == WeightsField::Int4 {
-            return Ok(());
+    /// What is said of the weights of all layers.
+    fn weights_of_all(&self) -> ModuleFields {
+        ModuleFields {
+            weights: self.weights,
+            group_size: self.group_size,
+            asymmetric: self.asymmetric,
+            layout: self.layout,
+            scales: self.scales,
         }
-        let hint = "int4 weights have it: `weights = \"int4\"`, on the command line --weights int4";
-        if let Some(group_size) = self.group_size {
-            return error(
-                "group_size",
-                "none beside int8 weights or blocks",
-                group_size.to_string(),
-                hint,
-            );
+    }
+
+    /// Of weights of single layers.
+    fn expect_keys_of_modules(&self) -> Result<(), QuantizeError> {
+        match self.modules.keys().next() {
+            Some(pattern) if !self.method.is_integer() => self.of_other_methods(
+                "modules",
+                "none",
+                format!("`{pattern}`"),
+                "`dynamic`, `static` and `weight-only` have layers of int8 and of int4 weights",
+            ),
+            _ => {
+                let mut modules = self.modules.values();
+                modules.try_for_each(ModuleFields::expect_keys_of_a_module)
+            }
         }
-        if self.asymmetric {
-            return error(
-                "asymmetric",
-                "false beside int8 weights or blocks",
-                "true",
-                hint,
-            );
-        }
-        if self.layout != CodeLayout::default() {
-            return error(
-                "layout",
-                "none beside int8 weights or blocks",
-                self.layout.to_string(),
-                hint,
-            );
-        }
-        Ok(())
     }
 
     /// Keys that concern layers whose input has one scale: of `static`, and of `dynamic` with activations per tensor.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, Int4Scheme, WeightScales};
 
+use super::module_weights::short_name;
 use super::{
-    BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Int4Options, WeightCodes,
-    error,
+    BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Int4Options, ModuleWeights,
+    WeightCodes, error,
 };
-use crate::{Backend, Method, QuantizeError, StaticInput};
+use crate::{Backend, Method, QuantizeError, SelectedModule, StaticInput};
 
 /// int8 or int4 weights, in a compressed-tensors layout.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,8 @@ pub struct IntegerRecipe {
     pub inputs: IntegerInputs,
     /// What the codes of weights are.
     pub weights: WeightCodes,
+    /// What they are of single layers instead. Two globs that match one layer must say the same of it.
+    pub modules: ModuleWeights,
     /// How weights become codes.
     pub rounding: Rounding,
     /// How the word embedding table is stored.
@@ -134,6 +137,7 @@ impl IntegerRecipe {
         Self {
             inputs,
             weights: WeightCodes::Int8,
+            modules: ModuleWeights::new(),
             rounding: Rounding::Nearest,
             embeddings: EmbeddingStorage::Auto,
             float_dtype: None,
@@ -154,6 +158,18 @@ impl IntegerRecipe {
     #[must_use]
     pub fn with_weights(self, weights: WeightCodes) -> Self {
         Self { weights, ..self }
+    }
+
+    /// Adds to [`modules`](Self::modules).
+    #[must_use]
+    pub fn with_modules<S: Into<String>>(
+        mut self,
+        modules: impl IntoIterator<Item = (S, WeightCodes)>,
+    ) -> Self {
+        let modules = modules.into_iter();
+        self.modules
+            .extend(modules.map(|(pattern, codes)| (pattern.into(), codes)));
+        self
     }
 
     /// Sets [`rounding`](Self::rounding).
@@ -184,6 +200,22 @@ impl IntegerRecipe {
         self
     }
 
+    /// How int4 codes are made, wherever the recipe has some.
+    pub(crate) fn int4_weights(&self) -> impl Iterator<Item = Int4Options> {
+        let weights = std::iter::once(&self.weights).chain(self.modules.values());
+        weights.filter_map(|codes| codes.int4())
+    }
+
+    /// The recipe with another layout of all int4 codes.
+    pub(crate) fn with_int4_layout(mut self, layout: CodeLayout) -> Self {
+        for codes in std::iter::once(&mut self.weights).chain(self.modules.values_mut()) {
+            if let WeightCodes::Int4(options) = codes {
+                options.layout = layout;
+            }
+        }
+        self
+    }
+
     /// Whether inputs have PyTorch's scales at run time.
     pub(crate) fn has_one_scale_at_run_time(&self) -> bool {
         matches!(
@@ -201,7 +233,7 @@ impl IntegerRecipe {
         let needs_one_format = |options: Int4Options| {
             options.layout == CodeLayout::PackQuantized && options.asymmetric
         };
-        self.has_one_scale_at_run_time() || self.weights.int4().is_some_and(needs_one_format)
+        self.has_one_scale_at_run_time() || self.int4_weights().any(needs_one_format)
     }
 
     /// Which elements of the weight of a layer whose input has one scale share a scale.
@@ -216,11 +248,10 @@ impl IntegerRecipe {
         }
     }
 
-    /// How the linear layer `module` (a path without the model's prefix) is stored. `weight_only` says whether it is one of those whose
-    /// weights alone are quantized beside others.
-    pub(crate) fn scheme(&self, module: &str, weight_only: bool) -> CompressedScheme {
-        let of_int8 = self.int8_scheme(module, weight_only);
-        match self.weights {
+    /// How the linear layer `module` (a path without the model's prefix) is stored that was `selected`.
+    pub(crate) fn scheme(&self, module: &str, selected: &SelectedModule) -> CompressedScheme {
+        let of_int8 = self.int8_scheme(module, selected.weight_only);
+        match selected.weights {
             WeightCodes::Int8 => of_int8,
             WeightCodes::Int4(options) => CompressedScheme::Int4(Int4Scheme {
                 group_size: options.group_size.columns(),
@@ -281,6 +312,9 @@ impl IntegerRecipe {
                 label += &format!(" + {}", options.layout);
             }
         }
+        if !self.modules.is_empty() {
+            label += &format!(", mixed weights {}", short_name(&self.modules));
+        }
         match &self.inputs {
             IntegerInputs::Dynamic(inputs) => {
                 if let ActivationScales::PerTensor {
@@ -335,7 +369,7 @@ impl IntegerRecipe {
         let is_proof = Rounding::Gptq {
             saturation_proof: true,
         };
-        if self.rounding == is_proof {
+        if self.rounding == is_proof && self.weights.int4().is_some() {
             return error(
                 "saturation_proof",
                 "false with `weights = \"int4\"`",
@@ -355,7 +389,7 @@ impl IntegerRecipe {
                 "the compressed-tensors layout has no NF4 codes: use `int8`, or the method `nf4`",
             );
         }
-        if let Some(options) = self.weights.int4() {
+        for options in self.int4_weights() {
             self.validate_int4(options)?;
         }
         if self.rounding != Rounding::Nearest && self.weight_scales() == WeightScales::PerTensor {

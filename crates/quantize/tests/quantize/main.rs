@@ -14,6 +14,7 @@ mod gptq_four_bit;
 mod gptq_rounding;
 mod int4;
 mod methods;
+mod mixed_weights;
 mod module_names;
 mod other_models;
 mod plans;
