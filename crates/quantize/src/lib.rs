@@ -8,6 +8,8 @@
 //!
 //! [`gptq`] rounds the weights of linear layers for what calibration texts show of their inputs.
 //!
+//! [`sensitivity`] measures what fewer bits cost layer by layer, and chooses a recipe that mixes them.
+//!
 //! For static quantization, [`observers`] collect what activations and weights hold and choose their ranges; a [`QConfig`]
 //! says which observer and which scheme, and a [`Backend`] has the defaults.
 //!
@@ -45,6 +47,7 @@ pub mod qconfig;
 pub mod recipe;
 pub mod report;
 pub mod selection;
+pub mod sensitivity;
 mod static_input;
 mod unwritten_weights;
 pub mod weight_codecs;
@@ -69,4 +72,5 @@ pub use recipe::{
 };
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};
+pub use sensitivity::{SensitivityGoal, SensitivityOptions, SensitivityReport, WeightSensitivity};
 pub use static_input::StaticInput;

@@ -23,7 +23,7 @@ pub use four_bit::{DEFAULT_BLOCK_SIZE, FourBitRecipe};
 pub use integer::{
     ActivationScales, DynamicInputs, IntegerInputs, IntegerRecipe, Rounding, StaticInputs,
 };
-pub use module_weights::{ModuleFields, ModuleWeights};
+pub use module_weights::{ModuleFields, ModuleWeights, modules_name};
 pub use weight_codes::{CodeLayout, GroupSize, Int4Options, UnknownGroupSize, WeightCodes};
 
 /// The recipe format that this version reads and writes.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, Int4Scheme, WeightScales};
 
-use super::module_weights::short_name;
+use super::module_weights::modules_name;
 use super::{
     BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Int4Options, ModuleWeights,
     WeightCodes, error,
@@ -313,7 +313,7 @@ impl IntegerRecipe {
             }
         }
         if !self.modules.is_empty() {
-            label += &format!(", mixed weights {}", short_name(&self.modules));
+            label += &format!(", mixed weights {}", modules_name(&self.modules));
         }
         match &self.inputs {
             IntegerInputs::Dynamic(inputs) => {

@@ -128,17 +128,10 @@ impl ModuleFields {
 }
 
 /// A short name of a table that another table has not, all but certainly: six hexadecimal digits of its FNV-1a hash.
-pub(super) fn short_name(modules: &ModuleWeights) -> String {
+pub fn modules_name(modules: &ModuleWeights) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for (pattern, codes) in modules {
-        let Int4Options {
-            group_size,
-            asymmetric,
-            scales,
-            layout,
-        } = codes.int4().unwrap_or_default();
-        let kind = codes.int4().is_some();
-        let line = format!("{pattern}\n{kind} {group_size} {asymmetric} {scales} {layout}\n");
+        let line = format!("{pattern}\n{codes}\n");
         for byte in line.bytes() {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }

@@ -27,6 +27,31 @@ impl WeightCodes {
     }
 }
 
+impl fmt::Display for WeightCodes {
+    /// As lists of methods and command lines spell them: `int8`, `int4`, `int4+group-32+asymmetric`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Int4(options) = self else {
+            return f.write_str("int8");
+        };
+        f.write_str("int4")?;
+        match options.group_size {
+            size if size == GroupSize::default() => {}
+            GroupSize::Columns(columns) => write!(f, "+group-{columns}")?,
+            GroupSize::Channel => f.write_str("+channel")?,
+        }
+        if options.asymmetric {
+            f.write_str("+asymmetric")?;
+        }
+        if options.scales != Int4Options::default().scales {
+            write!(f, "+{}", options.scales)?;
+        }
+        match options.layout {
+            CodeLayout::PackQuantized => Ok(()),
+            CodeLayout::IntQuantized => f.write_str("+int-quantized"),
+        }
+    }
+}
+
 /// How int4 codes are made and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Int4Options {

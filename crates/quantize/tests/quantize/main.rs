@@ -21,6 +21,7 @@ mod plans;
 mod recipe_documentation;
 mod recipes;
 mod selection;
+mod sensitivity;
 mod shards;
 mod static_inputs;
 mod task_heads;
