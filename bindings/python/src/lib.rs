@@ -23,6 +23,7 @@ mod network;
 mod predictor;
 mod quantize;
 mod run;
+mod sensitivity;
 mod stored_weight;
 mod token_batch;
 mod weights;
@@ -57,6 +58,8 @@ mod _fewbit {
     use crate::predictor::Predictor;
     #[pymodule_export]
     use crate::quantize::{QuantizationManager, quantize_model};
+    #[pymodule_export]
+    use crate::sensitivity::sensitivity;
     #[pymodule_export]
     use crate::threads_available;
     #[pymodule_export]

@@ -2,6 +2,7 @@
 
 mod convert;
 mod predict;
+mod sensitivity;
 
 pub(crate) use crate::method_argument::MethodArgument;
 use crate::method_argument::MethodParser;
@@ -14,6 +15,7 @@ use fewbit::quantize::ShardSize;
 use fewbit::quantize::calibration::texts::SampleSize;
 use fewbit::threads;
 pub(crate) use predict::PredictArguments;
+pub(crate) use sensitivity::{SensitivityArguments, SensitivityMethod};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -70,6 +72,7 @@ pub(crate) enum Command {
     Quantize(QuantizeArguments),
     Convert(ConvertArguments),
     Calibrate(CalibrateArguments),
+    Sensitivity(SensitivityArguments),
     Embed(EmbedArguments),
     Predict(PredictArguments),
     Compare(CompareArguments),

@@ -25,16 +25,22 @@ impl<'a> UnwrittenWeights<'a> {
     /// # Errors
     /// Those of [`QuantizePlan::new`]; an instruction set that this CPU lacks.
     pub(crate) fn new(checkpoint: &'a Checkpoint, recipe: &Recipe) -> Result<Self, QuantizeError> {
-        let plan = QuantizePlan::new(checkpoint, recipe)?;
+        Self::of_plan(checkpoint, QuantizePlan::new(checkpoint, recipe)?)
+    }
+
+    /// Those of a plan for `checkpoint`.
+    ///
+    /// # Errors
+    /// An instruction set that this CPU lacks.
+    pub(crate) fn of_plan(
+        checkpoint: &'a Checkpoint,
+        plan: QuantizePlan,
+    ) -> Result<Self, QuantizeError> {
         Ok(Self {
             checkpoint,
             plan,
             kernels: Kernels::from_environment()?,
         })
-    }
-
-    pub(crate) fn plan(&self) -> &QuantizePlan {
-        &self.plan
     }
 
     /// All of them, also those that are rounded for what `calibration` shows of the inputs of `encoder`, the float model. `progress` is told what is done.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fewbit.manager import QuantizationManager, SizeComparisons
     from fewbit.predictor import Answer, Classification, Entity, FilledMasks, Predictor, Tagging
     from fewbit.quantization import QuantizePlan, QuantizeReport, quantize_model
+    from fewbit.weight_sensitivity import SensitivityReport, sensitivity
 
 __version__ = version()
 
@@ -43,6 +44,7 @@ __all__ = [
     "QuantizationManager",
     "QuantizePlan",
     "QuantizeReport",
+    "SensitivityReport",
     "SizeComparisons",
     "SparseEmbedding",
     "Tagging",
@@ -55,6 +57,7 @@ __all__ = [
     "inspect",
     "isa",
     "quantize_model",
+    "sensitivity",
     "set_num_threads",
 ]
 
@@ -68,6 +71,7 @@ _MODULES = {
     "manager": ["QuantizationManager", "SizeComparisons"],
     "predictor": ["Answer", "Classification", "Entity", "FilledMasks", "Predictor", "Tagging"],
     "quantization": ["QuantizePlan", "QuantizeReport", "quantize_model"],
+    "weight_sensitivity": ["SensitivityReport", "sensitivity"],
 }
 
 

@@ -1,9 +1,12 @@
 //! What a mixture is to reach, and the search for it.
 
-use fewbit_model::open_checkpoint;
+use std::path::Path;
+
+use fewbit_model::{EncoderSpec, open_checkpoint};
 
 use super::frontier::{Choice, Frontier, Selected};
-use super::{SensitivityReport, WeightSensitivity};
+use super::measure::Planned;
+use super::{SensitivityOptions, SensitivityReport, WeightSensitivity};
 use crate::{QuantizeError, QuantizePlan, Recipe};
 
 /// Mixtures that are measured at most to reach a cosine.
@@ -20,6 +23,62 @@ pub enum SensitivityGoal {
 
 /// Told of `(done, total, what)`.
 pub(super) type Progress<'a> = dyn FnMut(usize, usize, &str) + 'a;
+
+impl SensitivityGoal {
+    /// Errors before anything is measured, where the sizes of layers already say that [`WeightSensitivity::choose`] would refuse the goal for the model in `source`.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] for fewer bytes than the smallest weights have, or a number that is no cosine; options or a model that cannot be measured.
+    pub fn check(
+        self,
+        source: impl AsRef<Path>,
+        options: &SensitivityOptions,
+    ) -> Result<(), QuantizeError> {
+        let checkpoint = open_checkpoint(source)?;
+        let catalogue = EncoderSpec::from_checkpoint(&checkpoint)?.catalogue();
+        let Planned { base, groups, .. } = Planned::new(&checkpoint, &catalogue, options)?;
+        let most = match self {
+            SensitivityGoal::MaxBytes(bytes) => bytes,
+            SensitivityGoal::MinCosine(cosine) => return expect_cosine(cosine),
+        };
+        let smallest = groups.iter().map(|group| {
+            let costs = group.costs.iter().zip(0..);
+            costs
+                .min_by_key(|(choice, _)| choice.bytes)
+                .map_or(0, |(_, number)| number)
+        });
+        let smallest: Vec<usize> = smallest.collect();
+        let recipe = Planned::recipe_of(&base, &options.choices, &groups, &smallest);
+        let least = QuantizePlan::new(&checkpoint, &recipe.into())?.file_bytes();
+        match least > most {
+            true => Err(too_few_bytes(least, most)),
+            false => Ok(()),
+        }
+    }
+}
+
+fn too_few_bytes(least: u64, found: u64) -> QuantizeError {
+    QuantizeError::Calibration {
+        place: "max-bytes".to_owned(),
+        expected: format!(
+            "at least {least}, the bytes of the file with the smallest weights everywhere"
+        ),
+        found: found.to_string(),
+        hint: "allow smaller weights, such as int4 in larger groups (int4+group-128), or other embeddings".to_owned(),
+    }
+}
+
+fn expect_cosine(found: f64) -> Result<(), QuantizeError> {
+    if (-1.0..=1.0).contains(&found) {
+        return Ok(());
+    }
+    Err(QuantizeError::Calibration {
+        place: "min-cosine".to_owned(),
+        expected: "a cosine, -1 to 1".to_owned(),
+        found: found.to_string(),
+        hint: "0.99 is close to the float model for most uses".to_owned(),
+    })
+}
 
 impl WeightSensitivity {
     /// The mixture that is best under the limit, measured on the texts that it was chosen by, and its recipe.
@@ -58,12 +117,7 @@ impl WeightSensitivity {
             let of_groups = limit.checked_sub(self.other_bytes);
             let Some(selected) = of_groups.and_then(|bytes| frontier.cheapest_within(bytes)) else {
                 let least = self.file_bytes(&frontier.smallest().choices)?;
-                return Err(QuantizeError::Calibration {
-                    place: "max-bytes".to_owned(),
-                    expected: format!("at least {least}, the bytes of the file with the smallest weights everywhere"),
-                    found: most.to_string(),
-                    hint: "allow smaller weights, such as int4 in larger groups (int4+group-128), or other embeddings".to_owned(),
-                });
+                return Err(too_few_bytes(least, most));
             };
             let file_bytes = self.file_bytes(&selected.choices)?;
             if file_bytes <= most {
@@ -80,14 +134,7 @@ impl WeightSensitivity {
         least: f64,
         progress: &mut Progress<'_>,
     ) -> Result<(Selected, f64), QuantizeError> {
-        if !(-1.0..=1.0).contains(&least) {
-            return Err(QuantizeError::Calibration {
-                place: "min-cosine".to_owned(),
-                expected: "a cosine, -1 to 1".to_owned(),
-                found: least.to_string(),
-                hint: "0.99 is close to the float model for most uses".to_owned(),
-            });
-        }
+        expect_cosine(least)?;
         let most_loss = 1.0 - least;
         let mut best: Option<(Selected, f64)> = None;
         let mut highest: Option<f64> = None;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use fewbit_checkpoint::{CheckpointError, StoredWeight};
-use fewbit_model::{EncodeOptions, Encoder, Module, WeightSource, open_checkpoint};
+use fewbit_checkpoint::{Checkpoint, CheckpointError, StoredWeight};
+use fewbit_model::{Catalogue, EncodeOptions, Encoder, Module, WeightSource, open_checkpoint};
 
 use super::frontier::Choice;
 use super::goal::Progress;
@@ -14,7 +14,7 @@ use crate::plan::require_float_source;
 use crate::unwritten_weights::{UnwrittenWeights, WeightsInMemory};
 use crate::{
     EmbeddingStorage, GptqCalibration, IntegerInputs, IntegerRecipe, ModuleWeights, PlanRow,
-    QuantizeError, QuantizePlan,
+    QuantizeError, QuantizePlan, WeightCodes,
 };
 
 impl WeightSensitivity {
@@ -32,50 +32,34 @@ impl WeightSensitivity {
     ) -> Result<Self, QuantizeError> {
         let source = source.as_ref().to_owned();
         let texts = texts_of(samples)?;
-        check(options)?;
         let encoder = Encoder::open(&source)?;
         let checkpoint_directory = encoder.checkpoint_directory().to_owned();
         let checkpoint = open_checkpoint(&checkpoint_directory)?;
-        require_float_source(&checkpoint)?;
-        let uniform = |base: &IntegerRecipe| -> Result<Vec<UnwrittenWeights<'_>>, QuantizeError> {
-            let recipes = options
-                .choices
-                .iter()
-                .map(|codes| base.clone().with_weights(*codes));
-            recipes
-                .map(|recipe| UnwrittenWeights::new(&checkpoint, &recipe.into()))
-                .collect()
-        };
-        let base = IntegerRecipe {
-            modules: ModuleWeights::new(),
-            ..options.base.clone()
-        };
-        let forms = uniform(&base)?;
-        let forms = forms
-            .iter()
-            .map(|unwritten| unwritten.plan().recipe().embeddings());
-        let base = with_embeddings_of_all(base, forms);
-        let unwritten = uniform(&base)?;
-
-        let mut groups = groups(&encoder, &unwritten);
+        let catalogue = encoder.network().spec().catalogue();
+        let Planned {
+            base,
+            plans,
+            mut groups,
+        } = Planned::new(&checkpoint, &catalogue, options)?;
         let of_choice = |choice: usize| {
             groups
                 .iter()
                 .map(|group| group.costs[choice].bytes)
                 .sum::<u64>()
         };
-        let sizes: Vec<u64> = (0..unwritten.len()).map(of_choice).collect();
+        let sizes: Vec<u64> = (0..plans.len()).map(of_choice).collect();
         let largest = sizes
             .iter()
             .zip(0..)
             .max_by_key(|(bytes, number)| (*bytes, std::cmp::Reverse(*number)));
         let baseline = largest.map_or(0, |(_, number)| number);
-        let other_bytes = unwritten[baseline].plan().output_bytes() as u64 - sizes[baseline];
+        let other_bytes = plans[baseline].output_bytes() as u64 - sizes[baseline];
 
-        let total = 1 + unwritten.len() + groups.len() * (unwritten.len() - 1);
+        let total = 1 + plans.len() + groups.len() * (plans.len() - 1);
         let calibration = GptqCalibration::new(samples.clone(), options.threads);
-        let mut weights: Vec<WeightsInMemory> = Vec::with_capacity(unwritten.len());
-        for (unwritten, codes) in unwritten.iter().zip(&options.choices) {
+        let mut weights: Vec<WeightsInMemory> = Vec::with_capacity(plans.len());
+        for (plan, codes) in plans.into_iter().zip(&options.choices) {
+            let unwritten = UnwrittenWeights::of_plan(&checkpoint, plan)?;
             let mut tell = |what: &str| progress(0, total, &format!("{codes}: {what}"));
             tell("weights");
             weights.push(unwritten.in_memory(&encoder, &calibration, &mut tell)?);
@@ -241,10 +225,78 @@ fn with_embeddings_of_all(
     base.with_embeddings(form)
 }
 
-/// The groups of layers that are quantized, with their bytes and no costs.
-fn groups(encoder: &Encoder, unwritten: &[UnwrittenWeights<'_>]) -> Vec<Group> {
-    let catalogue = encoder.network().spec().catalogue();
-    let rows_of = |plan: &'_ QuantizePlan| -> HashMap<String, PlanRow> {
+/// What is known before anything is run.
+pub(super) struct Planned {
+    /// With the form of embeddings that goes with every choice.
+    pub(super) base: IntegerRecipe,
+    /// With each choice everywhere.
+    pub(super) plans: Vec<QuantizePlan>,
+    /// With their bytes and no costs.
+    pub(super) groups: Vec<Group>,
+}
+
+impl Planned {
+    pub(super) fn new(
+        checkpoint: &Checkpoint,
+        catalogue: &Catalogue,
+        options: &SensitivityOptions,
+    ) -> Result<Self, QuantizeError> {
+        check(options)?;
+        require_float_source(checkpoint)?;
+        let uniform = |base: &IntegerRecipe| -> Result<Vec<QuantizePlan>, QuantizeError> {
+            let choices = options.choices.iter();
+            let recipes = choices.map(|codes| base.clone().with_weights(*codes));
+            recipes
+                .map(|recipe| QuantizePlan::new(checkpoint, &recipe.into()))
+                .collect()
+        };
+        let base = IntegerRecipe {
+            modules: ModuleWeights::new(),
+            ..options.base.clone()
+        };
+        let plans = uniform(&base)?;
+        let forms = plans.iter().map(|plan| plan.recipe().embeddings());
+        let base = with_embeddings_of_all(base, forms);
+        let plans = uniform(&base)?;
+        let groups = groups(catalogue, &plans);
+        Ok(Self {
+            base,
+            plans,
+            groups,
+        })
+    }
+
+    /// The recipe of a mixture of `choices`: what most layers have, and the others by name.
+    pub(super) fn recipe_of(
+        base: &IntegerRecipe,
+        choices: &[WeightCodes],
+        groups: &[Group],
+        chosen: &[usize],
+    ) -> IntegerRecipe {
+        let mut counts = vec![0; choices.len()];
+        for (group, choice) in groups.iter().zip(chosen) {
+            counts[*choice] += group.modules.len();
+        }
+        let counted = counts.iter().zip(0..);
+        let most = counted.max_by_key(|(count, number)| (*count, std::cmp::Reverse(*number)));
+        let most: usize = most.map_or(0, |(_, number)| number);
+        let others = groups
+            .iter()
+            .zip(chosen)
+            .filter(|(_, choice)| **choice != most);
+        let others = others.flat_map(|(group, choice)| {
+            let modules = group.modules.iter();
+            modules.map(|(module, _)| (module.clone(), choices[*choice]))
+        });
+        base.clone()
+            .with_weights(choices[most])
+            .with_modules(others)
+    }
+}
+
+/// The groups of layers that are quantized.
+fn groups(catalogue: &Catalogue, plans: &[QuantizePlan]) -> Vec<Group> {
+    let rows_of = |plan: &QuantizePlan| -> HashMap<String, PlanRow> {
         let rows = plan.rows().iter().filter(|row| row.is_quantized());
         let named = rows.filter_map(|row| {
             let module = catalogue.without_prefix(row.module.as_deref()?);
@@ -252,12 +304,9 @@ fn groups(encoder: &Encoder, unwritten: &[UnwrittenWeights<'_>]) -> Vec<Group> {
         });
         named.collect()
     };
-    let rows: Vec<_> = unwritten
-        .iter()
-        .map(|unwritten| rows_of(unwritten.plan()))
-        .collect();
+    let rows: Vec<_> = plans.iter().map(rows_of).collect();
     let mut groups = Vec::new();
-    for site in calibration_sites(&catalogue) {
+    for site in calibration_sites(catalogue) {
         let quantized = site.modules.into_iter().filter_map(|module| {
             let path = rows[0].get(&module)?.module.clone()?;
             Some((module, path))
@@ -286,22 +335,8 @@ fn groups(encoder: &Encoder, unwritten: &[UnwrittenWeights<'_>]) -> Vec<Group> {
 }
 
 impl WeightSensitivity {
-    /// The recipe of a mixture: what most layers have, and the others by name.
+    /// The recipe of a mixture.
     pub(super) fn recipe_of(&self, chosen: &[usize]) -> IntegerRecipe {
-        let mut counts = vec![0; self.choices.len()];
-        for (group, choice) in self.groups.iter().zip(chosen) {
-            counts[*choice] += group.modules.len();
-        }
-        let counted = counts.iter().zip(0..);
-        let most = counted.max_by_key(|(count, number)| (*count, std::cmp::Reverse(*number)));
-        let most: usize = most.map_or(0, |(_, number)| number);
-        let groups = self.groups.iter().zip(chosen);
-        let others = groups.filter(|(_, choice)| **choice != most);
-        let others = others.flat_map(|(group, choice)| {
-            let modules = group.modules.iter();
-            modules.map(|(module, _)| (module.clone(), self.choices[*choice]))
-        });
-        let base = self.base.clone().with_weights(self.choices[most]);
-        base.with_modules(others)
+        Planned::recipe_of(&self.base, &self.choices, &self.groups, chosen)
     }
 }

@@ -245,8 +245,15 @@ fn fewer_bytes_than_there_can_be_are_refused_with_the_least() {
             "{text}"
         );
         assert!(text.contains(&format!("found {limit}")), "{text}");
+        // The same before anything is measured.
+        let goal = SensitivityGoal::MaxBytes(limit);
+        let early = goal.check(&SOURCE.directory, &options(IntegerRecipe::weight_only()));
+        assert_eq!(early.unwrap_err().to_string(), text);
     }
-    let report = choose(&MEASURED, SensitivityGoal::MaxBytes(least));
+    let goal = SensitivityGoal::MaxBytes(least);
+    goal.check(&SOURCE.directory, &options(IntegerRecipe::weight_only()))
+        .unwrap();
+    let report = choose(&MEASURED, goal);
     assert!(report.groups.iter().all(|group| group.chosen != "int8"));
     assert!(report.recipe.integer().unwrap().modules.is_empty());
 }
