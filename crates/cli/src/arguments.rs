@@ -568,7 +568,7 @@ pub(crate) struct CompareArguments {
     pub(crate) model: String,
     /// Methods to compare, separated by commas [default: fp16, bf16, dynamic, dynamic+float-embeddings, weight-only, nf4,
     /// nf4+double, fp4] and static, where there is something to calibrate with. Others add +fp16 or +bf16, the dtype of what is not
-    /// quantized, +int8-embeddings, +gptq
+    /// quantized, +int8-embeddings, +gptq; a recipe file (*.toml, *.json) is a method, too
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
     pub(crate) methods: Vec<String>,
     /// Sentence pairs with scores (fields or columns sentence1, sentence2, score of *.jsonl, *.json, *.csv, *.tsv or *.parquet): adds

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::open_checkpoint;
+use fewbit_model::{Catalogue, Role, open_checkpoint};
 use serde::Serialize;
 
 use crate::conversion_target::TargetOutput;
@@ -158,7 +158,11 @@ impl FloatSource {
             ));
         }
         let source_bytes = checkpoint.tensors().map(|info| info.byte_len).sum();
-        let checkpoint = checkpoint.dequantized()?;
+        let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
+        let transposed = catalogue.linear_modules();
+        let transposed = transposed.filter(|module| module.role == Role::OtherTransposedLinear);
+        let transposed = transposed.map(|module| module.name.clone()).collect();
+        let checkpoint = checkpoint.dequantized_with_transposed(&transposed)?;
         let dequantized = checkpoint.dequantized_weights().count();
         Ok(Self {
             checkpoint,

@@ -9,7 +9,7 @@ use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{
     CheckpointError, CheckpointErrorKind, TensorInfo, TensorPlan, WeightLayout,
 };
-use fewbit_model::{Catalogue, Module, ModuleKind};
+use fewbit_model::{Catalogue, Module, ModuleKind, Role};
 use fewbit_numerics::activation::MAX_INT8_COLUMNS;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::four_bit::FourBitType;
@@ -65,6 +65,8 @@ pub enum TensorAction {
         scales: BlockScales,
         /// Whether codes are rounded by [GPTQ](crate::gptq), and not to the nearest.
         gptq: bool,
+        /// Whether the source keeps the weight as (in, out), and the codes are of its transpose.
+        transposed: bool,
     },
 }
 
@@ -147,6 +149,7 @@ impl fmt::Display for TensorAction {
                 layout,
                 scales,
                 gptq,
+                transposed,
             } => {
                 let by_gptq = if *gptq { " by GPTQ" } else { "" };
                 write!(
@@ -157,6 +160,9 @@ impl fmt::Display for TensorAction {
                 )?;
                 if layout.double_quantization {
                     f.write_str(", double quantization")?;
+                }
+                if *transposed {
+                    f.write_str(", transposed")?;
                 }
                 match scales.label() {
                     Some(label) => write!(f, ", {label}"),
@@ -327,6 +333,7 @@ impl<'a> RowPlanner<'a> {
                         scales => scales,
                     },
                     gptq: options.gptq && !is_table,
+                    transposed: selected.module.role == Role::OtherTransposedLinear,
                 }
             }
             Recipe::Integer(_) if selected.module.kind() == ModuleKind::Table => {

@@ -23,7 +23,7 @@
 use std::fmt;
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::{Catalogue, Module, ModuleKind, experts_of, is_router};
+use fewbit_model::{Catalogue, Module, ModuleKind, Role, experts_of, is_router};
 use globset::{GlobBuilder, GlobSet};
 use serde::{Serialize, Serializer};
 
@@ -61,8 +61,10 @@ pub enum KeepReason {
     OutsideTheEncoder,
     /// A table of a model that fewbit does not run.
     Table,
-    /// A matrix that is kept as (in, out).
+    /// A matrix that is kept as (in, out), where loaders of the layout know linear layers alone.
     Transposed,
+    /// A convolution of a model that fewbit does not run.
+    Convolution,
     /// An expert of a mixture, by itself in the file.
     Expert,
     /// What chooses between experts.
@@ -86,8 +88,11 @@ impl fmt::Display for KeepReason {
             KeepReason::OutsideTheEncoder => f.write_str("not part of the encoder"),
             KeepReason::Table => f.write_str("tables that are looked up stay float"),
             KeepReason::Transposed => f.write_str(
-                "its weight is stored as (in, out), which layouts of quantized weights do not have",
+                "it is a Conv1D, which loaders of compressed-tensors refuse; `nf4` and `fp4` quantize it",
             ),
+            KeepReason::Convolution => {
+                f.write_str("it is a convolution, which no loader of these layouts quantizes")
+            }
             KeepReason::Expert => f.write_str(
                 "transformers stacks experts into one tensor, which no loader quantizes",
             ),
@@ -184,16 +189,23 @@ impl Selection {
             }
             None => {}
         }
-        let is_kept =
-            |module: &&Module| recipe.four_bit().is_some() && is_kept_in_float32(catalogue, module);
-        let (kept, linear): (Vec<_>, Vec<_>) = catalogue.linear_modules().partition(is_kept);
-        candidates.extend(linear.into_iter().map(candidate));
-        selection
-            .kept
-            .extend(kept.into_iter().map(|module| KeptModule {
-                module: module.name.clone(),
-                reason: KeepReason::KeptInFloat32,
-            }));
+        for module in catalogue.linear_modules() {
+            let is_four_bit = recipe.four_bit().is_some();
+            let reason = match module.role {
+                Role::OtherTransposedLinear if !is_four_bit => Some(KeepReason::Transposed),
+                _ if is_four_bit && is_kept_in_float32(catalogue, module) => {
+                    Some(KeepReason::KeptInFloat32)
+                }
+                _ => None,
+            };
+            match reason {
+                None => candidates.push(candidate(module)),
+                Some(reason) => selection.kept.push(KeptModule {
+                    module: module.name.clone(),
+                    reason,
+                }),
+            }
+        }
         selection
             .kept
             .extend(matrices_that_stay_float(checkpoint, catalogue));
@@ -335,23 +347,36 @@ fn is_kept_in_float32(catalogue: &Catalogue, module: &Module) -> bool {
         && module.name.ends_with(".wo")
 }
 
-/// Modules with a weight matrix in the checkpoint that are no candidates: heads, poolers, and what the encoder proper does not have.
+/// Modules with a weight matrix in the checkpoint that are no candidates: heads, poolers, and what the encoder proper does not have; of models that
+/// fewbit does not run also convolutions, and experts that are stacked into one tensor.
 fn matrices_that_stay_float<'a>(
     checkpoint: &'a Checkpoint,
     catalogue: &'a Catalogue,
 ) -> impl Iterator<Item = KeptModule> + 'a {
     checkpoint.tensors().filter_map(|info| {
-        let module = info.name.strip_suffix(".weight")?;
         let of_an_encoder = catalogue.is_of_an_encoder();
+        if !of_an_encoder && info.shape.len() > 2 && experts_of(&info.name).is_some() {
+            return Some(KeptModule {
+                module: info.name.clone(),
+                reason: KeepReason::Expert,
+            });
+        }
+        let module = info.name.strip_suffix(".weight")?;
         let reason = match catalogue.part_of(&info.name) {
             "pooler" => KeepReason::Pooler,
             "head" => KeepReason::TaskHead,
             "other" if of_an_encoder => KeepReason::OutsideTheEncoder,
             _ if of_an_encoder => return None,
+            _ if (3..=5).contains(&info.shape.len()) => {
+                return Some(KeptModule {
+                    module: module.to_owned(),
+                    reason: KeepReason::Convolution,
+                });
+            }
             _ => match catalogue.named(module) {
                 None if experts_of(module).is_some() => KeepReason::Expert,
                 None if is_router(module) => KeepReason::Router,
-                None => KeepReason::Transposed,
+                None => KeepReason::OutsideTheEncoder,
                 Some(table) if table.kind() == ModuleKind::Table => KeepReason::Table,
                 Some(_) => return None,
             },

@@ -55,6 +55,7 @@ pub(super) fn round_weight(
             layout,
             scales,
             gptq,
+            ..
         } => {
             let factor = gptq.then(factor);
             four_bit(weights, layout, *scales, inputs, factor)
