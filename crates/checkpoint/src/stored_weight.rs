@@ -91,21 +91,21 @@ pub enum Int8Activations {
 impl<'a> StoredWeight<'a> {
     /// The same weight, its codes or floats where they are.
     pub fn borrowed(&self) -> StoredWeight<'_> {
-        fn bytes<'b, T: Clone>(values: &'b Cow<'_, [T]>) -> Cow<'b, [T]> {
-            Cow::Borrowed(&**values)
+        fn there<T: Clone>(values: &[T]) -> Cow<'_, [T]> {
+            Cow::Borrowed(values)
         }
         match self {
-            Self::Float(view) => StoredWeight::Float(view.clone()),
-            Self::FloatBytes { dtype, bytes: of } => StoredWeight::FloatBytes {
+            Self::Float(view) => StoredWeight::Float(*view),
+            Self::FloatBytes { dtype, bytes } => StoredWeight::FloatBytes {
                 dtype: *dtype,
-                bytes: bytes(of),
+                bytes: there(bytes),
             },
             Self::Int8 {
                 codes,
                 scales,
                 activations,
             } => StoredWeight::Int8 {
-                codes: bytes(codes),
+                codes: there(codes),
                 scales: scales.clone(),
                 activations: *activations,
             },
@@ -117,7 +117,7 @@ impl<'a> StoredWeight<'a> {
                 bits,
                 activations,
             } => StoredWeight::Groups {
-                codes: bytes(codes),
+                codes: there(codes),
                 scales: scales.clone(),
                 zero_points: zero_points.clone(),
                 group_size: *group_size,
@@ -132,7 +132,7 @@ impl<'a> StoredWeight<'a> {
                 kind,
                 dtype,
             } => StoredWeight::FourBit {
-                packed: bytes(packed),
+                packed: there(packed),
                 absmax: absmax.clone(),
                 nested: nested.clone(),
                 block_size: *block_size,

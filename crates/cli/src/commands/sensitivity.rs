@@ -53,7 +53,7 @@ pub(super) fn run(arguments: &SensitivityArguments, global: GlobalArguments) -> 
         &mut |step| match step {
             SensitivityStep::Samples(step) => calibrate::note(&step, calibration.size),
             SensitivityStep::Pass(done, total, what) => {
-                progress.set(done as u64, total as u64, what)
+                progress.set(done as u64, total as u64, what);
             }
         },
     );
