@@ -58,13 +58,13 @@ pub struct RecipeFields {
     /// The bits of [`IntegerRecipe::weights`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub weights: WeightsField,
-    /// [`Int4Options::group_size`]; its default where there is none.
+    /// [`Int4Options::group_size`](super::Int4Options::group_size); its default where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_size: Option<GroupSize>,
-    /// [`Int4Options::asymmetric`]
+    /// [`Int4Options::asymmetric`](super::Int4Options::asymmetric)
     #[serde(default, skip_serializing_if = "is_false")]
     pub asymmetric: bool,
-    /// [`Int4Options::layout`]
+    /// [`Int4Options::layout`](super::Int4Options::layout)
     #[serde(default, skip_serializing_if = "is_default")]
     pub layout: CodeLayout,
     /// [`FourBitRecipe::block_size`]; [`DEFAULT_BLOCK_SIZE`] where there is none.
@@ -78,7 +78,7 @@ pub struct RecipeFields {
         skip_serializing_if = "is_false"
     )]
     pub double_quantization: bool,
-    /// [`FourBitRecipe::scales`] and [`Int4Options::scales`]; their defaults where there is none.
+    /// [`FourBitRecipe::scales`] and [`Int4Options::scales`](super::Int4Options::scales); their defaults where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scales: Option<BlockScales>,
     /// [`Recipe::embeddings`]. A file without the key keeps the table, as one of an older version meant.
@@ -123,10 +123,10 @@ pub struct RecipeFields {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightsField {
-    /// [`WeightCodes::Int8`]
+    /// [`WeightCodes::Int8`](super::WeightCodes::Int8)
     #[default]
     Int8,
-    /// [`WeightCodes::Int4`]
+    /// [`WeightCodes::Int4`](super::WeightCodes::Int4)
     Int4,
 }
 

@@ -64,7 +64,7 @@ impl From<WeightCodes> for ModuleFields {
 }
 
 impl From<ModuleFields> for WeightCodes {
-    /// What the keys of int4 weights say beside others is of no account: [`ModuleFields::expect_keys_of_int4`] refuses it.
+    /// What the keys of int4 weights say beside others is of no account: recipes are refused for it.
     fn from(fields: ModuleFields) -> Self {
         match fields.weights {
             WeightsField::Int8 => Self::Int8,
