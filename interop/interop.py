@@ -83,6 +83,11 @@ def check_gptq(saturation_proof):
     return lambda source, directory, loaded: weights.int8(source, directory, loaded, gptq=True, saturation_proof=saturation_proof)
 
 
+def check_mixed(source, directory, loaded):
+    return weights.groups(source, directory, loaded, mixed=True)
+
+
+RECIPES = Path(__file__).parent
 # The feed-forward layers of every family, and not the output of attention.
 FEED_FORWARD = "*{.intermediate.dense,[0-9].output.dense,.lin1,.lin2,.mlp.Wi,.mlp.Wo,.ffn,.ffn_output,.gate_proj,.up_proj,.down_proj,.fc1,.fc2}"
 METHODS = [
@@ -103,9 +108,11 @@ METHODS = [
     Method(name="dynamic, GPTQ, saturation-proof", arguments=["--method", "dynamic", "--gptq", "--saturation-proof"], agreement="int8 activations", check=check_gptq(True), calibrated=True),
     Method(name="static, GPTQ", arguments=["--method", "static", "--gptq"], agreement="static int8 activations", check=check_gptq(False), calibrated=True),
     Method(name="weight-only, GPTQ, saturation-proof", arguments=["--method", "weight-only", "--gptq", "--saturation-proof"], agreement="same weights", check=check_gptq(True), calibrated=True),
-    Method(name="weight-only int4", arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "64"], agreement="same weights", check=weights.int4, family_cosine=0.5, family_arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "channel"]),
-    Method(name="weight-only int4, asymmetric, int-quantized", arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "32", "--asymmetric", "--layout", "int-quantized"], agreement="same weights", check=weights.int4, family_cosine=0.5, family_arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "channel", "--asymmetric", "--layout", "int-quantized"]),
-    Method(name="dynamic int4", arguments=["--method", "dynamic", "--weights", "int4", "--group-size", "64"], agreement="int8 activations", check=weights.int4, family_cosine=0.5, family_arguments=["--method", "dynamic", "--weights", "int4", "--group-size", "channel"]),
+    Method(name="weight-only int4", arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "64"], agreement="same weights", check=weights.groups, family_cosine=0.5, family_arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "channel"]),
+    Method(name="weight-only int4, asymmetric, int-quantized", arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "32", "--asymmetric", "--layout", "int-quantized"], agreement="same weights", check=weights.groups, family_cosine=0.5, family_arguments=["--method", "weight-only", "--weights", "int4", "--group-size", "channel", "--asymmetric", "--layout", "int-quantized"]),
+    Method(name="dynamic int4", arguments=["--method", "dynamic", "--weights", "int4", "--group-size", "64"], agreement="int8 activations", check=weights.groups, family_cosine=0.5, family_arguments=["--method", "dynamic", "--weights", "int4", "--group-size", "channel"]),
+    Method(name="weight-only, int4 and int8 mixed", arguments=["--recipe", str(RECIPES / "mixed-weight-only.toml")], agreement="same weights", check=check_mixed, family_cosine=0.5, family_arguments=["--recipe", str(RECIPES / "mixed-weight-only-families.toml")]),
+    Method(name="dynamic, int4 and int8 mixed", arguments=["--recipe", str(RECIPES / "mixed-dynamic.toml")], agreement="int8 activations", check=check_mixed, family_cosine=0.5, family_arguments=["--recipe", str(RECIPES / "mixed-dynamic-families.toml")]),
     Method(name="nf4", arguments=["--method", "nf4"], agreement="same weights", check=check_four_bit("nf4", False), family_cosine=0.5),
     Method(name="nf4, double quantization", arguments=["--method", "nf4", "--double-quant"], agreement="same weights", check=check_four_bit("nf4", True), family_cosine=0.5),
     Method(name="nf4, double quantization, fp16 floats", arguments=["--method", "nf4", "--double-quant", "--float-dtype", "fp16"], agreement="float16 without float32", check=check_four_bit("nf4", True, torch.float16), family_cosine=0.5),

@@ -1,5 +1,6 @@
 """Tiny models of kinds that fewbit does not run, whose weights it quantizes by the names of their tensors."""
 
+import bitsandbytes
 import torch
 import transformers
 
@@ -32,9 +33,10 @@ def for_sound(generator):
     return dict(input_features=torch.randn((1, 80, 3000), generator=generator), decoder_input_ids=ids(generator))
 
 
-# Name: class, configuration, inputs. Qwen2 and Whisper share their heads' matrix with the embeddings; transformers renames ViT's modules as it
+# Name: class, configuration, inputs. GPT-2 keeps its weights as (in, out), which bitsandbytes takes and compressed-tensors refuses. Qwen2 and Whisper share their heads' matrix with the embeddings; transformers renames ViT's modules as it
 # loads them; T5 has layers that it keeps in float32.
 MODELS = {
+    "gpt2": (transformers.GPT2LMHeadModel, transformers.GPT2Config(vocab_size=96, n_embd=64, n_layer=1, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0), for_decoder),
     "llama": (transformers.LlamaForCausalLM, transformers.LlamaConfig(**TEXT), for_decoder),
     "qwen2": (transformers.Qwen2ForCausalLM, transformers.Qwen2Config(**TEXT, tie_word_embeddings=True), for_decoder),
     "t5": (transformers.T5ForConditionalGeneration, transformers.T5Config(**T5), for_both),
@@ -47,6 +49,25 @@ METHODS = {
     "weight-only": (["--method", "weight-only"], 0.99),
     "nf4": (["--method", "nf4", "--double-quant"], 0.5),
 }
+
+
+REFUSED = {"weight-only": ["gpt2"]}
+
+
+def same_codes(source, out, kind):
+    """bitsandbytes' own codes and scales of every layer, transposed ones among them, where nothing is quantized twice."""
+    config = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    own = kind.from_pretrained(source, quantization_config=config, device_map="cpu", dtype=torch.float32)
+    ours = kind.from_pretrained(out, dtype=torch.float32)
+    layers = {name: module for name, module in own.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
+    found = {name: module for name, module in ours.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
+    equal = layers.keys() == found.keys() and all(
+        torch.equal(module.weight.data, found[name].weight.data)
+        and torch.equal(module.weight.quant_state.absmax, found[name].weight.quant_state.absmax)
+        and module.weight.quant_state.shape == found[name].weight.quant_state.shape
+        for name, module in layers.items()
+    )
+    return equal and len(layers) > 0
 
 
 def logits(model, inputs):
@@ -63,7 +84,19 @@ def check(row, fewbit, work, method):
         if not source.exists():
             torch.manual_seed(0)
             kind(config).save_pretrained(source)
+        if name in REFUSED.get(method, []):
+            refusal = fewbit.refusal("quantize", source, "-o", out, *arguments)
+            row.expect("no linear layer" in refusal.lower() or "linear layer" in refusal, f"{name}: expected a refusal, found: {refusal}")
+            continue
         fewbit.quantize(source, out, arguments)
+        if method == "nf4" and name == "gpt2":
+            plain = out.with_name(f"{out.name}-plain")
+            fewbit.quantize(source, plain, ["--method", "nf4"])
+            row.expect(same_codes(source, plain, kind), f"{name}: other codes than bitsandbytes' own")
+            back = out.with_name(f"{out.name}-floats")
+            fewbit.run("convert", plain, "-o", back, "--to", "f32")
+            difference = (logits(kind.from_pretrained(back, dtype=torch.float32), inputs) - logits(kind.from_pretrained(plain, dtype=torch.float32), inputs)).abs().max().item()
+            row.expect(difference < 1e-2, f"{name}: logits of the floats that codes stand for differ by {difference:.1e}")
         reference = logits(kind.from_pretrained(source, dtype=torch.float32), inputs)
         found = logits(kind.from_pretrained(out, dtype=torch.float32), inputs)
         cosine = torch.nn.functional.cosine_similarity(found, reference, dim=0).item()

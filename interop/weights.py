@@ -1,6 +1,7 @@
 """Whether the stored weights are what the libraries would have stored. Each function returns a short verdict, or raises."""
 
 import json
+import re
 from pathlib import Path
 
 import bitsandbytes.functional
@@ -189,34 +190,52 @@ def unpack_int4(packed, columns):
     return (nibbles[:, :columns].to(torch.int16) - 8).to(torch.int8)
 
 
-def int4(source, directory, loaded):
-    """int4 groups: dequantized by compressed-tensors = (code - zero point) * scale, and the codes are the nearest."""
+def bits_of(directory):
+    """The bits of a module's codes, by its name, as the configuration says."""
+    config = json.loads((Path(directory) / "config.json").read_text())["quantization_config"]
+    groups = [(group["weights"]["num_bits"], [target.removeprefix("re:") for target in group["targets"]]) for group in config["config_groups"].values()]
+
+    def bits(module):
+        (found,) = {bits for bits, targets in groups if any(re.match(target, module) for target in targets)}
+        return found
+
+    return bits
+
+
+def groups(source, directory, loaded, mixed=False):
+    """int4 groups, and int8 channels beside them: dequantized by compressed-tensors = (code - zero point) * scale, and the codes are the nearest."""
     stored, originals = tensors_of(directory), tensors_of(source)
     modules = sorted(name.removesuffix(".weight_scale") for name in stored if name.endswith(".weight_scale"))
     layers = [module for module in modules if not module.endswith("embeddings")]
-    if not layers:
-        raise Difference("no int4 weight in the file")
+    bits_of_module = bits_of(directory)
+    kinds = sorted({bits_of_module(module) for module in layers})
+    if kinds != ([4, 8] if mixed else [4]):
+        raise Difference(f"weights of {kinds} bits in the file")
     same_rest(stored, originals, modules, None)
     for module in layers:
         original = originals[f"{module}.weight"]
         rows, columns = original.shape
         scale = stored[f"{module}.weight_scale"]
         packed = f"{module}.weight_packed" in stored
-        codes = unpack_int4(stored[f"{module}.weight_packed"], columns) if packed else stored[f"{module}.weight"]
-        if codes.min() < -8 or codes.max() > 7:
-            raise Difference(f"{module}: codes of more than 4 bits")
+        bits = bits_of_module(module)
+        unpack = unpack_int4 if bits == 4 else unpack_int32
+        least, most = -(1 << bits - 1), (1 << bits - 1) - 1
+        codes = unpack(stored[f"{module}.weight_packed"], columns) if packed else stored[f"{module}.weight"]
+        if codes.min() < least or codes.max() > most:
+            raise Difference(f"{module}: codes of more than {bits} bits")
         zero_points = stored.get(f"{module}.weight_zero_point")
         if zero_points is None:
             zero_points = torch.zeros(scale.shape, dtype=torch.int8)
         elif packed:
             # Packed down the rows.
-            zero_points = unpack_int4(zero_points.T, rows).T
+            zero_points = unpack(zero_points.T, rows).T
         size = columns // scale.shape[1]
         scale, zero_points = (part.repeat_interleave(size, dim=1) for part in (scale, zero_points))
         same_bits(loaded[module], (codes - zero_points).float() * scale, f"{module} dequantized by compressed-tensors")
         value = original / scale + zero_points
         nearest = (codes - value).abs() <= 0.5001
-        clipped = (codes == 7) & (value > 6.5) | (codes == -8) & (value < -7.5)
+        # int8 rows have no use for -128.
+        clipped = (codes == most) & (value > most - 0.5) | (codes <= least + (bits == 8)) & (value < least + 0.5 + (bits == 8))
         wrong = (~(nearest | clipped)).sum().item()
         if wrong:
             raise Difference(f"{module}: {wrong} codes are not the nearest")

@@ -7,7 +7,7 @@ use crate::run::run;
 use crate::weights::{expect_length, kernels, non_finite};
 use fewbit::numerics::activation::TWELVE_BIT_CODES;
 use fewbit::numerics::affine::{AffineParameters, CodeRange};
-use fewbit::numerics::int4_groups::{GroupScales, Int4Settings};
+use fewbit::numerics::int4_groups::{GroupScales, GroupStorage, Int4Settings};
 use fewbit::quantize::fake_quantize::{self, Groups};
 use fewbit::quantize::weight_codecs;
 use numpy::{PyArray1, PyReadonlyArray1, PyReadwriteArray1};
@@ -103,8 +103,10 @@ pub(crate) fn int4_parameters<'py>(
                 true => GroupScales::LeastSquaredError,
                 false => GroupScales::Range,
             },
+            storage: GroupStorage::default(),
         };
-        let all = fake_quantize::choose_int4(weight, settings, &mut scales, &mut points);
+        let all =
+            fake_quantize::choose_int4(kernels()?, weight, settings, &mut scales, &mut points);
         finite(all, weight).map(|()| (scales, points))
     })?;
     Ok((

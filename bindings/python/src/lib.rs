@@ -25,6 +25,7 @@ mod network;
 mod predictor;
 mod quantize;
 mod run;
+mod sensitivity;
 mod stored_weight;
 mod token_batch;
 mod weights;
@@ -57,7 +58,6 @@ mod _fewbit {
     #[pymodule_export]
     use crate::inspect::{inspect, inspect_gguf, isa, resolve};
     #[pymodule_export]
-    #[pymodule_export]
     use crate::linear::Linear;
     #[pymodule_export]
     use crate::module_calibration::{Calibration, default_qconfig};
@@ -67,6 +67,8 @@ mod _fewbit {
     use crate::predictor::Predictor;
     #[pymodule_export]
     use crate::quantize::{QuantizationManager, quantize_model};
+    #[pymodule_export]
+    use crate::sensitivity::sensitivity;
     #[pymodule_export]
     use crate::threads_available;
     #[pymodule_export]

@@ -4,10 +4,10 @@ use crate::calibration::{Calibration, Found, samples, tell_samples};
 use crate::error::{from_json, to_json};
 use crate::run::{Progress, run};
 use fewbit::calibration::CalibrationOptions;
-use fewbit::compare::method_hint;
+use fewbit::compare::{method_hint, parse_weights};
 use fewbit::quantize::{
-    ActivationsField, Backend, BlockScales, GptqCalibration, OutputOptions, PlannedConversion,
-    ShardSize, weight_codecs,
+    ActivationsField, Backend, BlockScales, GptqCalibration, ModuleFields, OutputOptions,
+    PlannedConversion, ShardSize, weight_codecs,
 };
 use fewbit::{
     Catalogue, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Method, QuantizePlan,
@@ -16,6 +16,7 @@ use fewbit::{
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -35,6 +36,8 @@ struct Request {
     asymmetric: bool,
     #[serde(default)]
     layout: CodeLayout,
+    #[serde(default)]
+    modules: BTreeMap<String, LayerWeights>,
     double_quant: bool,
     block_size: Option<usize>,
     scales: Option<BlockScales>,
@@ -68,7 +71,7 @@ impl Request {
         let has_scales = file.is_some();
         let mut fields = match (file, &self.method) {
             (Some(recipe), _) => RecipeFields::from(recipe),
-            (None, method) => self.fields(method_named(method.as_deref())?, backend),
+            (None, method) => self.fields(method_named(method.as_deref())?, backend)?,
         };
         let add = |given: &[String], known: &mut Vec<String>| {
             let new = given.iter().filter(|pattern| !known.contains(pattern));
@@ -84,13 +87,25 @@ impl Request {
         Ok(recipe)
     }
 
-    fn fields(&self, method: Method, backend: Backend) -> RecipeFields {
+    fn modules_as_keys(&self) -> Result<BTreeMap<String, ModuleFields>, fewbit::Error> {
+        let modules = self.modules.iter().map(|(pattern, weights)| {
+            let keys = match weights {
+                LayerWeights::Keys(keys) => *keys,
+                LayerWeights::Words(words) => parse_weights(words)?.into(),
+            };
+            Ok((pattern.clone(), keys))
+        });
+        modules.collect()
+    }
+
+    fn fields(&self, method: Method, backend: Backend) -> Result<RecipeFields, fewbit::Error> {
         let defaults = RecipeFields::new(method);
         let fields = RecipeFields {
             weights: self.weights,
             group_size: self.group_size,
             asymmetric: self.asymmetric,
             layout: self.layout,
+            modules: self.modules_as_keys()?,
             block_size: self.block_size,
             double_quantization: self.double_quant,
             scales: self.scales,
@@ -101,7 +116,7 @@ impl Request {
             saturation_proof: self.saturation_proof,
             ..defaults
         };
-        match self.activations {
+        Ok(match self.activations {
             Some(ActivationsField::PerTensor) if method == Method::Dynamic => {
                 fields.with_scales_of_quantize_dynamic(backend)
             }
@@ -110,8 +125,18 @@ impl Request {
                 ..fields
             },
             None => fields,
-        }
+        })
     }
+}
+
+/// Weights of a single layer.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum LayerWeights {
+    /// As a list of methods has them: `int4+group-32`.
+    Words(String),
+    /// As a recipe has them.
+    Keys(ModuleFields),
 }
 
 fn method_named(name: Option<&str>) -> Result<Method, fewbit::Error> {

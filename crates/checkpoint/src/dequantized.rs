@@ -28,6 +28,18 @@ impl Checkpoint {
     /// # Ok::<(), fewbit_checkpoint::CheckpointError>(())
     /// ```
     pub fn dequantized(self) -> Result<Self, CheckpointError> {
+        self.dequantized_with_transposed(&BTreeSet::new())
+    }
+
+    /// [`dequantized`](Self::dequantized), where the modules `transposed` keep floats as (in, out) and codes as (out, in): of GPT-2's `Conv1D` bitsandbytes makes
+    /// linear layers.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn dequantized_with_transposed(
+        self,
+        transposed: &BTreeSet<String>,
+    ) -> Result<Self, CheckpointError> {
         if !self.quantization().is_quantized() {
             self.expect_no_codes_without_config()?;
             return Ok(self);
@@ -40,9 +52,10 @@ impl Checkpoint {
         let mut overlaid = BTreeMap::new();
         let mut hidden = BTreeSet::new();
         for module in modules {
-            let Some(weight) = DequantizedWeight::new(&source, module)? else {
+            let Some(mut weight) = DequantizedWeight::new(&source, module)? else {
                 continue;
             };
+            weight.transposed = transposed.contains(module);
             hidden.extend(source.weight_tensor_names(module));
             let info = weight.info()?;
             let elements = Elements::Computed(Box::new(weight));
@@ -61,6 +74,8 @@ struct DequantizedWeight {
     module: String,
     shape: [usize; 2],
     dtype: DType,
+    /// Whether floats are (in, out).
+    transposed: bool,
     /// What was read of the source, until it is released.
     stored: Mutex<Option<Arc<StoredWeight<'static>>>>,
 }
@@ -84,6 +99,7 @@ impl DequantizedWeight {
             module: module.to_owned(),
             shape: [rows, columns],
             dtype: bitsandbytes::four_bit_dtype(source, module)?.unwrap_or(DType::F32),
+            transposed: false,
             stored: Mutex::new(None),
         }))
     }
@@ -108,7 +124,10 @@ impl DequantizedWeight {
         Ok(TensorInfo {
             name,
             dtype: self.dtype,
-            shape: self.shape.to_vec(),
+            shape: match self.transposed {
+                false => vec![rows, columns],
+                true => vec![columns, rows],
+            },
             file,
             byte_len,
         })
@@ -125,11 +144,39 @@ impl DequantizedWeight {
     }
 }
 
+impl DequantizedWeight {
+    /// Elements of the transpose, from `start` on. Rows are dequantized a few at a time.
+    fn read_transposed(&self, start: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
+        let [rows, columns] = self.shape;
+        let stored = self.stored()?;
+        let range = start..start + out.len();
+        for first in (0..rows).step_by(ROWS_AT_A_TIME) {
+            let some = first..rows.min(first + ROWS_AT_A_TIME);
+            let values = dequantize_rows(&stored, some.clone(), columns)?;
+            for (row, values) in some.zip(values.chunks_exact(columns)) {
+                // The first element of this row that is not before the range.
+                let column = range.start.saturating_sub(row).div_ceil(rows);
+                let places = (column * rows + row..range.end).step_by(rows);
+                for (place, value) in places.zip(&values[column.min(columns)..]) {
+                    out[place - range.start] = *value;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows that are dequantized together where columns are wanted.
+const ROWS_AT_A_TIME: usize = 256;
+
 impl ComputedTensor for DequantizedWeight {
     fn read_range(&self, start: usize, out: &mut [f32]) -> Result<(), CheckpointError> {
         let columns = self.shape[1];
         if out.is_empty() || columns == 0 {
             return Ok(());
+        }
+        if self.transposed {
+            return self.read_transposed(start, out);
         }
         let rows = start / columns..(start + out.len()).div_ceil(columns);
         let values = dequantize_rows(&*self.stored()?, rows.clone(), columns)?;

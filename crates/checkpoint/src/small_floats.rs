@@ -130,6 +130,24 @@ impl<'a> SmallFloats<'a> {
         }
     }
 
+    /// The same numbers, their codes where they are.
+    pub fn borrowed(&self) -> SmallFloats<'_> {
+        SmallFloats {
+            codes: Cow::Borrowed(&self.codes),
+            scales: match &self.scales {
+                SmallFloatScales::Rows(scales) => SmallFloatScales::Rows(scales.clone()),
+                SmallFloatScales::Nvfp4 {
+                    codes,
+                    global_scale,
+                } => SmallFloatScales::Nvfp4 {
+                    codes: Cow::Borrowed(codes),
+                    global_scale: *global_scale,
+                },
+                SmallFloatScales::Mxfp4(codes) => SmallFloatScales::Mxfp4(Cow::Borrowed(codes)),
+            },
+        }
+    }
+
     /// The same in memory of its own.
     pub fn into_owned(self) -> SmallFloats<'static> {
         let owned = |codes: Cow<'_, [u8]>| Cow::Owned(codes.into_owned());

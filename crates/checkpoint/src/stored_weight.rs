@@ -92,6 +92,60 @@ pub enum Int8Activations {
 }
 
 impl<'a> StoredWeight<'a> {
+    /// The same weight, its codes or floats where they are.
+    pub fn borrowed(&self) -> StoredWeight<'_> {
+        fn there<T: Clone>(values: &[T]) -> Cow<'_, [T]> {
+            Cow::Borrowed(values)
+        }
+        match self {
+            Self::Float(view) => StoredWeight::Float(*view),
+            Self::FloatBytes { dtype, bytes } => StoredWeight::FloatBytes {
+                dtype: *dtype,
+                bytes: there(bytes),
+            },
+            Self::SmallFloats(floats) => StoredWeight::SmallFloats(floats.borrowed()),
+            Self::Int8 {
+                codes,
+                scales,
+                activations,
+            } => StoredWeight::Int8 {
+                codes: there(codes),
+                scales: scales.clone(),
+                activations: *activations,
+            },
+            Self::Groups {
+                codes,
+                scales,
+                zero_points,
+                group_size,
+                bits,
+                activations,
+            } => StoredWeight::Groups {
+                codes: there(codes),
+                scales: scales.clone(),
+                zero_points: zero_points.clone(),
+                group_size: *group_size,
+                bits: *bits,
+                activations: *activations,
+            },
+            Self::FourBit {
+                packed,
+                absmax,
+                nested,
+                block_size,
+                kind,
+                dtype,
+            } => StoredWeight::FourBit {
+                packed: there(packed),
+                absmax: absmax.clone(),
+                nested: nested.clone(),
+                block_size: *block_size,
+                kind: *kind,
+                dtype: *dtype,
+            },
+        }
+    }
+
     /// The outputs `rows` of a weight of `columns` inputs, in the same form; 4-bit codes whose blocks begin elsewhere become floats, which
     /// products take them for anyhow.
     ///

@@ -2,6 +2,7 @@
 
 mod convert;
 mod predict;
+mod sensitivity;
 
 pub(crate) use crate::method_argument::MethodArgument;
 use crate::method_argument::MethodParser;
@@ -14,6 +15,7 @@ use fewbit::quantize::ShardSize;
 use fewbit::quantize::calibration::texts::SampleSize;
 use fewbit::threads;
 pub(crate) use predict::PredictArguments;
+pub(crate) use sensitivity::{SensitivityArguments, SensitivityMethod};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -70,6 +72,7 @@ pub(crate) enum Command {
     Quantize(QuantizeArguments),
     Convert(ConvertArguments),
     Calibrate(CalibrateArguments),
+    Sensitivity(SensitivityArguments),
     Embed(EmbedArguments),
     Predict(PredictArguments),
     Compare(CompareArguments),
@@ -580,7 +583,7 @@ pub(crate) struct CompareArguments {
     pub(crate) model: String,
     /// Methods to compare, separated by commas [default: fp16, bf16, dynamic, dynamic+float-embeddings, weight-only, nf4,
     /// nf4+double, fp4] and static, where there is something to calibrate with. Others add +fp16 or +bf16, the dtype of what is not
-    /// quantized, +int8-embeddings, +gptq
+    /// quantized, +int8-embeddings, +gptq; a recipe file (*.toml, *.json) is a method, too
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
     pub(crate) methods: Vec<String>,
     /// Sentence pairs with scores (fields or columns sentence1, sentence2, score of *.jsonl, *.json, *.csv, *.tsv or *.parquet): adds

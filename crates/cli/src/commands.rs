@@ -12,6 +12,7 @@ mod kernels;
 mod man;
 pub(crate) mod predict;
 mod quantize;
+mod sensitivity;
 
 use crate::arguments::{Arguments, Command};
 use crate::failure::UsageError;
@@ -39,6 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     start_log(global.verbose);
     if let Command::Calibrate(_)
     | Command::Quantize(_)
+    | Command::Sensitivity(_)
     | Command::Convert(_)
     | Command::Embed(_)
     | Command::Predict(_)
@@ -51,6 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
         Command::Inspect(arguments) => inspect::run(arguments, global),
         Command::Calibrate(arguments) => calibrate::run(arguments, global),
+        Command::Sensitivity(arguments) => sensitivity::run(arguments, global),
         Command::Quantize(arguments) => quantize::run(arguments, global),
         Command::Convert(arguments) => convert::run(arguments, global),
         Command::Embed(arguments) => embed::run(arguments, global),

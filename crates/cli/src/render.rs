@@ -13,3 +13,4 @@ pub(crate) mod progress;
 pub(crate) mod quantization;
 pub(crate) mod sensitivity;
 pub(crate) mod table;
+pub(crate) mod weight_sensitivity;

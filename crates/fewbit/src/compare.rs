@@ -11,7 +11,7 @@ mod texts;
 
 pub use classes::ClassFigures;
 pub use methods::{
-    default_recipes, method_hint, method_name, parse_method, parse_methods,
+    default_recipes, method_hint, method_name, parse_method, parse_methods, parse_weights,
     without_other_names_of_defaults,
 };
 pub use report::{ComparedModel, Comparison, FailedMethod, GateMiss};

@@ -4,7 +4,7 @@
 //! makes a smaller one of it, in a format that Hugging Face transformers loads unchanged; [`Encoder`] runs either for embeddings,
 //! [`Predictor`] for what a task head says of texts;
 //! [`compare`](compare::compare) says what each method costs; [`bench`](bench::bench()) how fast models are; [`inspect()`]
-//! looks without running anything; [`convert_model`] gives floats, or codes of another layout, for a model that is quantized.
+//! looks without running anything; [`sensitivity`](sensitivity::sensitivity()) says which layers need 8 bits, and which do with 4; [`convert_model`] gives floats, or codes of another layout, for a model that is quantized.
 //!
 //! ```no_run
 //! use fewbit::{EncodeOptions, Encoder, IntegerRecipe, quantize_model};
@@ -52,6 +52,7 @@ pub mod inspect_gguf;
 pub mod manager;
 pub mod measure;
 pub mod repetition;
+pub mod sensitivity;
 pub mod size;
 pub mod threads;
 
@@ -72,9 +73,9 @@ pub use fewbit_quantize as quantize;
 pub use fewbit_quantize::{
     BlockScales, CodeLayout, ConversionTarget, ConvertOptions, ConvertPlan, ConvertReport,
     EmbeddingStorage, FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerRecipe, KeptModule,
-    Method, MethodSize, ModuleReport, PartBytes, QuantizeError, QuantizePlan, QuantizeReport,
-    Recipe, RecipeFields, TensorAction, UnknownTarget, WeightCodes, WeightsField, convert_model,
-    plan_conversion, quantize_model, quantize_model_with_gptq,
+    Method, MethodSize, ModuleReport, ModuleWeights, PartBytes, QuantizeError, QuantizePlan,
+    QuantizeReport, Recipe, RecipeFields, TensorAction, UnknownTarget, WeightCodes, WeightsField,
+    convert_model, plan_conversion, quantize_model, quantize_model_with_gptq,
 };
 pub use inspect::{Inspection, inspect};
 pub use inspect_gguf::{GgufInspection, inspect_gguf};

@@ -196,7 +196,10 @@ impl Catalogue {
     pub fn part_of(&self, tensor: &str) -> &'static str {
         let owner = |module: &&Module| is_inside(tensor, &module.name);
         match self.modules.iter().find(owner) {
-            Some(module) if module.role == Role::OtherLinear => tensor_names::part_of(tensor),
+            Some(Module {
+                role: Role::OtherLinear | Role::OtherTransposedLinear,
+                ..
+            }) => tensor_names::part_of(tensor),
             Some(module) => module.role.part(),
             None if self.layers.is_none() => tensor_names::part_of(tensor),
             None => {
@@ -335,7 +338,11 @@ impl EncoderSpec {
             }
             Role::Output => ([hidden, intermediate], self.biases.output),
             Role::Pooler => ([hidden, hidden], true),
-            Role::HeadLinear | Role::HeadNorm | Role::OtherLinear | Role::OtherTable => {
+            Role::HeadLinear
+            | Role::HeadNorm
+            | Role::OtherLinear
+            | Role::OtherTransposedLinear
+            | Role::OtherTable => {
                 return None;
             }
         };

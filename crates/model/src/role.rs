@@ -77,6 +77,8 @@ pub enum Role {
     HeadNorm,
     /// A matrix of a model that fewbit knows by its tensor names alone.
     OtherLinear,
+    /// The same of a layer that keeps its weight as (in, out) in floats, GPT-2's `Conv1D`; where it is codes, their rows are outputs as of every other layer.
+    OtherTransposedLinear,
     /// A table of a model that fewbit knows by its tensor names alone.
     OtherTable,
 }
@@ -161,7 +163,7 @@ impl Role {
             | Self::FinalNorm => "normalization",
             Self::Pooler => "pooler",
             Self::HeadLinear | Self::HeadNorm => "head",
-            Self::OtherLinear => "other",
+            Self::OtherLinear | Self::OtherTransposedLinear => "other",
         }
     }
 

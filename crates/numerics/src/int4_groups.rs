@@ -187,16 +187,47 @@ pub fn quantize_int4_into(
     assert_eq!((codes.len(), scales.len()), (weights.len(), groups));
     let expected = settings.asymmetric.then_some(groups);
     assert_eq!(zero_points.as_ref().map(|points| points.len()), expected);
-    let parts = weights
-        .chunks_exact(settings.group_size)
-        .zip(codes.chunks_exact_mut(settings.group_size));
-    for (index, (group, codes)) in parts.enumerate() {
+    for (index, group) in weights.chunks_exact(settings.group_size).enumerate() {
         let parameters = group_parameters(group, settings.asymmetric, settings.scales);
         let parameters = settings.storage.stored(parameters);
         scales[index] = parameters.scale;
         if let Some(zero_points) = &mut zero_points {
             zero_points[index] = parameters.zero_point as i8;
         }
+    }
+    encode_groups(
+        weights,
+        settings.group_size,
+        scales,
+        zero_points.as_deref(),
+        codes,
+    );
+}
+
+/// The codes (n) of whole groups with these scales and zero points (n / `group_size`).
+///
+/// # Panics
+/// If a slice does not have its length.
+pub fn encode_groups(
+    weights: &[f32],
+    group_size: usize,
+    scales: &[f32],
+    zero_points: Option<&[i8]>,
+    codes: &mut [i8],
+) {
+    assert_eq!(weights.len(), scales.len() * group_size, "whole groups");
+    assert_eq!(codes.len(), weights.len(), "one for each weight");
+    if let Some(zero_points) = zero_points {
+        assert_eq!(zero_points.len(), scales.len(), "one for each group");
+    }
+    let groups = weights
+        .chunks_exact(group_size)
+        .zip(codes.chunks_exact_mut(group_size));
+    for (index, (group, codes)) in groups.enumerate() {
+        let parameters = AffineParameters {
+            scale: scales[index],
+            zero_point: zero_points.map_or(0, |zero_points| zero_points[index].into()),
+        };
         // In -8..=7 by the clamp of the rule.
         for (place, code) in codes
             .iter_mut()

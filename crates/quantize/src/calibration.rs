@@ -45,6 +45,7 @@ use crate::{
 use collector::Collector;
 pub use input::{CalibrationInput, CalibrationSamples};
 pub use output_effect::OUTPUT_TEXTS;
+pub(crate) use output_effect::embedding_loss;
 pub use partial::{CalibrationRun, PartialCalibration};
 pub use sensitivity::{LEAST_SQNR_DB, NoisyStaticSites, Sensitivity, SiteSensitivity};
 pub use sites::{CalibrationSite, calibration_sites};

@@ -100,9 +100,21 @@ impl<'a> Output<'a> {
         first_row: usize,
         rows: &StoredWeight<'_>,
     ) -> Result<(), CheckpointError> {
-        let (module, shape) = (module_name(view), matrix_shape(view)?);
+        let shape = matrix_shape(view)?;
+        self.write_rows_of(view, shape, layout, first_row, rows)
+    }
+
+    /// [`write_rows`](Self::write_rows) of a weight that has another shape, (out, in), than the source.
+    fn write_rows_of(
+        &mut self,
+        view: &TensorView<'_>,
+        shape: [usize; 2],
+        layout: &dyn WeightLayout,
+        first_row: usize,
+        rows: &StoredWeight<'_>,
+    ) -> Result<(), CheckpointError> {
         self.writer
-            .write_weight(layout, module, shape, first_row, rows)
+            .write_weight(layout, module_name(view), shape, first_row, rows)
     }
 }
 
@@ -164,9 +176,12 @@ pub(crate) fn convert_tensor(
             &EightBitTable,
             output,
         ),
-        TensorAction::FourBitBlocks { layout, scales, .. } => {
-            four_bit::quantize(view, layout, *scales, output)
-        }
+        TensorAction::FourBitBlocks {
+            layout,
+            scales,
+            transposed,
+            ..
+        } => four_bit::quantize(view, layout, *scales, *transposed, output),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use fewbit_checkpoint::gguf::gguf_source;
 use fewbit_checkpoint::temporary_directory::TemporaryDirectory;
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter};
-use fewbit_model::open_checkpoint;
+use fewbit_model::{Catalogue, Role, open_checkpoint};
 use serde::Serialize;
 
 use crate::conversion_target::TargetOutput;
@@ -255,7 +255,11 @@ impl FloatSource {
             .is_quantized()
             .then(|| quantization.to_string());
         let source_bytes = checkpoint.tensors().map(|info| info.byte_len).sum();
-        let checkpoint = checkpoint.dequantized()?;
+        let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
+        let transposed = catalogue.linear_modules();
+        let transposed = transposed.filter(|module| module.role == Role::OtherTransposedLinear);
+        let transposed = transposed.map(|module| module.name.clone()).collect();
+        let checkpoint = checkpoint.dequantized_with_transposed(&transposed)?;
         let dequantized = checkpoint.dequantized_weights().count();
         Ok(Self {
             checkpoint,

@@ -7,11 +7,11 @@ use fewbit_kernels::{FloatBytes, Kernels};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::fake_quantize;
 use fewbit_numerics::finite::first_non_finite;
-use fewbit_numerics::int4_groups::{Int4Settings, group_parameters};
+use fewbit_numerics::int4_groups::Int4Settings;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use crate::weight_codecs::{in_pool, part_elements, part_of};
+use crate::weight_codecs::{choose_int4_parameters, in_pool, part_elements, part_of};
 
 /// Scales and zero points of the groups of a matrix, and the codes that its elements may have.
 #[derive(Debug, Clone, Copy)]
@@ -81,16 +81,13 @@ pub fn int8_rows(
 /// # Panics
 /// If the weights are no whole groups, or a slice does not have its length.
 pub fn choose_int4(
+    kernels: &Kernels,
     weights: &[f32],
     settings: Int4Settings,
     scales: &mut [f32],
     zero_points: &mut [i8],
 ) -> bool {
-    let Int4Settings {
-        group_size,
-        asymmetric,
-        scales: by,
-    } = settings;
+    let group_size = settings.group_size;
     assert!(weights.len().is_multiple_of(group_size), "whole groups");
     let groups = weights.len() / group_size;
     assert_eq!((scales.len(), zero_points.len()), (groups, groups));
@@ -104,13 +101,9 @@ pub fn choose_int4(
         if first_non_finite(weights).is_some() {
             return false;
         }
-        let groups = weights.chunks(group_size);
-        for ((group, scale), point) in groups.zip(scales).zip(points) {
-            let parameters = group_parameters(group, asymmetric, by);
-            *scale = parameters.scale;
-            // In -8..=7.
-            *point = parameters.zero_point as i8;
-        }
+        points.fill(0);
+        let points = settings.asymmetric.then_some(points);
+        choose_int4_parameters(kernels, weights, settings, None, (scales, points));
         true
     });
     in_pool(|| finite.reduce(|| true, |a, b| a & b))
@@ -249,7 +242,7 @@ pub fn with_one_scale(
 mod tests {
     use super::*;
     use crate::weight_codecs::{ErrorFigures, quantize_int4};
-    use fewbit_numerics::int4_groups::GroupScales;
+    use fewbit_numerics::int4_groups::{GroupScales, GroupStorage};
     use fewbit_numerics::rows::{dequantize_groups, quantize_rows_int8};
 
     /// Several parts and a short one.
@@ -278,20 +271,33 @@ mod tests {
     fn int4_groups_are_what_their_codes_stand_for() {
         let (rows, columns, group_size) = (70, 960, 32);
         let weights = weights(rows * columns);
+        let kernels = Kernels::from_environment().expect("an instruction set of this CPU");
         for by in [GroupScales::Range, GroupScales::LeastSquaredError] {
             for asymmetric in [false, true] {
                 let settings = Int4Settings {
                     group_size,
                     asymmetric,
                     scales: by,
+                    storage: GroupStorage::default(),
                 };
                 let source = FloatBytes::of_f32(&weights);
-                let (expected, _) =
-                    quantize_int4(source, [rows, columns], settings, ErrorFigures::Skip)
-                        .expect("finite numbers");
+                let (expected, _) = quantize_int4(
+                    kernels,
+                    source,
+                    [rows, columns],
+                    settings,
+                    ErrorFigures::Skip,
+                )
+                .expect("finite numbers");
                 let groups = weights.len() / group_size;
                 let (mut scales, mut points) = (vec![0.0; groups], vec![9; groups]);
-                assert!(choose_int4(&weights, settings, &mut scales, &mut points));
+                assert!(choose_int4(
+                    kernels,
+                    &weights,
+                    settings,
+                    &mut scales,
+                    &mut points
+                ));
                 assert_eq!(scales, expected.scales);
                 let zero_points = expected.zero_points.clone().unwrap_or(vec![0; groups]);
                 assert_eq!(points, zero_points);

@@ -29,11 +29,11 @@ impl GivenCodes {
             (Self::Int8(rows), TensorAction::Int8Embedding) => {
                 Some(EMBEDDING_SCHEME.stored_weight(rows.clone()))
             }
-            (Self::Int4(groups), TensorAction::Int4Linear { scheme, .. })
-                if scheme.group_size_of(groups.columns) == groups.group_size
-                    && scheme.asymmetric == groups.zero_points.is_some() =>
+            (Self::Int4(groups), TensorAction::Int4Linear { layout, .. })
+                if layout.group_size_of(groups.columns) == groups.group_size
+                    && layout.is_asymmetric() == groups.zero_points.is_some() =>
             {
-                Some(scheme.stored_weight(groups.clone()))
+                Some(layout.stored_weight(groups.clone()))
             }
             _ => None,
         }

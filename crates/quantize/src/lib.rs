@@ -8,6 +8,8 @@
 //!
 //! [`gptq`] rounds the weights of linear layers for what calibration texts show of their inputs.
 //!
+//! [`sensitivity`] measures what fewer bits cost layer by layer, and chooses a recipe that mixes them.
+//!
 //! For static quantization, [`observers`] collect what activations and weights hold and choose their ranges; a [`QConfig`]
 //! says which observer and which scheme, and a [`Backend`] has the defaults.
 //!
@@ -49,6 +51,7 @@ pub mod qconfig;
 pub mod recipe;
 pub mod report;
 pub mod selection;
+pub mod sensitivity;
 mod static_input;
 mod unwritten_weights;
 pub mod weight_codecs;
@@ -70,9 +73,11 @@ pub use plan::{PartBytes, PlanRow, QuantizePlan, TensorAction};
 pub use qconfig::{Backend, ObserverKind, ObserverSettings, QConfig};
 pub use recipe::{
     ActivationScales, ActivationsField, BlockScales, CodeLayout, DynamicInputs, EmbeddingStorage,
-    FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerInputs, IntegerRecipe, Recipe,
-    RecipeFields, Rounding, StaticInputs, UnknownGroupSize, WeightCodes, WeightsField,
+    FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerInputs, IntegerRecipe, ModuleFields,
+    ModuleWeights, Recipe, RecipeFields, Rounding, StaticInputs, UnknownGroupSize, WeightCodes,
+    WeightsField,
 };
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};
+pub use sensitivity::{SensitivityGoal, SensitivityOptions, SensitivityReport, WeightSensitivity};
 pub use static_input::StaticInput;

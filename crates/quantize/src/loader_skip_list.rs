@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use fewbit_model::heads::heads_that_loaders_skip;
 use fewbit_model::{Catalogue, ModuleKind, experts_of};
 
-use crate::Selection;
+use crate::{KeepReason, Selection};
 
 /// Poolers, as they are named beside or inside an encoder. Loaders match an entry as a path from the start up to a dot or as the end of a
 /// path, so `pooler.dense` covers `bert.pooler.dense`. `pooler` is there for loaders that look for an entry anywhere in a path.
@@ -25,7 +25,7 @@ pub(crate) struct LoaderSkipList {
 
 impl LoaderSkipList {
     /// Collects the modules of `selection` that stay float, embedding tables apart: poolers, heads and
-    /// what the recipe skips.
+    /// what the recipe skips. Convolutions need no entry, as loaders look at linear layers alone.
     pub(crate) fn new(catalogue: &Catalogue, selection: &Selection) -> Self {
         let is_table = |name: &str| {
             let module = catalogue.named(name);
@@ -36,7 +36,7 @@ impl LoaderSkipList {
         let mut of_this_checkpoint: Vec<String> = selection
             .kept
             .iter()
-            .filter(|kept| !is_table(&kept.module))
+            .filter(|kept| !is_table(&kept.module) && kept.reason != KeepReason::Convolution)
             .map(|kept| name(catalogue.without_prefix(&kept.module)).to_owned())
             .collect();
         let mut seen = HashSet::new();

@@ -1,6 +1,7 @@
 //! What will be done to every tensor, before anything is done.
 
 use fewbit_checkpoint::bitsandbytes::EightBitLayer;
+use fewbit_checkpoint::compressed_tensors::CompressedScheme;
 use fewbit_checkpoint::{
     Checkpoint, CheckpointWriter, GroupLayout, RenamedTensor, TensorPlan, compressed_tensors,
 };
@@ -14,7 +15,10 @@ use crate::loader_skip_list::LoaderSkipList;
 use crate::plan_row::RowPlanner;
 pub use crate::plan_row::{PlanRow, TensorAction};
 use crate::selection::looks_at_weights;
-use crate::{CodeLayout, KeptModule, Method, QuantizeError, Recipe, Selection, WeightCodes};
+use crate::{
+    IntegerInputs, IntegerRecipe, KeptModule, Method, QuantizeError, Recipe, SelectedModule,
+    Selection, WeightCodes,
+};
 
 /// Bytes of one part of the model before and after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,6 +72,7 @@ impl QuantizePlan {
     ) -> Result<Self, QuantizeError> {
         let asked_for = recipe;
         let recipe = &with_loadable_layout(catalogue, recipe);
+        let has_another_layout = recipe != asked_for;
         refuse_shared_embeddings(checkpoint, recipe)?;
         let selection = Selection::new(checkpoint, catalogue, recipe)?;
         refuse_unknown_inputs(recipe, catalogue, &selection)?;
@@ -86,7 +91,7 @@ impl QuantizePlan {
         }
         let quantization_config = quantization_config(recipe, catalogue, &selection, &rows);
         let mut notes = notes(checkpoint, catalogue, recipe, &rows);
-        if int4_layout(asked_for) != int4_layout(recipe) {
+        if has_another_layout {
             notes.push("int4 codes are stored a byte each (`int-quantized`): transformers looks at the weight of each layer of this model while it makes it, and does not load packed ones".to_owned());
         }
         Self::from_rows(
@@ -220,21 +225,10 @@ fn output_groups(rows: &[PlanRow]) -> Vec<Vec<TensorPlan>> {
 fn with_loadable_layout(catalogue: &Catalogue, recipe: &Recipe) -> Recipe {
     match recipe {
         Recipe::Integer(options) if looks_at_weights(catalogue) => {
-            let mut options = options.clone();
-            if let WeightCodes::Int4(int4) = &mut options.weights
-                && int4.layout == CodeLayout::PackQuantized
-            {
-                int4.layout = CodeLayout::IntQuantized;
-            }
-            options.into()
+            options.clone().without_packed_int4().into()
         }
         _ => recipe.clone(),
     }
-}
-
-/// Which layout int4 codes have, if there are any.
-fn int4_layout(recipe: &Recipe) -> Option<CodeLayout> {
-    Some(recipe.integer()?.weights.int4()?.layout)
 }
 
 pub(crate) fn require_float_source(checkpoint: &Checkpoint) -> Result<(), QuantizeError> {
@@ -283,40 +277,29 @@ fn quantization_config(
 ) -> Option<Value> {
     let stays_float = LoaderSkipList::new(catalogue, selection);
     if let Some(options) = recipe.integer() {
-        // All modules of a group have one scheme, but for scale and zero point of its inputs.
-        let (mut fixed, mut weight_only, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        let mut embeddings = Vec::new();
-        let is_static = |module: &str| {
-            let scales = recipe.static_inputs();
-            scales.is_some_and(|scales| scales.contains_key(module))
-        };
-        for selected in &selection.quantized {
-            let module = catalogue.without_prefix(&selected.module.name).to_owned();
-            let group = match selected.module.kind() {
-                ModuleKind::Linear if selected.weight_only => &mut weight_only,
-                ModuleKind::Linear if is_static(&module) => &mut fixed,
-                ModuleKind::Linear => &mut others,
-                _ => &mut embeddings,
-            };
-            group.push(module);
-        }
-        let linear: Vec<_> = [(&fixed, false), (&others, false), (&weight_only, true)]
-            .into_iter()
-            .filter_map(|(modules, weight_only)| {
-                let scheme = options.scheme(modules.first()?, weight_only)?;
-                Some((scheme, modules.as_slice()))
-            })
-            .collect();
         if options.weights == WeightCodes::LlmInt8 {
             return Some(EightBitLayer::config(&stays_float.of_every_class()));
         }
-        match options.group_layout("", false) {
-            Some(GroupLayout::Gptq(layout)) => return Some(layout.config(&others)),
+        let of_kind = |linear: bool| {
+            let quantized = selection.quantized.iter();
+            quantized
+                .filter(move |selected| (selected.module.kind() == ModuleKind::Linear) == linear)
+                .map(|selected| catalogue.without_prefix(&selected.module.name).to_owned())
+                .collect::<Vec<String>>()
+        };
+        match options.weights.int4().map(|int4| int4.group_layout(None)) {
+            Some(GroupLayout::Gptq(layout)) => return Some(layout.config(&of_kind(true))),
             Some(GroupLayout::Awq(layout)) => {
                 return Some(layout.config(&stays_float.of_every_class()));
             }
             Some(GroupLayout::CompressedTensors(_)) | None => {}
         }
+        let linear = linear_groups(options, catalogue, selection);
+        let embeddings = of_kind(false);
+        let linear: Vec<_> = linear
+            .iter()
+            .map(|(scheme, modules)| (*scheme, modules.as_slice()))
+            .collect();
         if !catalogue.is_of_an_encoder() {
             // Loaders may rename the modules of such a model, so that lists of names would match nothing.
             let every = [compressed_tensors::EVERY_LINEAR.to_owned()];
@@ -340,6 +323,42 @@ fn quantization_config(
         }
         _ => None,
     })
+}
+
+/// The linear layers by their schemes, each with its modules: first those with inputs of a stored scale, last those whose weights alone are quantized beside
+/// others. Scale and zero point of inputs are those of the first module.
+fn linear_groups(
+    options: &IntegerRecipe,
+    catalogue: &Catalogue,
+    selection: &Selection,
+) -> Vec<(CompressedScheme, Vec<String>)> {
+    let is_static = |module: &str| match &options.inputs {
+        IntegerInputs::Static(inputs) => inputs.scales.contains_key(module),
+        IntegerInputs::Dynamic(_) | IntegerInputs::WeightOnly => false,
+    };
+    let mut groups: Vec<(u8, &SelectedModule, Vec<String>)> = Vec::new();
+    for selected in &selection.quantized {
+        if selected.module.kind() != ModuleKind::Linear {
+            continue;
+        }
+        let module = catalogue.without_prefix(&selected.module.name).to_owned();
+        let place = match selected.weight_only {
+            true => 2,
+            false => u8::from(!is_static(&module)),
+        };
+        let known = groups
+            .iter_mut()
+            .find(|(group, first, _)| *group == place && first.weights == selected.weights);
+        match known {
+            Some((_, _, modules)) => modules.push(module),
+            None => groups.push((place, selected, vec![module])),
+        }
+    }
+    groups.sort_by_key(|(place, _, _)| *place);
+    groups
+        .into_iter()
+        .filter_map(|(_, first, modules)| Some((options.scheme(&modules[0], first)?, modules)))
+        .collect()
 }
 
 /// Whether weights are all that the recipe looks at.

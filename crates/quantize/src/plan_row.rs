@@ -10,7 +10,7 @@ use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{
     CheckpointError, CheckpointErrorKind, GroupLayout, TensorInfo, TensorPlan, WeightLayout,
 };
-use fewbit_model::{Catalogue, Module, ModuleKind};
+use fewbit_model::{Catalogue, Module, ModuleKind, Role};
 use fewbit_numerics::activation::MAX_INT8_COLUMNS;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::four_bit::FourBitType;
@@ -74,6 +74,8 @@ pub enum TensorAction {
         scales: BlockScales,
         /// Whether codes are rounded by [GPTQ](crate::gptq), and not to the nearest.
         gptq: bool,
+        /// Whether the source keeps the weight as (in, out), and the codes are of its transpose.
+        transposed: bool,
     },
 }
 
@@ -186,6 +188,7 @@ impl fmt::Display for TensorAction {
                 layout,
                 scales,
                 gptq,
+                transposed,
             } => {
                 let by_gptq = if *gptq { " by GPTQ" } else { "" };
                 write!(
@@ -196,6 +199,9 @@ impl fmt::Display for TensorAction {
                 )?;
                 if layout.double_quantization {
                     f.write_str(", double quantization")?;
+                }
+                if *transposed {
+                    f.write_str(", transposed")?;
                 }
                 match scales.label() {
                     Some(label) => write!(f, ", {label}"),
@@ -366,6 +372,7 @@ impl<'a> RowPlanner<'a> {
                         scales => scales,
                     },
                     gptq: options.gptq && !is_table,
+                    transposed: selected.module.role == Role::OtherTransposedLinear,
                 }
             }
             Recipe::Integer(_) if selected.module.kind() == ModuleKind::Table => {
@@ -394,8 +401,8 @@ impl<'a> RowPlanner<'a> {
                 if let CompressedScheme::WeightOnlyInt8Groups { group_size, .. } = scheme {
                     expect_whole_groups(info, name, Some(group_size), shape[1])?;
                 }
-                let layout = options.group_layout(path, selected.weight_only);
-                if let (Some(layout), Some(int4)) = (layout, options.weights.int4()) {
+                let layout = options.group_layout(path, selected);
+                if let (Some(layout), Some(int4)) = (layout, selected.weights.int4()) {
                     expect_whole_groups(info, name, layout.group_size(), shape[1])?;
                     expect_whole_words(info, name, layout, int4.layout, *shape)?;
                     return Ok(TensorAction::Int4Linear {

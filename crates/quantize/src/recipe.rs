@@ -6,6 +6,7 @@ mod fields;
 mod file;
 mod four_bit;
 mod integer;
+mod module_weights;
 mod weight_codes;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use four_bit::{DEFAULT_BLOCK_SIZE, FourBitRecipe};
 pub use integer::{
     ActivationScales, DynamicInputs, IntegerInputs, IntegerRecipe, Rounding, StaticInputs,
 };
+pub use module_weights::{ModuleFields, ModuleWeights, modules_name};
 pub use weight_codes::{CodeLayout, GroupSize, Int4Options, UnknownGroupSize, WeightCodes};
 
 /// The recipe format that this version reads and writes.
@@ -199,12 +201,13 @@ impl Recipe {
 
     /// Whether calibration samples are needed beside the recipe whenever it is carried out: for GPTQ, or for scales that are weighted by activations.
     pub fn needs_samples(&self) -> bool {
-        let scales = match self {
-            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => None,
-            Recipe::Integer(recipe) => recipe.weights.int4().map(|options| options.scales),
-            Recipe::FourBit(recipe) => Some(recipe.scales),
+        let is_weighted = |scales| scales == BlockScales::ActivationWeighted;
+        let has_weighted_scales = match self {
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => false,
+            Recipe::Integer(recipe) => recipe.int4_weights().any(|int4| is_weighted(int4.scales)),
+            Recipe::FourBit(recipe) => is_weighted(recipe.scales),
         };
-        self.needs_gptq() || scales == Some(BlockScales::ActivationWeighted)
+        self.needs_gptq() || has_weighted_scales
     }
 
     /// Scale and zero point of inputs, by layer; none of methods other than `static`.

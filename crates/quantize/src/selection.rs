@@ -18,17 +18,17 @@
 //! to stay float.
 //!
 //! The globs of [`Recipe::weight_only`] match in the same way, among the linear layers that are quantized, and one that matches none of
-//! these is an error, too.
+//! these is an error, too; so do those of [`IntegerRecipe::modules`](crate::IntegerRecipe::modules), of which a layer's own path goes before all globs.
 
 use std::fmt;
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::{Catalogue, Module, ModuleKind, experts_of, is_router};
+use fewbit_model::{Catalogue, Module, ModuleKind, Role, experts_of, is_router};
 use globset::{GlobBuilder, GlobSet};
 use serde::{Serialize, Serializer};
 
 use crate::default_embeddings::with_decided_embeddings;
-use crate::{EmbeddingStorage, Method, QuantizeError, Recipe};
+use crate::{EmbeddingStorage, Method, ModuleWeights, QuantizeError, Recipe, WeightCodes};
 
 /// The most characters of a glob; longer ones are slips, and can exhaust whatever compiles them.
 const LONGEST_GLOB: usize = 1000;
@@ -43,6 +43,8 @@ pub struct SelectedModule {
     /// Whether its inputs are not quantized to 8 bits and its codes not packed: a glob of [`Recipe::weight_only`] matches it, or readers need
     /// it so.
     pub weight_only: bool,
+    /// Codes of the weight, where the method has integer ones and the module is a linear layer.
+    pub weights: WeightCodes,
 }
 
 /// Why a module stays float.
@@ -59,8 +61,10 @@ pub enum KeepReason {
     OutsideTheEncoder,
     /// A table of a model that fewbit does not run.
     Table,
-    /// A matrix that is kept as (in, out).
+    /// A matrix that is kept as (in, out), where loaders of the layout know linear layers alone.
     Transposed,
+    /// A convolution of a model that fewbit does not run.
+    Convolution,
     /// An expert of a mixture, by itself in the file.
     Expert,
     /// What chooses between experts.
@@ -84,8 +88,11 @@ impl fmt::Display for KeepReason {
             KeepReason::OutsideTheEncoder => f.write_str("not part of the encoder"),
             KeepReason::Table => f.write_str("tables that are looked up stay float"),
             KeepReason::Transposed => f.write_str(
-                "its weight is stored as (in, out), which layouts of quantized weights do not have",
+                "it is a Conv1D, which loaders of compressed-tensors refuse; `nf4` and `fp4` quantize it",
             ),
+            KeepReason::Convolution => {
+                f.write_str("it is a convolution, which no loader of these layouts quantizes")
+            }
             KeepReason::Expert => f.write_str(
                 "transformers stacks experts into one tensor, which no loader quantizes",
             ),
@@ -151,6 +158,9 @@ impl Selection {
         let candidate = |module: &Module| SelectedModule {
             module: module.clone(),
             weight_only: false,
+            weights: recipe
+                .integer()
+                .map_or(WeightCodes::Int8, |options| options.weights),
         };
         let mut candidates = Vec::new();
         let mut selection = Self::default();
@@ -179,16 +189,23 @@ impl Selection {
             }
             None => {}
         }
-        let is_kept =
-            |module: &&Module| recipe.four_bit().is_some() && is_kept_in_float32(catalogue, module);
-        let (kept, linear): (Vec<_>, Vec<_>) = catalogue.linear_modules().partition(is_kept);
-        candidates.extend(linear.into_iter().map(candidate));
-        selection
-            .kept
-            .extend(kept.into_iter().map(|module| KeptModule {
-                module: module.name.clone(),
-                reason: KeepReason::KeptInFloat32,
-            }));
+        for module in catalogue.linear_modules() {
+            let is_four_bit = recipe.four_bit().is_some();
+            let reason = match module.role {
+                Role::OtherTransposedLinear if !is_four_bit => Some(KeepReason::Transposed),
+                _ if is_four_bit && is_kept_in_float32(catalogue, module) => {
+                    Some(KeepReason::KeptInFloat32)
+                }
+                _ => None,
+            };
+            match reason {
+                None => candidates.push(candidate(module)),
+                Some(reason) => selection.kept.push(KeptModule {
+                    module: module.name.clone(),
+                    reason,
+                }),
+            }
+        }
         selection
             .kept
             .extend(matrices_that_stay_float(checkpoint, catalogue));
@@ -226,6 +243,9 @@ impl Selection {
             });
         }
         selection.mark_weight_only(recipe.weight_only(), catalogue)?;
+        if let Some(options) = recipe.integer() {
+            selection.choose_weights_of_modules(&options.modules, catalogue)?;
+        }
         // transformers decompresses a checkpoint of one format while it loads it, but not one of two: beside a table, which is never packed,
         // the layers are not, either.
         let is_table = |selected: &SelectedModule| selected.module.kind() == ModuleKind::Table;
@@ -238,6 +258,59 @@ impl Selection {
             }
         }
         Ok(selection)
+    }
+
+    /// Gives single layers the codes that `modules` has for them.
+    fn choose_weights_of_modules(
+        &mut self,
+        modules: &ModuleWeights,
+        catalogue: &Catalogue,
+    ) -> Result<(), QuantizeError> {
+        let Some(first) = modules.keys().next() else {
+            return Ok(());
+        };
+        if !catalogue.is_of_an_encoder() {
+            return Err(QuantizeError::Recipe {
+                origin: "recipe".to_owned(),
+                field: "modules",
+                expected: "a model that fewbit runs: loaders may give the modules of another other names, and would take all of them for layers of one kind".to_owned(),
+                found: format!("`{first}` and `model_type` {}", catalogue.model_type),
+                hint: "leave it out: `weights` says what all layers have; `skip` leaves some in floats".to_owned(),
+            });
+        }
+        let is_linear = |selected: &SelectedModule| selected.module.kind() == ModuleKind::Linear;
+        let candidates: Vec<_> = self.quantized.iter().filter(|m| is_linear(m)).collect();
+        let patterns: Vec<String> = modules.keys().cloned().collect();
+        let globs = Globs::compile("modules", &patterns, &candidates, &self.kept, catalogue)?;
+        for selected in self.quantized.iter_mut().filter(|m| is_linear(m)) {
+            let name = selected.module.name.as_str();
+            let of_the_path = modules
+                .get(name)
+                .or_else(|| modules.get(catalogue.without_prefix(name)));
+            if let Some(codes) = of_the_path {
+                selected.weights = *codes;
+                continue;
+            }
+            let mut matching = globs.matches(name, catalogue);
+            let Some(pattern) = matching.next() else {
+                continue;
+            };
+            let codes = modules[pattern];
+            if let Some(other) = matching.find(|other| modules[*other] != codes) {
+                return Err(QuantizeError::Recipe {
+                    origin: "recipe".to_owned(),
+                    field: "modules",
+                    expected: format!("patterns that say the same of `{name}`"),
+                    found: format!("`{pattern}` and `{other}`, which do not"),
+                    hint: format!(
+                        "use narrower patterns, or name `{}` itself: a name goes before patterns",
+                        catalogue.without_prefix(name)
+                    ),
+                });
+            }
+            selected.weights = codes;
+        }
+        Ok(())
     }
 
     fn mark_weight_only(
@@ -274,23 +347,36 @@ fn is_kept_in_float32(catalogue: &Catalogue, module: &Module) -> bool {
         && module.name.ends_with(".wo")
 }
 
-/// Modules with a weight matrix in the checkpoint that are no candidates: heads, poolers, and what the encoder proper does not have.
+/// Modules with a weight matrix in the checkpoint that are no candidates: heads, poolers, and what the encoder proper does not have; of models that
+/// fewbit does not run also convolutions, and experts that are stacked into one tensor.
 fn matrices_that_stay_float<'a>(
     checkpoint: &'a Checkpoint,
     catalogue: &'a Catalogue,
 ) -> impl Iterator<Item = KeptModule> + 'a {
     checkpoint.tensors().filter_map(|info| {
-        let module = info.name.strip_suffix(".weight")?;
         let of_an_encoder = catalogue.is_of_an_encoder();
+        if !of_an_encoder && info.shape.len() > 2 && experts_of(&info.name).is_some() {
+            return Some(KeptModule {
+                module: info.name.clone(),
+                reason: KeepReason::Expert,
+            });
+        }
+        let module = info.name.strip_suffix(".weight")?;
         let reason = match catalogue.part_of(&info.name) {
             "pooler" => KeepReason::Pooler,
             "head" => KeepReason::TaskHead,
             "other" if of_an_encoder => KeepReason::OutsideTheEncoder,
             _ if of_an_encoder => return None,
+            _ if (3..=5).contains(&info.shape.len()) => {
+                return Some(KeptModule {
+                    module: module.to_owned(),
+                    reason: KeepReason::Convolution,
+                });
+            }
             _ => match catalogue.named(module) {
                 None if experts_of(module).is_some() => KeepReason::Expert,
                 None if is_router(module) => KeepReason::Router,
-                None => KeepReason::Transposed,
+                None => KeepReason::OutsideTheEncoder,
                 Some(table) if table.kind() == ModuleKind::Table => KeepReason::Table,
                 Some(_) => return None,
             },
@@ -330,7 +416,9 @@ impl<'a> Globs<'a> {
                     field,
                     pattern: pattern.clone(),
                     problem: match field {
-                        "weight_only" => "matches no linear layer that would be quantized",
+                        "weight_only" | "modules" => {
+                            "matches no linear layer that would be quantized"
+                        }
                         _ => "matches no module that would be quantized",
                     }
                     .to_owned(),
@@ -355,10 +443,13 @@ impl<'a> Globs<'a> {
     }
 
     fn first_match(&self, module: &str, catalogue: &Catalogue) -> Option<&'a str> {
-        self.globs
-            .iter()
-            .find(|(_, glob)| is_match(glob, module, catalogue))
-            .map(|(pattern, _)| *pattern)
+        self.matches(module, catalogue).next()
+    }
+
+    fn matches(&self, module: &str, catalogue: &Catalogue) -> impl Iterator<Item = &'a str> {
+        let globs = self.globs.iter();
+        let globs = globs.filter(move |(_, glob)| is_match(glob, module, catalogue));
+        globs.map(|(pattern, _)| *pattern)
     }
 }
 

@@ -11,14 +11,15 @@ mod small_floats;
 
 use fewbit_kernels::{FloatBytes, Kernels};
 use fewbit_model::in_shared_pool;
+use fewbit_numerics::affine::AffineParameters;
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
-use fewbit_numerics::four_bit_scales::{
-    encode_with_scale, least_error_scale, least_weighted_error_scale,
-};
+use fewbit_numerics::four_bit_scales::encode_with_scale;
 use fewbit_numerics::ggml_blocks::{BlockType, quantize_blocks};
-use fewbit_numerics::int4_groups::{Int4Groups, Int4Settings, quantize_int4_into};
+use fewbit_numerics::int4_groups::{
+    GroupScales, Int4Groups, Int4Settings, encode_groups, group_parameters,
+};
 use fewbit_numerics::rows::{Int8Rows, dequantize_groups, row_scale};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
@@ -155,14 +156,14 @@ pub enum Importance<'a> {
     OfColumns(&'a [f32]),
 }
 
-/// Gives whole blocks the scales with the least squared error, and the codes that go with them: [`least_error_scale`] of each, or
-/// [`least_weighted_error_scale`]. `packed` and `absmax` hold what
+/// Gives whole blocks the scales with the least squared error, and the codes that go with them: [`Kernels::fit_four_bit_scales`]. `packed` and `absmax` hold what
 /// [`quantize_four_bit_into`] made of `source`, which is finite; a short last block stays as it is.
 ///
 /// # Panics
 ///
 /// As [`quantize_four_bit_into`]; if no column has an importance.
 pub fn fit_four_bit_scales(
+    kernels: &Kernels,
     source: FloatBytes<'_>,
     block_size: usize,
     kind: FourBitType,
@@ -177,25 +178,30 @@ pub fn fit_four_bit_scales(
     in_pool(|| {
         parts.for_each_init(
             Default::default,
-            |(values, of_block): &mut (Vec<f32>, Vec<f32>), (index, (packed, absmax))| {
+            |buffers: &mut [Vec<f32>; 3], (index, (packed, scales))| {
+                let [values, of_values, fitted] = buffers;
                 let source = part_of(source, index, part);
+                let whole = source.len() / block_size * block_size;
                 values.resize(source.len(), 0.0);
                 source.widen_into(values);
-                let starts = (index * part..).step_by(block_size);
+                let values = &values[..whole];
+                let importance = match importance {
+                    Importance::Equal => None,
+                    Importance::OfColumns(columns) => {
+                        let first = index * part % columns.len();
+                        let along_rows = columns.iter().cycle().skip(first);
+                        of_values.clear();
+                        of_values.extend(along_rows.take(whole));
+                        Some(&of_values[..])
+                    }
+                };
+                fitted.clear();
+                fitted.extend_from_slice(&scales[..whole / block_size]);
+                kernels.fit_four_bit_scales(values, importance, block_size, kind, fitted);
                 let blocks = values
                     .chunks_exact(block_size)
                     .zip(packed.chunks_mut(block_size / 2));
-                for (((block, packed), scale), start) in blocks.zip(absmax).zip(starts) {
-                    let fitted = match importance {
-                        Importance::Equal => least_error_scale(block, *scale, kind),
-                        Importance::OfColumns(columns) => {
-                            let first = start % columns.len();
-                            let along_rows = columns.iter().cycle().skip(first);
-                            of_block.clear();
-                            of_block.extend(along_rows.take(block_size));
-                            least_weighted_error_scale(block, of_block, *scale, kind)
-                        }
-                    };
+                for (((block, packed), scale), &fitted) in blocks.zip(scales).zip(&*fitted) {
                     if fitted != *scale {
                         *scale = fitted;
                         encode_with_scale(block, fitted, kind, packed);
@@ -352,6 +358,53 @@ pub fn quantize_int8(
     (quantized, found)
 }
 
+/// The parameters under which [`quantize_int4`] chooses codes: scales and zero points (n / group size) of whole groups of `values` (n, finite); with the importance
+/// of each element, those with the least weighted error. On this thread.
+///
+/// # Panics
+///
+/// If a slice does not have its length, or zero points are there for symmetric groups, or missing for asymmetric ones.
+pub(crate) fn choose_int4_parameters(
+    kernels: &Kernels,
+    values: &[f32],
+    settings: Int4Settings,
+    importance: Option<&[f32]>,
+    (scales, mut zero_points): (&mut [f32], Option<&mut [i8]>),
+) {
+    let Int4Settings {
+        group_size,
+        asymmetric,
+        scales: by,
+        storage,
+    } = settings;
+    assert_eq!(asymmetric, zero_points.is_some());
+    if by == GroupScales::LeastSquaredError || importance.is_some() {
+        let points = zero_points.as_deref_mut();
+        kernels.fit_int4(values, importance, group_size, scales, points);
+    } else {
+        for (index, group) in values.chunks_exact(group_size).enumerate() {
+            let parameters = group_parameters(group, asymmetric, by);
+            scales[index] = parameters.scale;
+            if let Some(zero_points) = &mut zero_points {
+                // In -8..=7.
+                zero_points[index] = parameters.zero_point as i8;
+            }
+        }
+    }
+    for (index, scale) in scales.iter_mut().enumerate() {
+        let stored = storage.stored(AffineParameters {
+            scale: *scale,
+            zero_point: zero_points
+                .as_ref()
+                .map_or(0, |points| points[index].into()),
+        });
+        *scale = stored.scale;
+        if let Some(zero_points) = &mut zero_points {
+            zero_points[index] = stored.zero_point as i8;
+        }
+    }
+}
+
 /// int4 codes, scales and zero points of a matrix, row-major, as [`int4_groups::quantize_int4`](fewbit_numerics::int4_groups::quantize_int4) makes them, and their error. `None` if an element is not
 /// finite.
 ///
@@ -359,6 +412,7 @@ pub fn quantize_int8(
 ///
 /// If `source` does not have `rows * columns` elements, or groups do not divide the columns.
 pub fn quantize_int4(
+    kernels: &Kernels,
     source: FloatBytes<'_>,
     [rows, columns]: [usize; 2],
     settings: Int4Settings,
@@ -405,7 +459,9 @@ pub fn quantize_int4(
             let finite = first_non_finite(values).is_none();
             if finite {
                 let mut points = points;
-                quantize_int4_into(values, settings, codes, scales, points.as_deref_mut());
+                let into = (&mut *scales, points.as_deref_mut());
+                choose_int4_parameters(kernels, values, settings, None, into);
+                encode_groups(values, group_size, scales, points.as_deref(), codes);
                 if figures == ErrorFigures::Sum {
                     restored.clear();
                     restored.extend(dequantize_groups(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fewbit.manager import QuantizationManager, SizeComparisons
     from fewbit.predictor import Answer, Classification, Entity, FilledMasks, Predictor, Tagging
     from fewbit.quantization import QuantizePlan, QuantizeReport, quantize_model
+    from fewbit.weight_sensitivity import SensitivityReport, sensitivity
 
 __version__ = version()
 
@@ -46,6 +47,7 @@ __all__ = [
     "QuantizationManager",
     "QuantizePlan",
     "QuantizeReport",
+    "SensitivityReport",
     "SizeComparisons",
     "SparseEmbedding",
     "Tagging",
@@ -59,6 +61,7 @@ __all__ = [
     "inspect_gguf",
     "isa",
     "quantize_model",
+    "sensitivity",
     "set_num_threads",
 ]
 
@@ -73,6 +76,7 @@ _MODULES = {
     "manager": ["QuantizationManager", "SizeComparisons"],
     "predictor": ["Answer", "Classification", "Entity", "FilledMasks", "Predictor", "Tagging"],
     "quantization": ["QuantizePlan", "QuantizeReport", "quantize_model"],
+    "weight_sensitivity": ["SensitivityReport", "sensitivity"],
 }
 
 

@@ -192,6 +192,7 @@ def quantize_model(
     group_size: int | str | None = None,
     asymmetric: bool = False,
     layout: str | None = None,
+    modules: Mapping[str, str | Mapping[str, Any]] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
     scales: str | None = None,
@@ -234,6 +235,7 @@ def quantize_model(
     group_size: int | str | None = None,
     asymmetric: bool = False,
     layout: str | None = None,
+    modules: Mapping[str, str | Mapping[str, Any]] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
     scales: str | None = None,
@@ -285,6 +287,8 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         asymmetric: int4: groups have zero points, too.
         layout: int4: ``pack-quantized`` (the default) or ``int-quantized``; with ``weight-only`` also ``gptq``, ``gptq_v2`` or ``awq``. int8 with
             ``weight-only``: ``bitsandbytes`` for LLM.int8.
+        modules: Integer methods: the weights of single layers, by their paths or by globs on these, a path before globs: ``"int8"``, ``"int4+group-32"``,
+            or the keys of a recipe's ``modules``. :func:`fewbit.sensitivity` chooses them.
         double_quant: nf4 and fp4: quantizes the scales, too.
         block_size: nf4 and fp4: weights that share one scale; 64 by default.
         scales: nf4, fp4 and int4 weights: the scale of a block or group is its largest magnitude, ``absmax`` (the default of nf4 and fp4), or the one
@@ -336,6 +340,7 @@ def _quantize_directory(
     group_size: int | str | None = None,
     asymmetric: bool = False,
     layout: str | None = None,
+    modules: Mapping[str, str | Mapping[str, Any]] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
     scales: str | None = None,
@@ -376,6 +381,7 @@ def _quantize_directory(
             "group_size": group_size,
             "asymmetric": asymmetric,
             "layout": layout,
+            "modules": modules,
             "double_quant": double_quant,
             "block_size": block_size,
             "scales": scales,
@@ -456,6 +462,7 @@ def _quantize_directory(
         "group_size": group_size,
         "asymmetric": asymmetric,
         "layout": layout or "pack-quantized",
+        "modules": {} if modules is None else {pattern: of if isinstance(of, str) else dict(of) for pattern, of in modules.items()},
         "double_quant": double_quant,
         "block_size": block_size,
         "scales": scales,

@@ -1,7 +1,7 @@
 //! `fewbit quantize`
 
 mod backend;
-mod floats;
+pub(super) mod floats;
 
 use super::calibrate;
 use crate::arguments::{GlobalArguments, MethodArgument, QuantizeArguments, SensitivityArgument};

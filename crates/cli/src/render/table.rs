@@ -1,33 +1,35 @@
 //! Plain text tables: a header of one or more lines, a rule, rows; text to the left, numbers to the right.
 
+use std::borrow::Cow;
+
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, TableComponent, presets};
 
 /// A column: its header (lines separated by `\n`) and how its cells are aligned.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Column {
-    header: &'static str,
+    header: Cow<'static, str>,
     alignment: CellAlignment,
 }
 
 impl Column {
     /// Its header.
-    pub(crate) fn header(&self) -> &'static str {
-        self.header
+    pub(crate) fn header(&self) -> &str {
+        &self.header
     }
 }
 
 /// A column of text.
-pub(crate) const fn text(header: &'static str) -> Column {
+pub(crate) fn text(header: impl Into<Cow<'static, str>>) -> Column {
     Column {
-        header,
+        header: header.into(),
         alignment: CellAlignment::Left,
     }
 }
 
 /// A column of numbers.
-pub(crate) const fn number(header: &'static str) -> Column {
+pub(crate) fn number(header: impl Into<Cow<'static, str>>) -> Column {
     Column {
-        header,
+        header: header.into(),
         alignment: CellAlignment::Right,
     }
 }

@@ -16,6 +16,7 @@ fn every_command_explains_itself_on_standard_output() {
         vec!["compare", "--help"],
         vec!["bench", "--help"],
         vec!["calibrate", "--help"],
+        vec!["sensitivity", "--help"],
         vec!["kernels", "--help"],
         vec!["completions", "--help"],
         vec!["man", "--help"],
@@ -119,7 +120,7 @@ fn hidden_commands_are_not_named_where_one_is_missing() {
     let text = workspace.misuse(&["--json"]);
     assert!(
         text.contains(
-            "[subcommands: inspect, quantize, convert, calibrate, embed, predict, compare, bench, kernels, doctor, completions, man, help]"
+            "[subcommands: inspect, quantize, convert, calibrate, sensitivity, embed, predict, compare, bench, kernels, doctor, completions, man, help]"
         ),
         "{text}"
     );
@@ -405,6 +406,7 @@ fn manual_pages_go_to_a_directory_or_to_standard_output() {
         "-man",
         "-predict",
         "-quantize",
+        "-sensitivity",
         "",
     ];
     assert_eq!(

@@ -24,6 +24,7 @@ mod other_models;
 mod predict;
 mod quantize;
 mod refusals;
+mod sensitivity;
 mod sentence_modules;
 mod shards;
 mod tiny_model;

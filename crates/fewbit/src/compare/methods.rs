@@ -3,9 +3,10 @@
 use crate::Error;
 use fewbit_model::{Catalogue, open_checkpoint};
 use fewbit_quantize::default_embeddings::is_another_name_of_the_default;
+use fewbit_quantize::recipe::modules_name;
 use fewbit_quantize::{
-    BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Method, Recipe, RecipeFields,
-    Rounding, WeightCodes, WeightsField,
+    BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, IntegerRecipe, Method,
+    Recipe, RecipeFields, Rounding, WeightCodes, WeightsField,
 };
 use std::path::Path;
 
@@ -37,37 +38,13 @@ pub fn without_other_names_of_defaults(
 /// A method as it is typed in a list: `nf4`, `nf4+double+fp16`, `dynamic+float-embeddings`.
 pub fn method_name(recipe: &Recipe) -> String {
     let mut name = recipe.method().name().to_owned();
-    if let Some(options) = recipe.integer().and_then(|options| options.weights.int4()) {
-        name += "+int4";
-        match options.group_size {
-            size if size == GroupSize::default() => {}
-            GroupSize::Columns(columns) => name += &format!("+group-{columns}"),
-            GroupSize::Channel => name += "+channel",
+    if let Some(options) = recipe.integer() {
+        if options.weights != WeightCodes::Int8 {
+            name += &format!("+{}", options.weights.addition());
         }
-        if options.asymmetric {
-            name += "+asymmetric";
+        if !options.modules.is_empty() {
+            name += &format!("+mixed-{}", modules_name(&options.modules));
         }
-        if options.scales != BlockScales::Mse {
-            name += &format!("+{}", options.scales);
-        }
-        name += match options.layout {
-            CodeLayout::PackQuantized | CodeLayout::Bitsandbytes => "",
-            CodeLayout::IntQuantized => "+int-quantized",
-            CodeLayout::Gptq => "+gptq-layout",
-            CodeLayout::GptqV2 => "+gptq_v2-layout",
-            CodeLayout::Awq => "+awq-layout",
-        };
-    }
-    match recipe.integer().map(|options| options.weights) {
-        Some(WeightCodes::Floats(kind)) => name += &format!("+{kind}"),
-        Some(WeightCodes::LlmInt8) => name += "+bitsandbytes-layout",
-        Some(WeightCodes::Int8Groups { columns, layout }) => {
-            name += &format!("+group-{columns}");
-            if layout == CodeLayout::IntQuantized {
-                name += "+int-quantized";
-            }
-        }
-        Some(WeightCodes::Int8 | WeightCodes::Int4(_)) | None => {}
     }
     if recipe.needs_gptq() {
         name += "+gptq";
@@ -130,10 +107,12 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// `+int8-embeddings` (of int8 methods also `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
 /// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+mse`, `+activation-weighted` and `+absmax` (scales of 4-bit methods); `+int4`
 /// (int4 weights of integer methods) and with it `+group-32` (of `weight-only` also without `+int4`) or `+channel`, `+asymmetric`, `+int-quantized`, `+gptq-layout`, `+gptq_v2-layout`, `+awq-layout`; `+fp8`, `+nvfp4` and `+mxfp4` (weights of small floats); `+bitsandbytes-layout` (LLM.int8); `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
-/// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose.
+/// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose. A name that ends in `.toml` or `.json` is a recipe
+/// file: of layers with weights of their own there is no other name.
 ///
 /// # Errors
-/// An unknown method, or an addition that the method does not have; the text lists names.
+/// An unknown method, or an addition that the method does not have; the text lists names. A recipe file that cannot be read, or is one of `static`, whose scales are
+/// chosen anew where methods are compared.
 ///
 /// ```
 /// use fewbit::{FourBitRecipe, Recipe, compare::parse_method};
@@ -149,6 +128,15 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// # Ok::<(), fewbit::Error>(())
 /// ```
 pub fn parse_method(text: &str) -> Result<Recipe, Error> {
+    if [".toml", ".json"].iter().any(|end| text.ends_with(end)) {
+        let recipe = Recipe::read(text)?;
+        return match recipe.method() {
+            Method::Static => Err(Error::Compare(format!(
+                "{text}: expected a recipe of another method than `static`, whose scales are chosen anew here\n  hint: name `static` itself"
+            ))),
+            _ => Ok(recipe),
+        };
+    }
     let mut words = text.split('+').map(str::trim);
     let name = words.next().unwrap_or_default();
     let unknown = || {
@@ -176,6 +164,38 @@ pub fn parse_method(text: &str) -> Result<Recipe, Error> {
         recipe.validate().map_err(|_| unknown())?;
     }
     Ok(recipe)
+}
+
+/// Reads the weights of a layer as they are typed: `int8`, or `int4` and after it what a list of methods has, `int4+group-128+asymmetric`.
+///
+/// # Errors
+/// Other words.
+///
+/// ```
+/// use fewbit::compare::parse_weights;
+///
+/// assert_eq!(parse_weights("int4+group-128")?.to_string(), "int4+group-128");
+/// assert!(parse_weights("int8+group-128").is_err());
+/// # Ok::<(), fewbit::Error>(())
+/// ```
+pub fn parse_weights(text: &str) -> Result<WeightCodes, Error> {
+    let alone = |weights| Recipe::from(IntegerRecipe::weight_only().with_weights(weights));
+    let weights = match text.split('+').next() {
+        Some("int8") if text == "int8" => Some(WeightCodes::Int8),
+        Some("int4") => {
+            let recipe = parse_method(&format!("weight-only+{text}")).ok();
+            let weights = recipe.as_ref().and_then(Recipe::integer);
+            let weights = weights.map(|options| options.weights);
+            // Words that are not about weights make another recipe.
+            weights.filter(|weights| recipe == Some(alone(*weights)))
+        }
+        _ => None,
+    };
+    weights.ok_or_else(|| {
+        Error::Compare(format!(
+            "unknown weights `{text}`: expected int8, or int4 and after it +group-N or +channel, +asymmetric, +absmax or +activation-weighted, +int-quantized"
+        ))
+    })
 }
 
 /// Adds to `fields` what `word` says, and gives the name of what that is about; none for a word that says nothing.

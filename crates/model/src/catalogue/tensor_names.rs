@@ -25,13 +25,12 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Result<Catalogue, Checkpoint
         let Some(name) = info.name.strip_suffix(".weight").or(packed) else {
             continue;
         };
-        let Some(&[rows, columns]) = checkpoint.weight_shape(name)?.as_deref() else {
+        let Some(&[mut rows, mut columns]) = checkpoint.weight_shape(name)?.as_deref() else {
             continue;
         };
         let part = part_of(&info.name);
         let last = name.rsplit('.').next().unwrap_or_default();
         let stays_float = ["head", "pooler"].contains(&part)
-            || transposed && last.starts_with("c_")
             || experts_of(name).is_some()
             || is_router(name)
                 && name
@@ -40,6 +39,12 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Result<Catalogue, Checkpoint
         let role = match () {
             () if part == "embeddings" || is_bias_table(name) => Role::OtherTable,
             () if stays_float => continue,
+            () if transposed && (last.starts_with("c_") || last == "q_attn") => {
+                if info.dtype.is_float() {
+                    (rows, columns) = (columns, rows);
+                }
+                Role::OtherTransposedLinear
+            }
             () => Role::OtherLinear,
         };
         modules.push(Module {
@@ -61,8 +66,15 @@ pub(super) fn catalogue(checkpoint: &Checkpoint) -> Result<Catalogue, Checkpoint
     })
 }
 
-/// Types of models whose `c_*` layers keep their weights as (in, out): the other way round than every layout of quantized weights has them.
-const TRANSPOSED: [&str; 4] = ["gpt2", "imagegpt", "decision_transformer", "openai-gpt"];
+/// Types of models whose `c_*` layers, and those of queries for another sequence, are transformers' `Conv1D`: they keep their weights as (in, out).
+const TRANSPOSED: [&str; 6] = [
+    "gpt2",
+    "imagegpt",
+    "decision_transformer",
+    "openai-gpt",
+    "clvp",
+    "clvp_decoder",
+];
 
 /// What the paths of experts have between that of their mixture and their own.
 const EXPERTS: &str = ".experts.";

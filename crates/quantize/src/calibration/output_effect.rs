@@ -61,7 +61,7 @@ impl Calibrator {
         };
         let reference = pass(&self.encoder)?;
         let mut dynamic = dynamic_model(&self.source, options)?;
-        let loss_of_dynamic = loss(&reference, &pass(&dynamic)?);
+        let loss_of_dynamic = embedding_loss(&reference, &pass(&dynamic)?);
         for sensitivity in sites {
             let found = inputs
                 .iter()
@@ -75,7 +75,7 @@ impl Calibrator {
             let embeddings = dynamic.with_input_quantization(&site.name, activations, &mut pass);
             sensitivity.output_effect = embeddings
                 .transpose()?
-                .map(|embeddings| loss(&reference, &embeddings) - loss_of_dynamic);
+                .map(|embeddings| embedding_loss(&reference, &embeddings) - loss_of_dynamic);
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ fn dynamic_model(source: &Path, options: &IntegerRecipe) -> Result<Encoder, Quan
 }
 
 /// 1 - mean cosine.
-fn loss(reference: &Embeddings, embeddings: &Embeddings) -> f64 {
+pub(crate) fn embedding_loss(reference: &Embeddings, embeddings: &Embeddings) -> f64 {
     let cosines = (0..reference.rows).map(|row| cosine(reference.row(row), embeddings.row(row)));
     1.0 - cosines.sum::<f64>() / reference.rows as f64
 }

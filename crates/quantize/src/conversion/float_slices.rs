@@ -6,6 +6,8 @@ use fewbit_checkpoint::{CheckpointError, TensorView};
 use fewbit_kernels::FloatBytes;
 use fewbit_numerics::dtype::DType;
 
+use super::matrix_shape;
+
 /// Elements of a slice, where the granule allows: enough for every thread, and 8 MiB of f32 where a slice has to be put together.
 const SLICE_ELEMENTS: usize = 1 << 21;
 
@@ -13,6 +15,8 @@ const SLICE_ELEMENTS: usize = 1 << 21;
 pub(super) struct FloatSlices<'a> {
     view: &'a TensorView<'a>,
     in_file: Option<FloatBytes<'a>>,
+    /// All elements in another order than that of the file.
+    transposed: Option<Vec<f32>>,
     buffer: Vec<f32>,
     slice_elements: usize,
     /// Where the last slice begins, and where it ends.
@@ -27,11 +31,35 @@ impl<'a> FloatSlices<'a> {
         Self {
             view,
             in_file: floats_in_file(view),
+            transposed: None,
             buffer: Vec::new(),
             slice_elements: (SLICE_ELEMENTS / granule).max(1) * granule,
             last: 0,
             next: 0,
         }
+    }
+
+    /// Slices of the transpose of a matrix, which is in memory as f32.
+    ///
+    /// # Errors
+    /// No matrix; what [`next_slice`](Self::next_slice) is refused for.
+    pub(super) fn of_transpose(
+        view: &'a TensorView<'a>,
+        granule: usize,
+    ) -> Result<Self, CheckpointError> {
+        let [rows, columns] = matrix_shape(view)?;
+        let mut transposed = vec![0.0; rows * columns];
+        let mut row = vec![0.0; columns];
+        for index in 0..rows {
+            view.read_f32_range(index * columns, &mut row)?;
+            for (column, value) in row.iter().enumerate() {
+                transposed[column * rows + index] = *value;
+            }
+        }
+        Ok(Self {
+            transposed: Some(transposed),
+            ..Self::new(view, granule)
+        })
     }
 
     /// All elements as one slice.
@@ -55,6 +83,12 @@ impl<'a> FloatSlices<'a> {
             return Ok(None);
         }
         self.next = end;
+        if let Some(transposed) = &self.transposed {
+            return Ok(Some((
+                start..end,
+                FloatBytes::of_f32(&transposed[start..end]),
+            )));
+        }
         let floats = match self.in_file {
             Some(floats) => floats.range(start..end),
             None => {

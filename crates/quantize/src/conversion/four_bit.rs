@@ -4,24 +4,25 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use fewbit_checkpoint::bitsandbytes::FourBitLayout;
-use fewbit_checkpoint::{StoredWeight, TensorView};
+use fewbit_checkpoint::{CheckpointError, StoredWeight, TensorView};
 use fewbit_kernels::Kernels;
 use fewbit_numerics::double_quantization;
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::four_bit::FourBitBlocks;
 
 use super::float_slices::{FloatSlices, refuse};
-use super::{Outcome, Output};
+use super::{Outcome, Output, matrix_shape};
 use crate::weight_codecs::{
     ErrorFigures, Importance, fit_four_bit_scales, four_bit_error, quantize_four_bit_into,
 };
 use crate::{BlockScales, QuantizeError};
 
-/// Quantizes a matrix in blocks and writes it in the bitsandbytes layout.
+/// Quantizes a matrix, or its transpose, in blocks and writes it in the bitsandbytes layout.
 pub(super) fn quantize(
     view: &TensorView<'_>,
     layout: &FourBitLayout,
     scales: BlockScales,
+    transposed: bool,
     output: &mut Output<'_>,
 ) -> Result<Outcome, QuantizeError> {
     let (elements, block_size) = (view.element_count(), layout.block_size);
@@ -38,18 +39,20 @@ pub(super) fn quantize(
     let kernels = output.kernels;
     let mut error = ErrorSums::default();
     // Slices are whole blocks, and blocks are of even length: neither an absmax nor a byte is shared by two slices.
-    let mut slices = FloatSlices::new(view, block_size);
+    let mut slices = slices_of(view, block_size, transposed)?;
     while let Some((place, floats)) = slices.next_slice()? {
         let packed = &mut blocks.packed[place.start / 2..place.end.div_ceil(2)];
         let absmax = &mut blocks.absmax[blocks_of(&place, block_size)];
         let into = (&mut *packed, &mut *absmax);
         let found = quantize_four_bit_into(kernels, floats, block_size, layout.kind, into, figures);
         if !found.finite {
+            let place = if transposed { 0..elements } else { place };
             return Err(refuse(view, place).into());
         }
         if scales == BlockScales::Mse {
             let importance = Importance::Equal;
             fit_four_bit_scales(
+                output.kernels,
                 floats,
                 block_size,
                 layout.kind,
@@ -67,7 +70,8 @@ pub(super) fn quantize(
         blocks.absmax = nested.dequantize();
     }
     if !are_final {
-        error = error_sums(view, layout, &blocks, kernels)?;
+        let mut slices = slices_of(view, block_size, transposed)?;
+        error = error_sums(&mut slices, layout, &blocks, kernels)?;
     }
     let weight = StoredWeight::FourBit {
         packed: Cow::Owned(blocks.packed),
@@ -77,23 +81,38 @@ pub(super) fn quantize(
         kind: layout.kind,
         dtype: layout.element_type(),
     };
-    output.write_rows(view, layout, 0, &weight)?;
+    let [rows, columns] = matrix_shape(view)?;
+    let shape = match transposed {
+        false => [rows, columns],
+        true => [columns, rows],
+    };
+    output.write_rows_of(view, shape, layout, 0, &weight)?;
     Ok(Outcome {
         error: Some(error.statistics()),
         ..Outcome::default()
     })
 }
 
+fn slices_of<'a>(
+    view: &'a TensorView<'a>,
+    block_size: usize,
+    transposed: bool,
+) -> Result<FloatSlices<'a>, CheckpointError> {
+    match transposed {
+        false => Ok(FloatSlices::new(view, block_size)),
+        true => FloatSlices::of_transpose(view, block_size),
+    }
+}
+
 /// The error of the blocks as a loader dequantizes them, before it rounds to the dtype of the layout.
 fn error_sums(
-    view: &TensorView<'_>,
+    slices: &mut FloatSlices<'_>,
     layout: &FourBitLayout,
     blocks: &FourBitBlocks,
     kernels: &Kernels,
 ) -> Result<ErrorSums, QuantizeError> {
     let block_size = layout.block_size;
     let mut error = ErrorSums::default();
-    let mut slices = FloatSlices::new(view, block_size);
     while let Some((place, floats)) = slices.next_slice()? {
         let packed = &blocks.packed[place.start / 2..place.end.div_ceil(2)];
         let absmax = &blocks.absmax[blocks_of(&place, block_size)];

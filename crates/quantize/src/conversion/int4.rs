@@ -1,6 +1,7 @@
 //! int4 with a scale for each group of columns: linear layers.
 
 use fewbit_checkpoint::{CheckpointError, GroupLayout, TensorView};
+use fewbit_kernels::Kernels;
 use fewbit_numerics::error_statistics::ErrorSums;
 use fewbit_numerics::int4_groups::{GroupScales, Int4Groups, Int4Settings};
 
@@ -26,7 +27,8 @@ pub(super) fn quantize(
     let mut whole: Option<Int4Groups> = None;
     while let Some((place, floats)) = slices.next_slice()? {
         let shape = [place.len() / columns, columns];
-        let Some((groups, found)) = quantize_int4(floats, shape, settings, ErrorFigures::Sum)
+        let Some((groups, found)) =
+            quantize_int4(output.kernels, floats, shape, settings, ErrorFigures::Sum)
         else {
             return Err(refuse(view, place).into());
         };
@@ -52,6 +54,7 @@ pub(super) fn quantize(
 
 /// The codes of a whole matrix, as [`quantize`] writes them.
 pub(crate) fn in_memory(
+    kernels: &Kernels,
     view: &TensorView<'_>,
     layout: GroupLayout,
     scales: GroupScales,
@@ -67,7 +70,7 @@ pub(crate) fn in_memory(
             settings,
         ));
     };
-    match quantize_int4(floats, shape, settings, ErrorFigures::Skip) {
+    match quantize_int4(kernels, floats, shape, settings, ErrorFigures::Skip) {
         Some((groups, _)) => Ok(groups),
         None => Err(refuse(view, place)),
     }
@@ -83,7 +86,8 @@ fn append(whole: &mut Int4Groups, more: Int4Groups) {
     }
 }
 
-fn settings(layout: GroupLayout, scales: GroupScales, columns: usize) -> Int4Settings {
+/// How a weight of so many columns becomes codes in that layout.
+pub(crate) fn settings(layout: GroupLayout, scales: GroupScales, columns: usize) -> Int4Settings {
     Int4Settings {
         group_size: layout.group_size_of(columns),
         asymmetric: layout.is_asymmetric(),

@@ -1,14 +1,14 @@
 //! int4 codes with a scale, and perhaps a zero point, for each group of columns.
 
+use fewbit_kernels::Kernels;
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
-use fewbit_numerics::int4_groups::{
-    GroupScales, GroupStorage, Int4Groups, group_parameters, weighted_group_parameters,
-};
+use fewbit_numerics::int4_groups::{Int4Groups, Int4Settings};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::int8::TILE_ROWS;
 use super::{ColumnQuantizer, InverseFactor, round_rows};
+use crate::weight_codecs::choose_int4_parameters;
 
 /// Scales and zero points of the groups of a matrix.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,29 +24,42 @@ pub struct Int4Parameters {
 }
 
 impl Int4Parameters {
-    /// Those of `weights` (rows, columns; row-major, finite), chosen as `scales` says, or with `importance`, one number for each column, by the weighted
+    /// Those of `weights` (rows, columns; row-major, finite), chosen as `settings` say, or with `importance`, one number for each column, by the weighted
     /// squared error; on the threads of the current pool.
     ///
     /// # Panics
     /// If `weights` are no whole rows, or groups do not divide the columns.
     pub fn of(
+        kernels: &Kernels,
         weights: &[f32],
         columns: usize,
-        group_size: usize,
-        asymmetric: bool,
-        scales: GroupScales,
+        settings: Int4Settings,
         importance: Option<&[f32]>,
     ) -> Self {
+        let Int4Settings {
+            group_size,
+            asymmetric,
+            ..
+        } = settings;
         assert_eq!(weights.len() % columns, 0, "whole rows");
         assert_eq!(columns % group_size, 0, "whole groups");
-        let groups = weights.par_chunks(group_size).enumerate();
-        let groups = groups.map(|(index, group)| match importance {
-            None => group_parameters(group, asymmetric, scales),
-            Some(importance) => {
-                let first = index * group_size % columns;
-                let importance = &importance[first..first + group_size];
-                weighted_group_parameters(group, importance, asymmetric)
-            }
+        // As many rows as fill vectors with groups of whole rows.
+        const ROWS: usize = 16;
+        let importance = importance.map(|columns| columns.repeat(ROWS));
+        let rows = weights.par_chunks(ROWS * columns);
+        let groups = rows.flat_map_iter(|rows| {
+            let mut scales = vec![0.0; rows.len() / group_size];
+            let mut zero_points = asymmetric.then(|| vec![0; scales.len()]);
+            let into = (&mut scales[..], zero_points.as_deref_mut());
+            let importance = importance.as_ref().map(|every| &every[..rows.len()]);
+            choose_int4_parameters(kernels, rows, settings, importance, into);
+            let scales = scales.into_iter().enumerate();
+            scales.map(move |(index, scale)| AffineParameters {
+                scale,
+                zero_point: zero_points
+                    .as_ref()
+                    .map_or(0, |points| i32::from(points[index])),
+            })
         });
         Self {
             columns,
@@ -54,15 +67,6 @@ impl Int4Parameters {
             asymmetric,
             groups: groups.collect(),
         }
-    }
-
-    /// Those nearest to these for which a file has room.
-    #[must_use]
-    pub fn stored_in(mut self, storage: GroupStorage) -> Self {
-        for group in &mut self.groups {
-            *group = storage.stored(*group);
-        }
-        self
     }
 
     /// The parameters with the codes that were chosen under them.

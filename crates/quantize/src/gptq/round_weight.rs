@@ -11,6 +11,7 @@ use fewbit_numerics::double_quantization;
 use super::four_bit::{FourBitScales, four_bit_codes, nearest_four_bit_codes};
 use super::int4::{Int4Parameters, int4_codes, nearest_int4_codes};
 use super::{ColumnOrder, InputStatistics, InverseFactor, int8_rows};
+use crate::conversion::int4::settings as int4_settings;
 use crate::weight_codecs::{Importance, fit_four_bit_scales, quantize_four_bit};
 use crate::{BlockScales, Rounding, TensorAction};
 
@@ -65,6 +66,7 @@ pub(super) fn round_weight(
             layout,
             scales,
             gptq,
+            ..
         } => {
             let factor = gptq.then(factor);
             four_bit(weights, layout, *scales, inputs, factor)
@@ -76,15 +78,15 @@ pub(super) fn round_weight(
         } => {
             let importance = inputs.statistics.importance();
             let columns = importance.len();
+            let settings = int4_settings(*layout, scales.of_groups(), columns);
+            let is_weighted = *scales == BlockScales::ActivationWeighted;
             let parameters = Int4Parameters::of(
+                inputs.kernels,
                 weights,
                 columns,
-                layout.group_size_of(columns),
-                layout.is_asymmetric(),
-                scales.of_groups(),
-                (*scales == BlockScales::ActivationWeighted).then_some(&importance),
+                settings,
+                is_weighted.then_some(&importance),
             );
-            let parameters = parameters.stored_in(layout.storage());
             layout.stored_weight(match gptq {
                 true => int4_codes(weights, factor(), parameters),
                 false => nearest_int4_codes(weights, parameters),
@@ -115,7 +117,7 @@ fn four_bit(
     };
     if scales != BlockScales::Absmax {
         let into = (&mut blocks.packed[..], &mut blocks.absmax[..]);
-        fit_four_bit_scales(source, block_size, kind, importance, into);
+        fit_four_bit_scales(inputs.kernels, source, block_size, kind, importance, into);
     }
     let nested = layout
         .double_quantization

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ActivationScales, BlockScales, CodeLayout, DEFAULT_BLOCK_SIZE, DynamicInputs, EmbeddingStorage,
-    FloatDType, FourBitRecipe, GroupSize, Int4Options, IntegerInputs, IntegerRecipe,
-    RECIPE_VERSION, Recipe, Rounding, StaticInputs, WeightCodes, error,
+    FloatDType, FourBitRecipe, GroupSize, IntegerInputs, IntegerRecipe, ModuleFields,
+    RECIPE_VERSION, Recipe, Rounding, StaticInputs, error,
 };
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
 /// Every key of a recipe, as it is written.
-pub const RECIPE_KEYS: [&str; 19] = [
+pub const RECIPE_KEYS: [&str; 20] = [
     "version",
     "method",
     "weights",
@@ -34,6 +34,7 @@ pub const RECIPE_KEYS: [&str; 19] = [
     "saturation_proof",
     "skip",
     "weight_only",
+    "modules",
     "static_inputs",
 ];
 
@@ -58,13 +59,13 @@ pub struct RecipeFields {
     /// The bits of [`IntegerRecipe::weights`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub weights: WeightsField,
-    /// [`Int4Options::group_size`]; its default where there is none.
+    /// [`Int4Options::group_size`](super::Int4Options::group_size); its default where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_size: Option<GroupSize>,
-    /// [`Int4Options::asymmetric`]
+    /// [`Int4Options::asymmetric`](super::Int4Options::asymmetric)
     #[serde(default, skip_serializing_if = "is_false")]
     pub asymmetric: bool,
-    /// [`Int4Options::layout`]
+    /// [`Int4Options::layout`](super::Int4Options::layout)
     #[serde(default, skip_serializing_if = "is_default")]
     pub layout: CodeLayout,
     /// [`FourBitRecipe::block_size`]; [`DEFAULT_BLOCK_SIZE`] where there is none.
@@ -78,7 +79,7 @@ pub struct RecipeFields {
         skip_serializing_if = "is_false"
     )]
     pub double_quantization: bool,
-    /// [`FourBitRecipe::scales`] and [`Int4Options::scales`]; their defaults where there is none.
+    /// [`FourBitRecipe::scales`] and [`Int4Options::scales`](super::Int4Options::scales); their defaults where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scales: Option<BlockScales>,
     /// [`Recipe::embeddings`]. A file without the key keeps the table, as one of an older version meant.
@@ -111,6 +112,9 @@ pub struct RecipeFields {
     /// [`DynamicInputs::weight_only`]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weight_only: Vec<String>,
+    /// [`IntegerRecipe::modules`]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub modules: BTreeMap<String, ModuleFields>,
     /// [`StaticInputs::scales`]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub static_inputs: BTreeMap<String, StaticInput>,
@@ -120,10 +124,10 @@ pub struct RecipeFields {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightsField {
-    /// [`WeightCodes::Int8`]
+    /// [`WeightCodes::Int8`](super::WeightCodes::Int8)
     #[default]
     Int8,
-    /// [`WeightCodes::Int4`]
+    /// [`WeightCodes::Int4`](super::WeightCodes::Int4)
     Int4,
     /// [`WeightCodes::Floats`] of FP8.
     Fp8,
@@ -157,7 +161,7 @@ pub enum ActivationsField {
     PerTensor,
 }
 
-fn is_false(value: &bool) -> bool {
+pub(super) fn is_false(value: &bool) -> bool {
     !value
 }
 
@@ -169,7 +173,7 @@ fn is_keep(embeddings: &EmbeddingStorage) -> bool {
     *embeddings == EmbeddingStorage::Keep
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -199,6 +203,7 @@ impl RecipeFields {
             saturation_proof: false,
             skip: Vec::new(),
             weight_only: Vec::new(),
+            modules: BTreeMap::new(),
             static_inputs: BTreeMap::new(),
         }
     }
@@ -246,35 +251,23 @@ impl From<Recipe> for RecipeFields {
             Rounding::Nearest => (false, false),
             Rounding::Gptq { saturation_proof } => (true, saturation_proof),
         };
-        let fields = match options.weights {
-            WeightCodes::Int8 => fields,
-            WeightCodes::Int8Groups { columns, layout } => Self {
-                group_size: Some(GroupSize::Columns(columns)),
-                layout,
-                ..fields
-            },
-            WeightCodes::LlmInt8 => Self {
-                layout: CodeLayout::Bitsandbytes,
-                ..fields
-            },
-            WeightCodes::Floats(kind) => Self {
-                weights: match kind {
-                    SmallFloatType::Fp8 => WeightsField::Fp8,
-                    SmallFloatType::Nvfp4 => WeightsField::Nvfp4,
-                    SmallFloatType::Mxfp4 => WeightsField::Mxfp4,
-                },
-                ..fields
-            },
-            WeightCodes::Int4(options) => Self {
-                weights: WeightsField::Int4,
-                group_size: Some(options.group_size),
-                asymmetric: options.asymmetric,
-                layout: options.layout,
-                scales: Some(options.scales),
-                ..fields
-            },
-        };
+        let ModuleFields {
+            weights,
+            group_size,
+            asymmetric,
+            layout,
+            scales,
+        } = options.weights.into();
+        let modules = options.modules.into_iter();
         let fields = Self {
+            weights,
+            group_size,
+            asymmetric,
+            layout,
+            scales,
+            modules: modules
+                .map(|(pattern, codes)| (pattern, codes.into()))
+                .collect(),
             embeddings: options.embeddings,
             float_dtype: options.float_dtype,
             gptq,
@@ -335,24 +328,10 @@ impl TryFrom<RecipeFields> for Recipe {
             float_dtype: fields.float_dtype,
             skip: fields.skip,
         };
-        let weights = match fields.weights {
-            WeightsField::Int8 => match (fields.layout, fields.group_size) {
-                (CodeLayout::Bitsandbytes, _) => WeightCodes::LlmInt8,
-                (layout, Some(GroupSize::Columns(columns))) => {
-                    WeightCodes::Int8Groups { columns, layout }
-                }
-                (_, Some(GroupSize::Channel) | None) => WeightCodes::Int8,
-            },
-            WeightsField::Fp8 => WeightCodes::Floats(SmallFloatType::Fp8),
-            WeightsField::Nvfp4 => WeightCodes::Floats(SmallFloatType::Nvfp4),
-            WeightsField::Mxfp4 => WeightCodes::Floats(SmallFloatType::Mxfp4),
-            WeightsField::Int4 => WeightCodes::Int4(Int4Options {
-                group_size: fields.group_size.unwrap_or_default(),
-                asymmetric: fields.asymmetric,
-                scales: fields.scales.unwrap_or(Int4Options::default().scales),
-                layout: fields.layout,
-            }),
-        };
+        let weights = fields.weights_of_all().into();
+        let of_single_layers = fields.modules.iter();
+        let modules = of_single_layers.map(|(pattern, module)| (pattern.clone(), (*module).into()));
+        let modules = modules.collect();
         let inputs = match fields.method {
             Method::F32 => return Ok(Recipe::F32),
             Method::Fp16 => return Ok(Recipe::Fp16),
@@ -379,6 +358,7 @@ impl TryFrom<RecipeFields> for Recipe {
         Ok(Recipe::Integer(IntegerRecipe {
             inputs,
             weights,
+            modules,
             rounding: match fields.gptq {
                 false => Rounding::Nearest,
                 true => Rounding::Gptq {
@@ -447,6 +427,7 @@ impl RecipeFields {
             self.expect_no_keys_of_int8()?;
         }
         self.expect_keys_of_groups()?;
+        self.expect_keys_of_modules()?;
         self.expect_keys_of_one_scale()?;
         if !self.weight_only.is_empty() && method != Method::Dynamic {
             let hint = match method {
@@ -611,37 +592,39 @@ impl RecipeFields {
             }
             return Ok(());
         }
-        let hint = "int4 weights have it: `weights = \"int4\"`, on the command line --weights int4";
         let is_weight_only_int8 =
             self.method == Method::WeightOnly && self.weights == WeightsField::Int8;
         if is_weight_only_int8 && !self.asymmetric {
             return self.expect_layout_of_int8();
         }
-        if let Some(group_size) = self.group_size {
-            return error(
-                "group_size",
-                "none beside int8 weights or blocks",
-                group_size.to_string(),
-                hint,
-            );
+        self.weights_of_all().expect_keys_of_int4()
+    }
+
+    /// What is said of the weights of all layers.
+    fn weights_of_all(&self) -> ModuleFields {
+        ModuleFields {
+            weights: self.weights,
+            group_size: self.group_size,
+            asymmetric: self.asymmetric,
+            layout: self.layout,
+            scales: self.scales,
         }
-        if self.asymmetric {
-            return error(
-                "asymmetric",
-                "false beside int8 weights or blocks",
-                "true",
-                hint,
-            );
+    }
+
+    /// Of weights of single layers.
+    fn expect_keys_of_modules(&self) -> Result<(), QuantizeError> {
+        match self.modules.keys().next() {
+            Some(pattern) if !self.method.is_integer() => self.of_other_methods(
+                "modules",
+                "none",
+                format!("`{pattern}`"),
+                "`dynamic`, `static` and `weight-only` have layers of int8 and of int4 weights",
+            ),
+            _ => {
+                let mut modules = self.modules.values();
+                modules.try_for_each(ModuleFields::expect_keys_of_a_module)
+            }
         }
-        if self.layout != CodeLayout::default() {
-            return error(
-                "layout",
-                "none beside int8 weights or blocks",
-                self.layout.to_string(),
-                hint,
-            );
-        }
-        Ok(())
     }
 
     /// Of int8 weights of `weight-only`.

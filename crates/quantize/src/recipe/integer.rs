@@ -6,11 +6,12 @@ use fewbit_checkpoint::GroupLayout;
 use fewbit_checkpoint::compressed_tensors::{CompressedScheme, FloatScheme, WeightScales};
 use fewbit_checkpoint::small_floats::SmallFloatType;
 
+use super::module_weights::modules_name;
 use super::{
-    BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Int4Options, WeightCodes,
-    error,
+    BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Int4Options, ModuleWeights,
+    WeightCodes, error,
 };
-use crate::{Backend, Method, QuantizeError, StaticInput};
+use crate::{Backend, Method, QuantizeError, SelectedModule, StaticInput};
 
 /// Weights of few bits with scales: integers, or small floats.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,8 @@ pub struct IntegerRecipe {
     pub inputs: IntegerInputs,
     /// What the codes of weights are.
     pub weights: WeightCodes,
+    /// What they are of single layers instead. Two globs that match one layer must say the same of it.
+    pub modules: ModuleWeights,
     /// How weights become codes.
     pub rounding: Rounding,
     /// How the word embedding table is stored.
@@ -136,6 +139,7 @@ impl IntegerRecipe {
         Self {
             inputs,
             weights: WeightCodes::Int8,
+            modules: ModuleWeights::new(),
             rounding: Rounding::Nearest,
             embeddings: EmbeddingStorage::Auto,
             float_dtype: None,
@@ -156,6 +160,18 @@ impl IntegerRecipe {
     #[must_use]
     pub fn with_weights(self, weights: WeightCodes) -> Self {
         Self { weights, ..self }
+    }
+
+    /// Adds to [`modules`](Self::modules).
+    #[must_use]
+    pub fn with_modules<S: Into<String>>(
+        mut self,
+        modules: impl IntoIterator<Item = (S, WeightCodes)>,
+    ) -> Self {
+        let modules = modules.into_iter();
+        self.modules
+            .extend(modules.map(|(pattern, codes)| (pattern.into(), codes)));
+        self
     }
 
     /// Sets [`rounding`](Self::rounding).
@@ -186,6 +202,24 @@ impl IntegerRecipe {
         self
     }
 
+    /// How int4 codes are made, wherever the recipe has some.
+    pub(crate) fn int4_weights(&self) -> impl Iterator<Item = Int4Options> {
+        let weights = std::iter::once(&self.weights).chain(self.modules.values());
+        weights.filter_map(|codes| codes.int4())
+    }
+
+    /// The recipe with unpacked in place of packed int4 codes.
+    pub(crate) fn without_packed_int4(mut self) -> Self {
+        for codes in std::iter::once(&mut self.weights).chain(self.modules.values_mut()) {
+            if let WeightCodes::Int4(options) = codes
+                && options.layout == CodeLayout::PackQuantized
+            {
+                options.layout = CodeLayout::IntQuantized;
+            }
+        }
+        self
+    }
+
     /// Whether inputs have PyTorch's scales at run time.
     pub(crate) fn has_one_scale_at_run_time(&self) -> bool {
         matches!(
@@ -207,7 +241,7 @@ impl IntegerRecipe {
         self.has_one_scale_at_run_time()
             || self.weights.floats().is_some()
             || self.weights == WeightCodes::LlmInt8
-            || self.weights.int4().is_some_and(needs_one_format)
+            || self.int4_weights().any(needs_one_format)
     }
 
     /// Which elements of the weight of a layer whose input has one scale share a scale.
@@ -222,21 +256,27 @@ impl IntegerRecipe {
         }
     }
 
-    /// How the linear layer `module` (a path without the model's prefix) is stored, if its weight is int4.
-    pub(crate) fn group_layout(&self, module: &str, weight_only: bool) -> Option<GroupLayout> {
-        let activations = self.int8_scheme(module, weight_only).activations();
-        let options = self.weights.int4()?;
-        Some(options.group_layout(activations))
+    /// How the linear layer `module` (a path without the model's prefix) that was `selected` is stored, if its weight is int4.
+    pub(crate) fn group_layout(
+        &self,
+        module: &str,
+        selected: &SelectedModule,
+    ) -> Option<GroupLayout> {
+        let activations = self.int8_scheme(module, selected.weight_only).activations();
+        Some(selected.weights.int4()?.group_layout(activations))
     }
 
-    /// How the linear layer `module` (a path without the model's prefix) is stored, if it is in a layout of compressed-tensors. `weight_only` says whether it is one of those whose
-    /// weights alone are quantized beside others.
-    pub(crate) fn scheme(&self, module: &str, weight_only: bool) -> Option<CompressedScheme> {
+    /// How the linear layer `module` (a path without the model's prefix) that was `selected` is stored, if that is in a layout of compressed-tensors.
+    pub(crate) fn scheme(
+        &self,
+        module: &str,
+        selected: &SelectedModule,
+    ) -> Option<CompressedScheme> {
         if let Some(scheme) = self.float_scheme() {
             return Some(CompressedScheme::Float(scheme));
         }
-        match self.group_layout(module, weight_only) {
-            None => Some(self.int8_scheme(module, weight_only)),
+        match self.group_layout(module, selected) {
+            None => Some(self.int8_scheme(module, selected.weight_only)),
             Some(GroupLayout::CompressedTensors(scheme)) => Some(scheme.into()),
             Some(_) => None,
         }
@@ -322,6 +362,9 @@ impl IntegerRecipe {
                 layout => format!(" + {layout} layout"),
             };
         }
+        if !self.modules.is_empty() {
+            label += &format!(", mixed weights {}", modules_name(&self.modules));
+        }
         match &self.inputs {
             IntegerInputs::Dynamic(inputs) => {
                 if let ActivationScales::PerTensor {
@@ -379,7 +422,7 @@ impl IntegerRecipe {
         let is_proof = Rounding::Gptq {
             saturation_proof: true,
         };
-        if self.rounding == is_proof {
+        if self.rounding == is_proof && self.weights.int4().is_some() {
             return error(
                 "saturation_proof",
                 "false with `weights = \"int4\"`",
@@ -409,6 +452,28 @@ impl IntegerRecipe {
             return Ok(());
         }
         self.validate_weights_alone(layout)
+    }
+
+    /// Layers differ where there are groups of them in `quantization_config`.
+    fn validate_modules(&self) -> Result<(), QuantizeError> {
+        if self.modules.is_empty() {
+            return Ok(());
+        }
+        let mut codes = std::iter::once(&self.weights).chain(self.modules.values());
+        let other = codes.find(|codes| match codes {
+            WeightCodes::Int8 => false,
+            WeightCodes::Int4(options) => !options.layout.is_of_compressed_tensors(),
+            _ => true,
+        });
+        match other {
+            None => Ok(()),
+            Some(other) => error(
+                "modules",
+                "int8 weights without groups, and int4 weights in a layout of compressed-tensors",
+                format!("`{other}`"),
+                "other weights are those of all layers: leave out `modules`",
+            ),
+        }
     }
 
     fn validate_floats(&self, kind: SmallFloatType) -> Result<(), QuantizeError> {
@@ -479,9 +544,10 @@ impl IntegerRecipe {
                 "the compressed-tensors layout has no NF4 codes: use `int8`, or the method `nf4`",
             );
         }
-        if let Some(options) = self.weights.int4() {
+        for options in self.int4_weights() {
             self.validate_int4(options)?;
         }
+        self.validate_modules()?;
         match self.weights {
             WeightCodes::Floats(kind) => self.validate_floats(kind)?,
             WeightCodes::Int8Groups { layout, .. } => self.validate_int8_alone(layout)?,

@@ -51,6 +51,46 @@ impl WeightCodes {
     }
 }
 
+impl WeightCodes {
+    /// What is put after the name of a method: the text form, without the `int8` that is understood.
+    pub fn addition(self) -> String {
+        let text = self.to_string();
+        match text.strip_prefix("int8+") {
+            Some(addition) => addition.to_owned(),
+            None => text,
+        }
+    }
+}
+
+impl fmt::Display for WeightCodes {
+    /// As lists of methods and command lines spell them: `int8`, `int8+group-32`, `int4`, `int4+group-32+asymmetric`, `fp8`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = match self {
+            Self::Int8 => return f.write_str("int8"),
+            Self::Int8Groups { columns, layout } => {
+                write!(f, "int8+group-{columns}")?;
+                return f.write_str(layout.addition());
+            }
+            Self::LlmInt8 => return write!(f, "int8{}", CodeLayout::Bitsandbytes.addition()),
+            Self::Floats(kind) => return write!(f, "{kind}"),
+            Self::Int4(options) => options,
+        };
+        f.write_str("int4")?;
+        match options.group_size {
+            size if size == GroupSize::default() => {}
+            GroupSize::Columns(columns) => write!(f, "+group-{columns}")?,
+            GroupSize::Channel => f.write_str("+channel")?,
+        }
+        if options.asymmetric {
+            f.write_str("+asymmetric")?;
+        }
+        if options.scales != Int4Options::default().scales {
+            write!(f, "+{}", options.scales)?;
+        }
+        f.write_str(options.layout.addition())
+    }
+}
+
 /// How int4 codes are made and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Int4Options {
@@ -230,6 +270,18 @@ impl CodeLayout {
             Self::GptqV2 => "gptq_v2",
             Self::Awq => "awq",
             Self::Bitsandbytes => "bitsandbytes",
+        }
+    }
+
+    /// What lists of methods add for it: nothing for the default.
+    fn addition(self) -> &'static str {
+        match self {
+            Self::PackQuantized => "",
+            Self::IntQuantized => "+int-quantized",
+            Self::Gptq => "+gptq-layout",
+            Self::GptqV2 => "+gptq_v2-layout",
+            Self::Awq => "+awq-layout",
+            Self::Bitsandbytes => "+bitsandbytes-layout",
         }
     }
 

@@ -1,5 +1,6 @@
 //! GPTQ: its Hessians, its factor and its rounding.
 
+use fewbit_kernels::Kernels;
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::four_bit::{FourBitType, dequantize_range, pack, quantize_blocks};
 use fewbit_numerics::int4_groups::{
@@ -330,6 +331,19 @@ fn four_bit_codes_are_those_of_the_textbook() {
     }
 }
 
+fn kernels() -> &'static Kernels {
+    Kernels::from_environment().expect("an instruction set of this CPU")
+}
+
+fn int4_settings(group_size: usize, asymmetric: bool) -> Int4Settings {
+    Int4Settings {
+        group_size,
+        asymmetric,
+        scales: GroupScales::LeastSquaredError,
+        storage: GroupStorage::default(),
+    }
+}
+
 #[test]
 fn int4_codes_are_those_of_the_textbook() {
     for (seed, rows, columns, group_size) in [
@@ -344,9 +358,8 @@ fn int4_codes_are_those_of_the_textbook() {
         let factor = InverseFactor::of(&hessian, order).unwrap();
         let weights = random(seed + 100, rows * columns);
         for asymmetric in [false, true] {
-            let scales = GroupScales::LeastSquaredError;
-            let parameters =
-                Int4Parameters::of(&weights, columns, group_size, asymmetric, scales, None);
+            let settings = int4_settings(group_size, asymmetric);
+            let parameters = Int4Parameters::of(kernels(), &weights, columns, settings, None);
             let mut codes = vec![0; weights.len()];
             let of_rows = codes.chunks_exact_mut(columns);
             let groups = parameters.groups.chunks_exact(columns / group_size);
@@ -357,12 +370,6 @@ fn int4_codes_are_those_of_the_textbook() {
             let found = int4_codes(&weights, &factor, parameters.clone());
             assert_eq!(found.codes, codes, "{rows} x {columns}");
             // Scales and zero points, and the nearest codes, are those of weights that are not calibrated.
-            let settings = Int4Settings {
-                group_size,
-                asymmetric,
-                scales,
-                storage: GroupStorage::default(),
-            };
             let plain = quantize_int4(&weights, rows, columns, settings);
             assert_eq!(
                 (&found.scales, &found.zero_points),
@@ -402,8 +409,8 @@ fn four_bit_outputs_change_less_than_with_the_nearest_codes() {
         }
         for asymmetric in [false, true] {
             let parameters = || {
-                let scales = GroupScales::LeastSquaredError;
-                Int4Parameters::of(&weights, columns, columns, asymmetric, scales, None)
+                let settings = int4_settings(columns, asymmetric);
+                Int4Parameters::of(kernels(), &weights, columns, settings, None)
             };
             let error = |groups: Int4Groups| {
                 let zero_points = groups.zero_points.as_deref();

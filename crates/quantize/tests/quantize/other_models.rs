@@ -2,8 +2,9 @@
 
 use fewbit_model::{Catalogue, Role};
 use fewbit_quantize::{
-    EmbeddingStorage, IntegerRecipe, KeepReason, Method, QuantizeError, QuantizePlan, Recipe,
-    Rounding, method_sizes,
+    BlockScales, ConversionTarget, ConvertOptions, EmbeddingStorage, FloatDType, FourBitRecipe,
+    IntegerRecipe, KeepReason, Method, QuantizeError, QuantizePlan, Recipe, Rounding,
+    convert_model, method_sizes,
 };
 use serde_json::{Value, json};
 
@@ -52,7 +53,11 @@ fn weights_are_quantized_by_their_names() {
                 kept,
                 [
                     ("lm_head", &KeepReason::TaskHead),
-                    ("model.embed_tokens", &KeepReason::Table)
+                    ("model.embed_tokens", &KeepReason::Table),
+                    (
+                        "model.layers.0.mlp.experts.gate_up_proj",
+                        &KeepReason::Expert
+                    ),
                 ]
             );
             assert!(plan.notes()[0].contains("fewbit does not run this model"));
@@ -123,25 +128,150 @@ fn what_needs_the_code_of_the_model_is_refused() {
     assert!(error.to_string().contains("`embeddings`"), "{error}");
 }
 
-/// GPT-2's layers keep (in, out).
+fn gpt2() -> Source {
+    let tensors: &[(&str, &[usize])] = &[
+        ("transformer.wte.weight", &[40, 32]),
+        ("transformer.h.0.attn.c_attn.weight", &[32, 96]),
+        ("transformer.h.0.attn.c_attn.bias", &[96]),
+        ("transformer.h.0.attn.c_proj.weight", &[32, 32]),
+        // 39 outputs: rows of the source that end inside of a block.
+        ("transformer.h.0.mlp.c_fc.weight", &[32, 39]),
+        ("transformer.h.0.crossattention.q_attn.weight", &[32, 32]),
+    ];
+    TinyBert::of_tensors(json!({"model_type": "gpt2"}), tensors).write()
+}
+
+const TRANSPOSED: [&str; 4] = [
+    "transformer.h.0.attn.c_attn",
+    "transformer.h.0.attn.c_proj",
+    "transformer.h.0.crossattention.q_attn",
+    "transformer.h.0.mlp.c_fc",
+];
+
+/// (columns, rows) of a matrix (rows, columns).
+fn transpose(values: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
+    let element = |index: usize| values[index % rows * columns + index / rows];
+    (0..rows * columns).map(element).collect()
+}
+
+/// GPT-2's layers keep (in, out); bitsandbytes makes linear layers of them, whose codes are those of the transpose.
 #[test]
-fn transposed_weights_stay_float() {
-    let source = TinyBert::of_tensors(
-        json!({"model_type": "gpt2"}),
-        &[
-            ("transformer.wte.weight", &[40, 32]),
-            ("transformer.h.0.attn.c_attn.weight", &[32, 96]),
-            ("transformer.h.0.mlp.c_fc.weight", &[32, 64]),
-        ],
-    )
-    .write();
-    let error = QuantizePlan::new(&source.open(), &Recipe::new(Method::Nf4)).unwrap_err();
+fn transposed_weights_have_the_codes_of_linear_layers() {
+    let source = gpt2();
+    let float = source.open();
+    for (name, recipe) in [
+        ("absmax", FourBitRecipe::nf4()),
+        (
+            "double",
+            FourBitRecipe::nf4().with_double_quantization(true),
+        ),
+        ("mse", FourBitRecipe::fp4().with_scales(BlockScales::Mse)),
+    ] {
+        let (report, written) = source.converted_into(&recipe.clone().into(), name);
+        assert!(
+            report
+                .modules
+                .iter()
+                .all(|module| module.action.contains(", transposed"))
+        );
+        let modules: Vec<&str> = report
+            .modules
+            .iter()
+            .map(|row| row.module.as_str())
+            .collect();
+        assert_eq!(modules.len(), TRANSPOSED.len());
+        for module in TRANSPOSED {
+            let view = float.require(&format!("{module}.weight")).unwrap();
+            let [rows, columns] = view.info.shape[..] else {
+                panic!("a matrix")
+            };
+            let weight = transpose(&view.to_f32().unwrap(), [rows, columns]);
+            // The same weight of a linear layer.
+            let plan =
+                TinyBert::of_values(json!({}), &format!("x.{module}"), [columns, rows], &weight);
+            let linear = plan.write();
+            let (of_linear, expected) = linear.converted(&recipe.clone().into());
+            let stored = written.stored_weight(module, [columns, rows]).unwrap();
+            let expected = expected.stored_weight(&format!("x.{module}"), [columns, rows]);
+            assert_eq!(format!("{stored:?}"), format!("{:?}", expected.unwrap()));
+            let row = report
+                .modules
+                .iter()
+                .find(|row| row.module == module)
+                .unwrap();
+            assert_eq!(row.sqnr_db, of_linear.modules[0].sqnr_db, "{module}");
+        }
+        // And back: floats are (in, out) again.
+        let out = source.out(&format!("{name}-floats"));
+        let floats = ConversionTarget::Floats(FloatDType::F32);
+        let options = ConvertOptions::default();
+        convert_model(source.out(name), &floats, &out, options, &mut |_, _, _| {}).unwrap();
+        let back = fewbit_checkpoint::Checkpoint::open(&out).unwrap();
+        for module in TRANSPOSED {
+            let tensor = format!("{module}.weight");
+            let found = back.require(&tensor).unwrap();
+            let shape = float.require(&tensor).unwrap().info.shape.clone();
+            assert_eq!(found.info.shape, shape);
+            let shape = [shape[1], shape[0]];
+            let codes = written.stored_weight(module, shape).unwrap();
+            let expected = transpose(&codes.dequantize(shape).unwrap(), shape);
+            assert_eq!(found.to_f32().unwrap(), expected, "{module}");
+        }
+    }
+}
+
+/// compressed-tensors has linear layers and tables alone.
+#[test]
+fn transposed_weights_stay_float_where_loaders_refuse_them() {
+    let source = gpt2();
+    let error = QuantizePlan::new(&source.open(), &Recipe::new(Method::WeightOnly)).unwrap_err();
     assert!(
-        matches!(error, QuantizeError::NoLinearLayer { kept: 3, .. }),
+        matches!(error, QuantizeError::NoLinearLayer { kept: 5, .. }),
         "{error}"
     );
     let (report, _) = source.converted(&Recipe::new(Method::Fp16));
     assert_eq!(report.output_bytes * 2, report.source_bytes);
+    let mut broken = TinyBert::of_tensors(
+        json!({"model_type": "gpt2"}),
+        &[("transformer.h.0.mlp.c_fc.weight", &[32, 39])],
+    );
+    broken.poke("transformer.h.0.mlp.c_fc.weight", 40, f32::INFINITY);
+    let broken = broken.write();
+    let error = broken.quantize(&Recipe::new(Method::Nf4)).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("c_fc.weight") && text.contains("[1, 1]"),
+        "{text}"
+    );
+}
+
+/// No loader of these layouts has quantized convolutions, and what stays float is listed.
+#[test]
+fn convolutions_stay_float() {
+    let source = TinyBert::of_tensors(
+        json!({"model_type": "whisper"}),
+        &[
+            ("model.encoder.conv1.weight", &[32, 8, 3]),
+            ("model.encoder.patches.weight", &[32, 3, 4, 4]),
+            ("model.encoder.layers.0.fc1.weight", &[64, 32]),
+        ],
+    )
+    .write();
+    for method in [Method::WeightOnly, Method::Nf4] {
+        let plan = QuantizePlan::new(&source.open(), &Recipe::new(method)).unwrap();
+        let kept: Vec<_> = (plan.kept().iter())
+            .map(|kept| (kept.module.as_str(), &kept.reason))
+            .collect();
+        assert_eq!(
+            kept,
+            [
+                ("model.encoder.conv1", &KeepReason::Convolution),
+                ("model.encoder.patches", &KeepReason::Convolution),
+            ]
+        );
+        let config = plan.quantization_config().unwrap().to_string();
+        assert!(!config.contains("conv1"), "{config}");
+    }
 }
 
 /// Loaders have one tensor for all experts of a layer, and no linear layer for what chooses between them.

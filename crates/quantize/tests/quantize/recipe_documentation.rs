@@ -184,6 +184,44 @@ fn parser_and_schema_agree_on_what_is_wrong() {
         json!({"version": 1, "method": "dynamic", "quantize_embeddings": false, "embeddings": "int8"}),
         json!({"version": 1, "method": "dynamic", "quantize_embeddings": false, "embeddings": "auto"}),
     ];
+    let modules = |module: Value| json!({"*.query": module});
+    for module in [
+        json!({}),
+        json!({"weights": "int4"}),
+        json!({"weights": "int8"}),
+        json!({"weights": "nf4"}),
+        json!({"weights": "int4", "group_size": 32, "asymmetric": true, "scales": "absmax", "layout": "int-quantized"}),
+        json!({"weights": "int4", "group_size": "channel"}),
+        json!({"weights": "int4", "group_size": 0}),
+        json!({"weights": "int4", "block_size": 32}),
+        json!({"weights": "int8", "group_size": 32}),
+        json!({"weights": "int8", "asymmetric": true}),
+        json!({"weights": "int8", "asymmetric": false}),
+        json!({"weights": "int8", "layout": "int-quantized"}),
+        json!({"weights": "int8", "layout": "pack-quantized"}),
+        json!({"weights": "int8", "scales": "mse"}),
+        json!("int4"),
+    ] {
+        for method in ["nf4", "fp16", "dynamic", "static", "weight-only"] {
+            let case = with(method, "modules", modules(module.clone()));
+            for (key, value) in [
+                ("weights", json!("int4")),
+                ("activations", json!("per-tensor")),
+                ("weight_scales", json!("per-tensor")),
+                ("gptq", json!(true)),
+            ] {
+                let mut case = case.clone();
+                case[key] = value;
+                cases.push(case.clone());
+                case["static_inputs"] = input.clone();
+                cases.push(case.clone());
+                case["saturation_proof"] = json!(true);
+                cases.push(case);
+            }
+            cases.push(case);
+        }
+    }
+    cases.push(with("nf4", "modules", json!({})));
     for method in ["nf4", "dynamic", "weight-only"] {
         for (key, value) in [
             ("group_size", json!(32)),

@@ -86,6 +86,18 @@ impl TinyBert {
         model
     }
 
+    /// No BERT: one f32 matrix with these values.
+    pub(crate) fn of_values(
+        config: Value,
+        module: &str,
+        shape: [usize; 2],
+        values: &[f32],
+    ) -> Self {
+        let mut model = Self::of_tensors(config, &[]);
+        model.float(&format!("{module}.weight"), &shape, values);
+        model
+    }
+
     /// The usual one: f32, `bert.`.
     pub(crate) fn f32() -> Self {
         Self::new(DType::F32, "bert.")

@@ -11,13 +11,18 @@ pub(super) fn embeddings(arguments: &QuantizeArguments) -> Option<EmbeddingStora
     if arguments.keep_embeddings {
         return Some(EmbeddingStorage::Keep);
     }
-    Some(match arguments.embeddings? {
+    arguments.embeddings.map(embedding_storage)
+}
+
+/// The form that was typed.
+pub(in crate::commands) fn embedding_storage(argument: EmbeddingsArgument) -> EmbeddingStorage {
+    match argument {
         EmbeddingsArgument::Keep => EmbeddingStorage::Keep,
         EmbeddingsArgument::Int8 => EmbeddingStorage::Int8,
         EmbeddingsArgument::Nf4 => EmbeddingStorage::Nf4,
         EmbeddingsArgument::Fp16 => EmbeddingStorage::Fp16,
         EmbeddingsArgument::Bf16 => EmbeddingStorage::Bf16,
-    })
+    }
 }
 
 /// The form that any flag asks for.
@@ -39,11 +44,16 @@ pub(super) fn flag_of_embeddings(arguments: &QuantizeArguments) -> &'static str 
 
 /// The dtype of what is not quantized that the flag asks for.
 pub(super) fn float_dtype(arguments: &QuantizeArguments) -> Option<FloatDType> {
-    Some(match arguments.float_dtype? {
+    arguments.float_dtype.map(dtype)
+}
+
+/// The dtype that was typed.
+pub(in crate::commands) fn dtype(argument: FloatDTypeArgument) -> FloatDType {
+    match argument {
         FloatDTypeArgument::F32 => FloatDType::F32,
         FloatDTypeArgument::Fp16 => FloatDType::Fp16,
         FloatDTypeArgument::Bf16 => FloatDType::Bf16,
-    })
+    }
 }
 
 /// The choice of the scales of 4-bit blocks that the flag asks for.
