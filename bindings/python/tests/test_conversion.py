@@ -47,9 +47,9 @@ def test_an_unknown_layout_is_named(tiny_model: str, tmp_path: Path) -> None:
         convert_model(tiny_model, tmp_path / "out", "int3")
 
 
-def test_a_gguf_file_comes_back(tiny_model: str, tmp_path: Path) -> None:
+def test_a_gguf_file_comes_back(sample_model: str, tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
-    report = convert_model(tiny_model, file, "gguf:q8_0")
+    report = convert_model(sample_model, file, "gguf:q8_0")
     assert report.file_bytes == file.stat().st_size and report.files == 1
     found = fewbit.inspect_gguf(file)
     assert found.architecture == "bert" and found.by_type[0].name == "q8_0"
@@ -63,9 +63,9 @@ def test_a_gguf_file_comes_back(tiny_model: str, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_writes_nothing(tiny_model: str, tmp_path: Path) -> None:
-    plan = convert_model(tiny_model, tmp_path / "out", "int4", dry_run=True, group_size=32, asymmetric=True)
+    plan = convert_model(tiny_model, tmp_path / "out", "int4", dry_run=True, group_size=8, asymmetric=True)
     assert "asymmetric" in plan.target and not (tmp_path / "out").exists()
-    report = convert_model(tiny_model, tmp_path / "out", "int4", group_size=32, asymmetric=True)
+    report = convert_model(tiny_model, tmp_path / "out", "int4", group_size=8, asymmetric=True)
     assert [file.name for file in plan.files] == ["model.safetensors"]
     assert plan.file_bytes == report.file_bytes and plan.output_bytes == report.output_bytes
     split = convert_model(tiny_model, to="f32", dry_run=True, max_shard_size="10KB")

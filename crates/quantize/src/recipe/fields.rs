@@ -129,11 +129,11 @@ pub enum WeightsField {
     Int8,
     /// [`WeightCodes::Int4`](super::WeightCodes::Int4)
     Int4,
-    /// [`WeightCodes::Floats`] of FP8.
+    /// [`WeightCodes::Floats`](super::WeightCodes::Floats) of FP8.
     Fp8,
-    /// [`WeightCodes::Floats`] of NVFP4.
+    /// [`WeightCodes::Floats`](super::WeightCodes::Floats) of NVFP4.
     Nvfp4,
-    /// [`WeightCodes::Floats`] of MXFP4.
+    /// [`WeightCodes::Floats`](super::WeightCodes::Floats) of MXFP4.
     Mxfp4,
 }
 
