@@ -146,6 +146,12 @@ class Row:
     name: str
     cells: dict = field(default_factory=dict)
     failures: list = field(default_factory=list)
+    # Why nothing was compared, if so: a library that is not installed.
+    not_run: str = ""
+
+    @property
+    def outcome(self):
+        return "FAILED" if self.failures else "not run" if self.not_run else "ok"
 
     def expect(self, holds, message):
         if not holds:
@@ -362,7 +368,7 @@ def guarded(name, check):
 def print_table(rows):
     columns = ["MB", "loaded", "keys", "min cosine", "mean cosine", "library to itself", "max difference", "to float", "weights"]
     table = [["", *columns, ""]]
-    table += [[row.name, *(row.cells.get(column, "") for column in columns), "FAILED" if row.failures else "ok"] for row in rows]
+    table += [[row.name, *(row.cells.get(column, "") for column in columns), row.outcome] for row in rows]
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
@@ -394,7 +400,7 @@ def main():
         def add(name, check):
             if wanted(name):
                 rows.append(guarded(name, check))
-                print(f"{rows[-1].name}: {'FAILED' if rows[-1].failures else 'ok'}", file=sys.stderr, flush=True)
+                print(f"{rows[-1].name}: {rows[-1].outcome}", file=sys.stderr, flush=True)
 
         def float_source():
             row = Row("the float source")
@@ -426,7 +432,10 @@ def main():
         failures = [(row.name, failure) for row in rows for failure in row.failures]
         for name, failure in failures:
             print(f"\n{name}: {failure}")
-        print(f"\n{len(rows)} checks, {len(failures)} failures")
+        not_run = [row for row in rows if row.not_run]
+        for row in not_run:
+            print(f"\n{row.name}: NOT RUN, {row.not_run}")
+        print(f"\n{len(rows) - len(not_run)} checks, {len(failures)} failures, {len(not_run)} not run")
         return 1 if failures else 0
 
 

@@ -80,7 +80,7 @@ def dequantized(module):
 def check(row, fewbit, model, work, layout, lines):
     method = layout.name.split(",")[0]
     if method in ("gptq", "gptq_v2", "awq") and importlib.util.find_spec("gptqmodel") is None:
-        row.cells["loaded"] = "gptqmodel is not installed"
+        row.not_run = "gptqmodel is not installed (pip install gptqmodel==7.7.0 optimum==2.3.0)"
         return row
     out, floats = work / f"layout-{layout.name.replace(', ', '-').replace(' ', '-')}", work / "floats"
     fewbit.quantize(model, out, layout.arguments)
