@@ -32,7 +32,7 @@ impl Request {
         if self.group_size.is_none() && !self.asymmetric {
             return Ok(target);
         }
-        if target != ConversionTarget::int4(Int4Options::default()) {
+        let Some(options) = target.int4_options() else {
             let field = if self.asymmetric {
                 "asymmetric"
             } else {
@@ -40,15 +40,15 @@ impl Request {
             };
             return Err(wrong(
                 field,
-                &"does not go with this layout\n  hint: it is for `int4`",
+                &"does not go with this layout\n  hint: it is for `int4`, `gptq`, `gptq_v2` and `awq`",
             ));
-        }
+        };
         let group_size = self.group_size.as_deref().map(str::parse).transpose();
         let group_size = group_size.map_err(|error| wrong("group_size", &error))?;
         Ok(ConversionTarget::int4(Int4Options {
             group_size: group_size.unwrap_or_default(),
             asymmetric: self.asymmetric,
-            ..Int4Options::default()
+            ..options
         }))
     }
 

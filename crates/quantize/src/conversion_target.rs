@@ -6,13 +6,15 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use fewbit_checkpoint::gguf::TensorType;
+use fewbit_checkpoint::small_floats::SmallFloatType;
 
-use crate::{FloatDType, Int4Options, IntegerRecipe, Method, Recipe, WeightCodes};
+use crate::{CodeLayout, FloatDType, Int4Options, IntegerRecipe, Method, Recipe, WeightCodes};
 
 /// The layout that [`convert_model`](crate::convert_model) writes.
 ///
 /// Spelled `f32`, `fp16`, `bf16`, or as a method of quantization that needs no calibration: `dynamic`, `weight-only`, `nf4`, `fp4`; `int4` for `weight-only` with
-/// int4 weights in groups ([`ConversionTarget::int4`]); or, for a file for llama.cpp, `gguf:` and one of ggml's types, `gguf:q8_0`.
+/// int4 weights in groups ([`ConversionTarget::int4`]), `gptq`, `gptq_v2` and `awq` for the same in the layouts of these libraries, `fp8`, `nvfp4` and `mxfp4` for
+/// `weight-only` with weights of small floats; or, for a file for llama.cpp, `gguf:` and one of ggml's types, `gguf:q8_0`.
 ///
 /// ```
 /// use fewbit_quantize::{ConversionTarget, FloatDType};
@@ -34,13 +36,19 @@ pub enum ConversionTarget {
 
 impl ConversionTarget {
     /// The spellings.
-    pub const NAMES: [&'static str; 18] = [
+    pub const NAMES: [&'static str; 24] = [
         "f32",
         "fp16",
         "bf16",
         "dynamic",
         "weight-only",
         "int4",
+        "gptq",
+        "gptq_v2",
+        "awq",
+        "fp8",
+        "nvfp4",
+        "mxfp4",
         "nf4",
         "fp4",
         "gguf:f32",
@@ -55,10 +63,22 @@ impl ConversionTarget {
         "gguf:q4_k",
     ];
 
-    /// Weights of 4 bits in groups, in a compressed-tensors layout.
+    /// Weights of 4 bits in groups.
     pub fn int4(options: Int4Options) -> Self {
+        Self::weight_only(WeightCodes::Int4(options))
+    }
+
+    /// The options of a target that [`ConversionTarget::int4`] made.
+    pub fn int4_options(&self) -> Option<Int4Options> {
+        match self {
+            Self::Quantized(recipe) => recipe.integer()?.weights.int4(),
+            Self::Floats(_) | Self::Gguf(_) => None,
+        }
+    }
+
+    fn weight_only(weights: WeightCodes) -> Self {
         let recipe = IntegerRecipe {
-            weights: WeightCodes::Int4(options),
+            weights,
             ..IntegerRecipe::weight_only()
         };
         Self::Quantized(recipe.into())
@@ -124,11 +144,23 @@ impl FromStr for ConversionTarget {
 
     fn from_str(text: &str) -> Result<Self, UnknownTarget> {
         let unknown = || UnknownTarget(text.to_owned());
+        let in_layout = |layout| {
+            Self::int4(Int4Options {
+                layout,
+                ..Int4Options::default()
+            })
+        };
         Ok(match text {
             "f32" | "fp32" | "float32" => Self::Floats(FloatDType::F32),
             "fp16" | "f16" | "float16" => Self::Floats(FloatDType::Fp16),
             "bf16" | "bfloat16" => Self::Floats(FloatDType::Bf16),
             "int4" => Self::int4(Int4Options::default()),
+            "gptq" => in_layout(CodeLayout::Gptq),
+            "gptq_v2" => in_layout(CodeLayout::GptqV2),
+            "awq" => in_layout(CodeLayout::Awq),
+            "fp8" => Self::weight_only(WeightCodes::Floats(SmallFloatType::Fp8)),
+            "nvfp4" => Self::weight_only(WeightCodes::Floats(SmallFloatType::Nvfp4)),
+            "mxfp4" => Self::weight_only(WeightCodes::Floats(SmallFloatType::Mxfp4)),
             _ if let Some(name) = text.strip_prefix("gguf:") => {
                 Self::Gguf(tensor_type(name).ok_or_else(unknown)?)
             }
@@ -152,7 +184,8 @@ mod tests {
         for name in ConversionTarget::NAMES {
             let target: ConversionTarget = name.parse().unwrap();
             let label = match name {
-                "int4" => "weight-only + int4",
+                "int4" | "gptq" | "gptq_v2" | "awq" => "weight-only + int4",
+                "fp8" | "nvfp4" | "mxfp4" => "weight-only + ",
                 name => name,
             };
             assert!(target.to_string().starts_with(label), "{target}");
@@ -166,7 +199,7 @@ mod tests {
                 .parse::<ConversionTarget>()
                 .unwrap_err()
                 .to_string(),
-            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, int4, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_1, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k"
+            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, int4, gptq, gptq_v2, awq, fp8, nvfp4, mxfp4, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_1, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k"
         );
     }
 }

@@ -151,10 +151,10 @@ def convert_model(
         source: Model directory or Hub id, in any layout that fewbit reads, or a GGUF file.
         out: Directory to write, or file with ``gguf``; must be absent or empty, unless ``force``. Nothing is left there unless it is whole.
         to: ``f32``, ``fp16`` or ``bf16``; or what ``quantize_model`` writes with its defaults: ``dynamic``, ``weight-only``, ``int4`` (weight-only with
-            int4 weights), ``nf4``, ``fp4``; or ``gguf:`` and a type (``gguf:q8_0``), a file for llama.cpp.
+            int4 weights), ``gptq``, ``gptq_v2`` or ``awq`` (the same in these layouts), ``fp8``, ``nvfp4``, ``mxfp4``, ``nf4``, ``fp4``; or ``gguf:`` and a type (``gguf:q8_0``), a file for llama.cpp.
         dry_run: Says what would be written (:class:`ConvertPlan`), and writes nothing.
-        group_size: For ``int4``: neighbouring weights of a row that share a scale, or ``channel`` for all of a row; 64 unless said otherwise.
-        asymmetric: For ``int4``: groups have zero points, too.
+        group_size: For ``int4``, ``gptq``, ``gptq_v2`` and ``awq``: neighbouring weights of a row that share a scale, or ``channel`` for all of a row; 64 unless said otherwise.
+        asymmetric: Of the same: groups have zero points, too.
         allow_requantize: Gives new codes to weights that are codes already: what both lose adds up.
         force: Replaces ``out`` if it exists.
         max_shard_size: Weights of more than this are written as several files with an index: ``5GB``, ``500MB``, or a number of bytes. A GGUF file is one

@@ -14,9 +14,10 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Layouts:
   f32, fp16, bf16    floats, without quantization_config
-  dynamic, weight-only, int4, nf4, fp4
-                     what `fewbit quantize` writes with its defaults (int4: --method weight-only --weights int4); from codes only
-                     with --allow-requantize. For other options convert to f32 first, and quantize that.
+  dynamic, weight-only, int4, gptq, gptq_v2, awq, fp8, nvfp4, mxfp4, nf4, fp4
+                     what `fewbit quantize` writes with its defaults (int4: --method weight-only --weights int4; gptq, gptq_v2, awq: the same
+                     with --layout; fp8, nvfp4, mxfp4: --method weight-only --weights); from codes only with --allow-requantize.
+                     For other options convert to f32 first, and quantize that.
   gguf:TYPE          one file for llama.cpp, of a BERT, Nomic BERT, Llama, Mistral, Qwen2 or Qwen3; TYPE is f32, f16, bf16, q8_0, q6_k, q5_1, q5_0, q4_1, q4_0 or q4_k")]
 pub(crate) struct ConvertArguments {
     /// Model directory, Hub id or GGUF file
@@ -30,10 +31,10 @@ pub(crate) struct ConvertArguments {
     /// Give new codes to weights that are codes already: what both lose adds up
     #[arg(long)]
     pub(crate) allow_requantize: bool,
-    /// With --to int4: neighbouring weights of a row that share a scale, or `channel` for all of a row [default: 64]
+    /// With --to int4, gptq, gptq_v2 or awq: neighbouring weights of a row that share a scale, or `channel` for all of a row [default: 64]
     #[arg(long, value_name = "N")]
     pub(crate) group_size: Option<GroupSize>,
-    /// With --to int4: groups have zero points, too; transformers loads them with `dequantize=True` alone
+    /// With --to int4, gptq, gptq_v2 or awq: groups have zero points, too; of int4 transformers loads them with `dequantize=True` alone
     #[arg(long)]
     pub(crate) asymmetric: bool,
     /// Show the files that would be written and their sizes, and write nothing

@@ -95,12 +95,12 @@ fn target(arguments: &ConvertArguments) -> Result<ConversionTarget> {
         ))
         .into())
     };
-    let is_int4 = *to == ConversionTarget::int4(Int4Options::default());
-    if !is_int4 && arguments.group_size.is_some() {
-        return refuse("--group-size", "int4");
+    let int4 = to.int4_options();
+    if int4.is_none() && arguments.group_size.is_some() {
+        return refuse("--group-size", "int4, gptq, gptq_v2 and awq");
     }
-    if !is_int4 && arguments.asymmetric {
-        return refuse("--asymmetric", "int4");
+    if int4.is_none() && arguments.asymmetric {
+        return refuse("--asymmetric", "int4, gptq, gptq_v2 and awq");
     }
     if let ConversionTarget::Gguf(_) = to {
         if arguments.max_shard_size.is_some() {
@@ -110,12 +110,12 @@ fn target(arguments: &ConvertArguments) -> Result<ConversionTarget> {
             return refuse("--resume", "directories: a single file is begun anew");
         }
     }
-    Ok(match is_int4 {
-        false => to.clone(),
-        true => ConversionTarget::int4(Int4Options {
+    Ok(match int4 {
+        None => to.clone(),
+        Some(options) => ConversionTarget::int4(Int4Options {
             group_size: arguments.group_size.unwrap_or_default(),
             asymmetric: arguments.asymmetric,
-            ..Int4Options::default()
+            ..options
         }),
     })
 }

@@ -142,6 +142,53 @@ fn int4_is_what_quantize_writes_with_these_words() {
         }
     }
     assert!(workspace.path("c-asymmetric").is_dir() && workspace.path("c-channel").is_dir());
+    for (to, words) in [
+        (
+            "gptq",
+            &["int4", "--layout", "gptq", "--group-size", "channel"][..],
+        ),
+        (
+            "gptq_v2",
+            &["int4", "--layout", "gptq_v2", "--group-size", "channel"],
+        ),
+        (
+            "awq",
+            &["int4", "--layout", "awq", "--group-size", "channel"],
+        ),
+        ("fp8", &["fp8"]),
+        ("nvfp4", &["nvfp4"]),
+        ("mxfp4", &["mxfp4"]),
+    ] {
+        let (converted, quantized) = (format!("c-{to}"), format!("q-{to}"));
+        let quantize = [
+            "quantize",
+            "model",
+            "-o",
+            &quantized,
+            "--method",
+            "weight-only",
+        ];
+        let convert = ["convert", "model", "-o", &converted, "--to", to];
+        let options = match words.len() {
+            1 => &[][..],
+            _ => &words[3..],
+        };
+        let first = workspace.run(&[&convert[..], options].concat());
+        let second = workspace.run(&[&quantize[..], &["--weights"], words].concat());
+        // Some layouts do not hold the shapes of this model: then the reason is the same.
+        if second.code == Some(0) {
+            for file in ["model.safetensors", "config.json"] {
+                assert_eq!(
+                    workspace.read(&format!("{converted}/{file}")),
+                    workspace.read(&format!("{quantized}/{file}"))
+                );
+            }
+        } else {
+            let reason = |text: &str| text[text.find("expected").unwrap()..].to_owned();
+            assert_eq!(reason(&first.stderr), reason(&second.stderr), "{to}");
+        }
+    }
+    assert!(workspace.path("c-fp8").is_dir());
     workspace.succeed(&["quantize", "model", "-o", "nf4", "--method", "nf4"]);
     let refused = workspace.fail(&[
         "convert",
@@ -163,7 +210,7 @@ fn options_of_other_layouts_are_wrong_usage() {
     let misuse = |options: &[&str]| workspace.misuse(&[&convert[..], options].concat());
     insta::assert_snapshot!(misuse(&["nf4", "--group-size", "32"]), @"
     error: --group-size: does not go with `--to nf4`
-      hint: it is for int4
+      hint: it is for int4, gptq, gptq_v2 and awq
     ");
     assert!(misuse(&["f32", "--asymmetric"]).contains("--asymmetric"));
     assert!(misuse(&["gguf:f16", "--max-shard-size", "1GB"]).contains("one file"));
