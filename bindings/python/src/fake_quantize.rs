@@ -115,6 +115,21 @@ pub(crate) fn int4_parameters<'py>(
     ))
 }
 
+/// Groups of codes of so many bits with scales and zero points that arrays hold.
+fn groups_of<'a>(
+    group_size: usize,
+    bits: u32,
+    scales: &'a Floats<'_>,
+    zero_points: Option<&'a PyReadonlyArray1<'_, i8>>,
+) -> PyResult<Groups<'a>> {
+    Ok(Groups {
+        group_size,
+        range: codes_of(bits, true)?,
+        scales: scales.as_slice()?,
+        zero_points: zero_points.map(|points| points.as_slice()).transpose()?,
+    })
+}
+
 /// Errors unless the lengths are those of groups of `elements`.
 fn expect_groups(elements: usize, groups: &Groups<'_>) -> Result<(), String> {
     if groups.group_size == 0 {
@@ -148,15 +163,7 @@ pub(crate) fn fake_quantize_groups(
     threads: usize,
 ) -> PyResult<()> {
     let (weight, out) = (weight.as_slice()?, out.as_slice_mut()?);
-    let groups = Groups {
-        group_size,
-        range: codes_of(bits, true)?,
-        scales: scales.as_slice()?,
-        zero_points: zero_points
-            .as_ref()
-            .map(|points| points.as_slice())
-            .transpose()?,
-    };
+    let groups = groups_of(group_size, bits, &scales, zero_points.as_ref())?;
     run(py, || {
         weight_codecs::set_threads(threads);
         expect_groups(weight.len(), &groups)?;
@@ -181,15 +188,7 @@ pub(crate) fn group_codes<'py>(
     bits: u32,
 ) -> PyResult<Bound<'py, PyArray1<i8>>> {
     let weight = weight.as_slice()?;
-    let groups = Groups {
-        group_size,
-        range: codes_of(bits, true)?,
-        scales: scales.as_slice()?,
-        zero_points: zero_points
-            .as_ref()
-            .map(|points| points.as_slice())
-            .transpose()?,
-    };
+    let groups = groups_of(group_size, bits, &scales, zero_points.as_ref())?;
     let codes = run(py, || {
         expect_groups(weight.len(), &groups)?;
         finite(
@@ -225,15 +224,7 @@ pub(crate) fn fake_quantize_gradients(
 ) -> PyResult<()> {
     let (weight, gradient) = (weight.as_slice()?, gradient.as_slice()?);
     let (out, of_scales) = (out.as_slice_mut()?, of_scales.as_slice_mut()?);
-    let groups = Groups {
-        group_size,
-        range: codes_of(bits, true)?,
-        scales: scales.as_slice()?,
-        zero_points: zero_points
-            .as_ref()
-            .map(|points| points.as_slice())
-            .transpose()?,
-    };
+    let groups = groups_of(group_size, bits, &scales, zero_points.as_ref())?;
     run(py, || {
         weight_codecs::set_threads(threads);
         expect_groups(weight.len(), &groups)?;

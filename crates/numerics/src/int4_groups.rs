@@ -187,6 +187,26 @@ pub fn quantize_int4_into(
     assert_eq!((codes.len(), scales.len()), (weights.len(), groups));
     let expected = settings.asymmetric.then_some(groups);
     assert_eq!(zero_points.as_ref().map(|points| points.len()), expected);
+    choose_groups(weights, settings, scales, zero_points.as_deref_mut());
+    encode_groups(
+        weights,
+        settings.group_size,
+        scales,
+        zero_points.as_deref(),
+        codes,
+    );
+}
+
+/// Scales and zero points (n / `group_size`) of whole groups of `weights` (n, finite), as they are stored.
+///
+/// # Panics
+/// If there is not a place for each group.
+pub fn choose_groups(
+    weights: &[f32],
+    settings: Int4Settings,
+    scales: &mut [f32],
+    mut zero_points: Option<&mut [i8]>,
+) {
     for (index, group) in weights.chunks_exact(settings.group_size).enumerate() {
         let parameters = group_parameters(group, settings.asymmetric, settings.scales);
         let parameters = settings.storage.stored(parameters);
@@ -195,13 +215,6 @@ pub fn quantize_int4_into(
             zero_points[index] = parameters.zero_point as i8;
         }
     }
-    encode_groups(
-        weights,
-        settings.group_size,
-        scales,
-        zero_points.as_deref(),
-        codes,
-    );
 }
 
 /// The codes (n) of whole groups with these scales and zero points (n / `group_size`).
@@ -280,11 +293,12 @@ fn least_error(
     asymmetric: bool,
 ) -> AffineParameters {
     let range = GroupRange::of(group, asymmetric);
-    let initial = range.initial();
-    if range.is_zero() {
-        return initial;
-    }
-    let mut search = Search::new(group, importance, initial);
+    let mut search = Search {
+        group,
+        importance,
+        best: range.initial(),
+        error: f32::INFINITY,
+    };
     for index in 0..GroupRange::candidates(asymmetric) {
         search.try_parameters(range.candidate(index));
     }
@@ -319,26 +333,24 @@ impl GroupRange {
         }
     }
 
-    /// Whether all elements are zeros.
-    pub fn is_zero(&self) -> bool {
-        (self.min, self.max) == (0.0, 0.0)
-    }
-
-    /// The parameters of the whole range, which are tried first: those of [`GroupScales::Range`].
+    /// The parameters of the whole range: those of [`GroupScales::Range`].
     pub fn initial(&self) -> AffineParameters {
         self.parts(1.0, 1.0)
     }
 
-    /// How many parameters are tried after these.
+    /// How many parameters are tried.
     pub fn candidates(asymmetric: bool) -> usize {
-        match asymmetric {
+        1 + match asymmetric {
             true => ASYMMETRIC_SHARES.len() * ASYMMETRIC_SHARES.len(),
             false => 2 * SYMMETRIC_SHARES.len(),
         }
     }
 
-    /// Those at `index` of [`GroupRange::candidates`].
+    /// Those at `index` of [`GroupRange::candidates`]: first those of the whole range.
     pub fn candidate(&self, index: usize) -> AffineParameters {
+        let Some(index) = index.checked_sub(1) else {
+            return self.initial();
+        };
         if self.asymmetric {
             let number = ASYMMETRIC_SHARES.len();
             let share = |index: usize| (ASYMMETRIC_SHARES.start + index) as f32 / 32.0;
@@ -408,18 +420,7 @@ struct Search<'a, Importance> {
     error: f32,
 }
 
-impl<'a, Importance: Fn(usize) -> f32> Search<'a, Importance> {
-    fn new(group: &'a [f32], importance: Importance, initial: AffineParameters) -> Self {
-        let mut search = Self {
-            group,
-            importance,
-            best: initial,
-            error: f32::INFINITY,
-        };
-        search.try_parameters(initial);
-        search
-    }
-
+impl<Importance: Fn(usize) -> f32> Search<'_, Importance> {
     /// Tries parameters, and their zero point with the scale that least squares fit to their codes.
     fn try_parameters(&mut self, parameters: AffineParameters) {
         let fitted = self.try_scale(parameters);

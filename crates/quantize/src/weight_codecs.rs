@@ -18,7 +18,7 @@ use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
 use fewbit_numerics::four_bit_scales::encode_with_scale;
 use fewbit_numerics::ggml_blocks::{BlockType, quantize_blocks};
 use fewbit_numerics::int4_groups::{
-    GroupScales, Int4Groups, Int4Settings, encode_groups, group_parameters,
+    GroupScales, Int4Groups, Int4Settings, choose_groups, encode_groups,
 };
 use fewbit_numerics::rows::{Int8Rows, dequantize_groups, row_scale};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
@@ -371,28 +371,14 @@ pub(crate) fn choose_int4_parameters(
     importance: Option<&[f32]>,
     (scales, mut zero_points): (&mut [f32], Option<&mut [i8]>),
 ) {
-    let Int4Settings {
-        group_size,
-        asymmetric,
-        scales: by,
-        storage,
-    } = settings;
-    assert_eq!(asymmetric, zero_points.is_some());
-    if by == GroupScales::LeastSquaredError || importance.is_some() {
-        let points = zero_points.as_deref_mut();
-        kernels.fit_int4(values, importance, group_size, scales, points);
-    } else {
-        for (index, group) in values.chunks_exact(group_size).enumerate() {
-            let parameters = group_parameters(group, asymmetric, by);
-            scales[index] = parameters.scale;
-            if let Some(zero_points) = &mut zero_points {
-                // In -8..=7.
-                zero_points[index] = parameters.zero_point as i8;
-            }
-        }
+    assert_eq!(settings.asymmetric, zero_points.is_some());
+    if settings.scales == GroupScales::Range && importance.is_none() {
+        return choose_groups(values, settings, scales, zero_points);
     }
+    let points = zero_points.as_deref_mut();
+    kernels.fit_int4(values, importance, settings.group_size, scales, points);
     for (index, scale) in scales.iter_mut().enumerate() {
-        let stored = storage.stored(AffineParameters {
+        let stored = settings.storage.stored(AffineParameters {
             scale: *scale,
             zero_point: zero_points
                 .as_ref()

@@ -2,9 +2,8 @@
 use super::CompressedScheme;
 use crate::stored_weight::Int8Activations;
 use crate::weight_layout::TensorPart;
-use crate::{CheckpointError, StoredWeight, TensorPlan, WeightLayout};
+use crate::{CheckpointError, GroupLayout, StoredWeight, TensorPlan, WeightLayout};
 use fewbit_numerics::int4_groups::Int4Groups;
-use std::borrow::Cow;
 
 /// int4 weights, with scales for groups of columns or for whole rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,14 +40,7 @@ impl Int4Scheme {
 
     /// The weight that reading gives of what is written of `groups`, whose groups are those of the scheme.
     pub fn stored_weight(&self, groups: Int4Groups) -> StoredWeight<'static> {
-        StoredWeight::Groups {
-            codes: Cow::Owned(groups.codes),
-            scales: groups.scales,
-            zero_points: groups.zero_points,
-            group_size: groups.group_size,
-            bits: 4,
-            activations: self.activations,
-        }
+        GroupLayout::from(*self).stored_weight(groups)
     }
 }
 

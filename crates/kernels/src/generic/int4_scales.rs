@@ -52,12 +52,9 @@ fn fit_groups<S: Simd, const WEIGHTED: bool>(s: S, call: FitInt4<'_>) {
             best: Parameters::of(s, &ranges.map(|range| range.initial())),
             error: s.splat(f32::INFINITY),
         };
-        let mut parameters = search.best;
-        for candidate in 0..=GroupRange::candidates(asymmetric) {
-            search.try_parameters(s, &groups, parameters);
-            if candidate < GroupRange::candidates(asymmetric) {
-                parameters = Parameters::of(s, &ranges.map(|range| range.candidate(candidate)));
-            }
+        for candidate in 0..GroupRange::candidates(asymmetric) {
+            let parameters = ranges.map(|range| range.candidate(candidate));
+            search.try_parameters(s, &groups, Parameters::of(s, &parameters));
         }
         s.store_partial(search.best.scale, scales);
         if let Some(zero_points) = &mut zero_points {
