@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use fewbit_checkpoint::{
@@ -101,6 +102,21 @@ impl PlannedConversion {
     pub fn new(source: impl AsRef<Path>, recipe: &Recipe) -> Result<Self, QuantizeError> {
         let source = source.as_ref().to_owned();
         let checkpoint = open_checkpoint(&source)?;
+        Self::of_checkpoint(source.clone(), source, checkpoint, recipe)
+    }
+
+    /// [`new`](Self::new) with `values` in the place of those of the float tensors of these names, as F32: those of a model that was trained. What does not follow from
+    /// them, scales that were trained, comes by [`with_codes`](Self::with_codes).
+    ///
+    /// # Errors
+    /// Those of [`QuantizePlan::new`] and [`Checkpoint::with_values`].
+    pub fn of_trained(
+        source: impl AsRef<Path>,
+        values: BTreeMap<String, Arc<[f32]>>,
+        recipe: &Recipe,
+    ) -> Result<Self, QuantizeError> {
+        let source = source.as_ref().to_owned();
+        let checkpoint = open_checkpoint(&source)?.with_values(values)?;
         Self::of_checkpoint(source.clone(), source, checkpoint, recipe)
     }
 

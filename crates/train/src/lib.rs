@@ -5,11 +5,24 @@
 
 mod encoder;
 mod error;
+mod input_quantizer;
 mod layer_inputs;
+mod loss;
 mod operations;
+mod optimizer;
+mod options;
 mod parameters;
+mod sample_order;
+mod saved_training;
+mod start;
+mod student;
+mod teacher;
+mod trainer;
+mod weight_quantizer;
 
 pub use encoder::DifferentiableEncoder;
 pub use error::TrainError;
 pub use layer_inputs::{FloatInputs, LayerInputs};
+pub use options::TrainingOptions;
 pub use parameters::Parameters;
+pub use trainer::{TrainingEnd, TrainingProgress, TrainingReport, train_model};
