@@ -3,6 +3,7 @@
 mod convert;
 mod predict;
 mod sensitivity;
+mod training;
 
 pub(crate) use crate::method_argument::MethodArgument;
 use crate::method_argument::MethodParser;
@@ -18,6 +19,7 @@ pub(crate) use predict::PredictArguments;
 pub(crate) use sensitivity::{SensitivityArguments, SensitivityMethod};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+pub(crate) use training::TrainingArguments;
 
 const AFTER_HELP: &str = "\
 MODEL is a directory with config.json and weights (safetensors files, or where there are none
@@ -145,7 +147,7 @@ pub(crate) struct QuantizeArguments {
     /// not contradict it
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<PathBuf>,
-    /// dynamic, static and weight-only: the codes of weights [default: int8]
+    /// dynamic, static, weight-only and qat: the codes of weights [default: int8]
     #[arg(long, value_enum, value_name = "CODES")]
     pub(crate) weights: Option<WeightsArgument>,
     /// With --weights int4, or int8 with weight-only: neighbouring weights of a row that share a scale, or `channel` for all of a row [default: 64, int8: channel]
@@ -188,7 +190,7 @@ pub(crate) struct QuantizeArguments {
     #[arg(long, value_name = "GLOB")]
     pub(crate) weight_only: Vec<String>,
     /// dynamic: what shares one scale of an input; per-tensor is PyTorch's quantize_dynamic, and needs a --backend of PyTorch
-    /// [default: per-token]
+    /// [default: per-token]; qat: how inputs are quantized [default: dynamic with int8 weights, else none]
     #[arg(long, value_enum, value_name = "SCALES")]
     pub(crate) activations: Option<ActivationsArgument>,
     /// Show what would be done to every module and the size it gives; write nothing
@@ -230,13 +232,15 @@ pub(crate) struct QuantizeArguments {
     /// With --gptq: no two neighbouring weights can saturate the 16-bit sums of vpmaddubsw (AVX2 without VNNI)
     #[arg(long, help_heading = CALIBRATION)]
     pub(crate) saturation_proof: bool,
+    #[command(flatten, next_help_heading = "Training")]
+    pub(crate) training: TrainingArguments,
 }
 
 /// Where the scales of activations come from.
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationArguments {
     /// Texts like those that the model will see: one a line, *.jsonl, *.csv, *.tsv or *.parquet; or token ids
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "data", value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// Statistics that `fewbit calibrate` wrote (may be repeated: they are merged)
     #[arg(long, value_name = "FILE")]
@@ -253,15 +257,15 @@ pub(crate) struct CalibrationArguments {
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationTexts {
     /// Texts, or rows of token ids, to draw from the calibration file
-    /// [default: 256, or all of a file that has fewer]
+    /// [default: 256, or all of a file that has fewer; qat: all of a file, 100000 at most]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number_of_samples)]
     pub(crate) samples: Option<usize>,
     /// As many batches of --batch-size, in place of --samples
     #[arg(long, value_name = "N", requires = "calibration", conflicts_with = "samples", allow_negative_numbers = true, value_parser = number_of_batches)]
     pub(crate) batches: Option<usize>,
-    /// Samples run together; the ranges of moving-average and histogram depend on it
-    #[arg(long, value_name = "N", default_value_t = 32, requires = "calibration", allow_negative_numbers = true, value_parser = batch_size)]
-    pub(crate) batch_size: usize,
+    /// Samples run together; the ranges of moving-average and histogram depend on it [default: 32, qat: 16 a step]
+    #[arg(long, value_name = "N", requires = "calibration", allow_negative_numbers = true, value_parser = batch_size)]
+    pub(crate) batch_size: Option<usize>,
     /// Seed of the random draw of texts
     #[arg(
         long,
@@ -303,10 +307,15 @@ impl CalibrationTexts {
     /// Texts or rows to draw. A number that nobody asked for is no demand.
     pub(crate) fn sample_size(&self) -> SampleSize {
         match (self.batches, self.samples) {
-            (Some(batches), _) => SampleSize::Exactly(batches.saturating_mul(self.batch_size)),
+            (Some(batches), _) => SampleSize::Exactly(batches.saturating_mul(self.batch_size())),
             (None, Some(samples)) => SampleSize::Exactly(samples),
             (None, None) => SampleSize::UpTo(DEFAULT_SAMPLES),
         }
+    }
+
+    /// Samples that are observed together.
+    pub(crate) fn batch_size(&self) -> usize {
+        self.batch_size.unwrap_or(32)
     }
 
     /// Whether no flag says how to observe.
@@ -339,6 +348,12 @@ pub(crate) enum ActivationsArgument {
     PerToken,
     /// A scale for a whole text, by the rule of PyTorch's quantize_dynamic
     PerTensor,
+    /// qat: a scale for each token
+    Dynamic,
+    /// qat: one scale for each layer's input, chosen by calibration on some of the texts
+    Static,
+    /// qat: inputs are floats
+    None,
 }
 
 /// Codes of the weights of integer methods, as typed.
@@ -348,6 +363,8 @@ pub(crate) enum WeightsArgument {
     Int8,
     /// 4 bits, a scale for each group of columns
     Int4,
+    /// qat: 4-bit NormalFloat codes in blocks
+    Nf4,
     /// Floats of 8 bits (E4M3), one scale for each output channel (weight-only, dynamic)
     Fp8,
     /// Floats of 4 bits (E2M1), an FP8 scale for each 16 columns (weight-only)

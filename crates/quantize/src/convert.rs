@@ -92,6 +92,8 @@ pub struct PlannedConversion {
     plan: QuantizePlan,
     /// By the names of modules.
     codes: BTreeMap<String, GivenCodes>,
+    /// Whether the weights are those that training ended with.
+    trained: bool,
 }
 
 impl PlannedConversion {
@@ -117,7 +119,11 @@ impl PlannedConversion {
     ) -> Result<Self, QuantizeError> {
         let source = source.as_ref().to_owned();
         let checkpoint = open_checkpoint(&source)?.with_values(values)?;
-        Self::of_checkpoint(source.clone(), source, checkpoint, recipe)
+        let conversion = Self::of_checkpoint(source.clone(), source, checkpoint, recipe)?;
+        Ok(Self {
+            trained: true,
+            ..conversion
+        })
     }
 
     /// [`new`](Self::new) of the checkpoint in `source`, opened. What is carried over beside its weights lies in `files`.
@@ -134,6 +140,7 @@ impl PlannedConversion {
             checkpoint,
             plan,
             codes: BTreeMap::new(),
+            trained: false,
         })
     }
 
@@ -200,8 +207,18 @@ impl PlannedConversion {
             checkpoint,
             plan,
             codes,
+            trained,
         } = self;
         let (recipe, out) = (plan.recipe(), out.as_ref());
+        if recipe.is_trained() && !trained {
+            return Err(QuantizeError::Recipe {
+                origin: "recipe".to_owned(),
+                field: "qat",
+                expected: "training, with texts beside the recipe".to_owned(),
+                found: "a conversion of the weights as they are".to_owned(),
+                hint: "`fewbit quantize --method qat --data FILE` trains; without the key the weights are rounded".to_owned(),
+            });
+        }
         let gptq = match (recipe.needs_samples(), calibration) {
             (false, _) => None,
             (true, Some(calibration)) => Some(calibration),

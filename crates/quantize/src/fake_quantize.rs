@@ -213,14 +213,7 @@ pub fn four_bit_blocks(
     let mut absmax = vec![0.0; weights.len().div_ceil(block_size)];
     let source = FloatBytes::of_f32(weights);
     let into = (&mut packed[..], &mut absmax[..]);
-    let found = quantize_four_bit_into(
-        kernels,
-        source,
-        block_size,
-        kind,
-        into,
-        ErrorFigures::Skip,
-    );
+    let found = quantize_four_bit_into(kernels, source, block_size, kind, into, ErrorFigures::Skip);
     if !found.finite {
         return false;
     }

@@ -29,7 +29,9 @@ pub enum TrainError {
         module: String,
     },
     /// A number became infinite or NaN.
-    #[error("{what}: expected finite numbers, found others\n  hint: train with a lower learning rate")]
+    #[error(
+        "{what}: expected finite numbers, found others\n  hint: train with a lower learning rate"
+    )]
     NotFinite {
         /// What holds it.
         what: String,
@@ -47,7 +49,9 @@ pub enum TrainError {
         hint: String,
     },
     /// A training that was interrupted was another one.
-    #[error("{path}: expected a training of {expected}, found another one\n  hint: give the flags and files of the run that was interrupted, or remove {path} to start again")]
+    #[error(
+        "{path}: expected a training of {expected}, found another one\n  hint: give the flags and files of the run that was interrupted, or remove {path} to start again"
+    )]
     OtherRun {
         /// Where it was saved.
         path: String,

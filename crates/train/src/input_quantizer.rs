@@ -93,9 +93,7 @@ impl CustomOp1 for QuantizedInput {
         let input = &input.as_slice::<f32>()?[start..end];
         let mut out = vec![0.0; input.len()];
         let finite = match self.format {
-            InputFormat::Rows => {
-                fake_quantize::rows(input, columns, CodeRange::UINT8, &mut out)
-            }
+            InputFormat::Rows => fake_quantize::rows(input, columns, CodeRange::UINT8, &mut out),
             InputFormat::One(parameters, range) => {
                 let mut passes = vec![0; input.len()];
                 fake_quantize::with_one_scale(input, parameters, range, &mut out, &mut passes)

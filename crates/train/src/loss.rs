@@ -172,7 +172,10 @@ mod tests {
             };
             // The second difference of the loss is below 1, its values below 2: half a step errs by 2^-24 * 2 / 2^-8, and 2^-16.
             let slope = (moved(1.0 / 256.0)? - moved(-1.0 / 256.0)?) * 128.0;
-            assert!((slope - gradient).abs() < 1e-4, "{place}: {slope} {gradient}");
+            assert!(
+                (slope - gradient).abs() < 1e-4,
+                "{place}: {slope} {gradient}"
+            );
         }
         Ok(())
     }
@@ -181,7 +184,9 @@ mod tests {
     fn pooling_takes_the_tokens_of_its_mode() -> Result<()> {
         let weights = |mode: PoolingMode| {
             let pooling = Pooling::from(mode);
-            PoolingWeights::new(Some(&pooling), &batch())?.weights.to_vec2::<f32>()
+            PoolingWeights::new(Some(&pooling), &batch())?
+                .weights
+                .to_vec2::<f32>()
         };
         let third = 1.0 / 3.0;
         assert_eq!(

@@ -160,7 +160,10 @@ impl SavedTraining {
             .map(|(name, values)| TensorPlan::new(name.clone(), DType::F32, vec![values.len()]));
         writer.plan_tensors(plan.collect())?;
         for (name, values) in parts {
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let bytes: Vec<u8> = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
             writer.write_tensor(&name, &bytes)?;
         }
         writer.write_json("config.json", &json!({"course": course}))?;

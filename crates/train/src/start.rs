@@ -31,9 +31,11 @@ pub(crate) fn written_recipe(recipe: &Recipe) -> Result<Recipe, TrainError> {
             hint: "floats need no training".to_owned(),
         });
     }
+    fields.trained = true;
     fields.gptq = false;
     fields.saturation_proof = false;
-    fields.scales = matches!(recipe.method(), Method::Nf4 | Method::Fp4).then_some(BlockScales::Absmax);
+    fields.scales =
+        matches!(recipe.method(), Method::Nf4 | Method::Fp4).then_some(BlockScales::Absmax);
     for module in fields.modules.values_mut() {
         module.scales = None;
     }
@@ -41,12 +43,20 @@ pub(crate) fn written_recipe(recipe: &Recipe) -> Result<Recipe, TrainError> {
 }
 
 /// `recipe` with GPTQ, if it can have it.
-pub(crate) fn recipe_to_begin_with(recipe: &Recipe) -> Recipe {
+///
+/// # Errors
+/// Those of [`Recipe::try_from`].
+pub(crate) fn recipe_to_begin_with(recipe: &Recipe) -> Result<Recipe, TrainError> {
     let fields = RecipeFields {
         gptq: true,
+        trained: false,
         ..RecipeFields::from(recipe.clone())
     };
-    Recipe::try_from(fields).unwrap_or_else(|_| recipe.clone())
+    let without = RecipeFields {
+        trained: false,
+        ..RecipeFields::from(recipe.clone())
+    };
+    Ok(Recipe::try_from(fields).or_else(|_| Recipe::try_from(without))?)
 }
 
 /// What tells the model in `source` from others.
@@ -63,9 +73,12 @@ pub(crate) fn calibration_samples(
 ) -> CalibrationSamples {
     let numbers = order.first(CALIBRATION_SAMPLES);
     match samples {
-        CalibrationSamples::Texts(texts) => {
-            CalibrationSamples::Texts(numbers.iter().map(|&number| texts[number].clone()).collect())
-        }
+        CalibrationSamples::Texts(texts) => CalibrationSamples::Texts(
+            numbers
+                .iter()
+                .map(|&number| texts[number].clone())
+                .collect(),
+        ),
         CalibrationSamples::Tokens(rows) => {
             CalibrationSamples::Tokens(numbers.iter().map(|&number| rows[number].clone()).collect())
         }

@@ -107,9 +107,17 @@ impl Student {
                     what: tensor.name.clone(),
                 });
             }
-            Ok(Var::from_vec(values, tensor.shape.as_slice(), &Device::Cpu)?)
+            Ok(Var::from_vec(
+                values,
+                tensor.shape.as_slice(),
+                &Device::Cpu,
+            )?)
         };
-        let leaves: Vec<Var> = self.tensors.par_iter().map(leaf).collect::<Result<_, _>>()?;
+        let leaves: Vec<Var> = self
+            .tensors
+            .par_iter()
+            .map(leaf)
+            .collect::<Result<_, _>>()?;
         let mut parameters = Parameters::default();
         for (tensor, leaf) in self.tensors.iter().zip(&leaves) {
             parameters.insert(tensor.name.clone(), leaf.as_tensor().clone());

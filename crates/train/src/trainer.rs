@@ -7,9 +7,7 @@ use candle_core::backprop::GradStore;
 use fewbit_kernels::Kernels;
 use fewbit_model::{Encoder, ModelError, RaggedBatch, in_shared_pool, open_checkpoint};
 use fewbit_quantize::calibration::CalibrationSamples;
-use fewbit_quantize::{
-    GptqCalibration, OutputOptions, PlannedConversion, QuantizeReport, Recipe,
-};
+use fewbit_quantize::{GptqCalibration, OutputOptions, PlannedConversion, QuantizeReport, Recipe};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::Serialize;
 use serde_json::json;
@@ -154,12 +152,10 @@ impl<'a> Trainer<'a> {
         let start = saved.start();
         if !start.exists() {
             let order = SampleOrder::new(samples.len(), options.batch_size, options.seed);
-            let calibration = GptqCalibration::new(
-                start::calibration_samples(samples, &order),
-                options.threads,
-            );
+            let calibration =
+                GptqCalibration::new(start::calibration_samples(samples, &order), options.threads);
             let output = OutputOptions::with_force(true);
-            PlannedConversion::new(source, &start::recipe_to_begin_with(recipe))?.write(
+            PlannedConversion::new(source, &start::recipe_to_begin_with(recipe)?)?.write(
                 Some(&calibration),
                 &start,
                 &output,
@@ -168,8 +164,8 @@ impl<'a> Trainer<'a> {
         }
         let teacher = Encoder::open(source)?;
         let checkpoint = open_checkpoint(&start)?;
-        let kernels = Kernels::from_environment()
-            .map_err(|error| ModelError::Input(error.to_string()))?;
+        let kernels =
+            Kernels::from_environment().map_err(|error| ModelError::Input(error.to_string()))?;
         Ok(Self {
             model: DifferentiableEncoder::new(&checkpoint)?,
             order: SampleOrder::new(samples.len(), options.batch_size, options.seed),
@@ -332,7 +328,9 @@ impl<'a> Trainer<'a> {
 fn length(gradients: &[Gradients]) -> f64 {
     let squares = gradients.par_iter().map(|gradients| {
         let values = gradients.values.iter().chain(&gradients.scales);
-        values.map(|&value| f64::from(value) * f64::from(value)).sum::<f64>()
+        values
+            .map(|&value| f64::from(value) * f64::from(value))
+            .sum::<f64>()
     });
     // In the order of the tensors, whatever the threads.
     let squares: Vec<f64> = squares.collect();

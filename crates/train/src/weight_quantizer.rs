@@ -138,7 +138,9 @@ impl WeightQuantizer {
         );
         // Esser et al. 2020, section 2.2.
         let factor = 1.0 / (groups.group_size as f32 * groups.range.max as f32).sqrt();
-        of_scales.iter_mut().for_each(|of_scale| *of_scale *= factor);
+        of_scales
+            .iter_mut()
+            .for_each(|of_scale| *of_scale *= factor);
         *gradient = of_weights;
         of_scales
     }
@@ -273,9 +275,8 @@ mod tests {
             bits,
             activations: None,
         };
-        let is_trained = |stored: StoredWeight<'_>| {
-            WeightQuantizer::of(&stored, 8, &mut [0.0; 8]).is_some()
-        };
+        let is_trained =
+            |stored: StoredWeight<'_>| WeightQuantizer::of(&stored, 8, &mut [0.0; 8]).is_some();
         assert!(is_trained(groups(8, 8)) && is_trained(groups(4, 4)));
         assert!(!is_trained(groups(8, 4)));
     }

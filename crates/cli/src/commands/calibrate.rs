@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
     let input = options.input(&arguments.calibration, &mut note)?;
     let spec = calibrator.encoder().network().spec();
     let samples = options.draw(&input, spec, &mut note)?;
-    let run = CalibrationRun::new(&input, &samples, flags.seed, flags.batch_size)?;
+    let run = CalibrationRun::new(&input, &samples, flags.seed, flags.batch_size())?;
     let mut progress = samples_progress(&samples);
     let mut begun = false;
     let calibrated = file.calibrate(calibrator, &run, &samples, &mut |seen| {
@@ -98,6 +98,10 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
 
 /// Refuses calibration flags that would have no effect, and `static` without anything to calibrate with.
 pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<(), UsageError> {
+    super::quantize::training::check(arguments, recipe)?;
+    if recipe.is_trained() {
+        return Ok(());
+    }
     let calibration = &arguments.calibration;
     // Scales per tensor at run time have a backend, too, but nothing to observe.
     let of_run_time = has_scales_of_run_time(recipe) && arguments.recipe.is_none();
@@ -321,7 +325,7 @@ pub(super) fn options(arguments: &CalibrationArguments) -> CalibrationOptions {
 pub(super) fn options_of_texts(flags: &CalibrationTexts) -> CalibrationOptions {
     CalibrationOptions {
         size: flags.sample_size(),
-        batch_size: flags.batch_size,
+        batch_size: flags.batch_size(),
         seed: flags.seed,
         fields: flags.field.clone(),
         input_ids_column: flags.input_ids_column.clone(),

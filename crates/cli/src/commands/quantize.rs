@@ -2,6 +2,7 @@
 
 mod backend;
 pub(super) mod floats;
+pub(super) mod training;
 
 use super::calibrate;
 use crate::arguments::{GlobalArguments, MethodArgument, QuantizeArguments, SensitivityArgument};
@@ -14,6 +15,7 @@ use fewbit::quantize::weight_codecs;
 use fewbit::quantize::{
     ActivationsField, GptqCalibration, OutputOptions, PlanRow, PlannedConversion,
 };
+use fewbit::train::TrainingReport;
 use fewbit::{
     Catalogue, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe, RecipeFields,
     TensorAction, WeightsField, threads,
@@ -38,6 +40,15 @@ struct Report<'a> {
     #[serde(flatten)]
     report: &'a QuantizeReport,
     /// What one range costs at each input; of a calibrated model.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    sensitivity: &'a [SiteSensitivity],
+}
+
+/// What `--json` prints of a model that was trained.
+#[derive(Serialize)]
+struct Trained<'a> {
+    #[serde(flatten)]
+    report: &'a TrainingReport,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     sensitivity: &'a [SiteSensitivity],
 }
@@ -67,7 +78,7 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
         costs = render::sensitivity::table(&sensitivity, calibrated.least_sqnr_db()) + "\n";
         samples = Some(calibrated.into_samples());
     }
-    let gptq = if recipe.needs_samples() {
+    let gptq = if recipe.needs_samples() && !recipe.is_trained() {
         let samples = match samples {
             Some(samples) => samples,
             None => calibrate::samples(&source, &arguments.calibration)?,
@@ -110,6 +121,19 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
             };
         }
     };
+    if recipe.is_trained() {
+        let trained = training::run(&source, &recipe, output, &options, threads.count, arguments)?;
+        return if global.json {
+            streams::print_json(&Trained {
+                report: &trained,
+                sensitivity: &sensitivity,
+            })
+        } else {
+            let training = render::training::report(&trained);
+            let written = render::quantization::report(&trained.quantization, output);
+            streams::print(&(costs + &training + &written))
+        };
+    }
     if arguments.resume {
         super::say_if_nothing_is_to_resume(output);
     }
@@ -272,16 +296,20 @@ fn flag(field: &str, arguments: &QuantizeArguments) -> Option<&'static str> {
 
 /// The recipe that the flags and the recipe file, if any, amount to. One of `static` by flags has no scales yet.
 fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
-    let method = arguments.method.map(method);
-    let mut fields = match (&arguments.recipe, method) {
-        (Some(path), _) => {
+    training::refuse_without_training(arguments)?;
+    let trained = arguments.method == Some(MethodArgument::Qat);
+    let mut fields = match (&arguments.recipe, arguments.method) {
+        (Some(path), typed) => {
             // What a file holds is an error of the file, whatever flags stand beside it.
             let fields = RecipeFields::from(Recipe::read(path)?);
+            // Any method of a recipe can be trained.
+            let typed = typed.filter(|_| !trained);
+            let method = typed.map(|typed| method(typed, arguments)).transpose()?;
             contradictions(arguments, method, &fields)?;
             fields
         }
-        (None, Some(method)) => {
-            let defaults = RecipeFields::new(method);
+        (None, Some(typed)) => {
+            let defaults = RecipeFields::new(method(typed, arguments)?);
             let fields = RecipeFields {
                 weights: floats::weights(arguments).unwrap_or_default(),
                 group_size: arguments.group_size,
@@ -301,6 +329,7 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
         }
         (None, None) => return Err(UsageError("expected --method or --recipe".to_owned()).into()),
     };
+    fields.trained |= trained;
     let add = |typed: &[String], known: &mut Vec<String>| {
         for pattern in typed {
             if !known.contains(pattern) {
@@ -415,8 +444,9 @@ fn contradictions(
     Ok(())
 }
 
-fn method(argument: MethodArgument) -> Method {
-    match argument {
+fn method(argument: MethodArgument, arguments: &QuantizeArguments) -> Result<Method, UsageError> {
+    Ok(match argument {
+        MethodArgument::Qat => return training::method_to_train(arguments),
         MethodArgument::Dynamic => Method::Dynamic,
         MethodArgument::Static => Method::Static,
         MethodArgument::WeightOnly => Method::WeightOnly,
@@ -424,5 +454,5 @@ fn method(argument: MethodArgument) -> Method {
         MethodArgument::Bf16 => Method::Bf16,
         MethodArgument::Nf4 | MethodArgument::Int4 => Method::Nf4,
         MethodArgument::Fp4 => Method::Fp4,
-    }
+    })
 }

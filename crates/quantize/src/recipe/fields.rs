@@ -15,7 +15,7 @@ use super::{
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
 /// Every key of a recipe, as it is written.
-pub const RECIPE_KEYS: [&str; 20] = [
+pub const RECIPE_KEYS: [&str; 21] = [
     "version",
     "method",
     "weights",
@@ -32,6 +32,7 @@ pub const RECIPE_KEYS: [&str; 20] = [
     "reduce_range",
     "gptq",
     "saturation_proof",
+    "qat",
     "skip",
     "weight_only",
     "modules",
@@ -106,6 +107,9 @@ pub struct RecipeFields {
     /// Whether it is saturation-proof.
     #[serde(default, skip_serializing_if = "is_false")]
     pub saturation_proof: bool,
+    /// Whether weights are trained: [`IntegerRecipe::trained`], or [`FourBitRecipe::trained`].
+    #[serde(rename = "qat", default, skip_serializing_if = "is_false")]
+    pub trained: bool,
     /// [`Recipe::skip`]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skip: Vec<String>,
@@ -201,6 +205,7 @@ impl RecipeFields {
             reduce_range: false,
             gptq: false,
             saturation_proof: false,
+            trained: false,
             skip: Vec::new(),
             weight_only: Vec::new(),
             modules: BTreeMap::new(),
@@ -239,6 +244,7 @@ impl From<Recipe> for RecipeFields {
                     double_quantization: options.double_quantization,
                     scales: (options.scales != BlockScales::default()).then_some(options.scales),
                     gptq: options.gptq,
+                    trained: options.trained,
                     embeddings: options.embeddings,
                     float_dtype: options.float_dtype,
                     skip: options.skip,
@@ -272,6 +278,7 @@ impl From<Recipe> for RecipeFields {
             float_dtype: options.float_dtype,
             gptq,
             saturation_proof,
+            trained: options.trained,
             skip: options.skip,
             ..fields
         };
@@ -320,6 +327,7 @@ impl TryFrom<RecipeFields> for Recipe {
             double_quantization: fields.double_quantization,
             scales: fields.scales.unwrap_or_default(),
             gptq: fields.gptq,
+            trained: fields.trained,
             // There is nothing to choose: no loader takes another form.
             embeddings: match fields.embeddings {
                 EmbeddingStorage::Auto => EmbeddingStorage::Keep,
@@ -365,6 +373,7 @@ impl TryFrom<RecipeFields> for Recipe {
                     saturation_proof: fields.saturation_proof,
                 },
             },
+            trained: fields.trained,
             embeddings: fields.embeddings,
             float_dtype: fields.float_dtype,
             skip: fields.skip,
@@ -566,6 +575,14 @@ impl RecipeFields {
                 "false",
                 "true",
                 "GPTQ rounds codes of 8 and of 4 bits: use any method but `fp16` and `bf16`",
+            );
+        }
+        if self.trained && !four_bit {
+            return self.of_other_methods(
+                "qat",
+                "false",
+                "true",
+                "training makes up for what codes lose: use any method but `fp16` and `bf16`",
             );
         }
         if self.saturation_proof {

@@ -24,6 +24,8 @@ pub struct IntegerRecipe {
     pub modules: ModuleWeights,
     /// How weights become codes.
     pub rounding: Rounding,
+    /// Whether weights and scales are trained before they are written: quantization-aware training, which needs texts beside the recipe.
+    pub trained: bool,
     /// How the word embedding table is stored.
     pub embeddings: EmbeddingStorage,
     /// The dtype of what is not quantized; none: that of the source, in F32 for F64.
@@ -141,6 +143,7 @@ impl IntegerRecipe {
             weights: WeightCodes::Int8,
             modules: ModuleWeights::new(),
             rounding: Rounding::Nearest,
+            trained: false,
             embeddings: EmbeddingStorage::Auto,
             float_dtype: None,
             skip: Vec::new(),
@@ -178,6 +181,12 @@ impl IntegerRecipe {
     #[must_use]
     pub fn with_rounding(self, rounding: Rounding) -> Self {
         Self { rounding, ..self }
+    }
+
+    /// Sets [`trained`](Self::trained).
+    #[must_use]
+    pub fn with_training(self, trained: bool) -> Self {
+        Self { trained, ..self }
     }
 
     /// Sets [`embeddings`](Self::embeddings).
@@ -393,6 +402,9 @@ impl IntegerRecipe {
                 saturation_proof: true,
             } => " + GPTQ + saturation-proof",
         };
+        if self.trained {
+            label += " + QAT";
+        }
         label += &self
             .embeddings
             .label(match self.keeps_embeddings_by_default() {

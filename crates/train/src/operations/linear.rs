@@ -65,9 +65,8 @@ mod tests {
 
     #[test]
     fn gradients_are_those_of_the_sums() -> Result<()> {
-        let tensor = |values: &[f32], shape: (usize, usize)| {
-            Tensor::from_slice(values, shape, &Device::Cpu)
-        };
+        let tensor =
+            |values: &[f32], shape: (usize, usize)| Tensor::from_slice(values, shape, &Device::Cpu);
         let x = Var::from_tensor(&tensor(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], (2, 3))?)?;
         let weight = Var::from_tensor(&tensor(&[1.0, 0.0, -1.0, 2.0, 1.0, 0.5], (2, 3))?)?;
         let bias = Var::from_tensor(&Tensor::from_slice(&[10.0f32, 20.0], 2, &Device::Cpu)?)?;

@@ -68,6 +68,8 @@ pub(super) fn block_scales(arguments: &QuantizeArguments) -> Option<BlockScales>
 /// The codes of weights that the flag asks for.
 pub(super) fn weights(arguments: &QuantizeArguments) -> Option<WeightsField> {
     Some(match arguments.weights? {
+        // A method of its own.
+        WeightsArgument::Nf4 => return None,
         WeightsArgument::Int8 => WeightsField::Int8,
         WeightsArgument::Int4 => WeightsField::Int4,
         WeightsArgument::Fp8 => WeightsField::Fp8,
