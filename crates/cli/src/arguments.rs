@@ -7,7 +7,7 @@ mod training;
 
 pub(crate) use crate::method_argument::MethodArgument;
 use crate::method_argument::MethodParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub(crate) use convert::ConvertArguments;
 use fewbit::GroupSize;
 use fewbit::calibration::DEFAULT_SAMPLES;
@@ -46,6 +46,21 @@ pub(crate) struct Arguments {
     pub(crate) global: GlobalArguments,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// Every command with its flags. What `quantize` trains on is its `--data`, which is read as `--calibration` is.
+    pub(crate) fn program() -> clap::Command {
+        Self::command().mut_subcommand("quantize", |quantize| {
+            quantize.mut_arg("calibration", |file| file.visible_alias("data"))
+        })
+    }
+
+    /// Those of this process; ends it where they are wrong.
+    pub(crate) fn read() -> Self {
+        let matches = Self::program().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// Flags that every command takes.
@@ -240,7 +255,7 @@ pub(crate) struct QuantizeArguments {
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationArguments {
     /// Texts like those that the model will see: one a line, *.jsonl, *.csv, *.tsv or *.parquet; or token ids
-    #[arg(long, visible_alias = "data", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     /// Statistics that `fewbit calibrate` wrote (may be repeated: they are merged)
     #[arg(long, value_name = "FILE")]
