@@ -22,7 +22,7 @@ enum InputFormat {
 }
 
 /// Formats by the names of modules; inputs of others are floats.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct InputQuantizers {
     formats: HashMap<String, InputFormat>,
 }

@@ -17,6 +17,10 @@ mod saved_training;
 mod start;
 mod student;
 mod teacher;
+#[cfg(test)]
+#[path = "../../quantize/tests/quantize/tiny_bert.rs"]
+#[allow(dead_code, reason = "the tests of conversions use all of it")]
+mod tiny_bert;
 mod trainer;
 mod weight_quantizer;
 

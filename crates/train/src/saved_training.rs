@@ -206,6 +206,17 @@ impl SavedTraining {
         Ok(Some((best, course)))
     }
 
+    /// Removes everything if there is nothing that a training could go on from.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Io`]
+    pub(crate) fn remove_unless_a_step_is_saved(self) -> Result<(), TrainError> {
+        match self.steps()?.is_empty() {
+            true => self.remove(),
+            false => Ok(()),
+        }
+    }
+
     /// Removes everything.
     ///
     /// # Errors

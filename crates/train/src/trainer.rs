@@ -102,8 +102,17 @@ pub fn train_model(
         "options": options.what_counts(),
     });
     let saved = SavedTraining::beside(out, run, output.resume)?;
-    let trainer = Trainer::new(source, recipe, samples, options, &saved)?;
-    let trained = in_shared_pool(options.threads, || trainer.run(&saved, progress))??;
+    let trained = Trainer::new(source, recipe, samples, options, &saved).and_then(|trainer| {
+        let trained = in_shared_pool(options.threads, || trainer.run(&saved, progress))??;
+        Ok((trainer.order, trained))
+    });
+    let (order, trained) = match trained {
+        Ok(trained) => trained,
+        Err(error) => {
+            saved.remove_unless_a_step_is_saved()?;
+            return Err(error);
+        }
+    };
     let conversion = PlannedConversion::of_trained(source, trained.student.values(), &written)?
         .with_codes(trained.student.codes())?;
     let quantization = conversion.write(None, out, output, &mut |_, _, _| {})?;
@@ -112,8 +121,8 @@ pub fn train_model(
         quantization,
         steps: trained.course.steps,
         best_step: trained.course.best_step,
-        trained_texts: trainer.order.trained(),
-        held_out_texts: trainer.order.held_out().len(),
+        trained_texts: order.trained(),
+        held_out_texts: order.held_out().len(),
         cosine_before: trained.course.first_cosine,
         cosine_after: trained.course.best_cosine,
         end: trained.end,
@@ -336,3 +345,6 @@ fn length(gradients: &[Gradients]) -> f64 {
     let squares: Vec<f64> = squares.collect();
     squares.iter().sum::<f64>().sqrt()
 }
+
+#[cfg(test)]
+mod tests;
