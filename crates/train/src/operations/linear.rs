@@ -1,29 +1,58 @@
 //! The product of a linear layer.
 
+use super::values::{slice, values};
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor};
 
 /// `x Wᵀ + b`: x (rows, in), W (out, in), b (out) -> (rows, out).
+///
+/// As an operation of its own it gives the weight's gradient in the weight's order; candle's product of a transposed view would give a
+/// transposed one, and add it up element by element.
 ///
 /// # Errors
 /// Shapes that do not fit together.
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let product = x
-        .contiguous()?
-        .apply_op2(&weight.contiguous()?, TransposedProduct)?;
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
-        Some(bias) => product.broadcast_add(bias),
-        None => Ok(product),
+        None => x.apply_op2(&weight, Product),
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, ProductAndBias),
     }
 }
 
-/// `x Wᵀ`. As an operation of its own it gives the weight's gradient in the weight's order; candle's product of a transposed view would give a
-/// transposed one, and add it up element by element.
-struct TransposedProduct;
+/// `x Wᵀ`
+struct Product;
 
-impl CustomOp2 for TransposedProduct {
+/// `x Wᵀ + b`
+struct ProductAndBias;
+
+fn product(
+    x: &CpuStorage,
+    x_layout: &Layout,
+    weight: &CpuStorage,
+    weight_layout: &Layout,
+) -> Result<(CpuStorage, Shape)> {
+    let (rows, inputs) = x_layout.shape().dims2()?;
+    let (outputs, weight_inputs) = weight_layout.shape().dims2()?;
+    if inputs != weight_inputs {
+        candle_core::bail!("a weight of {weight_inputs} inputs for rows of {inputs}");
+    }
+    let sizes = (1, rows, outputs, inputs);
+    let product = x.matmul(weight, sizes, x_layout, &weight_layout.transpose(0, 1)?)?;
+    Ok((product, (rows, outputs).into()))
+}
+
+/// The gradients of x and of the weight.
+fn gradients(x: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<[Option<Tensor>; 2]> {
+    let (x, weight) = (x.detach(), weight.detach());
+    Ok([
+        Some(gradient.matmul(&weight)?),
+        Some(gradient.t()?.matmul(&x)?),
+    ])
+}
+
+impl CustomOp2 for Product {
     fn name(&self) -> &'static str {
-        "transposed product"
+        "linear"
     }
 
     fn cpu_fwd(
@@ -33,14 +62,7 @@ impl CustomOp2 for TransposedProduct {
         weight: &CpuStorage,
         weight_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (rows, inputs) = x_layout.shape().dims2()?;
-        let (outputs, weight_inputs) = weight_layout.shape().dims2()?;
-        if inputs != weight_inputs {
-            candle_core::bail!("a weight of {weight_inputs} inputs for rows of {inputs}");
-        }
-        let sizes = (1, rows, outputs, inputs);
-        let product = x.matmul(weight, sizes, x_layout, &weight_layout.transpose(0, 1)?)?;
-        Ok((product, (rows, outputs).into()))
+        product(x, x_layout, weight, weight_layout)
     }
 
     fn bwd(
@@ -50,18 +72,62 @@ impl CustomOp2 for TransposedProduct {
         _product: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [x, weight] = gradients(x, weight, &gradient.contiguous()?)?;
+        Ok((x, weight))
+    }
+}
+
+impl CustomOp3 for ProductAndBias {
+    fn name(&self) -> &'static str {
+        "linear with a bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (mut product, shape) = product(x, x_layout, weight, weight_layout)?;
+        let bias = slice(bias, bias_layout)?;
+        let (_, outputs) = shape.dims2()?;
+        if bias.len() != outputs {
+            candle_core::bail!("a bias of {} numbers for {outputs} outputs", bias.len());
+        }
+        if let CpuStorage::F32(product) = &mut product {
+            for row in product.chunks_exact_mut(outputs.max(1)) {
+                row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+        }
+        Ok((product, shape))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _product: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let gradient = gradient.contiguous()?;
-        Ok((
-            Some(gradient.matmul(weight)?),
-            Some(gradient.t()?.matmul(x)?),
-        ))
+        let [x, weight] = gradients(x, weight, &gradient)?;
+        let mut sums = vec![0.0; bias.elem_count()];
+        for row in values(&gradient)?.chunks_exact(sums.len().max(1)) {
+            sums.iter_mut().zip(row).for_each(|(sum, y)| *sum += y);
+        }
+        let bias = Tensor::from_vec(sums, bias.shape(), &Device::Cpu)?;
+        Ok((x, weight, Some(bias)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::Var;
 
     #[test]
     fn gradients_are_those_of_the_sums() -> Result<()> {
@@ -73,7 +139,7 @@ mod tests {
         let y = linear(&x, &weight, Some(&bias))?;
         assert_eq!(y.to_vec2::<f32>()?, [[8.0, 25.5], [8.0, 36.0]]);
         let weights = tensor(&[1.0, 2.0, 3.0, 4.0], (2, 2))?;
-        let gradients = (y * weights)?.sum_all()?.backward()?;
+        let gradients = (y * &weights)?.sum_all()?.backward()?;
         let of = |tensor: &Tensor| gradients.get(tensor).map(Tensor::clone).expect("a leaf");
         assert_eq!(
             of(&x).to_vec2::<f32>()?,
@@ -84,6 +150,11 @@ mod tests {
             [[13.0, 17.0, 21.0], [18.0, 24.0, 30.0]]
         );
         assert_eq!(of(&bias).to_vec1::<f32>()?, [4.0, 6.0]);
+        let without = linear(&x, &weight, None)?;
+        assert_eq!(without.to_vec2::<f32>()?, [[-2.0, 5.5], [-2.0, 16.0]]);
+        let gradients = (without * weights)?.sum_all()?.backward()?;
+        let x = gradients.get(&x).expect("a leaf").to_vec2::<f32>()?;
+        assert_eq!(x, [[5.0, 2.0, 0.0], [11.0, 4.0, -1.0]]);
         Ok(())
     }
 }

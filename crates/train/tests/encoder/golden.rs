@@ -1,0 +1,39 @@
+//! Small models of every family that fewbit runs.
+
+use fewbit_checkpoint::Checkpoint;
+use std::path::PathBuf;
+
+/// Models that are not trained, and what [`DifferentiableEncoder::new`](fewbit_train::DifferentiableEncoder::new) says of them.
+pub(crate) const REFUSED: &[(&str, &str)] = &[
+    ("deberta", "disentangled attention"),
+    ("deberta-masked-lm", "disentangled attention"),
+    ("deberta-one-projection", "disentangled attention"),
+    ("deberta-v2", "disentangled attention"),
+    ("deberta-v2-convolution", "disentangled attention"),
+    ("deberta-v2-convolution-groups", "disentangled attention"),
+    ("deberta-v2-long", "disentangled attention"),
+    (
+        "deberta-v2-own-projections-masked-lm",
+        "disentangled attention",
+    ),
+];
+
+/// The folders of golden models, in order.
+pub(crate) fn names() -> Vec<String> {
+    let entries = std::fs::read_dir(folder()).expect("golden models");
+    let names = entries.map(|entry| entry.expect("readable").file_name());
+    let mut names: Vec<String> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert!(names.len() > 50, "only {} golden models", names.len());
+    names
+}
+
+pub(crate) fn open(name: &str) -> Checkpoint {
+    Checkpoint::open(folder().join(name)).expect("a checkpoint")
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/architectures")
+}
