@@ -618,6 +618,9 @@ pub(crate) struct CompareArguments {
     /// quantized, +int8-embeddings, +gptq; a recipe file (*.toml, *.json) is a method, too
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
     pub(crate) methods: Vec<String>,
+    /// Compare this model, too, which is quantized already: one that was trained (--method qat), for example (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) quantized: Vec<PathBuf>,
     /// Sentence pairs with scores (fields or columns sentence1, sentence2, score of *.jsonl, *.json, *.csv, *.tsv or *.parquet): adds
     /// the Spearman correlation
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]

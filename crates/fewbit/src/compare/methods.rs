@@ -1,5 +1,6 @@
 //! Methods as they are typed in a list, and those of a comparison that is told none.
 
+use super::contender::quantized_name;
 use crate::Error;
 use fewbit_model::{Catalogue, open_checkpoint};
 use fewbit_quantize::default_embeddings::is_another_name_of_the_default;
@@ -8,7 +9,7 @@ use fewbit_quantize::{
     BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, IntegerRecipe, Method,
     Recipe, RecipeFields, Rounding, WeightCodes, WeightsField,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a comparison goes through unless told otherwise: every method, `dynamic` also with float embeddings, `nf4` also
 /// with double quantization.
@@ -98,7 +99,9 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
         "int8" => Some(
             "`dynamic` computes with int8 activations, `weight-only` with activations of 12 bits",
         ),
-        "qat" => Some("not there yet; `dynamic` needs neither calibration nor training"),
+        "qat" => Some(
+            "`fewbit quantize --method qat` trains a model, and `--quantized DIR` compares it here",
+        ),
         _ => None,
     }
 }
@@ -309,13 +312,14 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
 pub fn parse_methods<S: AsRef<str>>(texts: &[S]) -> Result<Vec<Recipe>, Error> {
     let recipes = texts.iter().map(|text| parse_method(text.as_ref()));
     let recipes = recipes.collect::<Result<Vec<_>, _>>()?;
-    refuse_duplicates(&recipes)?;
+    refuse_duplicates(&recipes, &[])?;
     Ok(recipes)
 }
 
-/// Errors if two recipes have one label: their models would have one name and one directory.
-pub(super) fn refuse_duplicates(recipes: &[Recipe]) -> Result<(), Error> {
-    let labels: Vec<String> = recipes.iter().map(Recipe::label).collect();
+/// Errors if two recipes have one label, or two models that are `quantized` already one name: their rows could not be told apart.
+pub(super) fn refuse_duplicates(recipes: &[Recipe], quantized: &[PathBuf]) -> Result<(), Error> {
+    let names = quantized.iter().map(|directory| quantized_name(directory));
+    let labels: Vec<String> = recipes.iter().map(Recipe::label).chain(names).collect();
     for (index, label) in labels.iter().enumerate() {
         if labels[..index].contains(label) {
             return Err(Error::Compare(format!(
