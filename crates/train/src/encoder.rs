@@ -1,6 +1,8 @@
 //! The forward pass of encoders over tensors that remember how they were computed.
 
 mod attention;
+mod convolution;
+mod disentangled;
 mod embeddings;
 mod layer;
 mod norm;
@@ -11,9 +13,12 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use fewbit_checkpoint::{Checkpoint, CheckpointError};
 use fewbit_kernels::Kernels;
-use fewbit_model::{Catalogue, EncoderSpec, ModelError, Module, RaggedBatch, Role};
+use fewbit_model::spec::EmbeddingsProjection;
+use fewbit_model::{Catalogue, EncoderSpec, ModelError, Module, ModuleKind, RaggedBatch, Role};
 
 use crate::{LayerInputs, Parameters, TrainError};
+use convolution::Convolution;
+use disentangled::PositionTable;
 use embeddings::EmbeddingTables;
 use layer::Layer;
 use norm::NormModule;
@@ -53,6 +58,10 @@ pub struct DifferentiableEncoder {
     final_norm: Option<NormModule>,
     /// By head and bucket of distances, (rows, heads).
     relative_bias: Option<Vec<f32>>,
+    /// Where attention is disentangled.
+    positions: Option<PositionTable>,
+    /// Beside the first layer.
+    convolution: Option<Convolution>,
     kernels: &'static Kernels,
 }
 
@@ -60,10 +69,9 @@ impl DifferentiableEncoder {
     /// The encoder of a checkpoint. Its tables are read from there: training does not change them.
     ///
     /// # Errors
-    /// Those of [`EncoderSpec::from_checkpoint`]; a table that is missing or damaged; a model whose attention is not trained yet.
+    /// Those of [`EncoderSpec::from_checkpoint`]; a table that is missing or damaged.
     pub fn new(checkpoint: &Checkpoint) -> Result<Self, TrainError> {
         let spec = EncoderSpec::from_checkpoint(checkpoint)?;
-        refuse_what_is_not_trained(&spec)?;
         let catalogue = spec.catalogue();
         let kernels = Kernels::from_environment();
         let kernels = kernels.map_err(|error| ModelError::Input(error.to_string()))?;
@@ -85,6 +93,8 @@ impl DifferentiableEncoder {
                 .collect::<Result<_, _>>()?,
             final_norm: norm(Role::FinalNorm),
             relative_bias,
+            positions: PositionTable::read(&spec, &catalogue, checkpoint)?,
+            convolution: Convolution::read(&spec, &catalogue, checkpoint)?,
             kernels,
             spec,
         })
@@ -106,7 +116,7 @@ impl DifferentiableEncoder {
         let mut parameters = BTreeMap::new();
         for module in &self.modules {
             match module.kind() {
-                fewbit_model::ModuleKind::Linear => {
+                ModuleKind::Linear => {
                     let weight = module.stored_weight(checkpoint)?;
                     let weight = weight.dequantize(module.shape)?;
                     let [out, inside] = module.shape;
@@ -118,7 +128,7 @@ impl DifferentiableEncoder {
                         parameters.insert(name, bias);
                     }
                 }
-                fewbit_model::ModuleKind::Norm => {
+                ModuleKind::Norm => {
                     let [weight, bias] = module.norm_tensors(checkpoint);
                     let names = [Some(weight), module.bias.then_some(bias)];
                     for name in names.into_iter().flatten() {
@@ -153,9 +163,20 @@ impl DifferentiableEncoder {
             return Ok(vec![none; passes.len() + 1]);
         }
         let run = Run::new(self, parameters, batch, inputs);
+        let longest = run.sequences().map(|sequence| sequence.len()).max();
+        let positions = match (&self.positions, longest) {
+            (Some(table), Some(longest)) => Some(table.reached(&run, longest)?),
+            _ => None,
+        };
         let mut states = vec![self.embed(&run, batch)?];
         for (pass, &layer) in passes.iter().enumerate() {
-            let mut hidden = self.layers[layer].forward(&run, &states[pass])?;
+            let read = &states[pass];
+            let mut hidden = self.layers[layer].forward(&run, positions.as_ref(), read)?;
+            if layer == 0
+                && let Some(convolution) = &self.convolution
+            {
+                hidden = convolution.forward(&run, read, &hidden)?;
+            }
             if pass + 1 == passes.len()
                 && let Some(norm) = &self.final_norm
             {
@@ -168,7 +189,6 @@ impl DifferentiableEncoder {
 
     /// The summed embeddings, normalized and projected as the model has it.
     fn embed(&self, run: &Run<'_>, batch: &RaggedBatch) -> Result<Tensor, TrainError> {
-        use fewbit_model::spec::EmbeddingsProjection;
         let hidden = self.tables.sum(&self.spec, batch)?;
         let project = |hidden: Tensor| match &self.embeddings_projection {
             Some(projection) => run.linear(projection, &hidden),
@@ -187,15 +207,9 @@ impl DifferentiableEncoder {
 
 /// The modules whose numbers are parameters.
 fn parameter_modules(catalogue: &Catalogue) -> Vec<Module> {
-    use fewbit_model::ModuleKind;
     let is_parameter = |module: &&Module| match module.kind() {
         ModuleKind::Linear => module.role != Role::Pooler,
-        // Read once, with the convolution and the table that they belong to.
-        ModuleKind::Norm => !matches!(
-            module.role,
-            Role::RelativePositionsNorm | Role::ConvolutionNorm
-        ),
-        ModuleKind::Bias => true,
+        ModuleKind::Norm | ModuleKind::Bias => true,
         ModuleKind::Table | ModuleKind::Convolution => false,
     };
     let modules = catalogue.modules().iter().filter(is_parameter);
@@ -209,19 +223,6 @@ fn vector(checkpoint: &Checkpoint, name: &str, size: usize) -> Result<Tensor, Tr
     let mut values = vec![0.0; size];
     view.read_finite_range(0, &mut values)?;
     Ok(Tensor::from_vec(values, size, &Device::Cpu)?)
-}
-
-/// Errors for models whose forward pass has parts that are not differentiable here.
-fn refuse_what_is_not_trained(spec: &EncoderSpec) -> Result<(), ModelError> {
-    let part = match spec {
-        _ if spec.disentangled.is_some() => "disentangled attention",
-        _ if spec.convolution.is_some() => "a convolution beside the first layer",
-        _ => return Ok(()),
-    };
-    Err(ModelError::Input(format!(
-        "{}: expected a model that can be trained, found {part}, whose gradients fewbit does not compute\n  hint: quantize it with another method",
-        spec.model_type
-    )))
 }
 
 /// The error of a name table that lacks a role.

@@ -8,4 +8,8 @@ mod exponentials;
 pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod rotary;
+pub(crate) mod softmax;
 mod values;
+
+#[cfg(test)]
+mod finite_differences;

@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{Catalogue, EncoderSpec, Module, Role};
 
+use super::disentangled::{PositionProjections, ReachedPositions};
 use super::missing_role;
 use super::norm::NormModule;
 use super::run::Run;
@@ -17,6 +18,8 @@ pub(super) struct SelfAttention {
     /// Of each head of the queries, and of the keys.
     query_norm: Option<NormModule>,
     key_norm: Option<NormModule>,
+    /// Of relative positions, where attention is disentangled.
+    positions: Option<PositionProjections>,
     /// Whether tokens attend to near ones only.
     is_local: bool,
 }
@@ -58,10 +61,18 @@ impl SelfAttention {
             let [query, key, value] = [Role::Query, Role::Key, Role::Value].map(required);
             Projections::Separate([query?, key?, value?])
         };
+        let positions = spec.disentangled.map(|disentangled| {
+            let tokens = match &projections {
+                Projections::Separate([query, key, _]) => [Some(query), Some(key)],
+                _ => [None, None],
+            };
+            PositionProjections::new(disentangled, catalogue, layer, tokens)
+        });
         let norm = |role| NormModule::of_role(catalogue, role, of_layer, checkpoint);
         let local = spec.local_attention.as_ref();
         Ok(Self {
             projections,
+            positions,
             query_norm: norm(Role::QueryNorm),
             key_norm: norm(Role::KeyNorm),
             is_local: local.is_some_and(|local| local.layers[layer]),
@@ -69,7 +80,12 @@ impl SelfAttention {
     }
 
     /// The weighted values (tokens, heads * head_size) of what attention reads.
-    pub(super) fn forward(&self, run: &Run<'_>, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        run: &Run<'_>,
+        positions: Option<&ReachedPositions>,
+        x: &Tensor,
+    ) -> Result<Tensor> {
         let [query, key, value] = self.project(run, x)?;
         let prepared = |norm: &Option<NormModule>, rows: Tensor| {
             let rows = match norm {
@@ -86,7 +102,12 @@ impl SelfAttention {
         };
         let query = prepared(&self.query_norm, query)?;
         let key = prepared(&self.key_norm, key)?;
-        run.attention(self.is_local).attend(&query, &key, &value)
+        match (&self.positions, positions) {
+            (Some(projections), Some(positions)) if !projections.is_empty() => {
+                projections.attend(run, positions, [&query, &key, &value])
+            }
+            _ => run.attention(self.is_local).attend(&query, &key, &value),
+        }
     }
 
     /// Queries, keys and values.

@@ -5,6 +5,7 @@ use fewbit_checkpoint::Checkpoint;
 use fewbit_model::{Catalogue, EncoderSpec, Module, Role};
 
 use super::attention::SelfAttention;
+use super::disentangled::ReachedPositions;
 use super::missing_role;
 use super::norm::NormModule;
 use super::run::Run;
@@ -76,7 +77,12 @@ impl Layer {
     }
 
     /// The residual stream (tokens, hidden_size) after the layer.
-    pub(super) fn forward(&self, run: &Run<'_>, hidden: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        run: &Run<'_>,
+        positions: Option<&ReachedPositions>,
+        hidden: &Tensor,
+    ) -> Result<Tensor> {
         let pre_norm = run.spec.is_pre_norm();
         let normalized = |norm: Option<&NormModule>, x: &Tensor| match norm {
             Some(norm) => run.normalize(norm, x),
@@ -86,7 +92,8 @@ impl Layer {
             true => (self.attention_norm.as_ref(), None),
             false => (None, self.attention_norm.as_ref()),
         };
-        let context = self.attention.forward(run, &normalized(before, hidden)?)?;
+        let read = normalized(before, hidden)?;
+        let context = self.attention.forward(run, positions, &read)?;
         let given = run.linear(&self.attention_output, &context)?;
         let given = normalized(self.attention_output_norm.as_ref(), &given)?;
         let hidden = normalized(after, &(hidden + given)?)?;

@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 use fewbit_kernels::Kernels;
 use fewbit_model::spec::{LocalAttention, RotaryFrequencies};
 use fewbit_model::{EncoderSpec, Module, RaggedBatch};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::DifferentiableEncoder;
@@ -19,6 +20,8 @@ pub(super) struct Run<'r> {
     pub(super) kernels: &'static Kernels,
     parameters: &'r Parameters,
     inputs: &'r dyn LayerInputs,
+    /// Sequence i is the rows `offsets[i]..offsets[i + 1]`.
+    offsets: Arc<[usize]>,
     /// Of layers that attend to all tokens, and of those that attend to near ones.
     attention: [Attention; 2],
     /// The same of rotations: (tokens, head_size), where there are some.
@@ -54,8 +57,14 @@ impl<'r> Run<'r> {
             parameters,
             inputs,
             attention: [attention(false), attention(true)],
+            offsets,
             turns,
         }
+    }
+
+    /// The rows of each sequence.
+    pub(super) fn sequences(&self) -> impl Iterator<Item = Range<usize>> {
+        self.offsets.windows(2).map(|pair| pair[0]..pair[1])
     }
 
     /// The attention of a layer that attends to near tokens only, or of another one.

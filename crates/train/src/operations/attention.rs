@@ -1,6 +1,6 @@
 //! Attention of the sequences of a batch.
 
-use super::exponentials::exponentials_of_halves;
+use super::softmax::{softmax_gradients, softmax_rows};
 use super::values::{slice, values};
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use fewbit_kernels::{AttentionInput, DistanceBias, Kernels, Workspace};
@@ -123,15 +123,8 @@ impl Attention {
                 }
                 None => row.iter_mut().for_each(|score| *score *= self.scale),
             }
-            let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let halve = |score: &mut f32| *score = 0.5 * (*score - greatest);
-            row.iter_mut().for_each(halve);
         }
-        exponentials_of_halves(scores, self.kernels);
-        for row in scores.chunks_exact_mut(tokens.max(1)) {
-            let inverse = 1.0 / row.iter().sum::<f32>();
-            row.iter_mut().for_each(|weight| *weight *= inverse);
-        }
+        softmax_rows(scores, tokens, self.kernels);
     }
 }
 
@@ -192,7 +185,8 @@ impl CustomOp3 for Attention {
         Ok((CpuStorage::F32(out), (tokens, columns).into()))
     }
 
-    /// With P the weights of the values and g the gradient of the result, values get `Pᵀ g`, and scores `P * (g valuesᵀ - sums of P * g valuesᵀ)`.
+    /// With P the weights of the values and g the gradient of the result, values get `Pᵀ g`, and scores what [`softmax_gradients`] makes of
+    /// `g valuesᵀ`.
     fn bwd(
         &self,
         queries: &Tensor,
@@ -214,16 +208,7 @@ impl CustomOp3 for Attention {
             let mut weights = values(&query.matmul(&key.t()?)?)?.to_vec();
             self.softmax(&mut weights, tokens);
             let mut of_scores = values(&gradient.matmul(&value.t()?)?)?.to_vec();
-            let rows = of_scores
-                .chunks_exact_mut(tokens)
-                .zip(weights.chunks_exact(tokens));
-            for (of_scores, weights) in rows {
-                let products = of_scores.iter().zip(weights).map(|(x, weight)| x * weight);
-                let sum = products.sum::<f32>();
-                for (x, weight) in of_scores.iter_mut().zip(weights) {
-                    *x = (*x - sum) * weight * self.scale;
-                }
-            }
+            softmax_gradients(&weights, &mut of_scores, tokens, self.scale);
             let shape = (self.heads, tokens, tokens);
             let weights = Tensor::from_vec(weights, shape, &Device::Cpu)?;
             let of_scores = Tensor::from_vec(of_scores, shape, &Device::Cpu)?;
@@ -241,5 +226,95 @@ impl CustomOp3 for Attention {
             Some(tensor(of_keys, keys)?),
             Some(tensor(of_values, values_of_keys)?),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operations::finite_differences::{assert_gradients, random};
+
+    fn attention(heads: usize, key_value_heads: usize, lengths: &[usize]) -> Attention {
+        let ends = lengths.iter().scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        });
+        Attention {
+            heads,
+            key_value_heads,
+            head_size: 3,
+            scale: 0.7,
+            offsets: std::iter::once(0).chain(ends).collect(),
+            bias: None,
+            kernels: Kernels::from_environment().expect("kernels"),
+        }
+    }
+
+    fn inputs(attention: &Attention) -> [Tensor; 3] {
+        let tokens = attention.offsets.last().copied().unwrap_or(0);
+        [
+            random(&[tokens, attention.columns()], 1),
+            random(&[tokens, attention.key_columns()], 2),
+            random(&[tokens, attention.key_columns()], 3),
+        ]
+    }
+
+    fn assert_its_gradients(attention: &Attention) {
+        assert_gradients(&inputs(attention), |inputs| {
+            attention.clone().attend(&inputs[0], &inputs[1], &inputs[2])
+        });
+    }
+
+    #[test]
+    fn gradients_are_those_of_differences() {
+        assert_its_gradients(&attention(2, 2, &[4, 1, 7]));
+    }
+
+    #[test]
+    fn heads_that_share_keys_add_their_gradients() {
+        assert_its_gradients(&attention(4, 2, &[3, 2]));
+        assert_its_gradients(&attention(3, 1, &[4]));
+    }
+
+    /// A bias for each head and distance, which hides keys behind the query and those more than two before it.
+    #[test]
+    fn hidden_keys_have_no_gradient() {
+        let (heads, longest) = (2, 5);
+        let bias = |distance: isize, head: usize| match distance {
+            -2..=0 => 0.3 * distance as f32 + head as f32,
+            _ => f32::NEG_INFINITY,
+        };
+        let values =
+            (0..heads).flat_map(|head| (1 - longest..longest).map(move |at| bias(at, head)));
+        let attention = Attention {
+            bias: Some(DistanceTable {
+                values: values.collect(),
+                head_stride: 2 * longest as usize - 1,
+                center: longest as usize - 1,
+            }),
+            ..attention(heads, 2, &[5, 3])
+        };
+        assert_its_gradients(&attention);
+        let [queries, keys, values] = inputs(&attention);
+        let values = candle_core::Var::from_tensor(&values).expect("a variable");
+        let attended = attention.attend(&queries, &keys, &values).expect("runs");
+        let first = attended
+            .narrow(0, 0, 2)
+            .expect("rows")
+            .sum_all()
+            .expect("a sum");
+        let gradients = first.backward().expect("gradients");
+        let gradient = gradients.get(&values).expect("a gradient");
+        let gradient = gradient.to_vec2::<f32>().expect("rows");
+        assert!(gradient[1].iter().all(|x| *x != 0.0));
+        assert!(gradient[2..].iter().flatten().all(|x| *x == 0.0));
+    }
+
+    #[test]
+    fn rows_that_are_not_those_of_the_sequences_are_an_error() {
+        let attention = attention(2, 2, &[4]);
+        let [queries, keys, _] = inputs(&attention);
+        let short = random(&[3, 6], 1);
+        assert!(attention.attend(&queries, &keys, &short).is_err());
     }
 }

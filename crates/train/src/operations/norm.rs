@@ -160,3 +160,42 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
     let tail = x_tail.iter().zip(y_tail).map(|(x, y)| x * y);
     sums.iter().sum::<f32>() + tail.sum::<f32>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operations::finite_differences::{assert_gradients, random};
+
+    #[test]
+    fn gradients_are_those_of_differences() {
+        let kernels = Kernels::from_environment().expect("kernels");
+        for kind in [NormKind::Layer, NormKind::RootMeanSquare] {
+            for (rows, columns) in [(3, 5), (2, 16), (1, 35)] {
+                let spec = NormSpec {
+                    kind,
+                    epsilon: 0.01,
+                    weight_offset: 1.0,
+                };
+                let inputs = [
+                    random(&[rows, columns], 1),
+                    random(&[columns], 2),
+                    random(&[columns], 3),
+                ];
+                assert_gradients(&inputs, |inputs| {
+                    normalize(&inputs[0], &inputs[1], Some(&inputs[2]), spec, kernels)
+                });
+                assert_gradients(&inputs[..2], |inputs| {
+                    normalize(&inputs[0], &inputs[1], None, spec, kernels)
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_other_columns_are_an_error() {
+        let kernels = Kernels::from_environment().expect("kernels");
+        let (x, weight) = (random(&[2, 4], 1), random(&[3], 2));
+        let result = normalize(&x, &weight, None, NormSpec::layer(1e-5), kernels);
+        assert!(result.is_err());
+    }
+}

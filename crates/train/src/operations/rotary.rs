@@ -59,3 +59,21 @@ impl CustomOp1 for Rotate {
         Ok(Some(Tensor::from_vec(out, x.shape(), &Device::Cpu)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operations::finite_differences::{assert_gradients, random};
+
+    #[test]
+    fn gradients_are_those_of_differences() {
+        let kernels = Kernels::from_environment().expect("kernels");
+        // Not the cosines and sines of any angles: the transpose is what counts.
+        let turns = random(&[3, 6], 4).flatten_all().expect("a tensor");
+        let turns: Arc<[f32]> = turns.to_vec1::<f32>().expect("floats").into();
+        assert_gradients(&[random(&[3, 12], 1)], |inputs| {
+            rotate(&inputs[0], &turns, 6, kernels)
+        });
+        assert!(rotate(&random(&[2, 12], 1), &turns, 6, kernels).is_err());
+    }
+}

@@ -3,21 +3,6 @@
 use fewbit_checkpoint::Checkpoint;
 use std::path::PathBuf;
 
-/// Models that are not trained, and what [`DifferentiableEncoder::new`](fewbit_train::DifferentiableEncoder::new) says of them.
-pub(crate) const REFUSED: &[(&str, &str)] = &[
-    ("deberta", "disentangled attention"),
-    ("deberta-masked-lm", "disentangled attention"),
-    ("deberta-one-projection", "disentangled attention"),
-    ("deberta-v2", "disentangled attention"),
-    ("deberta-v2-convolution", "disentangled attention"),
-    ("deberta-v2-convolution-groups", "disentangled attention"),
-    ("deberta-v2-long", "disentangled attention"),
-    (
-        "deberta-v2-own-projections-masked-lm",
-        "disentangled attention",
-    ),
-];
-
 /// The folders of golden models, in order.
 pub(crate) fn names() -> Vec<String> {
     let entries = std::fs::read_dir(folder()).expect("golden models");
