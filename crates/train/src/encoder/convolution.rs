@@ -85,6 +85,7 @@ impl Convolution {
                 &window.reshape((tokens, size * of_group))?,
                 weight,
                 Some(&bias),
+                run.kernels,
             )
         });
         let products = Tensor::cat(&products.collect::<Result<Vec<_>>>()?, 1)?;

@@ -95,7 +95,7 @@ impl<'r> Run<'r> {
             true => Some(self.parameter(&format!("{}.bias", module.name))?),
             false => None,
         };
-        linear(rows, weight, bias)
+        linear(rows, weight, bias, self.kernels)
     }
 
     /// The layer `module` of `input`.

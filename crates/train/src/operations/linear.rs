@@ -1,44 +1,61 @@
 //! The product of a linear layer.
 
 use super::values::{slice, values};
-use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor};
+use fewbit_kernels::{Epilogue, Kernels, OutputColumns, PackedFloat, Workspace};
 
-/// `x Wᵀ + b`: x (rows, in), W (out, in), b (out) -> (rows, out).
+/// `x Wᵀ + b`: x (rows, in), W (out, in), b (out) -> (rows, out), the bits of the executor.
 ///
 /// As an operation of its own it gives the weight's gradient in the weight's order; candle's product of a transposed view would give a
 /// transposed one, and add it up element by element.
 ///
 /// # Errors
 /// Shapes that do not fit together.
-pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub(crate) fn linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    kernels: &'static Kernels,
+) -> Result<Tensor> {
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
-        None => x.apply_op2(&weight, Product),
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, ProductAndBias),
+        None => x.apply_op2(&weight, Product { kernels }),
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, ProductAndBias { kernels }),
     }
 }
 
 /// `x Wᵀ`
-struct Product;
+struct Product {
+    kernels: &'static Kernels,
+}
 
 /// `x Wᵀ + b`
-struct ProductAndBias;
+struct ProductAndBias {
+    kernels: &'static Kernels,
+}
 
 fn product(
-    x: &CpuStorage,
-    x_layout: &Layout,
-    weight: &CpuStorage,
-    weight_layout: &Layout,
+    (x, x_layout): (&CpuStorage, &Layout),
+    (weight, weight_layout): (&CpuStorage, &Layout),
+    bias: Option<&[f32]>,
+    kernels: &Kernels,
 ) -> Result<(CpuStorage, Shape)> {
     let (rows, inputs) = x_layout.shape().dims2()?;
     let (outputs, weight_inputs) = weight_layout.shape().dims2()?;
-    if inputs != weight_inputs {
-        candle_core::bail!("a weight of {weight_inputs} inputs for rows of {inputs}");
+    let biases = bias.map_or(outputs, <[f32]>::len);
+    if inputs != weight_inputs || biases != outputs {
+        candle_core::bail!(
+            "a weight of {outputs} outputs and {weight_inputs} inputs, with {biases} biases, for rows of {inputs}"
+        );
     }
-    let sizes = (1, rows, outputs, inputs);
-    let product = x.matmul(weight, sizes, x_layout, &weight_layout.transpose(0, 1)?)?;
-    Ok((product, (rows, outputs).into()))
+    let (x, weight) = (slice(x, x_layout)?, slice(weight, weight_layout)?);
+    // Packed for each product: training changes it after every step.
+    let weight = PackedFloat::from_f32(weight, outputs, inputs);
+    let mut out = vec![0.0; rows * outputs];
+    let columns = OutputColumns::of_matrix(&mut out, outputs);
+    let (epilogue, mut workspace) = (Epilogue::store(bias), Workspace::new());
+    kernels.linear_float(x, rows, &weight, epilogue, columns, &mut workspace);
+    Ok((CpuStorage::F32(out), (rows, outputs).into()))
 }
 
 /// The gradients of x and of the weight.
@@ -62,7 +79,8 @@ impl CustomOp2 for Product {
         weight: &CpuStorage,
         weight_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        product(x, x_layout, weight, weight_layout)
+        let (x, weight) = ((x, x_layout), (weight, weight_layout));
+        product(x, weight, None, self.kernels)
     }
 
     fn bwd(
@@ -91,18 +109,9 @@ impl CustomOp3 for ProductAndBias {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (mut product, shape) = product(x, x_layout, weight, weight_layout)?;
+        let (x, weight) = ((x, x_layout), (weight, weight_layout));
         let bias = slice(bias, bias_layout)?;
-        let (_, outputs) = shape.dims2()?;
-        if bias.len() != outputs {
-            candle_core::bail!("a bias of {} numbers for {outputs} outputs", bias.len());
-        }
-        if let CpuStorage::F32(product) = &mut product {
-            for row in product.chunks_exact_mut(outputs.max(1)) {
-                row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
-            }
-        }
-        Ok((product, shape))
+        product(x, weight, Some(bias), self.kernels)
     }
 
     fn bwd(
@@ -136,7 +145,8 @@ mod tests {
         let x = Var::from_tensor(&tensor(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], (2, 3))?)?;
         let weight = Var::from_tensor(&tensor(&[1.0, 0.0, -1.0, 2.0, 1.0, 0.5], (2, 3))?)?;
         let bias = Var::from_tensor(&Tensor::from_slice(&[10.0f32, 20.0], 2, &Device::Cpu)?)?;
-        let y = linear(&x, &weight, Some(&bias))?;
+        let kernels = Kernels::from_environment().expect("kernels");
+        let y = linear(&x, &weight, Some(&bias), kernels)?;
         assert_eq!(y.to_vec2::<f32>()?, [[8.0, 25.5], [8.0, 36.0]]);
         let weights = tensor(&[1.0, 2.0, 3.0, 4.0], (2, 2))?;
         let gradients = (y * &weights)?.sum_all()?.backward()?;
@@ -150,7 +160,7 @@ mod tests {
             [[13.0, 17.0, 21.0], [18.0, 24.0, 30.0]]
         );
         assert_eq!(of(&bias).to_vec1::<f32>()?, [4.0, 6.0]);
-        let without = linear(&x, &weight, None)?;
+        let without = linear(&x, &weight, None, kernels)?;
         assert_eq!(without.to_vec2::<f32>()?, [[-2.0, 5.5], [-2.0, 16.0]]);
         let gradients = (without * weights)?.sum_all()?.backward()?;
         let x = gradients.get(&x).expect("a leaf").to_vec2::<f32>()?;

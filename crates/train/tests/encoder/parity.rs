@@ -53,6 +53,11 @@ fn relative_bound(spec: &EncoderSpec, batch: &RaggedBatch, step: usize) -> f32 {
     f32::EPSILON * longest as f32 * (1 + step) as f32
 }
 
+/// Whether every sum is the executor's: that cuts keys of a window otherwise, and adds scores of positions in another order.
+fn has_the_same_sums(spec: &EncoderSpec) -> bool {
+    spec.disentangled.is_none() && spec.local_attention.is_none() && !spec.causal
+}
+
 fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |largest, x| x.abs().max(largest))
 }
@@ -92,6 +97,11 @@ fn hidden_states_are_those_of_the_executor() {
             assert_eq!(found.dims(), shape, "{name}");
             let bound = relative_bound(encoder.spec(), &batch, step) * largest(expected);
             let difference = largest_difference(&numbers(found), expected);
+            let bound = if has_the_same_sums(encoder.spec()) {
+                0.0
+            } else {
+                bound
+            };
             if difference > bound {
                 failures.push(format!("{name}, step {step}: {difference} above {bound}"));
             }
@@ -100,7 +110,7 @@ fn hidden_states_are_those_of_the_executor() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Each row of a product is a sum of its own; only the number of rows, by which a product is cut, differs.
+/// Each row of a product is a sum of its own; but products of heads and positions are cut by the number of rows.
 #[test]
 fn a_sequence_has_the_same_states_alone_as_in_a_batch() {
     for name in names() {
@@ -115,7 +125,10 @@ fn a_sequence_has_the_same_states_alone_as_in_a_batch() {
         let all = run(&batch);
         let columns = encoder.spec().hidden_size;
         let steps = encoder.spec().passes().len();
-        let bound = relative_bound(encoder.spec(), &batch, steps) * largest(&all);
+        let bound = match encoder.spec().disentangled {
+            None => 0.0,
+            Some(_) => relative_bound(encoder.spec(), &batch, steps) * largest(&all),
+        };
         for sequence in 0..batch.sequences() {
             let range = batch.range(sequence);
             let rows = &all[range.start * columns..range.end * columns];
