@@ -23,6 +23,7 @@ mod teacher;
 mod tiny_bert;
 mod trainer;
 mod weight_quantizer;
+mod weights;
 
 pub use encoder::DifferentiableEncoder;
 pub use error::TrainError;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::TrainError;
 use crate::student::{Student, TrainedTensor};
 use crate::weight_quantizer::WeightQuantizer;
+use crate::weights::Weights;
 
 /// Goes up whenever a training comes out otherwise than before, or is saved otherwise.
 const VERSION: u32 = 1;
@@ -44,27 +45,6 @@ pub(crate) struct Course {
     pub(crate) best_cosine: f64,
     /// That of the student before the first step.
     pub(crate) first_cosine: f64,
-}
-
-/// What the best student so far consists of: values and scales of each tensor.
-pub(crate) type Best = Vec<(Vec<f32>, Vec<f32>)>;
-
-/// The best student so far, from a running one.
-pub(crate) fn snapshot(student: &Student) -> Best {
-    let tensors = student.tensors.iter();
-    tensors
-        .map(|tensor| (tensor.values.clone(), tensor.quantizer.scales().to_vec()))
-        .collect()
-}
-
-/// Gives `student` the values and scales of `best`.
-pub(crate) fn restore(student: &mut Student, best: &Best) {
-    for (tensor, (values, scales)) in student.tensors.iter_mut().zip(best) {
-        tensor.values.clone_from(values);
-        if let WeightQuantizer::Groups(groups) = &mut tensor.quantizer {
-            groups.scales.clone_from(scales);
-        }
-    }
 }
 
 impl SavedTraining {
@@ -140,20 +120,22 @@ impl SavedTraining {
         Ok(steps)
     }
 
-    /// Saves `student` and what was best before it, and removes what was saved earlier.
+    /// Saves `student`, the average of its weights and the best of those, and removes what was saved earlier.
     ///
     /// # Errors
     /// Those of [`CheckpointWriter`].
     pub(crate) fn save(
         &self,
         student: &Student,
-        best: &Best,
+        average: &Weights,
+        best: &Weights,
         course: &Course,
     ) -> Result<(), TrainError> {
         let earlier = self.steps()?;
         let path = self.directory.join(format!("step-{}", course.steps));
         let mut writer = CheckpointWriter::create(&path, true)?;
-        let parts = student.tensors.iter().zip(best).flat_map(parts);
+        let apart = average.0.iter().zip(&best.0);
+        let parts = student.tensors.iter().zip(apart).flat_map(parts);
         let parts: Vec<(String, &[f32])> = parts.collect();
         let plan = parts
             .iter()
@@ -176,11 +158,14 @@ impl SavedTraining {
         Ok(())
     }
 
-    /// Gives `student` what was saved last, and returns what was best and how far it came; none if nothing was saved.
+    /// Gives `student` what was saved last, and returns the average, what was best and how far it came; none if nothing was saved.
     ///
     /// # Errors
     /// It is damaged.
-    pub(crate) fn load(&self, student: &mut Student) -> Result<Option<(Best, Course)>, TrainError> {
+    pub(crate) fn load(
+        &self,
+        student: &mut Student,
+    ) -> Result<Option<(Weights, Weights, Course)>, TrainError> {
         let Some((_, path)) = self.steps()?.into_iter().next() else {
             return Ok(None);
         };
@@ -190,9 +175,11 @@ impl SavedTraining {
             expected: format!("config.json with its course ({error})"),
         };
         let course = serde_json::from_value(saved.config()["course"].clone()).map_err(damaged)?;
-        let mut best = snapshot(student);
-        for (tensor, best) in student.tensors.iter_mut().zip(&mut best) {
-            for (name, values) in parts_mut(tensor, best) {
+        let mut average = Weights::of(student);
+        let mut best = average.clone();
+        let apart = average.0.iter_mut().zip(&mut best.0);
+        for (tensor, (average, best)) in student.tensors.iter_mut().zip(apart) {
+            for (name, values) in parts_mut(tensor, average, best) {
                 let read = saved.require(&name)?.to_f32()?;
                 if read.len() != values.len() {
                     return Err(TrainError::OtherRun {
@@ -203,7 +190,7 @@ impl SavedTraining {
                 *values = read.to_vec();
             }
         }
-        Ok(Some((best, course)))
+        Ok(Some((average, best, course)))
     }
 
     /// Removes everything if there is nothing that a training could go on from.
@@ -226,10 +213,13 @@ impl SavedTraining {
     }
 }
 
+/// Values and scales.
+type Apart = (Vec<f32>, Vec<f32>);
+
 /// What is saved of a tensor, by name.
 fn parts<'a>(
-    (tensor, best): (&'a TrainedTensor, &'a (Vec<f32>, Vec<f32>)),
-) -> [(String, &'a [f32]); 8] {
+    (tensor, (average, best)): (&'a TrainedTensor, (&'a Apart, &'a Apart)),
+) -> [(String, &'a [f32]); 10] {
     let TrainedTensor {
         name,
         values,
@@ -245,6 +235,8 @@ fn parts<'a>(
         (format!("{name}.scales"), quantizer.scales()),
         (format!("{name}.scales.first"), &moments_of_scales.first),
         (format!("{name}.scales.second"), &moments_of_scales.second),
+        (format!("{name}.average.values"), &average.0),
+        (format!("{name}.average.scales"), &average.1),
         (format!("{name}.best.values"), &best.0),
         (format!("{name}.best.scales"), &best.1),
     ]
@@ -252,7 +244,8 @@ fn parts<'a>(
 
 fn parts_mut<'a>(
     tensor: &'a mut TrainedTensor,
-    best: &'a mut (Vec<f32>, Vec<f32>),
+    average: &'a mut Apart,
+    best: &'a mut Apart,
 ) -> Vec<(String, &'a mut Vec<f32>)> {
     let TrainedTensor {
         name,
@@ -271,6 +264,8 @@ fn parts_mut<'a>(
             format!("{name}.scales.second"),
             &mut moments_of_scales.second,
         ),
+        (format!("{name}.average.values"), &mut average.0),
+        (format!("{name}.average.scales"), &mut average.1),
         (format!("{name}.best.values"), &mut best.0),
         (format!("{name}.best.scales"), &mut best.1),
     ];

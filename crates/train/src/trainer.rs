@@ -14,9 +14,10 @@ use serde_json::json;
 
 use crate::loss::{PoolingWeights, distillation_loss};
 use crate::sample_order::SampleOrder;
-use crate::saved_training::{Course, SavedTraining, restore, snapshot};
+use crate::saved_training::{Course, SavedTraining};
 use crate::student::{Gradients, Leaves, Student};
 use crate::teacher::TeacherStates;
+use crate::weights::Weights;
 use crate::{DifferentiableEncoder, TrainError, TrainingOptions, start};
 
 /// Texts of a batch that have a tape of their own: what threads take, the same whatever their number.
@@ -24,6 +25,10 @@ const TEXTS_OF_A_PART: usize = 4;
 
 /// Gradients longer than this, all tensors together, are shortened to it.
 const LONGEST_GRADIENT: f64 = 1.0;
+
+/// By how much of the way the average of the weights follows them in a step. Single weights swing between two codes while the learning rate is high; their average does not (Nagel et al. 2022,
+/// "Overcoming Oscillations in Quantization-Aware Training", arXiv:2203.11086, shows the swings), and it is what is measured and written.
+const AVERAGING_SHARE: f32 = 0.02;
 
 /// What is known after a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -212,7 +217,7 @@ impl<'a> Trainer<'a> {
         let start = open_checkpoint(saved.start())?;
         let mut student = Student::new(&self.model, &source, &start)?;
         let held_out = self.parts(self.order.held_out())?;
-        let (mut best, mut course) = match saved.load(&mut student)? {
+        let (mut average, mut best, mut course) = match saved.load(&mut student)? {
             Some(found) => found,
             None => {
                 let cosine = self.cosine(&student, &held_out)?;
@@ -222,7 +227,8 @@ impl<'a> Trainer<'a> {
                     best_cosine: cosine,
                     first_cosine: cosine,
                 };
-                (snapshot(&student), course)
+                let weights = Weights::of(&student);
+                (weights.clone(), weights, course)
             }
         };
         let mut shown = TrainingProgress {
@@ -244,21 +250,26 @@ impl<'a> Trainer<'a> {
                 end = TrainingEnd::NotFinite;
                 break;
             };
+            average.follow(&student, AVERAGING_SHARE);
             course.steps += 1;
             shown.step = course.steps;
             shown.loss = Some(loss);
             if course.steps.is_multiple_of(interval) || course.steps == self.options.steps {
-                shown.cosine = self.cosine(&student, &held_out)?;
+                average.exchange(&mut student);
+                let cosine = self.cosine(&student, &held_out);
+                average.exchange(&mut student);
+                shown.cosine = cosine?;
                 if shown.cosine > course.best_cosine {
                     course.best_cosine = shown.cosine;
                     course.best_step = course.steps;
-                    best = snapshot(&student);
+                    best.clone_from(&average);
                 }
-                saved.save(&student, &best, &course)?;
+                tracing::info!(step = course.steps, loss, cosine = shown.cosine, "held-out texts");
+                saved.save(&student, &average, &best, &course)?;
             }
             progress(shown);
         }
-        restore(&mut student, &best);
+        best.exchange(&mut student);
         Ok(Trained {
             student,
             course,
