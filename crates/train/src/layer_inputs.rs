@@ -8,7 +8,7 @@ pub trait LayerInputs: Sync {
     /// What the codes of `input` (rows, in), the input of `module`, stand for; the gradient passes through.
     ///
     /// # Errors
-    /// Numbers that are not finite.
+    /// Shapes that do not fit.
     fn quantized(&self, module: &Module, input: &Tensor) -> Result<Tensor>;
 }
 

@@ -281,7 +281,10 @@ impl<'a> Trainer<'a> {
     /// One step of the optimizer. Returns the loss; none, and nothing changed, if it or a gradient is not finite.
     fn step(&self, student: &mut Student, step: usize) -> Result<Option<f64>, TrainError> {
         let parts = self.parts(&self.order.batch(step))?;
-        let leaves = student.parameters(self.kernels)?;
+        let leaves = match student.parameters(self.kernels) {
+            Err(TrainError::NotFinite { .. }) => return Ok(None),
+            leaves => leaves?,
+        };
         let mut gradients = leaves.no_gradients();
         let mut loss = 0.0;
         // As many tapes at a time as there are threads; their gradients are added in the order of the parts.
@@ -324,9 +327,12 @@ impl<'a> Trainer<'a> {
         Ok((f64::from(loss.to_scalar::<f32>()?), store))
     }
 
-    /// The mean cosine of the embeddings of `student` to those of its teacher.
+    /// The mean cosine of the embeddings of `student` to those of its teacher; NaN where they are not finite.
     fn cosine(&self, student: &Student, parts: &[RaggedBatch]) -> Result<f64, TrainError> {
-        let leaves = student.parameters(self.kernels)?.detached();
+        let leaves = match student.parameters(self.kernels) {
+            Err(TrainError::NotFinite { .. }) => return Ok(f64::NAN),
+            leaves => leaves?.detached(),
+        };
         let of_part = |part: &RaggedBatch| {
             let teacher = TeacherStates::of(self.teacher.network(), part)?;
             let states = self.model.hidden_states(&leaves, part, &student.inputs)?;
