@@ -158,9 +158,9 @@ impl FromStr for ConversionTarget {
             "gptq" => in_layout(CodeLayout::Gptq),
             "gptq_v2" => in_layout(CodeLayout::GptqV2),
             "awq" => in_layout(CodeLayout::Awq),
-            "fp8" => Self::weight_only(WeightCodes::Floats(SmallFloatType::Fp8)),
-            "nvfp4" => Self::weight_only(WeightCodes::Floats(SmallFloatType::Nvfp4)),
-            "mxfp4" => Self::weight_only(WeightCodes::Floats(SmallFloatType::Mxfp4)),
+            "fp8" => Self::weight_only(WeightCodes::of_floats(SmallFloatType::Fp8)),
+            "nvfp4" => Self::weight_only(WeightCodes::of_floats(SmallFloatType::Nvfp4)),
+            "mxfp4" => Self::weight_only(WeightCodes::of_floats(SmallFloatType::Mxfp4)),
             _ if let Some(name) = text.strip_prefix("gguf:") => {
                 Self::Gguf(tensor_type(name).ok_or_else(unknown)?)
             }

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use fewbit_checkpoint::bitsandbytes::{EightBitLayer, EightBitTable, FourBitLayout};
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, FloatScheme, WeightScales};
+use fewbit_checkpoint::compressed_tensors::{
+    CompressedScheme, FloatActivations, FloatScheme, WeightScales,
+};
 use fewbit_checkpoint::small_floats::SmallFloatType;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{
@@ -154,9 +156,10 @@ impl fmt::Display for TensorAction {
                     (None, WeightScales::PerChannel) => f.write_str(" per channel")?,
                     (None, WeightScales::PerTensor) => f.write_str(" per tensor")?,
                 }
-                f.write_str(match scheme.dynamic_activations {
-                    true => ", activations per token",
-                    false => ", weight-only",
+                f.write_str(match scheme.activations {
+                    Some(FloatActivations::PerToken) => ", activations per token",
+                    Some(FloatActivations::Static { .. }) => ", static activations",
+                    None => ", weight-only",
                 })
             }
             TensorAction::Int8LinearGptq {
@@ -380,7 +383,7 @@ impl<'a> RowPlanner<'a> {
             }
             Recipe::Integer(options) => {
                 let path = self.catalogue.without_prefix(name);
-                if let Some(scheme) = options.float_scheme() {
+                if let Some(scheme) = options.float_scheme(path) {
                     expect_whole_float_groups(info, name, scheme.kind, shape[1])?;
                     return Ok(TensorAction::FloatLinear(scheme));
                 }
