@@ -50,7 +50,7 @@ pub enum TensorAction {
     },
     /// Weight of a linear layer: floats of 8 or 4 bits, in a compressed-tensors layout.
     FloatLinear(FloatScheme),
-    /// Weight of a linear layer: int8 codes with one scale an output channel, rounded by [GPTQ](crate::gptq), in a
+    /// Weight of a linear layer: int8 codes with one scale an output channel or a group of its columns, rounded by [GPTQ](crate::gptq), in a
     /// compressed-tensors layout.
     Int8LinearGptq {
         /// The layout, and how inputs are quantized.
@@ -166,7 +166,12 @@ impl fmt::Display for TensorAction {
                 scheme,
                 saturation_proof,
             } => {
-                f.write_str("quantize to int8 per channel by GPTQ")?;
+                match scheme {
+                    CompressedScheme::WeightOnlyInt8Groups { group_size, .. } => {
+                        write!(f, "quantize to int8 by GPTQ, groups of {group_size}")?;
+                    }
+                    _ => f.write_str("quantize to int8 per channel by GPTQ")?,
+                }
                 if *saturation_proof {
                     f.write_str(", saturation-proof")?;
                 }

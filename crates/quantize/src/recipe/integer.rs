@@ -461,12 +461,15 @@ impl IntegerRecipe {
             return error("group_size", "at least 1, or `channel`", "0", hint);
         }
         let is_groups = layout != CodeLayout::Bitsandbytes;
-        if self.rounding != Rounding::Nearest && is_groups {
+        let is_proof = Rounding::Gptq {
+            saturation_proof: true,
+        };
+        if self.rounding == is_proof && is_groups {
             return error(
-                "gptq",
+                "saturation_proof",
                 "false with int8 weights in groups",
                 "true",
-                "GPTQ rounds int8 weights with one scale for each output channel: leave out `group_size`",
+                "their products are those of floats, which cannot saturate: leave it out",
             );
         }
         if is_groups {

@@ -307,8 +307,12 @@ fn what_does_not_go_together_is_refused() {
             "`weights`: expected `int8` or `int4`",
         ),
         (
-            weight_only().with_weights(groups(8)).with_rounding(gptq),
-            "`gptq`: expected false with int8 weights in groups",
+            weight_only()
+                .with_weights(groups(8))
+                .with_rounding(Rounding::Gptq {
+                    saturation_proof: true,
+                }),
+            "`saturation_proof`: expected false with int8 weights in groups",
         ),
         (
             weight_only().with_weights(groups(0)),
