@@ -6,7 +6,7 @@ use fewbit_quantize::default_embeddings::is_another_name_of_the_default;
 use fewbit_quantize::recipe::modules_name;
 use fewbit_quantize::{
     BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, IntegerRecipe, Method,
-    Recipe, RecipeFields, Rounding, WeightCodes, WeightScales, WeightsField,
+    Recipe, RecipeFields, Rounding, WeightChoice, WeightCodes, WeightScales, WeightsField,
 };
 use std::path::Path;
 
@@ -197,6 +197,17 @@ pub fn parse_weights(text: &str) -> Result<WeightCodes, Error> {
             "unknown weights `{text}`: expected int8, or int4 and after it +group-N or +channel, +asymmetric, +absmax or +activation-weighted, +int-quantized"
         ))
     })
+}
+
+/// Reads a choice of weights for [`sensitivity`](crate::sensitivity::sensitivity()): `float`, or codes as [`parse_weights`] does.
+///
+/// # Errors
+/// As [`parse_weights`].
+pub fn parse_weight_choice(text: &str) -> Result<WeightChoice, Error> {
+    match text {
+        "float" => Ok(WeightChoice::Float),
+        codes => parse_weights(codes).map(WeightChoice::Codes),
+    }
 }
 
 /// Adds to `fields` what `word` says, and gives the name of what that is about; none for a word that says nothing.
