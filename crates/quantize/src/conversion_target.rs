@@ -36,7 +36,7 @@ pub enum ConversionTarget {
 
 impl ConversionTarget {
     /// The spellings.
-    pub const NAMES: [&'static str; 24] = [
+    pub const NAMES: [&'static str; 25] = [
         "f32",
         "fp16",
         "bf16",
@@ -56,6 +56,7 @@ impl ConversionTarget {
         "gguf:bf16",
         "gguf:q8_0",
         "gguf:q6_k",
+        "gguf:q5_k",
         "gguf:q5_1",
         "gguf:q5_0",
         "gguf:q4_1",
@@ -199,7 +200,7 @@ mod tests {
                 .parse::<ConversionTarget>()
                 .unwrap_err()
                 .to_string(),
-            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, int4, gptq, gptq_v2, awq, fp8, nvfp4, mxfp4, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_1, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k"
+            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, int4, gptq, gptq_v2, awq, fp8, nvfp4, mxfp4, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_k, gguf:q5_1, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k"
         );
     }
 }
