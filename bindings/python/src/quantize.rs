@@ -7,7 +7,7 @@ use fewbit::calibration::CalibrationOptions;
 use fewbit::compare::{method_hint, parse_weights};
 use fewbit::quantize::{
     ActivationsField, Backend, BlockScales, GptqCalibration, ModuleFields, OutputOptions,
-    PlannedConversion, ShardSize, weight_codecs,
+    PlannedConversion, ShardSize, WeightScales, weight_codecs,
 };
 use fewbit::{
     Catalogue, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Method, QuantizePlan,
@@ -36,6 +36,8 @@ struct Request {
     asymmetric: bool,
     #[serde(default)]
     layout: CodeLayout,
+    #[serde(default)]
+    weight_scales: WeightScales,
     #[serde(default)]
     modules: BTreeMap<String, LayerWeights>,
     double_quant: bool,
@@ -105,6 +107,7 @@ impl Request {
             group_size: self.group_size,
             asymmetric: self.asymmetric,
             layout: self.layout,
+            weight_scales: self.weight_scales,
             modules: self.modules_as_keys()?,
             block_size: self.block_size,
             double_quantization: self.double_quant,

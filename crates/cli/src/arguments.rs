@@ -174,6 +174,9 @@ pub(crate) struct QuantizeArguments {
     /// With --weights int4, or int8 with weight-only: which layout is written [default: pack-quantized]
     #[arg(long, value_enum, value_name = "LAYOUT")]
     pub(crate) layout: Option<LayoutArgument>,
+    /// With --weights fp8: which weights share a scale [default: per-channel]
+    #[arg(long, value_enum, value_name = "SCALES")]
+    pub(crate) weight_scales: Option<WeightScalesArgument>,
     /// nf4 and fp4: quantize the scales, too (about 0.37 bits a weight less on large models)
     #[arg(long)]
     pub(crate) double_quant: bool,
@@ -380,12 +383,21 @@ pub(crate) enum WeightsArgument {
     Int4,
     /// qat: 4-bit NormalFloat codes in blocks
     Nf4,
-    /// Floats of 8 bits (E4M3), one scale for each output channel (weight-only, dynamic)
+    /// Floats of 8 bits (E4M3), scales as --weight-scales says (weight-only, dynamic, static)
     Fp8,
     /// Floats of 4 bits (E2M1), an FP8 scale for each 16 columns (weight-only)
     Nvfp4,
     /// Floats of 4 bits (E2M1), a power of two for each 32 columns (weight-only)
     Mxfp4,
+}
+
+/// Which FP8 weights share a scale, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightScalesArgument {
+    /// Those of an output channel
+    PerChannel,
+    /// All of a layer
+    PerTensor,
 }
 
 /// Layouts of codes, as typed.

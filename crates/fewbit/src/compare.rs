@@ -11,8 +11,8 @@ mod texts;
 
 pub use classes::ClassFigures;
 pub use methods::{
-    default_recipes, method_hint, method_name, parse_method, parse_methods, parse_weights,
-    without_other_names_of_defaults,
+    default_recipes, method_hint, method_name, parse_method, parse_methods, parse_weight_choice,
+    parse_weights, without_other_names_of_defaults,
 };
 pub use report::{ComparedModel, Comparison, FailedMethod, GateMiss};
 pub use sample_texts::SAMPLE_TEXTS;

@@ -13,7 +13,7 @@ use anyhow::Result;
 use fewbit::quantize::calibration::SiteSensitivity;
 use fewbit::quantize::weight_codecs;
 use fewbit::quantize::{
-    ActivationsField, GptqCalibration, OutputOptions, PlanRow, PlannedConversion,
+    ActivationsField, GptqCalibration, OutputOptions, PlanRow, PlannedConversion, WeightScales,
 };
 use fewbit::train::TrainingReport;
 use fewbit::{
@@ -72,10 +72,14 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
         if arguments.sensitivity == Some(SensitivityArgument::Output) {
             calibrate::measure_output_effect(&mut calibrated, options)?;
         }
+        let are_floats = options.weights.floats().is_some();
         recipe = with_scales;
-        calibrate::warn_of_noise(&calibrated, &arguments.calibration);
-        sensitivity = calibrated.sites().to_vec();
-        costs = render::sensitivity::table(&sensitivity, calibrated.least_sqnr_db()) + "\n";
+        // What one range costs codes of integers says nothing of floats.
+        if !are_floats {
+            calibrate::warn_of_noise(&calibrated, &arguments.calibration);
+            sensitivity = calibrated.sites().to_vec();
+            costs = render::sensitivity::table(&sensitivity, calibrated.least_sqnr_db()) + "\n";
+        }
         samples = Some(calibrated.into_samples());
     }
     let gptq = if recipe.needs_samples() && !recipe.is_trained() {
@@ -253,6 +257,7 @@ fn is_typed(field: &str, error: &QuantizeError, arguments: &QuantizeArguments) -
         "group_size" => return arguments.group_size.is_some(),
         "asymmetric" => return arguments.asymmetric,
         "layout" => return arguments.layout.is_some(),
+        "weight_scales" => return arguments.weight_scales.is_some(),
         "block_size" => return arguments.block_size.is_some(),
         "double_quant" => return arguments.double_quant,
         "scales" => return arguments.scales.is_some(),
@@ -280,6 +285,7 @@ fn flag(field: &str, arguments: &QuantizeArguments) -> Option<&'static str> {
         "group_size" => "--group-size",
         "asymmetric" => "--asymmetric",
         "layout" => "--layout",
+        "weight_scales" if arguments.weight_scales.is_some() => "--weight-scales",
         "block_size" => "--block-size",
         "double_quant" => "--double-quant",
         "scales" => "--scales",
@@ -315,6 +321,7 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
                 group_size: arguments.group_size,
                 asymmetric: arguments.asymmetric,
                 layout: floats::layout(arguments).unwrap_or_default(),
+                weight_scales: floats::weight_scales(arguments).unwrap_or_default(),
                 block_size: arguments.block_size,
                 double_quantization: arguments.double_quant,
                 scales: floats::block_scales(arguments),
@@ -402,6 +409,15 @@ fn contradictions(
         && layout != file.layout
     {
         return refuse("--layout", layout.to_string(), file.layout.to_string());
+    }
+    if let Some(typed) = floats::weight_scales(arguments)
+        && typed != file.weight_scales
+    {
+        let name = |scales| match scales {
+            WeightScales::PerChannel => "per-channel".to_owned(),
+            WeightScales::PerTensor => "per-tensor".to_owned(),
+        };
+        return refuse("--weight-scales", name(typed), name(file.weight_scales));
     }
     if let Some(scales) = floats::block_scales(arguments)
         && scales != file.scales.unwrap_or_default()

@@ -7,7 +7,7 @@ use fewbit_quantize::default_embeddings::is_another_name_of_the_default;
 use fewbit_quantize::recipe::modules_name;
 use fewbit_quantize::{
     BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, IntegerRecipe, Method,
-    Recipe, RecipeFields, Rounding, WeightCodes, WeightsField,
+    Recipe, RecipeFields, Rounding, WeightChoice, WeightCodes, WeightScales, WeightsField,
 };
 use std::path::{Path, PathBuf};
 
@@ -109,7 +109,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// Reads a method as it is typed in a list: a method's name, after it what it adds; or a recipe's label, as tables show it. There are
 /// `+int8-embeddings` (of int8 methods also `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
 /// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+mse`, `+activation-weighted` and `+absmax` (scales of 4-bit methods); `+int4`
-/// (int4 weights of integer methods) and with it `+group-32` (of `weight-only` also without `+int4`) or `+channel`, `+asymmetric`, `+int-quantized`, `+gptq-layout`, `+gptq_v2-layout`, `+awq-layout`; `+fp8`, `+nvfp4` and `+mxfp4` (weights of small floats); `+bitsandbytes-layout` (LLM.int8); `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
+/// (int4 weights of integer methods) and with it `+group-32` (of `weight-only` also without `+int4`) or `+channel`, `+asymmetric`, `+int-quantized`, `+gptq-layout`, `+gptq_v2-layout`, `+awq-layout`; `+fp8`, `+nvfp4` and `+mxfp4` (weights of small floats), after the first `+per-tensor`; `+bitsandbytes-layout` (LLM.int8); `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
 /// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose. A name that ends in `.toml` or `.json` is a recipe
 /// file: of layers with weights of their own there is no other name.
 ///
@@ -126,6 +126,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// assert_eq!(parse_method("weight-only+fp16")?.label(), "weight-only + fp16 floats");
 /// assert_eq!(parse_method("nf4+double+mse")?.label(), "nf4 + double quantization + MSE scales");
 /// assert_eq!(parse_method("dynamic+int4+group-32")?.label(), "dynamic + int4 + groups of 32");
+/// assert_eq!(parse_method("static+fp8+per-tensor")?.label(), "static + fp8 + per tensor");
 /// assert_eq!(parse_method("nf4+gptq")?.label(), "nf4 + GPTQ");
 /// assert!(parse_method("nf4+embeddings").is_err());
 /// # Ok::<(), fewbit::Error>(())
@@ -201,6 +202,17 @@ pub fn parse_weights(text: &str) -> Result<WeightCodes, Error> {
     })
 }
 
+/// Reads a choice of weights for [`sensitivity`](crate::sensitivity::sensitivity()): `float`, or codes as [`parse_weights`] does.
+///
+/// # Errors
+/// As [`parse_weights`].
+pub fn parse_weight_choice(text: &str) -> Result<WeightChoice, Error> {
+    match text {
+        "float" => Ok(WeightChoice::Float),
+        codes => parse_weights(codes).map(WeightChoice::Codes),
+    }
+}
+
 /// Adds to `fields` what `word` says, and gives the name of what that is about; none for a word that says nothing.
 fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
     let float_dtype = match word.trim_end_matches(" floats") {
@@ -260,6 +272,10 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
         "mxfp4" => {
             fields.weights = WeightsField::Mxfp4;
             Some("weights")
+        }
+        "per-tensor" | "per tensor" if fields.weights == WeightsField::Fp8 => {
+            fields.weight_scales = WeightScales::PerTensor;
+            Some("weight scales")
         }
         "channel" | "per channel" => {
             fields.group_size = Some(GroupSize::Channel);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ActivationScales, BlockScales, CodeLayout, DEFAULT_BLOCK_SIZE, DynamicInputs, EmbeddingStorage,
     FloatDType, FourBitRecipe, GroupSize, IntegerInputs, IntegerRecipe, ModuleFields,
-    RECIPE_VERSION, Recipe, Rounding, StaticInputs, error,
+    RECIPE_VERSION, Recipe, Rounding, StaticInputs, WeightCodes, error,
 };
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
@@ -95,7 +95,7 @@ pub struct RecipeFields {
     /// Which [`ActivationScales`] the method `dynamic` has.
     #[serde(default, skip_serializing_if = "is_default")]
     pub activations: ActivationsField,
-    /// Which elements of a linear layer's weight share a scale, where its input has one scale.
+    /// Which elements of a linear layer's weight share a scale, where its input has one scale, or where weights are FP8.
     #[serde(default, skip_serializing_if = "is_default")]
     pub weight_scales: WeightScales,
     /// Whether inputs with one scale are quantized to 7 bits.
@@ -257,6 +257,10 @@ impl From<Recipe> for RecipeFields {
             Rounding::Nearest => (false, false),
             Rounding::Gptq { saturation_proof } => (true, saturation_proof),
         };
+        let scales_of_floats = match options.weights {
+            WeightCodes::Floats { scales, .. } => scales,
+            _ => WeightScales::default(),
+        };
         let ModuleFields {
             weights,
             group_size,
@@ -267,6 +271,7 @@ impl From<Recipe> for RecipeFields {
         let modules = options.modules.into_iter();
         let fields = Self {
             weights,
+            weight_scales: scales_of_floats,
             group_size,
             asymmetric,
             layout,
@@ -285,7 +290,10 @@ impl From<Recipe> for RecipeFields {
         match options.inputs {
             IntegerInputs::WeightOnly => fields,
             IntegerInputs::Static(inputs) => Self {
-                weight_scales: inputs.weight_scales,
+                weight_scales: match options.weights {
+                    WeightCodes::Floats { .. } => scales_of_floats,
+                    _ => inputs.weight_scales,
+                },
                 reduce_range: inputs.reduce_range,
                 static_inputs: inputs.scales,
                 ..fields
@@ -336,7 +344,17 @@ impl TryFrom<RecipeFields> for Recipe {
             float_dtype: fields.float_dtype,
             skip: fields.skip,
         };
-        let weights = fields.weights_of_all().into();
+        let (weights, weight_scales) = match fields.weights_of_all().into() {
+            // What the key says of layers whose input has one scale, it says of all of these.
+            WeightCodes::Floats { kind, .. } => {
+                let scales = fields.weight_scales;
+                (
+                    WeightCodes::Floats { kind, scales },
+                    WeightScales::default(),
+                )
+            }
+            weights => (weights, fields.weight_scales),
+        };
         let of_single_layers = fields.modules.iter();
         let modules = of_single_layers.map(|(pattern, module)| (pattern.clone(), (*module).into()));
         let modules = modules.collect();
@@ -349,14 +367,14 @@ impl TryFrom<RecipeFields> for Recipe {
             Method::WeightOnly => IntegerInputs::WeightOnly,
             Method::Static => IntegerInputs::Static(StaticInputs {
                 scales: fields.static_inputs,
-                weight_scales: fields.weight_scales,
+                weight_scales,
                 reduce_range: fields.reduce_range,
             }),
             Method::Dynamic => IntegerInputs::Dynamic(DynamicInputs {
                 activations: match fields.activations {
                     ActivationsField::PerToken => ActivationScales::PerToken,
                     ActivationsField::PerTensor => ActivationScales::PerTensor {
-                        weight_scales: fields.weight_scales,
+                        weight_scales,
                         reduce_range: fields.reduce_range,
                     },
                 },
@@ -687,12 +705,13 @@ impl RecipeFields {
         if per_tensor || method == Method::Static {
             return Ok(());
         }
-        if self.weight_scales == WeightScales::PerTensor {
+        let has_scales = self.weights == WeightsField::Fp8;
+        if self.weight_scales == WeightScales::PerTensor && !has_scales {
             return self.of_other_methods(
                 "weight_scales",
                 "`per-channel`",
                 "`per-tensor`",
-                "`static`, and `dynamic` with activations per tensor, have such weights, to give PyTorch's",
+                "`static`, and `dynamic` with activations per tensor, have such weights, to give PyTorch's; so has `weights = \"fp8\"` with any of these methods",
             );
         }
         if self.reduce_range {

@@ -2,8 +2,9 @@
 
 use crate::arguments::{
     EmbeddingsArgument, FloatDTypeArgument, LayoutArgument, QuantizeArguments, ScalesArgument,
-    WeightsArgument,
+    WeightScalesArgument, WeightsArgument,
 };
+use fewbit::quantize::WeightScales;
 use fewbit::{BlockScales, CodeLayout, EmbeddingStorage, FloatDType, WeightsField};
 
 /// The form of embeddings that a flag asks for; the old one, which sets the old key, apart.
@@ -75,6 +76,14 @@ pub(super) fn weights(arguments: &QuantizeArguments) -> Option<WeightsField> {
         WeightsArgument::Fp8 => WeightsField::Fp8,
         WeightsArgument::Nvfp4 => WeightsField::Nvfp4,
         WeightsArgument::Mxfp4 => WeightsField::Mxfp4,
+    })
+}
+
+/// Which weights share a scale, as the flag asks for.
+pub(super) fn weight_scales(arguments: &QuantizeArguments) -> Option<WeightScales> {
+    Some(match arguments.weight_scales? {
+        WeightScalesArgument::PerChannel => WeightScales::PerChannel,
+        WeightScalesArgument::PerTensor => WeightScales::PerTensor,
     })
 }
 
