@@ -32,7 +32,7 @@ class WeightScheme:
     scales: str = "absmax"
     group_size: int | None = None
     asymmetric: bool = False
-    scale_interval: int = 32
+    scale_interval: int = 2
     block_size: int = 64
     double_quant: bool = False
 
@@ -156,7 +156,7 @@ class _Int4Config(BaseConfig):
     group_size: int | None = 64
     asymmetric: bool = False
     scales: Scales = "mse"
-    scale_interval: int = 32
+    scale_interval: int = 2
 
     def __post_init__(self) -> None:
         _expect("scales", self.scales, ("absmax", "mse", "learned"))
