@@ -172,6 +172,18 @@ def test_recipes_of_static_and_dynamic_say_which_inputs_are_static_and_float() -
     assert report.of("encoder.layer.0.attention.self.value").reason == "int4 weights in groups of 16, scales mse, inputs per-token"
 
 
+def test_a_recipe_is_about_the_merged_weights_of_adapters() -> None:
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(encoder_models.encoder("bert"), peft.LoraConfig(r=4, target_modules=["query"], lora_dropout=0.0))
+    recipe = {"method": "weight-only", "weights": "int4", "group_size": 16, "modules": {"encoder.layer.0.attention.self.query": {"weights": "int8"}}, "skip": ["*.value"]}
+    prepared = trained(adapted, recipe, inplace=True)
+    report = ft.report_of(prepared)
+    assert report.of("base_model.model.encoder.layer.0.attention.self.query").reason == "int8 weights, inputs float"
+    assert report.of("base_model.model.encoder.layer.1.attention.self.query").reason == "int4 weights in groups of 16, scales mse, inputs float"
+    assert report.of("base_model.model.encoder.layer.1.attention.self.value").action == "float"
+    assert isinstance(ft.convert(prepared), NativeEncoder)
+
+
 @pytest.mark.parametrize("reason", ["NF4", "float", "table"])
 def test_mixtures_that_no_directory_holds_are_run_layer_by_layer(reason: str) -> None:
     nf4 = ft.NF4WeightOnlyConfig(32)
@@ -246,6 +258,7 @@ def test_layers_of_ones_own_are_converted_by_their_configs() -> None:
         ({"module_configs": {"head": "int4"}}, "modules: expected names of modules, found 'head'"),
         ({"module_configs": {nn.Conv2d: "dynamic"}}, "which matches none"),
         ({"module_configs": {"*.query": "int3"}}, "config: expected one of dynamic, static"),
+        ({"scales": "best"}, "scales: expected one of absmax, mse, learned, found 'best'"),
         ({"config": {"method": "fp16"}}, "expected the method dynamic, static, weight-only or nf4, found `fp16`"),
         ({"config": {"method": "static", "weights": "int4", "static_inputs": {"a": {"scale": 1.0, "zero_point": 0}}}}, "weights: expected int8, or with"),
         ({"config": {"method": "weight-only", "weights": "int4", "layout": "gptq"}}, "layout: expected none, found `gptq`"),

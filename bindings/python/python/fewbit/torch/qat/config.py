@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 Scales = Literal["absmax", "mse", "learned"]
+SCALES = ("absmax", "mse", "learned")
 
 
-def _expect(name: str, found: Any, known: tuple[str, ...]) -> None:
+def expect(name: str, found: Any, known: tuple[str, ...]) -> None:
+    """Errors unless a setting is a word that is known.
+
+    Raises:
+        ValueError: Another word.
+    """
     if found not in known:
         raise ValueError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
 
@@ -90,7 +96,7 @@ class _Int8Config(BaseConfig):
     scales: Literal["absmax", "learned"] = "absmax"
 
     def __post_init__(self) -> None:
-        _expect("scales", self.scales, ("absmax", "learned"))
+        expect("scales", self.scales, ("absmax", "learned"))
 
     @property
     def weight(self) -> WeightScheme:
@@ -131,7 +137,7 @@ class Int8StaticActivationInt8WeightConfig(_Int8Config):
         super().__post_init__()
         if not 0 < self.averaging_constant <= 1:
             raise ValueError(f"averaging_constant: expected a number above 0 and up to 1, found {self.averaging_constant}")
-        _expect("input_scales", self.input_scales, ("observed", "learned"))
+        expect("input_scales", self.input_scales, ("observed", "learned"))
         if self.observed_steps < 1:
             raise ValueError(f"observed_steps: expected at least 1, found {self.observed_steps}")
 
@@ -159,7 +165,7 @@ class _Int4Config(BaseConfig):
     scale_interval: int = 2
 
     def __post_init__(self) -> None:
-        _expect("scales", self.scales, ("absmax", "mse", "learned"))
+        expect("scales", self.scales, SCALES)
         for name, value in (("group_size", self.group_size), ("scale_interval", self.scale_interval)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, found {value}")
@@ -230,7 +236,7 @@ class QATConfig:
     step: Literal["prepare", "convert"] = "prepare"
 
     def __post_init__(self) -> None:
-        _expect("step", self.step, ("prepare", "convert"))
+        expect("step", self.step, ("prepare", "convert"))
         if self.step == "prepare" and self.base_config is None:
             raise ValueError("base_config: expected one for the step `prepare`, found none\n  hint: QATConfig(Int8DynamicActivationInt8WeightConfig())")
 

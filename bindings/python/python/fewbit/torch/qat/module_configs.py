@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from fewbit.torch.qat.config import BaseConfig, Scales
+from fewbit.torch.qat.config import SCALES, BaseConfig, Scales, expect
 
 
 def is_glob(pattern: str) -> bool:
@@ -61,7 +61,12 @@ class ModuleConfigs:
         return next((key for key in self.given if key not in self._used), None)
 
     def with_scales(self, scales: Scales) -> ModuleConfigs:
-        """The same, where scales of weights come about like this, as far as a config can have them so."""
+        """The same, where scales of weights come about like this, as far as a config can have them so.
+
+        Raises:
+            ValueError: No such scales.
+        """
+        expect("scales", scales, SCALES)
         given = {key: _with_scales(config, scales) for key, config in self.given.items()}
         of_recipe = {key: _with_scales(config, scales) for key, config in self.of_recipe.items()}
         return ModuleConfigs(_with_scales(self.base, scales), given, of_recipe)

@@ -93,7 +93,7 @@ def prepare_qat(
         selection.undo()
         raise ValueError(
             f"module_configs: expected types, names and patterns of layers that are quantized, found {unused!r}, which matches none\n"
-            "  hint: model.named_modules() lists the names; layers that `modules` does not ask for, or that `skip` names, stay float"
+            "  hint: model.named_modules() lists the names; layers that `modules` does not ask for, or that `skip` or `filter_fn` leave out, stay float"
         )
     if not report.count("fake-quantized"):
         raise ValueError(

@@ -18,6 +18,7 @@ from torch import nn
 
 from fewbit import _fewbit
 from fewbit.torch import encoders
+from fewbit.torch.qat import adapters
 from fewbit.torch.qat.config import (
     BaseConfig,
     Int4WeightOnlyConfig,
@@ -90,9 +91,9 @@ class _Reading:
         self.recipe = recipe
         self.method: str = recipe["method"]
         self.model = model
-        self.layers: dict[str, str] = {name: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        self.layers: dict[str, str] = {name: name for name in _linear_layers(model)}
         for prefix, encoder in encoders.encoders_in(model):
-            self.layers.update({(f"{prefix}.{name}" if prefix else name): name for name, part in encoder.named_modules() if isinstance(part, nn.Linear)})
+            self.layers.update({(f"{prefix}.{name}" if prefix else name): name for name in _linear_layers(encoder)})
 
     def run(self) -> LayerConfigs:
         recipe = self.recipe
@@ -166,6 +167,16 @@ class _Reading:
         tables = [module.weight for module in self.model.modules() if isinstance(module, nn.Embedding)]
         heads = {id(module.weight) for module in self.model.modules() if isinstance(module, nn.Linear)}
         return not any(id(table) in heads for table in tables)
+
+
+def _linear_layers(model: nn.Module) -> list[str]:
+    """The names of linear layers; of one with an adapter that of the adapted one alone."""
+    adapted = tuple(f"{name}." for name, module in model.named_modules() if adapters.is_adapted(module))
+    return [
+        name
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) or adapters.is_adapted(module)) and not name.startswith(adapted)
+    ]
 
 
 def recipe_of(configs: Mapping[str, BaseConfig], tables: Mapping[str, BaseConfig]) -> dict[str, Any] | str:
