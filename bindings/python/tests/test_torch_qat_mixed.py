@@ -157,6 +157,25 @@ def test_a_recipe_is_what_is_trained_and_written(scales: Any, tmp_path: Path) ->
     assert schemes[0] == schemes[1]
 
 
+def test_the_recipe_that_sensitivity_writes_is_a_config(tiny_model: str, tmp_path: Path) -> None:
+    texts, choices = ["the cat sat on the mat", "ann lives in new york", "a", "where does bob live?"], ["int8", "int4+channel"]
+    least = fewbit.sensitivity(tiny_model, texts, min_cosine=-1.0, weights=choices)
+    report = fewbit.sensitivity(tiny_model, texts, max_bytes=(least.file_bytes + least.uniform[0].file_bytes) // 2, weights=choices)
+    chosen = {module: group.chosen for group in report.groups for module in group.modules}
+    assert set(chosen.values()) == set(choices)
+    model = transformers.AutoModel.from_pretrained(tiny_model)
+    prepared = ft.prepare_qat(model, report.recipe)
+    ids = torch.tensor([[2, 5, 6, 7, 3]])
+    qat_models.train(prepared, lambda: prepared(ids).last_hidden_state.pow(2).mean())
+    for module, weights in chosen.items():
+        reason = ft.report_of(prepared).of(module).reason
+        assert reason.startswith("int8 weights" if weights == "int8" else "int4 weights by output"), module
+    converted = ft.convert(prepared)
+    assert isinstance(converted, NativeEncoder)
+    converted.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size == pytest.approx(report.file_bytes, rel=0.05)
+
+
 def test_recipes_of_static_and_dynamic_say_which_inputs_are_static_and_float() -> None:
     model = encoder_models.encoder("bert")
     inputs = {"encoder.layer.0.attention.self.query": {"scale": 0.1, "zero_point": 3}}

@@ -107,7 +107,8 @@ class StaticFakeQuantize(InputFakeQuantize):
                 f"{self.layer or 'the model'}: expected a range of inputs, found none\n"
                 "  hint: run training steps with observers on, or leave the layer out: prepare_qat(model, config, skip=[…])"
             )
-        scale, zero_point = self._of_codes()
+        with self.naming("inputs"):
+            scale, zero_point = self._of_codes()
         return float(scale), int(zero_point)
 
 
@@ -148,7 +149,8 @@ class LearnedStaticFakeQuantize(StaticFakeQuantize):
         if self._follows_range():
             return self._of_range()
         scale, zero_point = self.scale.detach().abs().float(), self.zero_point.detach().float()
-        if not bool(scale.isfinite() & zero_point.isfinite() & (scale >= torch.finfo(torch.float32).tiny)):
+        # Elsewhere a look at it would wait for the device, and NaN stays NaN.
+        if functions.is_native(scale) and not bool(scale.isfinite() & zero_point.isfinite() & (scale >= torch.finfo(torch.float32).tiny)):
             raise _fewbit.FewbitError(f"scale: expected a normal number other than 0 and a finite zero point, found {float(scale)} and {float(zero_point)}")
         return scale, zero_point.round().clamp(-128, 127)
 

@@ -18,6 +18,13 @@ from fewbit._fewbit import FewbitError
 _graph_task: Any = getattr(torch._C, "_current_graph_task_id")  # noqa: B009
 
 
+#: What to do about numbers that are not finite, by whether they are trained.
+_HINTS = {
+    True: "the loss was not finite in a step before: a lower learning rate, or clipped gradients",
+    False: "what comes before the layer overflows: a weight there, or float16 without a scaled loss",
+}
+
+
 class FakeQuantize(nn.Module):
     """One tensor's fake quantization. Its flags are buffers under torch's names, so that checkpoints of training hold them.
 
@@ -108,10 +115,8 @@ class FakeQuantize(nn.Module):
             yield
         except FewbitError as error:
             text = str(error).removeprefix("weight, ")
-            hint = "the loss was not finite in a step before: a lower learning rate, or clipped gradients" if what == "weight" else (
-                "what comes before the layer overflows: a weight there, or float16 without a scaled loss"
-            )
-            raise FewbitError(f"{self.layer or 'the model'}, {what}, {text}\n  hint: {hint}") from error
+            is_trained = what == "weight" or text.startswith("scale")
+            raise FewbitError(f"{self.layer or 'the model'}, {what}, {text}\n  hint: {_HINTS[is_trained]}") from error
 
 
 def is_repetition() -> bool:
