@@ -1,7 +1,7 @@
 //! A model directory made of another, and the manager of what was made.
 
 use crate::calibration::{Calibration, Found, samples, tell_samples};
-use crate::error::{from_json, to_json};
+use crate::error::{exception, from_json, to_json};
 use crate::run::{Progress, run};
 use fewbit::calibration::CalibrationOptions;
 use fewbit::compare::{method_hint, parse_weights};
@@ -308,4 +308,15 @@ impl QuantizationManager {
             Ok::<_, fewbit::Error>(to_json(&report))
         })
     }
+}
+
+/// A recipe in JSON, without what has its default: of a file, or of a text in JSON.
+#[pyfunction]
+#[pyo3(signature = (file=None, text=None))]
+pub(crate) fn read_recipe(file: Option<PathBuf>, text: Option<&str>) -> PyResult<String> {
+    let recipe = match (file, text) {
+        (Some(file), _) => Recipe::read(file),
+        (None, text) => Recipe::from_json(text.unwrap_or("{}")),
+    };
+    Ok(recipe.map_err(exception)?.to_json())
 }
