@@ -10,6 +10,9 @@ pub trait LayerInputs: Sync {
     /// # Errors
     /// Shapes that do not fit.
     fn quantized(&self, module: &Module, input: &Tensor) -> Result<Tensor>;
+
+    /// Whether the inputs of two layers that read the same rows are quantized alike, so that they can share them.
+    fn are_alike(&self, first: &Module, other: &Module) -> bool;
 }
 
 /// Inputs as they are.
@@ -19,5 +22,9 @@ pub struct FloatInputs;
 impl LayerInputs for FloatInputs {
     fn quantized(&self, _module: &Module, input: &Tensor) -> Result<Tensor> {
         Ok(input.clone())
+    }
+
+    fn are_alike(&self, _first: &Module, _other: &Module) -> bool {
+        true
     }
 }

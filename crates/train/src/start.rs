@@ -1,10 +1,11 @@
 //! What a training begins with, and what it ends in.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use fewbit_model::{Catalogue, open_checkpoint};
 use fewbit_quantize::calibration::{CalibrationSamples, model_fingerprint};
-use fewbit_quantize::{BlockScales, Method, Recipe, RecipeFields};
+use fewbit_quantize::{BlockScales, Method, Recipe, RecipeFields, StaticInput};
 
 use crate::TrainError;
 use crate::sample_order::SampleOrder;
@@ -57,6 +58,29 @@ pub(crate) fn recipe_to_begin_with(recipe: &Recipe) -> Result<Recipe, TrainError
         ..RecipeFields::from(recipe.clone())
     };
     Ok(Recipe::try_from(fields).or_else(|_| Recipe::try_from(without))?)
+}
+
+/// `recipe` with these scales and zero points of inputs, by the names of modules, in the place of its own.
+///
+/// # Errors
+/// Those of [`Recipe::try_from`].
+pub(crate) fn with_static_inputs(
+    recipe: &Recipe,
+    trained: BTreeMap<String, StaticInput>,
+) -> Result<Recipe, TrainError> {
+    let mut fields = RecipeFields::from(recipe.clone());
+    for (path, input) in &mut fields.static_inputs {
+        // Recipes name modules without the model's prefix.
+        let named = |module: &str| {
+            let before = module.strip_suffix(path.as_str());
+            before.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+        };
+        let found = trained.iter().find(|(module, _)| named(module));
+        if let Some((_, trained)) = found {
+            *input = *trained;
+        }
+    }
+    Ok(Recipe::try_from(fields)?)
 }
 
 /// What tells the model in `source` from others.

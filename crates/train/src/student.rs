@@ -1,17 +1,19 @@
 //! The model that is trained.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::Kernels;
-use fewbit_quantize::GivenCodes;
+use fewbit_quantize::{GivenCodes, PlannedConversion, Recipe, StaticInput};
 use rayon::iter::{IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator};
 
 use crate::input_quantizer::InputQuantizers;
 use crate::optimizer::Moments;
+use crate::start::with_static_inputs;
 use crate::weight_quantizer::WeightQuantizer;
 use crate::{DifferentiableEncoder, Parameters, TrainError};
 
@@ -26,6 +28,8 @@ pub(crate) struct TrainedTensor {
     pub(crate) quantizer: WeightQuantizer,
     pub(crate) moments: Moments,
     pub(crate) moments_of_scales: Moments,
+    /// Whether it is the logarithm of an input's scale, and no tensor of the checkpoint.
+    pub(crate) is_input_scale: bool,
 }
 
 /// Weights in full precision, and how they and the inputs of layers are quantized.
@@ -63,7 +67,7 @@ impl Student {
             let stored = module.stored_weight(start)?;
             let mut values = weight.flatten_all()?.to_vec1::<f32>()?;
             let quantizer = WeightQuantizer::of(&stored, module.shape[1], &mut values);
-            let (Some(quantizer), true) = (quantizer, inputs.add(&module.name, &stored)) else {
+            let (Some(quantizer), true) = (quantizer, inputs.add(module, &stored)) else {
                 return Err(TrainError::NotTrained {
                     module: module.name.clone(),
                 });
@@ -81,15 +85,23 @@ impl Student {
                 name,
                 values,
                 quantizer,
+                is_input_scale: false,
             })
         };
-        Ok(Self {
-            tensors: parameters
-                .into_iter()
-                .map(tensor)
-                .collect::<Result<_, _>>()?,
-            inputs,
-        })
+        let mut tensors: Vec<TrainedTensor> = parameters
+            .into_iter()
+            .map(tensor)
+            .collect::<Result<_, _>>()?;
+        tensors.extend(inputs.scales().iter().map(|(name, scale)| TrainedTensor {
+            name: name.clone(),
+            shape: vec![1],
+            values: vec![scale.ln()],
+            quantizer: WeightQuantizer::Float,
+            moments: Moments::new(1),
+            moments_of_scales: Moments::new(0),
+            is_input_scale: true,
+        }));
+        Ok(Self { tensors, inputs })
     }
 
     /// What a forward pass computes with: the values of codes, leaves of the tape.
@@ -151,7 +163,10 @@ impl Student {
                 &mut tensor.values,
                 &gradients.values,
                 factor,
-                learning_rate,
+                match tensor.is_input_scale {
+                    true => learning_rate * INPUT_SCALE_RATE,
+                    false => learning_rate,
+                },
                 step,
             );
             if let WeightQuantizer::Groups(groups) = &mut tensor.quantizer {
@@ -177,8 +192,32 @@ impl Student {
     pub(crate) fn values(&self) -> BTreeMap<String, Arc<[f32]>> {
         let tensors = self.tensors.iter();
         tensors
+            .filter(|tensor| !tensor.is_input_scale)
             .map(|tensor| (tensor.name.clone(), Arc::from(tensor.values.as_slice())))
             .collect()
+    }
+
+    /// What writes it beside the other files of `source`, as `recipe` says with the scales of inputs that were trained.
+    ///
+    /// # Errors
+    /// Those of [`PlannedConversion::of_trained`] and [`PlannedConversion::with_codes`].
+    pub(crate) fn conversion(
+        &self,
+        source: &Path,
+        recipe: &Recipe,
+    ) -> Result<PlannedConversion, TrainError> {
+        let recipe = with_static_inputs(recipe, self.static_inputs())?;
+        let conversion = PlannedConversion::of_trained(source, self.values(), &recipe)?;
+        Ok(conversion.with_codes(self.codes())?)
+    }
+
+    /// Scale and zero point of static inputs, by the names of modules.
+    pub(crate) fn static_inputs(&self) -> BTreeMap<String, StaticInput> {
+        self.inputs.static_inputs(|parameter| {
+            let tensors = self.tensors.iter();
+            let mut named = tensors.filter(|tensor| tensor.name == parameter);
+            named.next().map(|tensor| tensor.values[0])
+        })
     }
 
     /// Codes and scales that do not follow from these, by the names of modules.
@@ -199,6 +238,9 @@ impl Student {
 
 /// What the learning rate of scales is multiplied by: a scale moves all weights of its group.
 const SCALE_RATE: f64 = 0.2;
+
+/// What it is multiplied by for the logarithms of inputs' scales: so much relative to the scale is about what weights' scales move by.
+const INPUT_SCALE_RATE: f64 = 10.0;
 
 /// The parameters of a forward pass, and the gradients that come back to them.
 pub(crate) struct Leaves {

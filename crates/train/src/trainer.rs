@@ -118,8 +118,7 @@ pub fn train_model(
             return Err(error);
         }
     };
-    let conversion = PlannedConversion::of_trained(source, trained.student.values(), &written)?
-        .with_codes(trained.student.codes())?;
+    let conversion = trained.student.conversion(source, &written)?;
     let quantization = conversion.write(None, out, output, &mut |_, _, _| {})?;
     saved.remove()?;
     Ok(TrainingReport {
@@ -264,7 +263,12 @@ impl<'a> Trainer<'a> {
                     course.best_step = course.steps;
                     best.clone_from(&average);
                 }
-                tracing::info!(step = course.steps, loss, cosine = shown.cosine, "held-out texts");
+                tracing::info!(
+                    step = course.steps,
+                    loss,
+                    cosine = shown.cosine,
+                    "held-out texts"
+                );
                 saved.save(&student, &average, &best, &course)?;
             }
             progress(shown);
@@ -317,9 +321,11 @@ impl<'a> Trainer<'a> {
         part: &RaggedBatch,
     ) -> Result<(f64, GradStore), TrainError> {
         let teacher = TeacherStates::of(self.teacher.network(), part)?;
-        let states = self
-            .model
-            .hidden_states(&leaves.parameters, part, &student.inputs)?;
+        let states = self.model.hidden_states(
+            &leaves.parameters,
+            part,
+            &student.inputs.with(&leaves.parameters),
+        )?;
         let pooling = PoolingWeights::new(self.teacher.pooling(), part)?;
         let texts = self.options.batch_size;
         let loss = distillation_loss(&states, &teacher, &pooling, part, texts)?;
@@ -335,7 +341,9 @@ impl<'a> Trainer<'a> {
         };
         let of_part = |part: &RaggedBatch| {
             let teacher = TeacherStates::of(self.teacher.network(), part)?;
-            let states = self.model.hidden_states(&leaves, part, &student.inputs)?;
+            let states = self
+                .model
+                .hidden_states(&leaves, part, &student.inputs.with(&leaves))?;
             let pooling = PoolingWeights::new(self.teacher.pooling(), part)?;
             let (Some(student), Some(teacher)) = (states.last(), teacher.states.last()) else {
                 return Ok(Vec::new());

@@ -1,7 +1,7 @@
 //! Weights and scales of a student apart from the rest of it: those that were best, and their running average.
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator};
 use rayon::iter::ParallelIterator;
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator};
 
 use crate::student::Student;
 use crate::weight_quantizer::WeightQuantizer;

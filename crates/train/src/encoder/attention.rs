@@ -116,7 +116,7 @@ impl SelfAttention {
             Projections::Separate(modules) => {
                 let [query, key, value] = modules;
                 let rows = run.quantized(query, x)?;
-                let product = |module: &Module| match module.input_site == query.input_site {
+                let product = |module: &Module| match run.reads_same_rows(query, module) {
                     true => run.product(module, &rows),
                     false => run.linear(module, x),
                 };

@@ -117,7 +117,7 @@ impl Layer {
             Intermediate::Plain(first) => activated(&run.linear(first, x)?),
             Intermediate::Gated(first, gate) => {
                 let rows = run.quantized(first, x)?;
-                let of_gate = match gate.input_site == first.input_site {
+                let of_gate = match run.reads_same_rows(first, gate) {
                     true => run.product(gate, &rows)?,
                     false => run.linear(gate, x)?,
                 };

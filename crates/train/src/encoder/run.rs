@@ -83,6 +83,11 @@ impl<'r> Run<'r> {
         self.parameters.get(name)
     }
 
+    /// Whether two layers read the same rows, quantized alike.
+    pub(super) fn reads_same_rows(&self, first: &Module, other: &Module) -> bool {
+        first.input_site == other.input_site && self.inputs.are_alike(first, other)
+    }
+
     /// What `module` reads of `input`.
     pub(super) fn quantized(&self, module: &Module, input: &Tensor) -> Result<Tensor> {
         self.inputs.quantized(module, input)

@@ -4,12 +4,13 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use fewbit_checkpoint::Checkpoint;
-use fewbit_checkpoint::small_floats::SmallFloatType;
+use fewbit_checkpoint::stored_weight::Int8Activations;
+use fewbit_checkpoint::{Checkpoint, StoredWeight};
 use fewbit_numerics::dtype::DType;
 use fewbit_quantize::calibration::{CalibrationSamples, Calibrator};
 use fewbit_quantize::{
-    Backend, FourBitRecipe, GroupSize, Int4Options, IntegerRecipe, WeightCodes,
+    Backend, FourBitRecipe, GroupSize, Int4Options, IntegerRecipe, Method, RecipeFields,
+    WeightCodes,
 };
 
 use super::*;
@@ -70,9 +71,15 @@ fn schemes(source: &Source) -> Vec<Recipe> {
         IntegerRecipe::dynamic().into(),
         IntegerRecipe::weight_only().into(),
         all_static(source),
-        IntegerRecipe::dynamic().with_weights(int4(eight, false)).into(),
-        IntegerRecipe::weight_only().with_weights(int4(eight, true)).into(),
-        IntegerRecipe::weight_only().with_weights(int4(GroupSize::Channel, false)).into(),
+        IntegerRecipe::dynamic()
+            .with_weights(int4(eight, false))
+            .into(),
+        IntegerRecipe::weight_only()
+            .with_weights(int4(eight, true))
+            .into(),
+        IntegerRecipe::weight_only()
+            .with_weights(int4(GroupSize::Channel, false))
+            .into(),
         mixed.into(),
         FourBitRecipe::nf4().into(),
         FourBitRecipe::nf4().with_double_quantization(true).into(),
@@ -91,7 +98,15 @@ fn train(
         resume,
         ..OutputOptions::default()
     };
-    train_model(&source.directory, recipe, &texts(60), options, out, &output, &mut |_| {})
+    train_model(
+        &source.directory,
+        recipe,
+        &texts(60),
+        options,
+        out,
+        &output,
+        &mut |_| {},
+    )
 }
 
 fn weights(out: &Path) -> Vec<u8> {
@@ -106,15 +121,16 @@ fn the_written_model_has_the_numbers_of_the_last_forward_pass() {
         let out = source.out(&format!("out-{number}"));
         let (samples, options) = (texts(60), options());
         let saved = SavedTraining::beside(&out, json!({}), false).unwrap();
-        let trainer =
-            Trainer::new(&source.directory, &recipe, &samples, &options, &saved).unwrap();
+        let trainer = Trainer::new(&source.directory, &recipe, &samples, &options, &saved).unwrap();
         let trained = trainer.run(&saved, &mut |_| {}).unwrap();
-        assert_eq!((trained.course.steps, trained.end), (6, TrainingEnd::AllSteps));
+        assert_eq!(
+            (trained.course.steps, trained.end),
+            (6, TrainingEnd::AllSteps)
+        );
         let student = &trained.student;
         let written = start::written_recipe(&recipe).unwrap();
-        PlannedConversion::of_trained(&source.directory, student.values(), &written)
-            .unwrap()
-            .with_codes(student.codes())
+        student
+            .conversion(&source.directory, &written)
             .unwrap()
             .write(None, &out, &OutputOptions::default(), &mut |_, _, _| {})
             .unwrap();
@@ -126,15 +142,39 @@ fn the_written_model_has_the_numbers_of_the_last_forward_pass() {
         let mut inputs = crate::input_quantizer::InputQuantizers::default();
         for module in catalogue.linear_modules() {
             let stored = module.stored_weight(&found).unwrap();
-            assert!(inputs.add(&module.name, &stored));
+            assert!(inputs.add(module, &stored));
             let name = format!("{}.weight", module.name);
             let forward = leaves.parameters.get(&name).unwrap().flatten_all().unwrap();
             let forward = forward.to_vec1::<f32>().unwrap();
-            assert_eq!(forward, stored.dequantize(module.shape).unwrap(), "{label}: {name}");
+            assert_eq!(
+                forward,
+                stored.dequantize(module.shape).unwrap(),
+                "{label}: {name}"
+            );
         }
-        assert_eq!(inputs, student.inputs, "{label}");
+        // Those of static inputs are the ones that were trained.
+        for (module, trained) in &student.static_inputs() {
+            let module = catalogue.named(module).unwrap();
+            let found = module.stored_weight(&found).unwrap();
+            let StoredWeight::Int8 {
+                activations:
+                    Int8Activations::Static {
+                        scale, zero_point, ..
+                    },
+                ..
+            } = found
+            else {
+                panic!("{label}: {}", module.name);
+            };
+            assert_eq!(
+                (scale, zero_point),
+                (trained.scale, i32::from(trained.zero_point))
+            );
+        }
         let others = student.tensors.iter();
-        for tensor in others.filter(|tensor| found.contains(&tensor.name) && tensor.shape.len() == 1) {
+        for tensor in
+            others.filter(|tensor| found.contains(&tensor.name) && tensor.shape.len() == 1)
+        {
             let values = found.require(&tensor.name).unwrap().to_f32().unwrap();
             assert_eq!(tensor.values, *values, "{label}: {}", tensor.name);
         }
@@ -142,7 +182,8 @@ fn the_written_model_has_the_numbers_of_the_last_forward_pass() {
         // What training changed shows, and the executor computes what the student did.
         let begun = Checkpoint::open(saved.start()).unwrap();
         let bias = "encoder.layer.0.output.dense.bias";
-        let of = |checkpoint: &Checkpoint| checkpoint.require(bias).unwrap().to_f32().unwrap().to_vec();
+        let of =
+            |checkpoint: &Checkpoint| checkpoint.require(bias).unwrap().to_f32().unwrap().to_vec();
         if trained.course.best_step > 0 {
             assert_ne!(of(&begun), of(&found), "{label}");
         }
@@ -150,7 +191,11 @@ fn the_written_model_has_the_numbers_of_the_last_forward_pass() {
         let part = &trainer.parts(&[0, 1, 2, 3]).unwrap()[0];
         let states = trainer
             .model
-            .hidden_states(&leaves.detached(), part, &student.inputs)
+            .hidden_states(
+                &leaves.parameters,
+                part,
+                &student.inputs.with(&leaves.parameters),
+            )
             .unwrap();
         let expected = TeacherStates::of(executor.network(), part).unwrap();
         let pooling = PoolingWeights::new(None, part).unwrap();
@@ -205,7 +250,15 @@ fn an_interrupted_training_goes_on_to_the_same_bytes_on_any_number_of_threads() 
     let interrupted = catch_unwind(AssertUnwindSafe(|| {
         let output = OutputOptions::default();
         let mut stop = |state: TrainingProgress| assert!(state.step < 5, "stopped");
-        train_model(&source.directory, &recipe, &texts(60), &threads, &out, &output, &mut stop)
+        train_model(
+            &source.directory,
+            &recipe,
+            &texts(60),
+            &threads,
+            &out,
+            &output,
+            &mut stop,
+        )
     }));
     assert!(interrupted.is_err());
     assert!(!out.exists());
@@ -219,10 +272,16 @@ fn an_interrupted_training_goes_on_to_the_same_bytes_on_any_number_of_threads() 
         ..options()
     };
     let error = train(&source, &recipe, &other, &out, true).unwrap_err();
-    assert!(error.to_string().contains("a training of options"), "{error}");
+    assert!(
+        error.to_string().contains("a training of options"),
+        "{error}"
+    );
     let other = FourBitRecipe::nf4().into();
     let error = train(&source, &other, &options(), &out, true).unwrap_err();
-    assert!(error.to_string().contains("a training of recipe"), "{error}");
+    assert!(
+        error.to_string().contains("a training of recipe"),
+        "{error}"
+    );
 
     let report = train(&source, &recipe, &options(), &out, true).unwrap();
     assert_eq!(report.steps, 6);
@@ -249,9 +308,11 @@ fn numbers_that_are_not_finite_end_a_training_with_what_was_best() {
 fn options_and_recipes_out_of_range_are_refused_before_anything_is_written() {
     let source = source();
     let int8: Recipe = IntegerRecipe::dynamic().into();
-    let small_floats = IntegerRecipe::weight_only()
-        .with_weights(WeightCodes::Floats(SmallFloatType::Fp8))
-        .into();
+    let groups_of_eight = RecipeFields {
+        group_size: Some(GroupSize::Columns(8)),
+        ..RecipeFields::new(Method::WeightOnly)
+    };
+    let groups_of_eight = Recipe::try_from(groups_of_eight).unwrap();
     let without_learning = TrainingOptions {
         learning_rate: 0.0,
         ..options()
@@ -269,11 +330,19 @@ fn options_and_recipes_out_of_range_are_refused_before_anything_is_written() {
         ..options()
     };
     for (recipe, options, expected) in [
-        (&int8, &without_learning, "learning rate: expected a number above 0"),
+        (
+            &int8,
+            &without_learning,
+            "learning rate: expected a number above 0",
+        ),
         (&int8, &not_a_number, "learning rate"),
-        (&int8, &too_many, "training data: expected at least 63 texts"),
+        (
+            &int8,
+            &too_many,
+            "training data: expected at least 63 texts",
+        ),
         (&int8, &no_steps, "steps: expected at least 1"),
-        (&small_floats, &options(), "int8 weights by row"),
+        (&groups_of_eight, &options(), "int8 weights by row"),
         (&Recipe::Fp16, &options(), "floats need no training"),
     ] {
         let out = source.out("out");

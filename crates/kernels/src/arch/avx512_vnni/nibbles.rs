@@ -105,7 +105,11 @@ unsafe fn tile<const ROWS: usize, const PLANES: usize, const VECTORS: usize, con
         (EIGHTS.0.as_ptr(), 0, 0)
     } else {
         let of_vector = count * INT8_LINE;
-        (offsets.wrapping_add(vector * of_vector), of_vector, INT8_LINE)
+        (
+            offsets.wrapping_add(vector * of_vector),
+            of_vector,
+            INT8_LINE,
+        )
     };
     let weights_of_pair = match SOURCE {
         BYTES => 2 * group.group_stride,
