@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(y.to_vec2::<f32>()?, [[8.0, 25.5], [8.0, 36.0]]);
         let weights = tensor(&[1.0, 2.0, 3.0, 4.0], (2, 2))?;
         let gradients = (y * &weights)?.sum_all()?.backward()?;
-        let of = |tensor: &Tensor| gradients.get(tensor).map(Tensor::clone).expect("a leaf");
+        let of = |tensor: &Tensor| gradients.get(tensor).cloned().expect("a leaf");
         assert_eq!(
             of(&x).to_vec2::<f32>()?,
             [[5.0, 2.0, 0.0], [11.0, 4.0, -1.0]]
