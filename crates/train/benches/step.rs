@@ -10,8 +10,8 @@ use fewbit_train::{DifferentiableEncoder, FloatInputs, Parameters};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-/// Sequences of a batch, and tokens of each.
-const BATCH: [usize; 2] = [16, 32];
+/// Sequences of a batch, and tokens of each: a batch, and what the trainer gives to a thread.
+const BATCHES: [[usize; 2]; 2] = [[16, 32], [4, 32]];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = std::env::args().skip(1);
@@ -30,8 +30,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, values) in encoder.read_parameters(&checkpoint)? {
         parameters.insert(name, Var::from_tensor(&values)?.as_tensor().clone());
     }
+    parameters.pack()?;
+    for size in BATCHES {
+        let [forward, step] = best_of(if measured { 30 } else { 1 }, &encoder, &parameters, size)?;
+        let [sequences, tokens] = size;
+        println!(
+            "{model}, {sequences} x {tokens} tokens: forward {forward:.1} ms, step {step:.1} ms"
+        );
+    }
+    Ok(())
+}
+
+/// Milliseconds of a forward pass and of a whole step, the best of `runs`.
+fn best_of(
+    runs: usize,
+    encoder: &DifferentiableEncoder,
+    parameters: &Parameters,
+    [sequences, tokens]: [usize; 2],
+) -> Result<[f64; 2], Box<dyn Error>> {
     let mut random = fastrand::Rng::with_seed(1);
-    let [sequences, tokens] = BATCH;
     let mut batch = || {
         let mut batch = RaggedBatch::new();
         for _ in 0..sequences {
@@ -41,13 +58,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         batch
     };
-    let targets = encoder.hidden_states(&parameters, &batch(), &FloatInputs)?;
+    let targets = encoder.hidden_states(parameters, &batch(), &FloatInputs)?;
     let targets: Vec<Tensor> = targets.iter().map(Tensor::detach).collect();
     let batch = batch();
     let mut best = [Duration::MAX; 2];
-    for _ in 0..if measured { 30 } else { 1 } {
+    for _ in 0..runs {
         let start = Instant::now();
-        let states = encoder.hidden_states(&parameters, &batch, &FloatInputs)?;
+        let states = encoder.hidden_states(parameters, &batch, &FloatInputs)?;
         let forward = start.elapsed();
         let mut loss = Tensor::new(0f32, states[0].device())?;
         for (state, target) in states.iter().zip(&targets) {
@@ -56,7 +73,5 @@ fn main() -> Result<(), Box<dyn Error>> {
         std::hint::black_box(loss.backward()?);
         best = [best[0].min(forward), best[1].min(start.elapsed())];
     }
-    let [forward, step] = best.map(|time| time.as_secs_f64() * 1e3);
-    println!("{model}, {sequences} x {tokens} tokens: forward {forward:.1} ms, step {step:.1} ms");
-    Ok(())
+    Ok(best.map(|time| time.as_secs_f64() * 1e3))
 }

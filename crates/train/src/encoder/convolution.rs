@@ -85,6 +85,7 @@ impl Convolution {
                 &window.reshape((tokens, size * of_group))?,
                 weight,
                 Some(&bias),
+                None,
                 run.kernels,
             )
         });

@@ -95,12 +95,14 @@ impl<'r> Run<'r> {
 
     /// The product of `module` with rows that it reads as they are.
     pub(super) fn product(&self, module: &Module, rows: &Tensor) -> Result<Tensor> {
-        let weight = self.parameter(&format!("{}.weight", module.name))?;
+        let name = format!("{}.weight", module.name);
+        let weight = self.parameter(&name)?;
+        let packed = self.parameters.packed(&name).cloned();
         let bias = match module.bias {
             true => Some(self.parameter(&format!("{}.bias", module.name))?),
             false => None,
         };
-        linear(rows, weight, bias, self.kernels)
+        linear(rows, weight, bias, packed, self.kernels)
     }
 
     /// The layer `module` of `input`.

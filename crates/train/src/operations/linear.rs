@@ -3,8 +3,9 @@
 use super::values::{slice, values};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use fewbit_kernels::{Epilogue, Kernels, OutputColumns, PackedFloat, Workspace};
+use std::sync::Arc;
 
-/// `x Wᵀ + b`: x (rows, in), W (out, in), b (out) -> (rows, out), the bits of the executor.
+/// `x Wᵀ + b`: x (rows, in), W (out, in), b (out) -> (rows, out), the bits of the executor. `packed` is W, if it has been packed already.
 ///
 /// As an operation of its own it gives the weight's gradient in the weight's order; candle's product of a transposed view would give a
 /// transposed one, and add it up element by element.
@@ -15,47 +16,66 @@ pub(crate) fn linear(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
+    packed: Option<Arc<PackedFloat>>,
     kernels: &'static Kernels,
 ) -> Result<Tensor> {
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let product = Product { packed, kernels };
     match bias {
-        None => x.apply_op2(&weight, Product { kernels }),
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, ProductAndBias { kernels }),
+        None => x.apply_op2(&weight, product),
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, product),
     }
 }
 
-/// `x Wᵀ`
+/// A weight (out, in) as the kernels read it.
+///
+/// # Errors
+/// It is not an f32 matrix.
+pub(crate) fn pack(weight: &Tensor) -> Result<PackedFloat> {
+    let (outputs, inputs) = weight.dims2()?;
+    let weight = weight.contiguous()?;
+    Ok(PackedFloat::from_f32(&values(&weight)?, outputs, inputs))
+}
+
+/// `x Wᵀ`, or with a third argument `x Wᵀ + b`.
 struct Product {
+    /// The weight, if it has been packed already.
+    packed: Option<Arc<PackedFloat>>,
     kernels: &'static Kernels,
 }
 
-/// `x Wᵀ + b`
-struct ProductAndBias {
-    kernels: &'static Kernels,
-}
-
-fn product(
-    (x, x_layout): (&CpuStorage, &Layout),
-    (weight, weight_layout): (&CpuStorage, &Layout),
-    bias: Option<&[f32]>,
-    kernels: &Kernels,
-) -> Result<(CpuStorage, Shape)> {
-    let (rows, inputs) = x_layout.shape().dims2()?;
-    let (outputs, weight_inputs) = weight_layout.shape().dims2()?;
-    let biases = bias.map_or(outputs, <[f32]>::len);
-    if inputs != weight_inputs || biases != outputs {
-        candle_core::bail!(
-            "a weight of {outputs} outputs and {weight_inputs} inputs, with {biases} biases, for rows of {inputs}"
-        );
+impl Product {
+    fn of(
+        &self,
+        (x, x_layout): (&CpuStorage, &Layout),
+        (weight, weight_layout): (&CpuStorage, &Layout),
+        bias: Option<&[f32]>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (rows, inputs) = x_layout.shape().dims2()?;
+        let (outputs, weight_inputs) = weight_layout.shape().dims2()?;
+        let biases = bias.map_or(outputs, <[f32]>::len);
+        if inputs != weight_inputs || biases != outputs {
+            candle_core::bail!(
+                "a weight of {outputs} outputs and {weight_inputs} inputs, with {biases} biases, for rows of {inputs}"
+            );
+        }
+        let x = slice(x, x_layout)?;
+        let mut out = vec![0.0; rows * outputs];
+        let columns = OutputColumns::of_matrix(&mut out, outputs);
+        let (epilogue, mut workspace) = (Epilogue::store(bias), Workspace::new());
+        let packed_here;
+        let weight = match &self.packed {
+            Some(packed) => packed.as_ref(),
+            None => {
+                let weight = slice(weight, weight_layout)?;
+                packed_here = PackedFloat::from_f32(weight, outputs, inputs);
+                &packed_here
+            }
+        };
+        self.kernels
+            .linear_float(x, rows, weight, epilogue, columns, &mut workspace);
+        Ok((CpuStorage::F32(out), (rows, outputs).into()))
     }
-    let (x, weight) = (slice(x, x_layout)?, slice(weight, weight_layout)?);
-    // Packed for each product: training changes it after every step.
-    let weight = PackedFloat::from_f32(weight, outputs, inputs);
-    let mut out = vec![0.0; rows * outputs];
-    let columns = OutputColumns::of_matrix(&mut out, outputs);
-    let (epilogue, mut workspace) = (Epilogue::store(bias), Workspace::new());
-    kernels.linear_float(x, rows, &weight, epilogue, columns, &mut workspace);
-    Ok((CpuStorage::F32(out), (rows, outputs).into()))
 }
 
 /// The gradients of x and of the weight.
@@ -80,7 +100,7 @@ impl CustomOp2 for Product {
         weight_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight) = ((x, x_layout), (weight, weight_layout));
-        product(x, weight, None, self.kernels)
+        self.of(x, weight, None)
     }
 
     fn bwd(
@@ -95,7 +115,7 @@ impl CustomOp2 for Product {
     }
 }
 
-impl CustomOp3 for ProductAndBias {
+impl CustomOp3 for Product {
     fn name(&self) -> &'static str {
         "linear with a bias"
     }
@@ -111,7 +131,7 @@ impl CustomOp3 for ProductAndBias {
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight) = ((x, x_layout), (weight, weight_layout));
         let bias = slice(bias, bias_layout)?;
-        product(x, weight, Some(bias), self.kernels)
+        self.of(x, weight, Some(bias))
     }
 
     fn bwd(
@@ -146,11 +166,11 @@ mod tests {
         let weight = Var::from_tensor(&tensor(&[1.0, 0.0, -1.0, 2.0, 1.0, 0.5], (2, 3))?)?;
         let bias = Var::from_tensor(&Tensor::from_slice(&[10.0f32, 20.0], 2, &Device::Cpu)?)?;
         let kernels = Kernels::from_environment().expect("kernels");
-        let y = linear(&x, &weight, Some(&bias), kernels)?;
+        let y = linear(&x, &weight, Some(&bias), None, kernels)?;
         assert_eq!(y.to_vec2::<f32>()?, [[8.0, 25.5], [8.0, 36.0]]);
         let weights = tensor(&[1.0, 2.0, 3.0, 4.0], (2, 2))?;
         let gradients = (y * &weights)?.sum_all()?.backward()?;
-        let of = |tensor: &Tensor| gradients.get(tensor).map(Tensor::clone).expect("a leaf");
+        let of = |tensor: &Tensor| gradients.get(tensor).cloned().expect("a leaf");
         assert_eq!(
             of(&x).to_vec2::<f32>()?,
             [[5.0, 2.0, 0.0], [11.0, 4.0, -1.0]]
@@ -160,7 +180,7 @@ mod tests {
             [[13.0, 17.0, 21.0], [18.0, 24.0, 30.0]]
         );
         assert_eq!(of(&bias).to_vec1::<f32>()?, [4.0, 6.0]);
-        let without = linear(&x, &weight, None, kernels)?;
+        let without = linear(&x, &weight, None, None, kernels)?;
         assert_eq!(without.to_vec2::<f32>()?, [[-2.0, 5.5], [-2.0, 16.0]]);
         let gradients = (without * weights)?.sum_all()?.backward()?;
         let x = gradients.get(&x).expect("a leaf").to_vec2::<f32>()?;

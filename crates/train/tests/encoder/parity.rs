@@ -147,7 +147,8 @@ fn a_batch_that_cannot_be_run_is_an_error() {
     let encoder = DifferentiableEncoder::new(&checkpoint).expect("an encoder");
     let parameters = parameters_of(&encoder, &checkpoint);
     let run = |batch: &RaggedBatch, parameters: &Parameters| {
-        encoder.hidden_states(parameters, batch, &FloatInputs)
+        let states = encoder.hidden_states(parameters, batch, &FloatInputs);
+        states.map_err(Box::new)
     };
     let vocabulary = encoder.spec().vocab_size as u32;
     for (sequence, expected) in [
@@ -157,7 +158,7 @@ fn a_batch_that_cannot_be_run_is_an_error() {
     ] {
         let error = run(&RaggedBatch::from_sequences(&[sequence]), &parameters);
         let error = error.expect_err("a bad batch");
-        assert!(matches!(error, TrainError::Model(_)), "{error:?}");
+        assert!(matches!(*error, TrainError::Model(_)), "{error:?}");
         assert!(error.to_string().contains(expected), "{error}");
     }
     let nothing = run(&RaggedBatch::new(), &parameters).expect("nothing to do");
@@ -168,4 +169,26 @@ fn a_batch_that_cannot_be_run_is_an_error() {
     );
     let error = error.expect_err("no parameters").to_string();
     assert!(error.contains("embeddings.LayerNorm.weight"), "{error}");
+}
+
+#[test]
+fn packed_parameters_give_the_same_bits_until_they_are_replaced() {
+    let checkpoint = open("bert");
+    let encoder = DifferentiableEncoder::new(&checkpoint).expect("an encoder");
+    let mut parameters = parameters_of(&encoder, &checkpoint);
+    let batch = random_batch(encoder.spec(), &[5, 2], 3);
+    let run = |parameters: &Parameters| {
+        let states = encoder.hidden_states(parameters, &batch, &FloatInputs);
+        numbers(states.expect("runs").last().expect("states"))
+    };
+    let expected = run(&parameters);
+    parameters.pack().expect("matrices");
+    assert_eq!(run(&parameters), expected);
+    let name = "encoder.layer.0.output.dense.weight";
+    let zeros = parameters.get(name).expect("there").zeros_like();
+    parameters.insert(name.to_owned(), zeros.expect("zeros"));
+    let changed = run(&parameters);
+    assert_ne!(changed, expected);
+    parameters.pack().expect("matrices");
+    assert_eq!(run(&parameters), changed);
 }
