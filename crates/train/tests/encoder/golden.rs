@@ -1,6 +1,8 @@
 //! Small models of every family that fewbit runs.
 
+use candle_core::{Device, Tensor};
 use fewbit_checkpoint::Checkpoint;
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 /// The folders of golden models, in order.
@@ -17,6 +19,12 @@ pub(crate) fn names() -> Vec<String> {
 
 pub(crate) fn open(name: &str) -> Checkpoint {
     Checkpoint::open(folder().join(name)).expect("a checkpoint")
+}
+
+/// What transformers gives, by the names in the golden files' README.
+pub(crate) fn expected(name: &str) -> HashMap<String, Tensor> {
+    let file = folder().join(name).join("expected.safetensors");
+    candle_core::safetensors::load(file, &Device::Cpu).expect("readable")
 }
 
 fn folder() -> PathBuf {

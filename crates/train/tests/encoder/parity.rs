@@ -192,3 +192,36 @@ fn packed_parameters_give_the_same_bits_until_they_are_replaced() {
     parameters.pack().expect("matrices");
     assert_eq!(run(&parameters), changed);
 }
+
+/// The agreement with transformers that the executor's tests ask for.
+#[test]
+fn last_hidden_states_are_those_of_transformers() {
+    const TOLERANCE: f32 = 2e-5;
+    for name in names() {
+        let checkpoint = open(&name);
+        let encoder = DifferentiableEncoder::new(&checkpoint).expect("an encoder");
+        let parameters = parameters_of(&encoder, &checkpoint);
+        let golden = crate::golden::expected(&name);
+        let ids = |key: &str| {
+            let ids = golden.get(key)?.to_vec1::<i64>().expect("ids");
+            Some(ids.into_iter().map(|id| id as u32).collect::<Vec<_>>())
+        };
+        let mut sequences = 0;
+        while let Some(tokens) = ids(&format!("sequence.{sequences}.input_ids")) {
+            let types = ids(&format!("sequence.{sequences}.token_type_ids"));
+            let mut batch = RaggedBatch::new();
+            batch.push(&tokens, &types.unwrap_or_default());
+            let states = encoder.hidden_states(&parameters, &batch, &FloatInputs);
+            let states = states.expect("runs");
+            let expected = &golden[&format!("sequence.{sequences}.last_hidden_state")];
+            let found = numbers(states.last().expect("states"));
+            let difference = largest_difference(&found, &numbers(expected));
+            assert!(
+                difference <= TOLERANCE,
+                "{name}, sequence {sequences}: {difference}"
+            );
+            sequences += 1;
+        }
+        assert!(sequences > 0, "{name}");
+    }
+}
