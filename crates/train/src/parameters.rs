@@ -46,6 +46,17 @@ impl Parameters {
         Ok(())
     }
 
+    /// The same numbers, packed as these are, for passes whose gradients nobody asks for.
+    pub(crate) fn detached(&self) -> Self {
+        let tensors = self.tensors.iter();
+        Self {
+            tensors: tensors
+                .map(|(name, tensor)| (name.clone(), tensor.detach()))
+                .collect(),
+            packed: self.packed.clone(),
+        }
+    }
+
     /// A matrix that has been packed.
     pub(crate) fn packed(&self, name: &str) -> Option<&Arc<PackedFloat>> {
         self.packed.get(name)

@@ -134,6 +134,7 @@ impl Student {
         for (tensor, leaf) in self.tensors.iter().zip(&leaves) {
             parameters.insert(tensor.name.clone(), leaf.as_tensor().clone());
         }
+        parameters.pack()?;
         Ok(Leaves { leaves, parameters })
     }
 
@@ -249,15 +250,6 @@ pub(crate) struct Leaves {
 }
 
 impl Leaves {
-    /// The parameters for passes whose gradients nobody asks for.
-    pub(crate) fn detached(&self) -> Parameters {
-        let mut detached = Parameters::default();
-        for (name, tensor) in self.parameters.iter() {
-            detached.insert(name.to_owned(), tensor.detach());
-        }
-        detached
-    }
-
     /// Adds the gradients of one tape to `sums`, which have a place for each tensor.
     pub(crate) fn add_gradients(
         &self,

@@ -337,7 +337,7 @@ impl<'a> Trainer<'a> {
     fn cosine(&self, student: &Student, parts: &[RaggedBatch]) -> Result<f64, TrainError> {
         let leaves = match student.parameters(self.kernels) {
             Err(TrainError::NotFinite { .. }) => return Ok(f64::NAN),
-            leaves => leaves?.detached(),
+            leaves => leaves?.parameters.detached(),
         };
         let of_part = |part: &RaggedBatch| {
             let teacher = TeacherStates::of(self.teacher.network(), part)?;
