@@ -68,10 +68,7 @@ pub(crate) enum CodeSource {
     /// The weights are lines of nibbles.
     Nibbles { offsets: *const i8 },
     /// The weights are lines of nibbles of a whole panel, and are to be stored as lines of bytes.
-    KeptNibbles {
-        offsets: *const i8,
-        bytes: *mut i8,
-    },
+    KeptNibbles { offsets: *const i8, bytes: *mut i8 },
 }
 
 /// Operands of one tile. Pointers, because the slices would be checked in the innermost loops.
