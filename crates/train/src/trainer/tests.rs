@@ -233,7 +233,6 @@ fn training_brings_the_student_nearer_to_its_teacher() {
     let source = strong_source();
     let options = TrainingOptions {
         steps: 200,
-        learning_rate: 3e-3,
         evaluation_interval: 50,
         ..options()
     };

@@ -86,6 +86,10 @@ unsafe fn by_rows<const VECTORS: usize, const SOURCE: u8>(
 /// # Safety
 ///
 /// As [`multiply_groups`] for these rows, and there are these vectors.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "places are those of arrays and of memory at once"
+)]
 #[inline(never)] // One function for each shape, whose registers are given out apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn tile<const ROWS: usize, const PLANES: usize, const VECTORS: usize, const SOURCE: u8>(
@@ -105,11 +109,8 @@ unsafe fn tile<const ROWS: usize, const PLANES: usize, const VECTORS: usize, con
         (EIGHTS.0.as_ptr(), 0, 0)
     } else {
         let of_vector = count * INT8_LINE;
-        (
-            offsets.wrapping_add(vector * of_vector),
-            of_vector,
-            INT8_LINE,
-        )
+        let first = offsets.wrapping_add(vector * of_vector);
+        (first, of_vector, INT8_LINE)
     };
     let weights_of_pair = match SOURCE {
         BYTES => 2 * group.group_stride,
