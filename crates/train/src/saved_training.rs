@@ -52,7 +52,7 @@ impl SavedTraining {
     ///
     /// # Errors
     /// There is something, and `resume` does not say so; it is of another run.
-    pub(crate) fn beside(out: &Path, run: Value, resume: bool) -> Result<Self, TrainError> {
+    pub(crate) fn beside(out: &Path, run: &Value, resume: bool) -> Result<Self, TrainError> {
         let directory = directory_beside(out);
         let saved = Self {
             directory,

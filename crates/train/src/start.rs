@@ -66,7 +66,7 @@ pub(crate) fn recipe_to_begin_with(recipe: &Recipe) -> Result<Recipe, TrainError
 /// Those of [`Recipe::try_from`].
 pub(crate) fn with_static_inputs(
     recipe: &Recipe,
-    trained: BTreeMap<String, StaticInput>,
+    trained: &BTreeMap<String, StaticInput>,
 ) -> Result<Recipe, TrainError> {
     let mut fields = RecipeFields::from(recipe.clone());
     for (path, input) in &mut fields.static_inputs {

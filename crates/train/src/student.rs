@@ -207,7 +207,7 @@ impl Student {
         source: &Path,
         recipe: &Recipe,
     ) -> Result<PlannedConversion, TrainError> {
-        let recipe = with_static_inputs(recipe, self.static_inputs())?;
+        let recipe = with_static_inputs(recipe, &self.static_inputs())?;
         let conversion = PlannedConversion::of_trained(source, self.values(), &recipe)?;
         Ok(conversion.with_codes(self.codes())?)
     }

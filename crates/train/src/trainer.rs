@@ -106,7 +106,7 @@ pub fn train_model(
         "data": samples.digest(),
         "options": options.what_counts(),
     });
-    let saved = SavedTraining::beside(out, run, output.resume)?;
+    let saved = SavedTraining::beside(out, &run, output.resume)?;
     let trained = Trainer::new(source, recipe, samples, options, &saved).and_then(|trainer| {
         let trained = in_shared_pool(options.threads, || trainer.run(&saved, progress))??;
         Ok((trainer.order, trained))

@@ -138,7 +138,7 @@ fn the_written_model_has_the_numbers_of_the_last_forward_pass() {
         let label = recipe.label();
         let out = source.out(&format!("out-{number}"));
         let (samples, options) = (texts(60), options());
-        let saved = SavedTraining::beside(&out, json!({}), false).unwrap();
+        let saved = SavedTraining::beside(&out, &json!({}), false).unwrap();
         let trainer = Trainer::new(&source.directory, &recipe, &samples, &options, &saved).unwrap();
         let trained = trainer.run(&saved, &mut |_| {}).unwrap();
         assert_eq!(
