@@ -11,7 +11,7 @@ pub struct TrainingOptions {
     pub steps: usize,
     /// Texts of a step, at least 1.
     pub batch_size: usize,
-    /// The greatest learning rate of weights, biases and normalizations; scales have a fifth of it. Finite, not negative.
+    /// The greatest learning rate of weights, biases and normalizations; scales have a fifth of it. Finite and above 0.
     pub learning_rate: f64,
     /// Which texts come in which order, and which are held out.
     pub seed: u64,
@@ -26,12 +26,12 @@ pub struct TrainingOptions {
 impl Default for TrainingOptions {
     fn default() -> Self {
         Self {
-            steps: 1000,
+            steps: 2000,
             batch_size: 16,
-            learning_rate: 1e-4,
+            learning_rate: 5e-5,
             seed: 0,
             evaluation_interval: 100,
-            patience: 5,
+            patience: 10,
             threads: 1,
         }
     }
@@ -66,7 +66,7 @@ impl TrainingOptions {
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             let found = self.learning_rate.to_string();
-            let hint = "1e-4 is where to begin; with 0 nothing would be trained";
+            let hint = "5e-5 is where to begin; with 0 nothing would be trained";
             return refuse("learning rate", "a number above 0".to_owned(), found, hint);
         }
         let least = self.batch_size + (self.batch_size / 19).max(1);

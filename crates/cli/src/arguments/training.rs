@@ -5,17 +5,17 @@ use clap::Args;
 /// How long and how fast.
 #[derive(Debug, Args)]
 pub(crate) struct TrainingArguments {
-    /// qat: steps of the optimizer, at most [default: 1000]
+    /// qat: steps of the optimizer, at most [default: 2000]
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<usize>,
-    /// qat: the greatest learning rate, between a rise over the first steps and a fall to 0 [default: 1e-4]
+    /// qat: the greatest learning rate, between a rise over the first steps and a fall to 0 [default: 5e-5]
     #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
     pub(crate) learning_rate: Option<f64>,
     /// qat: steps between two measurements on the texts that are held out, a twentieth of the file and 256 at most; what was trained is saved
     /// with each, in OUT.training [default: 100]
     #[arg(long, value_name = "N")]
     pub(crate) evaluation_interval: Option<usize>,
-    /// qat: measurements without a gain after which training ends; the best weights are written [default: 5]
+    /// qat: measurements without a gain after which training ends; the best weights are written [default: 10]
     #[arg(long, value_name = "N")]
     pub(crate) patience: Option<usize>,
 }
