@@ -51,8 +51,9 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// Every command with its flags. What `quantize` trains on is its `--data`, which is read as `--calibration` is.
     pub(crate) fn program() -> clap::Command {
-        Self::command().mut_subcommand("quantize", |quantize| {
-            quantize.mut_arg("calibration", |file| file.visible_alias("data"))
+        Self::command().mut_subcommands(|command| match command.get_name() {
+            "quantize" => command.mut_arg("calibration", |file| file.visible_alias("data")),
+            _ => command,
         })
     }
 

