@@ -167,6 +167,21 @@ def quantization_config():
         "config_groups": groups,
     }
     seed(target, "mixed", json.dumps({"quantization_config": mixed}))
+    # Spellings beside those of the golden files, and what is refused.
+    gptq = {"quant_method": "gptq", "bits": 4, "group_size": 8}
+    seed(target, "gptq-symmetric", json.dumps({"quantization_config": {**gptq, "sym": True, "format": "GPTQ", "desc_act": False}}))
+    seed(target, "gptq-dynamic", json.dumps({"quantization_config": {**gptq, "dynamic": {"-:.*pooler.*": {}, "+:.*query$": {"bits": 8}}, "pack_dtype": "int32"}}))
+    seed(target, "gptq-marlin", json.dumps({"quantization_config": {**gptq, "is_marlin_format": True}}))
+    seed(target, "awq-old-names", json.dumps({"quantization_config": {"quant_method": "awq", "w_bit": 4, "q_group_size": 8, "zero_point": True, "version": "GEMM"}}))
+    seed(target, "awq-gemv", json.dumps({"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 8, "version": "gemv"}}))
+    floats = {"num_bits": 8, "type": "float", "strategy": "channel"}
+    small = {"num_bits": 4, "type": "float"}
+    group = {
+        "fp8": {"format": "float-quantized", "targets": ["re:.*layer\\.8\\."], "weights": floats, "input_activations": {**floats, "strategy": "tensor"}},
+        "nvfp4": {"format": "nvfp4-pack-quantized", "targets": ["re:.*layer\\.9\\."], "weights": {**small, "strategy": "tensor_group", "group_size": 16}},
+        "mxfp4": {"format": "mxfp4-pack-quantized", "targets": ["re:.*layer\\.10\\."], "weights": {**small, "strategy": "group", "group_size": 32}},
+    }
+    seed(target, "small-floats", json.dumps({"quantization_config": {"quant_method": "compressed-tensors", "config_groups": group}}))
 
 
 def quant_state():

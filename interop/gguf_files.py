@@ -25,7 +25,7 @@ try:
 except ImportError:
     llama_cpp = None
 
-TYPES = ["f32", "f16", "bf16", "q8_0", "q6_k", "q5_1", "q5_0", "q4_1", "q4_0", "q4_k"]
+TYPES = ["f32", "f16", "bf16", "q8_0", "q6_k", "q5_k", "q5_1", "q5_0", "q4_1", "q4_0", "q4_k"]
 # Of the tiny models: floats, blocks of 32 and of 256.
 TINY_TYPES = ["f32", "q8_0", "q4_k"]
 # 1 - cosine of llama.cpp's embeddings to fewbit's, both of the same float weights: BERT's GELU by tanh and tables of 16 bits are what differs.

@@ -20,6 +20,8 @@ import weights
 class Layout:
     name: str
     arguments: list
+    # Whether scales of inputs are calibrated, with the texts that are compared.
+    is_calibrated: bool = False
     # The dtype that the reader dequantizes in; none: that of the module.
     dequantized_in: torch.dtype = None
 
@@ -38,6 +40,9 @@ LAYOUTS = [
     ),
     Layout(name="fp8", arguments=[*WEIGHT_ONLY, "--weights", "fp8"]),
     Layout(name="fp8, dynamic", arguments=["--method", "dynamic", "--weights", "fp8"]),
+    Layout(name="fp8, per tensor", arguments=[*WEIGHT_ONLY, "--weights", "fp8", "--weight-scales", "per-tensor"]),
+    Layout(name="fp8, static", arguments=["--method", "static", "--weights", "fp8"], is_calibrated=True),
+    Layout(name="fp8, static, per tensor", arguments=["--method", "static", "--weights", "fp8", "--weight-scales", "per-tensor"], is_calibrated=True),
     Layout(name="nvfp4", arguments=[*WEIGHT_ONLY, "--weights", "nvfp4"], dequantized_in=torch.bfloat16),
     Layout(name="mxfp4", arguments=[*WEIGHT_ONLY, "--weights", "mxfp4"], dequantized_in=torch.bfloat16),
     Layout(name="int8, groups of 64", arguments=[*WEIGHT_ONLY, "--group-size", "64"]),
@@ -83,7 +88,7 @@ def check(row, fewbit, model, work, layout, lines):
         row.not_run = "gptqmodel is not installed (pip install gptqmodel==7.7.0 optimum==2.3.0)"
         return row
     out, floats = work / f"layout-{layout.name.replace(', ', '-').replace(' ', '-')}", work / "floats"
-    fewbit.quantize(model, out, layout.arguments)
+    fewbit.quantize(model, out, layout.arguments + (fewbit.calibration(lines) if layout.is_calibrated else []))
     fewbit.run("convert", out, "-o", floats, "--to", "f32", "--force")
     ours = load_file(floats / "model.safetensors")
     loaded, info = load(out)

@@ -9,7 +9,8 @@ use safetensors::Dtype;
 use serde_json::Value;
 use std::sync::LazyLock;
 
-const ROWS: usize = 4;
+// Eight of them are a word of AWQ's codes, and of GPTQ's zero points.
+const ROWS: usize = 8;
 const COLUMNS: usize = 32;
 const SHAPE: [usize; 2] = [ROWS, COLUMNS];
 
@@ -20,7 +21,7 @@ static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| {
 });
 
 /// One module in each form, named so that the usual targets and ignore lists tell them apart.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 16] = [
     "bert.pooler.dense",
     "bert.embeddings.word_embeddings",
     "encoder.layer.0.attention.self.query",
@@ -31,6 +32,12 @@ const MODULES: [&str; 10] = [
     "encoder.layer.2.output.dense",
     "encoder.layer.3.output.dense",
     "encoder.layer.4.output.dense",
+    "encoder.layer.5.output.dense",
+    "encoder.layer.6.output.dense",
+    "encoder.layer.7.output.dense",
+    "encoder.layer.8.output.dense",
+    "encoder.layer.9.output.dense",
+    "encoder.layer.10.output.dense",
 ];
 
 fn tensors() -> Vec<Tensor> {
@@ -45,6 +52,12 @@ fn tensors() -> Vec<Tensor> {
         eight_bit,
         nf4,
         fp4,
+        gptq4,
+        gptq8,
+        awq,
+        fp8,
+        nvfp4,
+        mxfp4,
     ] = MODULES;
     let floats = |name: String, shape: &[usize]| {
         let count = shape.iter().product();
@@ -131,6 +144,62 @@ fn tensors() -> Vec<Tensor> {
             state,
         ));
     }
+    // Rows are inputs; the bits of a code say which of rows and columns are words.
+    for (module, words, zeros) in [
+        (gptq4, [COLUMNS / 8, ROWS], ROWS / 8),
+        (gptq8, [COLUMNS / 4, ROWS], ROWS / 4),
+        (awq, [COLUMNS, ROWS / 8], ROWS / 8),
+    ] {
+        const GROUPS: usize = 4;
+        for (part, shape) in [("qweight", words), ("qzeros", [GROUPS, zeros])] {
+            let bytes = (0..4 * shape[0] * shape[1]).map(|i| (i * 41) as u8);
+            let name = format!("{module}.{part}");
+            tensors.push(Tensor::bytes(name, Dtype::I32, &shape, bytes.collect()));
+        }
+        let scales = (0..GROUPS * ROWS).flat_map(|i| [i as u8, 0x38]);
+        tensors.push(Tensor::bytes(
+            format!("{module}.scales"),
+            Dtype::F16,
+            &[GROUPS, ROWS],
+            scales.collect(),
+        ));
+    }
+    // Groups that do not lie side by side, as with an order of activations.
+    let groups = (0..COLUMNS).flat_map(|column| (column as u32 % 4).to_le_bytes());
+    tensors.push(Tensor::bytes(
+        format!("{gptq4}.g_idx"),
+        Dtype::I32,
+        &[COLUMNS],
+        groups.collect(),
+    ));
+    // Codes that are no NaN, and scales that are no zero.
+    let numbers = |count: usize| (0..count).map(|i| (i * 37 % 0x7e + 1) as u8).collect();
+    tensors.push(Tensor::bytes(
+        format!("{fp8}.weight"),
+        Dtype::F8_E4M3,
+        &SHAPE,
+        numbers(ROWS * COLUMNS),
+    ));
+    tensors.push(floats(format!("{fp8}.weight_scale"), &[ROWS, 1]));
+    for (module, dtype, scales) in [
+        (nvfp4, Dtype::F8_E4M3, COLUMNS / 16),
+        (mxfp4, Dtype::U8, COLUMNS / 32),
+    ] {
+        let packed = [ROWS, COLUMNS / 2];
+        tensors.push(Tensor::bytes(
+            format!("{module}.weight_packed"),
+            Dtype::U8,
+            &packed,
+            numbers(packed[0] * packed[1]),
+        ));
+        tensors.push(Tensor::bytes(
+            format!("{module}.weight_scale"),
+            dtype,
+            &[ROWS, scales],
+            numbers(ROWS * scales),
+        ));
+    }
+    tensors.push(floats(format!("{nvfp4}.weight_global_scale"), &[1]));
     tensors
 }
 

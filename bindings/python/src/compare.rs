@@ -182,6 +182,7 @@ pub(crate) fn compare(
         )?;
         let options = CompareOptions {
             recipes,
+            quantized: Vec::new(),
             gptq,
             texts,
             keep: request.keep,

@@ -66,7 +66,7 @@ mod _fewbit {
     #[pymodule_export]
     use crate::predictor::Predictor;
     #[pymodule_export]
-    use crate::quantize::{QuantizationManager, quantize_model};
+    use crate::quantize::{QuantizationManager, quantize_model, read_recipe};
     #[pymodule_export]
     use crate::sensitivity::sensitivity;
     #[pymodule_export]

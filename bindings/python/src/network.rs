@@ -161,9 +161,7 @@ pub(crate) fn dequantized_weights(
         let mut weights = Vec::new();
         for module in catalogue.modules() {
             if !matches!(module.kind(), ModuleKind::Linear | ModuleKind::Table)
-                || !["weight", "weight_packed"]
-                    .iter()
-                    .any(|weight| checkpoint.contains(&format!("{}.{weight}", module.name)))
+                || checkpoint.weight_tensor_names(&module.name).is_empty()
             {
                 continue;
             }

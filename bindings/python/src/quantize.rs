@@ -1,13 +1,13 @@
 //! A model directory made of another, and the manager of what was made.
 
 use crate::calibration::{Calibration, Found, samples, tell_samples};
-use crate::error::{from_json, to_json};
+use crate::error::{exception, from_json, to_json};
 use crate::run::{Progress, run};
 use fewbit::calibration::CalibrationOptions;
 use fewbit::compare::{method_hint, parse_weights};
 use fewbit::quantize::{
     ActivationsField, Backend, BlockScales, GptqCalibration, ModuleFields, OutputOptions,
-    PlannedConversion, ShardSize, weight_codecs,
+    PlannedConversion, ShardSize, WeightScales, weight_codecs,
 };
 use fewbit::{
     Catalogue, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Method, QuantizePlan,
@@ -36,6 +36,8 @@ struct Request {
     asymmetric: bool,
     #[serde(default)]
     layout: CodeLayout,
+    #[serde(default)]
+    weight_scales: WeightScales,
     #[serde(default)]
     modules: BTreeMap<String, LayerWeights>,
     double_quant: bool,
@@ -105,6 +107,7 @@ impl Request {
             group_size: self.group_size,
             asymmetric: self.asymmetric,
             layout: self.layout,
+            weight_scales: self.weight_scales,
             modules: self.modules_as_keys()?,
             block_size: self.block_size,
             double_quantization: self.double_quant,
@@ -305,4 +308,15 @@ impl QuantizationManager {
             Ok::<_, fewbit::Error>(to_json(&report))
         })
     }
+}
+
+/// A recipe in JSON, without what has its default: of a file, or of a text in JSON.
+#[pyfunction]
+#[pyo3(signature = (file=None, text=None))]
+pub(crate) fn read_recipe(file: Option<PathBuf>, text: Option<&str>) -> PyResult<String> {
+    let recipe = match (file, text) {
+        (Some(file), _) => Recipe::read(file),
+        (None, text) => Recipe::from_json(text.unwrap_or("{}")),
+    };
+    Ok(recipe.map_err(exception)?.to_json())
 }

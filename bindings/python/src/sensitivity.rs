@@ -3,8 +3,8 @@
 use crate::calibration::{Calibration, tell_samples};
 use crate::error::{from_json, to_json};
 use crate::run::{Progress, run};
-use fewbit::compare::parse_weights;
-use fewbit::quantize::{Rounding, ShardSize, weight_codecs};
+use fewbit::compare::parse_weight_choice;
+use fewbit::quantize::{Rounding, ShardSize, StaticInputs, weight_codecs};
 use fewbit::sensitivity::{SensitivityGoal, SensitivityOptions, SensitivityStep};
 use fewbit::{EmbeddingStorage, FloatDType, IntegerRecipe, Method};
 use pyo3::exceptions::PyValueError;
@@ -50,9 +50,10 @@ impl Request {
         let base = match self.method {
             Method::Dynamic => IntegerRecipe::dynamic(),
             Method::WeightOnly => IntegerRecipe::weight_only(),
+            Method::Static => StaticInputs::default().into(),
             other => {
                 return Err(PyValueError::new_err(format!(
-                    "method: expected dynamic or weight-only, found {other}"
+                    "method: expected dynamic, static or weight-only, found {other}"
                 )));
             }
         };
@@ -67,7 +68,7 @@ impl Request {
         }
         base.float_dtype = self.float_dtype;
         let choices = self.weights.iter().map(|text| {
-            let weights = parse_weights(text);
+            let weights = parse_weight_choice(text);
             weights.map_err(|error| PyValueError::new_err(format!("weights: {error}")))
         });
         Ok(SensitivityOptions {

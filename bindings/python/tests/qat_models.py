@@ -17,6 +17,7 @@ CONFIGS: dict[str, Any] = {
     "dynamic": ft.Int8DynamicActivationInt8WeightConfig(),
     "dynamic, learned": ft.Int8DynamicActivationInt8WeightConfig(scales="learned"),
     "static": ft.Int8StaticActivationInt8WeightConfig(),
+    "static, learned": ft.Int8StaticActivationInt8WeightConfig(scales="learned", input_scales="learned", observed_steps=1),
     "weight-only": ft.Int8WeightOnlyConfig(),
     "W4A8, mse": ft.Int8DynamicActivationInt4WeightConfig(group_size=16),
     "W4A8, absmax": ft.Int8DynamicActivationInt4WeightConfig(group_size=16, scales="absmax"),

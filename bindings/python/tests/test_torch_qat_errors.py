@@ -36,6 +36,18 @@ def test_a_loss_that_became_nan_is_an_error_that_names_the_layer(config: Any) ->
             call()
 
 
+def test_a_learned_range_that_became_nan_is_an_error_that_names_the_layer() -> None:
+    model = prepared(ft.Int8StaticActivationInt8WeightConfig(input_scales="learned", observed_steps=1)).train()
+    x = torch.ones(2, 16)
+    model(x)
+    optimizer = torch.optim.SGD([model[2].input_fake_quant.scale], lr=0.1)
+    (model(x).sum() * float("nan")).backward()
+    optimizer.step()
+    for call in (lambda: model(x), lambda: ft.convert(model)):
+        with pytest.raises(FewbitError, match="2, inputs, scale: expected a normal number other than 0 .*, found nan and .*\n  hint: the loss was not finite"):
+            call()
+
+
 @pytest.mark.parametrize("config", ["dynamic", "static"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_inputs_that_are_not_finite_are_errors_and_no_ranges(config: str, value: float) -> None:

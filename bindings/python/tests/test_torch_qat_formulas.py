@@ -135,6 +135,29 @@ def test_gradients_are_the_same_in_torch(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (found[0][1] - found[1][1]).abs().max() <= 0.1 * 2 * 32 * 2.0**-24 * 32 * 96 * 13
 
 
+def test_a_learned_range_has_the_gradients_of_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.tensor([-9.0, -1.03, 0.0, 0.26, 1.94, 30.0], requires_grad=True)
+    scale, zero_point = torch.tensor(-0.1, requires_grad=True), torch.tensor(-108.3, requires_grad=True)
+    given = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
+    found = []
+    for _ in range(2):
+        out = functions.learned_scale(x, scale, zero_point, scale.detach().abs(), zero_point.detach().round(), factor=0.5)
+        assert out.equal(functions.one_scale(x, torch.tensor(0.1), torch.tensor(-108.0)))
+        found.append(torch.autograd.grad(out, (x, scale, zero_point), given))
+        in_torch(monkeypatch)
+    steps = x.detach().double() / scale.detach().abs().double()
+    # Codes less the zero point are -20 to 235: the first value alone is clipped, and the last one.
+    passes = torch.tensor([0.0, 1, 1, 1, 1, 0], dtype=torch.float64)
+    codes = steps.round().clamp(-20, 235)
+    of_scale = (given * torch.where(passes > 0, codes - steps, codes)).sum()
+    of_zero_point = -0.1 * (given * (1 - passes)).sum()
+    for of_x, *others in found:
+        assert of_x.equal(given * passes.float())
+        # Sums of six terms of up to 7520 in float32, divided by a scale that is rounded.
+        assert float(others[0]) == pytest.approx(-0.5 * float(of_scale), rel=1e-5)
+        assert float(others[1]) == pytest.approx(0.5 * float(of_zero_point), rel=1e-5)
+
+
 def test_ranges_that_hold_all_values_let_every_gradient_pass() -> None:
     x = matrix().requires_grad_()
     given = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))

@@ -151,6 +151,83 @@ def test_searched_scales_stay_between_searches_and_when_they_are_frozen() -> Non
     assert ft.convert(prepared)[0].stored.scales.equal(kept)
 
 
+@pytest.mark.parametrize("scheme", CONFIGS)
+def test_validation_between_steps_moves_nothing_while_observers_are_on(scheme: str) -> None:
+    model = ft.prepare_qat(sequential(), CONFIGS[scheme]).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first, second, far = data(3)
+    step(model, optimizer, first)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        validated = model.eval()(1000 * far)
+        again = model(1000 * far)
+    assert validated.equal(again)
+    assert all(int(flag) == 1 for name, flag in before.items() if name.endswith("observer_enabled"))
+    for name, tensor in model.state_dict().items():
+        assert tensor.equal(before[name]), name
+    step(model.train(), optimizer, second)
+
+
+@pytest.mark.parametrize("scheme", CONFIGS)
+def test_a_learning_rate_of_zero_trains_nothing_and_converts(scheme: str) -> None:
+    model = ft.prepare_qat(sequential(), CONFIGS[scheme]).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    weights = {name: parameter.detach().clone() for name, parameter in sequential().named_parameters()}
+    for x in data(3):
+        step(model, optimizer, x)
+    for name, parameter in model.named_parameters():
+        assert name not in weights or parameter.equal(weights[name]), name
+    # The codes are those that a model has which was prepared and not trained.
+    fresh = ft.prepare_qat(sequential(), CONFIGS[scheme])
+    converted = ft.convert(model)
+    for name, layer in qat_models.layers(fresh).items():
+        assert converted.get_submodule(name).weight.detach().equal(layer.stored().matrix().to(torch.float32)), name
+
+
+@pytest.mark.parametrize(
+    ("config", "other"),
+    [
+        ("dynamic", "W4A8, absmax"),
+        ("W4A8, mse", "W4A8, learned"),
+        ("W4A8, mse", "W4A8, asymmetric"),
+        ("dynamic", "static"),
+        ("static", "static, learned"),
+        ("nf4", "nf4, double"),
+        ("dynamic", "dynamic, learned"),
+    ],
+)
+def test_a_training_that_resumes_with_another_config_is_an_error_that_tells_both(config: str, other: str) -> None:
+    states = ft.prepare_qat(sequential(), CONFIGS[config]).state_dict()
+    model = ft.prepare_qat(sequential(), CONFIGS[other])
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match=r"0: expected a state of `.*`, found one of `.*`\n  hint: a training goes on with the config that it began with"):
+            model.load_state_dict(states, strict=strict)
+    # The same one goes on, and so does a float checkpoint.
+    ft.prepare_qat(sequential(), CONFIGS[config]).load_state_dict(states)
+
+
+def test_learned_ranges_of_inputs_follow_the_averages_and_then_the_gradient() -> None:
+    config = ft.Int8StaticActivationInt8WeightConfig(input_scales="learned", observed_steps=2)
+    model = ft.prepare_qat(sequential(), config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    quantizer = model[0].input_fake_quant
+    seen = []
+    for x in data(4):
+        step(model, optimizer, x)
+        scale, zero_point = quantizer._of_range()
+        seen.append((quantizer.scale.item(), quantizer.zero_point.item(), scale.item(), zero_point.item(), quantizer.steps.item()))
+    assert [row[4] for row in seen] == [1, 2, 3, 3]
+    # Until then both follow the averages; they move in the first step that has no observer.
+    assert seen[2][2:4] == seen[1][2:4]
+    assert seen[2][0] != seen[2][2]
+    ft.freeze(model)
+    scale = quantizer.scale.item()
+    step(model, optimizer, data(1)[0])
+    assert quantizer.scale.item() != scale
+    found = quantizer.parameters_of_codes()
+    assert found == (abs(quantizer.scale.item()), round(quantizer.zero_point.item()))
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("scheme", ["dynamic", "static", "W4A8, mse", "W4A8, learned"])
 def test_gradient_checkpointing_changes_nothing(scheme: str, reentrant: bool) -> None:
@@ -275,7 +352,12 @@ rank, file, config = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(32, 16), nn.GELU(), nn.Linear(16, 4))
-base = ft.Int8StaticActivationInt8WeightConfig() if config == "static" else ft.Int8DynamicActivationInt4WeightConfig(group_size=16, scales="learned")
+bases = {
+    "static": ft.Int8StaticActivationInt8WeightConfig(),
+    "static, learned": ft.Int8StaticActivationInt8WeightConfig(input_scales="learned", observed_steps=2),
+    "W4A8": ft.Int8DynamicActivationInt4WeightConfig(group_size=16, scales="learned"),
+}
+base = bases[config]
 ft.prepare_qat(model, base, inplace=True)
 parallel = nn.parallel.DistributedDataParallel(model.train())
 optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
@@ -292,7 +374,7 @@ torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("config", ["static", "W4A8"])
+@pytest.mark.parametrize("config", ["static", "static, learned", "W4A8"])
 def test_processes_that_train_together_convert_to_the_same_codes(config: str, tmp_path: Path) -> None:
     file = tmp_path / "meeting"
     processes = [subprocess.Popen([sys.executable, "-c", PROCESS, str(rank), str(file), config], stderr=subprocess.PIPE, text=True) for rank in (0, 1)]

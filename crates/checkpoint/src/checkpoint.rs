@@ -119,6 +119,11 @@ impl Checkpoint {
         Ok((checkpoint, inside))
     }
 
+    /// Shows `tensor` in the place of the one of its name.
+    pub(crate) fn overlay(&mut self, tensor: OverlaidTensor) {
+        self.overlaid.insert(tensor.info.name.clone(), tensor);
+    }
+
     /// The same without the tensors `hidden` and without quantization, `overlaid` in the place of its own tensors.
     pub(crate) fn as_floats(
         &self,

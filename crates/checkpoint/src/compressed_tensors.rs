@@ -6,7 +6,7 @@
 //! |---|---|
 //! | int-quantized | `weight` I8 \[out, in\]; `weight_scale` \[out, in / group\] or \[out, 1\], or \[1\] for the whole weight; of asymmetric groups `weight_zero_point` I8 like the scales; with static activations `input_scale` and `input_zero_point` \[1\] |
 //! | pack-quantized | `weight_packed` I32 \[out, ceil(in * bits / 32)\]; `weight_scale` \[out, in / group\]; `weight_shape` I64 \[2\]; of asymmetric groups `weight_zero_point` I32 \[ceil(out * bits / 32), in / group\] |
-//! | float-quantized, naive-quantized | `weight` F8_E4M3 \[out, in\]; `weight_scale` \[out, 1\], or \[1\] for the whole weight |
+//! | float-quantized, naive-quantized | `weight` F8_E4M3 \[out, in\]; `weight_scale` \[out, 1\], or \[1\] for the whole weight; with static activations `input_scale` \[1\] |
 //! | nvfp4-pack-quantized | `weight_packed` U8 \[out, in / 2\], two E2M1 codes a byte, the first in the low nibble; `weight_scale` F8_E4M3 \[out, in / 16\], divided by `weight_global_scale` F32 \[1\] |
 //! | mxfp4-pack-quantized | `weight_packed` as above; `weight_scale` U8 \[out, in / 32\], E8M0 |
 mod config_object;
@@ -25,7 +25,7 @@ use fewbit_numerics::affine::CodeRange;
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::int_packing::{pack_columns, pack_rows, packed_words};
 use fewbit_numerics::rows::Int8Rows;
-pub use float_scheme::FloatScheme;
+pub use float_scheme::{FloatActivations, FloatScheme};
 pub use int4::{Int4Layout, Int4Scheme};
 pub(crate) use read::{packed_shape, read};
 use serde::{Deserialize, Serialize};

@@ -51,6 +51,7 @@ pub mod quantization_config;
 mod quantization_error;
 mod read_weight;
 mod renaming;
+mod replaced_values;
 mod safetensors_file;
 mod shard_plan;
 mod sharded_tensors;

@@ -3,10 +3,11 @@
 mod convert;
 mod predict;
 mod sensitivity;
+mod training;
 
 pub(crate) use crate::method_argument::MethodArgument;
 use crate::method_argument::MethodParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub(crate) use convert::ConvertArguments;
 use fewbit::GroupSize;
 use fewbit::calibration::DEFAULT_SAMPLES;
@@ -18,6 +19,7 @@ pub(crate) use predict::PredictArguments;
 pub(crate) use sensitivity::{SensitivityArguments, SensitivityMethod};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+pub(crate) use training::TrainingArguments;
 
 const AFTER_HELP: &str = "\
 MODEL is a directory with config.json and weights (safetensors files, or where there are none
@@ -44,6 +46,22 @@ pub(crate) struct Arguments {
     pub(crate) global: GlobalArguments,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// Every command with its flags. What `quantize` trains on is its `--data`, which is read as `--calibration` is.
+    pub(crate) fn program() -> clap::Command {
+        Self::command().mut_subcommands(|command| match command.get_name() {
+            "quantize" => command.mut_arg("calibration", |file| file.visible_alias("data")),
+            _ => command,
+        })
+    }
+
+    /// Those of this process; ends it where they are wrong.
+    pub(crate) fn read() -> Self {
+        let matches = Self::program().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// Flags that every command takes.
@@ -145,7 +163,7 @@ pub(crate) struct QuantizeArguments {
     /// not contradict it
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<PathBuf>,
-    /// dynamic, static and weight-only: the codes of weights [default: int8]
+    /// dynamic, static, weight-only and qat: the codes of weights [default: int8]
     #[arg(long, value_enum, value_name = "CODES")]
     pub(crate) weights: Option<WeightsArgument>,
     /// With --weights int4, or int8 with weight-only: neighbouring weights of a row that share a scale, or `channel` for all of a row [default: 64, int8: channel]
@@ -157,6 +175,9 @@ pub(crate) struct QuantizeArguments {
     /// With --weights int4, or int8 with weight-only: which layout is written [default: pack-quantized]
     #[arg(long, value_enum, value_name = "LAYOUT")]
     pub(crate) layout: Option<LayoutArgument>,
+    /// With --weights fp8: which weights share a scale [default: per-channel]
+    #[arg(long, value_enum, value_name = "SCALES")]
+    pub(crate) weight_scales: Option<WeightScalesArgument>,
     /// nf4 and fp4: quantize the scales, too (about 0.37 bits a weight less on large models)
     #[arg(long)]
     pub(crate) double_quant: bool,
@@ -188,7 +209,7 @@ pub(crate) struct QuantizeArguments {
     #[arg(long, value_name = "GLOB")]
     pub(crate) weight_only: Vec<String>,
     /// dynamic: what shares one scale of an input; per-tensor is PyTorch's quantize_dynamic, and needs a --backend of PyTorch
-    /// [default: per-token]
+    /// [default: per-token]; qat: how inputs are quantized [default: dynamic with int8 weights, else none]
     #[arg(long, value_enum, value_name = "SCALES")]
     pub(crate) activations: Option<ActivationsArgument>,
     /// Show what would be done to every module and the size it gives; write nothing
@@ -230,6 +251,8 @@ pub(crate) struct QuantizeArguments {
     /// With --gptq: no two neighbouring weights can saturate the 16-bit sums of vpmaddubsw (AVX2 without VNNI)
     #[arg(long, help_heading = CALIBRATION)]
     pub(crate) saturation_proof: bool,
+    #[command(flatten, next_help_heading = "Training")]
+    pub(crate) training: TrainingArguments,
 }
 
 /// Where the scales of activations come from.
@@ -253,15 +276,15 @@ pub(crate) struct CalibrationArguments {
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationTexts {
     /// Texts, or rows of token ids, to draw from the calibration file
-    /// [default: 256, or all of a file that has fewer]
+    /// [default: 256, or all of a file that has fewer; qat: all of a file, 100000 at most]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number_of_samples)]
     pub(crate) samples: Option<usize>,
     /// As many batches of --batch-size, in place of --samples
     #[arg(long, value_name = "N", requires = "calibration", conflicts_with = "samples", allow_negative_numbers = true, value_parser = number_of_batches)]
     pub(crate) batches: Option<usize>,
-    /// Samples run together; the ranges of moving-average and histogram depend on it
-    #[arg(long, value_name = "N", default_value_t = 32, requires = "calibration", allow_negative_numbers = true, value_parser = batch_size)]
-    pub(crate) batch_size: usize,
+    /// Samples run together; the ranges of moving-average and histogram depend on it [default: 32, qat: 16 a step]
+    #[arg(long, value_name = "N", requires = "calibration", allow_negative_numbers = true, value_parser = batch_size)]
+    pub(crate) batch_size: Option<usize>,
     /// Seed of the random draw of texts
     #[arg(
         long,
@@ -303,10 +326,15 @@ impl CalibrationTexts {
     /// Texts or rows to draw. A number that nobody asked for is no demand.
     pub(crate) fn sample_size(&self) -> SampleSize {
         match (self.batches, self.samples) {
-            (Some(batches), _) => SampleSize::Exactly(batches.saturating_mul(self.batch_size)),
+            (Some(batches), _) => SampleSize::Exactly(batches.saturating_mul(self.batch_size())),
             (None, Some(samples)) => SampleSize::Exactly(samples),
             (None, None) => SampleSize::UpTo(DEFAULT_SAMPLES),
         }
+    }
+
+    /// Samples that are observed together.
+    pub(crate) fn batch_size(&self) -> usize {
+        self.batch_size.unwrap_or(32)
     }
 
     /// Whether no flag says how to observe.
@@ -339,6 +367,12 @@ pub(crate) enum ActivationsArgument {
     PerToken,
     /// A scale for a whole text, by the rule of PyTorch's quantize_dynamic
     PerTensor,
+    /// qat: a scale for each token
+    Dynamic,
+    /// qat: one scale for each layer's input, chosen by calibration on some of the texts
+    Static,
+    /// qat: inputs are floats
+    None,
 }
 
 /// Codes of the weights of integer methods, as typed.
@@ -348,12 +382,23 @@ pub(crate) enum WeightsArgument {
     Int8,
     /// 4 bits, a scale for each group of columns
     Int4,
-    /// Floats of 8 bits (E4M3), one scale for each output channel (weight-only, dynamic)
+    /// qat: 4-bit NormalFloat codes in blocks
+    Nf4,
+    /// Floats of 8 bits (E4M3), scales as --weight-scales says (weight-only, dynamic, static)
     Fp8,
     /// Floats of 4 bits (E2M1), an FP8 scale for each 16 columns (weight-only)
     Nvfp4,
     /// Floats of 4 bits (E2M1), a power of two for each 32 columns (weight-only)
     Mxfp4,
+}
+
+/// Which FP8 weights share a scale, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightScalesArgument {
+    /// Those of an output channel
+    PerChannel,
+    /// All of a layer
+    PerTensor,
 }
 
 /// Layouts of codes, as typed.
@@ -586,6 +631,9 @@ pub(crate) struct CompareArguments {
     /// quantized, +int8-embeddings, +gptq; a recipe file (*.toml, *.json) is a method, too
     #[arg(long, value_delimiter = ',', value_name = "A,B,C")]
     pub(crate) methods: Vec<String>,
+    /// Compare this model, too, which is quantized already: one that was trained (--method qat), for example (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) quantized: Vec<PathBuf>,
     /// Sentence pairs with scores (fields or columns sentence1, sentence2, score of *.jsonl, *.json, *.csv, *.tsv or *.parquet): adds
     /// the Spearman correlation
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]

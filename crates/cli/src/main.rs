@@ -15,7 +15,6 @@ mod style;
 mod texts;
 
 use arguments::Arguments;
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -23,7 +22,7 @@ fn main() -> ExitCode {
     let measures = typed
         .next()
         .is_some_and(|word| word == commands::MEASURE_ONE_MODEL);
-    let arguments = (!measures).then(Arguments::parse);
+    let arguments = (!measures).then(Arguments::read);
     let signals = match &arguments {
         Some(_) => interruption::clean_up_on_signals(),
         None => interruption::end_with_parent(),

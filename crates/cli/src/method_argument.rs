@@ -27,6 +27,8 @@ pub(crate) enum MethodArgument {
     Fp4,
     /// The same as nf4
     Int4,
+    /// Quantization-aware training on texts without labels (--data): what --weights and --activations say, trained to be like the float model
+    Qat,
 }
 
 /// Reads a [`MethodArgument`]; the error for a name of another tool says what fewbit calls it.

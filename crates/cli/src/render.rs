@@ -13,4 +13,5 @@ pub(crate) mod progress;
 pub(crate) mod quantization;
 pub(crate) mod sensitivity;
 pub(crate) mod table;
+pub(crate) mod training;
 pub(crate) mod weight_sensitivity;

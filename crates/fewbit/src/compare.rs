@@ -11,8 +11,8 @@ mod texts;
 
 pub use classes::ClassFigures;
 pub use methods::{
-    default_recipes, method_hint, method_name, parse_method, parse_methods, parse_weights,
-    without_other_names_of_defaults,
+    default_recipes, method_hint, method_name, parse_method, parse_methods, parse_weight_choice,
+    parse_weights, without_other_names_of_defaults,
 };
 pub use report::{ComparedModel, Comparison, FailedMethod, GateMiss};
 pub use sample_texts::SAMPLE_TEXTS;
@@ -46,6 +46,8 @@ const ROUNDS: usize = 3;
 pub struct CompareOptions {
     /// The methods; the model as it is always comes first, as the reference.
     pub recipes: Vec<Recipe>,
+    /// Directories of models that are quantized already, trained ones for example, to be compared as they are.
+    pub quantized: Vec<PathBuf>,
     /// What the recipes with `gptq` are calibrated with.
     pub gptq: Option<GptqCalibration>,
     /// What the models are run on.
@@ -66,6 +68,7 @@ impl Default for CompareOptions {
     fn default() -> Self {
         CompareOptions {
             recipes: default_recipes(),
+            quantized: Vec::new(),
             gptq: None,
             texts: CompareTexts::BuiltIn,
             keep: None,
@@ -79,7 +82,8 @@ impl Default for CompareOptions {
 impl CompareOptions {
     /// How often [`compare`] says what it does next, if nothing fails.
     pub fn steps(&self) -> usize {
-        self.recipes.len() + (1 + ROUNDS) * (1 + self.recipes.len())
+        let models = 1 + self.recipes.len() + self.quantized.len();
+        self.recipes.len() + (1 + ROUNDS) * models
     }
 }
 
@@ -104,7 +108,7 @@ pub enum CompareStep<'a> {
 /// Finds what can be found without writing or measuring anything: what the texts, the source and the output directories would be
 /// refused for, and a source that no method can be applied to. Gives the labels of a model that is compared as a classifier.
 fn check(source: &Path, options: &CompareOptions) -> Result<Option<Classes>, Error> {
-    refuse_duplicates(&options.recipes)?;
+    refuse_duplicates(&options.recipes, &options.quantized)?;
     options.texts.check()?;
     kept_models::check(options.keep.as_deref(), &options.recipes)?;
     let checkpoint = open_checkpoint(source)?;
@@ -112,7 +116,8 @@ fn check(source: &Path, options: &CompareOptions) -> Result<Option<Classes>, Err
         .recipes
         .iter()
         .map(|recipe| QuantizePlan::new(&checkpoint, recipe).err());
-    if let Some(Some(refusal)) = refusals.next()
+    if options.quantized.is_empty()
+        && let Some(Some(refusal)) = refusals.next()
         && refusals.all(|refusal| refusal.is_some())
     {
         return Err(refusal.into());
@@ -243,7 +248,8 @@ fn row(
 ) -> Result<ComparedModel, Error> {
     let encoded = contender.encoded()?;
     let size = ModelSize::of(&contender.directory)?;
-    let kept = contender.recipe.as_ref().and(options.keep.as_ref());
+    let stays = options.keep.is_some() || options.quantized.contains(&contender.directory);
+    let kept = contender.recipe.as_ref().filter(|_| stays);
     Ok(ComparedModel {
         name: contender.name.clone(),
         disk_bytes: size.disk_bytes,
@@ -296,6 +302,8 @@ impl Run<'_> {
             })?;
             contenders.push(contender);
         }
+        let quantized = self.options.quantized.iter();
+        contenders.extend(quantized.map(|directory| Contender::quantized(directory)));
         Ok(contenders)
     }
 

@@ -77,6 +77,7 @@ pub use fewbit_quantize::{
     QuantizeReport, Recipe, RecipeFields, TensorAction, UnknownTarget, WeightCodes, WeightsField,
     convert_model, plan_conversion, quantize_model, quantize_model_with_gptq,
 };
+pub use fewbit_train as train;
 pub use inspect::{Inspection, inspect};
 pub use inspect_gguf::{GgufInspection, inspect_gguf};
 pub use manager::QuantizationManager;

@@ -39,8 +39,7 @@ impl FloatAccumulators {
     allow(dead_code, reason = "only the tile of AVX-512 reads nibbles")
 )]
 pub(crate) struct ScaledGroups<A> {
-    /// The first of the groups; the others follow in activations and weights. Where [`Int8Tile::READS_NIBBLES`] the weights are lines of pairs: the low nibbles are
-    /// those of a line, the high ones those of the next.
+    /// The first of the groups; the others follow in activations and weights.
     pub(crate) group: Int8Operands<A>,
     /// Rows of codes that stand for one row: of high and of low bytes, or one.
     pub(crate) planes: usize,
@@ -50,21 +49,26 @@ pub(crate) struct ScaledGroups<A> {
     pub(crate) scales: *const f32,
     /// `[vectors][count][16]` sums of weights; read only where [`Int8Tile::ACTIVATION_OFFSET`] is not 0.
     pub(crate) group_sums: *const i32,
-    /// What belongs to weights that are nibbles.
-    pub(crate) nibbles: NibbleOperands,
+    /// What the weights are: bytes, unless [`Int8Tile::READS_NIBBLES`].
+    pub(crate) source: CodeSource,
 }
 
-/// What nibbles have beside them; read only where [`Int8Tile::READS_NIBBLES`].
+/// Where a tile takes int4 codes from.
+///
+/// Lines of nibbles are those of two lines: the low nibbles are those of the first, the high ones those of the next, both plus an offset. Offsets are
+/// `[vectors][count][64]` bytes, the same for all columns of an output; null: 8 for all.
 #[derive(Clone, Copy)]
 #[cfg_attr(
     not(target_arch = "x86_64"),
     allow(dead_code, reason = "only the tile of AVX-512 reads nibbles")
 )]
-pub(crate) struct NibbleOperands {
-    /// `[rows][count]` sums of the activations of a group.
-    pub(crate) activation_sums: *const i32,
-    /// `[vectors][count][64]` bytes that are subtracted of the nibbles, the same for all columns of an output; null: 8 for all.
-    pub(crate) offsets: *const i8,
+pub(crate) enum CodeSource {
+    /// The weights are bytes. Where [`Int8Tile::READS_NIBBLES`], those of a whole panel.
+    Bytes,
+    /// The weights are lines of nibbles.
+    Nibbles { offsets: *const i8 },
+    /// The weights are lines of nibbles of a whole panel, and are to be stored as lines of bytes.
+    KeptNibbles { offsets: *const i8, bytes: *mut i8 },
 }
 
 /// Operands of one tile. Pointers, because the slices would be checked in the innermost loops.
@@ -135,13 +139,13 @@ pub(crate) trait Int8Tile: Copy {
     /// How many bytes ahead of a panel memory is prefetched, at least.
     const PREFETCH_DISTANCE: usize = 96 << 10;
 
-    /// The fewest tiles of rows for which memory is prefetched: a panel that is read once may be a stream that the CPU prefetches by itself.
-    const PREFETCH_TILES: usize = 2;
+    /// The fewest rows of codes for which memory is prefetched: what little is computed with a panel may leave the CPU's own prefetchers the time to fetch the next.
+    const PREFETCH_ROWS: usize = INT8_TILE_ROWS + 1;
 
     /// What the activations are lowered by: the tile multiplies `code - ACTIVATION_OFFSET`, and the caller lowers the zero point as much.
     const ACTIVATION_OFFSET: i32 = 0;
 
-    /// Whether [`multiply_groups`](Self::multiply_groups) takes weights as nibbles, and not as the bytes that they stand for.
+    /// Whether [`multiply_groups`](Self::multiply_groups) takes weights as nibbles, too.
     const READS_NIBBLES: bool = false;
 
     /// Whether an activation is an i16, so that one product takes codes of sixteen bits.
@@ -193,7 +197,7 @@ pub(crate) trait Int8Tile: Copy {
             count,
             scales,
             group_sums,
-            nibbles: _,
+            source: _,
         } = operands;
         let mut accumulators = Int8Accumulators::new();
         sums.0[..group.rows / planes].fill([[0.0; LANES]; INT8_PANEL_VECTORS]);

@@ -5,12 +5,9 @@ use fewbit_numerics::int4_groups::MAX_INT4_COLUMNS;
 use crate::aligned::AlignedVec;
 use crate::kernels::Kernels;
 use crate::packed_int8::ActivationBits;
-use crate::panel_layout::{INT8_GROUP, INT8_LINE, PanelLayout};
+use crate::panel_layout::{INT4_PAIR, INT8_GROUP, INT8_LINE, PanelLayout};
 use crate::panels::{assert_shape, pack, padded_elements};
 use crate::simd::LANES;
-
-/// Columns of two lines, whose codes are the low and the high nibbles of one.
-pub(crate) const INT4_PAIR: usize = 2 * INT8_GROUP;
 
 /// int4 codes (out_features, in_features) with a scale, and perhaps a zero point, for each group of columns of a row, for products with u8 activations on one
 /// instruction set.

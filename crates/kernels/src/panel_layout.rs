@@ -5,6 +5,9 @@ use crate::simd::LANES;
 /// Consecutive columns of one row that the int8 weights keep together.
 pub(crate) const INT8_GROUP: usize = 4;
 
+/// Columns of two lines of int4 weights, whose codes are the low and the high nibbles of one.
+pub(crate) const INT4_PAIR: usize = 2 * INT8_GROUP;
+
 /// The most vectors of sixteen outputs in a panel of int8 weights.
 pub(crate) const INT8_PANEL_VECTORS: usize = 4;
 

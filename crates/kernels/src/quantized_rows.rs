@@ -4,7 +4,7 @@ use fewbit_numerics::activation::{ActivationScheme, TWELVE_BIT_CODES};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 
 use crate::output_columns::OutputColumns;
-use crate::panel_layout::INT8_GROUP;
+use crate::panel_layout::INT4_PAIR;
 use crate::panels::assert_shape;
 
 /// Planes of codes of more than 8 bits: a row of high bytes and a row of low bytes.
@@ -30,7 +30,7 @@ pub struct QuantizedRows {
     pub(crate) columns: usize,
     /// Bytes of a code: where there are two, a row of high bytes and one of low bytes stand for each row.
     pub(crate) planes: usize,
-    /// (rows, planes, stride): each row is padded with zeros to whole groups of the int8 weights.
+    /// (rows, planes, stride): each row is padded with zeros to whole groups of the int8 weights, and pairs of them.
     pub(crate) codes: Vec<u8>,
     pub(crate) stride: usize,
     pub(crate) scales: Vec<f32>,
@@ -130,7 +130,7 @@ impl QuantizedRows {
 
     /// Makes room for (rows, columns) codes of `planes` bytes; what the buffer held is forgotten.
     pub(crate) fn resize(&mut self, rows: usize, columns: usize, planes: usize) {
-        let stride = columns.next_multiple_of(INT8_GROUP);
+        let stride = columns.next_multiple_of(INT4_PAIR);
         let elements = rows
             .checked_mul(stride)
             .and_then(|elements| elements.checked_mul(planes))

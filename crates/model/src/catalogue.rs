@@ -51,6 +51,35 @@ impl Module {
             .stored_weight(&self.name, self.shape)
             .map_err(about_sizes)
     }
+
+    /// The rows of a table as `checkpoint` stores them. Quantization configurations speak of linear layers unless they name a table, so one
+    /// that is there in floats is taken as it is.
+    ///
+    /// # Errors
+    /// As [`Module::stored_weight`].
+    pub fn stored_table<'c>(
+        &self,
+        checkpoint: &'c Checkpoint,
+    ) -> Result<StoredWeight<'c>, CheckpointError> {
+        let weight = checkpoint.get(&format!("{}.weight", self.name));
+        match weight.filter(|view| view.info.is_readable_float()) {
+            Some(view) => {
+                view.expect_shape(&self.shape).map_err(about_sizes)?;
+                Ok(StoredWeight::Float(view))
+            }
+            None => self.stored_weight(checkpoint),
+        }
+    }
+
+    /// The tensors of a normalization's weight and bias: `weight` and `bias`, or `gamma` and `beta` as conversions from TensorFlow once named
+    /// them.
+    pub fn norm_tensors(&self, checkpoint: &Checkpoint) -> [String; 2] {
+        [("weight", "gamma"), ("bias", "beta")].map(|(name, old)| {
+            let [name, old] = [name, old].map(|end| format!("{}.{end}", self.name));
+            let old_only = checkpoint.contains(&old) && !checkpoint.contains(&name);
+            if old_only { old } else { name }
+        })
+    }
 }
 
 /// Says where an expected shape comes from.

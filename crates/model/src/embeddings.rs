@@ -1,15 +1,25 @@
 //! Embedding tables, kept as stored and widened row by row.
 
+use crate::Module;
+use crate::finite::check_tensor;
 use fewbit_checkpoint::stored_weight::round_to;
-use fewbit_checkpoint::{CheckpointError, MappedTensor, StoredWeight};
+use fewbit_checkpoint::{Checkpoint, CheckpointError, MappedTensor, StoredWeight};
 use fewbit_numerics::dtype::DType;
 use fewbit_numerics::four_bit::{FourBitType, dequantize_range};
 use fewbit_numerics::half_precision::float_bytes_to_f32;
 
-/// A table (rows, columns) of which single rows are read.
-pub(crate) struct EmbeddingTable {
+/// A table (rows, columns) of which single rows are read. A float table of a checkpoint stays in its file.
+pub struct EmbeddingTable {
     columns: usize,
     storage: Storage,
+}
+
+impl std::fmt::Debug for EmbeddingTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddingTable")
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
+    }
 }
 
 enum Storage {
@@ -41,6 +51,23 @@ const SMALL_TABLE_BYTES: usize = 4 << 20;
 const READ_BYTES: usize = 4 << 10;
 
 impl EmbeddingTable {
+    /// The table of `module`, as `checkpoint` stores it.
+    ///
+    /// # Errors
+    /// Those of [`Module::stored_table`]; a number of it that is not finite.
+    pub fn of_module(checkpoint: &Checkpoint, module: &Module) -> Result<Self, CheckpointError> {
+        let stored = module.stored_table(checkpoint)?;
+        let mapped = match &stored {
+            StoredWeight::Float(view) => {
+                let mapped = checkpoint.mapped(&view.info.name);
+                check_tensor(view, mapped.as_ref())?;
+                mapped
+            }
+            _ => None,
+        };
+        Self::new(stored, mapped, module.shape)
+    }
+
     /// Takes a stored matrix of `shape` (rows, columns), whose parts the checkpoint has checked; `mapped` is its float tensor,
     /// if it is one.
     pub(crate) fn new(
@@ -104,8 +131,13 @@ impl EmbeddingTable {
         Ok(Self { columns, storage })
     }
 
-    /// Writes row `row` to `out` (columns).
-    pub(crate) fn read(&self, row: usize, out: &mut [f32]) {
+    /// Columns of a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Writes row `row`, which must be one of the table, to `out` (columns).
+    pub fn read(&self, row: usize, out: &mut [f32]) {
         let range = row * self.columns..(row + 1) * self.columns;
         match &self.storage {
             Storage::F32(values) => out.copy_from_slice(&values[range]),
@@ -168,7 +200,6 @@ impl EmbeddingTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fewbit_checkpoint::Checkpoint;
     use safetensors::{Dtype, View, tensor::TensorView};
     use std::collections::HashMap;
 

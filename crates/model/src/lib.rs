@@ -48,6 +48,7 @@ pub mod word_piece;
 pub use byte_pairs::{ByteLevelRule, BytePairPipeline, BytePairVocabulary, TokenType};
 pub use catalogue::{Catalogue, Module, ModuleKind, Role, experts_of, is_router};
 pub use convolution::{Convolution, Windows};
+pub use embeddings::EmbeddingTable;
 pub use encoder::{Embeddings, EncodeOptions, Encoder, EncoderSettings, Prompt};
 pub use error::ModelError;
 pub use ledger::LoadLedger;

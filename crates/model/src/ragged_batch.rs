@@ -80,7 +80,10 @@ impl RaggedBatch {
     }
 
     /// Errors unless the offsets and lengths fit together and every sequence is one that `spec` can run.
-    pub(crate) fn check(&self, spec: &EncoderSpec) -> Result<(), ModelError> {
+    ///
+    /// # Errors
+    /// [`ModelError::Input`], which says what does not fit.
+    pub fn check(&self, spec: &EncoderSpec) -> Result<(), ModelError> {
         let input = |message: String| Err(ModelError::Input(message));
         let ordered = self.offsets.windows(2).all(|pair| pair[0] <= pair[1]);
         if self.offsets.first() != Some(&0)

@@ -8,6 +8,7 @@
 //! | `Q4_0` | 32 | 18 | `d * (q - 8)` |
 //! | `Q4_1` | 32 | 20 | `d * q + m` |
 //! | `Q6_K` | 256 | 210 | `d * s * (q - 32)`, an 8-bit s for each 16 |
+//! | `Q5_K` | 256 | 176 | `d * s * q - dmin * m`, 6-bit s and m for each 32 |
 //! | `Q4_K` | 256 | 144 | `d * s * q - dmin * m`, 6-bit s and m for each 32 |
 //!
 //! The codes are those of ggml's reference quantizers (`quantize_row_*_ref`, without importance matrix) bit for bit, where these are
@@ -35,15 +36,18 @@ pub enum BlockType {
     Q5_1,
     /// 4 bits, 256 elements in groups of 32 with 6-bit scales and minima.
     Q4_K,
+    /// 5 bits, 256 elements in groups of 32 with 6-bit scales and minima.
+    Q5_K,
     /// 6 bits, 256 elements in groups of 16 with 8-bit scales.
     Q6_K,
 }
 
 impl BlockType {
     /// Every type, from the most to the fewest bits.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Q8_0,
         Self::Q6_K,
+        Self::Q5_K,
         Self::Q5_1,
         Self::Q5_0,
         Self::Q4_1,
@@ -60,6 +64,7 @@ impl BlockType {
             Self::Q5_0 => "q5_0",
             Self::Q5_1 => "q5_1",
             Self::Q4_K => "q4_k",
+            Self::Q5_K => "q5_k",
             Self::Q6_K => "q6_k",
         }
     }
@@ -67,7 +72,7 @@ impl BlockType {
     /// Elements of a block.
     pub fn elements(self) -> usize {
         match self {
-            Self::Q4_K | Self::Q6_K => 256,
+            Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
             _ => 32,
         }
     }
@@ -81,6 +86,7 @@ impl BlockType {
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
             Self::Q4_K => 144,
+            Self::Q5_K => 176,
             Self::Q6_K => 210,
         }
     }
@@ -118,6 +124,7 @@ pub fn quantize_blocks(kind: BlockType, values: &[f32], out: &mut [u8]) -> Optio
             BlockType::Q5_0 => groups_of_32::quantize_q5_0(values, block),
             BlockType::Q5_1 => groups_of_32::quantize_q5_1(values, block),
             BlockType::Q4_K => super_blocks::quantize_q4_k(values, block),
+            BlockType::Q5_K => super_blocks::quantize_q5_k(values, block),
             BlockType::Q6_K => super_blocks::quantize_q6_k(values, block),
         };
         if !is_finite && beyond.is_none() {
@@ -142,6 +149,7 @@ pub fn dequantize_blocks(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
             BlockType::Q5_0 => groups_of_32::dequantize_q5_0(block, values),
             BlockType::Q5_1 => groups_of_32::dequantize_q5_1(block, values),
             BlockType::Q4_K => super_blocks::dequantize_q4_k(block, values),
+            BlockType::Q5_K => super_blocks::dequantize_q5_k(block, values),
             BlockType::Q6_K => super_blocks::dequantize_q6_k(block, values),
         }
     }

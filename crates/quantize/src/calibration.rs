@@ -43,6 +43,7 @@ use crate::{
     IntegerInputs, IntegerRecipe, ObserverSettings, QuantizeError, Recipe, Selection, StaticInputs,
 };
 use collector::Collector;
+pub use fingerprint::fingerprint as model_fingerprint;
 pub use input::{CalibrationInput, CalibrationSamples};
 pub use output_effect::OUTPUT_TEXTS;
 pub(crate) use output_effect::embedding_loss;

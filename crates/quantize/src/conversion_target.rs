@@ -36,7 +36,7 @@ pub enum ConversionTarget {
 
 impl ConversionTarget {
     /// The spellings.
-    pub const NAMES: [&'static str; 24] = [
+    pub const NAMES: [&'static str; 25] = [
         "f32",
         "fp16",
         "bf16",
@@ -56,6 +56,7 @@ impl ConversionTarget {
         "gguf:bf16",
         "gguf:q8_0",
         "gguf:q6_k",
+        "gguf:q5_k",
         "gguf:q5_1",
         "gguf:q5_0",
         "gguf:q4_1",
@@ -158,9 +159,9 @@ impl FromStr for ConversionTarget {
             "gptq" => in_layout(CodeLayout::Gptq),
             "gptq_v2" => in_layout(CodeLayout::GptqV2),
             "awq" => in_layout(CodeLayout::Awq),
-            "fp8" => Self::weight_only(WeightCodes::Floats(SmallFloatType::Fp8)),
-            "nvfp4" => Self::weight_only(WeightCodes::Floats(SmallFloatType::Nvfp4)),
-            "mxfp4" => Self::weight_only(WeightCodes::Floats(SmallFloatType::Mxfp4)),
+            "fp8" => Self::weight_only(WeightCodes::of_floats(SmallFloatType::Fp8)),
+            "nvfp4" => Self::weight_only(WeightCodes::of_floats(SmallFloatType::Nvfp4)),
+            "mxfp4" => Self::weight_only(WeightCodes::of_floats(SmallFloatType::Mxfp4)),
             _ if let Some(name) = text.strip_prefix("gguf:") => {
                 Self::Gguf(tensor_type(name).ok_or_else(unknown)?)
             }
@@ -199,7 +200,7 @@ mod tests {
                 .parse::<ConversionTarget>()
                 .unwrap_err()
                 .to_string(),
-            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, int4, gptq, gptq_v2, awq, fp8, nvfp4, mxfp4, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_1, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k"
+            "unknown layout `static`: expected one of f32, fp16, bf16, dynamic, weight-only, int4, gptq, gptq_v2, awq, fp8, nvfp4, mxfp4, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_k, gguf:q5_1, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k"
         );
     }
 }

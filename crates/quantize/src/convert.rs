@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use fewbit_checkpoint::{
@@ -91,6 +92,8 @@ pub struct PlannedConversion {
     plan: QuantizePlan,
     /// By the names of modules.
     codes: BTreeMap<String, GivenCodes>,
+    /// Whether the weights are those that training ended with.
+    trained: bool,
 }
 
 impl PlannedConversion {
@@ -102,6 +105,25 @@ impl PlannedConversion {
         let source = source.as_ref().to_owned();
         let checkpoint = open_checkpoint(&source)?;
         Self::of_checkpoint(source.clone(), source, checkpoint, recipe)
+    }
+
+    /// [`new`](Self::new) with `values` in the place of those of the float tensors of these names, as F32: those of a model that was trained. What does not follow from
+    /// them, scales that were trained, comes by [`with_codes`](Self::with_codes).
+    ///
+    /// # Errors
+    /// Those of [`QuantizePlan::new`] and [`Checkpoint::with_values`].
+    pub fn of_trained(
+        source: impl AsRef<Path>,
+        values: BTreeMap<String, Arc<[f32]>>,
+        recipe: &Recipe,
+    ) -> Result<Self, QuantizeError> {
+        let source = source.as_ref().to_owned();
+        let checkpoint = open_checkpoint(&source)?.with_values(values)?;
+        let conversion = Self::of_checkpoint(source.clone(), source, checkpoint, recipe)?;
+        Ok(Self {
+            trained: true,
+            ..conversion
+        })
     }
 
     /// [`new`](Self::new) of the checkpoint in `source`, opened. What is carried over beside its weights lies in `files`.
@@ -118,6 +140,7 @@ impl PlannedConversion {
             checkpoint,
             plan,
             codes: BTreeMap::new(),
+            trained: false,
         })
     }
 
@@ -184,8 +207,18 @@ impl PlannedConversion {
             checkpoint,
             plan,
             codes,
+            trained,
         } = self;
         let (recipe, out) = (plan.recipe(), out.as_ref());
+        if recipe.is_trained() && !trained {
+            return Err(QuantizeError::Recipe {
+                origin: "recipe".to_owned(),
+                field: "qat",
+                expected: "training, with texts beside the recipe".to_owned(),
+                found: "a conversion of the weights as they are".to_owned(),
+                hint: "`fewbit quantize --method qat --data FILE` trains; without the key the weights are rounded".to_owned(),
+            });
+        }
         let gptq = match (recipe.needs_samples(), calibration) {
             (false, _) => None,
             (true, Some(calibration)) => Some(calibration),

@@ -5,13 +5,17 @@
 
 use fewbit_kernels::{FloatBytes, Kernels};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
-use fewbit_numerics::fake_quantize;
 use fewbit_numerics::finite::first_non_finite;
+use fewbit_numerics::four_bit::FourBitType;
 use fewbit_numerics::int4_groups::Int4Settings;
+use fewbit_numerics::{double_quantization, fake_quantize};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use crate::weight_codecs::{choose_int4_parameters, in_pool, part_elements, part_of};
+use crate::weight_codecs::{
+    ErrorFigures, choose_int4_parameters, dequantize_four_bit, in_pool, part_elements, part_of,
+    quantize_four_bit_into,
+};
 
 /// Scales and zero points of the groups of a matrix, and the codes that its elements may have.
 #[derive(Debug, Clone, Copy)]
@@ -189,6 +193,35 @@ pub fn gradients(
             }
         });
     });
+}
+
+/// NF4 or FP4 blocks of a flattened weight, as [`quantize_four_bit`](crate::weight_codecs::quantize_four_bit) makes them, with their absmax values in 8 bits where
+/// `double_quantization` says so: the values into `out` (n). Returns whether all elements are finite; where they are not, the rest means nothing.
+///
+/// # Panics
+/// If `block_size` is odd or 0, or `out` does not have the length of the weights.
+pub fn four_bit_blocks(
+    kernels: &Kernels,
+    weights: &[f32],
+    block_size: usize,
+    kind: FourBitType,
+    double_quantization: bool,
+    out: &mut [f32],
+) -> bool {
+    assert_eq!(weights.len(), out.len(), "one value for each element");
+    let mut packed = vec![0; weights.len().div_ceil(2)];
+    let mut absmax = vec![0.0; weights.len().div_ceil(block_size)];
+    let source = FloatBytes::of_f32(weights);
+    let into = (&mut packed[..], &mut absmax[..]);
+    let found = quantize_four_bit_into(kernels, source, block_size, kind, into, ErrorFigures::Skip);
+    if !found.finite {
+        return false;
+    }
+    if double_quantization {
+        absmax = double_quantization::quantize(&absmax).dequantize();
+    }
+    dequantize_four_bit(kernels, &packed, &absmax, block_size, kind, out);
+    true
 }
 
 /// Rows of `columns`, each quantized over its own range to affine codes of `range`, as values into `out` (n). Returns whether all elements are finite.

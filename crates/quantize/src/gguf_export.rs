@@ -273,6 +273,9 @@ fn fitting(kind: TensorType, columns: usize) -> TensorType {
         TensorType::Blocks(BlockType::Q4_K) => {
             fitting(TensorType::Blocks(BlockType::Q5_0), columns)
         }
+        TensorType::Blocks(BlockType::Q5_K) => {
+            fitting(TensorType::Blocks(BlockType::Q5_1), columns)
+        }
         TensorType::Blocks(BlockType::Q6_K) => {
             fitting(TensorType::Blocks(BlockType::Q8_0), columns)
         }

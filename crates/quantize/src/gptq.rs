@@ -5,7 +5,7 @@
 //!
 //! A layer's inputs x, over the tokens of calibration texts, make the [`Hessian`] `H = sum x xᵀ`, so that a change d of one row of the weight changes
 //! the outputs by `d H dᵀ` in all. The columns are rounded one after the other in a [`ColumnOrder`], each by a [`ColumnQuantizer`]; the columns that
-//! are still to come take over what is lost, as the [`InverseFactor`] of H says ([`round_rows()`]). Scales are chosen before: those of int8 channels, of int4 groups,
+//! are still to come take over what is lost, as the [`InverseFactor`] of H says ([`round_rows()`]). Scales are chosen before: those of int8 channels and groups, of int4 groups,
 //! of NF4 and FP4 blocks. For scales that are weighted by activations, without GPTQ, the diagonal of H alone is summed.
 //!
 //! Inputs are those of the float model, for all layers: what is collected depends on the model and the texts alone. Hessians are held for one
@@ -49,7 +49,7 @@ pub use hessian::Hessian;
 pub(crate) use input_statistics::InputStatistics;
 use input_statistics::SeenRows;
 pub use int4::{Int4Codes, Int4Parameters, int4_codes, nearest_int4_codes};
-pub use int8::{NearestCodes, SaturationProofCodes, int8_rows};
+pub use int8::{NearestCodes, SaturationProofCodes, int8_groups, int8_rows};
 pub(crate) use passes::{GptqModule, GptqOutput, GptqPasses};
 pub use round_rows::{ColumnQuantizer, round_rows};
 

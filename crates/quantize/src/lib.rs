@@ -79,5 +79,7 @@ pub use recipe::{
 };
 pub use report::{ModuleReport, QuantizeReport};
 pub use selection::{KeepReason, KeptModule, SelectedModule, Selection};
-pub use sensitivity::{SensitivityGoal, SensitivityOptions, SensitivityReport, WeightSensitivity};
+pub use sensitivity::{
+    SensitivityGoal, SensitivityOptions, SensitivityReport, WeightChoice, WeightSensitivity,
+};
 pub use static_input::StaticInput;

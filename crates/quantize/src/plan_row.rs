@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use fewbit_checkpoint::bitsandbytes::{EightBitLayer, EightBitTable, FourBitLayout};
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, FloatScheme, WeightScales};
+use fewbit_checkpoint::compressed_tensors::{
+    CompressedScheme, FloatActivations, FloatScheme, WeightScales,
+};
 use fewbit_checkpoint::small_floats::SmallFloatType;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_checkpoint::{
@@ -48,7 +50,7 @@ pub enum TensorAction {
     },
     /// Weight of a linear layer: floats of 8 or 4 bits, in a compressed-tensors layout.
     FloatLinear(FloatScheme),
-    /// Weight of a linear layer: int8 codes with one scale an output channel, rounded by [GPTQ](crate::gptq), in a
+    /// Weight of a linear layer: int8 codes with one scale an output channel or a group of its columns, rounded by [GPTQ](crate::gptq), in a
     /// compressed-tensors layout.
     Int8LinearGptq {
         /// The layout, and how inputs are quantized.
@@ -154,16 +156,22 @@ impl fmt::Display for TensorAction {
                     (None, WeightScales::PerChannel) => f.write_str(" per channel")?,
                     (None, WeightScales::PerTensor) => f.write_str(" per tensor")?,
                 }
-                f.write_str(match scheme.dynamic_activations {
-                    true => ", activations per token",
-                    false => ", weight-only",
+                f.write_str(match scheme.activations {
+                    Some(FloatActivations::PerToken) => ", activations per token",
+                    Some(FloatActivations::Static { .. }) => ", static activations",
+                    None => ", weight-only",
                 })
             }
             TensorAction::Int8LinearGptq {
                 scheme,
                 saturation_proof,
             } => {
-                f.write_str("quantize to int8 per channel by GPTQ")?;
+                match scheme {
+                    CompressedScheme::WeightOnlyInt8Groups { group_size, .. } => {
+                        write!(f, "quantize to int8 by GPTQ, groups of {group_size}")?;
+                    }
+                    _ => f.write_str("quantize to int8 per channel by GPTQ")?,
+                }
                 if *saturation_proof {
                     f.write_str(", saturation-proof")?;
                 }
@@ -380,7 +388,7 @@ impl<'a> RowPlanner<'a> {
             }
             Recipe::Integer(options) => {
                 let path = self.catalogue.without_prefix(name);
-                if let Some(scheme) = options.float_scheme() {
+                if let Some(scheme) = options.float_scheme(path) {
                     expect_whole_float_groups(info, name, scheme.kind, shape[1])?;
                     return Ok(TensorAction::FloatLinear(scheme));
                 }

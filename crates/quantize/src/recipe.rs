@@ -199,6 +199,15 @@ impl Recipe {
         }
     }
 
+    /// Whether weights are trained before they are written.
+    pub fn is_trained(&self) -> bool {
+        match self {
+            Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => false,
+            Recipe::Integer(recipe) => recipe.trained,
+            Recipe::FourBit(recipe) => recipe.trained,
+        }
+    }
+
     /// Whether calibration samples are needed beside the recipe whenever it is carried out: for GPTQ, or for scales that are weighted by activations.
     pub fn needs_samples(&self) -> bool {
         let is_weighted = |scales| scales == BlockScales::ActivationWeighted;

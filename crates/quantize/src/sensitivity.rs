@@ -10,7 +10,7 @@
 //! ```
 //!
 //! as for [ranges of inputs](crate::calibration). The baseline is the model that has the largest of the choices everywhere. Then each group of layers in turn has
-//! each of the other choices, all else being as in the baseline; what that adds to the baseline's loss is the cost of the choice. Layers that read the same rows (queries, keys
+//! each of the other choices, floats perhaps among them, all else being as in the baseline; what that adds to the baseline's loss is the cost of the choice. Layers that read the same rows (queries, keys
 //! and values) are one group: loaders fuse them and want them alike. The loss of a mixture is predicted as
 //!
 //! ```text
@@ -27,6 +27,7 @@ mod goal;
 mod measure;
 mod report;
 
+use std::fmt;
 use std::path::PathBuf;
 
 use fewbit_model::{Embeddings, EncodeOptions};
@@ -37,13 +38,54 @@ use frontier::Choice;
 pub use goal::SensitivityGoal;
 pub use report::{ChoiceSensitivity, GroupSensitivity, SensitivityReport, UniformWeights};
 
+/// Weights that a layer may have.
+///
+/// ```
+/// use fewbit_quantize::{WeightChoice, WeightCodes};
+///
+/// assert_eq!(WeightChoice::from(WeightCodes::Int8).to_string(), "int8");
+/// assert_eq!(WeightChoice::Float.to_string(), "float");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightChoice {
+    /// Codes.
+    Codes(WeightCodes),
+    /// Floats: the layer is skipped.
+    Float,
+}
+
+impl WeightChoice {
+    fn codes(self) -> Option<WeightCodes> {
+        match self {
+            Self::Codes(codes) => Some(codes),
+            Self::Float => None,
+        }
+    }
+}
+
+impl From<WeightCodes> for WeightChoice {
+    fn from(codes: WeightCodes) -> Self {
+        Self::Codes(codes)
+    }
+}
+
+impl fmt::Display for WeightChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Codes(codes) => codes.fmt(f),
+            Self::Float => f.pad("float"),
+        }
+    }
+}
+
 /// What to measure, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SensitivityOptions {
-    /// `dynamic` or `weight-only`, with all that is the same whatever is chosen: rounding, embeddings, what is skipped. Its own weights are of no account.
+    /// `dynamic`, `weight-only`, or `static` with the scales of inputs that calibration chose, with all that is the same whatever is chosen: rounding, embeddings,
+    /// what is skipped. Its own weights are of no account.
     pub base: IntegerRecipe,
-    /// The weights that layers may have: at least two.
-    pub choices: Vec<WeightCodes>,
+    /// The weights that layers may have: at least two, one of them codes.
+    pub choices: Vec<WeightChoice>,
     /// Threads, at least 1; no effect on the result.
     pub threads: usize,
 }
@@ -53,7 +95,10 @@ impl Default for SensitivityOptions {
     fn default() -> Self {
         Self {
             base: IntegerRecipe::weight_only(),
-            choices: vec![WeightCodes::Int8, WeightCodes::Int4(Default::default())],
+            choices: vec![
+                WeightCodes::Int8.into(),
+                WeightCodes::Int4(Default::default()).into(),
+            ],
             threads: 1,
         }
     }
@@ -81,8 +126,8 @@ pub struct WeightSensitivity {
     checkpoint_directory: PathBuf,
     /// With the form of embeddings that goes with every choice.
     base: IntegerRecipe,
-    choices: Vec<WeightCodes>,
-    /// Of each choice.
+    choices: Vec<WeightChoice>,
+    /// Of each choice; of floats the tables alone, which are as beside codes.
     weights: Vec<WeightsInMemory>,
     groups: Vec<Group>,
     /// Bytes of everything else.

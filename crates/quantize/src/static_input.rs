@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How the input of a linear layer is quantized statically: `x ~ (code - zero_point) * scale`, codes -128..=127, or -64..=63 where
-/// the recipe says `reduce_range`.
+/// the recipe says `reduce_range`; beside FP8 weights the codes are E4M3 numbers and the zero point is 0.
 ///
 /// ```
 /// use fewbit_quantize::StaticInput;

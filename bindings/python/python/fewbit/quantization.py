@@ -192,6 +192,7 @@ def quantize_model(
     group_size: int | str | None = None,
     asymmetric: bool = False,
     layout: str | None = None,
+    weight_scales: str | None = None,
     modules: Mapping[str, str | Mapping[str, Any]] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
@@ -235,6 +236,7 @@ def quantize_model(
     group_size: int | str | None = None,
     asymmetric: bool = False,
     layout: str | None = None,
+    weight_scales: str | None = None,
     modules: Mapping[str, str | Mapping[str, Any]] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
@@ -280,13 +282,14 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         method: ``dynamic``, ``static``, ``weight-only``, ``fp16``, ``bf16``, ``nf4`` (``int4``) or ``fp4``.
         dry_run: Says what would be done to every tensor (:class:`QuantizePlan`), and writes nothing.
         recipe: A recipe file, or its keys, in place of ``method`` and its options.
-        weights: Integer methods (dynamic, static, weight-only): the codes of weights, ``int8`` (the default) or ``int4``; of ``weight-only`` and
-            ``dynamic`` also ``fp8``, of ``weight-only`` ``nvfp4`` and ``mxfp4``.
+        weights: Integer methods (dynamic, static, weight-only): the codes of weights, ``int8`` (the default), ``int4`` or ``fp8``; of
+            ``weight-only`` also ``nvfp4`` and ``mxfp4``.
         group_size: int4, and int8 with ``weight-only``: neighbouring weights of a row that share a scale, 64 by default (int8: all),
             or ``"channel"`` for all of a row.
         asymmetric: int4: groups have zero points, too.
         layout: int4: ``pack-quantized`` (the default) or ``int-quantized``; with ``weight-only`` also ``gptq``, ``gptq_v2`` or ``awq``. int8 with
             ``weight-only``: ``bitsandbytes`` for LLM.int8.
+        weight_scales: fp8: ``per-channel`` (the default), or ``per-tensor`` for one scale of all weights of a layer.
         modules: Integer methods: the weights of single layers, by their paths or by globs on these, a path before globs: ``"int8"``, ``"int4+group-32"``,
             or the keys of a recipe's ``modules``. :func:`fewbit.sensitivity` chooses them.
         double_quant: nf4 and fp4: quantizes the scales, too.
@@ -340,6 +343,7 @@ def _quantize_directory(
     group_size: int | str | None = None,
     asymmetric: bool = False,
     layout: str | None = None,
+    weight_scales: str | None = None,
     modules: Mapping[str, str | Mapping[str, Any]] | None = None,
     double_quant: bool = False,
     block_size: int | None = None,
@@ -381,6 +385,7 @@ def _quantize_directory(
             "group_size": group_size,
             "asymmetric": asymmetric,
             "layout": layout,
+            "weight_scales": weight_scales,
             "modules": modules,
             "double_quant": double_quant,
             "block_size": block_size,
@@ -401,6 +406,15 @@ def _quantize_directory(
     layouts = ("pack-quantized", "int-quantized", "gptq", "gptq_v2", "awq", "bitsandbytes")
     if layout is not None and layout not in layouts:
         raise ValueError(f"layout: expected one of {', '.join(layouts)}, found {layout!r}")
+    if weight_scales not in (None, "per-channel", "per-tensor"):
+        raise ValueError(f"weight_scales: expected per-channel or per-tensor, found {weight_scales!r}")
+    if weight_scales is not None and weights != "fp8":
+        raise ValueError("weight_scales: expected weights='fp8' beside it\n  hint: leave it out: int8 weights have what backend has")
+    if weights == "fp8" and method == "static":
+        of_integers = {"min_sqnr": min_sqnr, "observer": observer, "backend": backend, "sensitivity": sensitivity}
+        for name, value in of_integers.items():
+            if value is not None:
+                raise ValueError(f"{name}: does not go with weights='fp8'\n  hint: leave it out: every input has its largest magnitude as its range")
     if not (group_size is None or group_size == "channel" or (isinstance(group_size, int) and group_size > 0)):
         raise ValueError(f"group_size: expected a positive number of columns or 'channel', found {group_size!r}")
     if activations not in (None, "per-token", "per-tensor"):
@@ -462,6 +476,7 @@ def _quantize_directory(
         "group_size": group_size,
         "asymmetric": asymmetric,
         "layout": layout or "pack-quantized",
+        "weight_scales": weight_scales or "per-channel",
         "modules": {} if modules is None else {pattern: of if isinstance(of, str) else dict(of) for pattern, of in modules.items()},
         "double_quant": double_quant,
         "block_size": block_size,
@@ -524,6 +539,8 @@ def label(recipe: Mapping[str, Any]) -> str:
             words.append(layout if layout == "int-quantized" else f"{layout} layout")
     elif recipe.get("weights") in ("fp8", "nvfp4", "mxfp4"):
         words.append(str(recipe["weights"]))
+        if recipe.get("weight_scales") == "per-tensor":
+            words.append("per tensor")
     else:
         if recipe.get("group_size"):
             words.append(f"groups of {recipe['group_size']}")

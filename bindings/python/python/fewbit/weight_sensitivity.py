@@ -124,8 +124,8 @@ def sensitivity(
         calibration: Texts like those that the model will see; or a file of them.
         max_bytes: The file of weights has at most so many bytes (``"20MB"``, or a number): the mixture with the least loss is chosen.
         min_cosine: The mean cosine to the float model's embeddings is at least this, on the texts: the mixture with the fewest bytes is chosen.
-        method: ``weight-only``, or ``dynamic``, whose inputs have 8 bits per token.
-        weights: The weights to choose from: ``int8``, ``int4``, and with options ``int4+group-128``, ``int4+group-32+asymmetric``.
+        method: ``weight-only``, ``dynamic``, whose inputs have 8 bits per token, or ``static``, whose ranges of inputs are calibrated with the same texts first.
+        weights: The weights to choose from: ``int8``, ``int4``, with options ``int4+group-128``, ``int4+group-32+asymmetric``, and ``float`` for layers that stay as they are.
         gptq: Rounds weights by GPTQ, for the same texts.
         embeddings, float_dtype, skip: As for :func:`fewbit.quantize_model`.
         samples, seed, field: As for :func:`fewbit.calibrate`.
@@ -138,8 +138,8 @@ def sensitivity(
     """
     if (max_bytes is None) == (min_cosine is None):
         raise ValueError(f"expected max_bytes or min_cosine, found {'neither' if max_bytes is None else 'both'}")
-    if method not in ("dynamic", "weight-only"):
-        raise ValueError(f"method: expected dynamic or weight-only, found {method!r}")
+    if method not in ("dynamic", "static", "weight-only"):
+        raise ValueError(f"method: expected dynamic, static or weight-only, found {method!r}")
     if isinstance(weights, str):
         raise ValueError(f"weights: expected a list of choices, found {weights!r}\n  hint: weights=['int8', 'int4']")
     request = {

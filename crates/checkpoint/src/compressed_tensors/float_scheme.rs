@@ -7,23 +7,35 @@ use fewbit_numerics::dtype::DType;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 
+/// How FP8 inputs are scaled. fewbit computes with float inputs all the same.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum FloatActivations {
+    /// With a scale for each token, which is chosen at run time.
+    PerToken,
+    /// With one stored scale.
+    Static {
+        /// What codes are multiplied with: positive and finite.
+        scale: f32,
+    },
+}
+
 /// Weights of small floats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FloatScheme {
     /// The type of the elements.
     pub kind: SmallFloatType,
     /// Of FP8: which elements share a scale. Those of the other types are in groups.
     pub weights: WeightScales,
-    /// Whether inputs are FP8, too, with a scale that is chosen for each token at run time. fewbit computes with float inputs all the same.
-    pub dynamic_activations: bool,
+    /// How inputs are FP8, too, beside weights of FP8; none: not as far as the file goes.
+    pub activations: Option<FloatActivations>,
 }
 
 impl FloatScheme {
     /// The format, as `quantization_config` names it.
     pub(super) fn format(self) -> &'static str {
-        match (self.kind, self.dynamic_activations) {
-            (SmallFloatType::Fp8, true) => "float-quantized",
-            (SmallFloatType::Fp8, false) => "naive-quantized",
+        match (self.kind, self.activations) {
+            (SmallFloatType::Fp8, Some(_)) => "float-quantized",
+            (SmallFloatType::Fp8, None) => "naive-quantized",
             (SmallFloatType::Nvfp4, _) => "nvfp4-pack-quantized",
             (SmallFloatType::Mxfp4, _) => "mxfp4-pack-quantized",
         }
@@ -58,17 +70,19 @@ impl FloatScheme {
 
     /// The `input_activations` of the config.
     pub(super) fn input_activations(self) -> Value {
-        match self.dynamic_activations {
-            false => Value::Null,
-            true => json!({
-                "num_bits": 8,
-                "type": "float",
-                "symmetric": true,
-                "strategy": "token",
-                "dynamic": true,
-                "group_size": null,
-            }),
-        }
+        let (strategy, is_dynamic) = match self.activations {
+            None => return Value::Null,
+            Some(FloatActivations::PerToken) => ("token", true),
+            Some(FloatActivations::Static { .. }) => ("tensor", false),
+        };
+        json!({
+            "num_bits": 8,
+            "type": "float",
+            "symmetric": true,
+            "strategy": strategy,
+            "dynamic": is_dynamic,
+            "group_size": null,
+        })
     }
 
     fn tensors(self, module: &str, shape: [usize; 2]) -> Vec<TensorPlan> {
@@ -79,7 +93,7 @@ impl FloatScheme {
             let bytes = self.kind.row_bytes(columns);
             TensorPlan::new(name("weight_packed"), DType::U8, [rows, bytes])
         };
-        match self.kind {
+        let mut tensors = match self.kind {
             SmallFloatType::Fp8 => vec![
                 TensorPlan::new(name("weight"), DType::F8E4M3, shape),
                 match self.weights {
@@ -100,7 +114,11 @@ impl FloatScheme {
                 packed(),
                 TensorPlan::new(name("weight_scale"), DType::U8, [rows, scales]),
             ],
+        };
+        if let Some(FloatActivations::Static { .. }) = self.activations {
+            tensors.push(TensorPlan::new(name("input_scale"), DType::F32, [1]));
         }
+        tensors
     }
 
     fn parts<'a>(
@@ -134,7 +152,7 @@ impl FloatScheme {
             scales: of_floats,
         } = floats;
         let begin = first_row * self.kind.row_bytes(columns);
-        Ok(match of_floats {
+        let mut parts = match of_floats {
             SmallFloatScales::Rows(of_rows) => {
                 let mut parts = vec![part("weight", begin, Cow::Borrowed(codes))];
                 match self.weights {
@@ -174,7 +192,11 @@ impl FloatScheme {
                 part("weight_packed", begin, Cow::Borrowed(codes)),
                 part("weight_scale", first_row * scales, Cow::Borrowed(of_groups)),
             ],
-        })
+        };
+        if let (0, Some(FloatActivations::Static { scale })) = (first_row, self.activations) {
+            parts.push(once("input_scale", scale));
+        }
+        Ok(parts)
     }
 }
 

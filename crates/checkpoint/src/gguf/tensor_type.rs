@@ -35,6 +35,7 @@ impl TensorType {
             Self::Blocks(BlockType::Q5_1) => 7,
             Self::Blocks(BlockType::Q8_0) => 8,
             Self::Blocks(BlockType::Q4_K) => 12,
+            Self::Blocks(BlockType::Q5_K) => 13,
             Self::Blocks(BlockType::Q6_K) => 14,
             Self::Bf16 => 30,
         }
@@ -170,8 +171,8 @@ mod tests {
 
     #[test]
     fn other_types_have_sizes_alone() {
-        let stored = StoredType::of_number(13).unwrap();
-        assert_eq!((stored.name(), stored.readable()), ("q5_k", None));
+        let stored = StoredType::of_number(10).unwrap();
+        assert_eq!((stored.name(), stored.readable()), ("q2_k", None));
         // ggml took the numbers 4 and 5 back.
         assert!(
             [4, 5, 31, 99]

@@ -1,7 +1,9 @@
 //! compressed-tensors checkpoints of FP8, NVFP4 and MXFP4: golden files of the real library, what fewbit writes, and what it refuses.
 
 use crate::checkpoint_builder::{CheckpointDirectory, Tensor, f32_tensor, golden, tensor};
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, FloatScheme, WeightScales, config};
+use fewbit_checkpoint::compressed_tensors::{
+    CompressedScheme, FloatActivations, FloatScheme, WeightScales, config,
+};
 use fewbit_checkpoint::small_floats::{SmallFloatScales, SmallFloatType, SmallFloats};
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, StoredWeight, WeightLayout};
 use fewbit_numerics::absmax::absmax;
@@ -126,7 +128,7 @@ fn scheme(kind: SmallFloatType, weights: WeightScales) -> FloatScheme {
     FloatScheme {
         kind,
         weights,
-        dynamic_activations: false,
+        activations: None,
     }
 }
 
@@ -154,30 +156,65 @@ fn under_the_scale_of_the_library(
     }
 }
 
+/// What the library's config says of a module, the one that fewbit writes says, too.
+fn expect_group_of_the_library(module: &str, written: &Value) {
+    let library: Value = serde_json::from_slice(&file("config.json")).unwrap();
+    let groups = library["quantization_config"]["config_groups"].as_object();
+    let mut groups = groups.unwrap().values();
+    let group = groups.find(|group| group["targets"] == json!([module]));
+    let group = group.unwrap();
+    assert_eq!(written["format"], group["format"], "{module}");
+    for part in ["weights", "input_activations"] {
+        let Some(arguments) = group[part].as_object() else {
+            assert_eq!(written[part], Value::Null, "{module}: {part}");
+            continue;
+        };
+        for (key, value) in arguments {
+            assert_eq!(&written[part][key], value, "{module}: {part}.{key}");
+        }
+    }
+}
+
 /// Codes, scales and the tensors that hold them are those of the library for the same weights.
 #[test]
 fn the_bytes_of_the_library() {
     let checkpoint = Checkpoint::open(golden(GOLDEN)).unwrap();
     let bytes = file("originals.safetensors");
     let originals = SafeTensors::deserialize(&bytes).unwrap();
-    for (module, kind, weights) in [
-        ("fp8_channel", SmallFloatType::Fp8, WeightScales::PerChannel),
-        ("fp8_tensor", SmallFloatType::Fp8, WeightScales::PerTensor),
-        ("fp8_alone", SmallFloatType::Fp8, WeightScales::PerChannel),
-        ("nvfp4", SmallFloatType::Nvfp4, WeightScales::PerChannel),
-        ("mxfp4", SmallFloatType::Mxfp4, WeightScales::PerChannel),
+    let per_token = Some(FloatActivations::PerToken);
+    let fixed = Some(FloatActivations::Static { scale: 0.02 });
+    use SmallFloatType::{Fp8, Mxfp4, Nvfp4};
+    use WeightScales::{PerChannel, PerTensor};
+    for (module, kind, weights, activations) in [
+        ("fp8_channel", Fp8, PerChannel, per_token),
+        ("fp8_tensor", Fp8, PerTensor, per_token),
+        ("fp8_static", Fp8, PerChannel, fixed),
+        ("fp8_alone", Fp8, PerChannel, None),
+        ("nvfp4", Nvfp4, PerChannel, None),
+        ("mxfp4", Mxfp4, PerChannel, None),
     ] {
         let original = originals.tensor(&format!("{module}.weight")).unwrap();
         let shape = [original.shape()[0], original.shape()[1]];
-        let one_scale = weights == WeightScales::PerTensor;
+        let one_scale = weights == PerTensor;
         let weight = quantized(kind, one_scale, &floats(original.data()), shape[1]);
         let weight = match kind {
-            SmallFloatType::Nvfp4 => under_the_scale_of_the_library(weight, &checkpoint),
+            Nvfp4 => under_the_scale_of_the_library(weight, &checkpoint),
             _ => weight,
         };
         let weight = StoredWeight::SmallFloats(weight);
-        let layout = scheme(kind, weights);
+        let layout = FloatScheme {
+            activations,
+            ..scheme(kind, weights)
+        };
+        let modules = [module.to_owned()];
+        let written = config(&[(CompressedScheme::Float(layout), &modules)], &[], &[]);
+        expect_group_of_the_library(module, &written["config_groups"]["group_0"]);
         let parts = layout.encode(module, shape, 0, &weight).unwrap();
+        assert_eq!(
+            parts.len(),
+            checkpoint.weight_tensor_names(module).len(),
+            "{module}"
+        );
         for (part, plan) in parts.iter().zip(layout.plan(module, shape)) {
             let stored = checkpoint.require(&part.name).unwrap();
             assert_eq!(
@@ -195,18 +232,22 @@ fn written_weights_are_read() {
     let values: Vec<f32> = (0..5 * 64)
         .map(|index| ((index * 37 % 101) as f32 - 50.0) / 64.0)
         .collect();
-    for (kind, weights, dynamic_activations) in [
-        (SmallFloatType::Fp8, WeightScales::PerChannel, true),
-        (SmallFloatType::Fp8, WeightScales::PerTensor, false),
-        (SmallFloatType::Nvfp4, WeightScales::PerChannel, false),
-        (SmallFloatType::Mxfp4, WeightScales::PerChannel, false),
+    let fixed = Some(FloatActivations::Static { scale: 0.25 });
+    let per_token = Some(FloatActivations::PerToken);
+    for (kind, weights, activations) in [
+        (SmallFloatType::Fp8, WeightScales::PerChannel, per_token),
+        (SmallFloatType::Fp8, WeightScales::PerChannel, fixed),
+        (SmallFloatType::Fp8, WeightScales::PerTensor, fixed),
+        (SmallFloatType::Fp8, WeightScales::PerTensor, None),
+        (SmallFloatType::Nvfp4, WeightScales::PerChannel, None),
+        (SmallFloatType::Mxfp4, WeightScales::PerChannel, None),
     ] {
         let weight = quantized(kind, weights == WeightScales::PerTensor, &values, 64);
         let weight = StoredWeight::SmallFloats(weight);
         let layout = FloatScheme {
             kind,
             weights,
-            dynamic_activations,
+            activations,
         };
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("model");

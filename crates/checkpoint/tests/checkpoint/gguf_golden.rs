@@ -82,7 +82,7 @@ fn every_type_has_the_values_of_the_package() {
         .iter()
         .map(|tensor| part(&format!("model.{}", tensor.name), &tensor.name))
         .collect();
-    assert_eq!(parts.len(), 11);
+    assert_eq!(parts.len(), 12);
     let checkpoint = Checkpoint::of_gguf(&file, json!({}), &parts).unwrap();
     for tensor in file.tensors() {
         let view = checkpoint

@@ -18,7 +18,7 @@ Layouts:
                      what `fewbit quantize` writes with its defaults (int4: --method weight-only --weights int4; gptq, gptq_v2, awq: the same
                      with --layout; fp8, nvfp4, mxfp4: --method weight-only --weights); from codes only with --allow-requantize.
                      For other options convert to f32 first, and quantize that.
-  gguf:TYPE          one file for llama.cpp, of a BERT, Nomic BERT, Llama, Mistral, Qwen2 or Qwen3; TYPE is f32, f16, bf16, q8_0, q6_k, q5_1, q5_0, q4_1, q4_0 or q4_k")]
+  gguf:TYPE          one file for llama.cpp, of a BERT, Nomic BERT, Llama, Mistral, Qwen2 or Qwen3; TYPE is f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_1, q4_0 or q4_k")]
 pub(crate) struct ConvertArguments {
     /// Model directory, Hub id or GGUF file
     pub(crate) model: String,

@@ -2,8 +2,9 @@
 
 use super::{EmbeddingsArgument, FloatDTypeArgument};
 use clap::{ArgGroup, Args, ValueEnum};
+use fewbit::GroupSize;
 use fewbit::quantize::ShardSize;
-use fewbit::{GroupSize, WeightCodes};
+use fewbit::sensitivity::WeightChoice;
 use std::path::PathBuf;
 
 /// Measure what int4 weights cost at each layer, and choose int8 or int4 for each under a limit
@@ -38,7 +39,7 @@ pub(crate) struct SensitivityArguments {
     /// What becomes of the inputs of layers
     #[arg(long, value_enum, default_value_t = SensitivityMethod::WeightOnly)]
     pub(crate) method: SensitivityMethod,
-    /// The weights to choose from: int8, int4, and with options int4+group-128, int4+group-32+asymmetric
+    /// The weights to choose from: int8, int4, with options int4+group-128, int4+group-32+asymmetric, and float for layers that stay as they are
     #[arg(
         long,
         value_name = "LIST",
@@ -46,7 +47,7 @@ pub(crate) struct SensitivityArguments {
         default_value = "int8,int4",
         value_parser = weights
     )]
-    pub(crate) weights: Vec<WeightCodes>,
+    pub(crate) weights: Vec<WeightChoice>,
     /// Group size of int4 where the list says none [default: 64]
     #[arg(long, value_name = "N")]
     pub(crate) group_size: Option<GroupSize>,
@@ -82,15 +83,17 @@ pub(crate) struct SensitivityArguments {
     pub(crate) threads: Option<usize>,
 }
 
-/// Methods whose weights can be mixed without calibrated inputs, as typed.
+/// Methods whose weights can be mixed, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SensitivityMethod {
     /// Inputs have 8 bits per token
     Dynamic,
     /// Inputs have 12 bits per token here, and are floats in other programs
     WeightOnly,
+    /// Inputs have 8 bits and stored ranges, which are calibrated with the same texts first
+    Static,
 }
 
-fn weights(text: &str) -> Result<WeightCodes, fewbit::Error> {
-    fewbit::compare::parse_weights(text.trim())
+fn weights(text: &str) -> Result<WeightChoice, fewbit::Error> {
+    fewbit::compare::parse_weight_choice(text.trim())
 }

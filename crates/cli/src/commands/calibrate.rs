@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
     let input = options.input(&arguments.calibration, &mut note)?;
     let spec = calibrator.encoder().network().spec();
     let samples = options.draw(&input, spec, &mut note)?;
-    let run = CalibrationRun::new(&input, &samples, flags.seed, flags.batch_size)?;
+    let run = CalibrationRun::new(&input, &samples, flags.seed, flags.batch_size())?;
     let mut progress = samples_progress(&samples);
     let mut begun = false;
     let calibrated = file.calibrate(calibrator, &run, &samples, &mut |seen| {
@@ -98,10 +98,17 @@ pub(super) fn run(arguments: &CalibrateArguments, global: GlobalArguments) -> Re
 
 /// Refuses calibration flags that would have no effect, and `static` without anything to calibrate with.
 pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<(), UsageError> {
+    super::quantize::training::check(arguments, recipe)?;
+    if recipe.is_trained() {
+        return Ok(());
+    }
     let calibration = &arguments.calibration;
     // Scales per tensor at run time have a backend, too, but nothing to observe.
     let of_run_time = has_scales_of_run_time(recipe) && arguments.recipe.is_none();
     let named = is_named(calibration, of_run_time)? || !calibration.texts.field.is_empty();
+    if arguments.recipe.is_none() {
+        refuse_choices_of_integers(arguments, recipe)?;
+    }
     if recipe.needs_samples() {
         return check_samples(arguments, recipe, of_run_time);
     }
@@ -120,6 +127,39 @@ pub(super) fn check(arguments: &QuantizeArguments, recipe: &Recipe) -> Result<()
         return Err(UsageError(format!("--method static: {EXPECTED_TEXTS}")));
     }
     Ok(())
+}
+
+/// Refuses what chooses scales of integers, where they are those of FP8, or of weights whose scales the backend chooses.
+fn refuse_choices_of_integers(
+    arguments: &QuantizeArguments,
+    recipe: &Recipe,
+) -> Result<(), UsageError> {
+    let are_floats = recipe
+        .integer()
+        .is_some_and(|options| options.weights.floats().is_some());
+    if arguments.weight_scales.is_some() && !are_floats {
+        return Err(UsageError(
+            "--weight-scales: expected --weights fp8 beside it\n  hint: int8 weights have a scale for each channel, or what --backend has; groups have --group-size".to_owned(),
+        ));
+    }
+    if !are_floats || recipe.method() != Method::Static {
+        return Ok(());
+    }
+    let calibration = &arguments.calibration;
+    let flag = if calibration.min_sqnr.is_some() {
+        "--min-sqnr"
+    } else if calibration.texts.observer.is_some() {
+        "--observer"
+    } else if calibration.texts.backend.is_some() {
+        "--backend"
+    } else if arguments.sensitivity.is_some() {
+        "--sensitivity"
+    } else {
+        return Ok(());
+    };
+    Err(UsageError(format!(
+        "{flag} does not go with --weights fp8\n  hint: leave it out: every input has its largest magnitude as its range, which costs floats nothing"
+    )))
 }
 
 /// Whether the inputs of layers have one scale each that is chosen at run time.
@@ -321,7 +361,7 @@ pub(super) fn options(arguments: &CalibrationArguments) -> CalibrationOptions {
 pub(super) fn options_of_texts(flags: &CalibrationTexts) -> CalibrationOptions {
     CalibrationOptions {
         size: flags.sample_size(),
-        batch_size: flags.batch_size,
+        batch_size: flags.batch_size(),
         seed: flags.seed,
         fields: flags.field.clone(),
         input_ids_column: flags.input_ids_column.clone(),

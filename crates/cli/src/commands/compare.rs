@@ -69,6 +69,7 @@ pub(super) fn run(arguments: &CompareArguments, global: GlobalArguments) -> Resu
     };
     let options = CompareOptions {
         recipes,
+        quantized: arguments.quantized.clone(),
         gptq,
         texts,
         keep: arguments.keep.clone(),

@@ -3,11 +3,10 @@
 use crate::arguments::{Arguments, CompletionsArguments};
 use crate::streams;
 use anyhow::Result;
-use clap::CommandFactory;
 
 pub(super) fn run(arguments: CompletionsArguments) -> Result<()> {
     let mut script = Vec::new();
-    let mut command = Arguments::command();
+    let mut command = Arguments::program();
     clap_complete::generate(arguments.shell, &mut command, "fewbit", &mut script);
     streams::print(&String::from_utf8(script)?)
 }

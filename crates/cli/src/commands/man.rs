@@ -3,12 +3,12 @@
 use crate::arguments::{Arguments, ManArguments};
 use crate::streams;
 use anyhow::{Context, Result};
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::Man;
 use std::path::Path;
 
 pub(super) fn run(arguments: &ManArguments) -> Result<()> {
-    let mut program = Arguments::command().disable_help_subcommand(true);
+    let mut program = Arguments::program().disable_help_subcommand(true);
     // Gives every command the flags that all of them take, and its whole name.
     program.build();
     match &arguments.output {

@@ -2,6 +2,7 @@
 
 mod backend;
 pub(super) mod floats;
+pub(super) mod training;
 
 use super::calibrate;
 use crate::arguments::{GlobalArguments, MethodArgument, QuantizeArguments, SensitivityArgument};
@@ -12,8 +13,9 @@ use anyhow::Result;
 use fewbit::quantize::calibration::SiteSensitivity;
 use fewbit::quantize::weight_codecs;
 use fewbit::quantize::{
-    ActivationsField, GptqCalibration, OutputOptions, PlanRow, PlannedConversion,
+    ActivationsField, GptqCalibration, OutputOptions, PlanRow, PlannedConversion, WeightScales,
 };
+use fewbit::train::TrainingReport;
 use fewbit::{
     Catalogue, Method, QuantizeError, QuantizePlan, QuantizeReport, Recipe, RecipeFields,
     TensorAction, WeightsField, threads,
@@ -42,6 +44,15 @@ struct Report<'a> {
     sensitivity: &'a [SiteSensitivity],
 }
 
+/// What `--json` prints of a model that was trained.
+#[derive(Serialize)]
+struct Trained<'a> {
+    #[serde(flatten)]
+    report: &'a TrainingReport,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    sensitivity: &'a [SiteSensitivity],
+}
+
 pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Result<()> {
     let threads = threads::resolve(arguments.threads)?;
     weight_codecs::set_threads(threads.count);
@@ -61,13 +72,17 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
         if arguments.sensitivity == Some(SensitivityArgument::Output) {
             calibrate::measure_output_effect(&mut calibrated, options)?;
         }
+        let are_floats = options.weights.floats().is_some();
         recipe = with_scales;
-        calibrate::warn_of_noise(&calibrated, &arguments.calibration);
-        sensitivity = calibrated.sites().to_vec();
-        costs = render::sensitivity::table(&sensitivity, calibrated.least_sqnr_db()) + "\n";
+        // What one range costs codes of integers says nothing of floats.
+        if !are_floats {
+            calibrate::warn_of_noise(&calibrated, &arguments.calibration);
+            sensitivity = calibrated.sites().to_vec();
+            costs = render::sensitivity::table(&sensitivity, calibrated.least_sqnr_db()) + "\n";
+        }
         samples = Some(calibrated.into_samples());
     }
-    let gptq = if recipe.needs_samples() {
+    let gptq = if recipe.needs_samples() && !recipe.is_trained() {
         let samples = match samples {
             Some(samples) => samples,
             None => calibrate::samples(&source, &arguments.calibration)?,
@@ -110,6 +125,19 @@ pub(super) fn run(arguments: &QuantizeArguments, global: GlobalArguments) -> Res
             };
         }
     };
+    if recipe.is_trained() {
+        let trained = training::run(&source, &recipe, output, &options, threads.count, arguments)?;
+        return if global.json {
+            streams::print_json(&Trained {
+                report: &trained,
+                sensitivity: &sensitivity,
+            })
+        } else {
+            let training = render::training::report(&trained);
+            let written = render::quantization::report(&trained.quantization, output);
+            streams::print(&(costs + &training + &written))
+        };
+    }
     if arguments.resume {
         super::say_if_nothing_is_to_resume(output);
     }
@@ -229,6 +257,7 @@ fn is_typed(field: &str, error: &QuantizeError, arguments: &QuantizeArguments) -
         "group_size" => return arguments.group_size.is_some(),
         "asymmetric" => return arguments.asymmetric,
         "layout" => return arguments.layout.is_some(),
+        "weight_scales" => return arguments.weight_scales.is_some(),
         "block_size" => return arguments.block_size.is_some(),
         "double_quant" => return arguments.double_quant,
         "scales" => return arguments.scales.is_some(),
@@ -256,6 +285,7 @@ fn flag(field: &str, arguments: &QuantizeArguments) -> Option<&'static str> {
         "group_size" => "--group-size",
         "asymmetric" => "--asymmetric",
         "layout" => "--layout",
+        "weight_scales" if arguments.weight_scales.is_some() => "--weight-scales",
         "block_size" => "--block-size",
         "double_quant" => "--double-quant",
         "scales" => "--scales",
@@ -272,21 +302,26 @@ fn flag(field: &str, arguments: &QuantizeArguments) -> Option<&'static str> {
 
 /// The recipe that the flags and the recipe file, if any, amount to. One of `static` by flags has no scales yet.
 fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
-    let method = arguments.method.map(method);
-    let mut fields = match (&arguments.recipe, method) {
-        (Some(path), _) => {
+    training::refuse_without_training(arguments)?;
+    let trained = arguments.method == Some(MethodArgument::Qat);
+    let mut fields = match (&arguments.recipe, arguments.method) {
+        (Some(path), typed) => {
             // What a file holds is an error of the file, whatever flags stand beside it.
             let fields = RecipeFields::from(Recipe::read(path)?);
+            // Any method of a recipe can be trained.
+            let typed = typed.filter(|_| !trained);
+            let method = typed.map(|typed| method(typed, arguments)).transpose()?;
             contradictions(arguments, method, &fields)?;
             fields
         }
-        (None, Some(method)) => {
-            let defaults = RecipeFields::new(method);
+        (None, Some(typed)) => {
+            let defaults = RecipeFields::new(method(typed, arguments)?);
             let fields = RecipeFields {
                 weights: floats::weights(arguments).unwrap_or_default(),
                 group_size: arguments.group_size,
                 asymmetric: arguments.asymmetric,
                 layout: floats::layout(arguments).unwrap_or_default(),
+                weight_scales: floats::weight_scales(arguments).unwrap_or_default(),
                 block_size: arguments.block_size,
                 double_quantization: arguments.double_quant,
                 scales: floats::block_scales(arguments),
@@ -301,6 +336,7 @@ fn recipe(arguments: &QuantizeArguments) -> Result<Recipe> {
         }
         (None, None) => return Err(UsageError("expected --method or --recipe".to_owned()).into()),
     };
+    fields.trained |= trained;
     let add = |typed: &[String], known: &mut Vec<String>| {
         for pattern in typed {
             if !known.contains(pattern) {
@@ -374,6 +410,15 @@ fn contradictions(
     {
         return refuse("--layout", layout.to_string(), file.layout.to_string());
     }
+    if let Some(typed) = floats::weight_scales(arguments)
+        && typed != file.weight_scales
+    {
+        let name = |scales| match scales {
+            WeightScales::PerChannel => "per-channel".to_owned(),
+            WeightScales::PerTensor => "per-tensor".to_owned(),
+        };
+        return refuse("--weight-scales", name(typed), name(file.weight_scales));
+    }
     if let Some(scales) = floats::block_scales(arguments)
         && scales != file.scales.unwrap_or_default()
     {
@@ -415,8 +460,9 @@ fn contradictions(
     Ok(())
 }
 
-fn method(argument: MethodArgument) -> Method {
-    match argument {
+fn method(argument: MethodArgument, arguments: &QuantizeArguments) -> Result<Method, UsageError> {
+    Ok(match argument {
+        MethodArgument::Qat => return training::method_to_train(arguments),
         MethodArgument::Dynamic => Method::Dynamic,
         MethodArgument::Static => Method::Static,
         MethodArgument::WeightOnly => Method::WeightOnly,
@@ -424,5 +470,5 @@ fn method(argument: MethodArgument) -> Method {
         MethodArgument::Bf16 => Method::Bf16,
         MethodArgument::Nf4 | MethodArgument::Int4 => Method::Nf4,
         MethodArgument::Fp4 => Method::Fp4,
-    }
+    })
 }

@@ -10,8 +10,10 @@ use anyhow::Result;
 use fewbit::calibration::{CalibrationOptions, CalibrationTexts, DEFAULT_SAMPLES};
 use fewbit::checkpoint::output_file::OutputFile;
 use fewbit::quantize::calibration::texts::SampleSize;
-use fewbit::quantize::{Rounding, weight_codecs};
-use fewbit::sensitivity::{SensitivityGoal, SensitivityOptions, SensitivityStep, sensitivity};
+use fewbit::quantize::{Rounding, StaticInputs, weight_codecs};
+use fewbit::sensitivity::{
+    SensitivityGoal, SensitivityOptions, SensitivityStep, WeightChoice, sensitivity,
+};
 use fewbit::{GroupSize, IntegerRecipe, Recipe, WeightCodes, threads};
 use std::path::Path;
 
@@ -76,6 +78,7 @@ fn base(arguments: &SensitivityArguments) -> IntegerRecipe {
     let base = match arguments.method {
         SensitivityMethod::Dynamic => IntegerRecipe::dynamic(),
         SensitivityMethod::WeightOnly => IntegerRecipe::weight_only(),
+        SensitivityMethod::Static => StaticInputs::default().into(),
     };
     let rounding = match arguments.gptq {
         false => Rounding::Nearest,
@@ -94,16 +97,18 @@ fn base(arguments: &SensitivityArguments) -> IntegerRecipe {
 }
 
 /// The list of weights, with the group size where it has none.
-fn choices(arguments: &SensitivityArguments) -> Result<Vec<WeightCodes>, UsageError> {
+fn choices(arguments: &SensitivityArguments) -> Result<Vec<WeightChoice>, UsageError> {
     let Some(group_size) = arguments.group_size else {
         return Ok(arguments.weights.clone());
     };
     let mut is_used = false;
-    let with_size = |codes: &WeightCodes| match *codes {
-        WeightCodes::Int4(mut options) if options.group_size == GroupSize::default() => {
+    let with_size = |choice: &WeightChoice| match *choice {
+        WeightChoice::Codes(WeightCodes::Int4(mut options))
+            if options.group_size == GroupSize::default() =>
+        {
             options.group_size = group_size;
             is_used = true;
-            WeightCodes::Int4(options)
+            WeightCodes::Int4(options).into()
         }
         other => other,
     };

@@ -34,6 +34,8 @@ pub(crate) enum Unit {
     Passes,
     /// Rows of token ids.
     Rows,
+    /// Of an optimizer.
+    Steps,
 }
 
 impl Progress {
@@ -47,6 +49,7 @@ impl Progress {
                 Unit::Texts => "{human_pos}/{human_len} texts",
                 Unit::Passes => "{human_pos}/{human_len} passes",
                 Unit::Rows => "{human_pos}/{human_len} rows",
+                Unit::Steps => "{human_pos}/{human_len} steps",
             };
             let colour = if crate::style::no_color() {
                 ""

@@ -213,3 +213,60 @@ fn what_cannot_be_calibrated_is_refused_and_leaves_nothing() {
     );
     assert!(!workspace.path("out").exists() && !workspace.path("s.json").exists());
 }
+
+#[test]
+fn fp8_inputs_are_static_and_choices_of_integers_are_refused() {
+    let workspace = workspace();
+    let fp8 = ["--weights", "fp8", "--weight-scales", "per-tensor"];
+    let flags = [&QUANTIZE[..], &fp8, &["--calibration", "texts.txt"]].concat();
+    let outcome = workspace.succeed(&flags);
+    let label = "static + fp8 + per tensor: ";
+    assert!(outcome.stdout.starts_with(label), "{}", outcome.stdout);
+    let config = workspace.json("out/config.json");
+    let groups = config["quantization_config"]["config_groups"].as_object();
+    assert_eq!(groups.unwrap().len(), 1);
+    let group = &groups.unwrap()["group_0"];
+    assert_eq!(group["format"], "float-quantized");
+    assert_eq!(group["weights"]["strategy"], "tensor");
+    assert_eq!(group["input_activations"]["strategy"], "tensor");
+    assert_eq!(group["input_activations"]["dynamic"], false);
+    workspace.succeed(&["embed", "out", "-i", "texts.txt"]);
+    let again = ["quantize", "model", "-o", "again", "--recipe"];
+    workspace.succeed(&[&again[..], &["out/recipe.toml"]].concat());
+    for file in ["model.safetensors", "config.json", "recipe.toml"] {
+        let written = |directory: &str| workspace.read(&format!("{directory}/{file}"));
+        assert_eq!(written("out"), written("again"), "{file}");
+    }
+    let per_channel = [
+        "out/recipe.toml",
+        "--force",
+        "--weight-scales",
+        "per-channel",
+    ];
+    let message = workspace.misuse(&[&again[..], &per_channel].concat());
+    assert!(
+        message.starts_with("error: --weight-scales contradicts the recipe file"),
+        "{message}"
+    );
+    for flag in [
+        &["--observer", "mse"][..],
+        &["--min-sqnr", "3"],
+        &["--backend", "x86"],
+        &["--sensitivity", "output"],
+    ] {
+        let message = workspace.misuse(&[&flags[..], flag].concat());
+        let expected = format!("error: {} does not go with --weights fp8", flag[0]);
+        assert!(message.starts_with(&expected), "{message}");
+    }
+    let int8 = [
+        "--calibration",
+        "texts.txt",
+        "--weight-scales",
+        "per-tensor",
+    ];
+    let message = workspace.misuse(&[&QUANTIZE[..], &int8].concat());
+    assert!(
+        message.starts_with("error: --weight-scales: expected --weights fp8 beside it"),
+        "{message}"
+    );
+}

@@ -188,7 +188,7 @@ fn what_is_refused() {
     let workspace = Workspace::new();
     let misuse = workspace.misuse(&["convert", "model", "-o", "out", "--to", "int3"]);
     let first = misuse.lines().next().unwrap_or_default();
-    insta::assert_snapshot!(first, @"error: invalid value 'int3' for '--to <LAYOUT>': unknown layout `int3`: expected one of f32, fp16, bf16, dynamic, weight-only, int4, gptq, gptq_v2, awq, fp8, nvfp4, mxfp4, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_1, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k");
+    insta::assert_snapshot!(first, @"error: invalid value 'int3' for '--to <LAYOUT>': unknown layout `int3`: expected one of f32, fp16, bf16, dynamic, weight-only, int4, gptq, gptq_v2, awq, fp8, nvfp4, mxfp4, nf4, fp4, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q6_k, gguf:q5_k, gguf:q5_1, gguf:q5_0, gguf:q4_1, gguf:q4_0, gguf:q4_k");
     workspace.misuse(&["convert", "model", "-o", "out", "--to", "static"]);
     workspace.misuse(&["convert", "model", "--to", "f32"]);
     workspace.misuse(&["convert", "model", "-o", "out"]);

@@ -181,6 +181,7 @@ fn every_type_has_the_bytes_of_its_blocks() {
         ("q8_0", 8, 34),
         // Rows of 32 are no blocks of 256.
         ("q4_k", 6, 22),
+        ("q5_k", 7, 24),
         ("q6_k", 8, 34),
     ] {
         let (to, out) = (format!("gguf:{name}"), format!("{name}.gguf"));
@@ -197,6 +198,7 @@ fn every_type_has_the_bytes_of_its_blocks() {
         // The second matrices of the feed-forward have rows of 44.
         let others = match name {
             "q4_k" => vec!["q5_0", "f16"],
+            "q5_k" => vec!["q5_1", "f16"],
             "q6_k" => vec!["q8_0", "f16"],
             "f32" | "f16" | "bf16" => vec![],
             _ => vec!["f16"],

@@ -137,7 +137,6 @@ fn names_of_methods_that_other_tools_have_get_a_hint() {
             .unwrap_or_default()
     };
     insta::assert_snapshot!(tip("int8"), @"`dynamic` computes with int8 activations, `weight-only` with activations of 12 bits");
-    insta::assert_snapshot!(tip("qat"), @"not there yet; `dynamic` needs neither calibration nor training");
     insta::assert_snapshot!(tip("dynamc"), @"a similar value exists: 'dynamic'");
 }
 

@@ -28,5 +28,6 @@ mod sensitivity;
 mod sentence_modules;
 mod shards;
 mod tiny_model;
+mod training;
 mod weight_only;
 mod weight_only_arithmetic;

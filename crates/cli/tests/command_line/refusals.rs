@@ -390,7 +390,7 @@ fn recipe_files() {
       |
     3 | blocksize = 64
       | ^^^^^^^^^
-    unknown field `blocksize`, expected one of `version`, `method`, `weights`, `group_size`, `asymmetric`, `layout`, `block_size`, `double_quant`, `double_quantization`, `scales`, `embeddings`, `quantize_embeddings`, `float_dtype`, `activations`, `weight_scales`, `reduce_range`, `gptq`, `saturation_proof`, `skip`, `weight_only`, `modules`, `static_inputs`
+    unknown field `blocksize`, expected one of `version`, `method`, `weights`, `group_size`, `asymmetric`, `layout`, `block_size`, `double_quant`, `double_quantization`, `scales`, `embeddings`, `quantize_embeddings`, `float_dtype`, `activations`, `weight_scales`, `reduce_range`, `gptq`, `saturation_proof`, `qat`, `skip`, `weight_only`, `modules`, `static_inputs`
       hint: did you mean `block_size`?
     ");
     workspace.write("future.toml", "version = 2\nmethod = \"nf4\"\n");

@@ -97,6 +97,75 @@ fn people_see_costs_and_what_was_chosen() {
     ]));
 }
 
+/// Layers may stay float, and the ranges of static inputs come of the same texts.
+#[test]
+fn floats_are_a_choice_beside_static_inputs() {
+    let workspace = workspace();
+    let sensitivity = |limit: &str| {
+        let arguments = [
+            "sensitivity",
+            "model",
+            "--calibration",
+            "texts.txt",
+            "--method",
+            "static",
+            "--weights",
+            "float,int8,int4+channel",
+            "--max-bytes",
+            limit,
+            "-o",
+            "recipe.toml",
+            "--force",
+            "--json",
+        ];
+        workspace.succeed(&arguments).json()
+    };
+    // Before anything is chosen, a layer of floats more than int8 everywhere has.
+    let quantize = [
+        "quantize",
+        "model",
+        "-o",
+        "int8",
+        "--method",
+        "weight-only",
+        "--json",
+    ];
+    let int8 = bytes(&workspace.succeed(&quantize).json());
+    let report = sensitivity(&(int8 + 6000).to_string());
+    assert_eq!(report["baseline"], "float");
+    let recipe = &report["recipe"];
+    assert_eq!(recipe["method"], "static");
+    assert!(!recipe["skip"].as_array().unwrap().is_empty(), "{recipe}");
+    assert!(!recipe["static_inputs"].as_object().unwrap().is_empty());
+    let quantize = ["quantize", "model", "-o", "out", "--recipe", "recipe.toml"];
+    let written = workspace
+        .succeed(&[&quantize[..], &["--json"]].concat())
+        .json();
+    assert_eq!(bytes(&written), bytes(&report));
+    workspace.succeed(&["embed", "out", "-i", "texts.txt"]);
+}
+
+/// There is nothing to measure by where fewbit cannot run the model.
+#[test]
+fn models_that_are_not_run_are_refused_by_their_type() {
+    let workspace = workspace();
+    let mut config = workspace.json("model/config.json");
+    config["model_type"] = "mamba".into();
+    workspace.write("model/config.json", config.to_string());
+    let text = workspace.fail(&with(&["--max-bytes", "1GB"]));
+    assert!(text.contains("mamba"), "{text}");
+    workspace.write(
+        "recipe.toml",
+        "version = 1\nmethod = \"weight-only\"\n[modules.\"*.query\"]\nweights = \"int4\"\n",
+    );
+    let quantize = ["quantize", "model", "-o", "out", "--recipe", "recipe.toml"];
+    let text = workspace.fail(&quantize);
+    assert!(
+        text.contains("`modules`: expected a model that fewbit runs"),
+        "{text}"
+    );
+}
+
 #[test]
 fn limits_that_no_mixture_keeps_and_wrong_words_are_refused() {
     let workspace = workspace();

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 pub(super) struct Contender {
     pub(super) name: String,
-    /// None for the original.
+    /// None for the original, and for a quantized model that does not say how it was made.
     pub(super) recipe: Option<Recipe>,
+    /// Whether the others are compared with it.
+    is_original: bool,
     pub(super) directory: PathBuf,
     pub(super) quantize_seconds: Option<f64>,
     pub(super) encoded: Option<Encoded>,
@@ -32,7 +34,16 @@ pub(super) struct Encoded {
 
 impl Contender {
     pub(super) fn original(source: &Path) -> Self {
-        Self::new("original".to_owned(), None, source.to_owned())
+        Self {
+            is_original: true,
+            ..Self::new("original".to_owned(), None, source.to_owned())
+        }
+    }
+
+    /// A model that is quantized already, under the name of its directory.
+    pub(super) fn quantized(directory: &Path) -> Self {
+        let recipe = Recipe::read(directory.join("recipe.toml")).ok();
+        Self::new(quantized_name(directory), recipe, directory.to_owned())
     }
 
     /// What `recipe` will make, in a directory below `root`.
@@ -46,6 +57,7 @@ impl Contender {
         Contender {
             name,
             recipe,
+            is_original: false,
             directory,
             quantize_seconds: None,
             encoded: None,
@@ -62,7 +74,7 @@ impl Contender {
         work: impl FnOnce(&mut Self) -> Result<(), Error>,
     ) -> Result<(), Error> {
         match work(self) {
-            Err(error) if self.recipe.is_some() => {
+            Err(error) if !self.is_original => {
                 self.failure = Some(FailedMethod::new(self.name.clone(), &error));
                 Ok(())
             }
@@ -90,4 +102,10 @@ impl Contender {
     fn not_measured(&self) -> Error {
         Error::Measure(format!("{}: not measured", self.name))
     }
+}
+
+/// What a quantized model is called in a table: the last part of its path.
+pub(super) fn quantized_name(directory: &Path) -> String {
+    let name = directory.file_name().unwrap_or(directory.as_os_str());
+    name.to_string_lossy().into_owned()
 }

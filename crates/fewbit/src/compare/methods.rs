@@ -1,14 +1,15 @@
 //! Methods as they are typed in a list, and those of a comparison that is told none.
 
+use super::contender::quantized_name;
 use crate::Error;
 use fewbit_model::{Catalogue, open_checkpoint};
 use fewbit_quantize::default_embeddings::is_another_name_of_the_default;
 use fewbit_quantize::recipe::modules_name;
 use fewbit_quantize::{
     BlockScales, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, IntegerRecipe, Method,
-    Recipe, RecipeFields, Rounding, WeightCodes, WeightsField,
+    Recipe, RecipeFields, Rounding, WeightChoice, WeightCodes, WeightScales, WeightsField,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a comparison goes through unless told otherwise: every method, `dynamic` also with float embeddings, `nf4` also
 /// with double quantization.
@@ -98,7 +99,9 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
         "int8" => Some(
             "`dynamic` computes with int8 activations, `weight-only` with activations of 12 bits",
         ),
-        "qat" => Some("not there yet; `dynamic` needs neither calibration nor training"),
+        "qat" => Some(
+            "`fewbit quantize --method qat` trains a model, and `--quantized DIR` compares it here",
+        ),
         _ => None,
     }
 }
@@ -106,7 +109,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// Reads a method as it is typed in a list: a method's name, after it what it adds; or a recipe's label, as tables show it. There are
 /// `+int8-embeddings` (of int8 methods also `+embeddings`), `+float-embeddings`, `+fp16-embeddings`, `+bf16-embeddings` and `+nf4-embeddings` for the word embedding table;
 /// `+f32`, `+fp16` and `+bf16` for the dtype of what is not quantized; `+double` (double quantization); `+mse`, `+activation-weighted` and `+absmax` (scales of 4-bit methods); `+int4`
-/// (int4 weights of integer methods) and with it `+group-32` (of `weight-only` also without `+int4`) or `+channel`, `+asymmetric`, `+int-quantized`, `+gptq-layout`, `+gptq_v2-layout`, `+awq-layout`; `+fp8`, `+nvfp4` and `+mxfp4` (weights of small floats); `+bitsandbytes-layout` (LLM.int8); `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
+/// (int4 weights of integer methods) and with it `+group-32` (of `weight-only` also without `+int4`) or `+channel`, `+asymmetric`, `+int-quantized`, `+gptq-layout`, `+gptq_v2-layout`, `+awq-layout`; `+fp8`, `+nvfp4` and `+mxfp4` (weights of small floats), after the first `+per-tensor`; `+bitsandbytes-layout` (LLM.int8); `+gptq` or, of int8 weights, `+gptq+saturation-proof`. A recipe of
 /// `static` has no scales yet: [`static_recipe`](fewbit_quantize::calibration::static_recipe) gives it those that calibration chose. A name that ends in `.toml` or `.json` is a recipe
 /// file: of layers with weights of their own there is no other name.
 ///
@@ -123,6 +126,7 @@ pub fn method_hint(name: &str) -> Option<&'static str> {
 /// assert_eq!(parse_method("weight-only+fp16")?.label(), "weight-only + fp16 floats");
 /// assert_eq!(parse_method("nf4+double+mse")?.label(), "nf4 + double quantization + MSE scales");
 /// assert_eq!(parse_method("dynamic+int4+group-32")?.label(), "dynamic + int4 + groups of 32");
+/// assert_eq!(parse_method("static+fp8+per-tensor")?.label(), "static + fp8 + per tensor");
 /// assert_eq!(parse_method("nf4+gptq")?.label(), "nf4 + GPTQ");
 /// assert!(parse_method("nf4+embeddings").is_err());
 /// # Ok::<(), fewbit::Error>(())
@@ -198,6 +202,17 @@ pub fn parse_weights(text: &str) -> Result<WeightCodes, Error> {
     })
 }
 
+/// Reads a choice of weights for [`sensitivity`](crate::sensitivity::sensitivity()): `float`, or codes as [`parse_weights`] does.
+///
+/// # Errors
+/// As [`parse_weights`].
+pub fn parse_weight_choice(text: &str) -> Result<WeightChoice, Error> {
+    match text {
+        "float" => Ok(WeightChoice::Float),
+        codes => parse_weights(codes).map(WeightChoice::Codes),
+    }
+}
+
 /// Adds to `fields` what `word` says, and gives the name of what that is about; none for a word that says nothing.
 fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
     let float_dtype = match word.trim_end_matches(" floats") {
@@ -258,6 +273,10 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
             fields.weights = WeightsField::Mxfp4;
             Some("weights")
         }
+        "per-tensor" | "per tensor" if fields.weights == WeightsField::Fp8 => {
+            fields.weight_scales = WeightScales::PerTensor;
+            Some("weight scales")
+        }
         "channel" | "per channel" => {
             fields.group_size = Some(GroupSize::Channel);
             Some("group size")
@@ -309,13 +328,14 @@ fn add(word: &str, fields: &mut RecipeFields) -> Option<&'static str> {
 pub fn parse_methods<S: AsRef<str>>(texts: &[S]) -> Result<Vec<Recipe>, Error> {
     let recipes = texts.iter().map(|text| parse_method(text.as_ref()));
     let recipes = recipes.collect::<Result<Vec<_>, _>>()?;
-    refuse_duplicates(&recipes)?;
+    refuse_duplicates(&recipes, &[])?;
     Ok(recipes)
 }
 
-/// Errors if two recipes have one label: their models would have one name and one directory.
-pub(super) fn refuse_duplicates(recipes: &[Recipe]) -> Result<(), Error> {
-    let labels: Vec<String> = recipes.iter().map(Recipe::label).collect();
+/// Errors if two recipes have one label, or two models that are `quantized` already one name: their rows could not be told apart.
+pub(super) fn refuse_duplicates(recipes: &[Recipe], quantized: &[PathBuf]) -> Result<(), Error> {
+    let names = quantized.iter().map(|directory| quantized_name(directory));
+    let labels: Vec<String> = recipes.iter().map(Recipe::label).chain(names).collect();
     for (index, label) in labels.iter().enumerate() {
         if labels[..index].contains(label) {
             return Err(Error::Compare(format!(

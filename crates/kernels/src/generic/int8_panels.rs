@@ -100,7 +100,7 @@ pub(crate) fn multiply_panels<S: Simd, T: Int8Tile>(
                 let vectors = T::VECTORS.min(panel_vectors - vector);
                 for (tile, (row, rows)) in tiles().enumerate() {
                     let (row, rows) = (block_row + row * x.planes, rows * x.planes);
-                    let prefetch = if !prefetch || vector > 0 || count < T::PREFETCH_TILES {
+                    let prefetch = if !prefetch || vector > 0 || block_rows < T::PREFETCH_ROWS {
                         Prefetch::NONE
                     } else {
                         Prefetch {

@@ -1,16 +1,17 @@
 //! Products of quantized activations and int4 weights.
 //!
-//! A tile reads nibbles as they are, where that is written for the instruction set. Else a panel of codes is unpacked into the bytes that the int8 tile reads, once
-//! for all rows of a call, and stays in the second-level cache meanwhile. Each group of columns gives exact sums of integers, which become floats, times the scale of the group.
+//! A panel of codes is unpacked into the bytes that the int8 tile reads, once for all rows of a call, and stays in the second-level cache meanwhile. Where that is
+//! written for the instruction set, the first tile of rows does it while it multiplies, and one that is alone keeps no bytes. Each group of columns gives exact sums of integers, which become floats, times the scale of the group.
 
 use crate::aligned::Scratch;
 use crate::generic::f32_tile::row_tiles;
 use crate::generic::linear_int8::{IntegerProduct, Output, VectorEpilogue, multiply_into};
 use crate::int8_tile::{
-    FloatAccumulators, INT8_GROUP, INT8_LINE, INT8_TILE_ROWS, Int8Operands, Int8Tile,
-    NibbleOperands, Prefetch, ScaledGroups,
+    CodeSource, FloatAccumulators, INT8_GROUP, INT8_LINE, INT8_TILE_ROWS, Int8Operands, Int8Tile,
+    Prefetch, ScaledGroups,
 };
-use crate::packed_int4::{INT4_PAIR, PackedInt4};
+use crate::packed_int4::PackedInt4;
+use crate::panel_layout::INT4_PAIR;
 use crate::quantized_rows::QuantizedRows;
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
@@ -26,7 +27,7 @@ pub(crate) struct LinearInt4<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// Holds the prepared activations.
     pub(crate) activations: &'a mut Scratch,
-    /// Holds an unpacked panel, or sums of activations.
+    /// Holds an unpacked panel.
     pub(crate) panel: &'a mut Scratch,
 }
 
@@ -86,39 +87,48 @@ fn multiply<S: Simd, T: Int8Tile>(
     let planes = if T::WIDE { 1 } else { x.planes };
     let outputs = end.next_multiple_of(LANES) - start;
     let mut sums = FloatAccumulators::new();
-    let lines = group_size.div_ceil(INT8_GROUP);
-    if T::READS_NIBBLES {
-        sum_groups(x, group_size, groups, panel);
-    }
+    let lines = 2 * group_size.div_ceil(INT4_PAIR);
     for first in (0..outputs).step_by(panel_outputs) {
         let vectors_of_panel = panel_outputs.min(outputs - first) / LANES;
         let line = vectors_of_panel * INT8_LINE;
         let first_of_panel = (start + first) / LANES;
         let packed = &weight.codes[(start + first) * pairs * INT8_GROUP..][..pairs * line];
-        let (weights, activation_sums) = if T::READS_NIBBLES {
-            let sums = panel.filled::<i32>(x.rows * x.planes * groups);
-            (packed.as_ptr().cast::<i8>(), sums)
-        } else {
-            let unpacked = panel.slice::<i8>(2 * pairs * line);
+        let unpacked = panel.slice::<i8>(2 * pairs * line);
+        if !T::READS_NIBBLES {
             unpack_panel(weight, first_of_panel, packed, unpacked);
-            (unpacked.as_ptr(), &[][..])
-        };
+        }
+        let unpacked = unpacked.as_mut_ptr();
+        let nibbles = packed.as_ptr().cast::<i8>();
         // What comes next is on its way while this panel is multiplied.
         let next = packed.as_ptr().wrapping_add(packed.len()).cast::<i8>();
         let tiles = || row_tiles(x.rows, INT8_TILE_ROWS / planes);
         let number_of_tiles = tiles().count();
         let share = (pairs * vectors_of_panel).div_ceil(number_of_tiles);
+        let whole_panel = vectors_of_panel == T::VECTORS;
         for vector in (0..vectors_of_panel).step_by(T::VECTORS) {
             let vectors = T::VECTORS.min(vectors_of_panel - vector);
             let first_vector = first_of_panel + vector;
             for (tile, (row, rows)) in tiles().enumerate() {
                 let rows_of_codes = &codes[row * planes * stride..][..rows * planes * stride];
                 let prefetch = match vector {
-                    0 if number_of_tiles >= T::PREFETCH_TILES => Prefetch {
+                    0 if x.rows * planes >= T::PREFETCH_ROWS => Prefetch {
                         line: next.wrapping_add(tile * share * INT8_LINE),
                         rate: (share * 256).div_ceil((lines * groups).max(1)),
                     },
                     _ => Prefetch::NONE,
+                };
+                let offsets = match &weight.offsets {
+                    Some(offsets) => offsets[first_vector * groups * INT8_LINE..].as_ptr(),
+                    None => std::ptr::null(),
+                };
+                let (weights, source) = match tile {
+                    _ if !T::READS_NIBBLES => (unpacked.cast_const(), CodeSource::Bytes),
+                    0 if whole_panel && number_of_tiles > 1 => {
+                        let bytes = unpacked;
+                        (nibbles, CodeSource::KeptNibbles { offsets, bytes })
+                    }
+                    1.. if whole_panel => (unpacked.cast_const(), CodeSource::Bytes),
+                    _ => (nibbles, CodeSource::Nibbles { offsets }),
                 };
                 let operands = ScaledGroups {
                     group: Int8Operands {
@@ -138,19 +148,11 @@ fn multiply<S: Simd, T: Int8Tile>(
                         0 => std::ptr::null(),
                         _ => weight.group_sums[first_vector * groups * LANES..].as_ptr(),
                     },
-                    nibbles: NibbleOperands {
-                        activation_sums: activation_sums
-                            .as_ptr()
-                            .wrapping_add(row * planes * groups),
-                        offsets: match &weight.offsets {
-                            Some(offsets) => offsets[first_vector * groups * INT8_LINE..].as_ptr(),
-                            None => std::ptr::null(),
-                        },
-                    },
+                    source,
                 };
                 // SAFETY: activations and panel were cut to the sizes that the tile reads: `count` groups of `lines` lines, which are all columns, padded
                 // with zeros, or half as many lines of nibbles; there are as many vectors as the panel has from this one on, each with a scale, a sum and offsets for
-                // every group where the tile reads these.
+                // every group where the tile reads these. The first tile stores bytes for all others of a whole panel.
                 unsafe { t.multiply_groups(s, operands, &mut sums) };
                 for vector in 0..vectors {
                     let column = (first_vector + vector) * LANES;
@@ -169,21 +171,6 @@ fn multiply<S: Simd, T: Int8Tile>(
                     }
                 }
             }
-        }
-    }
-}
-
-/// Fills `sums` with those of the codes of each group, `[rows * planes][groups]`.
-#[inline(always)]
-fn sum_groups(x: &QuantizedRows, group_size: usize, groups: usize, sums: &mut Scratch) {
-    let sums = sums.slice::<i32>(x.rows * x.planes * groups);
-    if groups == 0 {
-        return;
-    }
-    let rows = x.codes.chunks_exact(x.stride);
-    for (codes, sums) in rows.zip(sums.chunks_exact_mut(groups)) {
-        for (codes, sum) in codes[..x.columns].chunks_exact(group_size).zip(sums) {
-            *sum = codes.iter().map(|&code| i32::from(code)).sum();
         }
     }
 }

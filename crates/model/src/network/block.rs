@@ -85,6 +85,15 @@ impl<'b> Block<'b> {
     }
 }
 
+impl RaggedBatch {
+    /// The position of each token, in a batch that [`RaggedBatch::check`] accepts: as the batch says, or as the family counts them.
+    pub fn positions(&self, spec: &EncoderSpec) -> Vec<usize> {
+        let all = Block::new(self, 0..self.sequences());
+        let tokens = all.tokens_in(0..self.tokens(), spec);
+        tokens.map(|token| token.position).collect()
+    }
+}
+
 /// A token by its rows in the embedding tables.
 pub(super) struct Token {
     pub(super) id: usize,

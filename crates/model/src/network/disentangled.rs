@@ -99,24 +99,30 @@ impl DistanceRows {
 }
 
 /// The row of [`PositionTable`] for a distance = query position - key position.
-///
-/// With n rows on each side and logarithmic ones, distances up to m = n / 2 have rows of their own; of further ones, those that are
-/// `m + ceil(ln(d / m) / ln((max_distance - 1) / m) * (m - 1))`. Logarithms are rounded to f32 and so is each operation, as in transformers.
 fn row(distance: i64, disentangled: DisentangledAttention) -> u32 {
-    let span = disentangled.span as i64;
-    let middle = span / 2;
-    let offset = match disentangled.max_distance {
-        Some(max_distance) if distance.abs() > middle => {
-            let logarithm = |ratio: f32| libm::log(f64::from(ratio)) as f32;
-            let far = logarithm(distance.unsigned_abs() as f32 / middle as f32);
-            let farthest = logarithm((max_distance - 1) as f32 / middle as f32);
-            let steps = (far / farthest * (middle - 1) as f32).ceil();
-            distance.signum() * (steps as i64 + middle)
-        }
-        _ => distance,
-    };
-    let stored = (offset + span).clamp(0, 2 * span - 1);
-    (2 * span - 1 - stored) as u32
+    2 * disentangled.span as u32 - 1 - disentangled.stored_row(distance)
+}
+
+impl DisentangledAttention {
+    /// The row of the checkpoint's table for a distance = query position - key position.
+    ///
+    /// With n rows on each side and logarithmic ones, distances up to m = n / 2 have rows of their own; of further ones, those that are
+    /// `m + ceil(ln(d / m) / ln((max_distance - 1) / m) * (m - 1))`. Logarithms are rounded to f32 and so is each operation, as in transformers.
+    pub fn stored_row(self, distance: i64) -> u32 {
+        let span = self.span as i64;
+        let middle = span / 2;
+        let offset = match self.max_distance {
+            Some(max_distance) if distance.abs() > middle => {
+                let logarithm = |ratio: f32| libm::log(f64::from(ratio)) as f32;
+                let far = logarithm(distance.unsigned_abs() as f32 / middle as f32);
+                let farthest = logarithm((max_distance - 1) as f32 / middle as f32);
+                let steps = (far / farthest * (middle - 1) as f32).ceil();
+                distance.signum() * (steps as i64 + middle)
+            }
+            _ => distance,
+        };
+        (offset + span).clamp(0, 2 * span - 1) as u32
+    }
 }
 
 impl EncoderLayer {

@@ -381,22 +381,13 @@ impl<'c> Loader<'c> {
         Ok(table)
     }
 
-    /// A table that is looked up. Quantization configurations speak of linear layers unless they name a table, so one
-    /// that is there in floats is taken as it is.
+    /// A table that is looked up.
     pub(super) fn stored_table(&mut self, module: &Module) -> Result<StoredWeight<'c>, ModelError> {
         if let Some(stored) = self.replaced(module)? {
             self.take_weight(&module.name, &stored)?;
             return Ok(stored);
         }
-        let weight = self.checkpoint.get(&format!("{}.weight", module.name));
-        let float = weight.filter(|view| view.info.is_readable_float());
-        let stored = match float {
-            Some(view) => {
-                view.expect_shape(&module.shape).map_err(about_sizes)?;
-                StoredWeight::Float(view)
-            }
-            None => module.stored_weight(self.checkpoint)?,
-        };
+        let stored = module.stored_table(self.checkpoint)?;
         self.take_weight(&module.name, &stored)?;
         Ok(stored)
     }
@@ -410,19 +401,14 @@ impl<'c> Loader<'c> {
         module.map(|module| self.norm(&module)).transpose()
     }
 
-    /// `weight` and `bias`, or `gamma` and `beta` as conversions from TensorFlow once named them.
     pub(super) fn norm(&mut self, module: &Module) -> Result<LayerNorm, ModelError> {
-        let (path, size, offset) = (&module.name, module.shape[1], self.weight_offset);
-        let mut either = |name: &str, old: &str| {
-            let (name, old) = (format!("{path}.{name}"), format!("{path}.{old}"));
-            let old_only = self.checkpoint.contains(&old) && !self.checkpoint.contains(&name);
-            self.vector(if old_only { &old } else { &name }, size)
-        };
-        let weights = either("weight", "gamma")?;
+        let (size, offset) = (module.shape[1], self.weight_offset);
+        let [weight, bias] = module.norm_tensors(self.checkpoint);
+        let weights = self.vector(&weight, size)?;
         Ok(LayerNorm {
             gamma: weights.into_iter().map(|weight| weight + offset).collect(),
             beta: match module.bias {
-                true => either("bias", "beta")?,
+                true => self.vector(&bias, size)?,
                 false => vec![0.0; size],
             },
             site: module.sites.concat(),

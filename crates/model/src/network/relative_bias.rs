@@ -29,7 +29,7 @@ impl RelativeBias {
         let buckets = |head| {
             let places = distances
                 .clone()
-                .map(|distance| bucket(distance, self.relative));
+                .map(|distance| self.relative.bucket(distance));
             places.map(move |bucket| self.table[bucket * self.heads + head])
         };
         out.clear();
@@ -46,26 +46,28 @@ impl RelativeBias {
     }
 }
 
-/// The bucket of `distance` = key position - query position.
-///
-/// Keys after the query take the upper half of the buckets. Within a half of n, distances below n / 2 have buckets of
-/// their own; further ones share buckets that grow geometrically up to `max_distance`:
-/// n / 2 + floor(ln(d / (n / 2)) / ln(max_distance / (n / 2)) * n / 2), at most n - 1 (Raffel et al. 2020, T5).
-fn bucket(distance: isize, relative: RelativeAttention) -> usize {
-    let half = relative.buckets / 2;
-    let exact = half / 2;
-    let base = if distance > 0 { half } else { 0 };
-    let distance = distance.unsigned_abs();
-    if distance < exact {
-        return base + distance;
+impl RelativeAttention {
+    /// The bucket of `distance` = key position - query position.
+    ///
+    /// Keys after the query take the upper half of the buckets. Within a half of n, distances below n / 2 have buckets of
+    /// their own; further ones share buckets that grow geometrically up to `max_distance`:
+    /// n / 2 + floor(ln(d / (n / 2)) / ln(max_distance / (n / 2)) * n / 2), at most n - 1 (Raffel et al. 2020, T5).
+    pub fn bucket(self, distance: isize) -> usize {
+        let half = self.buckets / 2;
+        let exact = half / 2;
+        let base = if distance > 0 { half } else { 0 };
+        let distance = distance.unsigned_abs();
+        if distance < exact {
+            return base + distance;
+        }
+        // Distances that sit on a bound are powers of two, of which log2 is exact.
+        let steps = (half - exact) as u32;
+        let reached = |j: u32| {
+            let (d, exact, max) = (distance as f64, exact as f64, self.max_distance as f64);
+            f64::from(steps) * (d / exact).log2() >= f64::from(j) * (max / exact).log2()
+        };
+        base + exact + (1..steps).take_while(|&j| reached(j)).count()
     }
-    // Distances that sit on a bound are powers of two, of which log2 is exact.
-    let steps = (half - exact) as u32;
-    let reached = |j: u32| {
-        let (d, exact, max) = (distance as f64, exact as f64, relative.max_distance as f64);
-        f64::from(steps) * (d / exact).log2() >= f64::from(j) * (max / exact).log2()
-    };
-    base + exact + (1..steps).take_while(|&j| reached(j)).count()
 }
 
 #[cfg(test)]
@@ -83,14 +85,14 @@ mod tests {
     fn buckets_start_where_the_formula_says() {
         let starts = [8, 12, 16, 23, 32, 46, 64, 91];
         for (j, &start) in starts.iter().enumerate() {
-            assert_eq!(bucket(-start, MPNET), 8 + j, "distance -{start}");
-            assert_eq!(bucket(1 - start, MPNET), 7 + j, "distance -{start} + 1");
-            assert_eq!(bucket(start, MPNET), 24 + j, "distance {start}");
+            assert_eq!(MPNET.bucket(-start), 8 + j, "distance -{start}");
+            assert_eq!(MPNET.bucket(1 - start), 7 + j, "distance -{start} + 1");
+            assert_eq!(MPNET.bucket(start), 24 + j, "distance {start}");
         }
-        assert_eq!(bucket(0, MPNET), 0);
-        assert_eq!(bucket(1, MPNET), 17);
-        assert_eq!(bucket(-100_000, MPNET), 15);
-        assert_eq!(bucket(100_000, MPNET), 31);
+        assert_eq!(MPNET.bucket(0), 0);
+        assert_eq!(MPNET.bucket(1), 17);
+        assert_eq!(MPNET.bucket(-100_000), 15);
+        assert_eq!(MPNET.bucket(100_000), 31);
     }
 
     #[test]
@@ -106,7 +108,7 @@ mod tests {
             for head in 0..heads {
                 for query in 0..tokens {
                     for key in 0..tokens {
-                        let expected = bucket(key as isize - query as isize, MPNET) * heads + head;
+                        let expected = MPNET.bucket(key as isize - query as isize) * heads + head;
                         let place = head * bias.head_stride + bias.center + key - query;
                         assert_eq!(bias.values[place], expected as f32);
                     }

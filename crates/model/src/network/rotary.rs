@@ -3,6 +3,20 @@
 use crate::spec::RotaryFrequencies;
 use std::ops::Range;
 
+impl RotaryFrequencies {
+    /// The cosines, and then the sines, of the angles that `position` turns the features of a head by, (head_size) in all.
+    ///
+    /// Angles are rounded to f32 before their cosines are taken, as in transformers; cosines are those of a library in Rust, the same on
+    /// every machine.
+    pub fn turn(&self, position: usize) -> impl Iterator<Item = f32> {
+        let frequencies = self.frequencies.iter();
+        let angles = frequencies.map(move |frequency| f64::from(position as f32 * frequency));
+        let cosines = angles.clone().map(|angle| libm::cos(angle) as f32);
+        let sines = angles.map(|angle| libm::sin(angle) as f32);
+        cosines.chain(sines).map(|value| value * self.factor)
+    }
+}
+
 /// Cosines and sines of the angles that positions turn the features of a head by.
 #[derive(Default)]
 pub(super) struct Rotations {
@@ -14,9 +28,6 @@ pub(super) struct Rotations {
 
 impl Rotations {
     /// Makes the table reach to position `tokens - 1`.
-    ///
-    /// Angles are rounded to f32 before their cosines are taken, as in transformers; cosines are those of a library in Rust, the same on
-    /// every machine.
     pub(super) fn fit(&mut self, tokens: usize, of: &RotaryFrequencies) {
         if self.of != *of {
             self.table.clear();
@@ -29,14 +40,7 @@ impl Rotations {
         }
         self.table.reserve_exact((tokens - positions) * 2 * half);
         for position in positions..tokens {
-            let angles = of
-                .frequencies
-                .iter()
-                .map(|frequency| f64::from(position as f32 * frequency));
-            let cosines = angles.clone().map(|angle| libm::cos(angle) as f32);
-            let sines = angles.map(|angle| libm::sin(angle) as f32);
-            let scaled = cosines.chain(sines).map(|value| value * of.factor);
-            self.table.extend(scaled);
+            self.table.extend(of.turn(position));
         }
     }
 

@@ -7,8 +7,8 @@ use super::{get_f16, put_f16, signed_largest};
 
 /// Elements of a block.
 const BLOCK: usize = 256;
-/// Elements of a group of `Q4_K`.
-const Q4_GROUP: usize = 32;
+/// Elements of a group of `Q4_K` and `Q5_K`.
+const AFFINE_GROUP: usize = 32;
 /// Elements of a group of `Q6_K`.
 const Q6_GROUP: usize = 16;
 /// Below this magnitude everything is taken for zero.
@@ -18,17 +18,38 @@ fn nearest(value: f32, least: i32, most: i32) -> i32 {
     (value.round_ties_even() as i32).clamp(least, most)
 }
 
-/// A group of `Q4_K`: `scale * code - minimum`.
+/// How the scale of a group of `Q4_K` or `Q5_K` is searched.
+struct AffineSearch {
+    /// The largest code.
+    most: u8,
+    /// What the first candidate has beyond it, in codes: less than 0.
+    first: f32,
+    /// How many tenths of a code further the last candidate is.
+    tenths: i32,
+}
+
+const Q4_K: AffineSearch = AffineSearch {
+    most: 15,
+    first: -1.0,
+    tenths: 20,
+};
+const Q5_K: AffineSearch = AffineSearch {
+    most: 31,
+    first: -0.5,
+    tenths: 15,
+};
+
+/// A group: `scale * code - minimum`.
 struct AffineGroup {
     scale: f32,
     minimum: f32,
-    codes: [u8; Q4_GROUP],
+    codes: [u8; AFFINE_GROUP],
 }
 
 fn squared_error(
     values: &[f32],
-    weights: &[f32; Q4_GROUP],
-    codes: &[u8; Q4_GROUP],
+    weights: &[f32; AFFINE_GROUP],
+    codes: &[u8; AFFINE_GROUP],
     scale: f32,
     offset: f32,
 ) -> f32 {
@@ -40,15 +61,16 @@ fn squared_error(
     error
 }
 
-/// Weights are `sqrt(mean of squares) + |x|`; 21 candidates of the scale. The offset of the best so far is that which the codes of the next
+/// Weights are `sqrt(mean of squares) + |x|`. The offset of the best so far is that which the codes of the next
 /// candidate are counted from.
-fn search_affine(values: &[f32]) -> AffineGroup {
+fn search_affine(values: &[f32], search: &AffineSearch) -> AffineGroup {
+    let most_code = i32::from(search.most);
     let mut squares = 0.0;
     for value in values {
         squares += value * value;
     }
-    let root = (squares / Q4_GROUP as f32).sqrt();
-    let mut weights = [0.0; Q4_GROUP];
+    let root = (squares / AFFINE_GROUP as f32).sqrt();
+    let mut weights = [0.0; AFFINE_GROUP];
     for (weight, value) in weights.iter_mut().zip(values) {
         *weight = root + value.abs();
     }
@@ -65,22 +87,23 @@ fn search_affine(values: &[f32]) -> AffineGroup {
         return AffineGroup {
             scale: 0.0,
             minimum: -offset,
-            codes: [0; Q4_GROUP],
+            codes: [0; AFFINE_GROUP],
         };
     }
     let codes_by = |inverse: f32, offset: f32| {
-        let mut codes = [0; Q4_GROUP];
+        let mut codes = [0; AFFINE_GROUP];
         for (code, value) in codes.iter_mut().zip(values) {
-            *code = nearest(inverse * (value - offset), 0, 15) as u8;
+            *code = nearest(inverse * (value - offset), 0, most_code) as u8;
         }
         codes
     };
-    let inverse = 15.0 / (most - offset);
+    let largest_code = f32::from(search.most);
+    let inverse = largest_code / (most - offset);
     let mut scale = 1.0 / inverse;
     let mut codes = codes_by(inverse, offset);
     let mut least_error = squared_error(values, &weights, &codes, scale, offset);
-    for step in 0..=20 {
-        let inverse = (-1.0 + 0.1 * step as f32 + 15.0) / (most - offset);
+    for step in 0..=search.tenths {
+        let inverse = (search.first + 0.1 * step as f32 + largest_code) / (most - offset);
         let tried = codes_by(inverse, offset);
         let (mut sum_q, mut sum_qq, mut sum_xq) = (0.0f32, 0.0f32, 0.0f32);
         for ((value, weight), code) in values.iter().zip(&weights).zip(&tried) {
@@ -120,33 +143,71 @@ fn six_bits<'a>(values: impl Iterator<Item = f32> + 'a, largest: f32) -> impl It
     values.map(move |value| ((inverse * value).round_ties_even() as i32 as u8).min(63))
 }
 
-pub(super) fn quantize_q4_k(values: &[f32], block: &mut [u8]) -> bool {
-    let mut groups: Vec<AffineGroup> = values.chunks(Q4_GROUP).map(search_affine).collect();
+/// The groups of a block, whose 16 bytes of scales are written apart, and whether these are within fp16.
+struct AffineBlock {
+    groups: Vec<AffineGroup>,
+    is_finite: bool,
+}
+
+fn quantize_affine(values: &[f32], search: &AffineSearch, head: &mut [u8]) -> AffineBlock {
+    let groups = values.chunks(AFFINE_GROUP);
+    let mut groups: Vec<AffineGroup> = groups.map(|values| search_affine(values, search)).collect();
     let largest = |of: fn(&AffineGroup) -> f32| groups.iter().map(of).fold(0.0, f32::max);
     let (largest_scale, largest_minimum) =
         (largest(|group| group.scale), largest(|group| group.minimum));
     let scales = six_bits(groups.iter().map(|group| group.scale), largest_scale);
     let minima = six_bits(groups.iter().map(|group| group.minimum), largest_minimum);
     let pairs: Vec<(u8, u8)> = scales.zip(minima).collect();
-    let (head, codes) = block.split_at_mut(16);
     let scale = put_f16(largest_scale / 63.0, &mut head[..2]);
     let minimum = put_f16(largest_minimum / 63.0, &mut head[2..4]);
     put_pairs(&pairs, &mut head[4..]);
-    for ((group, values), pair) in groups.iter_mut().zip(values.chunks(Q4_GROUP)).zip(&pairs) {
+    for ((group, values), pair) in groups
+        .iter_mut()
+        .zip(values.chunks(AFFINE_GROUP))
+        .zip(&pairs)
+    {
         let (scale, minimum) = (scale * f32::from(pair.0), minimum * f32::from(pair.1));
         if scale != 0.0 {
             for (code, value) in group.codes.iter_mut().zip(values) {
-                *code = nearest((value + minimum) / scale, 0, 15) as u8;
+                *code = nearest((value + minimum) / scale, 0, i32::from(search.most)) as u8;
             }
         }
     }
-    // Two groups share their bytes: the first has the low nibbles.
-    for (two, bytes) in groups.chunks(2).zip(codes.chunks_mut(Q4_GROUP)) {
+    AffineBlock {
+        groups,
+        is_finite: scale.is_finite() && minimum.is_finite(),
+    }
+}
+
+/// Nibbles of the codes: two groups share their bytes, of which the first has the low ones.
+fn put_nibbles(groups: &[AffineGroup], bytes: &mut [u8]) {
+    for (two, bytes) in groups.chunks(2).zip(bytes.chunks_mut(AFFINE_GROUP)) {
         for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = two[0].codes[at] | two[1].codes[at] << 4;
+            *byte = two[0].codes[at] & 0x0f | two[1].codes[at] << 4;
         }
     }
-    scale.is_finite() && minimum.is_finite()
+}
+
+pub(super) fn quantize_q4_k(values: &[f32], block: &mut [u8]) -> bool {
+    let (head, codes) = block.split_at_mut(16);
+    let AffineBlock { groups, is_finite } = quantize_affine(values, &Q4_K, head);
+    put_nibbles(&groups, codes);
+    is_finite
+}
+
+pub(super) fn quantize_q5_k(values: &[f32], block: &mut [u8]) -> bool {
+    let (head, codes) = block.split_at_mut(16);
+    let AffineBlock { groups, is_finite } = quantize_affine(values, &Q5_K, head);
+    let (high, low) = codes.split_at_mut(AFFINE_GROUP);
+    put_nibbles(&groups, low);
+    // The fifth bits of all groups at one place are a byte.
+    for (at, byte) in high.iter_mut().enumerate() {
+        let bits = groups.iter().zip(0..);
+        *byte = bits.fold(0, |byte, (group, number)| {
+            byte | group.codes[at] >> 4 << number
+        });
+    }
+    is_finite
 }
 
 /// Eight pairs of 6-bit numbers in 12 bytes: those of the first four groups whole, the last four in nibbles and in the two bits that the
@@ -171,14 +232,24 @@ fn pair(bytes: &[u8], group: usize) -> (u8, u8) {
 }
 
 pub(super) fn dequantize_q4_k(block: &[u8], values: &mut [f32]) {
+    dequantize_affine(block, &block[16..], None, values);
+}
+
+pub(super) fn dequantize_q5_k(block: &[u8], values: &mut [f32]) {
+    let (high, low) = block[16..].split_at(AFFINE_GROUP);
+    dequantize_affine(block, low, Some(high), values);
+}
+
+/// Of codes whose nibbles are `codes`, and whose fifth bits `high`, if they have any.
+fn dequantize_affine(block: &[u8], codes: &[u8], high: Option<&[u8]>, values: &mut [f32]) {
     let (scale, minimum) = (get_f16(block), get_f16(&block[2..]));
-    let codes = &block[16..];
-    for (group, values) in values.chunks_mut(Q4_GROUP).enumerate() {
+    for (group, values) in values.chunks_mut(AFFINE_GROUP).enumerate() {
         let (s, m) = pair(&block[4..16], group);
         let (scale, minimum) = (scale * f32::from(s), minimum * f32::from(m));
-        let bytes = &codes[group / 2 * Q4_GROUP..][..Q4_GROUP];
-        for (value, byte) in values.iter_mut().zip(bytes) {
-            let code = byte >> (4 * (group % 2)) & 0x0f;
+        let bytes = &codes[group / 2 * AFFINE_GROUP..][..AFFINE_GROUP];
+        for (at, (value, byte)) in values.iter_mut().zip(bytes).enumerate() {
+            let fifth = high.map_or(0, |high| high[at] >> group & 1);
+            let code = byte >> (4 * (group % 2)) & 0x0f | fifth << 4;
             *value = scale * f32::from(code) - minimum;
         }
     }

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType, quants
 
-NAMES = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_K", "q6_K"]
+NAMES = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_K", "q5_K", "q6_K"]
 
 
 def inputs() -> np.ndarray:

@@ -41,6 +41,7 @@ fn values_come_back_within_a_step() {
         (BlockType::Q5_1, 15.5),
         (BlockType::Q4_0, 8.0),
         (BlockType::Q4_1, 7.5),
+        (BlockType::Q5_K, 15.5),
         (BlockType::Q4_K, 7.5),
     ] {
         let mut blocks = vec![0; values.len() / kind.elements() * kind.bytes()];

@@ -8,7 +8,10 @@ use crate::QuantizeError;
 
 /// SHA-256, in hexadecimal digits, of the names, shapes, dtypes and bytes of the weights of the linear layers: models that differ in one
 /// of them have other activations.
-pub(crate) fn fingerprint(
+///
+/// # Errors
+/// A weight that is missing or cannot be read.
+pub fn fingerprint(
     checkpoint: &Checkpoint,
     catalogue: &Catalogue,
 ) -> Result<String, QuantizeError> {

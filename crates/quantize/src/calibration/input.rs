@@ -170,7 +170,7 @@ impl CalibrationSamples {
     }
 
     /// SHA-256 of all of it, in hexadecimal digits.
-    pub(crate) fn digest(&self) -> String {
+    pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         // Every part behind its length, so that no two lists of samples are the same bytes.
         let mut numbers = |numbers: &[u32]| {

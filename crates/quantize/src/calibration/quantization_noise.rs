@@ -127,18 +127,32 @@ impl QuantizationNoise {
         rule: ParameterRule,
         observer: &Statistics,
     ) -> Result<f64, ObserverError> {
-        let histogram = match (observer, &self.histogram) {
-            (Statistics::Mse(observer), _) => observer,
-            (_, Some(histogram)) => histogram,
-            (_, None) => {
-                return Err(ObserverError::Damaged {
-                    field: "histogram",
-                    expected: format!("one beside the observer {}", observer.name()),
-                    found: "none".to_owned(),
-                });
-            }
-        };
-        let noise = histogram.mean_squared_error(range, rule);
+        let noise = self
+            .histogram_beside(observer)?
+            .mean_squared_error(range, rule);
         Ok(sqnr_db(self.signal, noise * self.values as f64))
+    }
+
+    /// The least and the greatest value of the site of `observer`; none before any.
+    ///
+    /// # Errors
+    /// [`ObserverError::Damaged`] if neither keeps the values, which a file may say.
+    pub(super) fn values_seen(
+        &self,
+        observer: &Statistics,
+    ) -> Result<Option<ValueRange>, ObserverError> {
+        Ok(self.histogram_beside(observer)?.values_seen())
+    }
+
+    fn histogram_beside<'a>(&'a self, observer: &'a Statistics) -> Result<&'a Mse, ObserverError> {
+        match (observer, &self.histogram) {
+            (Statistics::Mse(observer), _) => Ok(observer),
+            (_, Some(histogram)) => Ok(histogram),
+            (_, None) => Err(ObserverError::Damaged {
+                field: "histogram",
+                expected: format!("one beside the observer {}", observer.name()),
+                found: "none".to_owned(),
+            }),
+        }
     }
 }

@@ -56,15 +56,18 @@ impl StaticCalibration {
         })
     }
 
-    /// `options` with the scales of the layers that they quantize: of every input that tolerates one.
+    /// `options` with the scales of the layers that they quantize: of every input that tolerates one, and beside FP8 weights of every input.
     ///
     /// # Errors
     /// Those of [`static_recipe`]; [`QuantizeError::Calibration`] if no input tolerates a static range.
     pub fn recipe(&self, options: &IntegerRecipe) -> Result<Recipe, QuantizeError> {
         let statistics = self.calibrator.statistics();
-        let inputs =
-            self.sensitivity
-                .static_inputs(statistics, self.backend, self.least_sqnr_db)?;
+        let inputs = match options.weights.floats() {
+            Some(_) => statistics.fp8_inputs()?,
+            None => self
+                .sensitivity
+                .static_inputs(statistics, self.backend, self.least_sqnr_db)?,
+        };
         let checkpoint = open_checkpoint(&self.calibrator.source)?;
         static_recipe(&checkpoint, options, &inputs)
     }

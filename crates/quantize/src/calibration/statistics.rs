@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fewbit_numerics::affine::CodeRange;
+use fewbit_numerics::small_floats::fp8_scale;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -11,7 +12,7 @@ use super::CalibrationSite;
 use super::json_file;
 use super::quantization_noise::QuantizationNoise;
 use super::sensitivity::SiteSensitivity;
-use crate::observers::{QuantizedDType, Statistics};
+use crate::observers::{QuantizedDType, Statistics, ValueRange};
 use crate::{
     IntegerRecipe, ObserverSettings, QuantizeError, Recipe, StaticInput, StaticInputs, WeightScales,
 };
@@ -329,6 +330,25 @@ impl CalibrationStatistics {
             weight_scales: WeightScales::PerChannel,
             reduce_range: self.settings.rule().reduce_range(),
         })
+    }
+
+    /// FP8 scales of every site: its largest magnitude over 448, whatever observer there is. A step of FP8 is wide or narrow as its number is
+    /// large or small, so that a range that clips nothing costs the small numbers nothing.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Calibration`] before any text; [`QuantizeError::Observer`] for damaged statistics.
+    pub(super) fn fp8_inputs(&self) -> Result<StaticInputs, QuantizeError> {
+        self.expect_samples()?;
+        let mut scales = BTreeMap::new();
+        for site in &self.sites {
+            let range = site.noise.values_seen(&site.statistics)?;
+            let input = StaticInput {
+                scale: fp8_scale(range.map_or(0.0, ValueRange::absmax)),
+                zero_point: 0,
+            };
+            scales.extend(site.modules.iter().map(|module| (module.clone(), input)));
+        }
+        Ok(StaticInputs::new(scales))
     }
 
     /// Reads several files, each of other texts.

@@ -19,6 +19,7 @@ fn file_type(kind: TensorType) -> u32 {
         TensorType::Blocks(BlockType::Q5_0) => 8,
         TensorType::Blocks(BlockType::Q5_1) => 9,
         TensorType::Blocks(BlockType::Q4_K) => 14,
+        TensorType::Blocks(BlockType::Q5_K) => 16,
         TensorType::Blocks(BlockType::Q6_K) => 18,
         TensorType::Bf16 => 32,
     }

@@ -1,4 +1,4 @@
-//! int8 codes with one scale a row.
+//! int8 codes with one scale a row, or for each group of its columns.
 
 use fewbit_numerics::absmax::absmax;
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
@@ -15,16 +15,17 @@ pub(super) const TILE_ROWS: usize = 16;
 /// The nearest of the codes -128..=127.
 #[derive(Debug)]
 pub struct NearestCodes<'a> {
-    parameters: AffineParameters,
+    scales: &'a [f32],
+    group_size: usize,
     codes: &'a mut [i8],
 }
 
 impl<'a> NearestCodes<'a> {
-    /// For the codes of one row with this scale.
-    pub fn new(scale: f32, codes: &'a mut [i8]) -> Self {
-        let zero_point = 0;
+    /// For the codes of one row with the scales of its groups of so many columns, at least 1.
+    pub fn new(scales: &'a [f32], group_size: usize, codes: &'a mut [i8]) -> Self {
         Self {
-            parameters: AffineParameters { scale, zero_point },
+            scales,
+            group_size,
             codes,
         }
     }
@@ -32,7 +33,10 @@ impl<'a> NearestCodes<'a> {
 
 impl ColumnQuantizer for NearestCodes<'_> {
     fn quantize(&mut self, column: usize, remaining: &[f64]) -> f64 {
-        let parameters = self.parameters;
+        let parameters = AffineParameters {
+            scale: self.scales[column / self.group_size],
+            zero_point: 0,
+        };
         let code = parameters.quantize(remaining[0] as f32, CodeRange::INT8);
         set(&mut self.codes[column], code, parameters)
     }
@@ -87,38 +91,60 @@ fn set(place: &mut i8, code: i32, parameters: AffineParameters) -> f64 {
 /// If `weights` are no whole rows of the factor's columns, or the factor's order separates pairs that may not saturate.
 pub fn int8_rows(weights: &[f32], factor: &InverseFactor, saturation_proof: bool) -> Int8Rows {
     let columns = factor.columns().len();
-    assert_eq!(weights.len() % columns, 0, "whole rows");
     assert!(
         !saturation_proof || factor.order() != ColumnOrder::FallingSquares,
         "pairs of columns stay together"
     );
-    let rows = weights.len() / columns;
+    int8_codes(weights, factor, columns, saturation_proof)
+}
+
+/// Rounds a weight (rows, columns; row-major, finite) to int8, with a scale for each group of `group_size` columns, that of rounding to nearest
+/// ([`row_scale`] of the group), on the threads of the current pool. The rows of the result are the groups.
+///
+/// # Panics
+/// If `weights` are no whole rows of the factor's columns, or groups do not divide these.
+pub fn int8_groups(weights: &[f32], factor: &InverseFactor, group_size: usize) -> Int8Rows {
+    int8_codes(weights, factor, group_size, false)
+}
+
+/// Codes under the scales of groups; of codes of which no pair can saturate a group is a whole row.
+fn int8_codes(
+    weights: &[f32],
+    factor: &InverseFactor,
+    group_size: usize,
+    saturation_proof: bool,
+) -> Int8Rows {
+    let columns = factor.columns().len();
+    assert_eq!(weights.len() % columns, 0, "whole rows");
+    assert_eq!(columns % group_size, 0, "whole groups");
     let scales: Vec<f32> = weights
-        .chunks_exact(columns)
-        .map(|row| match saturation_proof {
-            true => saturation_proof_scale(absmax(row)),
-            false => row_scale(absmax(row)),
+        .chunks_exact(group_size)
+        .map(|group| match saturation_proof {
+            true => saturation_proof_scale(absmax(group)),
+            false => row_scale(absmax(group)),
         })
         .collect();
+    let groups = columns / group_size;
     let mut codes = vec![0; weights.len()];
     let tile = TILE_ROWS * columns;
     weights
         .par_chunks(tile)
         .zip(codes.par_chunks_mut(tile))
-        .zip(scales.par_chunks(TILE_ROWS))
+        .zip(scales.par_chunks(TILE_ROWS * groups))
         .for_each(|((weights, codes), scales)| {
-            let rows = scales.iter().copied().zip(codes.chunks_exact_mut(columns));
+            let rows = scales.chunks_exact(groups);
+            let rows = rows.zip(codes.chunks_exact_mut(columns));
             if saturation_proof {
-                let rows = rows.map(|(scale, codes)| SaturationProofCodes::new(scale, codes));
+                let rows = rows.map(|(scales, codes)| SaturationProofCodes::new(scales[0], codes));
                 round_rows(weights, factor, &mut rows.collect::<Vec<_>>());
             } else {
-                let rows = rows.map(|(scale, codes)| NearestCodes::new(scale, codes));
+                let rows = rows.map(|(scales, codes)| NearestCodes::new(scales, group_size, codes));
                 round_rows(weights, factor, &mut rows.collect::<Vec<_>>());
             }
         });
     Int8Rows {
-        rows,
-        columns,
+        rows: scales.len(),
+        columns: group_size,
         codes,
         scales,
     }

@@ -10,7 +10,7 @@ use fewbit_numerics::double_quantization;
 
 use super::four_bit::{FourBitScales, four_bit_codes, nearest_four_bit_codes};
 use super::int4::{Int4Parameters, int4_codes, nearest_int4_codes};
-use super::{ColumnOrder, InputStatistics, InverseFactor, int8_rows};
+use super::{ColumnOrder, InputStatistics, InverseFactor, int8_groups, int8_rows};
 use crate::conversion::int4::settings as int4_settings;
 use crate::weight_codecs::{Importance, fit_four_bit_scales, quantize_four_bit};
 use crate::{BlockScales, Rounding, TensorAction};
@@ -55,7 +55,12 @@ pub(super) fn round_weight(
         TensorAction::Int8LinearGptq {
             scheme,
             saturation_proof,
-        } => scheme.stored_weight(int8_rows(weights, factor(), *saturation_proof)),
+        } => scheme.stored_weight(match scheme {
+            CompressedScheme::WeightOnlyInt8Groups { group_size, .. } => {
+                int8_groups(weights, factor(), *group_size)
+            }
+            _ => int8_rows(weights, factor(), *saturation_proof),
+        }),
         TensorAction::EightBitLinear {
             rounding: Rounding::Gptq { saturation_proof },
         } => {

@@ -71,6 +71,11 @@ impl Mse {
         self.histogram.merge(&other.histogram);
     }
 
+    /// The least and the greatest value; `None` before any.
+    pub fn values_seen(&self) -> Option<ValueRange> {
+        self.histogram.range()
+    }
+
     /// The range of least error under a rule; `None` before any value.
     pub fn range(&self, rule: ParameterRule) -> Option<ValueRange> {
         let full = self.histogram.range()?;

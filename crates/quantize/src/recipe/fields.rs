@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     ActivationScales, BlockScales, CodeLayout, DEFAULT_BLOCK_SIZE, DynamicInputs, EmbeddingStorage,
     FloatDType, FourBitRecipe, GroupSize, IntegerInputs, IntegerRecipe, ModuleFields,
-    RECIPE_VERSION, Recipe, Rounding, StaticInputs, error,
+    RECIPE_VERSION, Recipe, Rounding, StaticInputs, WeightCodes, error,
 };
 use crate::{Backend, Method, QuantizeError, StaticInput};
 
 /// Every key of a recipe, as it is written.
-pub const RECIPE_KEYS: [&str; 20] = [
+pub const RECIPE_KEYS: [&str; 21] = [
     "version",
     "method",
     "weights",
@@ -32,6 +32,7 @@ pub const RECIPE_KEYS: [&str; 20] = [
     "reduce_range",
     "gptq",
     "saturation_proof",
+    "qat",
     "skip",
     "weight_only",
     "modules",
@@ -94,7 +95,7 @@ pub struct RecipeFields {
     /// Which [`ActivationScales`] the method `dynamic` has.
     #[serde(default, skip_serializing_if = "is_default")]
     pub activations: ActivationsField,
-    /// Which elements of a linear layer's weight share a scale, where its input has one scale.
+    /// Which elements of a linear layer's weight share a scale, where its input has one scale, or where weights are FP8.
     #[serde(default, skip_serializing_if = "is_default")]
     pub weight_scales: WeightScales,
     /// Whether inputs with one scale are quantized to 7 bits.
@@ -106,6 +107,9 @@ pub struct RecipeFields {
     /// Whether it is saturation-proof.
     #[serde(default, skip_serializing_if = "is_false")]
     pub saturation_proof: bool,
+    /// Whether weights are trained: [`IntegerRecipe::trained`], or [`FourBitRecipe::trained`].
+    #[serde(rename = "qat", default, skip_serializing_if = "is_false")]
+    pub trained: bool,
     /// [`Recipe::skip`]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skip: Vec<String>,
@@ -201,6 +205,7 @@ impl RecipeFields {
             reduce_range: false,
             gptq: false,
             saturation_proof: false,
+            trained: false,
             skip: Vec::new(),
             weight_only: Vec::new(),
             modules: BTreeMap::new(),
@@ -239,6 +244,7 @@ impl From<Recipe> for RecipeFields {
                     double_quantization: options.double_quantization,
                     scales: (options.scales != BlockScales::default()).then_some(options.scales),
                     gptq: options.gptq,
+                    trained: options.trained,
                     embeddings: options.embeddings,
                     float_dtype: options.float_dtype,
                     skip: options.skip,
@@ -251,6 +257,10 @@ impl From<Recipe> for RecipeFields {
             Rounding::Nearest => (false, false),
             Rounding::Gptq { saturation_proof } => (true, saturation_proof),
         };
+        let scales_of_floats = match options.weights {
+            WeightCodes::Floats { scales, .. } => scales,
+            _ => WeightScales::default(),
+        };
         let ModuleFields {
             weights,
             group_size,
@@ -261,6 +271,7 @@ impl From<Recipe> for RecipeFields {
         let modules = options.modules.into_iter();
         let fields = Self {
             weights,
+            weight_scales: scales_of_floats,
             group_size,
             asymmetric,
             layout,
@@ -272,13 +283,17 @@ impl From<Recipe> for RecipeFields {
             float_dtype: options.float_dtype,
             gptq,
             saturation_proof,
+            trained: options.trained,
             skip: options.skip,
             ..fields
         };
         match options.inputs {
             IntegerInputs::WeightOnly => fields,
             IntegerInputs::Static(inputs) => Self {
-                weight_scales: inputs.weight_scales,
+                weight_scales: match options.weights {
+                    WeightCodes::Floats { .. } => scales_of_floats,
+                    _ => inputs.weight_scales,
+                },
                 reduce_range: inputs.reduce_range,
                 static_inputs: inputs.scales,
                 ..fields
@@ -320,6 +335,7 @@ impl TryFrom<RecipeFields> for Recipe {
             double_quantization: fields.double_quantization,
             scales: fields.scales.unwrap_or_default(),
             gptq: fields.gptq,
+            trained: fields.trained,
             // There is nothing to choose: no loader takes another form.
             embeddings: match fields.embeddings {
                 EmbeddingStorage::Auto => EmbeddingStorage::Keep,
@@ -328,7 +344,17 @@ impl TryFrom<RecipeFields> for Recipe {
             float_dtype: fields.float_dtype,
             skip: fields.skip,
         };
-        let weights = fields.weights_of_all().into();
+        let (weights, weight_scales) = match fields.weights_of_all().into() {
+            // What the key says of layers whose input has one scale, it says of all of these.
+            WeightCodes::Floats { kind, .. } => {
+                let scales = fields.weight_scales;
+                (
+                    WeightCodes::Floats { kind, scales },
+                    WeightScales::default(),
+                )
+            }
+            weights => (weights, fields.weight_scales),
+        };
         let of_single_layers = fields.modules.iter();
         let modules = of_single_layers.map(|(pattern, module)| (pattern.clone(), (*module).into()));
         let modules = modules.collect();
@@ -341,14 +367,14 @@ impl TryFrom<RecipeFields> for Recipe {
             Method::WeightOnly => IntegerInputs::WeightOnly,
             Method::Static => IntegerInputs::Static(StaticInputs {
                 scales: fields.static_inputs,
-                weight_scales: fields.weight_scales,
+                weight_scales,
                 reduce_range: fields.reduce_range,
             }),
             Method::Dynamic => IntegerInputs::Dynamic(DynamicInputs {
                 activations: match fields.activations {
                     ActivationsField::PerToken => ActivationScales::PerToken,
                     ActivationsField::PerTensor => ActivationScales::PerTensor {
-                        weight_scales: fields.weight_scales,
+                        weight_scales,
                         reduce_range: fields.reduce_range,
                     },
                 },
@@ -365,6 +391,7 @@ impl TryFrom<RecipeFields> for Recipe {
                     saturation_proof: fields.saturation_proof,
                 },
             },
+            trained: fields.trained,
             embeddings: fields.embeddings,
             float_dtype: fields.float_dtype,
             skip: fields.skip,
@@ -568,6 +595,14 @@ impl RecipeFields {
                 "GPTQ rounds codes of 8 and of 4 bits: use any method but `fp16` and `bf16`",
             );
         }
+        if self.trained && !four_bit {
+            return self.of_other_methods(
+                "qat",
+                "false",
+                "true",
+                "training makes up for what codes lose: use any method but `fp16` and `bf16`",
+            );
+        }
         if self.saturation_proof {
             return self.of_other_methods(
                 "saturation_proof",
@@ -670,12 +705,13 @@ impl RecipeFields {
         if per_tensor || method == Method::Static {
             return Ok(());
         }
-        if self.weight_scales == WeightScales::PerTensor {
+        let has_scales = self.weights == WeightsField::Fp8;
+        if self.weight_scales == WeightScales::PerTensor && !has_scales {
             return self.of_other_methods(
                 "weight_scales",
                 "`per-channel`",
                 "`per-tensor`",
-                "`static`, and `dynamic` with activations per tensor, have such weights, to give PyTorch's",
+                "`static`, and `dynamic` with activations per tensor, have such weights, to give PyTorch's; so has `weights = \"fp8\"` with any of these methods",
             );
         }
         if self.reduce_range {

@@ -21,6 +21,8 @@ pub struct FourBitRecipe {
     pub scales: BlockScales,
     /// Whether codes are rounded by [GPTQ](crate::gptq), which needs calibration texts beside the recipe, and not to the nearest.
     pub gptq: bool,
+    /// Whether weights are trained before they are written: quantization-aware training, which needs texts beside the recipe.
+    pub trained: bool,
     /// How the word embedding table is stored. In codes, no loader but fewbit reads it: transformers makes 4-bit layers of linear ones alone.
     pub embeddings: EmbeddingStorage,
     /// The dtype of what is not quantized, and what weights dequantize to; none: that of the source, in F32 for F64.
@@ -48,6 +50,7 @@ impl FourBitRecipe {
             double_quantization: false,
             scales: BlockScales::Absmax,
             gptq: false,
+            trained: false,
             embeddings: EmbeddingStorage::Keep,
             float_dtype: None,
             skip: Vec::new(),
@@ -81,6 +84,12 @@ impl FourBitRecipe {
         Self { gptq, ..self }
     }
 
+    /// Sets [`trained`](Self::trained).
+    #[must_use]
+    pub fn with_training(self, trained: bool) -> Self {
+        Self { trained, ..self }
+    }
+
     /// Sets [`embeddings`](Self::embeddings).
     #[must_use]
     pub fn with_embeddings(self, embeddings: EmbeddingStorage) -> Self {
@@ -110,6 +119,9 @@ impl FourBitRecipe {
         }
         if self.gptq {
             label += " + GPTQ";
+        }
+        if self.trained {
+            label += " + QAT";
         }
         if self.double_quantization {
             label += " + double quantization";

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use fewbit_checkpoint::GroupLayout;
-use fewbit_checkpoint::compressed_tensors::{CompressedScheme, FloatScheme, WeightScales};
+use fewbit_checkpoint::compressed_tensors::{
+    CompressedScheme, FloatActivations, FloatScheme, WeightScales,
+};
 use fewbit_checkpoint::small_floats::SmallFloatType;
 
 use super::module_weights::modules_name;
@@ -24,6 +26,8 @@ pub struct IntegerRecipe {
     pub modules: ModuleWeights,
     /// How weights become codes.
     pub rounding: Rounding,
+    /// Whether weights and scales are trained before they are written: quantization-aware training, which needs texts beside the recipe.
+    pub trained: bool,
     /// How the word embedding table is stored.
     pub embeddings: EmbeddingStorage,
     /// The dtype of what is not quantized; none: that of the source, in F32 for F64.
@@ -141,6 +145,7 @@ impl IntegerRecipe {
             weights: WeightCodes::Int8,
             modules: ModuleWeights::new(),
             rounding: Rounding::Nearest,
+            trained: false,
             embeddings: EmbeddingStorage::Auto,
             float_dtype: None,
             skip: Vec::new(),
@@ -178,6 +183,12 @@ impl IntegerRecipe {
     #[must_use]
     pub fn with_rounding(self, rounding: Rounding) -> Self {
         Self { rounding, ..self }
+    }
+
+    /// Sets [`trained`](Self::trained).
+    #[must_use]
+    pub fn with_training(self, trained: bool) -> Self {
+        Self { trained, ..self }
     }
 
     /// Sets [`embeddings`](Self::embeddings).
@@ -272,7 +283,7 @@ impl IntegerRecipe {
         module: &str,
         selected: &SelectedModule,
     ) -> Option<CompressedScheme> {
-        if let Some(scheme) = self.float_scheme() {
+        if let Some(scheme) = self.float_scheme(module) {
             return Some(CompressedScheme::Float(scheme));
         }
         match self.group_layout(module, selected) {
@@ -282,12 +293,26 @@ impl IntegerRecipe {
         }
     }
 
-    /// How linear layers are stored, if their weights are small floats.
-    pub(crate) fn float_scheme(&self) -> Option<FloatScheme> {
+    /// How the linear layer `module` (a path without the model's prefix) is stored, if its weight is of small floats.
+    pub(crate) fn float_scheme(&self, module: &str) -> Option<FloatScheme> {
+        let WeightCodes::Floats { kind, scales } = self.weights else {
+            return None;
+        };
+        let static_input = |inputs: &StaticInputs| {
+            let StaticInput { scale, .. } = *inputs.scales.get(module)?;
+            Some(FloatActivations::Static { scale })
+        };
         Some(FloatScheme {
-            kind: self.weights.floats()?,
-            weights: WeightScales::PerChannel,
-            dynamic_activations: self.method() == Method::Dynamic,
+            kind,
+            weights: scales,
+            activations: match &self.inputs {
+                IntegerInputs::WeightOnly => None,
+                IntegerInputs::Dynamic(_) => Some(FloatActivations::PerToken),
+                // Without a scale of their own, inputs are quantized per token.
+                IntegerInputs::Static(inputs) => {
+                    static_input(inputs).or(Some(FloatActivations::PerToken))
+                }
+            },
         })
     }
 
@@ -330,7 +355,12 @@ impl IntegerRecipe {
     pub(super) fn label_of_options(&self) -> String {
         let mut label = String::new();
         match self.weights {
-            WeightCodes::Floats(kind) => label += &format!(" + {kind}"),
+            WeightCodes::Floats { kind, scales } => {
+                label += &format!(" + {kind}");
+                if scales == WeightScales::PerTensor {
+                    label += " + per tensor";
+                }
+            }
             WeightCodes::LlmInt8 => label += " + bitsandbytes layout",
             WeightCodes::Int8Groups { columns, layout } => {
                 label += &format!(" + groups of {columns}");
@@ -393,6 +423,9 @@ impl IntegerRecipe {
                 saturation_proof: true,
             } => " + GPTQ + saturation-proof",
         };
+        if self.trained {
+            label += " + QAT";
+        }
         label += &self
             .embeddings
             .label(match self.keeps_embeddings_by_default() {
@@ -440,12 +473,15 @@ impl IntegerRecipe {
             return error("group_size", "at least 1, or `channel`", "0", hint);
         }
         let is_groups = layout != CodeLayout::Bitsandbytes;
-        if self.rounding != Rounding::Nearest && is_groups {
+        let is_proof = Rounding::Gptq {
+            saturation_proof: true,
+        };
+        if self.rounding == is_proof && is_groups {
             return error(
-                "gptq",
+                "saturation_proof",
                 "false with int8 weights in groups",
                 "true",
-                "GPTQ rounds int8 weights with one scale for each output channel: leave out `group_size`",
+                "their products are those of floats, which cannot saturate: leave it out",
             );
         }
         if is_groups {
@@ -476,11 +512,27 @@ impl IntegerRecipe {
         }
     }
 
-    fn validate_floats(&self, kind: SmallFloatType) -> Result<(), QuantizeError> {
+    fn validate_floats(
+        &self,
+        kind: SmallFloatType,
+        scales: WeightScales,
+    ) -> Result<(), QuantizeError> {
+        if kind != SmallFloatType::Fp8 && scales == WeightScales::PerTensor {
+            return error(
+                "weight_scales",
+                format!("none with `weights = \"{kind}\"`"),
+                "`per-tensor`",
+                "the type has groups of its own: leave it out",
+            );
+        }
         let goes_with_it = match (&self.inputs, kind) {
             (IntegerInputs::WeightOnly, _) => true,
             (IntegerInputs::Dynamic(inputs), SmallFloatType::Fp8) => {
                 *inputs == DynamicInputs::default()
+            }
+            (IntegerInputs::Static(inputs), SmallFloatType::Fp8) => {
+                // The scales of weights are those of the codes.
+                inputs.weight_scales == WeightScales::PerChannel && !inputs.reduce_range
             }
             _ => false,
         };
@@ -489,7 +541,7 @@ impl IntegerRecipe {
                 "weights",
                 format!("`int8` or `int4` with these inputs of `{}`", self.method()),
                 format!("`{kind}`"),
-                "`weight-only` has weights of floats, and of `fp8` also `dynamic` with a scale for each token of every layer",
+                "`weight-only` has weights of floats, and of `fp8` also `dynamic` with a scale for each token of every layer, and `static` without a backend of PyTorch",
             );
         }
         if self.rounding != Rounding::Nearest {
@@ -549,7 +601,7 @@ impl IntegerRecipe {
         }
         self.validate_modules()?;
         match self.weights {
-            WeightCodes::Floats(kind) => self.validate_floats(kind)?,
+            WeightCodes::Floats { kind, scales } => self.validate_floats(kind, scales)?,
             WeightCodes::Int8Groups { layout, .. } => self.validate_int8_alone(layout)?,
             WeightCodes::LlmInt8 => self.validate_int8_alone(CodeLayout::Bitsandbytes)?,
             WeightCodes::Int8 | WeightCodes::Int4(_) => {}
@@ -563,7 +615,7 @@ impl IntegerRecipe {
             );
         }
         match &self.inputs {
-            IntegerInputs::Static(inputs) => inputs.validate(),
+            IntegerInputs::Static(inputs) => inputs.validate(self.weights.floats().is_some()),
             IntegerInputs::Dynamic(_) | IntegerInputs::WeightOnly => Ok(()),
         }
     }
@@ -612,7 +664,7 @@ impl StaticInputs {
         }
     }
 
-    fn validate(&self) -> Result<(), QuantizeError> {
+    fn validate(&self, are_floats: bool) -> Result<(), QuantizeError> {
         if self.scales.is_empty() {
             return error(
                 "static_inputs",
@@ -622,6 +674,14 @@ impl StaticInputs {
             );
         }
         for (module, StaticInput { scale, zero_point }) in &self.scales {
+            if are_floats && *zero_point != 0 {
+                return error(
+                    "static_inputs",
+                    format!("the zero point 0 of `{module}`, as floats have no other"),
+                    zero_point.to_string(),
+                    "the scales were calibrated for int8: calibrate again with --weights fp8",
+                );
+            }
             if self.reduce_range && !(-64..=63).contains(zero_point) {
                 return error(
                     "static_inputs",

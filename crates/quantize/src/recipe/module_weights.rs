@@ -63,7 +63,7 @@ impl From<WeightCodes> for ModuleFields {
                 layout: CodeLayout::Bitsandbytes,
                 ..int8
             },
-            WeightCodes::Floats(kind) => Self {
+            WeightCodes::Floats { kind, .. } => Self {
                 weights: match kind {
                     SmallFloatType::Fp8 => WeightsField::Fp8,
                     SmallFloatType::Nvfp4 => WeightsField::Nvfp4,
@@ -91,9 +91,9 @@ impl From<ModuleFields> for WeightCodes {
                 (layout, Some(GroupSize::Columns(columns))) => Self::Int8Groups { columns, layout },
                 (_, Some(GroupSize::Channel) | None) => Self::Int8,
             },
-            WeightsField::Fp8 => Self::Floats(SmallFloatType::Fp8),
-            WeightsField::Nvfp4 => Self::Floats(SmallFloatType::Nvfp4),
-            WeightsField::Mxfp4 => Self::Floats(SmallFloatType::Mxfp4),
+            WeightsField::Fp8 => Self::of_floats(SmallFloatType::Fp8),
+            WeightsField::Nvfp4 => Self::of_floats(SmallFloatType::Nvfp4),
+            WeightsField::Mxfp4 => Self::of_floats(SmallFloatType::Mxfp4),
             WeightsField::Int4 => Self::Int4(Int4Options {
                 group_size: fields.group_size.unwrap_or_default(),
                 asymmetric: fields.asymmetric,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use fewbit_checkpoint::GroupLayout;
 use fewbit_checkpoint::awq::AwqLayout;
-use fewbit_checkpoint::compressed_tensors::{Int4Layout, Int4Scheme};
+use fewbit_checkpoint::compressed_tensors::{Int4Layout, Int4Scheme, WeightScales};
 use fewbit_checkpoint::gptq::{GptqLayout, GptqVersion};
 use fewbit_checkpoint::small_floats::SmallFloatType;
 use fewbit_checkpoint::stored_weight::Int8Activations;
@@ -30,7 +30,12 @@ pub enum WeightCodes {
     /// 4 bits, a scale for each group of columns.
     Int4(Int4Options),
     /// Floats of 8 or 4 bits.
-    Floats(SmallFloatType),
+    Floats {
+        /// Their type.
+        kind: SmallFloatType,
+        /// Of FP8: which weights share a scale. The other types have groups, and per channel here.
+        scales: WeightScales,
+    },
 }
 
 impl WeightCodes {
@@ -42,10 +47,18 @@ impl WeightCodes {
         }
     }
 
+    /// Small floats, of FP8 with a scale for each channel.
+    pub fn of_floats(kind: SmallFloatType) -> Self {
+        Self::Floats {
+            kind,
+            scales: WeightScales::PerChannel,
+        }
+    }
+
     /// The type of small floats, where the codes are these.
     pub fn floats(self) -> Option<SmallFloatType> {
         match self {
-            Self::Floats(kind) => Some(kind),
+            Self::Floats { kind, .. } => Some(kind),
             _ => None,
         }
     }
@@ -72,7 +85,13 @@ impl fmt::Display for WeightCodes {
                 return f.write_str(layout.addition());
             }
             Self::LlmInt8 => return write!(f, "int8{}", CodeLayout::Bitsandbytes.addition()),
-            Self::Floats(kind) => return write!(f, "{kind}"),
+            Self::Floats { kind, scales } => {
+                write!(f, "{kind}")?;
+                return match scales {
+                    WeightScales::PerChannel => Ok(()),
+                    WeightScales::PerTensor => f.write_str("+per-tensor"),
+                };
+            }
             Self::Int4(options) => options,
         };
         f.write_str("int4")?;

@@ -6,7 +6,7 @@ use fewbit_model::{EncoderSpec, open_checkpoint};
 
 use super::frontier::{Choice, Frontier, Selected};
 use super::measure::Planned;
-use super::{SensitivityOptions, SensitivityReport, WeightSensitivity};
+use super::{SensitivityOptions, SensitivityReport, WeightChoice, WeightSensitivity};
 use crate::{QuantizeError, QuantizePlan, Recipe};
 
 /// Mixtures that are measured at most to reach a cosine.
@@ -48,6 +48,7 @@ impl SensitivityGoal {
                 .map_or(0, |(_, number)| number)
         });
         let smallest: Vec<usize> = smallest.collect();
+        expect_codes(&options.choices, &smallest)?;
         let recipe = Planned::recipe_of(&base, &options.choices, &groups, &smallest);
         let least = QuantizePlan::new(&checkpoint, &recipe.into())?.file_bytes();
         match least > most {
@@ -66,6 +67,22 @@ fn too_few_bytes(least: u64, found: u64) -> QuantizeError {
         found: found.to_string(),
         hint: "allow smaller weights, such as int4 in larger groups (int4+group-128), or other embeddings".to_owned(),
     }
+}
+
+/// Errors for a mixture of floats alone, which is no recipe of codes.
+fn expect_codes(choices: &[WeightChoice], chosen: &[usize]) -> Result<(), QuantizeError> {
+    if chosen
+        .iter()
+        .any(|choice| choices[*choice] != WeightChoice::Float)
+    {
+        return Ok(());
+    }
+    Err(QuantizeError::Calibration {
+        place: "sensitivity".to_owned(),
+        expected: "a limit under which a layer has codes".to_owned(),
+        found: "one that floats everywhere keep best".to_owned(),
+        hint: "lower --max-bytes or --min-cosine, or leave `float` out of the choices; `fp16` and `bf16` halve a model of floats".to_owned(),
+    })
 }
 
 fn expect_cosine(found: f64) -> Result<(), QuantizeError> {
@@ -188,8 +205,9 @@ impl WeightSensitivity {
         self.uniform_losses[self.baseline]
     }
 
-    /// Bytes of the file of weights of a mixture.
+    /// Bytes of the file of weights of a mixture, which has codes somewhere.
     pub(super) fn file_bytes(&self, choices: &[usize]) -> Result<u64, QuantizeError> {
+        expect_codes(&self.choices, choices)?;
         let checkpoint = open_checkpoint(&self.checkpoint_directory)?;
         let recipe = Recipe::from(self.recipe_of(choices));
         Ok(QuantizePlan::new(&checkpoint, &recipe)?.file_bytes())

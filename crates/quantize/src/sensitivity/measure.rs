@@ -5,16 +5,17 @@ use std::path::Path;
 
 use fewbit_checkpoint::{Checkpoint, CheckpointError, StoredWeight};
 use fewbit_model::{Catalogue, EncodeOptions, Encoder, Module, WeightSource, open_checkpoint};
+use fewbit_numerics::dtype::DType;
 
 use super::frontier::Choice;
 use super::goal::Progress;
-use super::{Group, SensitivityOptions, WeightSensitivity};
+use super::{Group, SensitivityOptions, WeightChoice, WeightSensitivity};
 use crate::calibration::{CalibrationSamples, calibration_sites, embedding_loss};
 use crate::plan::require_float_source;
 use crate::unwritten_weights::{UnwrittenWeights, WeightsInMemory};
 use crate::{
-    EmbeddingStorage, GptqCalibration, IntegerInputs, IntegerRecipe, ModuleWeights, PlanRow,
-    QuantizeError, QuantizePlan, WeightCodes,
+    EmbeddingStorage, FloatDType, GptqCalibration, IntegerInputs, IntegerRecipe, ModuleWeights,
+    PlanRow, QuantizeError, QuantizePlan, WeightCodes,
 };
 
 impl WeightSensitivity {
@@ -22,7 +23,7 @@ impl WeightSensitivity {
     /// `progress(done, total, what)` counts passes over the samples.
     ///
     /// # Errors
-    /// [`QuantizeError::Calibration`] for no text, for rows of token ids, for fewer than two choices or the method `static`; those of
+    /// [`QuantizeError::Calibration`] for no text, for rows of token ids, for fewer than two choices, none of codes, or the method `static` without scales; those of
     /// [`QuantizePlan::new`] and [`Encoder::encode`].
     pub fn measure(
         source: impl AsRef<Path>,
@@ -53,16 +54,32 @@ impl WeightSensitivity {
             .zip(0..)
             .max_by_key(|(bytes, number)| (*bytes, std::cmp::Reverse(*number)));
         let baseline = largest.map_or(0, |(_, number)| number);
-        let other_bytes = plans[baseline].output_bytes() as u64 - sizes[baseline];
+        // The same beside every choice.
+        let of_plans = plans.iter().zip(&sizes);
+        let other_bytes = of_plans
+            .filter_map(|(plan, bytes)| Some(plan.as_ref()?.output_bytes() as u64 - bytes))
+            .next()
+            .unwrap_or_default();
 
         let total = 1 + plans.len() + groups.len() * (plans.len() - 1);
         let calibration = GptqCalibration::new(samples.clone(), options.threads);
         let mut weights: Vec<WeightsInMemory> = Vec::with_capacity(plans.len());
         for (plan, codes) in plans.into_iter().zip(&options.choices) {
+            let Some(plan) = plan else {
+                weights.push(WeightsInMemory::new());
+                continue;
+            };
             let unwritten = UnwrittenWeights::of_plan(&checkpoint, plan)?;
             let mut tell = |what: &str| progress(0, total, &format!("{codes}: {what}"));
             tell("weights");
             weights.push(unwritten.in_memory(&encoder, &calibration, &mut tell)?);
+        }
+        if let Some(float) = options
+            .choices
+            .iter()
+            .position(|c| *c == WeightChoice::Float)
+        {
+            weights[float] = tables_beside(&weights, &groups);
         }
         let encode = EncodeOptions {
             threads: options.threads,
@@ -137,6 +154,20 @@ impl WeightSensitivity {
     }
 }
 
+/// What is quantized beside the layers of `groups`, whatever these have: the table of embeddings, of the first weights that there are.
+fn tables_beside(weights: &[WeightsInMemory], groups: &[Group]) -> WeightsInMemory {
+    let is_of_a_group = |name: &String| {
+        let mut modules = groups.iter().flat_map(|group| &group.modules);
+        modules.any(|(_, module)| module == name)
+    };
+    let of_codes = weights.iter().find(|weights| !weights.is_empty());
+    let all = of_codes.into_iter().flatten();
+    let tables = all.filter(|(name, _)| !is_of_a_group(name));
+    tables
+        .map(|(name, weight)| (name.clone(), weight.clone()))
+        .collect()
+}
+
 /// The weights of a mixture.
 struct MixedWeights<'a> {
     weights: &'a [WeightsInMemory],
@@ -183,12 +214,20 @@ fn check(options: &SensitivityOptions) -> Result<(), QuantizeError> {
             "int8 and int4 are the usual ones",
         );
     }
-    match options.base.inputs {
-        IntegerInputs::Static(_) => refused(
+    if choices.iter().all(|choice| *choice == WeightChoice::Float) {
+        return refused(
+            "weights",
+            "a choice of codes",
+            "floats alone".to_owned(),
+            "int8 and int4 are the usual ones",
+        );
+    }
+    match &options.base.inputs {
+        IntegerInputs::Static(inputs) if inputs.scales.is_empty() => refused(
             "method",
-            "`dynamic` or `weight-only`",
-            "`static`".to_owned(),
-            "calibrate the recipe afterwards, for the weights that were chosen",
+            "`dynamic`, `weight-only`, or `static` with scales of inputs",
+            "`static` without any".to_owned(),
+            "calibrate first: `fewbit::sensitivity::sensitivity` does",
         ),
         _ => Ok(()),
     }
@@ -229,8 +268,8 @@ fn with_embeddings_of_all(
 pub(super) struct Planned {
     /// With the form of embeddings that goes with every choice.
     pub(super) base: IntegerRecipe,
-    /// With each choice everywhere.
-    pub(super) plans: Vec<QuantizePlan>,
+    /// With each choice everywhere; none of floats.
+    pub(super) plans: Vec<Option<QuantizePlan>>,
     /// With their bytes and no costs.
     pub(super) groups: Vec<Group>,
 }
@@ -243,22 +282,25 @@ impl Planned {
     ) -> Result<Self, QuantizeError> {
         check(options)?;
         require_float_source(checkpoint)?;
-        let uniform = |base: &IntegerRecipe| -> Result<Vec<QuantizePlan>, QuantizeError> {
-            let choices = options.choices.iter();
-            let recipes = choices.map(|codes| base.clone().with_weights(*codes));
-            recipes
-                .map(|recipe| QuantizePlan::new(checkpoint, &recipe.into()))
-                .collect()
+        let uniform = |base: &IntegerRecipe| -> Result<Vec<_>, QuantizeError> {
+            let plan = |choice: &WeightChoice| {
+                let codes = choice.codes()?;
+                let recipe = base.clone().with_weights(codes).into();
+                Some(QuantizePlan::new(checkpoint, &recipe))
+            };
+            let plans = options.choices.iter().map(plan);
+            plans.map(Option::transpose).collect()
         };
         let base = IntegerRecipe {
             modules: ModuleWeights::new(),
             ..options.base.clone()
         };
         let plans = uniform(&base)?;
-        let forms = plans.iter().map(|plan| plan.recipe().embeddings());
+        let forms = plans.iter().flatten();
+        let forms = forms.map(|plan| plan.recipe().embeddings());
         let base = with_embeddings_of_all(base, forms);
         let plans = uniform(&base)?;
-        let groups = groups(catalogue, &plans);
+        let groups = groups(catalogue, &plans, base.float_dtype);
         Ok(Self {
             base,
             plans,
@@ -266,10 +308,10 @@ impl Planned {
         })
     }
 
-    /// The recipe of a mixture of `choices`: what most layers have, and the others by name.
+    /// The recipe of a mixture of `choices`: the codes that most layers have, and the others by name. One of floats alone skips every layer, which no plan does.
     pub(super) fn recipe_of(
         base: &IntegerRecipe,
-        choices: &[WeightCodes],
+        choices: &[WeightChoice],
         groups: &[Group],
         chosen: &[usize],
     ) -> IntegerRecipe {
@@ -277,25 +319,40 @@ impl Planned {
         for (group, choice) in groups.iter().zip(chosen) {
             counts[*choice] += group.modules.len();
         }
-        let counted = counts.iter().zip(0..);
-        let most = counted.max_by_key(|(count, number)| (*count, std::cmp::Reverse(*number)));
-        let most: usize = most.map_or(0, |(_, number)| number);
-        let others = groups
-            .iter()
-            .zip(chosen)
-            .filter(|(_, choice)| **choice != most);
-        let others = others.flat_map(|(group, choice)| {
-            let modules = group.modules.iter();
-            modules.map(|(module, _)| (module.clone(), choices[*choice]))
-        });
-        base.clone()
-            .with_weights(choices[most])
-            .with_modules(others)
+        let codes = choices.iter().zip(0..);
+        let codes =
+            codes.filter_map(|(choice, number): (_, usize)| Some((choice.codes()?, number)));
+        let most = codes.max_by_key(|(_, number)| (counts[*number], std::cmp::Reverse(*number)));
+        let most = most.map_or(WeightCodes::default(), |(codes, _)| codes);
+        let mut recipe = base.clone().with_weights(most);
+        for (group, choice) in groups.iter().zip(chosen) {
+            let modules = group.modules.iter().map(|(module, _)| module.clone());
+            recipe = match choices[*choice] {
+                WeightChoice::Codes(codes) if codes == most => recipe,
+                WeightChoice::Codes(codes) => {
+                    recipe.with_modules(modules.map(|module| (module, codes)))
+                }
+                WeightChoice::Float => without(recipe, modules.collect()),
+            };
+        }
+        recipe
     }
 }
 
-/// The groups of layers that are quantized.
-fn groups(catalogue: &Catalogue, plans: &[QuantizePlan]) -> Vec<Group> {
+/// `recipe` with these layers in floats, whose inputs then have no scale.
+fn without(mut recipe: IntegerRecipe, modules: Vec<String>) -> IntegerRecipe {
+    if let IntegerInputs::Static(inputs) = &mut recipe.inputs {
+        inputs.scales.retain(|module, _| !modules.contains(module));
+    }
+    recipe.with_skip(modules)
+}
+
+/// The groups of layers that are quantized, of plans of codes and of floats of `float_dtype`.
+fn groups(
+    catalogue: &Catalogue,
+    plans: &[Option<QuantizePlan>],
+    float_dtype: Option<FloatDType>,
+) -> Vec<Group> {
     let rows_of = |plan: &QuantizePlan| -> HashMap<String, PlanRow> {
         let rows = plan.rows().iter().filter(|row| row.is_quantized());
         let named = rows.filter_map(|row| {
@@ -304,21 +361,33 @@ fn groups(catalogue: &Catalogue, plans: &[QuantizePlan]) -> Vec<Group> {
         });
         named.collect()
     };
-    let rows: Vec<_> = plans.iter().map(rows_of).collect();
+    let rows: Vec<_> = plans
+        .iter()
+        .map(|plan| Some(rows_of(plan.as_ref()?)))
+        .collect();
+    let Some(of_codes) = rows.iter().flatten().next() else {
+        return Vec::new();
+    };
+    // In their own dtype, in F32 for F64, if none is asked for.
+    let float_bytes = |row: &PlanRow| match float_dtype {
+        Some(dtype) => row.elements() * dtype.dtype().bytes(),
+        None => row.source_bytes.min(row.elements() * DType::F32.bytes()),
+    };
     let mut groups = Vec::new();
     for site in calibration_sites(catalogue) {
         let quantized = site.modules.into_iter().filter_map(|module| {
-            let path = rows[0].get(&module)?.module.clone()?;
+            let path = of_codes.get(&module)?.module.clone()?;
             Some((module, path))
         });
         let modules: Vec<_> = quantized.collect();
         if modules.is_empty() {
             continue;
         }
-        let bytes = |rows: &HashMap<String, PlanRow>| -> u64 {
-            let bytes = modules
-                .iter()
-                .map(|(module, _)| rows[module].output_bytes as u64);
+        let bytes = |rows: &Option<HashMap<String, PlanRow>>| -> u64 {
+            let bytes = modules.iter().map(|(module, _)| match rows {
+                Some(rows) => rows[module].output_bytes as u64,
+                None => float_bytes(&of_codes[module]) as u64,
+            });
             bytes.sum()
         };
         let costs = rows.iter().map(|rows| Choice {

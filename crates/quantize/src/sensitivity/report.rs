@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::WeightSensitivity;
 use super::frontier::Selected;
+use super::{WeightChoice, WeightSensitivity};
 use crate::{QuantizeError, Recipe};
 
 /// A mixture, what it was chosen by, and what it came to.
@@ -15,13 +15,13 @@ pub struct SensitivityReport {
     pub source: PathBuf,
     /// Texts whose embeddings were compared.
     pub texts: usize,
-    /// The weights that layers could have, as they are typed: `int8`, `int4+group-128`.
+    /// The weights that layers could have, as they are typed: `int8`, `int4+group-128`, `float`.
     pub choices: Vec<String>,
     /// The choice that all other layers had while a group was measured.
     pub baseline: String,
     /// Layers that have the same weights, in execution order.
     pub groups: Vec<GroupSensitivity>,
-    /// Each choice, everywhere.
+    /// Each choice of codes, everywhere.
     pub uniform: Vec<UniformWeights>,
     /// Bytes of the file of weights of the mixture.
     pub file_bytes: u64,
@@ -96,6 +96,7 @@ impl WeightSensitivity {
             chosen: names[*chosen].clone(),
         });
         let uniform = self.uniform_losses.iter().enumerate();
+        let uniform = uniform.filter(|(choice, _)| self.choices[*choice] != WeightChoice::Float);
         let uniform = uniform.map(|(choice, loss)| {
             Ok(UniformWeights {
                 weights: names[choice].clone(),

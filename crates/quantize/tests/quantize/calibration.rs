@@ -1,16 +1,22 @@
 //! Prepare, calibrate, convert.
 
+use std::collections::BTreeMap;
+
+use fewbit_checkpoint::small_floats::SmallFloatType;
 use fewbit_checkpoint::stored_weight::Int8Activations;
 use fewbit_model::{EncodeOptions, Encoder, Tap};
+use fewbit_numerics::absmax::absmax;
 use fewbit_numerics::activation::{ActivationScheme, quantize_row};
 use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::error_statistics::{ErrorSums, cosine};
+use fewbit_numerics::small_floats::fp8_scale;
 use fewbit_quantize::calibration::{
-    CalibrationSite, CalibrationStatistics, Calibrator, Sensitivity, calibration_sites,
-    static_recipe,
+    CalibrationSamples, CalibrationSite, CalibrationStatistics, Calibrator, Sensitivity,
+    StaticCalibration, calibration_sites, static_recipe,
 };
 use fewbit_quantize::{
-    Backend, IntegerRecipe, ObserverKind, ObserverSettings, QuantizeError, Recipe, StaticInputs,
+    Backend, IntegerRecipe, ObserverKind, ObserverSettings, QuantizeError, Recipe, StaticInput,
+    StaticInputs, WeightCodes,
 };
 use fewbit_quantize::{Method, quantize_model};
 
@@ -104,6 +110,51 @@ fn split_calibrations_merge_into_the_whole() {
     source
         .quantize_into(&skipping, &source.out("skipping"), false)
         .unwrap();
+}
+
+/// FP8 inputs have the largest magnitude that was seen, whatever the observer makes of it, and all of them are static.
+#[test]
+fn fp8_inputs_are_scaled_by_their_largest_magnitude() {
+    struct Largest(BTreeMap<String, f32>);
+    impl Tap for Largest {
+        fn wants(&self, site: &str) -> bool {
+            site.ends_with(".input")
+        }
+        fn see(&mut self, site: &str, _rows: usize, _columns: usize, values: &[f32]) {
+            let known = self.0.entry(site.to_owned()).or_default();
+            *known = known.max(absmax(values));
+        }
+    }
+    let source = source(TinyBert::f32());
+    let encoder = Encoder::open(&source.directory).unwrap();
+    let mut largest = Largest(BTreeMap::new());
+    let batch = encoder.batch(&TEXTS).unwrap();
+    encoder
+        .network()
+        .hidden_states_tapped(&batch, &mut largest)
+        .unwrap();
+    let fp8 = WeightCodes::of_floats(SmallFloatType::Fp8);
+    let options = IntegerRecipe::from(StaticInputs::default()).with_weights(fp8);
+    let mse = Backend::Native.qconfig().activation();
+    for settings in [min_max(), mse] {
+        let mut calibrator = Calibrator::prepare(&source.directory, settings).unwrap();
+        calibrator.observe(&TEXTS).unwrap();
+        let samples = CalibrationSamples::Texts(Vec::new());
+        // A ratio that no input of int8 has.
+        let calibration = StaticCalibration::new(calibrator, samples, None, Some(1e9)).unwrap();
+        let recipe = calibration.recipe(&options).unwrap();
+        let inputs = recipe.static_inputs().unwrap();
+        assert_eq!(inputs.len(), 6 * 2);
+        for site in calibration_sites(&encoder.network().spec().catalogue()) {
+            for module in &site.modules {
+                let expected = StaticInput {
+                    scale: fp8_scale(largest.0[&site.name]),
+                    zero_point: 0,
+                };
+                assert_eq!(inputs[module], expected, "{module}");
+            }
+        }
+    }
 }
 
 #[test]

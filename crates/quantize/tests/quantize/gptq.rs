@@ -6,9 +6,9 @@ use fewbit_model::{Encoder, Tap};
 use fewbit_numerics::saturation::saturating_pairs;
 use fewbit_quantize::calibration::{CalibrationSamples, Calibrator, calibration_sites};
 use fewbit_quantize::{
-    Backend, BlockScales, DynamicInputs, EmbeddingStorage, FourBitRecipe, GptqCalibration,
-    GroupSize, Int4Options, IntegerRecipe, QuantizeError, Recipe, Rounding, WeightCodes,
-    quantize_model, quantize_model_with_gptq,
+    Backend, BlockScales, CodeLayout, DynamicInputs, EmbeddingStorage, FourBitRecipe,
+    GptqCalibration, GroupSize, Int4Options, IntegerRecipe, QuantizeError, Recipe, Rounding,
+    WeightCodes, quantize_model, quantize_model_with_gptq,
 };
 
 use crate::calibration::source;
@@ -93,6 +93,14 @@ fn the_outputs_of_each_layer_change_less_than_without_gptq() {
         let plain = int4_recipe(options);
         (plain.clone().into(), plain.with_rounding(GPTQ).into())
     }));
+    for layout in [CodeLayout::PackQuantized, CodeLayout::IntQuantized] {
+        let groups = WeightCodes::Int8Groups {
+            columns: 16,
+            layout,
+        };
+        let plain = IntegerRecipe::weight_only().with_weights(groups);
+        pairs.push((plain.clone().into(), plain.with_rounding(GPTQ).into()));
+    }
     // Rows of 32 and of 48 columns: blocks hold two rows, or end in the midst of one.
     pairs.extend([FourBitRecipe::nf4(), FourBitRecipe::fp4()].map(|plain| {
         let plain = plain.with_block_size(64);

@@ -11,7 +11,7 @@ use fewbit_numerics::saturation::{saturating_pairs, saturation_proof_scale};
 use fewbit_quantize::gptq::{
     ColumnOrder, ColumnQuantizer, DAMPING, FourBitCodes, FourBitScales, Hessian, Int4Codes,
     Int4Parameters, InverseFactor, NearestCodes, SaturationProofCodes, four_bit_codes, int4_codes,
-    int8_rows, nearest_four_bit_codes, nearest_int4_codes, round_rows,
+    int8_groups, int8_rows, nearest_four_bit_codes, nearest_int4_codes, round_rows,
 };
 
 /// Reproducible values in -1..1.
@@ -230,7 +230,8 @@ fn codes_are_those_of_the_textbook() {
                     scale
                 } else {
                     let scale = row_scale(largest);
-                    let mut quantizer = NearestCodes::new(scale, &mut codes);
+                    let scales = [scale];
+                    let mut quantizer = NearestCodes::new(&scales, columns, &mut codes);
                     by_the_book(row, &hessian, order, &mut quantizer);
                     scale
                 };
@@ -377,6 +378,32 @@ fn int4_codes_are_those_of_the_textbook() {
             );
             assert_eq!(nearest_int4_codes(&weights, parameters), plain);
         }
+    }
+}
+
+#[test]
+fn int8_codes_of_groups_are_those_of_the_textbook() {
+    for (seed, rows, columns, group_size) in [(8, 20, 36, 12), (9, 3, 70, 1), (10, 5, 288, 32)] {
+        let inputs = correlated(seed, 3 * columns, columns);
+        let hessian = hessian(&inputs, columns);
+        let weights = random(seed + 100, rows * columns);
+        let order = ColumnOrder::FallingSquares;
+        let factor = InverseFactor::of(&hessian, order).unwrap();
+        let found = int8_groups(&weights, &factor, group_size);
+        let nearest = quantize_rows_int8(&weights, weights.len() / group_size, group_size);
+        assert_eq!(found.scales, nearest.scales);
+        assert_eq!((found.rows, found.columns), (nearest.rows, group_size));
+        let mut codes = vec![0; weights.len()];
+        let of_rows = codes.chunks_exact_mut(columns);
+        let scales = nearest.scales.chunks_exact(columns / group_size);
+        for ((row, codes), scales) in weights.chunks_exact(columns).zip(of_rows).zip(scales) {
+            let mut quantizer = NearestCodes::new(scales, group_size, codes);
+            by_the_book(row, &hessian, order, &mut quantizer);
+        }
+        assert_eq!(found.codes, codes, "{rows} x {columns}");
+        // Whole rows are those of channels.
+        let whole = int8_groups(&weights, &factor, columns);
+        assert_eq!(whole, int8_rows(&weights, &factor, false));
     }
 }
 

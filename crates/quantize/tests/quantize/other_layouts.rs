@@ -1,6 +1,9 @@
 //! Layouts beside those of the methods' defaults: GPTQ, AWQ, small floats, int8 in groups, LLM.int8. What is written is read, and is what the reference gives.
 
+use std::collections::BTreeMap;
+
 use fewbit_checkpoint::StoredWeight;
+use fewbit_checkpoint::compressed_tensors::WeightScales;
 use fewbit_checkpoint::small_floats::SmallFloatType;
 use fewbit_numerics::absmax::absmax;
 use fewbit_numerics::dtype::DType;
@@ -14,10 +17,17 @@ use fewbit_numerics::small_floats::{
 };
 use fewbit_quantize::{
     BlockScales, CodeLayout, EmbeddingStorage, GroupSize, Int4Options, IntegerRecipe, QuantizePlan,
-    Recipe, Rounding, WeightCodes,
+    Recipe, Rounding, StaticInput, StaticInputs, WeightCodes,
 };
 
 use crate::tiny_bert::{TinyBert, linear_modules};
+
+/// The one layer whose input has a stored scale, of recipes of `static`.
+const STATIC_LAYER: &str = "encoder.layer.1.output.dense";
+const STATIC_INPUT: StaticInput = StaticInput {
+    scale: 0.25,
+    zero_point: 0,
+};
 
 fn weight_only(weights: WeightCodes) -> Recipe {
     IntegerRecipe::weight_only().with_weights(weights).into()
@@ -53,11 +63,23 @@ fn recipes() -> Vec<(Recipe, &'static str)> {
         SmallFloatType::Nvfp4,
         SmallFloatType::Mxfp4,
     ] {
-        all.push((weight_only(WeightCodes::Floats(kind)), "compressed-tensors"));
+        all.push((
+            weight_only(WeightCodes::of_floats(kind)),
+            "compressed-tensors",
+        ));
     }
-    let fp8 = WeightCodes::Floats(SmallFloatType::Fp8);
-    let dynamic = IntegerRecipe::dynamic().with_weights(fp8);
-    all.push((dynamic.into(), "compressed-tensors"));
+    let fp8 = WeightCodes::of_floats(SmallFloatType::Fp8);
+    let one_scale = WeightCodes::Floats {
+        kind: SmallFloatType::Fp8,
+        scales: WeightScales::PerTensor,
+    };
+    all.push((weight_only(one_scale), "compressed-tensors"));
+    let inputs = StaticInputs::new(BTreeMap::from([(STATIC_LAYER.to_owned(), STATIC_INPUT)]));
+    for weights in [fp8, one_scale] {
+        for recipe in [IntegerRecipe::dynamic(), inputs.clone().into()] {
+            all.push((recipe.with_weights(weights).into(), "compressed-tensors"));
+        }
+    }
     all
 }
 
@@ -110,23 +132,33 @@ fn expected(weights: WeightCodes, values: &[f32], [rows, columns]: [usize; 2]) -
                 .collect();
             dequantize_groups(&quantized.codes, &scales, None, columns).collect()
         }
-        WeightCodes::Floats(SmallFloatType::Fp8) => {
+        WeightCodes::Floats {
+            kind: SmallFloatType::Fp8,
+            scales,
+        } => {
             let rows = values.chunks(columns).flat_map(|row| {
-                let scale = fp8_scale(absmax(row));
+                let scale = fp8_scale(absmax(match scales {
+                    WeightScales::PerChannel => row,
+                    WeightScales::PerTensor => values,
+                }));
                 row.iter()
                     .map(move |value| e4m3_to_f32(f32_to_e4m3(value / scale)) * scale)
             });
             rows.collect()
         }
-        WeightCodes::Floats(SmallFloatType::Nvfp4) => {
+        WeightCodes::Floats {
+            kind: SmallFloatType::Nvfp4,
+            ..
+        } => {
             let global = nvfp4_global_scale(absmax(values));
             e2m1(16, &|largest| {
                 e4m3_to_f32(nvfp4_scale(largest, global)) / global
             })
         }
-        WeightCodes::Floats(SmallFloatType::Mxfp4) => {
-            e2m1(32, &|largest| e8m0_to_f32(mxfp4_scale(largest)))
-        }
+        WeightCodes::Floats {
+            kind: SmallFloatType::Mxfp4,
+            ..
+        } => e2m1(32, &|largest| e8m0_to_f32(mxfp4_scale(largest))),
     }
 }
 
@@ -136,7 +168,7 @@ fn what_is_written_is_what_the_reference_gives() {
     let float = source.open();
     for (index, (recipe, method)) in recipes().into_iter().enumerate() {
         let weights = recipe.integer().unwrap().weights;
-        let is_mxfp4 = weights == WeightCodes::Floats(SmallFloatType::Mxfp4);
+        let is_mxfp4 = weights == WeightCodes::of_floats(SmallFloatType::Mxfp4);
         if is_mxfp4
             && linear_modules()
                 .iter()
@@ -173,6 +205,15 @@ fn what_is_written_is_what_the_reference_gives() {
             assert_eq!(output.weight_shape(&module).unwrap().unwrap(), shape);
             assert!(report.modules.iter().any(|row| row.module == module));
         }
+        let is_static = recipe.static_inputs().is_some();
+        for (module, _) in linear_modules() {
+            let scale = output.get(&format!("{module}.input_scale"));
+            let has_one = is_static && module.ends_with(STATIC_LAYER);
+            assert_eq!(scale.is_some(), has_one, "{}: {module}", recipe.label());
+            if let Some(scale) = scale {
+                assert_eq!(scale.to_f32().unwrap(), [STATIC_INPUT.scale]);
+            }
+        }
         // And as floats again, nothing of the codes is left.
         let tensors = output.dequantized().unwrap().tensors().count();
         assert_eq!(tensors, float.tensors().count(), "{}", recipe.label());
@@ -195,6 +236,7 @@ fn recipes_read_back_and_have_labels_that_differ() {
         "weight-only + bitsandbytes layout",
         "weight-only + nvfp4",
         "dynamic + fp8",
+        "static + fp8 + per tensor",
     ] {
         assert!(
             labels.iter().any(|label| label == expected),
@@ -233,7 +275,7 @@ fn what_does_not_go_together_is_refused() {
     let gptq = Rounding::Gptq {
         saturation_proof: false,
     };
-    let fp8 = WeightCodes::Floats(SmallFloatType::Fp8);
+    let fp8 = WeightCodes::of_floats(SmallFloatType::Fp8);
     let groups = |columns| WeightCodes::Int8Groups {
         columns,
         layout: CodeLayout::PackQuantized,
@@ -261,12 +303,16 @@ fn what_does_not_go_together_is_refused() {
             "`embeddings`: expected",
         ),
         (
-            IntegerRecipe::dynamic().with_weights(WeightCodes::Floats(SmallFloatType::Nvfp4)),
+            IntegerRecipe::dynamic().with_weights(WeightCodes::of_floats(SmallFloatType::Nvfp4)),
             "`weights`: expected `int8` or `int4`",
         ),
         (
-            weight_only().with_weights(groups(8)).with_rounding(gptq),
-            "`gptq`: expected false with int8 weights in groups",
+            weight_only()
+                .with_weights(groups(8))
+                .with_rounding(Rounding::Gptq {
+                    saturation_proof: true,
+                }),
+            "`saturation_proof`: expected false with int8 weights in groups",
         ),
         (
             weight_only().with_weights(groups(0)),
@@ -303,7 +349,26 @@ fn what_does_not_go_together_is_refused() {
             "method = \"weight-only\"\nweights = \"fp8\"\ngroup_size = 8",
             "`group_size`: expected none",
         ),
-        ("method = \"static\"\nweights = \"fp8\"", "`weights`"),
+        (
+            "method = \"static\"\nweights = \"fp8\"",
+            "`static_inputs`: expected the scale of at least one",
+        ),
+        (
+            "method = \"static\"\nweights = \"fp8\"\n[static_inputs.a]\nscale = 1.0\nzero_point = 3",
+            "`static_inputs`: expected the zero point 0 of `a`",
+        ),
+        (
+            "method = \"static\"\nweights = \"fp8\"\nreduce_range = true\n[static_inputs.a]\nscale = 1.0\nzero_point = 0",
+            "`weights`: expected `int8` or `int4`",
+        ),
+        (
+            "method = \"weight-only\"\nweights = \"nvfp4\"\nweight_scales = \"per-tensor\"",
+            "`weight_scales`",
+        ),
+        (
+            "method = \"weight-only\"\nweight_scales = \"per-tensor\"",
+            "`weight_scales`",
+        ),
         ("method = \"nf4\"\nweights = \"mxfp4\"", "`weights`"),
         (
             "method = \"weight-only\"\nweights = \"mxfp4\"\nscales = \"mse\"",

@@ -278,8 +278,21 @@ fn parser_and_schema_agree_on_what_is_wrong() {
                 ("embeddings", json!("keep")),
                 ("weight_only", json!(["*.query"])),
                 ("activations", json!("per-tensor")),
+                ("weight_scales", json!("per-tensor")),
+                ("reduce_range", json!(true)),
+                ("static_inputs", input.clone()),
+                (
+                    "static_inputs",
+                    json!({"a": {"scale": 0.5, "zero_point": 3}}),
+                ),
             ] {
-                cases.push(json!({"version": 1, "method": method, "weights": weights, key: value}));
+                let mut case =
+                    json!({"version": 1, "method": method, "weights": weights, key: value});
+                cases.push(case.clone());
+                if method == "static" {
+                    case["static_inputs"] = input.clone();
+                    cases.push(case);
+                }
             }
         }
     }

@@ -168,7 +168,7 @@ fn what_is_no_recipe_is_told_with_its_place() {
       |
     3 | blok_size = 64
       | ^^^^^^^^^
-    unknown field `blok_size`, expected one of `version`, `method`, `weights`, `group_size`, `asymmetric`, `layout`, `block_size`, `double_quant`, `double_quantization`, `scales`, `embeddings`, `quantize_embeddings`, `float_dtype`, `activations`, `weight_scales`, `reduce_range`, `gptq`, `saturation_proof`, `skip`, `weight_only`, `modules`, `static_inputs`
+    unknown field `blok_size`, expected one of `version`, `method`, `weights`, `group_size`, `asymmetric`, `layout`, `block_size`, `double_quant`, `double_quantization`, `scales`, `embeddings`, `quantize_embeddings`, `float_dtype`, `activations`, `weight_scales`, `reduce_range`, `gptq`, `saturation_proof`, `qat`, `skip`, `weight_only`, `modules`, `static_inputs`
       hint: did you mean `block_size`?
     ");
     insta::assert_snapshot!(text(Recipe::from_toml("version = 1\nmethod = \"int3\"")), @r#"

@@ -8,9 +8,9 @@ use fewbit_model::{EncodeOptions, Encoder};
 use fewbit_numerics::error_statistics::cosine;
 use fewbit_quantize::calibration::CalibrationSamples;
 use fewbit_quantize::{
-    BlockScales, EmbeddingStorage, GroupSize, Int4Options, IntegerRecipe, QuantizeError, Recipe,
-    SensitivityGoal, SensitivityOptions, SensitivityReport, StaticInputs, WeightCodes,
-    WeightSensitivity, quantize_model, quantize_model_with_gptq,
+    Backend, BlockScales, Calibrator, EmbeddingStorage, GroupSize, Int4Options, IntegerRecipe,
+    QuantizeError, Recipe, SensitivityGoal, SensitivityOptions, SensitivityReport, StaticInputs,
+    WeightChoice, WeightCodes, WeightSensitivity, quantize_model, quantize_model_with_gptq,
 };
 
 use crate::calibration::source;
@@ -27,7 +27,7 @@ const INT4: WeightCodes = WeightCodes::Int4(Int4Options {
 fn options(base: IntegerRecipe) -> SensitivityOptions {
     SensitivityOptions {
         base,
-        choices: vec![WeightCodes::Int8, INT4],
+        choices: vec![WeightCodes::Int8.into(), INT4.into()],
         threads: 2,
     }
 }
@@ -50,6 +50,12 @@ fn choose(measured: &WeightSensitivity, goal: SensitivityGoal) -> SensitivityRep
 static SOURCE: LazyLock<Source> = LazyLock::new(|| source(TinyBert::f32()));
 static MEASURED: LazyLock<WeightSensitivity> =
     LazyLock::new(|| measure(&SOURCE, IntegerRecipe::weight_only()));
+
+/// Bytes of the file with int8 everywhere, and with int4.
+static MEASURED_BYTES: LazyLock<Vec<u64>> = LazyLock::new(|| {
+    let report = choose(&MEASURED, SensitivityGoal::MaxBytes(u64::MAX));
+    report.uniform.iter().map(|row| row.file_bytes).collect()
+});
 
 /// Mean cosine of the embeddings of two models.
 fn mean_cosine(one: &Path, other: &Path) -> f64 {
@@ -278,7 +284,7 @@ fn what_cannot_be_measured_is_refused() {
     let text = refusal(directory, &usual, &CalibrationSamples::Tokens(rows));
     assert!(text.contains("found 1 rows of token ids"), "{text}");
     let with = |choices: &[WeightCodes]| SensitivityOptions {
-        choices: choices.to_vec(),
+        choices: choices.iter().copied().map(WeightChoice::from).collect(),
         ..usual.clone()
     };
     let text = refusal(directory, &with(&[INT4]), &texts(&TEXTS));
@@ -294,7 +300,13 @@ fn what_cannot_be_measured_is_refused() {
     );
     let fixed = options(StaticInputs::default().into());
     let text = refusal(directory, &fixed, &texts(&TEXTS));
-    assert!(text.contains("found `static`"), "{text}");
+    assert!(text.contains("found `static` without any"), "{text}");
+    let floats = SensitivityOptions {
+        choices: vec![WeightChoice::Float],
+        ..usual.clone()
+    };
+    let text = refusal(directory, &floats, &texts(&TEXTS));
+    assert!(text.contains("at least two choices"), "{text}");
     let skipped = options(IntegerRecipe::weight_only().with_skip(["*.quarry"]));
     let text = refusal(directory, &skipped, &texts(&TEXTS));
     assert!(text.contains("matches no module"), "{text}");
@@ -322,4 +334,99 @@ fn skipped_layers_are_no_choice_and_one_text_is_enough() -> Result<(), QuantizeE
     assert_eq!(modules.count(), 9);
     assert_eq!(report.recipe.skip().len(), 2);
     Ok(())
+}
+
+/// Layers may stay float: the recipe skips them, and the model is the one that was measured.
+#[test]
+fn floats_are_a_choice() {
+    let choices = vec![WeightChoice::Float, WeightCodes::Int8.into(), INT4.into()];
+    let options = SensitivityOptions {
+        choices,
+        ..options(IntegerRecipe::weight_only())
+    };
+    let samples = texts(&TEXTS);
+    let measured =
+        WeightSensitivity::measure(&SOURCE.directory, &options, &samples, &mut |_, _, _| {});
+    let measured = measured.unwrap();
+    let uniform: Vec<u64> = MEASURED_BYTES.to_vec();
+    // Between int8 everywhere and one more layer of floats than the limit allows.
+    let report = choose(&measured, SensitivityGoal::MaxBytes(uniform[0] + 15_000));
+    assert_eq!(report.baseline, "float");
+    assert_eq!(report.choices, ["float", "int8", "int4+group-16+absmax"]);
+    let found: Vec<u64> = report.uniform.iter().map(|row| row.file_bytes).collect();
+    assert_eq!(found, uniform);
+    for group in &report.groups {
+        // 32 x 32 and 32 x 48 in F32.
+        let weights = if group.site.contains(".attention.output.") {
+            32 * 32
+        } else {
+            0
+        };
+        let bytes = group.choices[0].bytes;
+        assert!(weights == 0 || bytes == 4 * weights, "{group:?}");
+        assert!(bytes > group.choices[1].bytes && group.choices[0].loss == 0.0);
+    }
+    let is_float = |chosen: &str| chosen == "float";
+    let floats = report.groups.iter().filter(|group| is_float(&group.chosen));
+    let skipped: Vec<&String> = floats.flat_map(|group| &group.modules).collect();
+    assert!(!skipped.is_empty(), "{report:?}");
+    assert_eq!(report.recipe.skip().iter().collect::<Vec<_>>(), skipped);
+    let out = SOURCE.out("mixed-floats");
+    let recipe = &report.recipe;
+    let written = quantize_model(&SOURCE.directory, recipe, &out, true, &mut |_, _, _| {});
+    assert_eq!(written.unwrap().file_bytes, report.file_bytes);
+    let found = mean_cosine(&SOURCE.directory, &out);
+    assert!((found - report.measured_cosine).abs() < 1e-12, "{found}");
+    let everything = measured.choose(SensitivityGoal::MaxBytes(u64::MAX), &mut |_, _, _| {});
+    match everything {
+        // Where an error of int8 happens to make good another's, floats everywhere are not the best.
+        Ok(report) => assert!(report.groups.iter().any(|group| !is_float(&group.chosen))),
+        Err(error) => {
+            let text = error.to_string();
+            assert!(
+                text.contains("a limit under which a layer has codes"),
+                "{text}"
+            );
+        }
+    }
+}
+
+/// Ranges of inputs are those of the float model, and every mixture has them.
+#[test]
+fn static_inputs_keep_their_scales() {
+    let mut calibrator =
+        Calibrator::prepare(&SOURCE.directory, Backend::Native.qconfig().activation()).unwrap();
+    calibrator.observe(&TEXTS).unwrap();
+    let fixed = calibrator.finish().unwrap().recipe().unwrap();
+    let base = fixed.integer().unwrap().clone();
+    let options = SensitivityOptions {
+        choices: vec![WeightChoice::Float, WeightCodes::Int8.into(), INT4.into()],
+        ..options(base)
+    };
+    let samples = texts(&TEXTS);
+    let measured =
+        WeightSensitivity::measure(&SOURCE.directory, &options, &samples, &mut |_, _, _| {});
+    let measured = measured.unwrap();
+    let report = choose(
+        &measured,
+        SensitivityGoal::MaxBytes(MEASURED_BYTES[0] + 8000),
+    );
+    let kinds = ["float", "int8"].map(|kind| {
+        let mut groups = report.groups.iter();
+        groups.any(|group| group.chosen == kind)
+    });
+    assert_eq!(kinds, [true, true], "{report:?}");
+    let skipped = report.recipe.skip();
+    let scales = report.recipe.static_inputs().unwrap();
+    assert_eq!(scales.len() + skipped.len(), 12);
+    for (module, scale) in scales {
+        assert_eq!(fixed.static_inputs().unwrap()[module], *scale);
+        assert!(!skipped.contains(module));
+    }
+    let out = SOURCE.out("mixed-static");
+    let recipe = &report.recipe;
+    let written = quantize_model(&SOURCE.directory, recipe, &out, true, &mut |_, _, _| {});
+    assert_eq!(written.unwrap().file_bytes, report.file_bytes);
+    let found = mean_cosine(&SOURCE.directory, &out);
+    assert!((found - report.measured_cosine).abs() < 1e-12, "{found}");
 }

@@ -22,8 +22,10 @@ _OPTIONS = {
     "asymmetric",
     "block_size",
     "double_quant",
+    "embeddings",
     "group_size",
     "layout",
+    "modules",
     "quantize_embeddings",
     "scales",
     "skip",
@@ -58,7 +60,7 @@ def swap(
         root: The model that it is a part of. An encoder whose layers that model also uses by themselves is not swapped.
         backend: A backend of PyTorch whose results are asked for, or ``native``.
         codes: Codes and scales that training has chosen, by the names of modules; of others they follow from the weights.
-        options: Keys of a recipe: ``block_size``, ``double_quant``, ``quantize_embeddings`` (without it embeddings stay float), ``skip``,
+        options: Keys of a recipe: ``block_size``, ``double_quant``, ``embeddings`` or ``quantize_embeddings`` (without either they stay float), ``skip``,
             ``static_inputs`` …; ``None`` is the default of the method.
 
     Raises:
@@ -73,7 +75,7 @@ def swap(
     if reason is not None:
         return reason
     # What a module's own type did not ask for stays as it is, whatever the default of the method is.
-    embeddings = {"quantize_embeddings": False}
+    embeddings = {} if "embeddings" in options else {"quantize_embeddings": False}
     recipe = {"method": method, **embeddings, **{name: value for name, value in options.items() if value is not None}}
     try:
         output_class, has_pooled = _output_of(module)

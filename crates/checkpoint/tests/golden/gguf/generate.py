@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 
 HERE = Path(__file__).parent
 SHAPE = (4, 256)
-BLOCKS = ["Q8_0", "Q6_K", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "Q4_K"]
+BLOCKS = ["Q8_0", "Q6_K", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "Q4_K", "Q5_K"]
 # Where the fp16 scales of a block are, of the types that the package does not quantize.
-SCALES = {"Q4_K": [0, 2], "Q6_K": [208]}
+SCALES = {"Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
 
 random = np.random.default_rng(11)
 values = random.normal(0, 0.05, SHAPE).astype(np.float32)

@@ -8,7 +8,11 @@ use fewbit::{Method, RecipeFields};
 
 pub(super) fn activations_field(argument: ActivationsArgument) -> ActivationsField {
     match argument {
-        ActivationsArgument::PerToken => ActivationsField::PerToken,
+        // What `qat` calls otherwise is a method of its own.
+        ActivationsArgument::PerToken
+        | ActivationsArgument::Dynamic
+        | ActivationsArgument::Static
+        | ActivationsArgument::None => ActivationsField::PerToken,
         ActivationsArgument::PerTensor => ActivationsField::PerTensor,
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::arguments::{
     EmbeddingsArgument, FloatDTypeArgument, LayoutArgument, QuantizeArguments, ScalesArgument,
-    WeightsArgument,
+    WeightScalesArgument, WeightsArgument,
 };
+use fewbit::quantize::WeightScales;
 use fewbit::{BlockScales, CodeLayout, EmbeddingStorage, FloatDType, WeightsField};
 
 /// The form of embeddings that a flag asks for; the old one, which sets the old key, apart.
@@ -68,11 +69,21 @@ pub(super) fn block_scales(arguments: &QuantizeArguments) -> Option<BlockScales>
 /// The codes of weights that the flag asks for.
 pub(super) fn weights(arguments: &QuantizeArguments) -> Option<WeightsField> {
     Some(match arguments.weights? {
+        // A method of its own.
+        WeightsArgument::Nf4 => return None,
         WeightsArgument::Int8 => WeightsField::Int8,
         WeightsArgument::Int4 => WeightsField::Int4,
         WeightsArgument::Fp8 => WeightsField::Fp8,
         WeightsArgument::Nvfp4 => WeightsField::Nvfp4,
         WeightsArgument::Mxfp4 => WeightsField::Mxfp4,
+    })
+}
+
+/// Which weights share a scale, as the flag asks for.
+pub(super) fn weight_scales(arguments: &QuantizeArguments) -> Option<WeightScales> {
+    Some(match arguments.weight_scales? {
+        WeightScalesArgument::PerChannel => WeightScales::PerChannel,
+        WeightScalesArgument::PerTensor => WeightScales::PerTensor,
     })
 }
 

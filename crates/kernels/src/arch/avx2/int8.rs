@@ -32,7 +32,7 @@ impl Int8Tile for Avx2 {
 
     const PREFETCH_DISTANCE: usize = 0;
 
-    const PREFETCH_TILES: usize = 1;
+    const PREFETCH_ROWS: usize = 1;
 
     #[inline(always)]
     unsafe fn assume_supported() -> Self {

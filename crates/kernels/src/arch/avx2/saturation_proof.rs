@@ -36,7 +36,7 @@ impl Int8Tile for SaturationProofTile {
 
     const PREFETCH_DISTANCE: usize = <Avx2 as Int8Tile>::PREFETCH_DISTANCE;
 
-    const PREFETCH_TILES: usize = <Avx2 as Int8Tile>::PREFETCH_TILES;
+    const PREFETCH_ROWS: usize = <Avx2 as Int8Tile>::PREFETCH_ROWS;
 
     #[inline(always)]
     unsafe fn assume_supported() -> Self {

@@ -26,6 +26,8 @@ impl Int8Tile for Avx512VnniTile {
     /// Six rows of 64 outputs are 24 sums; with four registers of weights and one of activations they leave three of the 32.
     const VECTORS: usize = INT8_PANEL_VECTORS;
 
+    const PREFETCH_ROWS: usize = 3;
+
     const READS_NIBBLES: bool = true;
 
     #[inline(always)]
@@ -124,12 +126,14 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
     // SAFETY: groups * 4 activations in each of the rows and VECTORS * 16 outputs of each group are readable; a prefetch reads nothing.
     unsafe {
         for _ in 0..operands.groups {
-            // A line brings its neighbour along.
             due += operands.prefetch.rate;
-            if due >= 512 {
+            for _ in 0..VECTORS {
+                if due < 256 {
+                    break;
+                }
                 _mm_prefetch::<_MM_HINT_T0>(prefetch);
-                prefetch = prefetch.wrapping_add(2 * INT8_LINE);
-                due -= 512;
+                prefetch = prefetch.wrapping_add(INT8_LINE);
+                due -= 256;
             }
             let mut codes = [_mm512_setzero_si512(); VECTORS];
             for (vector, codes) in codes.iter_mut().enumerate() {

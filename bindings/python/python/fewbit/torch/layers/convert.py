@@ -92,7 +92,7 @@ def convert_layer(
     weight, bias = weight_and_bias(module)
     _expect_usable(weight)
     is_table = isinstance(module, nn.Embedding)
-    if is_table and method in ("nf4", "fp4"):
+    if is_table and method in ("nf4", "fp4") and stored is None:
         raise Unsupported("embedding tables have no 4-bit form here, as in bitsandbytes")
     if isinstance(module, (nn.Conv1d, nn.Conv2d)) and (method in ("nf4", "fp4") or activations != "per-token"):
         raise Unsupported("convolutions are int8 with a scale for each window, fp16 or bf16")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Scales = Literal["absmax", "mse", "learned"]
+SCALES = ("absmax", "mse", "learned")
 
 
-def _expect(name: str, found: Any, known: tuple[str, ...]) -> None:
+def expect(name: str, found: Any, known: tuple[str, ...]) -> None:
+    """Errors unless a setting is a word that is known.
+
+    Raises:
+        ValueError: Another word.
+    """
     if found not in known:
         raise ValueError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
 
@@ -32,9 +38,17 @@ class WeightScheme:
     scales: str = "absmax"
     group_size: int | None = None
     asymmetric: bool = False
-    scale_interval: int = 32
+    scale_interval: int = 2
     block_size: int = 64
     double_quant: bool = False
+
+    def __str__(self) -> str:
+        if self.kind == "nf4":
+            return f"NF4 weights in blocks of {self.block_size}{', doubly quantized' if self.double_quant else ''}"
+        words = "int8 weights"
+        if self.kind == "int4":
+            words = f"int4 weights {f'in groups of {self.group_size}' if self.group_size else 'by output'}{', asymmetric' if self.asymmetric else ''}"
+        return words if self.scales == "absmax" else f"{words}, scales {self.scales}"
 
 
 @dataclass(frozen=True)
@@ -44,20 +58,27 @@ class InputScheme:
     Attributes:
         kind: ``per-token``, ``static`` or ``float``.
         averaging_constant: What a batch counts in the moving averages of a static range.
+        scales: ``observed``, or ``learned``: scale and zero point are parameters (LSQ+, arXiv:2004.09576).
+        observed_steps: Forward passes in training after which learned ones are trained; until then they follow the range.
     """
 
     kind: str
     averaging_constant: float = 0.01
+    scales: str = "observed"
+    observed_steps: int = 32
+
+    def __str__(self) -> str:
+        return f"inputs {self.kind}{', learned' if self.scales == 'learned' else ''}"
 
 
 @dataclass(frozen=True)
 class BaseConfig:
     """A scheme of quantization: one of the classes below."""
 
-    @property
-    def method(self) -> str:
-        """The method of :func:`fewbit.quantize_model` that writes such a model."""
-        raise NotImplementedError
+    #: The method of :func:`fewbit.quantize_model` that writes such a model.
+    method: ClassVar[str]
+    #: How inputs of linear layers and convolutions are quantized, as :class:`InputScheme` has it.
+    input_kind: ClassVar[str] = "float"
 
     @property
     def weight(self) -> WeightScheme:
@@ -67,25 +88,7 @@ class BaseConfig:
     @property
     def inputs(self) -> InputScheme:
         """How the inputs of these are quantized."""
-        raise NotImplementedError
-
-    def recipe(self) -> dict[str, Any]:
-        """The keys of a recipe that say the same, but for the ranges of static inputs."""
-        weight = self.weight
-        found: dict[str, Any] = {"method": self.method}
-        if weight.kind == "int4":
-            found["weights"] = "int4"
-            found["group_size"] = "channel" if weight.group_size is None else weight.group_size
-            # Scales that were learned are written as they are.
-            found["scales"] = "mse" if weight.scales == "mse" else "absmax"
-            if weight.asymmetric:
-                # transformers makes no place for packed zero points.
-                found.update(asymmetric=True, layout="int-quantized")
-        elif weight.kind == "nf4":
-            found["block_size"] = weight.block_size
-            if weight.double_quant:
-                found["double_quant"] = True
-        return found
+        return InputScheme(self.input_kind)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class _Int8Config(BaseConfig):
     scales: Literal["absmax", "learned"] = "absmax"
 
     def __post_init__(self) -> None:
-        _expect("scales", self.scales, ("absmax", "learned"))
+        expect("scales", self.scales, ("absmax", "learned"))
 
     @property
     def weight(self) -> WeightScheme:
@@ -108,13 +111,8 @@ class Int8DynamicActivationInt8WeightConfig(_Int8Config):
         scales: ``absmax``, or ``learned``.
     """
 
-    @property
-    def method(self) -> str:
-        return "dynamic"
-
-    @property
-    def inputs(self) -> InputScheme:
-        return InputScheme("per-token")
+    method = "dynamic"
+    input_kind = "per-token"
 
 
 @dataclass(frozen=True)
@@ -124,22 +122,28 @@ class Int8StaticActivationInt8WeightConfig(_Int8Config):
     Attributes:
         scales: ``absmax``, or ``learned``: of weights.
         averaging_constant: What a batch counts in the averages.
+        input_scales: ``observed``, or ``learned``: scale and zero point of inputs are parameters, which begin at the averages.
+        observed_steps: Forward passes in training after which learned ones are trained; until then they follow the averages.
     """
 
     averaging_constant: float = 0.01
+    input_scales: Literal["observed", "learned"] = "observed"
+    observed_steps: int = 32
+
+    method = "static"
+    input_kind = "static"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.averaging_constant <= 1:
             raise ValueError(f"averaging_constant: expected a number above 0 and up to 1, found {self.averaging_constant}")
-
-    @property
-    def method(self) -> str:
-        return "static"
+        expect("input_scales", self.input_scales, ("observed", "learned"))
+        if self.observed_steps < 1:
+            raise ValueError(f"observed_steps: expected at least 1, found {self.observed_steps}")
 
     @property
     def inputs(self) -> InputScheme:
-        return InputScheme("static", self.averaging_constant)
+        return InputScheme(self.input_kind, self.averaging_constant, self.input_scales, self.observed_steps)
 
 
 @dataclass(frozen=True)
@@ -150,13 +154,7 @@ class Int8WeightOnlyConfig(_Int8Config):
         scales: ``absmax``, or ``learned``.
     """
 
-    @property
-    def method(self) -> str:
-        return "weight-only"
-
-    @property
-    def inputs(self) -> InputScheme:
-        return InputScheme("float")
+    method = "weight-only"
 
 
 @dataclass(frozen=True)
@@ -164,10 +162,10 @@ class _Int4Config(BaseConfig):
     group_size: int | None = 64
     asymmetric: bool = False
     scales: Scales = "mse"
-    scale_interval: int = 32
+    scale_interval: int = 2
 
     def __post_init__(self) -> None:
-        _expect("scales", self.scales, ("absmax", "mse", "learned"))
+        expect("scales", self.scales, SCALES)
         for name, value in (("group_size", self.group_size), ("scale_interval", self.scale_interval)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, found {value}")
@@ -175,26 +173,6 @@ class _Int4Config(BaseConfig):
     @property
     def weight(self) -> WeightScheme:
         return WeightScheme("int4", self.scales, self.group_size, self.asymmetric, self.scale_interval)
-
-
-@dataclass(frozen=True)
-class Int8DynamicActivationInt4WeightConfig(_Int4Config):
-    """W4A8: int4 weights in groups, inputs of 8 bits with a scale for each token; the method ``dynamic`` with ``weights="int4"``.
-
-    Attributes:
-        group_size: Columns of a row that share a scale; ``None``: all.
-        asymmetric: Whether groups have zero points.
-        scales: ``absmax``, ``mse`` (the least squared error of the weights) or ``learned``.
-        scale_interval: Forward passes in training from one search of ``mse`` scales to the next; between them scales stay.
-    """
-
-    @property
-    def method(self) -> str:
-        return "dynamic"
-
-    @property
-    def inputs(self) -> InputScheme:
-        return InputScheme("per-token")
 
 
 @dataclass(frozen=True)
@@ -208,13 +186,18 @@ class Int4WeightOnlyConfig(_Int4Config):
         scale_interval: Forward passes in training from one search of ``mse`` scales to the next; between them scales stay.
     """
 
-    @property
-    def method(self) -> str:
-        return "weight-only"
+    method = "weight-only"
 
-    @property
-    def inputs(self) -> InputScheme:
-        return InputScheme("float")
+
+@dataclass(frozen=True)
+class Int8DynamicActivationInt4WeightConfig(_Int4Config):
+    """W4A8: int4 weights in groups, inputs of 8 bits with a scale for each token; the method ``dynamic`` with ``weights="int4"``.
+
+    Attributes are those of :class:`Int4WeightOnlyConfig`.
+    """
+
+    method = "dynamic"
+    input_kind = "per-token"
 
 
 @dataclass(frozen=True)
@@ -229,21 +212,15 @@ class NF4WeightOnlyConfig(BaseConfig):
     block_size: int = 64
     double_quant: bool = False
 
+    method = "nf4"
+
     def __post_init__(self) -> None:
         if self.block_size not in (32, 64, 128, 256, 512, 1024, 2048, 4096):
             raise ValueError(f"block_size: expected a power of two from 32 to 4096, found {self.block_size}")
 
     @property
-    def method(self) -> str:
-        return "nf4"
-
-    @property
     def weight(self) -> WeightScheme:
         return WeightScheme("nf4", block_size=self.block_size, double_quant=self.double_quant)
-
-    @property
-    def inputs(self) -> InputScheme:
-        return InputScheme("float")
 
 
 @dataclass(frozen=True)
@@ -259,7 +236,7 @@ class QATConfig:
     step: Literal["prepare", "convert"] = "prepare"
 
     def __post_init__(self) -> None:
-        _expect("step", self.step, ("prepare", "convert"))
+        expect("step", self.step, ("prepare", "convert"))
         if self.step == "prepare" and self.base_config is None:
             raise ValueError("base_config: expected one for the step `prepare`, found none\n  hint: QATConfig(Int8DynamicActivationInt8WeightConfig())")
 

@@ -19,6 +19,7 @@ from fewbit.torch.qat import adapters
 from fewbit.torch.qat.config import BaseConfig
 from fewbit.torch.qat.inputs import StaticFakeQuantize
 from fewbit.torch.qat.layers import FakeQuantizedLayer, config_of, remove
+from fewbit.torch.qat.recipe import recipe_of
 from fewbit.torch.replacement import with_replaced
 from fewbit.torch.report import ConversionReport, ModuleReport, attach_report
 
@@ -97,7 +98,8 @@ class _Conversion:
                 continue
             replaced[encoder] = found
             inside.update(encoder.modules())
-            self._tell(name, encoder, "swapped", f"{self.configs[names[0]].method}, with the codes of training; run whole by the native executor")
+            methods = " and ".join(sorted({self.configs[layer].method for layer in names}))
+            self._tell(name, encoder, "swapped", f"{methods}, with the codes of training; run whole by the native executor")
         for name, module in modules.items():
             if module in inside:
                 continue
@@ -138,31 +140,28 @@ class _Conversion:
 
     def _swapped(self, encoder: nn.Module, prefix: str, names: list[str], root: nn.Module) -> nn.Module | str:
         """The native encoder with the codes of its layers, or the reason why there is none."""
-        configs = {self.configs[name] for name in names if not isinstance(root.get_submodule(name), nn.Embedding)}
-        if len(configs) != 1:
-            return "its layers have different configs, or only its embeddings are quantized"
-        config = configs.pop()
         own = {name[len(prefix) :]: name for name in names}
+        tables = {part for part, name in own.items() if isinstance(root.get_submodule(name), nn.Embedding)}
+        found = recipe_of(
+            {part: self.configs[name] for part, name in own.items() if part not in tables}, {part: self.configs[name] for part, name in own.items() if part in tables}
+        )
+        if isinstance(found, str):
+            return found
+        method: str = found.pop("method")
         linear = [name for name, part in encoder.named_modules() if isinstance(part, nn.Linear) and name.split(".")[0] != "pooler"]
-        options: dict[str, Any] = {name: value for name, value in config.recipe().items() if name != "method"}
         skip = [name for name in linear if name not in own]
-        if skip:
-            options["skip"] = skip
-        tables = [part for part, name in own.items() if isinstance(root.get_submodule(name), nn.Embedding)]
-        if tables:
-            options["quantize_embeddings"] = True
-        if config.method == "static":
+        options: dict[str, Any] = {**found, "skip": skip} if skip else found
+        if method == "static":
             options["static_inputs"] = {
                 part: {"scale": self.ranges[name][0], "zero_point": self.ranges[name][1]} for part, name in own.items() if name in self.ranges
             }
         codes = {part: self.stored[name] for part, name in own.items()}
-        found = encoders.swap(encoder, config.method, root=root, codes=codes, **options)
-        return found
+        return encoders.swap(encoder, method, root=root, codes=codes, **options)
 
     def _layer(self, name: str, module: nn.Module, replaced: dict[nn.Module, nn.Module]) -> None:
         config = self.configs[name]
         is_table = isinstance(module, nn.Embedding)
-        method = "weight-only" if is_table else config.method
+        method = "weight-only" if is_table and config.weight.kind != "nf4" else config.method
         settings: dict[str, Any] = {}
         if name in self.ranges:
             settings = {"input_scale": self.ranges[name][0], "input_zero_point": self.ranges[name][1]}

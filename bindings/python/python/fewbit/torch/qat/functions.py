@@ -87,14 +87,7 @@ class _OneScale(_Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-        if is_native(x):
-            out = torch.empty(x.shape, dtype=torch.float32)
-            passes = torch.empty(x.shape, dtype=torch.uint8)
-            _fewbit.fake_quantize_static(
-                flat(x), float(scale), int(zero_point), out.view(-1).numpy(), passes.view(-1).numpy(), threads=resolve_threads(None)
-            )
-        else:
-            out, passes = formulas.one_scale(x.float(), scale, zero_point)
+        out, passes = _one_scale(x, scale, zero_point)
         ctx.save_for_backward(passes)
         return out.to(x.dtype)
 
@@ -102,6 +95,40 @@ class _OneScale(_Function):  # type: ignore[misc]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (passes,) = ctx.saved_tensors
         return gradient * passes, None, None
+
+
+class _LearnedScale(_Function):  # type: ignore[misc]
+    """Inputs with a static range whose scale and zero point have gradients, too; those of the inputs pass where nothing is clipped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, used_scale: Tensor, used_zero_point: Tensor, factor: float) -> Tensor:
+        out, passes = _one_scale(x, used_scale, used_zero_point)
+        ctx.save_for_backward(x, out, passes, scale, used_scale)
+        ctx.factor = factor
+        return out.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, out, passes, scale, used_scale = ctx.saved_tensors
+        given = gradient * passes
+        if ctx.factor == 0:
+            return given, torch.zeros_like(scale), torch.zeros_like(scale), None, None, None
+        # In steps of the scale: what rounding adds where nothing is clipped, else the codes less the zero point, which that moves as well.
+        of_scale = ((gradient * out).sum() - (given * x).sum()) / used_scale
+        of_zero_point = -(gradient - given).sum() * used_scale
+        return given, of_scale * scale.sign() * ctx.factor, of_zero_point * ctx.factor, None, None, None
+
+
+def _one_scale(x: Tensor, scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:
+    """Values, float32, and where the gradient passes."""
+    if not is_native(x):
+        return formulas.one_scale(x.float(), scale, zero_point)
+    out = torch.empty(x.shape, dtype=torch.float32)
+    passes = torch.empty(x.shape, dtype=torch.uint8)
+    _fewbit.fake_quantize_static(
+        flat(x), float(scale), int(zero_point), out.view(-1).numpy(), passes.view(-1).numpy(), threads=resolve_threads(None)
+    )
+    return out, passes
 
 
 def _points(zero_points: Tensor | None) -> NDArray[numpy.int8] | None:
@@ -173,4 +200,19 @@ def token_rows(x: Tensor, *, bits: int) -> Tensor:
 def one_scale(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """What signed codes of 8 bits of ``x`` stand for with one scale and zero point, both float32."""
     result: Tensor = _OneScale.apply(x, scale, zero_point)
+    return result
+
+
+def learned_scale(x: Tensor, scale: Tensor, zero_point: Tensor, used_scale: Tensor, used_zero_point: Tensor, *, factor: float) -> Tensor:
+    """The same with a scale and a zero point that are parameters.
+
+    Args:
+        x: The inputs.
+        scale: The parameter, whose sign means nothing.
+        zero_point: The parameter that is rounded.
+        used_scale: Its absolute value.
+        used_zero_point: The whole number.
+        factor: What the gradients of both are multiplied by.
+    """
+    result: Tensor = _LearnedScale.apply(x, scale, zero_point, used_scale, used_zero_point, factor)
     return result

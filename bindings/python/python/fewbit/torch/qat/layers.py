@@ -19,7 +19,7 @@ from fewbit.torch.layers.stored_weight import StoredWeight
 from fewbit.torch.qat.config import BaseConfig
 from fewbit.torch.qat.inputs import InputFakeQuantize, input_fake_quantize
 from fewbit.torch.qat.switches import FakeQuantize
-from fewbit.torch.qat.weights import Int8RowFakeQuantize, WeightFakeQuantize, weight_fake_quantize
+from fewbit.torch.qat.weights import WeightFakeQuantize, table_fake_quantize, weight_fake_quantize
 
 _WEIGHT = "weight_fake_quant"
 _INPUT = "input_fake_quant"
@@ -121,11 +121,15 @@ class FakeQuantizedConv2d(_FakeQuantizedConvolution, nn.Conv2d):
 
 
 class FakeQuantizedEmbedding(FakeQuantizedLayer, nn.Embedding):
-    """``nn.Embedding`` of int8 rows: those that are looked up are fake-quantized."""
+    """``nn.Embedding`` of int8 or NF4 rows: those that are looked up are fake-quantized, where a row has all that its codes follow from."""
 
     float_class = nn.Embedding
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
+        if not self.weight_fake_quant.is_by_row:
+            return functional.embedding(
+                input, self._quantized_weight(), self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq, sparse=self.sparse
+            )
         rows = super().forward(input)
         result: Tensor = self.weight_fake_quant(rows.reshape(-1, self.embedding_dim)).view_as(rows)
         return result
@@ -147,7 +151,7 @@ def insert(module: nn.Module, kind: type[FakeQuantizedLayer], config: BaseConfig
     assert isinstance(module, FakeQuantizedLayer)
     is_table = isinstance(module, nn.Embedding)
     matrix = module.float_matrix().detach()
-    weight = Int8RowFakeQuantize() if is_table else weight_fake_quantize(config.weight, matrix)
+    weight = table_fake_quantize(config.weight) if is_table else weight_fake_quantize(config.weight, matrix)
     inputs = None if is_table else input_fake_quantize(config.inputs)
     module.__dict__[_CONFIG] = config
     for key, part in ((_WEIGHT, weight), (_INPUT, inputs)):

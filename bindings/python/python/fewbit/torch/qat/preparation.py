@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
-from collections.abc import Callable, Collection
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -20,8 +20,10 @@ from fewbit.torch.layers import QuantizedLayer, base_type
 from fewbit.torch.module_copy import copy_module
 from fewbit.torch.native_encoder import NativeEncoder
 from fewbit.torch.qat import adapters
-from fewbit.torch.qat.config import BaseConfig, base_config_of
+from fewbit.torch.qat.config import BaseConfig, Scales, base_config_of
 from fewbit.torch.qat.layers import CLASSES, FakeQuantizedLayer, insert, remove
+from fewbit.torch.qat.module_configs import ModuleConfigs, is_glob, matches
+from fewbit.torch.qat.recipe import configs_of_recipe, is_recipe
 from fewbit.torch.report import ConversionReport, ModuleReport, attach_report
 from fewbit.torch.static import is_prepared
 
@@ -30,10 +32,12 @@ _DTYPES = ("torch.float32", "torch.float16", "torch.bfloat16")
 
 def prepare_qat(
     model: nn.Module,
-    config: BaseConfig | str = "dynamic",
+    config: BaseConfig | str | os.PathLike[str] | Mapping[str, Any] = "dynamic",
     modules: Collection[type[nn.Module] | str] = (nn.Linear,),
     inplace: bool = False,
     *,
+    module_configs: Mapping[type[nn.Module] | str, BaseConfig | str] | None = None,
+    scales: Scales | None = None,
     skip: Collection[str] = (),
     filter_fn: Callable[[nn.Module, str], bool] | None = None,
 ) -> nn.Module:
@@ -45,16 +49,20 @@ def prepare_qat(
     Args:
         model: Any module with float weights; a model of PEFT with LoRA adapters is prepared with its merged weights.
         config: What it is trained to become: a config such as :class:`Int8DynamicActivationInt4WeightConfig`, or ``dynamic``, ``static``,
-            ``weight-only``, ``w4a8``, ``int4`` or ``nf4``.
+            ``weight-only``, ``w4a8``, ``int4`` or ``nf4``; or a recipe, such as :func:`fewbit.sensitivity` writes: the path of its file, or its keys.
         modules: Types and names: a type means exactly this type; a name a module and all linear layers in it. Of ``nn.Linear``, ``nn.Conv1d``,
             ``nn.Conv2d`` and ``nn.Embedding``.
         inplace: Whether ``model`` itself is changed.
+        module_configs: Other configs for some of the layers: by types and names, which are asked for as if ``modules`` had them, too, and by patterns of
+            names such as ``"*.output.dense"``. A layer's own name goes before patterns and modules that it is in, these go before types.
+        scales: How scales of weights come about, in all configs that can have them so, instead of what each of them says.
         skip: Names that stay float, or patterns of names such as ``"*.attention.*"``.
         filter_fn: Called with a layer that would be fake-quantized and its name; what it returns ``False`` for stays float.
 
     Raises:
-        ValueError: Nothing to quantize, a pattern that matches nothing, a model that is prepared or quantized already.
-        FewbitError: A weight that is not finite.
+        ValueError: Nothing to quantize, a pattern that matches nothing, two that say different things of one layer, a model that is prepared or quantized
+            already, a recipe that training cannot follow.
+        FewbitError: A weight that is not finite; no recipe.
 
     >>> import torch
     >>> import fewbit.torch
@@ -68,10 +76,10 @@ def prepare_qat(
     """
     if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"model: expected an nn.Module, found {type(model).__name__}")
-    base = base_config_of(config)
     refuse_prepared(model)
+    configs, modules, skip = _chosen_configs(model, config, modules, module_configs or {}, skip, scales)
     prepared = model if inplace else copy_module(model, {})
-    selection = _Selection(prepared, base, modules, skip, filter_fn)
+    selection = _Selection(prepared, configs, modules, skip, filter_fn)
     try:
         report = selection.run()
     except BaseException:
@@ -80,6 +88,13 @@ def prepare_qat(
         raise
     for text in selection.warnings:
         warnings.warn(text, stacklevel=2)
+    unused = configs.unused()
+    if unused is not None:
+        selection.undo()
+        raise ValueError(
+            f"module_configs: expected types, names and patterns of layers that are quantized, found {unused!r}, which matches none\n"
+            "  hint: model.named_modules() lists the names; layers that `modules` does not ask for, or that `skip` or `filter_fn` leave out, stay float"
+        )
     if not report.count("fake-quantized"):
         raise ValueError(
             f"prepare_qat: expected layers to quantize, found none in {type(model).__name__}\n"
@@ -87,6 +102,29 @@ def prepare_qat(
         )
     attach_report(prepared, report)
     return prepared
+
+
+def _chosen_configs(
+    model: nn.Module,
+    config: Any,
+    modules: Collection[type[nn.Module] | str],
+    module_configs: Mapping[type[nn.Module] | str, BaseConfig | str],
+    skip: Collection[str],
+    scales: Scales | None,
+) -> tuple[ModuleConfigs, set[type[nn.Module] | str], tuple[str, ...]]:
+    """Which config each layer has, which layers are asked for, and which are not."""
+    skip = (skip,) if isinstance(skip, str) else tuple(skip)
+    asked_for = {*modules, *(key for key in module_configs if not (isinstance(key, str) and is_glob(key)))}
+    given = {key: base_config_of(value) for key, value in module_configs.items()}
+    if is_recipe(config):
+        found = configs_of_recipe(config, model)
+        base, of_recipe, skip = found.config, found.modules, (*skip, *found.skip)
+        if found.has_table:
+            asked_for.add(nn.Embedding)
+    else:
+        base, of_recipe = base_config_of(config), {}
+    configs = ModuleConfigs(base, given, of_recipe)
+    return configs if scales is None else configs.with_scales(scales), asked_for, skip
 
 
 def refuse_prepared(model: nn.Module) -> None:
@@ -109,16 +147,16 @@ class _Selection:
     def __init__(
         self,
         model: nn.Module,
-        config: BaseConfig,
+        configs: ModuleConfigs,
         modules: Collection[type[nn.Module] | str],
         skip: Collection[str],
         filter_fn: Callable[[nn.Module, str], bool] | None,
     ) -> None:
         self.model = model
-        self.config = config
+        self.configs = configs
         self.types = {kind for kind in modules if not isinstance(kind, str)}
         self.names = {name for name in modules if isinstance(name, str)}
-        self.skip = (skip,) if isinstance(skip, str) else tuple(skip)
+        self.skip = skip
         self.filter_fn = filter_fn
         self.report = ConversionReport()
         self.warnings: list[str] = []
@@ -131,7 +169,7 @@ class _Selection:
             if name not in every:
                 raise ValueError(f"modules: expected names of modules, found {name!r}\n  hint: model.named_modules() lists them")
         for pattern in self.skip:
-            if not any(_matches(name, pattern) for name in every):
+            if not any(matches(name, pattern) for name in every):
                 raise ValueError(f"skip: expected patterns of names of modules, found {pattern!r}, which matches none\n  hint: model.named_modules() lists them")
         self.inside_adapters = {
             id(part) for _, module in model.named_modules() if adapters.is_adapted(module) for part in module.modules() if part is not module
@@ -180,18 +218,19 @@ class _Selection:
         reason = self._reason_for_float(name, module, name in self.names)
         if reason is None and self.filter_fn is not None and not self.filter_fn(module, name):
             reason = "filter_fn says so"
-        if reason is None and any(_matches(name, pattern) for pattern in self.skip):
+        if reason is None and any(matches(name, pattern) for pattern in self.skip):
             reason = "skipped"
+        config = self.configs.base if reason is not None else self.configs.of(name, nn.Linear if is_adapted else type(module))
         if reason is None:
-            unfit = _why_unfit(module, self.config, is_adapted)
+            unfit = _why_unfit(module, config, is_adapted)
             if unfit is not None:
                 self.warnings.append(f"{name or 'the model'} ({base_type(module).__name__}) stays float: {unfit}")
                 reason = unfit
         if reason is not None:
             return "float", reason
         self.prepared.append(module)
-        insert(module, kind, self.config, name)
-        return "fake-quantized", _described(self.config, module)
+        insert(module, kind, config, name)
+        return "fake-quantized", _described(config, module)
 
     @staticmethod
     def _is_linear(module: nn.Module) -> bool:
@@ -226,10 +265,6 @@ def _float_parts(model: nn.Module) -> dict[int, str]:
     return found
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
-
-
 def _why_unfit(module: Any, config: BaseConfig, is_adapted: bool) -> str | None:
     """Why a layer that was asked for cannot be fake-quantized."""
     if is_adapted:
@@ -247,12 +282,12 @@ def _why_unfit(module: Any, config: BaseConfig, is_adapted: bool) -> str | None:
         return "its weight has no shape yet: run the model once"
     if str(weight.dtype) not in _DTYPES:
         return f"its weight is {weight.dtype}: expected float32, float16 or bfloat16"
+    scheme = config.weight
+    columns = weight.flatten(1).shape[1]
     if isinstance(module, nn.Embedding):
         if module.max_norm is not None:
             return "max_norm changes the table while it is read"
-        return None
-    scheme = config.weight
-    columns = weight.flatten(1).shape[1]
+        return f"blocks of {scheme.block_size} do not divide its {columns} columns" if scheme.kind == "nf4" and columns % scheme.block_size else None
     if isinstance(module, (nn.Conv1d, nn.Conv2d)):
         return "convolutions are int8" if scheme.kind != "int8" else None
     if 0 in weight.shape:
@@ -276,10 +311,5 @@ def _why_unknown(module: nn.Module) -> str:
 
 def _described(config: BaseConfig, module: nn.Module) -> str:
     if isinstance(module, nn.Embedding):
-        return "int8 rows"
-    weight = config.weight
-    words = {"int8": "int8 weights", "int4": f"int4 weights in groups of {weight.group_size}", "nf4": "NF4 weights"}[weight.kind]
-    words = words if weight.group_size or weight.kind != "int4" else "int4 weights by output"
-    if weight.scales != "absmax":
-        words += f", scales {weight.scales}"
-    return f"{words}, inputs {config.inputs.kind}"
+        return "NF4 rows" if config.weight.kind == "nf4" else "int8 rows"
+    return f"{config.weight}, {config.inputs}"

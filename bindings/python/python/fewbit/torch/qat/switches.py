@@ -18,26 +18,39 @@ from fewbit._fewbit import FewbitError
 _graph_task: Any = getattr(torch._C, "_current_graph_task_id")  # noqa: B009
 
 
+#: What to do about numbers that are not finite, by whether they are trained.
+_HINTS = {
+    True: "the loss was not finite in a step before: a lower learning rate, or clipped gradients",
+    False: "what comes before the layer overflows: a weight there, or float16 without a scaled loss",
+}
+
+
 class FakeQuantize(nn.Module):
     """One tensor's fake quantization. Its flags are buffers under torch's names, so that checkpoints of training hold them.
+
+    Args:
+        scheme: What the tensor is trained to become, in words: a checkpoint of another scheme is refused.
 
     Attributes:
         layer: The name of the layer, for errors.
         fake_quant_enabled: 1 where the tensor is fake-quantized.
         observer_enabled: 1 where ranges and scales may move in training.
         steps: Forward passes in training so far.
+        trained_for: The words of the scheme in UTF-8: loaders of checkpoints know nothing but tensors.
     """
 
     fake_quant_enabled: Tensor
     observer_enabled: Tensor
     steps: Tensor
+    trained_for: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, scheme: str) -> None:
         super().__init__()
         self.layer = ""
         self.register_buffer("fake_quant_enabled", torch.ones(1, dtype=torch.uint8))
         self.register_buffer("observer_enabled", torch.ones(1, dtype=torch.uint8))
         self.register_buffer("steps", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("trained_for", torch.tensor(list(scheme.encode()), dtype=torch.uint8))
         self._read: dict[str, tuple[Tensor, int, int]] = {}
 
     def _number(self, name: str) -> int:
@@ -79,6 +92,19 @@ class FakeQuantize(nn.Module):
             if value is not None:
                 buffer.fill_(int(value))
 
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str]
+    ) -> None:
+        found: Any = state_dict.get(f"{prefix}trained_for")
+        if found is not None and not found.cpu().equal(self.trained_for.cpu()):
+            expected, other = (bytes(words.tolist()).decode(errors="replace") for words in (self.trained_for, found))
+            error_msgs.append(
+                f"{self.layer or 'the model'}: expected a state of `{expected}`, found one of `{other}`\n"
+                "  hint: a training goes on with the config that it began with"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_read": {}}
 
@@ -89,10 +115,8 @@ class FakeQuantize(nn.Module):
             yield
         except FewbitError as error:
             text = str(error).removeprefix("weight, ")
-            hint = "the loss was not finite in a step before: a lower learning rate, or clipped gradients" if what == "weight" else (
-                "what comes before the layer overflows: a weight there, or float16 without a scaled loss"
-            )
-            raise FewbitError(f"{self.layer or 'the model'}, {what}, {text}\n  hint: {hint}") from error
+            is_trained = what == "weight" or text.startswith("scale")
+            raise FewbitError(f"{self.layer or 'the model'}, {what}, {text}\n  hint: {_HINTS[is_trained]}") from error
 
 
 def is_repetition() -> bool:

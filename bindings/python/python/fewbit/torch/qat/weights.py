@@ -22,7 +22,13 @@ from fewbit.torch.qat.switches import FakeQuantize
 
 
 class WeightFakeQuantize(FakeQuantize):
-    """What codes of a weight (rows, columns) stand for, in the place of the weight."""
+    """What codes of a weight (rows, columns) stand for, in the place of the weight.
+
+    Attributes:
+        is_by_row: Whether the codes of a row of a table follow from this row alone.
+    """
+
+    is_by_row = True
 
     def forward(self, matrix: Tensor) -> Tensor:
         """The values of the codes, with the dtype of ``matrix``; the matrix itself while fake quantization is off.
@@ -60,6 +66,9 @@ class WeightFakeQuantize(FakeQuantize):
 class Int8RowFakeQuantize(WeightFakeQuantize):
     """int8 with a scale for each row, absmax / 127.5 of the row as it is."""
 
+    def __init__(self) -> None:
+        super().__init__(str(WeightScheme("int8")))
+
     def _values(self, matrix: Tensor) -> Tensor:
         return functions.int8_rows(matrix)
 
@@ -71,8 +80,10 @@ class BlockFakeQuantize(WeightFakeQuantize):
     """NF4 in blocks of the flattened weight, each with the absmax that it has."""
 
     def __init__(self, scheme: WeightScheme) -> None:
-        super().__init__()
+        super().__init__(str(scheme))
         self.scheme = scheme
+        # The offset of doubly quantized absmax values is that of all of them. Rows of a table are whole blocks.
+        self.is_by_row = not scheme.double_quant
 
     def _values(self, matrix: Tensor) -> Tensor:
         return functions.nf4_blocks(matrix, block_size=self.scheme.block_size, double_quant=self.scheme.double_quant)
@@ -99,7 +110,7 @@ class GroupFakeQuantize(WeightFakeQuantize):
     zero_point: Tensor
 
     def __init__(self, scheme: WeightScheme, matrix: Tensor) -> None:
-        super().__init__()
+        super().__init__(str(scheme))
         rows, columns = matrix.shape
         self.scheme = scheme
         self.bits = 4 if scheme.kind == "int4" else 8
@@ -180,3 +191,8 @@ def weight_fake_quantize(scheme: WeightScheme, matrix: Tensor) -> WeightFakeQuan
     if scheme.kind == "int8" and scheme.scales == "absmax":
         return Int8RowFakeQuantize()
     return GroupFakeQuantize(scheme, matrix)
+
+
+def table_fake_quantize(scheme: WeightScheme) -> WeightFakeQuantize:
+    """The fake quantization of an embedding table beside layers of a scheme: NF4 blocks, or int8 rows, as no layout has int4 groups of tables."""
+    return BlockFakeQuantize(scheme) if scheme.kind == "nf4" else Int8RowFakeQuantize()

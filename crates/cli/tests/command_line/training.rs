@@ -1,0 +1,220 @@
+//! `fewbit quantize --method qat`, and what compares its models.
+
+use crate::tiny_model::Workspace;
+
+/// Enough for a few steps of four texts.
+fn workspace() -> Workspace {
+    let workspace = Workspace::new();
+    let words = ["a", "small", "dog", "the", "sea", "red"];
+    let text = |index: usize| {
+        let words = (0..=index % 4).map(|place| words[(index / 4 + place * 5) % 6]);
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let texts: Vec<String> = (0..24).map(text).collect();
+    workspace.write("texts.txt", texts.join("\n"));
+    workspace
+}
+
+const TRAINING: [&str; 8] = [
+    "--data",
+    "texts.txt",
+    "--steps",
+    "4",
+    "--batch-size",
+    "4",
+    "--evaluation-interval",
+    "2",
+];
+
+/// `fewbit quantize model -o OUT --method qat` with these flags.
+fn train<'a>(out: &'a str, flags: &[&'a str]) -> Vec<&'a str> {
+    let command = ["quantize", "model", "-o", out, "--method", "qat"];
+    [&command[..], &TRAINING, flags].concat()
+}
+
+#[test]
+fn every_scheme_is_written_as_its_method_writes_it() {
+    let workspace = workspace();
+    for (out, flags, label, plain) in [
+        ("int8", &[][..], "dynamic", &["--method", "dynamic"][..]),
+        (
+            "static",
+            &["--activations", "static"],
+            "static",
+            &["--method", "static", "--calibration", "texts.txt"],
+        ),
+        (
+            "int4",
+            &["--weights", "int4", "--group-size", "channel"],
+            "weight-only + int4",
+            &[
+                "--method",
+                "weight-only",
+                "--weights",
+                "int4",
+                "--group-size",
+                "channel",
+            ],
+        ),
+        (
+            "w4a8",
+            &[
+                "--weights",
+                "int4",
+                "--group-size",
+                "channel",
+                "--activations",
+                "dynamic",
+            ],
+            "dynamic + int4",
+            &[
+                "--method",
+                "dynamic",
+                "--weights",
+                "int4",
+                "--group-size",
+                "channel",
+            ],
+        ),
+        ("nf4", &["--weights", "nf4"], "nf4", &["--method", "nf4"]),
+    ] {
+        let outcome = workspace.succeed(&train(out, flags));
+        assert!(outcome.stdout.contains(label), "{}", outcome.stdout);
+        assert!(outcome.stdout.contains("+ QAT"), "{}", outcome.stdout);
+        assert!(
+            outcome
+                .stdout
+                .contains("mean cosine to the float model on 1 text held out")
+        );
+        let again = format!("plain-{out}");
+        workspace.succeed(&[&["quantize", "model", "-o", &again], plain].concat());
+        // What loaders read is the same.
+        let entries = |directory: &str| workspace.entries(directory);
+        assert_eq!(entries(out), entries(&again));
+        let config = |directory: &str| workspace.json(&format!("{directory}/config.json"));
+        assert_eq!(config(out), config(&again), "{out}");
+        workspace.succeed(&["embed", out, "-i", "texts.txt"]);
+    }
+    // A recipe says that it was trained, and trains again.
+    let recipe = String::from_utf8(workspace.read("int4/recipe.toml")).unwrap();
+    assert!(recipe.contains("qat = true"), "{recipe}");
+    let again = [
+        &[
+            "quantize",
+            "model",
+            "-o",
+            "again",
+            "--recipe",
+            "int4/recipe.toml",
+        ][..],
+        &TRAINING,
+    ]
+    .concat();
+    workspace.succeed(&again);
+    let weights = |directory: &str| workspace.read(&format!("{directory}/model.safetensors"));
+    assert_eq!(weights("again"), weights("int4"));
+
+    let report = workspace.succeed(&train("json", &["--json"])).json();
+    assert_eq!(report["steps"], 4);
+    assert_eq!(report["trained_texts"], 23);
+    assert!(report["cosine_after"].as_f64() >= report["cosine_before"].as_f64());
+
+    let outcome = workspace.succeed(&[
+        "compare",
+        "model",
+        "--methods",
+        "dynamic",
+        "--quantized",
+        "int8",
+        "--quantized",
+        "w4a8",
+        "--json",
+    ]);
+    let rows = outcome.json()["rows"].clone();
+    let names: Vec<&str> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["original", "dynamic", "int8", "w4a8"]);
+}
+
+#[test]
+fn what_does_not_go_together_is_wrong_usage() {
+    let workspace = workspace();
+    let model = ["quantize", "model", "-o", "out"];
+    let misuse = |flags: &[&str]| workspace.misuse(&[&model[..], flags].concat());
+    for (flags, expected) in [
+        (
+            &["--method", "qat"][..],
+            "--method qat: expected --data FILE",
+        ),
+        (
+            &["--method", "dynamic", "--steps", "3"],
+            "--steps goes with the method `qat` alone, found `dynamic`",
+        ),
+        (
+            &["--method", "dynamic", "--weights", "nf4"],
+            "--weights nf4: expected the method `qat`",
+        ),
+        (
+            &["--method", "dynamic", "--activations", "static"],
+            "--activations: expected per-token or per-tensor",
+        ),
+        (
+            &["--method", "qat", "--data", "texts.txt", "--weights", "fp8"],
+            "--weights: expected int8, int4 or nf4",
+        ),
+        (
+            &[
+                "--method",
+                "qat",
+                "--data",
+                "texts.txt",
+                "--weights",
+                "nf4",
+                "--activations",
+                "dynamic",
+            ],
+            "--weights nf4: expected --activations none",
+        ),
+        (
+            &[
+                "--method",
+                "qat",
+                "--data",
+                "texts.txt",
+                "--activations",
+                "per-tensor",
+            ],
+            "--activations per-tensor does not go with the method `qat`",
+        ),
+    ] {
+        let message = misuse(flags);
+        assert!(
+            message.starts_with(&format!("error: {expected}")),
+            "{message}"
+        );
+    }
+    let fail = |flags: &[&str]| workspace.fail(&train("out", flags));
+    let message = fail(&["--learning-rate", "0"]);
+    assert!(
+        message.contains("learning rate: expected a number above 0, found 0"),
+        "{message}"
+    );
+    workspace.write("few.txt", "a dog\nthe sea\n");
+    let few = [&model[..], &["--method", "qat", "--data", "few.txt"]].concat();
+    let message = workspace.fail(&few);
+    assert!(
+        message.contains("training data: expected at least 17 texts"),
+        "{message}"
+    );
+    assert!(!workspace.path("out").exists());
+    assert!(!workspace.path("out.training").exists());
+    let message = workspace.misuse(&["compare", "model", "--methods", "qat"]);
+    assert!(
+        message.contains("`--quantized DIR` compares it here"),
+        "{message}"
+    );
+}

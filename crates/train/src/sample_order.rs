@@ -1,0 +1,84 @@
+//! Which texts a step has.
+
+use fastrand::Rng;
+
+/// A division of samples into those that are trained on and those that are held out, and the order of the former; both follow from the seed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SampleOrder {
+    trained: Vec<usize>,
+    held_out: Vec<usize>,
+    batch_size: usize,
+    seed: u64,
+}
+
+/// A twentieth of the samples is held out, but no more than this.
+const MOST_HELD_OUT: usize = 256;
+
+impl SampleOrder {
+    /// Of so many samples, at least 2.
+    pub(crate) fn new(samples: usize, batch_size: usize, seed: u64) -> Self {
+        let mut trained: Vec<usize> = (0..samples).collect();
+        Rng::with_seed(seed).shuffle(&mut trained);
+        let held_out = (samples / 20).clamp(1, MOST_HELD_OUT);
+        let held_out = trained.split_off(samples.saturating_sub(held_out));
+        Self {
+            trained,
+            held_out,
+            batch_size,
+            seed,
+        }
+    }
+
+    /// Samples that are trained on.
+    pub(crate) fn trained(&self) -> usize {
+        self.trained.len()
+    }
+
+    /// The numbers of some samples that are trained on, at most `most`.
+    pub(crate) fn first(&self, most: usize) -> &[usize] {
+        &self.trained[..self.trained.len().min(most)]
+    }
+
+    /// The numbers of those that are held out.
+    pub(crate) fn held_out(&self) -> &[usize] {
+        &self.held_out
+    }
+
+    /// The numbers of the samples of a step: every sample once, in a new order, before one comes again; the last ones of such a round, if they are no whole batch, are left out.
+    pub(crate) fn batch(&self, step: usize) -> Vec<usize> {
+        let of_a_round = self.trained.len() / self.batch_size;
+        let (round, place) = (step / of_a_round, step % of_a_round);
+        let mut order = self.trained.clone();
+        Rng::with_seed(self.seed.wrapping_add(1 + round as u64)).shuffle(&mut order);
+        let start = place * self.batch_size;
+        order[start..start + self.batch_size].to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_sample_comes_once_a_round() {
+        let order = SampleOrder::new(103, 16, 7);
+        assert_eq!((order.trained(), order.held_out().len()), (98, 5));
+        let rounds: Vec<Vec<usize>> = (0..12).map(|step| order.batch(step)).collect();
+        for round in rounds.chunks(6) {
+            let seen: BTreeSet<usize> = round.iter().flatten().copied().collect();
+            assert_eq!(seen.len(), 96);
+            assert!(order.held_out().iter().all(|held| !seen.contains(held)));
+        }
+        assert_ne!(rounds[..6], rounds[6..]);
+        assert_eq!(order, SampleOrder::new(103, 16, 7));
+        assert_ne!(order.batch(0), SampleOrder::new(103, 16, 8).batch(0));
+    }
+
+    #[test]
+    fn few_samples_are_divided_too() {
+        let order = SampleOrder::new(2, 1, 0);
+        assert_eq!((order.trained(), order.held_out().len()), (1, 1));
+        assert_eq!(order.batch(5), order.batch(0));
+    }
+}

@@ -1,0 +1,110 @@
+//! What a training begins with, and what it ends in.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fewbit_model::{Catalogue, open_checkpoint};
+use fewbit_quantize::calibration::{CalibrationSamples, model_fingerprint};
+use fewbit_quantize::{BlockScales, Method, Recipe, RecipeFields, StaticInput};
+
+use crate::TrainError;
+use crate::sample_order::SampleOrder;
+
+/// Samples that the codes to begin with are calibrated on.
+const CALIBRATION_SAMPLES: usize = 256;
+
+/// The recipe that is written: `recipe` without what only says how the codes are found that training goes on from.
+///
+/// # Errors
+/// One of a method that has no codes, or whose products are not those that training computes.
+pub(crate) fn written_recipe(recipe: &Recipe) -> Result<Recipe, TrainError> {
+    let mut fields = RecipeFields::from(recipe.clone());
+    let is_trained = match recipe {
+        Recipe::F32 | Recipe::Fp16 | Recipe::Bf16 => false,
+        Recipe::Integer(_) | Recipe::FourBit(_) => true,
+    };
+    if !is_trained {
+        return Err(TrainError::Option {
+            option: "recipe",
+            expected: "one of a method with codes: dynamic, static, weight-only, nf4 or fp4"
+                .to_owned(),
+            found: recipe.method().to_string(),
+            hint: "floats need no training".to_owned(),
+        });
+    }
+    fields.trained = true;
+    fields.gptq = false;
+    fields.saturation_proof = false;
+    fields.scales =
+        matches!(recipe.method(), Method::Nf4 | Method::Fp4).then_some(BlockScales::Absmax);
+    for module in fields.modules.values_mut() {
+        module.scales = None;
+    }
+    Ok(Recipe::try_from(fields)?)
+}
+
+/// `recipe` with GPTQ, if it can have it.
+///
+/// # Errors
+/// Those of [`Recipe::try_from`].
+pub(crate) fn recipe_to_begin_with(recipe: &Recipe) -> Result<Recipe, TrainError> {
+    let fields = RecipeFields {
+        gptq: true,
+        trained: false,
+        ..RecipeFields::from(recipe.clone())
+    };
+    let without = RecipeFields {
+        trained: false,
+        ..RecipeFields::from(recipe.clone())
+    };
+    Ok(Recipe::try_from(fields).or_else(|_| Recipe::try_from(without))?)
+}
+
+/// `recipe` with these scales and zero points of inputs, by the names of modules, in the place of its own.
+///
+/// # Errors
+/// Those of [`Recipe::try_from`].
+pub(crate) fn with_static_inputs(
+    recipe: &Recipe,
+    trained: &BTreeMap<String, StaticInput>,
+) -> Result<Recipe, TrainError> {
+    let mut fields = RecipeFields::from(recipe.clone());
+    for (path, input) in &mut fields.static_inputs {
+        // Recipes name modules without the model's prefix.
+        let named = |module: &str| {
+            let before = module.strip_suffix(path.as_str());
+            before.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+        };
+        let found = trained.iter().find(|(module, _)| named(module));
+        if let Some((_, trained)) = found {
+            *input = *trained;
+        }
+    }
+    Ok(Recipe::try_from(fields)?)
+}
+
+/// What tells the model in `source` from others.
+pub(crate) fn fingerprint(source: &Path) -> Result<String, TrainError> {
+    let checkpoint = open_checkpoint(source)?;
+    let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
+    Ok(model_fingerprint(&checkpoint, &catalogue)?)
+}
+
+/// Some of the samples that are trained on.
+pub(crate) fn calibration_samples(
+    samples: &CalibrationSamples,
+    order: &SampleOrder,
+) -> CalibrationSamples {
+    let numbers = order.first(CALIBRATION_SAMPLES);
+    match samples {
+        CalibrationSamples::Texts(texts) => CalibrationSamples::Texts(
+            numbers
+                .iter()
+                .map(|&number| texts[number].clone())
+                .collect(),
+        ),
+        CalibrationSamples::Tokens(rows) => {
+            CalibrationSamples::Tokens(numbers.iter().map(|&number| rows[number].clone()).collect())
+        }
+    }
+}

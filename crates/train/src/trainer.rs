@@ -1,0 +1,375 @@
+//! Training from the first step to the written model.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::backprop::GradStore;
+use fewbit_kernels::Kernels;
+use fewbit_model::{Encoder, ModelError, RaggedBatch, in_shared_pool, open_checkpoint};
+use fewbit_quantize::calibration::CalibrationSamples;
+use fewbit_quantize::{GptqCalibration, OutputOptions, PlannedConversion, QuantizeReport, Recipe};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::loss::{PoolingWeights, distillation_loss};
+use crate::sample_order::SampleOrder;
+use crate::saved_training::{Course, SavedTraining};
+use crate::student::{Gradients, Leaves, Student};
+use crate::teacher::TeacherStates;
+use crate::weights::Weights;
+use crate::{DifferentiableEncoder, TrainError, TrainingOptions, start};
+
+/// Texts of a batch that have a tape of their own: what threads take, the same whatever their number.
+const TEXTS_OF_A_PART: usize = 4;
+
+/// Gradients longer than this, all tensors together, are shortened to it.
+const LONGEST_GRADIENT: f64 = 1.0;
+
+/// By how much of the way the average of the weights follows them in a step. Single weights swing between two codes while the learning rate is high; their average does not (Nagel et al. 2022,
+/// "Overcoming Oscillations in Quantization-Aware Training", arXiv:2203.11086, shows the swings), and it is what is measured and written.
+const AVERAGING_SHARE: f32 = 0.02;
+
+/// What is known after a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrainingProgress {
+    /// Steps that are done.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// The loss of the last step; none before the first.
+    pub loss: Option<f64>,
+    /// The mean cosine to the float model on held-out texts when it was last measured.
+    pub cosine: f64,
+}
+
+/// Why training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingEnd {
+    /// All steps are done.
+    AllSteps,
+    /// Held-out texts showed no gain any more.
+    NoGain,
+    /// Loss or gradients were infinite or NaN; what was best before is kept.
+    NotFinite,
+}
+
+/// What a training did.
+#[derive(Debug, Clone, Serialize)]
+pub struct TrainingReport {
+    /// The written model.
+    #[serde(flatten)]
+    pub quantization: QuantizeReport,
+    /// Steps that were done.
+    pub steps: usize,
+    /// The step whose weights were written, the one that was best on held-out texts; 0: those before training.
+    pub best_step: usize,
+    /// Texts that were trained on.
+    pub trained_texts: usize,
+    /// Texts that were held out.
+    pub held_out_texts: usize,
+    /// Mean cosine of the embeddings to those of the float model on held-out texts, before training.
+    pub cosine_before: f64,
+    /// The same of the weights that were written.
+    pub cosine_after: f64,
+    /// Why it ended.
+    pub end: TrainingEnd,
+    /// Seconds of training, without those of a run that was interrupted.
+    pub training_seconds: f64,
+}
+
+/// Trains the model in `source` to be like itself when it is quantized as `recipe` says, on unlabelled samples, and writes it to `out`: the directory that
+/// [`quantize_model`](fewbit_quantize::quantize_model) would write, with the codes and scales of the last forward pass of the student that was best on held-out samples.
+///
+/// The student begins with what GPTQ makes of the weights, the teacher is the float model. Everything but tables and poolers is trained. While it runs, what is needed to go on lies in
+/// `OUT.training`; [`resume`](OutputOptions::resume) goes on from there, to the same bits.
+///
+/// # Errors
+/// Options out of range; fewer samples than a batch and one to hold out; a recipe with layers in a form that is not trained; a model that the executor does not run; those of a conversion.
+pub fn train_model(
+    source: impl AsRef<Path>,
+    recipe: &Recipe,
+    samples: &CalibrationSamples,
+    options: &TrainingOptions,
+    out: impl AsRef<Path>,
+    output: &OutputOptions,
+    progress: &mut (dyn FnMut(TrainingProgress) + Send),
+) -> Result<TrainingReport, TrainError> {
+    let (source, out) = (source.as_ref(), out.as_ref());
+    options.check(samples.len())?;
+    let written = start::written_recipe(recipe)?;
+    PlannedConversion::new(source, &written)?.check_output(out, output.force)?;
+    let run = json!({
+        "model": start::fingerprint(source)?,
+        "recipe": written.to_toml(),
+        "data": samples.digest(),
+        "options": options.what_counts(),
+    });
+    let saved = SavedTraining::beside(out, &run, output.resume)?;
+    let trained = Trainer::new(source, recipe, samples, options, &saved).and_then(|trainer| {
+        let trained = in_shared_pool(options.threads, || trainer.run(&saved, progress))??;
+        Ok((trainer.order, trained))
+    });
+    let (order, trained) = match trained {
+        Ok(trained) => trained,
+        Err(error) => {
+            saved.remove_unless_a_step_is_saved()?;
+            return Err(error);
+        }
+    };
+    let conversion = trained.student.conversion(source, &written)?;
+    let quantization = conversion.write(None, out, output, &mut |_, _, _| {})?;
+    saved.remove()?;
+    Ok(TrainingReport {
+        quantization,
+        steps: trained.course.steps,
+        best_step: trained.course.best_step,
+        trained_texts: order.trained(),
+        held_out_texts: order.held_out().len(),
+        cosine_before: trained.course.first_cosine,
+        cosine_after: trained.course.best_cosine,
+        end: trained.end,
+        training_seconds: trained.seconds,
+    })
+}
+
+/// A model, its student and what they read.
+struct Trainer<'a> {
+    teacher: Encoder,
+    model: DifferentiableEncoder,
+    samples: &'a CalibrationSamples,
+    order: SampleOrder,
+    options: &'a TrainingOptions,
+    kernels: &'static Kernels,
+    source: PathBuf,
+}
+
+/// What came out.
+struct Trained {
+    /// The best one.
+    student: Student,
+    course: Course,
+    end: TrainingEnd,
+    seconds: f64,
+}
+
+impl<'a> Trainer<'a> {
+    fn new(
+        source: &Path,
+        recipe: &Recipe,
+        samples: &'a CalibrationSamples,
+        options: &'a TrainingOptions,
+        saved: &SavedTraining,
+    ) -> Result<Self, TrainError> {
+        let start = saved.start();
+        if !start.exists() {
+            let order = SampleOrder::new(samples.len(), options.batch_size, options.seed);
+            let calibration =
+                GptqCalibration::new(start::calibration_samples(samples, &order), options.threads);
+            let output = OutputOptions::with_force(true);
+            PlannedConversion::new(source, &start::recipe_to_begin_with(recipe)?)?.write(
+                Some(&calibration),
+                &start,
+                &output,
+                &mut |_, _, _| {},
+            )?;
+        }
+        let teacher = Encoder::open(source)?;
+        let checkpoint = open_checkpoint(&start)?;
+        let kernels =
+            Kernels::from_environment().map_err(|error| ModelError::Input(error.to_string()))?;
+        Ok(Self {
+            model: DifferentiableEncoder::new(&checkpoint)?,
+            order: SampleOrder::new(samples.len(), options.batch_size, options.seed),
+            source: teacher.checkpoint_directory().to_owned(),
+            teacher,
+            samples,
+            options,
+            kernels,
+        })
+    }
+
+    /// The samples of these numbers, cut into parts of about as many tokens each.
+    fn parts(&self, numbers: &[usize]) -> Result<Vec<RaggedBatch>, TrainError> {
+        let texts = numbers.iter().map(|&number| {
+            let batch = self.samples.batch(&self.teacher, number..number + 1)?;
+            Ok((batch.token_ids, batch.token_type_ids))
+        });
+        let mut texts: Vec<(Vec<u32>, Vec<u32>)> = texts.collect::<Result<_, TrainError>>()?;
+        texts.sort_by_key(|(ids, _)| ids.len());
+        let parts = texts.len().div_ceil(TEXTS_OF_A_PART);
+        let mut batches = vec![RaggedBatch::new(); parts];
+        for (index, (ids, types)) in texts.iter().enumerate() {
+            batches[index % parts].push(ids, types);
+        }
+        Ok(batches)
+    }
+
+    fn run(
+        &self,
+        saved: &SavedTraining,
+        progress: &mut (dyn FnMut(TrainingProgress) + Send),
+    ) -> Result<Trained, TrainError> {
+        let began = Instant::now();
+        let source = open_checkpoint(&self.source)?;
+        let start = open_checkpoint(saved.start())?;
+        let mut student = Student::new(&self.model, &source, &start)?;
+        let held_out = self.parts(self.order.held_out())?;
+        let (mut average, mut best, mut course) = match saved.load(&mut student)? {
+            Some(found) => found,
+            None => {
+                let cosine = self.cosine(&student, &held_out)?;
+                let course = Course {
+                    steps: 0,
+                    best_step: 0,
+                    best_cosine: cosine,
+                    first_cosine: cosine,
+                };
+                let weights = Weights::of(&student);
+                (weights.clone(), weights, course)
+            }
+        };
+        let mut shown = TrainingProgress {
+            step: course.steps,
+            steps: self.options.steps,
+            loss: None,
+            cosine: course.best_cosine,
+        };
+        progress(shown);
+        let interval = self.options.evaluation_interval;
+        let patience = interval.saturating_mul(self.options.patience);
+        let mut end = TrainingEnd::AllSteps;
+        while course.steps < self.options.steps {
+            if course.steps >= course.best_step.saturating_add(patience) {
+                end = TrainingEnd::NoGain;
+                break;
+            }
+            let Some(loss) = self.step(&mut student, course.steps)? else {
+                end = TrainingEnd::NotFinite;
+                break;
+            };
+            average.follow(&student, AVERAGING_SHARE);
+            course.steps += 1;
+            shown.step = course.steps;
+            shown.loss = Some(loss);
+            if course.steps.is_multiple_of(interval) || course.steps == self.options.steps {
+                average.exchange(&mut student);
+                let cosine = self.cosine(&student, &held_out);
+                average.exchange(&mut student);
+                shown.cosine = cosine?;
+                if shown.cosine > course.best_cosine {
+                    course.best_cosine = shown.cosine;
+                    course.best_step = course.steps;
+                    best.clone_from(&average);
+                }
+                tracing::info!(
+                    step = course.steps,
+                    loss,
+                    cosine = shown.cosine,
+                    "held-out texts"
+                );
+                saved.save(&student, &average, &best, &course)?;
+            }
+            progress(shown);
+        }
+        best.exchange(&mut student);
+        Ok(Trained {
+            student,
+            course,
+            end,
+            seconds: began.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// One step of the optimizer. Returns the loss; none, and nothing changed, if it or a gradient is not finite.
+    fn step(&self, student: &mut Student, step: usize) -> Result<Option<f64>, TrainError> {
+        let parts = self.parts(&self.order.batch(step))?;
+        let leaves = match student.parameters(self.kernels) {
+            Err(TrainError::NotFinite { .. }) => return Ok(None),
+            leaves => leaves?,
+        };
+        let mut gradients = leaves.no_gradients();
+        let mut loss = 0.0;
+        // As many tapes at a time as there are threads; their gradients are added in the order of the parts.
+        for wave in parts.chunks(self.options.threads) {
+            let done = wave.par_iter();
+            let done = done.map(|part| self.part(student, &leaves, part));
+            let done: Vec<(f64, GradStore)> = done.collect::<Result<_, _>>()?;
+            for (of_part, store) in done {
+                loss += of_part;
+                leaves.add_gradients(&store, &mut gradients)?;
+            }
+        }
+        drop(leaves);
+        student.pass_gradients(&mut gradients);
+        let length = length(&gradients);
+        if !loss.is_finite() || !length.is_finite() {
+            return Ok(None);
+        }
+        let factor = (LONGEST_GRADIENT / length.max(f64::MIN_POSITIVE)).min(1.0);
+        let rate = self.options.learning_rate * self.options.rate_factor(step);
+        student.update(&gradients, factor as f32, rate, step);
+        Ok(Some(loss))
+    }
+
+    /// The loss of a part and its gradients.
+    fn part(
+        &self,
+        student: &Student,
+        leaves: &Leaves,
+        part: &RaggedBatch,
+    ) -> Result<(f64, GradStore), TrainError> {
+        let teacher = TeacherStates::of(self.teacher.network(), part)?;
+        let states = self.model.hidden_states(
+            &leaves.parameters,
+            part,
+            &student.inputs.with(&leaves.parameters),
+        )?;
+        let pooling = PoolingWeights::new(self.teacher.pooling(), part)?;
+        let texts = self.options.batch_size;
+        let loss = distillation_loss(&states, &teacher, &pooling, part, texts)?;
+        let store = loss.backward()?;
+        Ok((f64::from(loss.to_scalar::<f32>()?), store))
+    }
+
+    /// The mean cosine of the embeddings of `student` to those of its teacher; NaN where they are not finite.
+    fn cosine(&self, student: &Student, parts: &[RaggedBatch]) -> Result<f64, TrainError> {
+        let leaves = match student.parameters(self.kernels) {
+            Err(TrainError::NotFinite { .. }) => return Ok(f64::NAN),
+            leaves => leaves?.parameters.detached(),
+        };
+        let of_part = |part: &RaggedBatch| {
+            let teacher = TeacherStates::of(self.teacher.network(), part)?;
+            let states = self
+                .model
+                .hidden_states(&leaves, part, &student.inputs.with(&leaves))?;
+            let pooling = PoolingWeights::new(self.teacher.pooling(), part)?;
+            let (Some(student), Some(teacher)) = (states.last(), teacher.states.last()) else {
+                return Ok(Vec::new());
+            };
+            Ok::<_, TrainError>(pooling.cosines(student, teacher)?.to_vec1::<f32>()?)
+        };
+        let cosines = parts.par_iter().map(of_part);
+        let cosines: Vec<Vec<f32>> = cosines.collect::<Result<_, _>>()?;
+        let cosines: Vec<f32> = cosines.concat();
+        let sum: f64 = cosines.iter().map(|&cosine| f64::from(cosine)).sum();
+        Ok(sum / cosines.len().max(1) as f64)
+    }
+}
+
+/// The Euclidean length of all gradients together.
+fn length(gradients: &[Gradients]) -> f64 {
+    let squares = gradients.par_iter().map(|gradients| {
+        let values = gradients.values.iter().chain(&gradients.scales);
+        values
+            .map(|&value| f64::from(value) * f64::from(value))
+            .sum::<f64>()
+    });
+    // In the order of the tensors, whatever the threads.
+    let squares: Vec<f64> = squares.collect();
+    squares.iter().sum::<f64>().sqrt()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,381 @@
+//! Trainings of a tiny model.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use fewbit_checkpoint::stored_weight::Int8Activations;
+use fewbit_checkpoint::{Checkpoint, StoredWeight};
+use fewbit_numerics::dtype::DType;
+use fewbit_quantize::calibration::{CalibrationSamples, Calibrator};
+use fewbit_quantize::{
+    Backend, FourBitRecipe, GroupSize, Int4Options, IntegerRecipe, Method, RecipeFields,
+    WeightCodes,
+};
+
+use super::*;
+use crate::tiny_bert::{Source, TinyBert};
+
+/// A model that reads texts of the letters a to z.
+fn source() -> Source {
+    written(&TinyBert::new(DType::F32, ""))
+}
+
+/// The same with linear layers whose outputs outweigh what they are added to, so that their codes show.
+fn strong_source() -> Source {
+    let mut model = TinyBert::new(DType::F32, "");
+    for tensor in &mut model.tensors {
+        if tensor.plan.name.starts_with("encoder.") && tensor.plan.shape.len() == 2 {
+            for bytes in tensor.bytes.chunks_exact_mut(4) {
+                let value = f32::from_le_bytes(bytes.try_into().unwrap());
+                bytes.copy_from_slice(&(8.0 * value).to_le_bytes());
+            }
+        }
+    }
+    written(&model)
+}
+
+fn written(model: &TinyBert) -> Source {
+    let source = model.write();
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
+    let letters = ('a'..='z').map(String::from);
+    let rest = (0..9).map(|index| format!("w{index}"));
+    let words: Vec<String> = special.into_iter().chain(letters).chain(rest).collect();
+    fs::write(source.directory.join("vocab.txt"), words.join("\n")).unwrap();
+    source
+}
+
+/// Texts of one to seven letters.
+fn texts(number: usize) -> CalibrationSamples {
+    let letter = |seed: usize| char::from(b'a' + (seed * 7919 % 26) as u8).to_string();
+    let text = |index: usize| {
+        let letters = (0..=index % 7).map(|place| letter(index * 31 + place));
+        letters.collect::<Vec<_>>().join(" ")
+    };
+    CalibrationSamples::Texts((0..number).map(text).collect())
+}
+
+fn options() -> TrainingOptions {
+    TrainingOptions {
+        steps: 6,
+        batch_size: 10,
+        learning_rate: 1e-3,
+        evaluation_interval: 2,
+        ..TrainingOptions::default()
+    }
+}
+
+fn int4(group_size: GroupSize, asymmetric: bool) -> WeightCodes {
+    WeightCodes::Int4(Int4Options {
+        group_size,
+        asymmetric,
+        ..Int4Options::default()
+    })
+}
+
+fn all_static(source: &Source) -> Recipe {
+    let settings = Backend::Native.qconfig().activation();
+    let mut calibrator = Calibrator::prepare(&source.directory, settings).unwrap();
+    calibrator.observe(&["a b c", "d e f g", "h i"]).unwrap();
+    calibrator.finish().unwrap().recipe().unwrap()
+}
+
+fn schemes(source: &Source) -> Vec<Recipe> {
+    let eight = GroupSize::Columns(8);
+    let mixed = IntegerRecipe::dynamic()
+        .with_weights(int4(eight, false))
+        .with_modules([("*.query", WeightCodes::Int8)]);
+    vec![
+        IntegerRecipe::dynamic().into(),
+        IntegerRecipe::weight_only().into(),
+        all_static(source),
+        IntegerRecipe::dynamic()
+            .with_weights(int4(eight, false))
+            .into(),
+        IntegerRecipe::weight_only()
+            .with_weights(int4(eight, true))
+            .into(),
+        IntegerRecipe::weight_only()
+            .with_weights(int4(GroupSize::Channel, false))
+            .into(),
+        mixed.into(),
+        FourBitRecipe::nf4().into(),
+        FourBitRecipe::nf4().with_double_quantization(true).into(),
+        FourBitRecipe::fp4().into(),
+    ]
+}
+
+fn train(
+    source: &Source,
+    recipe: &Recipe,
+    options: &TrainingOptions,
+    out: &Path,
+    resume: bool,
+) -> Result<TrainingReport, TrainError> {
+    let output = OutputOptions {
+        resume,
+        ..OutputOptions::default()
+    };
+    train_model(
+        &source.directory,
+        recipe,
+        &texts(60),
+        options,
+        out,
+        &output,
+        &mut |_| {},
+    )
+}
+
+fn weights(out: &Path) -> Vec<u8> {
+    fs::read(out.join("model.safetensors")).unwrap()
+}
+
+#[test]
+fn the_written_model_has_the_numbers_of_the_last_forward_pass() {
+    let source = source();
+    for (number, recipe) in schemes(&source).into_iter().enumerate() {
+        let label = recipe.label();
+        let out = source.out(&format!("out-{number}"));
+        let (samples, options) = (texts(60), options());
+        let saved = SavedTraining::beside(&out, &json!({}), false).unwrap();
+        let trainer = Trainer::new(&source.directory, &recipe, &samples, &options, &saved).unwrap();
+        let trained = trainer.run(&saved, &mut |_| {}).unwrap();
+        assert_eq!(
+            (trained.course.steps, trained.end),
+            (6, TrainingEnd::AllSteps)
+        );
+        let student = &trained.student;
+        let written = start::written_recipe(&recipe).unwrap();
+        student
+            .conversion(&source.directory, &written)
+            .unwrap()
+            .write(None, &out, &OutputOptions::default(), &mut |_, _, _| {})
+            .unwrap();
+
+        let found = Checkpoint::open(&out).unwrap();
+        let kernels = Kernels::from_environment().unwrap();
+        let leaves = student.parameters(kernels).unwrap();
+        let catalogue = trainer.model.spec().catalogue();
+        let mut inputs = crate::input_quantizer::InputQuantizers::default();
+        for module in catalogue.linear_modules() {
+            let stored = module.stored_weight(&found).unwrap();
+            assert!(inputs.add(module, &stored));
+            let name = format!("{}.weight", module.name);
+            let forward = leaves.parameters.get(&name).unwrap().flatten_all().unwrap();
+            let forward = forward.to_vec1::<f32>().unwrap();
+            assert_eq!(
+                forward,
+                stored.dequantize(module.shape).unwrap(),
+                "{label}: {name}"
+            );
+        }
+        // Those of static inputs are the ones that were trained.
+        for (module, trained) in &student.static_inputs() {
+            let module = catalogue.named(module).unwrap();
+            let found = module.stored_weight(&found).unwrap();
+            let StoredWeight::Int8 {
+                activations:
+                    Int8Activations::Static {
+                        scale, zero_point, ..
+                    },
+                ..
+            } = found
+            else {
+                panic!("{label}: {}", module.name);
+            };
+            assert_eq!(
+                (scale, zero_point),
+                (trained.scale, i32::from(trained.zero_point))
+            );
+        }
+        let others = student.tensors.iter();
+        for tensor in
+            others.filter(|tensor| found.contains(&tensor.name) && tensor.shape.len() == 1)
+        {
+            let values = found.require(&tensor.name).unwrap().to_f32().unwrap();
+            assert_eq!(tensor.values, *values, "{label}: {}", tensor.name);
+        }
+
+        // What training changed shows, and the executor computes what the student did.
+        let begun = Checkpoint::open(saved.start()).unwrap();
+        let bias = "encoder.layer.0.output.dense.bias";
+        let of =
+            |checkpoint: &Checkpoint| checkpoint.require(bias).unwrap().to_f32().unwrap().to_vec();
+        if trained.course.best_step > 0 {
+            assert_ne!(of(&begun), of(&found), "{label}");
+        }
+        let executor = Encoder::open(&out).unwrap();
+        let part = &trainer.parts(&[0, 1, 2, 3]).unwrap()[0];
+        let states = trainer
+            .model
+            .hidden_states(
+                &leaves.parameters,
+                part,
+                &student.inputs.with(&leaves.parameters),
+            )
+            .unwrap();
+        let expected = TeacherStates::of(executor.network(), part).unwrap();
+        let pooling = PoolingWeights::new(None, part).unwrap();
+        let cosines = pooling
+            .cosines(states.last().unwrap(), expected.states.last().unwrap())
+            .unwrap();
+        // A sum that is rounded otherwise may move an input across a tie, by one step in 255; products that are exact stay far above.
+        for cosine in cosines.to_vec1::<f32>().unwrap() {
+            assert!(cosine > 0.9999, "{label}: {cosine}");
+        }
+        saved.remove().unwrap();
+    }
+}
+
+#[test]
+fn training_brings_the_student_nearer_to_its_teacher() {
+    let source = strong_source();
+    let options = TrainingOptions {
+        steps: 60,
+        evaluation_interval: 20,
+        ..options()
+    };
+    let recipe = IntegerRecipe::weight_only()
+        .with_weights(int4(GroupSize::Channel, false))
+        .into();
+    let report = train(&source, &recipe, &options, &source.out("out"), false).unwrap();
+    assert!(
+        1.0 - report.cosine_after < 0.9 * (1.0 - report.cosine_before),
+        "{} {}",
+        report.cosine_before,
+        report.cosine_after
+    );
+    assert_eq!((report.trained_texts, report.held_out_texts), (57, 3));
+    assert_eq!(source.siblings(), ["out"]);
+    let recipe = Recipe::read(source.out("out").join("recipe.toml")).unwrap();
+    assert!(recipe.is_trained());
+    assert!(recipe.label().contains("+ QAT"));
+}
+
+#[test]
+fn an_interrupted_training_goes_on_to_the_same_bytes_on_any_number_of_threads() {
+    let source = source();
+    let recipe = IntegerRecipe::dynamic().into();
+    let whole = source.out("whole");
+    train(&source, &recipe, &options(), &whole, false).unwrap();
+
+    let out = source.out("out");
+    let threads = TrainingOptions {
+        threads: 2,
+        ..options()
+    };
+    let interrupted = catch_unwind(AssertUnwindSafe(|| {
+        let output = OutputOptions::default();
+        let mut stop = |state: TrainingProgress| assert!(state.step < 5, "stopped");
+        train_model(
+            &source.directory,
+            &recipe,
+            &texts(60),
+            &threads,
+            &out,
+            &output,
+            &mut stop,
+        )
+    }));
+    assert!(interrupted.is_err());
+    assert!(!out.exists());
+    assert!(source.out("out.training").join("step-4").exists());
+
+    // Nobody said that it goes on; or it is another one.
+    let error = train(&source, &recipe, &options(), &out, false).unwrap_err();
+    assert!(error.to_string().contains("--resume"), "{error}");
+    let other = TrainingOptions {
+        seed: 1,
+        ..options()
+    };
+    let error = train(&source, &recipe, &other, &out, true).unwrap_err();
+    assert!(
+        error.to_string().contains("a training of options"),
+        "{error}"
+    );
+    let other = FourBitRecipe::nf4().into();
+    let error = train(&source, &other, &options(), &out, true).unwrap_err();
+    assert!(
+        error.to_string().contains("a training of recipe"),
+        "{error}"
+    );
+
+    let report = train(&source, &recipe, &options(), &out, true).unwrap();
+    assert_eq!(report.steps, 6);
+    assert_eq!(weights(&out), weights(&whole));
+    assert_eq!(source.siblings(), ["out", "whole"]);
+}
+
+#[test]
+fn numbers_that_are_not_finite_end_a_training_with_what_was_best() {
+    let source = source();
+    let options = TrainingOptions {
+        learning_rate: 1e30,
+        ..options()
+    };
+    let recipe: Recipe = IntegerRecipe::dynamic().into();
+    let out = source.out("out");
+    let report = train(&source, &recipe, &options, &out, false).unwrap();
+    assert_eq!((report.end, report.best_step), (TrainingEnd::NotFinite, 0));
+    assert_eq!(report.cosine_after, report.cosine_before);
+    Encoder::open(&out).unwrap();
+}
+
+#[test]
+fn options_and_recipes_out_of_range_are_refused_before_anything_is_written() {
+    let source = source();
+    let int8: Recipe = IntegerRecipe::dynamic().into();
+    let groups_of_eight = RecipeFields {
+        group_size: Some(GroupSize::Columns(8)),
+        ..RecipeFields::new(Method::WeightOnly)
+    };
+    let groups_of_eight = Recipe::try_from(groups_of_eight).unwrap();
+    let without_learning = TrainingOptions {
+        learning_rate: 0.0,
+        ..options()
+    };
+    let not_a_number = TrainingOptions {
+        learning_rate: f64::NAN,
+        ..options()
+    };
+    let too_many = TrainingOptions {
+        batch_size: 60,
+        ..options()
+    };
+    let no_steps = TrainingOptions {
+        steps: 0,
+        ..options()
+    };
+    for (recipe, options, expected) in [
+        (
+            &int8,
+            &without_learning,
+            "learning rate: expected a number above 0",
+        ),
+        (&int8, &not_a_number, "learning rate"),
+        (
+            &int8,
+            &too_many,
+            "training data: expected at least 63 texts",
+        ),
+        (&int8, &no_steps, "steps: expected at least 1"),
+        (&groups_of_eight, &options(), "int8 weights by row"),
+        (&Recipe::Fp16, &options(), "floats need no training"),
+    ] {
+        let out = source.out("out");
+        let error = train(&source, recipe, options, &out, false).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_eq!(source.siblings(), Vec::<String>::new(), "{expected}");
+    }
+}
+
+#[test]
+fn a_recipe_of_a_trained_model_asks_for_texts() {
+    let source = source();
+    let recipe: Recipe = IntegerRecipe::dynamic().with_training(true).into();
+    let out: PathBuf = source.out("out");
+    let error = source.quantize_into(&recipe, &out, false).unwrap_err();
+    assert!(error.to_string().contains("--method qat"), "{error}");
+    assert_eq!(source.siblings(), Vec::<String>::new());
+}
