@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fewbit_model::{Catalogue, open_checkpoint};
 use fewbit_quantize::calibration::{CalibrationSamples, model_fingerprint};
-use fewbit_quantize::{BlockScales, Method, Recipe, RecipeFields, StaticInput};
+use fewbit_quantize::{BlockScales, CodeLayout, Method, Recipe, RecipeFields, StaticInput};
 
 use crate::TrainError;
 use crate::sample_order::SampleOrder;
@@ -30,6 +30,18 @@ pub(crate) fn written_recipe(recipe: &Recipe) -> Result<Recipe, TrainError> {
                 .to_owned(),
             found: recipe.method().to_string(),
             hint: "floats need no training".to_owned(),
+        });
+    }
+    let layouts = fields.modules.values().map(|module| module.layout);
+    let rounds = |layout: &CodeLayout| {
+        !matches!(layout, CodeLayout::PackQuantized | CodeLayout::IntQuantized)
+    };
+    if let Some(layout) = layouts.chain([fields.layout]).find(rounds) {
+        return Err(TrainError::Option {
+            option: "layout",
+            expected: "pack-quantized or int-quantized".to_owned(),
+            found: layout.to_string(),
+            hint: "other layouts round scales when they are written, so that the model would not be the one that was trained; `fewbit convert --allow-requantize` makes them afterwards, rounded anew".to_owned(),
         });
     }
     fields.trained = true;

@@ -9,8 +9,8 @@ use fewbit_checkpoint::{Checkpoint, StoredWeight};
 use fewbit_numerics::dtype::DType;
 use fewbit_quantize::calibration::{CalibrationSamples, Calibrator};
 use fewbit_quantize::{
-    Backend, FourBitRecipe, GroupSize, Int4Options, IntegerRecipe, Method, RecipeFields,
-    WeightCodes,
+    Backend, CodeLayout, FourBitRecipe, GroupSize, Int4Options, IntegerRecipe, Method,
+    RecipeFields, WeightCodes,
 };
 
 use super::*;
@@ -331,6 +331,12 @@ fn options_and_recipes_out_of_range_are_refused_before_anything_is_written() {
         ..RecipeFields::new(Method::WeightOnly)
     };
     let groups_of_eight = Recipe::try_from(groups_of_eight).unwrap();
+    let of_awq = IntegerRecipe::weight_only()
+        .with_weights(WeightCodes::Int4(Int4Options {
+            layout: CodeLayout::Awq,
+            ..Int4Options::default()
+        }))
+        .into();
     let without_learning = TrainingOptions {
         learning_rate: 0.0,
         ..options()
@@ -362,6 +368,11 @@ fn options_and_recipes_out_of_range_are_refused_before_anything_is_written() {
         (&int8, &no_steps, "steps: expected at least 1"),
         (&groups_of_eight, &options(), "int8 weights by row"),
         (&Recipe::Fp16, &options(), "floats need no training"),
+        (
+            &of_awq,
+            &options(),
+            "layout: expected pack-quantized or int-quantized, found awq",
+        ),
     ] {
         let out = source.out("out");
         let error = train(&source, recipe, options, &out, false).unwrap_err();
