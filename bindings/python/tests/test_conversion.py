@@ -90,7 +90,7 @@ def test_options_of_other_layouts_are_named(tiny_model: str, tmp_path: Path) -> 
         convert_model(tiny_model, dry_run=True)
 
 
-def test_codes_of_every_layout_are_dequantized(bare_model: str, tmp_path: Path) -> None:
+def test_codes_of_every_layout_are_dequantized(tiny_model: str, tmp_path: Path) -> None:
     """What PyTorch models in floats are made of is what `convert_model` writes, whatever tensors hold the codes."""
     layouts: dict[str, dict[str, Any]] = {
         layout: {"weights": "int4", "group_size": "channel", "layout": layout} for layout in ("pack-quantized", "int-quantized", "gptq", "gptq_v2", "awq")
@@ -98,10 +98,10 @@ def test_codes_of_every_layout_are_dequantized(bare_model: str, tmp_path: Path) 
     layouts |= {"fp8": {"weights": "fp8"}, "bitsandbytes": {"layout": "bitsandbytes"}}
     for name, options in layouts.items():
         out, floats = tmp_path / name, tmp_path / f"{name}-floats"
-        fewbit.quantize_model(bare_model, out, "weight-only", embeddings="keep", **options)
+        fewbit.quantize_model(tiny_model, out, "weight-only", embeddings="keep", **options)
         fewbit.convert_model(out, floats, "f32")
         found = dict(_fewbit.dequantized_weights(os.fspath(out)))
         expected = load_file(floats / "model.safetensors")
-        assert len(found) == 12, name
+        assert len(found) == 6, name
         for module, weight in found.items():
             numpy.testing.assert_array_equal(weight, expected[f"{module}.weight"], err_msg=f"{name}: {module}")

@@ -43,7 +43,7 @@ def test_what_cannot_be_reached_is_said_with_what_can(tiny_model: str) -> None:
     with pytest.raises(ValueError, match="unknown weights `int3`"):
         sensitivity(tiny_model, TEXTS, max_bytes="1MB", weights=["int8", "int3"])
     with pytest.raises(ValueError, match="method: expected dynamic"):
-        sensitivity(tiny_model, TEXTS, max_bytes="1MB", method="static")
+        sensitivity(tiny_model, TEXTS, max_bytes="1MB", method="nf4")
 
 
 def test_single_layers_have_weights_of_their_own(tiny_model: str, tmp_path: Path) -> None:
