@@ -29,8 +29,13 @@ const SCRATCH: &str = "kept";
 /// assert_eq!(partial_path(Path::new("folder/model/")), Path::new("folder/model.partial"));
 /// ```
 pub fn partial_path(out: &Path) -> PathBuf {
+    path_beside(out, ".partial")
+}
+
+/// The path of an output directory with `end` after its name.
+pub fn path_beside(out: &Path, end: &str) -> PathBuf {
     let mut name = out.components().as_path().as_os_str().to_owned();
-    name.push(".partial");
+    name.push(end);
     name.into()
 }
 

@@ -71,7 +71,7 @@ pub use adapter::{ADAPTER_CONFIG_FILE, Adapter};
 pub use checkpoint::Checkpoint;
 pub use error::{CheckpointError, CheckpointErrorKind};
 pub use group_layout::GroupLayout;
-pub use kept_shards::partial_path;
+pub use kept_shards::{partial_path, path_beside};
 pub use location::MODULES_FILE;
 pub use memory_map::MappedTensor;
 pub use quantization_config::QuantizationConfig;

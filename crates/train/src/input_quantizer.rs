@@ -11,6 +11,7 @@ use fewbit_numerics::affine::{AffineParameters, CodeRange};
 use fewbit_numerics::fake_quantize::gradients;
 use fewbit_quantize::{StaticInput, fake_quantize};
 
+use crate::operations::values::{slice, values};
 use crate::{LayerInputs, Parameters};
 
 /// How the rows that a linear layer reads are quantized.
@@ -149,7 +150,7 @@ impl CustomOp1 for QuantizedRows {
 
     fn cpu_fwd(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, columns) = layout.shape().dims2()?;
-        let input = contiguous(input, layout)?;
+        let input = slice(input, layout)?;
         let mut out = vec![0.0; input.len()];
         if !fake_quantize::rows(input, columns, CodeRange::UINT8, &mut out) {
             // So that the loss is not finite either.
@@ -190,8 +191,8 @@ impl CustomOp2 for QuantizedWithOneScale {
         logarithm: &CpuStorage,
         place: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let input = contiguous(input, layout)?;
-        let parameters = self.parameters(contiguous(logarithm, place)?[0]);
+        let input = slice(input, layout)?;
+        let parameters = self.parameters(slice(logarithm, place)?[0]);
         let mut out = vec![f32::NAN; input.len()];
         if parameters.scale.is_normal() {
             let mut passes = vec![0; input.len()];
@@ -211,10 +212,9 @@ impl CustomOp2 for QuantizedWithOneScale {
         _out: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let logarithm = logarithm.flatten_all()?.to_vec1::<f32>()?[0];
-        let parameters = self.parameters(logarithm);
-        let x = input.flatten_all()?.to_vec1::<f32>()?;
-        let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+        let parameters = self.parameters(values(logarithm)?[0]);
+        let gradient = gradient.contiguous()?;
+        let (x, gradient) = (values(input)?, values(&gradient)?);
         let mut of_input = vec![0.0; x.len()];
         let of_scale = gradients(&x, &gradient, parameters, self.range, &mut of_input);
         // The slope of the exponential is the scale. The factor is that of Esser et al. 2020, section 2.2.
@@ -224,13 +224,6 @@ impl CustomOp2 for QuantizedWithOneScale {
             Some(Tensor::from_vec(of_input, input.shape(), &Device::Cpu)?),
             Some(Tensor::from_vec(vec![of_logarithm], 1, &Device::Cpu)?),
         ))
-    }
-}
-
-fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => candle_core::bail!("rows that are not contiguous"),
     }
 }
 

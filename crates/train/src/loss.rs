@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use fewbit_model::RaggedBatch;
 use fewbit_model::pooling::{Pooling, PoolingMode};
 
+use crate::operations::values::{slice, values};
 use crate::teacher::TeacherStates;
 
 /// What one of the embeddings counts beside the hidden states.
@@ -45,11 +46,15 @@ impl PoolingWeights {
         Ok(Self { weights })
     }
 
-    /// The cosines of the embeddings that two models make, (texts).
-    pub(crate) fn cosines(&self, student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
-        let student = self.weights.matmul(student)?;
-        let teacher = self.weights.matmul(teacher)?;
-        let product = (&student * &teacher)?.sum(1)?;
+    /// The embeddings (texts, hidden size) of hidden states.
+    pub(crate) fn pooled(&self, states: &Tensor) -> Result<Tensor> {
+        self.weights.matmul(states)
+    }
+
+    /// The cosines of the embeddings of hidden states and those of a teacher, (texts).
+    pub(crate) fn cosines(&self, states: &Tensor, teacher: &Tensor) -> Result<Tensor> {
+        let student = self.pooled(states)?;
+        let product = (&student * teacher)?.sum(1)?;
         let lengths = (student.sqr()?.sum(1)? * teacher.sqr()?.sum(1)?)?;
         product / (lengths + 1e-24)?.sqrt()?
     }
@@ -70,7 +75,7 @@ pub(crate) fn distillation_loss(
     let (Some(last), Some(last_of_teacher)) = (student.last(), teacher.states.last()) else {
         candle_core::bail!("no hidden states");
     };
-    let cosines = pooling.cosines(last, last_of_teacher)?;
+    let cosines = pooling.cosines(last, &pooling.pooled(last_of_teacher)?)?;
     let mut loss = ((1.0 - cosines)?.sum_all()? * (EMBEDDING_WEIGHT / texts as f64))?;
     // The embeddings before the first layer depend on normalization alone.
     let layers = student.iter().zip(&teacher.states).skip(1);
@@ -95,16 +100,12 @@ impl CustomOp1 for SquaredDistance {
         "squared distance"
     }
 
-    fn cpu_fwd(&self, values: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            candle_core::bail!("hidden states that are not contiguous");
-        };
-        let values = &values.as_slice::<f32>()?[start..end];
-        let target = self.target.flatten_all()?.to_vec1::<f32>()?;
-        if values.len() != target.len() {
-            candle_core::bail!("{} hidden states for {}", values.len(), target.len());
+    fn cpu_fwd(&self, states: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (states, target) = (slice(states, layout)?, values(&self.target)?);
+        if states.len() != target.len() {
+            candle_core::bail!("{} hidden states for {}", states.len(), target.len());
         }
-        let squares = values.iter().zip(&target).map(|(value, target)| {
+        let squares = states.iter().zip(target.iter()).map(|(value, target)| {
             let difference = f64::from(value - target);
             difference * difference
         });

@@ -9,7 +9,7 @@ pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod rotary;
 pub(crate) mod softmax;
-mod values;
+pub(crate) mod values;
 
 #[cfg(test)]
 mod finite_differences;

@@ -5,26 +5,20 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan};
+use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan, path_beside};
 use fewbit_numerics::dtype::DType;
 use fewbit_quantize::QuantizeError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::TrainError;
+use crate::optimizer::Moments;
 use crate::student::{Student, TrainedTensor};
 use crate::weight_quantizer::WeightQuantizer;
 use crate::weights::Weights;
 
 /// Goes up whenever a training comes out otherwise than before, or is saved otherwise.
 const VERSION: u32 = 1;
-
-/// Where a training of `out` is saved.
-pub(crate) fn directory_beside(out: &Path) -> PathBuf {
-    let mut name = out.file_name().unwrap_or(out.as_os_str()).to_owned();
-    name.push(".training");
-    out.with_file_name(name)
-}
 
 /// The directory beside an output.
 #[derive(Debug)]
@@ -53,9 +47,8 @@ impl SavedTraining {
     /// # Errors
     /// There is something, and `resume` does not say so; it is of another run.
     pub(crate) fn beside(out: &Path, run: &Value, resume: bool) -> Result<Self, TrainError> {
-        let directory = directory_beside(out);
         let saved = Self {
-            directory,
+            directory: path_beside(out, ".training"),
             run: json!({"version": VERSION, "run": run}),
         };
         if saved.directory.exists() && !resume {
@@ -179,16 +172,33 @@ impl SavedTraining {
         let mut best = average.clone();
         let apart = average.0.iter_mut().zip(&mut best.0);
         for (tensor, (average, best)) in student.tensors.iter_mut().zip(apart) {
-            for (name, values) in parts_mut(tensor, average, best) {
-                let read = saved.require(&name)?.to_f32()?;
+            let read = |(name, values): (String, &[f32])| {
+                let read = saved.require(&name)?.to_f32()?.to_vec();
                 if read.len() != values.len() {
                     return Err(TrainError::OtherRun {
                         path: path.display().to_string(),
                         expected: format!("{} values of {name}", values.len()),
                     });
                 }
-                *values = read.to_vec();
+                Ok(read)
+            };
+            let parts = parts((&*tensor, (&*average, &*best))).into_iter();
+            let parts = parts.map(read).collect::<Result<Vec<_>, _>>()?;
+            let parts: [Vec<f32>; PARTS] = parts.try_into().expect("one of each");
+            let [values, first, second, scales, of_scales @ ..] = parts;
+            let [first_of_scales, second_of_scales, apart @ ..] = of_scales;
+            let [average_values, average_scales, best_values, best_scales] = apart;
+            tensor.values = values;
+            tensor.moments = Moments { first, second };
+            tensor.moments_of_scales = Moments {
+                first: first_of_scales,
+                second: second_of_scales,
+            };
+            if let WeightQuantizer::Groups(groups) = &mut tensor.quantizer {
+                groups.scales = scales;
             }
+            *average = (average_values, average_scales);
+            *best = (best_values, best_scales);
         }
         Ok(Some((average, best, course)))
     }
@@ -216,10 +226,13 @@ impl SavedTraining {
 /// Values and scales.
 type Apart = (Vec<f32>, Vec<f32>);
 
+/// How many arrays are saved of a tensor.
+const PARTS: usize = 10;
+
 /// What is saved of a tensor, by name.
 fn parts<'a>(
     (tensor, (average, best)): (&'a TrainedTensor, (&'a Apart, &'a Apart)),
-) -> [(String, &'a [f32]); 10] {
+) -> [(String, &'a [f32]); PARTS] {
     let TrainedTensor {
         name,
         values,
@@ -240,37 +253,4 @@ fn parts<'a>(
         (format!("{name}.best.values"), &best.0),
         (format!("{name}.best.scales"), &best.1),
     ]
-}
-
-fn parts_mut<'a>(
-    tensor: &'a mut TrainedTensor,
-    average: &'a mut Apart,
-    best: &'a mut Apart,
-) -> Vec<(String, &'a mut Vec<f32>)> {
-    let TrainedTensor {
-        name,
-        values,
-        quantizer,
-        moments,
-        moments_of_scales,
-        ..
-    } = tensor;
-    let mut parts = vec![
-        (format!("{name}.values"), values),
-        (format!("{name}.first"), &mut moments.first),
-        (format!("{name}.second"), &mut moments.second),
-        (format!("{name}.scales.first"), &mut moments_of_scales.first),
-        (
-            format!("{name}.scales.second"),
-            &mut moments_of_scales.second,
-        ),
-        (format!("{name}.average.values"), &mut average.0),
-        (format!("{name}.average.scales"), &mut average.1),
-        (format!("{name}.best.values"), &mut best.0),
-        (format!("{name}.best.scales"), &mut best.1),
-    ];
-    if let WeightQuantizer::Groups(groups) = quantizer {
-        parts.push((format!("{name}.scales"), &mut groups.scales));
-    }
-    parts
 }

@@ -60,16 +60,15 @@ pub(crate) fn written_recipe(recipe: &Recipe) -> Result<Recipe, TrainError> {
 /// # Errors
 /// Those of [`Recipe::try_from`].
 pub(crate) fn recipe_to_begin_with(recipe: &Recipe) -> Result<Recipe, TrainError> {
-    let fields = RecipeFields {
-        gptq: true,
-        trained: false,
-        ..RecipeFields::from(recipe.clone())
-    };
     let without = RecipeFields {
         trained: false,
         ..RecipeFields::from(recipe.clone())
     };
-    Ok(Recipe::try_from(fields).or_else(|_| Recipe::try_from(without))?)
+    let with = RecipeFields {
+        gptq: true,
+        ..without.clone()
+    };
+    Ok(Recipe::try_from(with).or_else(|_| Recipe::try_from(without))?)
 }
 
 /// `recipe` with these scales and zero points of inputs, by the names of modules, in the place of its own.

@@ -5,13 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::Kernels;
 use fewbit_quantize::{GivenCodes, PlannedConversion, Recipe, StaticInput};
-use rayon::iter::{IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator};
+use rayon::iter::{
+    IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator,
+};
 
 use crate::input_quantizer::InputQuantizers;
+use crate::operations::values::values;
 use crate::optimizer::Moments;
 use crate::start::with_static_inputs;
 use crate::weight_quantizer::WeightQuantizer;
@@ -140,7 +143,6 @@ impl Student {
 
     /// Turns gradients of the values that codes stand for into those of what is trained.
     pub(crate) fn pass_gradients(&self, gradients: &mut [Gradients]) {
-        use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator};
         let each = self.tensors.par_iter().zip(gradients.par_iter_mut());
         each.for_each(|(tensor, gradients)| {
             gradients.scales = tensor
@@ -157,7 +159,6 @@ impl Student {
         learning_rate: f64,
         step: usize,
     ) {
-        use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator};
         let each = self.tensors.par_iter_mut().zip(gradients.par_iter());
         each.for_each(|(tensor, gradients)| {
             tensor.moments.update(
@@ -256,7 +257,6 @@ impl Leaves {
         store: &GradStore,
         sums: &mut [Gradients],
     ) -> candle_core::Result<()> {
-        use rayon::iter::IndexedParallelIterator;
         let each = sums.par_iter_mut().zip(self.leaves.par_iter());
         each.try_for_each(|(sums, leaf)| match store.get(leaf) {
             None => Ok(()),
@@ -278,13 +278,7 @@ impl Leaves {
 
 fn add(gradient: &Tensor, sum: &mut [f32]) -> candle_core::Result<()> {
     let gradient = gradient.contiguous()?;
-    let (storage, layout) = gradient.storage_and_layout();
-    let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
-        (&*storage, layout.contiguous_offsets())
-    else {
-        candle_core::bail!("a gradient that is not of f32");
-    };
-    for (sum, value) in sum.iter_mut().zip(&values[start..end]) {
+    for (sum, value) in sum.iter_mut().zip(values(&gradient)?.iter()) {
         *sum += value;
     }
     Ok(())

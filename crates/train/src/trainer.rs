@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use fewbit_kernels::Kernels;
 use fewbit_model::{Encoder, ModelError, RaggedBatch, in_shared_pool, open_checkpoint};
 use fewbit_quantize::calibration::CalibrationSamples;
 use fewbit_quantize::{GptqCalibration, OutputOptions, PlannedConversion, QuantizeReport, Recipe};
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use serde::Serialize;
 use serde_json::json;
 
@@ -145,6 +146,14 @@ struct Trainer<'a> {
     source: PathBuf,
 }
 
+/// Texts that are not trained on.
+struct HeldOut {
+    batch: RaggedBatch,
+    pooling: PoolingWeights,
+    /// The teacher's embeddings (texts, hidden size).
+    teacher: Tensor,
+}
+
 /// What came out.
 struct Trained {
     /// The best one.
@@ -163,8 +172,8 @@ impl<'a> Trainer<'a> {
         saved: &SavedTraining,
     ) -> Result<Self, TrainError> {
         let start = saved.start();
+        let order = SampleOrder::new(samples.len(), options.batch_size, options.seed);
         if !start.exists() {
-            let order = SampleOrder::new(samples.len(), options.batch_size, options.seed);
             let calibration =
                 GptqCalibration::new(start::calibration_samples(samples, &order), options.threads);
             let output = OutputOptions::with_force(true);
@@ -181,7 +190,7 @@ impl<'a> Trainer<'a> {
             Kernels::from_environment().map_err(|error| ModelError::Input(error.to_string()))?;
         Ok(Self {
             model: DifferentiableEncoder::new(&checkpoint)?,
-            order: SampleOrder::new(samples.len(), options.batch_size, options.seed),
+            order,
             source: teacher.checkpoint_directory().to_owned(),
             teacher,
             samples,
@@ -215,7 +224,7 @@ impl<'a> Trainer<'a> {
         let source = open_checkpoint(&self.source)?;
         let start = open_checkpoint(saved.start())?;
         let mut student = Student::new(&self.model, &source, &start)?;
-        let held_out = self.parts(self.order.held_out())?;
+        let held_out = self.held_out()?;
         let (mut average, mut best, mut course) = match saved.load(&mut student)? {
             Some(found) => found,
             None => {
@@ -333,24 +342,41 @@ impl<'a> Trainer<'a> {
         Ok((f64::from(loss.to_scalar::<f32>()?), store))
     }
 
+    /// The texts that are held out, with what the teacher makes of them.
+    fn held_out(&self) -> Result<Vec<HeldOut>, TrainError> {
+        let parts = self.parts(self.order.held_out())?;
+        let of_part = |batch: RaggedBatch| {
+            let pooling = PoolingWeights::new(self.teacher.pooling(), &batch)?;
+            let teacher = TeacherStates::of(self.teacher.network(), &batch)?;
+            let Some(last) = teacher.states.last() else {
+                return Err(candle_core::Error::Msg("no hidden states".to_owned()).into());
+            };
+            Ok::<_, TrainError>(HeldOut {
+                teacher: pooling.pooled(last)?,
+                pooling,
+                batch,
+            })
+        };
+        parts.into_par_iter().map(of_part).collect()
+    }
+
     /// The mean cosine of the embeddings of `student` to those of its teacher; NaN where they are not finite.
-    fn cosine(&self, student: &Student, parts: &[RaggedBatch]) -> Result<f64, TrainError> {
+    fn cosine(&self, student: &Student, held_out: &[HeldOut]) -> Result<f64, TrainError> {
         let leaves = match student.parameters(self.kernels) {
             Err(TrainError::NotFinite { .. }) => return Ok(f64::NAN),
             leaves => leaves?.parameters.detached(),
         };
-        let of_part = |part: &RaggedBatch| {
-            let teacher = TeacherStates::of(self.teacher.network(), part)?;
-            let states = self
-                .model
-                .hidden_states(&leaves, part, &student.inputs.with(&leaves))?;
-            let pooling = PoolingWeights::new(self.teacher.pooling(), part)?;
-            let (Some(student), Some(teacher)) = (states.last(), teacher.states.last()) else {
+        let of_part = |part: &HeldOut| {
+            let states =
+                self.model
+                    .hidden_states(&leaves, &part.batch, &student.inputs.with(&leaves))?;
+            let Some(last) = states.last() else {
                 return Ok(Vec::new());
             };
-            Ok::<_, TrainError>(pooling.cosines(student, teacher)?.to_vec1::<f32>()?)
+            let cosines = part.pooling.cosines(last, &part.teacher)?;
+            Ok::<_, TrainError>(cosines.to_vec1::<f32>()?)
         };
-        let cosines = parts.par_iter().map(of_part);
+        let cosines = held_out.par_iter().map(of_part);
         let cosines: Vec<Vec<f32>> = cosines.collect::<Result<_, _>>()?;
         let cosines: Vec<f32> = cosines.concat();
         let sum: f64 = cosines.iter().map(|&cosine| f64::from(cosine)).sum();

@@ -13,7 +13,7 @@ struct Values<Guard> {
 ///
 /// # Errors
 /// It is not one.
-pub(super) fn values(tensor: &Tensor) -> Result<impl Deref<Target = [f32]>> {
+pub(crate) fn values(tensor: &Tensor) -> Result<impl Deref<Target = [f32]>> {
     let (storage, layout) = tensor.storage_and_layout();
     let range = contiguous(layout)?;
     match &*storage {
@@ -41,7 +41,7 @@ impl<Guard: Deref<Target = Storage>> Deref for Values<Guard> {
 ///
 /// # Errors
 /// They are not, or not f32.
-pub(super) fn slice<'s>(storage: &'s CpuStorage, layout: &Layout) -> Result<&'s [f32]> {
+pub(crate) fn slice<'s>(storage: &'s CpuStorage, layout: &Layout) -> Result<&'s [f32]> {
     Ok(&storage.as_slice::<f32>()?[contiguous(layout)?])
 }
 
