@@ -1,6 +1,6 @@
 //! The time of a step of training without its optimizer: all hidden states of a batch, their squared distance to others, and its gradients.
 //!
-//! `cargo bench -p fewbit-train -- MODEL`, MODEL being a directory, by default all-MiniLM-L6-v2 in `models`; `RAYON_NUM_THREADS=1` for one thread.
+//! `cargo bench -p fewbit-train -- MODEL`, MODEL being a directory, by default all-MiniLM-L6-v2 in `models`.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use candle_core::{Tensor, Var};

@@ -22,6 +22,7 @@ mod teacher;
 #[allow(dead_code, reason = "the tests of conversions use all of it")]
 mod tiny_bert;
 mod trainer;
+mod weight_gradients;
 mod weight_quantizer;
 mod weights;
 

@@ -8,6 +8,7 @@ use fewbit_kernels::PackedFloat;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::operations::linear::pack;
+use crate::weight_gradients::ProductRecord;
 
 /// Tensors by their names in the checkpoint: `encoder.layer.0.output.dense.weight`, `encoder.layer.0.output.dense.bias`.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,8 @@ pub struct Parameters {
     tensors: BTreeMap<String, Tensor>,
     /// Matrices as the kernels read them.
     packed: BTreeMap<String, Arc<PackedFloat>>,
+    /// Where products leave what their weights' gradients are made of; without it these are on the tape.
+    record: Option<ProductRecord>,
 }
 
 impl Parameters {
@@ -54,7 +57,21 @@ impl Parameters {
                 .map(|(name, tensor)| (name.clone(), tensor.detach()))
                 .collect(),
             packed: self.packed.clone(),
+            record: None,
         }
+    }
+
+    /// The same numbers, for passes that leave in `record` what the gradients of weights are made of, and have none of them on their tapes.
+    pub(crate) fn recorded_in(&self, record: &ProductRecord) -> Self {
+        Self {
+            record: Some(record.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// Where a product leaves what its weight's gradient is made of.
+    pub(crate) fn record(&self) -> Option<&ProductRecord> {
+        self.record.as_ref()
     }
 
     /// A matrix that has been packed.

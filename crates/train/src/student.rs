@@ -17,6 +17,7 @@ use crate::input_quantizer::InputQuantizers;
 use crate::operations::values::values;
 use crate::optimizer::Moments;
 use crate::start::with_static_inputs;
+use crate::weight_gradients::{ProductRecord, take_gradient};
 use crate::weight_quantizer::WeightQuantizer;
 use crate::{DifferentiableEncoder, Parameters, TrainError};
 
@@ -138,7 +139,12 @@ impl Student {
             parameters.insert(tensor.name.clone(), leaf.as_tensor().clone());
         }
         parameters.pack()?;
-        Ok(Leaves { leaves, parameters })
+        let names = self.tensors.iter().map(|tensor| tensor.name.clone());
+        Ok(Leaves {
+            names: names.collect(),
+            leaves,
+            parameters,
+        })
     }
 
     /// Turns gradients of the values that codes stand for into those of what is trained.
@@ -246,21 +252,32 @@ const INPUT_SCALE_RATE: f64 = 10.0;
 
 /// The parameters of a forward pass, and the gradients that come back to them.
 pub(crate) struct Leaves {
+    names: Vec<String>,
     leaves: Vec<Var>,
     pub(crate) parameters: Parameters,
 }
 
 impl Leaves {
-    /// Adds the gradients of one tape to `sums`, which have a place for each tensor.
+    /// Adds the gradients of several tapes, and those of what was recorded beside them, in their order, to `sums`, which have a place for each tensor. What is recorded is used up.
+    ///
+    /// # Errors
+    /// Shapes that do not fit together.
     pub(crate) fn add_gradients(
         &self,
-        store: &GradStore,
+        tapes: &[GradStore],
+        records: &[ProductRecord],
         sums: &mut [Gradients],
     ) -> candle_core::Result<()> {
-        let each = sums.par_iter_mut().zip(self.leaves.par_iter());
-        each.try_for_each(|(sums, leaf)| match store.get(leaf) {
-            None => Ok(()),
-            Some(gradient) => add(gradient, &mut sums.values),
+        let leaves = self.leaves.par_iter().zip(&self.names);
+        let each = sums.par_iter_mut().zip(leaves);
+        each.try_for_each(|(sums, (leaf, name))| {
+            for gradient in tapes.iter().filter_map(|tape| tape.get(leaf)) {
+                add(gradient, &mut sums.values)?;
+            }
+            match take_gradient(name, records)? {
+                Some(gradient) => add(&gradient, &mut sums.values),
+                None => Ok(()),
+            }
         })
     }
 

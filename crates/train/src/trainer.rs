@@ -18,11 +18,16 @@ use crate::sample_order::SampleOrder;
 use crate::saved_training::{Course, SavedTraining};
 use crate::student::{Gradients, Leaves, Student};
 use crate::teacher::TeacherStates;
+use crate::weight_gradients::ProductRecord;
 use crate::weights::Weights;
 use crate::{DifferentiableEncoder, TrainError, TrainingOptions, start};
 
 /// Texts of a batch that have a tape of their own: what threads take, the same whatever their number.
 const TEXTS_OF_A_PART: usize = 4;
+
+/// Parts whose gradients of weights are computed together, when the last of them is done: the more rows, the faster is a product. Until then what the products of these parts read and
+/// the gradients of what they gave stay in memory.
+const PARTS_OF_A_GROUP: usize = 4;
 
 /// Gradients longer than this, all tensors together, are shortened to it.
 const LONGEST_GRADIENT: f64 = 1.0;
@@ -221,6 +226,10 @@ impl<'a> Trainer<'a> {
         progress: &mut (dyn FnMut(TrainingProgress) + Send),
     ) -> Result<Trained, TrainError> {
         let began = Instant::now();
+        if self.options.threads * TEXTS_OF_A_PART <= self.options.batch_size {
+            // Every thread has parts of its own: to split the products of a part once more would only let threads wait for each other. It changes no bit.
+            gemm::set_threading_threshold(usize::MAX);
+        }
         let source = open_checkpoint(&self.source)?;
         let start = open_checkpoint(saved.start())?;
         let mut student = Student::new(&self.model, &source, &start)?;
@@ -300,15 +309,20 @@ impl<'a> Trainer<'a> {
         };
         let mut gradients = leaves.no_gradients();
         let mut loss = 0.0;
-        // As many tapes at a time as there are threads; their gradients are added in the order of the parts.
-        for wave in parts.chunks(self.options.threads) {
-            let done = wave.par_iter();
-            let done = done.map(|part| self.part(student, &leaves, part));
-            let done: Vec<(f64, GradStore)> = done.collect::<Result<_, _>>()?;
-            for (of_part, store) in done {
-                loss += of_part;
-                leaves.add_gradients(&store, &mut gradients)?;
+        for group in parts.chunks(PARTS_OF_A_GROUP) {
+            let (mut tapes, mut records) = (Vec::new(), Vec::new());
+            // As many tapes at a time as there are threads.
+            for wave in group.chunks(self.options.threads) {
+                let done = wave.par_iter();
+                let done = done.map(|part| self.part(student, &leaves, part));
+                let done: Vec<_> = done.collect::<Result<_, TrainError>>()?;
+                for (of_part, tape, record) in done {
+                    loss += of_part;
+                    tapes.push(tape);
+                    records.push(record);
+                }
             }
+            leaves.add_gradients(&tapes, &records, &mut gradients)?;
         }
         drop(leaves);
         student.pass_gradients(&mut gradients);
@@ -322,24 +336,23 @@ impl<'a> Trainer<'a> {
         Ok(Some(loss))
     }
 
-    /// The loss of a part and its gradients.
+    /// The loss of a part, its gradients, and what those of weights are made of.
     fn part(
         &self,
         student: &Student,
         leaves: &Leaves,
         part: &RaggedBatch,
-    ) -> Result<(f64, GradStore), TrainError> {
+    ) -> Result<(f64, GradStore, ProductRecord), TrainError> {
+        let record = ProductRecord::default();
+        let parameters = leaves.parameters.recorded_in(&record);
         let teacher = TeacherStates::of(self.teacher.network(), part)?;
-        let states = self.model.hidden_states(
-            &leaves.parameters,
-            part,
-            &student.inputs.with(&leaves.parameters),
-        )?;
+        let inputs = student.inputs.with(&parameters);
+        let states = self.model.hidden_states(&parameters, part, &inputs)?;
         let pooling = PoolingWeights::new(self.teacher.pooling(), part)?;
         let texts = self.options.batch_size;
         let loss = distillation_loss(&states, &teacher, &pooling, part, texts)?;
         let store = loss.backward()?;
-        Ok((f64::from(loss.to_scalar::<f32>()?), store))
+        Ok((f64::from(loss.to_scalar::<f32>()?), store, record))
     }
 
     /// The texts that are held out, with what the teacher makes of them.

@@ -9,7 +9,7 @@ use super::run::Run;
 use super::{missing_role, vector};
 use crate::TrainError;
 use crate::operations::activation::activate;
-use crate::operations::linear::linear;
+use crate::operations::linear::Product;
 
 /// A convolution, which training does not change, but for the normalization that follows it.
 #[derive(Debug)]
@@ -81,13 +81,8 @@ impl Convolution {
                 .narrow(2, group * of_group, of_group)?
                 .contiguous()?;
             let bias = self.bias.narrow(0, group * of_group, of_group)?;
-            linear(
-                &window.reshape((tokens, size * of_group))?,
-                weight,
-                Some(&bias),
-                None,
-                run.kernels,
-            )
+            let rows = window.reshape((tokens, size * of_group))?;
+            Product::new(run.kernels).linear(&rows, weight, Some(&bias))
         });
         let products = Tensor::cat(&products.collect::<Result<Vec<_>>>()?, 1)?;
         let activated = activate(&products, self.spec.activation, run.kernels)?;

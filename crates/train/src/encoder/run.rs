@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::DifferentiableEncoder;
 use super::norm::NormModule;
 use crate::operations::attention::{Attention, DistanceTable};
-use crate::operations::linear::linear;
+use crate::operations::linear::Product;
 use crate::operations::norm::normalize;
 use crate::{LayerInputs, Parameters};
 
@@ -97,12 +97,20 @@ impl<'r> Run<'r> {
     pub(super) fn product(&self, module: &Module, rows: &Tensor) -> Result<Tensor> {
         let name = format!("{}.weight", module.name);
         let weight = self.parameter(&name)?;
-        let packed = self.parameters.packed(&name).cloned();
+        let product = Product {
+            packed: self.parameters.packed(&name).cloned(),
+            record: self
+                .parameters
+                .record()
+                .cloned()
+                .map(|record| (record, name.clone())),
+            kernels: self.kernels,
+        };
         let bias = match module.bias {
             true => Some(self.parameter(&format!("{}.bias", module.name))?),
             false => None,
         };
-        linear(rows, weight, bias, packed, self.kernels)
+        product.linear(rows, weight, bias)
     }
 
     /// The layer `module` of `input`.

@@ -1,31 +1,10 @@
 //! The product of a linear layer.
 
 use super::values::{slice, values};
+use crate::weight_gradients::ProductRecord;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use fewbit_kernels::{Epilogue, Kernels, OutputColumns, PackedFloat, Workspace};
 use std::sync::Arc;
-
-/// `x Wᵀ + b`: x (rows, in), W (out, in), b (out) -> (rows, out), the bits of the executor. `packed` is W, if it has been packed already.
-///
-/// As an operation of its own it gives the weight's gradient in the weight's order; candle's product of a transposed view would give a
-/// transposed one, and add it up element by element.
-///
-/// # Errors
-/// Shapes that do not fit together.
-pub(crate) fn linear(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    packed: Option<Arc<PackedFloat>>,
-    kernels: &'static Kernels,
-) -> Result<Tensor> {
-    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    let product = Product { packed, kernels };
-    match bias {
-        None => x.apply_op2(&weight, product),
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, product),
-    }
-}
 
 /// A weight (out, in) as the kernels read it.
 ///
@@ -37,14 +16,45 @@ pub(crate) fn pack(weight: &Tensor) -> Result<PackedFloat> {
     Ok(PackedFloat::from_f32(&values(&weight)?, outputs, inputs))
 }
 
-/// `x Wᵀ`, or with a third argument `x Wᵀ + b`.
-struct Product {
+/// `x Wᵀ`, or with a bias `x Wᵀ + b`: x (rows, in), W (out, in), b (out) -> (rows, out), the bits of the executor.
+///
+/// As an operation of its own it gives the weight's gradient in the weight's order; candle's product of a transposed view would give a
+/// transposed one, and add it up element by element.
+pub(crate) struct Product {
     /// The weight, if it has been packed already.
-    packed: Option<Arc<PackedFloat>>,
-    kernels: &'static Kernels,
+    pub(crate) packed: Option<Arc<PackedFloat>>,
+    /// Where what the weight's gradient is made of is left under this name, and no gradient is given.
+    pub(crate) record: Option<(ProductRecord, String)>,
+    pub(crate) kernels: &'static Kernels,
 }
 
 impl Product {
+    /// A product that packs its weight and gives its gradient.
+    pub(crate) fn new(kernels: &'static Kernels) -> Self {
+        Self {
+            packed: None,
+            record: None,
+            kernels,
+        }
+    }
+
+    /// The product of `x` with `weight`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit together.
+    pub(crate) fn linear(
+        self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+        match bias {
+            None => x.apply_op2(&weight, self),
+            Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, self),
+        }
+    }
+
     fn of(
         &self,
         (x, x_layout): (&CpuStorage, &Layout),
@@ -76,15 +86,31 @@ impl Product {
             .linear_float(x, rows, weight, epilogue, columns, &mut workspace);
         Ok((CpuStorage::F32(out), (rows, outputs).into()))
     }
+
+    /// The gradients of x and of the weight.
+    fn gradients(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<[Option<Tensor>; 2]> {
+        let of_weight = match &self.record {
+            None => Some(weight_gradient(x, gradient)?),
+            Some((record, name)) => {
+                record.add(name, x, gradient);
+                None
+            }
+        };
+        Ok([Some(gradient.matmul(&weight.detach())?), of_weight])
+    }
 }
 
-/// The gradients of x and of the weight.
-fn gradients(x: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<[Option<Tensor>; 2]> {
-    let (x, weight) = (x.detach(), weight.detach());
-    Ok([
-        Some(gradient.matmul(&weight)?),
-        Some(gradient.t()?.matmul(&x)?),
-    ])
+/// The gradient of W (out, in) in `x Wᵀ` with x (rows, in), by the gradient (rows, out) of the product.
+///
+/// # Errors
+/// Shapes that do not fit together.
+pub(crate) fn weight_gradient(x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    gradient.t()?.matmul(&x.detach())
 }
 
 impl CustomOp2 for Product {
@@ -110,7 +136,7 @@ impl CustomOp2 for Product {
         _product: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [x, weight] = gradients(x, weight, &gradient.contiguous()?)?;
+        let [x, weight] = self.gradients(x, weight, &gradient.contiguous()?)?;
         Ok((x, weight))
     }
 }
@@ -143,7 +169,7 @@ impl CustomOp3 for Product {
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let gradient = gradient.contiguous()?;
-        let [x, weight] = gradients(x, weight, &gradient)?;
+        let [x, weight] = self.gradients(x, weight, &gradient)?;
         let mut sums = vec![0.0; bias.elem_count()];
         for row in values(&gradient)?.chunks_exact(sums.len().max(1)) {
             sums.iter_mut().zip(row).for_each(|(sum, y)| *sum += y);
@@ -165,8 +191,8 @@ mod tests {
         let x = Var::from_tensor(&tensor(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], (2, 3))?)?;
         let weight = Var::from_tensor(&tensor(&[1.0, 0.0, -1.0, 2.0, 1.0, 0.5], (2, 3))?)?;
         let bias = Var::from_tensor(&Tensor::from_slice(&[10.0f32, 20.0], 2, &Device::Cpu)?)?;
-        let kernels = Kernels::from_environment().expect("kernels");
-        let y = linear(&x, &weight, Some(&bias), None, kernels)?;
+        let product = || Product::new(Kernels::from_environment().expect("kernels"));
+        let y = product().linear(&x, &weight, Some(&bias))?;
         assert_eq!(y.to_vec2::<f32>()?, [[8.0, 25.5], [8.0, 36.0]]);
         let weights = tensor(&[1.0, 2.0, 3.0, 4.0], (2, 2))?;
         let gradients = (y * &weights)?.sum_all()?.backward()?;
@@ -180,7 +206,7 @@ mod tests {
             [[13.0, 17.0, 21.0], [18.0, 24.0, 30.0]]
         );
         assert_eq!(of(&bias).to_vec1::<f32>()?, [4.0, 6.0]);
-        let without = linear(&x, &weight, None, None, kernels)?;
+        let without = product().linear(&x, &weight, None)?;
         assert_eq!(without.to_vec2::<f32>()?, [[-2.0, 5.5], [-2.0, 16.0]]);
         let gradients = (without * weights)?.sum_all()?.backward()?;
         let x = gradients.get(&x).expect("a leaf").to_vec2::<f32>()?;
