@@ -17,10 +17,8 @@ use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
 use fewbit_numerics::four_bit_scales::encode_with_scale;
 use fewbit_numerics::ggml_blocks::{BlockType, quantize_blocks};
-use fewbit_numerics::int4_groups::{
-    GroupScales, Int4Groups, Int4Settings, choose_groups, encode_groups,
-};
-use fewbit_numerics::rows::{Int8Rows, dequantize_groups, row_scale};
+use fewbit_numerics::int4_groups::{GroupScales, Int4Groups, Int4Settings, choose_groups};
+use fewbit_numerics::rows::{Int8Rows, row_scale};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use std::num::NonZero;
@@ -447,15 +445,11 @@ pub fn quantize_int4(
                 let mut points = points;
                 let into = (&mut *scales, points.as_deref_mut());
                 choose_int4_parameters(kernels, values, settings, None, into);
-                encode_groups(values, group_size, scales, points.as_deref(), codes);
+                let points = points.as_deref();
+                kernels.encode_int4(values, group_size, scales, points, codes);
                 if figures == ErrorFigures::Sum {
-                    restored.clear();
-                    restored.extend(dequantize_groups(
-                        codes,
-                        scales,
-                        points.as_deref(),
-                        group_size,
-                    ));
+                    restored.resize(values.len(), 0.0);
+                    kernels.dequantize_int4(codes, group_size, scales, points, restored);
                     error.add(values, restored);
                 }
             }
@@ -466,7 +460,7 @@ pub fn quantize_int4(
     found.finite.then_some((groups, found.error))
 }
 
-/// The floats (rows, columns) that int8 codes stand for: [`dequantize_groups`].
+/// The floats (rows, columns) that int8 codes stand for: [`dequantize_groups`](fewbit_numerics::rows::dequantize_groups).
 ///
 /// # Panics
 ///
