@@ -181,11 +181,11 @@ pub(crate) fn dequantize<S: Simd>(s: S, call: DequantizeInt4<'_>) {
     }
 }
 
-/// Where vectors of groups are that are a multiple of sixteen elements: none is of two groups.
+/// Which group each vector is of, where groups are whole vectors: none is of two groups.
 struct Place {
     of_a_group: usize,
     left: usize,
-    groups: usize,
+    group: usize,
 }
 
 impl Place {
@@ -194,19 +194,19 @@ impl Place {
         Self {
             of_a_group: group_size / LANES,
             left: 0,
-            groups: 0,
+            group: 0,
         }
     }
 
     /// The group of the next vector, if it is the first of it.
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
-        let first = self.left == 0;
-        if first {
+        let begins = (self.left == 0).then_some(self.group);
+        if begins.is_some() {
             self.left = self.of_a_group;
-            self.groups += 1;
+            self.group += 1;
         }
         self.left -= 1;
-        first.then_some(self.groups.wrapping_sub(1))
+        begins
     }
 }
