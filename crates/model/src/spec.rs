@@ -272,6 +272,26 @@ pub enum RotaryRule {
         /// 1, or the factor of linear scaling.
         divisor: f32,
     },
+    /// Plain ones, long waves of which are stretched (`llama3`): each is divided by a number of its own.
+    Llama3 {
+        /// `rope_theta`
+        base: f32,
+        /// Positions of the model before it was stretched.
+        original: f32,
+    },
+    /// YaRN with whole features for the ends of its ramp, and the factor of cosines and sines that follows from the others.
+    Yarn {
+        /// `rope_theta`
+        base: f32,
+        /// What features that turn seldom are stretched by.
+        factor: f32,
+        /// Positions of the model before it was stretched.
+        original: f32,
+        /// Turns over the original positions from which on features stay as they are.
+        beta_fast: f32,
+        /// Turns up to which they are stretched whole.
+        beta_slow: f32,
+    },
     /// Otherwise.
     #[default]
     Scaled,
