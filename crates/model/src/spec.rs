@@ -272,6 +272,23 @@ pub enum RotaryRule {
         /// 1, or the factor of linear scaling.
         divisor: f32,
     },
+    /// Plain ones, long waves of which are stretched (`llama3`): each is divided by a number of its own.
+    Llama3 {
+        /// `rope_theta`
+        base: f32,
+        /// Positions of the model before it was stretched.
+        original: f32,
+    },
+    /// YaRN with the paper's numbers: a ramp from 32 turns over the original positions to one, whole features for its ends, and cosines and sines that are multiplied by
+    /// `1 + 0.1 ln factor`.
+    Yarn {
+        /// `rope_theta`
+        base: f32,
+        /// What features that turn seldom are stretched by.
+        factor: f32,
+        /// Positions of the model before it was stretched.
+        original: f32,
+    },
     /// Otherwise.
     #[default]
     Scaled,

@@ -135,6 +135,7 @@ fn decoders_come_back_bit_for_bit_and_embed_alike() {
         ("qwen3", "qwen2", None, Some("</s>")),
         ("llama", "llama-bpe", Some("<s>"), None),
         ("llama-linear-rotation", "gpt-2", Some("<s>"), None),
+        ("llama-yarn", "gpt-2", Some("<s>"), None),
     ] {
         let tokenizer = tokenizer(rule(name), before, after);
         let workspace = workspace(golden, &tokenizer, "PreTrainedTokenizerFast");
@@ -199,19 +200,49 @@ fn a_head_that_predicts_words_comes_along() {
         &tokenizer,
         "PreTrainedTokenizerFast",
     );
-    let refused = workspace.fail(&["convert", "model", "-o", "m.gguf", "--to", "gguf:f32"]);
-    assert!(
-        refused.contains("rotations that are scaled otherwise than linearly"),
-        "{refused}"
-    );
-    workspace.edit_config(|config| {
-        config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 500.0});
-    });
     comes_back(&workspace);
     let config = workspace.json("back/config.json");
+    let rotation = &config["rope_parameters"];
+    assert_eq!(
+        *rotation,
+        workspace.json("model/config.json")["rope_parameters"]
+    );
+    let file = GgufFile::open(workspace.path("m.gguf")).unwrap();
+    let divisors = file.tensor("rope_freqs.weight").unwrap();
+    assert_eq!(divisors.shape, [4]);
     assert_eq!(config["architectures"][0], "LlamaForCausalLM");
     assert_eq!(config["attention_bias"], true);
     assert_eq!(config["mlp_bias"], true);
+}
+
+/// Divisors that no Llama has, and scalings that llama.cpp does not do, are refused.
+#[test]
+fn other_rotations_are_refused() {
+    let tokenizer = tokenizer(rule("gpt-2"), Some("<s>"), None);
+    let workspace = workspace(
+        "llama-biases-llama3-rotation",
+        &tokenizer,
+        "PreTrainedTokenizerFast",
+    );
+    let convert = [
+        "convert", "model", "-o", "m.gguf", "--to", "gguf:f32", "--force",
+    ];
+    workspace.edit_config(|config| config["rope_parameters"]["high_freq_factor"] = 9.0.into());
+    workspace.succeed(&convert);
+    let refused = workspace.fail(&["convert", "m.gguf", "-o", "back", "--to", "f32"]);
+    assert!(
+        refused.contains("m.gguf: tensor `rope_freqs.weight`: "),
+        "{refused}"
+    );
+    assert!(refused.contains("divisor 0: expected "), "{refused}");
+    workspace.edit_config(|config| {
+        config["rope_parameters"] = json!({"rope_type": "yarn", "rope_theta": 500.0, "factor": 2.0, "attention_factor": 3.0});
+    });
+    let refused = workspace.fail(&convert);
+    assert!(
+        refused.contains("rotations that are scaled otherwise than llama.cpp does it there"),
+        "{refused}"
+    );
 }
 
 #[test]

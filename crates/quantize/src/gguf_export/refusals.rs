@@ -62,7 +62,13 @@ fn otherwise(architecture: GgufArchitecture, spec: &EncoderSpec) -> Option<Strin
         GgufArchitecture::Qwen3 => Biases::NONE,
     };
     let rotation = spec.rotary.as_ref();
-    let is_plain = |rule: RotaryRule| matches!(rule, RotaryRule::Plain { .. });
+    let is_of_llama_cpp = |rule: RotaryRule| match rule {
+        RotaryRule::Plain { .. } => true,
+        // The architecture alone reads the tensor that says them.
+        RotaryRule::Llama3 { .. } => architecture == GgufArchitecture::Llama,
+        RotaryRule::Yarn { .. } => is_causal,
+        RotaryRule::Scaled => false,
+    };
     let what = match () {
         () if spec.has_embeddings_projection() => "a projection of embeddings",
         () if spec.causal && !is_causal => "causal attention",
@@ -70,8 +76,8 @@ fn otherwise(architecture: GgufArchitecture, spec: &EncoderSpec) -> Option<Strin
         () if spec.norm.kind != norm || spec.norm.weight_offset != 0.0 => "another normalization",
         () if *biases != expected => "other biases",
         () if spec.local_attention.is_some() => "a sliding window",
-        () if rotation.is_some_and(|rotary| !is_plain(rotary.global.rule)) => {
-            "rotations that are scaled otherwise than linearly"
+        () if rotation.is_some_and(|rotary| !is_of_llama_cpp(rotary.global.rule)) => {
+            "rotations that are scaled otherwise than llama.cpp does it there"
         }
         () => return None,
     };

@@ -30,6 +30,28 @@ pub(super) fn size(size: usize) -> MetadataValue {
     MetadataValue::U32(u32::try_from(size).unwrap_or(u32::MAX))
 }
 
+/// A number of positions, which config.json may have as a float.
+fn positions(positions: f32) -> MetadataValue {
+    MetadataValue::U32(positions as u32)
+}
+
+/// By what llama.cpp divides each plain frequency (`rope_freqs.weight`), where the rotations of the model are stretched so.
+pub(super) fn frequency_divisors(spec: &EncoderSpec) -> Option<Vec<f32>> {
+    let rotation = &spec.rotary.as_ref()?.global;
+    let RotaryRule::Llama3 { base, .. } = rotation.rule else {
+        return None;
+    };
+    let divisors = rotation.frequencies.iter().zip(0..);
+    Some(
+        divisors
+            .map(|(frequency, feature): (_, i32)| {
+                let exponent = -2.0 * f64::from(feature) / spec.head_size as f64;
+                (f64::from(base).powf(exponent) / f64::from(*frequency)) as f32
+            })
+            .collect(),
+    )
+}
+
 /// What the model is called, how large it is, and how its hidden states become one vector.
 pub(super) fn entries(
     architecture: GgufArchitecture,
@@ -70,13 +92,35 @@ pub(super) fn entries(
         add("attention.causal", Bool(false));
     }
     let rule = spec.rotary.as_ref().map(|rotary| rotary.global.rule);
-    if let Some(RotaryRule::Plain { base, divisor }) = rule {
+    let base = match rule {
+        None | Some(RotaryRule::Scaled) => None,
+        Some(
+            RotaryRule::Plain { base, .. }
+            | RotaryRule::Llama3 { base, .. }
+            | RotaryRule::Yarn { base, .. },
+        ) => Some(base),
+    };
+    if let Some(base) = base {
         add("rope.dimension_count", size(spec.head_size));
         add("rope.freq_base", F32(base));
-        if divisor != 1.0 {
+    }
+    match rule {
+        Some(RotaryRule::Plain { divisor, .. }) if divisor != 1.0 => {
             add("rope.scaling.type", text("linear"));
             add("rope.scaling.factor", F32(divisor));
         }
+        // The tensor `rope_freqs.weight` says the rest; llama.cpp does not look at this here.
+        Some(RotaryRule::Llama3 { original, .. }) => {
+            add("rope.scaling.original_context_length", positions(original));
+        }
+        Some(RotaryRule::Yarn {
+            factor, original, ..
+        }) => {
+            add("rope.scaling.type", text("yarn"));
+            add("rope.scaling.factor", F32(factor));
+            add("rope.scaling.original_context_length", positions(original));
+        }
+        Some(RotaryRule::Plain { .. } | RotaryRule::Scaled) | None => {}
     }
     add("pooling_type", U32(pooling));
     if !architecture.is_causal() {
