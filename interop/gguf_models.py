@@ -179,5 +179,5 @@ def make(folder, sample):
     llama3 = {**scaled, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     decoder(folder / "llama-llama3", "llama", plain, {**fast, "bos_token": begin}, rope_parameters=llama3)
     decoder(folder / "qwen2-yarn", "qwen2", qwen, {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": end}, biases=True, rope_parameters={**scaled, "rope_type": "yarn"})
-    decoder(folder / "mistral", "mistral", sentencepiece(), pieces, sliding_window=None)
+    decoder(folder / "mistral", "mistral", sentencepiece(), pieces, sliding_window=64)
     return sorted(path.name for path in folder.iterdir())

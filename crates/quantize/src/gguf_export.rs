@@ -383,10 +383,15 @@ fn notes(
         }
         .to_owned(),
     );
-    let positions = spec.positions.max_tokens();
-    if tokenization.max_tokens() < positions {
+    let tokens = sizes::max_tokens(spec);
+    if tokens < spec.positions.max_tokens() {
         notes.push(format!(
-            "texts are cut at {} tokens here, which the file does not say: llama.cpp takes up to {positions}",
+            "the file is for texts of at most {tokens} tokens, which the sliding window holds whole: llama.cpp has no windows in this architecture"
+        ));
+    }
+    if tokenization.max_tokens() < tokens {
+        notes.push(format!(
+            "texts are cut at {} tokens here, which the file does not say: llama.cpp takes up to {tokens}",
             tokenization.max_tokens()
         ));
     }

@@ -5,7 +5,7 @@
 use super::layer_types::{GLOBAL, LOCAL};
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
-use crate::spec::{RotaryFrequencies, RotaryRule};
+use crate::spec::{Llama3Rotation, RotaryFrequencies, RotaryRule};
 use serde_json::{Map, Value};
 use std::f64::consts::PI;
 
@@ -116,9 +116,7 @@ impl Parameters<'_> {
                 frequencies.iter_mut().for_each(|value| *value /= divisor);
             }
             Some("llama3") => {
-                let original = self.original_positions(positions)?;
-                rule = RotaryRule::Llama3 { base, original };
-                self.scale_like_llama3(&mut frequencies, original)?;
+                rule = self.scale_like_llama3(&mut frequencies, base, positions)?;
             }
             Some("yarn") => {
                 (factor, rule) = self.scale_like_yarn(&mut frequencies, base, positions)?;
@@ -141,26 +139,25 @@ impl Parameters<'_> {
         })
     }
 
-    /// Long waves are stretched, short ones are not, those between by a part.
-    fn scale_like_llama3(&self, frequencies: &mut [f32], original: f32) -> Result<(), ModelError> {
-        let original = f64::from(original);
-        let factor = f64::from(self.number("factor", None)?);
-        let low = f64::from(self.number("low_freq_factor", None)?);
-        let high = f64::from(self.number("high_freq_factor", None)?);
+    /// As [`Llama3Rotation`] says.
+    fn scale_like_llama3(
+        &self,
+        frequencies: &mut [f32],
+        base: f32,
+        positions: usize,
+    ) -> Result<RotaryRule, ModelError> {
+        let rotation = Llama3Rotation {
+            base,
+            factor: self.number("factor", None)?,
+            low: self.number("low_freq_factor", None)?,
+            high: self.number("high_freq_factor", None)?,
+            original: self.original_positions(positions)?,
+        };
         for value in frequencies {
             let frequency = f64::from(*value);
-            let wave = 2.0 * PI / frequency;
-            let scaled = if wave < original / high {
-                frequency
-            } else if wave > original / low {
-                frequency / factor
-            } else {
-                let smooth = (original / wave - low) / (high - low);
-                (1.0 - smooth) * frequency / factor + smooth * frequency
-            };
-            *value = scaled as f32;
+            *value = (frequency / rotation.divisor(frequency)) as f32;
         }
-        Ok(())
+        Ok(RotaryRule::Llama3(rotation))
     }
 
     /// YaRN (Peng et al. 2023): features that turn seldom are stretched, those that turn often are not, with a ramp between. Returns what cosines

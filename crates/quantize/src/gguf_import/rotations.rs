@@ -1,9 +1,8 @@
 //! Rotations of Llama 3.1 and later, of which a file has what frequencies are divided by, and not the numbers that this follows from.
 
-use std::f64::consts::TAU;
-
 use fewbit_checkpoint::gguf::{GgufFile, GgufPart, RowOrder};
 use fewbit_checkpoint::{Checkpoint, CheckpointError};
+use fewbit_model::spec::Llama3Rotation;
 use serde_json::{Value, json};
 
 use super::config::decimal;
@@ -12,8 +11,8 @@ use crate::gguf_export::ROTATIONS;
 
 /// `low_freq_factor` and `high_freq_factor` of every Llama that was released. A rotation stays what it is if these and the positions are multiplied by one number, so that
 /// a file can say no more than two of the three.
-const LOW: f64 = 1.0;
-const HIGH: f64 = 4.0;
+const LOW: f32 = 1.0;
+const HIGH: f32 = 4.0;
 /// `original_max_position_embeddings` of these.
 const ORIGINAL: u32 = 8192;
 
@@ -41,13 +40,19 @@ pub(super) fn of_llama3(
         return Ok(());
     }
     let original = original.unwrap_or(ORIGINAL);
-    for (feature, found) in divisors.iter().enumerate() {
-        let exponent = feature as f64 / divisors.len() as f64;
-        let frequency = f64::from(base).powf(-exponent);
-        let expected = divisor(frequency, factor.into(), original.into());
-        // Converters compute in f32: a frequency is off by 2^-20 at most, and between the ends the divisor changes by (factor - 1) * HIGH / (HIGH - LOW) times as much.
-        let tolerance = (f64::from(factor) - 1.0) * HIGH / (HIGH - LOW) / (1 << 20) as f64 + 1e-6;
-        if (f64::from(*found) / expected - 1.0).abs() > tolerance {
+    let rule = Llama3Rotation {
+        base,
+        factor,
+        low: LOW,
+        high: HIGH,
+        original: original as f32,
+    };
+    // Converters compute in f32: a frequency is off by 2^-20 at most, and between the ends the divisor changes by (factor - 1) * HIGH / (HIGH - LOW) times as much.
+    let tolerance = f64::from((factor - 1.0) * HIGH / (HIGH - LOW)) / (1 << 20) as f64 + 1e-6;
+    let expected = rule.divisors(divisors.len());
+    for (feature, (found, expected)) in divisors.iter().zip(expected).enumerate() {
+        let is_expected = (f64::from(*found) / expected - 1.0).abs() <= tolerance;
+        if !is_expected {
             let message = format!(
                 "divisor {feature}: expected {expected}, which a factor of {factor} and {original} positions give as in Llama 3.1, found {found}"
             );
@@ -62,26 +67,4 @@ pub(super) fn of_llama3(
     rotation["high_freq_factor"] = HIGH.into();
     rotation["original_max_position_embeddings"] = original.into();
     Ok(())
-}
-
-/// What a plain frequency is divided by.
-fn divisor(frequency: f64, factor: f64, original: f64) -> f64 {
-    let turns = original * frequency / TAU;
-    let share = ((turns - LOW) / (HIGH - LOW)).clamp(0.0, 1.0);
-    1.0 / ((1.0 - share) / factor + share)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_waves_are_stretched_whole_and_short_ones_not_at_all() {
-        // Waves of 1,000 and 10,000 positions, of which 8192 are.
-        assert_eq!(divisor(TAU / 1000.0, 8.0, 8192.0), 1.0);
-        assert_eq!(divisor(TAU / 10_000.0, 8.0, 8192.0), 8.0);
-        // Half of the way from 1 to 4 turns.
-        let middle = divisor(TAU * 2.5 / 8192.0, 8.0, 8192.0);
-        assert!((middle - 1.0 / (0.5 / 8.0 + 0.5)).abs() < 1e-12, "{middle}");
-    }
 }
