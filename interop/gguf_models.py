@@ -175,5 +175,9 @@ def make(folder, sample):
     rotation = {"rope_type": "linear", "rope_theta": 500000.0, "factor": 4.0}
     plain = byte_level(None, [begin], f"{begin} $A")
     decoder(folder / "llama-linear", "llama", plain, {**fast, "bos_token": begin}, key_heads=HEADS, rope_parameters=rotation)
-    decoder(folder / "mistral", "mistral", sentencepiece(), pieces, sliding_window=None)
+    scaled = {"rope_theta": 500000.0, "factor": 8.0, "original_max_position_embeddings": 64}
+    llama3 = {**scaled, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    decoder(folder / "llama-llama3", "llama", plain, {**fast, "bos_token": begin}, rope_parameters=llama3)
+    decoder(folder / "qwen2-yarn", "qwen2", qwen, {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": end}, biases=True, rope_parameters={**scaled, "rope_type": "yarn"})
+    decoder(folder / "mistral", "mistral", sentencepiece(), pieces, sliding_window=64)
     return sorted(path.name for path in folder.iterdir())

@@ -147,6 +147,10 @@ macro_rules! kernel_set {
                 fit_four_bit_scales(call: FitFourBitScales<'_>) = four_bit_scales::fit<>;
             $floats FitInt4, "fit_int4" "f32" "16x1" SameBits:
                 fit_int4(call: FitInt4<'_>) = int4_scales::fit<>;
+            $floats EncodeInt4, "encode_int4" "f32s4" "1x64" SameBits:
+                encode_int4(call: EncodeInt4<'_>) = int4_codec::encode<>;
+            $floats DequantizeInt4, "dequantize_int4" "s4f32" "1x16" SameBits:
+                dequantize_int4(call: DequantizeInt4<'_>) = int4_codec::dequantize<>;
             $floats QuantizeInt8F32, "quantize_int8" "f32s8" "1x64" SameBits:
                 quantize_int8_f32(call: QuantizeInt8<'_, f32>) -> bool
                     = int8_codec::quantize<>;
@@ -191,6 +195,7 @@ macro_rules! kernel_set {
             use $crate::generic::four_bit_codec::{DequantizeFourBit, QuantizeFourBit};
             use $crate::generic::four_bit_scales::FitFourBitScales;
             use $crate::generic::group_absmax::GroupAbsmax;
+            use $crate::generic::int4_codec::{DequantizeInt4, EncodeInt4};
             use $crate::generic::int4_scales::FitInt4;
             use $crate::generic::int8_codec::{DequantizeInt8, QuantizeInt8};
             use $crate::generic::layer_norm::LayerNorm;

@@ -10,6 +10,7 @@ use crate::float_bytes::{FloatBytes, Typed};
 use crate::generic::four_bit_codec::{DequantizeFourBit, QuantizeFourBit};
 use crate::generic::four_bit_scales::FitFourBitScales;
 use crate::generic::group_absmax::GroupAbsmax;
+use crate::generic::int4_codec::{DequantizeInt4, EncodeInt4, Groups};
 use crate::generic::int4_scales::FitInt4;
 use crate::generic::int8_codec::{DequantizeInt8, GroupScales, QuantizeInt8};
 use crate::kernels::Kernels;
@@ -104,7 +105,7 @@ impl Kernels {
         kind: FourBitType,
         scales: &mut [f32],
     ) {
-        assert_whole_groups(values, importance, block_size, scales.len());
+        assert_values(values, importance, block_size, scales.len());
         let call = FitFourBitScales {
             values,
             importance,
@@ -131,7 +132,7 @@ impl Kernels {
         scales: &mut [f32],
         zero_points: Option<&mut [i8]>,
     ) {
-        assert_whole_groups(values, importance, group_size, scales.len());
+        assert_values(values, importance, group_size, scales.len());
         if let Some(zero_points) = &zero_points {
             assert_eq!(zero_points.len(), scales.len(), "one for each group");
         }
@@ -145,6 +146,67 @@ impl Kernels {
         };
         // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
         unsafe { (self.fit_int4)(call) }
+    }
+
+    /// [`encode_groups`](fewbit_numerics::int4_groups::encode_groups): codes (n) of whole groups of `values` (n, finite) with these scales, whose inverses are finite, and
+    /// zero points (-8..=7; n / `group_size`).
+    ///
+    /// ```
+    /// use fewbit_kernels::Kernels;
+    /// let kernels = Kernels::from_environment()?;
+    /// let mut codes = [0; 4];
+    /// kernels.encode_int4(&[3.0, -9.0, 0.4, 1.0], 2, &[0.5, 0.2], Some(&[0, -8]), &mut codes);
+    /// assert_eq!(codes, [6, -8, -6, -3]);
+    /// let mut floats = [0.0; 4];
+    /// kernels.dequantize_int4(&codes, 2, &[0.5, 0.2], Some(&[0, -8]), &mut floats);
+    /// assert_eq!(floats, [3.0, -4.0, 0.4, 1.0]);
+    /// # Ok::<(), fewbit_kernels::IsaError>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there are not `group_size` values for each scale, as many codes as values, and as many zero points as scales.
+    pub fn encode_int4(
+        &self,
+        values: &[f32],
+        group_size: usize,
+        scales: &[f32],
+        zero_points: Option<&[i8]>,
+        codes: &mut [i8],
+    ) {
+        assert_eq!(codes.len(), values.len(), "codes: one for each element");
+        assert_whole_groups(values.len(), group_size, scales.len());
+        let call = EncodeInt4 {
+            values,
+            groups: int4_groups(group_size, scales, zero_points),
+            codes,
+        };
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.encode_int4)(call) }
+    }
+
+    /// [`dequantize_groups`](fewbit_numerics::rows::dequantize_groups) of whole groups: codes (n) with scales and zero points (n / `group_size`) into `out`.
+    ///
+    /// # Panics
+    ///
+    /// If there are not `group_size` codes for each scale, as many floats as codes, and as many zero points as scales.
+    pub fn dequantize_int4(
+        &self,
+        codes: &[i8],
+        group_size: usize,
+        scales: &[f32],
+        zero_points: Option<&[i8]>,
+        out: &mut [f32],
+    ) {
+        assert_eq!(codes.len(), out.len(), "codes: one for each element");
+        assert_whole_groups(codes.len(), group_size, scales.len());
+        let call = DequantizeInt4 {
+            codes,
+            groups: int4_groups(group_size, scales, zero_points),
+            out,
+        };
+        // SAFETY: the CPU has the instruction set of this table (see `for_isa`).
+        unsafe { (self.dequantize_int4)(call) }
     }
 
     /// [`quantize_rows_int8`](fewbit_numerics::rows::quantize_rows_int8) of groups of `group_size` neighbouring elements, a row of a matrix or a
@@ -312,10 +374,25 @@ fn assert_groups(elements: usize, group_size: usize, groups: usize) {
     );
 }
 
-fn assert_whole_groups(values: &[f32], importance: Option<&[f32]>, size: usize, groups: usize) {
+fn int4_groups<'a>(size: usize, scales: &'a [f32], zero_points: Option<&'a [i8]>) -> Groups<'a> {
+    if let Some(zero_points) = zero_points {
+        assert_eq!(zero_points.len(), scales.len(), "one for each group");
+    }
+    Groups {
+        size,
+        scales,
+        zero_points,
+    }
+}
+
+fn assert_whole_groups(elements: usize, size: usize, groups: usize) {
     assert!(size > 0, "a group has at least one element");
     let expected = groups.checked_mul(size);
-    assert_eq!(Some(values.len()), expected, "{groups} groups of {size}");
+    assert_eq!(Some(elements), expected, "{groups} groups of {size}");
+}
+
+fn assert_values(values: &[f32], importance: Option<&[f32]>, size: usize, groups: usize) {
+    assert_whole_groups(values.len(), size, groups);
     if let Some(importance) = importance {
         assert_eq!(importance.len(), values.len(), "one for each element");
     }

@@ -18,6 +18,7 @@ pub(crate) mod four_bit_codec;
 pub(crate) mod four_bit_panels;
 pub(crate) mod four_bit_scales;
 pub(crate) mod group_absmax;
+pub(crate) mod int4_codec;
 pub(crate) mod int4_scales;
 pub(crate) mod int8_codec;
 pub(crate) mod int8_panels;

@@ -11,6 +11,7 @@ use crate::float_bytes::Elements;
 use crate::generic::four_bit_codec::{DequantizeFourBit, QuantizeFourBit};
 use crate::generic::four_bit_scales::FitFourBitScales;
 use crate::generic::group_absmax::GroupAbsmax;
+use crate::generic::int4_codec::{DequantizeInt4, EncodeInt4};
 use crate::generic::int4_scales::FitInt4;
 use crate::generic::int8_codec::{DequantizeInt8, QuantizeInt8};
 use crate::generic::layer_norm::LayerNorm;
@@ -92,6 +93,10 @@ pub enum Operation {
     FitFourBitScales,
     /// [`Kernels::fit_int4`]
     FitInt4,
+    /// [`Kernels::encode_int4`]
+    EncodeInt4,
+    /// [`Kernels::dequantize_int4`]
+    DequantizeInt4,
     /// [`Kernels::quantize_int8`] and [`Kernels::quantize_int8_with_scale`] of f32 numbers.
     QuantizeInt8F32,
     /// [`Kernels::quantize_int8`] and [`Kernels::quantize_int8_with_scale`] of f16 numbers.
@@ -232,6 +237,8 @@ pub struct Kernels {
     pub(crate) dequantize_four_bit: unsafe fn(DequantizeFourBit<'_>),
     pub(crate) fit_four_bit_scales: unsafe fn(FitFourBitScales<'_>),
     pub(crate) fit_int4: unsafe fn(FitInt4<'_>),
+    pub(crate) encode_int4: unsafe fn(EncodeInt4<'_>),
+    pub(crate) dequantize_int4: unsafe fn(DequantizeInt4<'_>),
     pub(crate) quantize_int8_f32: unsafe fn(QuantizeInt8<'_, f32>) -> bool,
     pub(crate) quantize_int8_f16: unsafe fn(QuantizeInt8<'_, F16>) -> bool,
     pub(crate) quantize_int8_bf16: unsafe fn(QuantizeInt8<'_, Bf16>) -> bool,

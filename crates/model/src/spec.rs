@@ -7,6 +7,7 @@
 use crate::ModelError;
 use crate::role::Role;
 use fewbit_kernels::{Activation, NormKind};
+use std::f64::consts::TAU;
 
 /// Declarative description of an encoder: `layers` transformer layers of attention and a feed-forward, each added to the residual stream, on
 /// top of summed embeddings. A decoder that is run once over a whole text is one with causal attention.
@@ -272,9 +273,74 @@ pub enum RotaryRule {
         /// 1, or the factor of linear scaling.
         divisor: f32,
     },
+    /// Plain ones, long waves of which are stretched (`llama3`).
+    Llama3(Llama3Rotation),
+    /// YaRN with the paper's numbers: a ramp from 32 turns over the original positions to one, whole features for its ends, and cosines and sines that are multiplied by
+    /// `1 + 0.1 ln factor`.
+    Yarn {
+        /// `rope_theta`
+        base: f32,
+        /// What features that turn seldom are stretched by.
+        factor: f32,
+        /// Positions of the model before it was stretched.
+        original: f32,
+    },
     /// Otherwise.
     #[default]
     Scaled,
+}
+
+/// Plain frequencies, each divided by a number of its own, as Llama 3.1 has it: those that turn less than `low` times over the original positions by `factor`, those that turn
+/// more than `high` times by 1, those between by what lies between.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Llama3Rotation {
+    /// `rope_theta`
+    pub base: f32,
+    /// What long waves are stretched by.
+    pub factor: f32,
+    /// `low_freq_factor`
+    pub low: f32,
+    /// `high_freq_factor`
+    pub high: f32,
+    /// Positions of the model before it was stretched.
+    pub original: f32,
+}
+
+impl Llama3Rotation {
+    /// What each of so many plain frequencies is divided by.
+    ///
+    /// ```
+    /// use fewbit_model::spec::Llama3Rotation;
+    ///
+    /// let rotation = Llama3Rotation { base: 1e4, factor: 8.0, low: 1.0, high: 4.0, original: 100.0 };
+    /// // 15.9 and 0.16 turns over 100 positions.
+    /// assert_eq!(rotation.divisors(2).collect::<Vec<_>>(), [1.0, 8.0]);
+    /// // 2.5 turns: half of the way from 1 to 4.
+    /// let middle = Llama3Rotation { original: 250.0 * std::f32::consts::TAU, ..rotation };
+    /// let divisor = middle.divisors(2).last().unwrap();
+    /// assert!((divisor - 1.0 / (0.5 / 8.0 + 0.5)).abs() < 1e-5);
+    /// ```
+    pub fn divisors(self, features: usize) -> impl Iterator<Item = f64> {
+        (0..features).map(move |feature| {
+            let exponent = feature as f64 / features as f64;
+            self.divisor(f64::from(self.base).powf(-exponent))
+        })
+    }
+
+    /// What a plain frequency is divided by.
+    pub(crate) fn divisor(self, frequency: f64) -> f64 {
+        let [factor, low, high, original] =
+            [self.factor, self.low, self.high, self.original].map(f64::from);
+        let turns = original * frequency / TAU;
+        if turns > high {
+            1.0
+        } else if turns < low {
+            factor
+        } else {
+            let share = (turns - low) / (high - low);
+            1.0 / ((1.0 - share) / factor + share)
+        }
+    }
 }
 
 /// Layers whose tokens attend to near ones only.

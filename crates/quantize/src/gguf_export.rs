@@ -26,6 +26,9 @@ use crate::weight_codecs::quantize_ggml_blocks;
 /// Elements that are read at a time: whole blocks of every type, 4 MiB of f32.
 const SLICE_ELEMENTS: usize = 1 << 20;
 
+/// The tensor of numbers by which llama.cpp divides frequencies of rotations.
+pub(crate) const ROTATIONS: &str = "rope_freqs.weight";
+
 /// A tensor of the source and what becomes of it.
 struct Export<'a> {
     view: TensorView<'a>,
@@ -38,6 +41,8 @@ pub(crate) struct PlannedGguf<'a> {
     checkpoint: &'a Checkpoint,
     metadata: Vec<(String, MetadataValue)>,
     exports: Vec<Export<'a>>,
+    /// A tensor of F32 that is none of the source: what frequencies of rotations are divided by.
+    divisors: Option<(PlannedTensor, Vec<f32>)>,
     /// Bytes of tensors.
     pub(crate) output_bytes: usize,
     /// What a user should know.
@@ -63,9 +68,18 @@ impl<'a> PlannedGguf<'a> {
         let pooling = tokenization.pooling();
         let mut metadata = sizes::entries(architecture, name, &spec, pooling, kind);
         metadata.extend(tokenization.entries());
+        let divisors = sizes::frequency_divisors(&spec).map(|divisors| {
+            let planned = PlannedTensor {
+                name: ROTATIONS.to_owned(),
+                shape: vec![divisors.len()],
+                kind: TensorType::F32,
+            };
+            (planned, divisors)
+        });
         let mut output_bytes = 0;
-        for export in &exports {
-            output_bytes += export.planned.byte_len()?;
+        let planned = exports.iter().map(|export| &export.planned);
+        for planned in planned.chain(divisors.as_ref().map(|(planned, _)| planned)) {
+            output_bytes += planned.byte_len()?;
         }
         Ok(Self {
             checkpoint,
@@ -73,12 +87,15 @@ impl<'a> PlannedGguf<'a> {
             output_bytes,
             notes: notes(architecture, &exports, kind, &spec, &tokenization),
             exports,
+            divisors,
         })
     }
 
     fn planned(&self) -> Vec<PlannedTensor> {
         let exports = self.exports.iter();
-        exports.map(|export| export.planned.clone()).collect()
+        let planned = exports.map(|export| export.planned.clone());
+        let divisors = self.divisors.iter().map(|(planned, _)| planned.clone());
+        planned.chain(divisors).collect()
     }
 
     /// Bytes of the whole file.
@@ -126,6 +143,13 @@ impl<'a> PlannedGguf<'a> {
                 progress(done, total, &view.info.name);
             }
             self.checkpoint.release(&view.info.name);
+        }
+        if let Some((_, divisors)) = &self.divisors {
+            let bytes: Vec<u8> = divisors
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
+            writer.append(&bytes)?;
         }
         writer.finish()?;
         Ok(underflowed)
@@ -359,10 +383,15 @@ fn notes(
         }
         .to_owned(),
     );
-    let positions = spec.positions.max_tokens();
-    if tokenization.max_tokens() < positions {
+    let tokens = sizes::max_tokens(spec);
+    if tokens < spec.positions.max_tokens() {
         notes.push(format!(
-            "texts are cut at {} tokens here, which the file does not say: llama.cpp takes up to {positions}",
+            "the file is for texts of at most {tokens} tokens, which the sliding window holds whole: llama.cpp has no windows in this architecture"
+        ));
+    }
+    if tokenization.max_tokens() < tokens {
+        notes.push(format!(
+            "texts are cut at {} tokens here, which the file does not say: llama.cpp takes up to {tokens}",
             tokenization.max_tokens()
         ));
     }

@@ -4,6 +4,7 @@
 mod byte_pairs;
 mod config;
 mod model_files;
+mod rotations;
 mod token_list;
 mod word_piece;
 
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 use crate::QuantizeError;
 use crate::gguf_architecture::GgufArchitecture;
+use crate::gguf_export::ROTATIONS;
 use crate::gguf_import::config::model_config;
 use crate::gguf_import::model_files::ModelFiles;
 
@@ -199,6 +201,8 @@ fn left_out(file: &GgufFile, parts: &[GgufPart]) -> Option<String> {
     let read = parts.iter().map(|part| part.stored.as_str());
     let read: HashSet<&str> = read.collect();
     let names = file.tensors().iter().map(|tensor| tensor.name.as_str());
+    // What these say is in config.json.
+    let names = names.filter(|name| *name != ROTATIONS);
     let names: Vec<&str> = names.filter(|name| !read.contains(name)).collect();
     let first = names.first()?;
     Some(match names.len() {

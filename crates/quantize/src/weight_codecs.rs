@@ -17,10 +17,8 @@ use fewbit_numerics::finite::first_non_finite;
 use fewbit_numerics::four_bit::{FourBitBlocks, FourBitType};
 use fewbit_numerics::four_bit_scales::encode_with_scale;
 use fewbit_numerics::ggml_blocks::{BlockType, quantize_blocks};
-use fewbit_numerics::int4_groups::{
-    GroupScales, Int4Groups, Int4Settings, choose_groups, encode_groups,
-};
-use fewbit_numerics::rows::{Int8Rows, dequantize_groups, row_scale};
+use fewbit_numerics::int4_groups::{GroupScales, Int4Groups, Int4Settings, choose_groups};
+use fewbit_numerics::rows::{Int8Rows, row_scale};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use std::num::NonZero;
@@ -447,15 +445,11 @@ pub fn quantize_int4(
                 let mut points = points;
                 let into = (&mut *scales, points.as_deref_mut());
                 choose_int4_parameters(kernels, values, settings, None, into);
-                encode_groups(values, group_size, scales, points.as_deref(), codes);
+                let points = points.as_deref();
+                kernels.encode_int4(values, group_size, scales, points, codes);
                 if figures == ErrorFigures::Sum {
-                    restored.clear();
-                    restored.extend(dequantize_groups(
-                        codes,
-                        scales,
-                        points.as_deref(),
-                        group_size,
-                    ));
+                    restored.resize(values.len(), 0.0);
+                    kernels.dequantize_int4(codes, group_size, scales, points, restored);
                     error.add(values, restored);
                 }
             }
@@ -466,7 +460,7 @@ pub fn quantize_int4(
     found.finite.then_some((groups, found.error))
 }
 
-/// The floats (rows, columns) that int8 codes stand for: [`dequantize_groups`].
+/// The floats (rows, columns) that int8 codes stand for: [`dequantize_groups`](fewbit_numerics::rows::dequantize_groups).
 ///
 /// # Panics
 ///
@@ -513,6 +507,7 @@ mod tests {
     use fewbit_numerics::absmax::absmax;
     use fewbit_numerics::error_statistics::ErrorStatistics;
     use fewbit_numerics::four_bit::{dequantize_range, quantize_blocks};
+    use fewbit_numerics::int4_groups::{self, GroupStorage};
     use fewbit_numerics::rows::{dequantize_groups, quantize_int8_with_scale, quantize_rows_int8};
 
     fn kernels() -> &'static Kernels {
@@ -623,6 +618,38 @@ mod tests {
                 assert_close(error, whole, weights.len());
             }
             assert_eq!(largest_magnitude(kernels(), source), Some(absmax(&weights)));
+        }
+    }
+
+    #[test]
+    fn int4_weights_in_parts_are_those_of_the_whole() {
+        let columns = 480;
+        for rows in [0, 1, 3 * PART_ELEMENTS / columns + 7] {
+            let weights = weights(rows * columns);
+            for (group_size, asymmetric) in [(32, false), (32, true), (20, true), (480, false)] {
+                let settings = Int4Settings {
+                    group_size,
+                    asymmetric,
+                    scales: GroupScales::Range,
+                    storage: GroupStorage::default(),
+                };
+                let expected = int4_groups::quantize_int4(&weights, rows, columns, settings);
+                let (found, error) = on_any_threads(|| {
+                    let source = FloatBytes::of_f32(&weights);
+                    let shape = [rows, columns];
+                    let found =
+                        quantize_int4(kernels(), source, shape, settings, ErrorFigures::Sum);
+                    let (found, error) = found.expect("finite weights");
+                    (found, error.statistics())
+                });
+                assert_eq!(found, expected);
+                let points = expected.zero_points.as_deref();
+                let restored =
+                    dequantize_groups(&expected.codes, &expected.scales, points, group_size);
+                let restored: Vec<f32> = restored.collect();
+                let whole = ErrorStatistics::between(&weights, &restored);
+                assert_close(error, whole, weights.len());
+            }
         }
     }
 

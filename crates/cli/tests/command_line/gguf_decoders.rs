@@ -135,6 +135,7 @@ fn decoders_come_back_bit_for_bit_and_embed_alike() {
         ("qwen3", "qwen2", None, Some("</s>")),
         ("llama", "llama-bpe", Some("<s>"), None),
         ("llama-linear-rotation", "gpt-2", Some("<s>"), None),
+        ("llama-yarn", "gpt-2", Some("<s>"), None),
     ] {
         let tokenizer = tokenizer(rule(name), before, after);
         let workspace = workspace(golden, &tokenizer, "PreTrainedTokenizerFast");
@@ -199,19 +200,78 @@ fn a_head_that_predicts_words_comes_along() {
         &tokenizer,
         "PreTrainedTokenizerFast",
     );
-    let refused = workspace.fail(&["convert", "model", "-o", "m.gguf", "--to", "gguf:f32"]);
-    assert!(
-        refused.contains("rotations that are scaled otherwise than linearly"),
-        "{refused}"
-    );
-    workspace.edit_config(|config| {
-        config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 500.0});
-    });
     comes_back(&workspace);
     let config = workspace.json("back/config.json");
+    let rotation = &config["rope_parameters"];
+    assert_eq!(
+        *rotation,
+        workspace.json("model/config.json")["rope_parameters"]
+    );
+    let file = GgufFile::open(workspace.path("m.gguf")).unwrap();
+    let divisors = file.tensor("rope_freqs.weight").unwrap();
+    assert_eq!(divisors.shape, [8]);
     assert_eq!(config["architectures"][0], "LlamaForCausalLM");
     assert_eq!(config["attention_bias"], true);
     assert_eq!(config["mlp_bias"], true);
+}
+
+/// Divisors that no Llama has, and scalings that llama.cpp does not do, are refused.
+#[test]
+fn other_rotations_are_refused() {
+    let tokenizer = tokenizer(rule("gpt-2"), Some("<s>"), None);
+    let workspace = workspace(
+        "llama-biases-llama3-rotation",
+        &tokenizer,
+        "PreTrainedTokenizerFast",
+    );
+    let convert = [
+        "convert", "model", "-o", "m.gguf", "--to", "gguf:f32", "--force",
+    ];
+    workspace.edit_config(|config| config["rope_parameters"]["high_freq_factor"] = 9.0.into());
+    workspace.succeed(&convert);
+    let refused = workspace.fail(&["convert", "m.gguf", "-o", "back", "--to", "f32"]);
+    assert!(
+        refused.contains("m.gguf: tensor `rope_freqs.weight`: "),
+        "{refused}"
+    );
+    assert!(refused.contains("divisor 0: expected "), "{refused}");
+    workspace.edit_config(|config| {
+        config["rope_parameters"] = json!({"rope_type": "yarn", "rope_theta": 500.0, "factor": 2.0, "attention_factor": 3.0});
+    });
+    let refused = workspace.fail(&convert);
+    assert!(
+        refused.contains("rotations that are scaled otherwise than llama.cpp does it there"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_file_is_for_texts_that_the_window_holds_whole() {
+    let tokenizer = tokenizer(rule("gpt-2"), Some("<s>"), None);
+    let workspace = workspace("mistral", &tokenizer, "PreTrainedTokenizerFast");
+    let tokens_of_file = |window: Value| {
+        workspace.edit_config(|config| config["sliding_window"] = window);
+        let convert = [
+            "convert", "model", "-o", "m.gguf", "--to", "gguf:f32", "--force",
+        ];
+        let report = workspace.succeed(&convert).stdout;
+        let file = GgufFile::open(workspace.path("m.gguf")).unwrap();
+        let metadata = file.metadata();
+        let tokens = metadata.size("llama.context_length").unwrap().unwrap();
+        (
+            tokens as usize,
+            report.contains("texts of at most 3 tokens"),
+        )
+    };
+    let positions = workspace.json("model/config.json")["max_position_embeddings"].as_u64();
+    let positions = positions.unwrap() as usize;
+    assert_eq!(tokens_of_file(Value::Null), (positions, false));
+    assert_eq!(
+        tokens_of_file((positions + 1).into()),
+        (positions, false),
+        "a window that no text fills"
+    );
+    assert_eq!(tokens_of_file(3.into()), (3, true));
 }
 
 #[test]
@@ -220,13 +280,6 @@ fn what_llama_cpp_computes_otherwise_is_refused() {
     let plain = "PreTrainedTokenizerFast";
     let workspace = workspace("mistral", &tokenizer_of("gpt-2"), plain);
     let convert = ["convert", "model", "-o", "m.gguf", "--to", "gguf:f16"];
-    let refused = workspace.fail(&convert);
-    assert!(
-        refused.contains("a mistral with a sliding window"),
-        "{refused}"
-    );
-    workspace.edit_config(|config| config["sliding_window"] = Value::Null);
-    workspace.succeed(&convert);
     let mut other = tokenizer_of("qwen2");
     other["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\s+".into();
     workspace.write("model/tokenizer.json", other.to_string());

@@ -75,4 +75,15 @@ fn of_size(report: &Report<'_>, place: &str, elements: usize) {
     measure("dequantize int8", bytes, &mut || {
         kernels.dequantize_int8(black_box(&codes), &scales, COLUMNS, &mut floats);
     });
+    let scales = vec![0.1; elements / BLOCK_SIZE];
+    let zero_points = vec![1; elements / BLOCK_SIZE];
+    for (name, points) in [("int4", None), ("int4 asymmetric", Some(&zero_points[..]))] {
+        measure(&format!("encode {name} f32"), bytes, &mut || {
+            kernels.encode_int4(black_box(&source), BLOCK_SIZE, &scales, points, &mut codes);
+        });
+        measure(&format!("dequantize {name}"), bytes, &mut || {
+            let codes = black_box(&codes);
+            kernels.dequantize_int4(codes, BLOCK_SIZE, &scales, points, &mut floats);
+        });
+    }
 }

@@ -9,6 +9,7 @@ mod attention_int8;
 mod codec_sources;
 mod codecs;
 mod int4;
+mod int4_codes;
 mod int8;
 mod positions;
 mod products;
@@ -52,6 +53,8 @@ fn check_of(operation: Operation) -> fn(&Kernels, &mut Failures) {
         Operation::DequantizeFourBit => codecs::dequantize_four_bit,
         Operation::FitFourBitScales => scales::fit_four_bit_scales,
         Operation::FitInt4 => scales::fit_int4,
+        Operation::EncodeInt4 => int4_codes::encode_int4,
+        Operation::DequantizeInt4 => int4_codes::dequantize_int4,
         Operation::QuantizeInt8F32 => codecs::quantize_int8::<f32>,
         Operation::QuantizeInt8F16 => codecs::quantize_int8::<f16>,
         Operation::QuantizeInt8Bf16 => codecs::quantize_int8::<bf16>,

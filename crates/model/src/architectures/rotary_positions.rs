@@ -5,9 +5,13 @@
 use super::layer_types::{GLOBAL, LOCAL};
 use crate::ModelError;
 use crate::config_fields::ConfigFields;
-use crate::spec::{RotaryFrequencies, RotaryRule};
+use crate::spec::{Llama3Rotation, RotaryFrequencies, RotaryRule};
 use serde_json::{Map, Value};
 use std::f64::consts::PI;
+
+/// Turns over the original positions from which on YaRN leaves features as they are, and up to which it stretches them whole.
+const BETA_FAST: f32 = 32.0;
+const BETA_SLOW: f32 = 1.0;
 
 /// Where a family has the rotations of some layers.
 pub(super) struct RotarySource {
@@ -112,12 +116,10 @@ impl Parameters<'_> {
                 frequencies.iter_mut().for_each(|value| *value /= divisor);
             }
             Some("llama3") => {
-                rule = RotaryRule::Scaled;
-                self.scale_like_llama3(&mut frequencies, positions)?;
+                rule = self.scale_like_llama3(&mut frequencies, base, positions)?;
             }
             Some("yarn") => {
-                rule = RotaryRule::Scaled;
-                factor = self.scale_like_yarn(&mut frequencies, base, positions)?;
+                (factor, rule) = self.scale_like_yarn(&mut frequencies, base, positions)?;
             }
             _ => {
                 let field = format!("{}.rope_type", self.field);
@@ -137,40 +139,35 @@ impl Parameters<'_> {
         })
     }
 
-    /// Long waves are stretched, short ones are not, those between by a part.
+    /// As [`Llama3Rotation`] says.
     fn scale_like_llama3(
         &self,
         frequencies: &mut [f32],
+        base: f32,
         positions: usize,
-    ) -> Result<(), ModelError> {
-        let factor = f64::from(self.number("factor", None)?);
-        let low = f64::from(self.number("low_freq_factor", None)?);
-        let high = f64::from(self.number("high_freq_factor", None)?);
-        let original = f64::from(self.original_positions(positions)?);
+    ) -> Result<RotaryRule, ModelError> {
+        let rotation = Llama3Rotation {
+            base,
+            factor: self.number("factor", None)?,
+            low: self.number("low_freq_factor", None)?,
+            high: self.number("high_freq_factor", None)?,
+            original: self.original_positions(positions)?,
+        };
         for value in frequencies {
             let frequency = f64::from(*value);
-            let wave = 2.0 * PI / frequency;
-            let scaled = if wave < original / high {
-                frequency
-            } else if wave > original / low {
-                frequency / factor
-            } else {
-                let smooth = (original / wave - low) / (high - low);
-                (1.0 - smooth) * frequency / factor + smooth * frequency
-            };
-            *value = scaled as f32;
+            *value = (frequency / rotation.divisor(frequency)) as f32;
         }
-        Ok(())
+        Ok(RotaryRule::Llama3(rotation))
     }
 
     /// YaRN (Peng et al. 2023): features that turn seldom are stretched, those that turn often are not, with a ramp between. Returns what cosines
-    /// and sines are multiplied by.
+    /// and sines are multiplied by, and the rule.
     fn scale_like_yarn(
         &self,
         frequencies: &mut [f32],
         base: f32,
         positions: usize,
-    ) -> Result<f32, ModelError> {
+    ) -> Result<(f32, RotaryRule), ModelError> {
         let original = f64::from(self.original_positions(positions)?);
         let factor = match self.get("factor") {
             Some(_) => f64::from(self.number("factor", None)?),
@@ -196,9 +193,11 @@ impl Parameters<'_> {
         let feature_of = |turns: f64| {
             columns as f64 * (original / (turns * 2.0 * PI)).ln() / (2.0 * f64::from(base).ln())
         };
-        let mut low = feature_of(self.number("beta_fast", Some(32.0))?.into());
-        let mut high = feature_of(self.number("beta_slow", Some(1.0))?.into());
-        if self.fields.flag("truncate", true)? {
+        let beta_fast = self.number("beta_fast", Some(BETA_FAST))?;
+        let beta_slow = self.number("beta_slow", Some(BETA_SLOW))?;
+        let (mut low, mut high) = (feature_of(beta_fast.into()), feature_of(beta_slow.into()));
+        let is_truncated = self.fields.flag("truncate", true)?;
+        if is_truncated {
             (low, high) = (low.floor(), high.ceil());
         }
         (low, high) = (low.max(0.0), high.min(columns as f64 - 1.0));
@@ -210,7 +209,18 @@ impl Parameters<'_> {
             let frequency = f64::from(*value);
             *value = (frequency / factor * ramp + frequency * (1.0 - ramp)) as f32;
         }
-        Ok(attention_factor as f32)
+        let is_usual = is_truncated
+            && [beta_fast, beta_slow] == [BETA_FAST, BETA_SLOW]
+            && attention_factor == magnitude(factor, 1.0);
+        let rule = match is_usual {
+            true => RotaryRule::Yarn {
+                base,
+                factor: factor as f32,
+                original: original as f32,
+            },
+            false => RotaryRule::Scaled,
+        };
+        Ok((attention_factor as f32, rule))
     }
 
     /// The positions that the model was trained for before it was stretched.

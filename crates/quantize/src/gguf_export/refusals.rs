@@ -62,16 +62,23 @@ fn otherwise(architecture: GgufArchitecture, spec: &EncoderSpec) -> Option<Strin
         GgufArchitecture::Qwen3 => Biases::NONE,
     };
     let rotation = spec.rotary.as_ref();
-    let is_plain = |rule: RotaryRule| matches!(rule, RotaryRule::Plain { .. });
+    let is_of_llama_cpp = |rule: RotaryRule| match rule {
+        RotaryRule::Plain { .. } => true,
+        // The architecture alone reads the tensor that says them.
+        RotaryRule::Llama3(_) => architecture == GgufArchitecture::Llama,
+        RotaryRule::Yarn { .. } => is_causal,
+        RotaryRule::Scaled => false,
+    };
     let what = match () {
         () if spec.has_embeddings_projection() => "a projection of embeddings",
         () if spec.causal && !is_causal => "causal attention",
         () if !spec.causal && is_causal => "attention to all tokens",
         () if spec.norm.kind != norm || spec.norm.weight_offset != 0.0 => "another normalization",
         () if *biases != expected => "other biases",
-        () if spec.local_attention.is_some() => "a sliding window",
-        () if rotation.is_some_and(|rotary| !is_plain(rotary.global.rule)) => {
-            "rotations that are scaled otherwise than linearly"
+        // A causal one changes nothing of texts that it holds whole, and the file is said to be for these.
+        () if spec.local_attention.is_some() && !is_causal => "a sliding window",
+        () if rotation.is_some_and(|rotary| !is_of_llama_cpp(rotary.global.rule)) => {
+            "rotations that are scaled otherwise than llama.cpp does it there"
         }
         () => return None,
     };

@@ -3,7 +3,7 @@
 use fewbit_checkpoint::gguf::{MetadataValue, TensorType};
 use fewbit_model::EncoderSpec;
 use fewbit_model::pooling::PoolingMode;
-use fewbit_model::spec::RotaryRule;
+use fewbit_model::spec::{Llama3Rotation, RotaryRule};
 use fewbit_numerics::ggml_blocks::BlockType;
 
 use crate::gguf_architecture::GgufArchitecture;
@@ -30,6 +30,29 @@ pub(super) fn size(size: usize) -> MetadataValue {
     MetadataValue::U32(u32::try_from(size).unwrap_or(u32::MAX))
 }
 
+/// A number of positions, which config.json may have as a float.
+fn positions(positions: f32) -> MetadataValue {
+    MetadataValue::U32(positions as u32)
+}
+
+/// By what llama.cpp divides each plain frequency (`rope_freqs.weight`), where the rotations of the model are stretched so.
+pub(super) fn frequency_divisors(spec: &EncoderSpec) -> Option<Vec<f32>> {
+    let rotation = &spec.rotary.as_ref()?.global;
+    let RotaryRule::Llama3(rule) = rotation.rule else {
+        return None;
+    };
+    let divisors = rule.divisors(rotation.frequencies.len());
+    Some(divisors.map(|divisor| divisor as f32).collect())
+}
+
+/// Tokens of the longest text of which llama.cpp computes what the model does: it has no windows in these architectures and ignores their key.
+pub(super) fn max_tokens(spec: &EncoderSpec) -> usize {
+    let positions = spec.positions.max_tokens();
+    let local = spec.local_attention.as_ref();
+    let window = local.filter(|local| local.layers.contains(&true));
+    window.map_or(positions, |window| positions.min(window.distance + 1))
+}
+
 /// What the model is called, how large it is, and how its hidden states become one vector.
 pub(super) fn entries(
     architecture: GgufArchitecture,
@@ -54,7 +77,7 @@ pub(super) fn entries(
     ];
     let mut add = |key: &str, value| entries.push((architecture.key(key), value));
     add("block_count", size(spec.layers));
-    add("context_length", size(spec.positions.max_tokens()));
+    add("context_length", size(max_tokens(spec)));
     add("embedding_length", size(spec.hidden_size));
     add("feed_forward_length", size(spec.intermediate_size));
     add("attention.head_count", size(spec.heads));
@@ -70,13 +93,35 @@ pub(super) fn entries(
         add("attention.causal", Bool(false));
     }
     let rule = spec.rotary.as_ref().map(|rotary| rotary.global.rule);
-    if let Some(RotaryRule::Plain { base, divisor }) = rule {
+    let base = match rule {
+        None | Some(RotaryRule::Scaled) => None,
+        Some(
+            RotaryRule::Plain { base, .. }
+            | RotaryRule::Llama3(Llama3Rotation { base, .. })
+            | RotaryRule::Yarn { base, .. },
+        ) => Some(base),
+    };
+    if let Some(base) = base {
         add("rope.dimension_count", size(spec.head_size));
         add("rope.freq_base", F32(base));
-        if divisor != 1.0 {
+    }
+    match rule {
+        Some(RotaryRule::Plain { divisor, .. }) if divisor != 1.0 => {
             add("rope.scaling.type", text("linear"));
             add("rope.scaling.factor", F32(divisor));
         }
+        // The tensor `rope_freqs.weight` says the rest; llama.cpp does not look at this here.
+        Some(RotaryRule::Llama3(Llama3Rotation { original, .. })) => {
+            add("rope.scaling.original_context_length", positions(original));
+        }
+        Some(RotaryRule::Yarn {
+            factor, original, ..
+        }) => {
+            add("rope.scaling.type", text("yarn"));
+            add("rope.scaling.factor", F32(factor));
+            add("rope.scaling.original_context_length", positions(original));
+        }
+        Some(RotaryRule::Plain { .. } | RotaryRule::Scaled) | None => {}
     }
     add("pooling_type", U32(pooling));
     if !architecture.is_causal() {

@@ -5,6 +5,7 @@ use fewbit_checkpoint::gguf::{GgufFile, GgufTensor};
 use serde_json::{Map, Value, json};
 
 use crate::gguf_architecture::GgufArchitecture;
+use crate::gguf_export::ROTATIONS;
 
 /// The sizes and settings of `architecture`, from metadata and, where these do not say them, from the shapes of tensors.
 pub(super) fn model_config(
@@ -28,7 +29,7 @@ pub(super) fn model_config(
             GgufArchitecture::NomicBert => {
                 reader.like_bert(fields)?;
                 fields.insert("hidden_act".to_owned(), "silu".into());
-                fields.insert("rope_parameters".to_owned(), reader.rotation(1000.0)?);
+                fields.insert("rope_parameters".to_owned(), reader.rotation(1000.0, 0)?);
             }
             _ => reader.like_llama(fields)?,
         }
@@ -137,7 +138,10 @@ impl Reader<'_> {
             ("head_dim".to_owned(), head_size.into()),
             ("hidden_act".to_owned(), "silu".into()),
             ("rms_norm_eps".to_owned(), epsilon),
-            ("rope_parameters".to_owned(), self.rotation(10_000.0)?),
+            (
+                "rope_parameters".to_owned(),
+                self.rotation(10_000.0, head_size)?,
+            ),
         ]);
         if self.architecture != GgufArchitecture::Qwen2 {
             fields.insert("attention_bias".to_owned(), attention_bias.into());
@@ -175,8 +179,8 @@ impl Reader<'_> {
         ))
     }
 
-    /// `rope_parameters`; a base that the file does not say is `base`, as llama.cpp takes it.
-    fn rotation(&self, base: f32) -> Result<Value, CheckpointError> {
+    /// `rope_parameters` of heads of this size, which Llamas alone need; a base that the file does not say is `base`, as llama.cpp takes it.
+    fn rotation(&self, base: f32, head_size: u32) -> Result<Value, CheckpointError> {
         let metadata = self.file.metadata();
         let base = metadata.float(&self.key("rope.freq_base"))?.unwrap_or(base);
         let mut rotation = json!({"rope_type": "default", "rope_theta": decimal(base)});
@@ -186,15 +190,20 @@ impl Reader<'_> {
             None => metadata.float(&self.key("rope.scale_linear"))?,
             factor => factor,
         };
+        let original = self.size_or("rope.scaling.original_context_length", 0)?;
+        let original = (original > 0).then_some(original);
         match (kind, factor) {
-            _ if self.file.tensor("rope_freqs.weight").is_some() => {
-                return Err(super::unsupported(
-                    self.file,
-                    "expected rotations that the metadata say, found factors of their own",
-                )
-                .at_tensor("rope_freqs.weight")
-                .hint("files of Llama 3.1 and later have them: use the safetensors checkpoint that the file was made from"));
+            (None | Some("none"), None)
+                if self.file.tensor(ROTATIONS).is_some()
+                    && self.architecture == GgufArchitecture::Llama =>
+            {
+                super::rotations::of_llama3(self.file, head_size, base, original, &mut rotation)?;
             }
+            _ if self.file.tensor(ROTATIONS).is_some() => {
+                let message = "expected in a llama without another scaling, found elsewhere";
+                return Err(super::unsupported(self.file, message).at_tensor(ROTATIONS));
+            }
+            (Some("yarn"), Some(factor)) => self.yarn(factor, original, &mut rotation)?,
             (None | Some("none"), None) | (Some("none"), Some(_)) => {}
             (None | Some("linear"), Some(factor)) => {
                 rotation["rope_type"] = "linear".into();
@@ -204,16 +213,45 @@ impl Reader<'_> {
                 let key = self.key("rope.scaling.type");
                 return Err(metadata.error(
                     &key,
-                    format!("expected none or linear, which fewbit reads, found `{kind}`"),
+                    format!("expected none, linear, or yarn with a factor, which fewbit reads, found `{kind}`"),
                 ));
             }
         }
         Ok(rotation)
     }
+
+    /// Adds the keys of YaRN; where the file leaves one out llama.cpp and transformers take the same.
+    fn yarn(
+        &self,
+        factor: f32,
+        original: Option<u32>,
+        rotation: &mut Value,
+    ) -> Result<(), CheckpointError> {
+        let metadata = self.file.metadata();
+        for name in ["yarn_ext_factor", "yarn_attn_factor", "attn_factor"] {
+            let key = self.key(&format!("rope.scaling.{name}"));
+            if let Some(found) = metadata.float(&key)?.filter(|found| *found != 1.0) {
+                let message = format!("expected 1, or none, found {found}");
+                return Err(metadata.error(&key, message));
+            }
+        }
+        rotation["rope_type"] = "yarn".into();
+        rotation["factor"] = decimal(factor);
+        if let Some(original) = original {
+            rotation["original_max_position_embeddings"] = original.into();
+        }
+        for name in ["beta_fast", "beta_slow"] {
+            let key = self.key(&format!("rope.scaling.yarn_{name}"));
+            if let Some(found) = metadata.float(&key)? {
+                rotation[name] = decimal(found);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The shortest decimal number that is read as `value`.
-fn decimal(value: f32) -> Value {
+pub(super) fn decimal(value: f32) -> Value {
     let shortest = value.to_string().parse::<f64>();
     shortest.unwrap_or_else(|_| value.into()).into()
 }
