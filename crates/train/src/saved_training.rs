@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use fewbit_checkpoint::unfinished::KeptDirectory;
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan, path_beside};
 use fewbit_numerics::dtype::DType;
 use fewbit_quantize::QuantizeError;
@@ -97,6 +98,11 @@ impl SavedTraining {
             }
         }
         Ok(true)
+    }
+
+    /// What a program that a signal ends tells of, as long as this value lives.
+    pub(crate) fn kept(&self) -> KeptDirectory {
+        KeptDirectory::new(&self.directory)
     }
 
     /// Where the model lies that training begins as.

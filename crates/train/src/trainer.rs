@@ -109,7 +109,9 @@ pub fn train_model(
     });
     let saved = SavedTraining::beside(out, &run, output.resume)?;
     let trainer = Trainer::new(source, recipe, samples, options, &saved, progress);
+    let mut kept = None;
     let trained = trainer.and_then(|trainer| {
+        kept = Some(saved.kept());
         let trained = in_shared_pool(options.threads, || trainer.run(&saved, progress))??;
         Ok((trainer.order, trained))
     });
@@ -120,9 +122,13 @@ pub fn train_model(
             return Err(error);
         }
     };
-    let conversion = trained.student.conversion(source, &written)?;
+    // In threads of this process: those that rayon makes for all are not there in a child that was forked.
+    let conversion = in_shared_pool(options.threads, || {
+        trained.student.conversion(source, &written)
+    })??;
     let quantization = conversion.write(None, out, output, &mut |_, _, _| {})?;
     saved.remove()?;
+    drop(kept);
     Ok(TrainingReport {
         quantization,
         steps: trained.course.steps,
