@@ -48,7 +48,7 @@ pub(crate) fn run_beside<State: Send, T: Send, E: Send>(
         let (sender, states) = sync_channel(0);
         let (answer, answers) = sync_channel(1);
         let worker = scope.spawn(move || {
-            work(&mut |state| {
+            work(&mut move |state| {
                 if sender.send(state).is_err() || answers.recv().is_err() {
                     resume_unwind(Box::new(Abandoned));
                 }

@@ -49,9 +49,11 @@ impl Training {
         let samples = data.to_train_on().samples_for(source, &mut |_| {})?;
         let options = self.options(threads);
         let tell = |state: TrainingProgress| progress.tell(state.step, state.steps, &said(&state));
-        Ok(run_beside(tell, |tell| {
-            train_model(source, recipe, &samples, &options, out, output, tell)
-        })?)
+        run_beside(tell, |tell| {
+            Ok(train_model(
+                source, recipe, &samples, &options, out, output, tell,
+            )?)
+        })
     }
 }
 

@@ -216,7 +216,7 @@ def test_qat_is_trained_between_two_calls() -> None:
         optimizer.step()
     quantized: Any = manager.convert_qat()
     assert manager.quantized_model is quantized and isinstance(quantized.encoder, NativeEncoder)
-    assert manager.compare_sizes()["compression_ratio"] > 2
+    assert manager.compare_sizes()["compression_ratio"] > 1.5
     with pytest.raises(ValueError, match=r"Must call prepare_qat\(\) first!"):
         manager.convert_qat()
     assert all(torch.equal(tensor, before[name]) for name, tensor in original.state_dict().items())

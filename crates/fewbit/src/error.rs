@@ -24,7 +24,7 @@ pub enum Error {
     Quantize(#[from] QuantizeError),
     /// Quantization-aware training.
     #[error(transparent)]
-    Train(#[from] TrainError),
+    Train(Box<TrainError>),
     /// Reading evaluation data, measuring, or computing a metric.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -51,4 +51,10 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+}
+
+impl From<TrainError> for Error {
+    fn from(error: TrainError) -> Self {
+        Self::Train(Box::new(error))
+    }
 }
