@@ -120,6 +120,7 @@ pub(crate) fn measure_one_model(py: Python<'_>) -> PyResult<()> {
 #[serde(deny_unknown_fields)]
 struct CompareRequest {
     methods: Vec<String>,
+    quantized: Vec<PathBuf>,
     texts: Texts,
     keep: Option<PathBuf>,
     max_drop: Option<f64>,
@@ -182,7 +183,7 @@ pub(crate) fn compare(
         )?;
         let options = CompareOptions {
             recipes,
-            quantized: Vec::new(),
+            quantized: request.quantized,
             gptq,
             texts,
             keep: request.keep,

@@ -28,6 +28,7 @@ mod run;
 mod sensitivity;
 mod stored_weight;
 mod token_batch;
+mod training;
 mod weights;
 
 use pyo3::prelude::*;

@@ -3,15 +3,17 @@
 use crate::calibration::{Calibration, Found, samples, tell_samples};
 use crate::error::{exception, from_json, to_json};
 use crate::run::{Progress, run};
+use crate::training::Training;
 use fewbit::calibration::CalibrationOptions;
 use fewbit::compare::{method_hint, parse_weights};
 use fewbit::quantize::{
     ActivationsField, Backend, BlockScales, GptqCalibration, ModuleFields, OutputOptions,
     PlannedConversion, ShardSize, WeightScales, weight_codecs,
 };
+use fewbit::train::TrainingReport;
 use fewbit::{
-    Catalogue, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Method, QuantizePlan,
-    QuantizeReport, Recipe, RecipeFields, WeightsField,
+    Catalogue, CodeLayout, EmbeddingStorage, FloatDType, GroupSize, Method, QuantizeError,
+    QuantizePlan, QuantizeReport, Recipe, RecipeFields, WeightsField,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -53,6 +55,11 @@ struct Request {
     gptq: bool,
     saturation_proof: bool,
     calibration: Option<Calibration>,
+    /// Whether weights are trained, besides what a recipe says.
+    #[serde(default)]
+    trained: bool,
+    /// There if `calibration` has what is trained on.
+    training: Option<Training>,
     /// Whether to measure what each range does to the embeddings.
     sensitivity_of_output: bool,
     force: bool,
@@ -82,11 +89,41 @@ impl Request {
         };
         add(&self.skip, &mut fields.skip);
         add(&self.weight_only, &mut fields.weight_only);
+        fields.trained |= self.trained;
         let recipe = Recipe::try_from(fields)?;
+        self.check_training(&recipe)?;
         if has_scales || recipe.method() != Method::Static {
             recipe.validate()?;
         }
         Ok(recipe)
+    }
+
+    /// Refuses training without texts, and texts to train on where nothing is trained.
+    fn check_training(&self, recipe: &Recipe) -> Result<(), QuantizeError> {
+        let (expected, found, hint) = match (recipe.is_trained(), &self.training) {
+            (true, None) => (
+                "data to train on beside it",
+                "none",
+                "a few thousand texts like those that the model will see, without labels: data=",
+            ),
+            (false, Some(_)) => (
+                "true beside data",
+                "false",
+                "leave data out, or give method=\"qat\"",
+            ),
+            _ => return Ok(()),
+        };
+        let origin = match &self.recipe_file {
+            Some(file) => file.display().to_string(),
+            None => "recipe".to_owned(),
+        };
+        Err(QuantizeError::Recipe {
+            origin,
+            field: "qat",
+            expected: expected.to_owned(),
+            found: found.to_owned(),
+            hint: hint.to_owned(),
+        })
     }
 
     fn modules_as_keys(&self) -> Result<BTreeMap<String, ModuleFields>, fewbit::Error> {
@@ -159,6 +196,7 @@ fn method_named(name: Option<&str>) -> Result<Method, fewbit::Error> {
 #[derive(Serialize)]
 struct Answer<'a> {
     report: Option<&'a QuantizeReport>,
+    training: Option<&'a TrainingReport>,
     plan: Option<&'a QuantizePlan>,
     /// Number of files of weights.
     files: usize,
@@ -203,6 +241,9 @@ pub(crate) fn quantize_model(
                 .static_inputs()
                 .is_none_or(|inputs| inputs.is_empty())
         {
+            let of_training =
+                (request.training.as_ref()).map(|_| options.clone().before_training());
+            let options = of_training.as_ref().unwrap_or(options);
             let mut found = options.calibrate(&directory, &mut tell_samples(&progress))?;
             let with_scales = found.recipe(int8)?;
             if request.sensitivity_of_output {
@@ -215,7 +256,7 @@ pub(crate) fn quantize_model(
         }
         let found = calibration.as_ref().map(Found::of);
         let gptq = match &options {
-            Some(options) if recipe.needs_samples() => {
+            Some(options) if recipe.needs_samples() && !recipe.is_trained() => {
                 let samples = samples(calibration, options, &directory)?;
                 Some(GptqCalibration::new(samples, request.threads))
             }
@@ -230,6 +271,7 @@ pub(crate) fn quantize_model(
         };
         let mut answer = Answer {
             report: None,
+            training: None,
             plan: None,
             files: conversion.file_bytes(&output_options)?.len(),
             calibration: found,
@@ -242,6 +284,19 @@ pub(crate) fn quantize_model(
             answer.plan = Some(conversion.plan());
             return Ok::<_, fewbit::Error>(to_json(&answer));
         };
+        if let (Some(training), Some(data)) = (&request.training, options) {
+            let (out, output) = (out.as_path(), &output_options);
+            let report = training.run(
+                &directory,
+                &recipe,
+                data,
+                request.threads,
+                (out, output),
+                &progress,
+            )?;
+            answer.training = Some(&report);
+            return Ok(to_json(&answer));
+        }
         let gptq = gptq.map(|gptq| gptq.kept_beside(&out, request.resume));
         let gptq = gptq.transpose()?;
         let mut tell = |done: usize, total: usize, module: &str| progress.tell(done, total, module);
@@ -284,6 +339,13 @@ impl QuantizationManager {
         run(py, || {
             self.lock().compare_sizes().map(|rows| to_json(&rows))
         })
+    }
+
+    /// Counts a directory, written elsewhere, that a recipe in JSON made of the source.
+    fn add_written(&self, recipe: &str, directory: PathBuf) -> PyResult<()> {
+        let recipe = Recipe::from_json(recipe).map_err(exception)?;
+        self.lock().add_written(&recipe, directory);
+        Ok(())
     }
 
     /// Writes what a recipe in JSON makes of the source.

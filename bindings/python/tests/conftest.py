@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,17 @@ def texts() -> list[str]:
 def tiny_model() -> str:
     """A BERT of one layer with a tokenizer, whose head names labels of texts; it makes embeddings, too."""
     return str(GOLDEN / "predictions/bert-single-label")
+
+
+@pytest.fixture(scope="session")
+def encoder_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model without its head: a model of embeddings."""
+    out = tmp_path_factory.mktemp("models") / "encoder"
+    shutil.copytree(GOLDEN / "predictions/bert-single-label", out)
+    config = json.loads((out / "config.json").read_text())
+    config["architectures"] = ["BertModel"]
+    (out / "config.json").write_text(json.dumps(config))
+    return str(out)
 
 
 @pytest.fixture(scope="session")

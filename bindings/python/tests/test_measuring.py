@@ -6,26 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import GOLDEN
 
 import fewbit
 from fewbit.tables import Bars, Table
 
 TEXTS = ["the cat sat on the mat", "ann lives in new york", "a", "not the dog"]
-
-
-@pytest.fixture(scope="module")
-def encoder_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny model without its head: a model of embeddings."""
-    import json
-    import shutil
-
-    out = tmp_path_factory.mktemp("models") / "encoder"
-    shutil.copytree(GOLDEN / "predictions/bert-single-label", out)
-    config = json.loads((out / "config.json").read_text())
-    config["architectures"] = ["BertModel"]
-    (out / "config.json").write_text(json.dumps(config))
-    return str(out)
 
 
 def test_a_comparison_has_a_row_for_each_method(encoder_model: str, tmp_path: Path) -> None:

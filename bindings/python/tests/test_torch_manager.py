@@ -21,6 +21,7 @@ from fewbit.torch.manager import (  # noqa: E402
     quantize_module,
 )
 from fewbit.torch.native_encoder import NativeEncoder  # noqa: E402
+from fewbit.torch.qat import Int8DynamicActivationInt4WeightConfig  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -195,3 +196,32 @@ def test_unknown_methods_dtypes_and_numbers_are_value_errors() -> None:
     manager.prepare_static_quantization()
     with pytest.raises(ValueError, match="num_batches: expected at least 1, found 0"):
         manager.calibrate([], "cpu", num_batches=0)
+
+
+def test_qat_is_trained_between_two_calls() -> None:
+    original = model()
+    before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    manager = ModuleQuantizationManager(original, method="qat")
+    with pytest.raises(ValueError, match=r"Must call prepare_qat\(\) first!"):
+        manager.convert_qat()
+    prepared = manager.prepare_qat(Int8DynamicActivationInt4WeightConfig(group_size=32), skip=["topic", "tone.*"])
+    assert manager.quantized_model is prepared and prepared is not original
+    optimizer = torch.optim.AdamW(prepared.parameters(), lr=1e-4)
+    prepared.train()
+    for ids in BATCHES:
+        outputs = prepared(**ids)
+        loss = outputs["topic"].square().mean() + outputs["tone"].square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    quantized: Any = manager.convert_qat()
+    assert manager.quantized_model is quantized and isinstance(quantized.encoder, NativeEncoder)
+    assert manager.compare_sizes()["compression_ratio"] > 1.5
+    with pytest.raises(ValueError, match=r"Must call prepare_qat\(\) first!"):
+        manager.convert_qat()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in original.state_dict().items())
+
+
+def test_qat_in_one_call_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match="method qat: expected a loop that trains the model(.|\n)*prepare_qat(.|\n)*data=texts"):
+        quantize_module(model(), "qat")

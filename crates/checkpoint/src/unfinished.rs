@@ -152,6 +152,23 @@ impl Drop for CreatedDirectories {
     }
 }
 
+/// A directory that a later run can go on from: until this value is dropped, [`end_process`] tells of it.
+#[derive(Debug)]
+pub struct KeptDirectory(Unfinished);
+
+impl KeptDirectory {
+    /// The directory at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(critical_section().register(UnfinishedPath::Kept(path.into())))
+    }
+}
+
+impl Drop for KeptDirectory {
+    fn drop(&mut self) {
+        critical_section().finished(&self.0);
+    }
+}
+
 fn remove_empty(paths: &[PathBuf]) {
     for path in paths.iter().rev() {
         // Fails where something is in it: the output, or what somebody else put there.

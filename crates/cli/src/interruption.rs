@@ -65,7 +65,7 @@ fn end(number: i32) -> ! {
     unfinished::end_process(SIGNALLED + number, |kept| {
         for directory in kept {
             streams::note_in_the_end(&format!(
-                "interrupted: the files of weights that are whole are kept in {}\n  hint: the same command with --resume goes on from there\n",
+                "interrupted: what is finished is kept in {}\n  hint: the same command with --resume goes on from there\n",
                 directory.display()
             ));
         }

@@ -4,7 +4,9 @@ use crate::Error;
 use fewbit_data::TokenColumns;
 use fewbit_data::tokens::INPUT_IDS;
 use fewbit_model::{EncoderSpec, open_checkpoint};
-use fewbit_quantize::calibration::texts::{CalibrationFile, DEFAULT_SEED, Drawn, SampleSize};
+use fewbit_quantize::calibration::texts::{
+    CalibrationFile, DEFAULT_SEED, Drawn, SampleSize, draw_texts,
+};
 use fewbit_quantize::calibration::tokens::TokenizedFile;
 use fewbit_quantize::calibration::{CalibrationInput, CalibrationSamples, StaticCalibration};
 use fewbit_quantize::{
@@ -15,6 +17,9 @@ use std::path::{Path, PathBuf};
 
 /// Texts or rows that are drawn from a file unless another number is asked for.
 pub const DEFAULT_SAMPLES: usize = 256;
+
+/// Texts or rows that are drawn from a file to train on unless another number is asked for.
+pub const MOST_TO_TRAIN_ON: usize = 100_000;
 
 /// Texts that run through a model together while it is calibrated, unless another number is asked for.
 pub const DEFAULT_BATCH: usize = 32;
@@ -106,6 +111,28 @@ impl CalibrationOptions {
     pub fn least_sqnr_db(&self) -> f64 {
         let of_backend = || self.backend().least_sqnr_db();
         self.min_sqnr.unwrap_or_else(of_backend)
+    }
+
+    /// The same options for drawing what a model is trained on: far more than what it is calibrated with.
+    #[must_use]
+    pub fn to_train_on(self) -> Self {
+        let size = match self.size {
+            SampleSize::UpTo(_) => SampleSize::UpTo(MOST_TO_TRAIN_ON),
+            exactly @ SampleSize::Exactly(_) => exactly,
+        };
+        Self { size, ..self }
+    }
+
+    /// The same options for calibrating a model before it is trained: texts that are given are drawn as those of a file are.
+    #[must_use]
+    pub fn before_training(self) -> Self {
+        let texts = match self.texts {
+            Some(CalibrationTexts::Given(texts)) => {
+                CalibrationTexts::Given(draw_texts(texts, self.size.most(), self.seed)).into()
+            }
+            texts => texts,
+        };
+        Self { texts, ..self }
     }
 
     /// A file to calibrate with, and which of its columns are read.

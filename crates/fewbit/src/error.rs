@@ -6,6 +6,7 @@ use fewbit_evaluate::EvaluateError;
 use fewbit_kernels::isa::IsaError;
 use fewbit_model::ModelError;
 use fewbit_quantize::QuantizeError;
+use fewbit_train::TrainError;
 use std::path::PathBuf;
 
 /// Anything that can go wrong. The text is the one of the part that failed: file, tensor, expected, found, hint.
@@ -21,6 +22,9 @@ pub enum Error {
     /// Deciding on or doing a conversion.
     #[error(transparent)]
     Quantize(#[from] QuantizeError),
+    /// Quantization-aware training.
+    #[error(transparent)]
+    Train(Box<TrainError>),
     /// Reading evaluation data, measuring, or computing a metric.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -47,4 +51,10 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+}
+
+impl From<TrainError> for Error {
+    fn from(error: TrainError) -> Self {
+        Self::Train(Box::new(error))
+    }
 }

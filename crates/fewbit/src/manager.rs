@@ -168,12 +168,20 @@ impl QuantizationManager {
             &OutputOptions::with_force(self.force),
             progress,
         )?;
-        self.applied.retain(|applied| applied.directory != out);
+        self.add_written(recipe, out);
+        Ok(report)
+    }
+
+    /// Counts `directory` among what this manager has written: what `recipe` made of the source elsewhere, for example in
+    /// [`train_model`](crate::train::train_model).
+    pub fn add_written(&mut self, recipe: &Recipe, directory: impl AsRef<Path>) {
+        let directory = directory.as_ref();
+        self.applied
+            .retain(|applied| applied.directory != directory);
         self.applied.push(Applied {
             recipe: recipe.clone(),
-            directory: out.to_owned(),
+            directory: directory.to_owned(),
         });
-        Ok(report)
     }
 
     /// int8 weights, one scale an output channel; activations quantized per token at run time.

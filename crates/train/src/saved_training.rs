@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use fewbit_checkpoint::unfinished::KeptDirectory;
 use fewbit_checkpoint::{Checkpoint, CheckpointWriter, TensorPlan, path_beside};
 use fewbit_numerics::dtype::DType;
 use fewbit_quantize::QuantizeError;
@@ -19,6 +20,9 @@ use crate::weights::Weights;
 
 /// Goes up whenever a training comes out otherwise than before, or is saved otherwise.
 const VERSION: u32 = 1;
+
+/// The file that says what the result depends on.
+const RECORD: &str = "run.json";
 
 /// The directory beside an output.
 #[derive(Debug)]
@@ -51,7 +55,13 @@ impl SavedTraining {
             directory: path_beside(out, ".training"),
             run: json!({"version": VERSION, "run": run}),
         };
-        if saved.directory.exists() && !resume {
+        let record = saved.directory.join(RECORD);
+        if saved.is_new()? {
+            fs::create_dir_all(&saved.directory).map_err(saved.failed())?;
+            fs::write(&record, format!("{:#}\n", saved.run)).map_err(saved.failed())?;
+            return Ok(saved);
+        }
+        if !resume {
             return Err(TrainError::Option {
                 option: "output",
                 expected: format!("no {}", saved.directory.display()),
@@ -59,30 +69,40 @@ impl SavedTraining {
                 hint: "go on with --resume, or remove the directory to start again".to_owned(),
             });
         }
-        let record = saved.directory.join("run.json");
-        match fs::read(&record) {
-            Ok(bytes) => {
-                let found: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-                if found != saved.run {
-                    let differs = |key: &&String| found["run"][key] != saved.run["run"][key];
-                    let keys = saved.run["run"].as_object();
-                    let mut keys = keys.into_iter().flat_map(serde_json::Map::keys);
-                    return Err(TrainError::OtherRun {
-                        path: saved.directory.display().to_string(),
-                        expected: keys
-                            .find(differs)
-                            .map_or("this version", String::as_str)
-                            .to_owned(),
-                    });
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(&saved.directory).map_err(saved.failed())?;
-                fs::write(&record, format!("{:#}\n", saved.run)).map_err(saved.failed())?;
-            }
-            Err(error) => return Err(saved.failed()(error)),
+        let bytes = fs::read(&record).map_err(saved.failed())?;
+        let found: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        if found != saved.run {
+            let differs = |key: &&String| found["run"][key] != saved.run["run"][key];
+            let keys = saved.run["run"].as_object();
+            let mut keys = keys.into_iter().flat_map(serde_json::Map::keys);
+            return Err(TrainError::OtherRun {
+                path: saved.directory.display().to_string(),
+                expected: keys
+                    .find(differs)
+                    .map_or("this version", String::as_str)
+                    .to_owned(),
+            });
         }
         Ok(saved)
+    }
+
+    /// Whether there is nothing that a training could go on from, or that someone else has put there.
+    fn is_new(&self) -> Result<bool, TrainError> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            entries => entries.map_err(self.failed())?,
+        };
+        for entry in entries {
+            if entry.map_err(self.failed())?.file_name() != RECORD {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What a program that a signal ends tells of, as long as this value lives.
+    pub(crate) fn kept(&self) -> KeptDirectory {
+        KeptDirectory::new(&self.directory)
     }
 
     /// Where the model lies that training begins as.

@@ -45,8 +45,8 @@ pub struct TrainingProgress {
     pub steps: usize,
     /// The loss of the last step; none before the first.
     pub loss: Option<f64>,
-    /// The mean cosine to the float model on held-out texts when it was last measured.
-    pub cosine: f64,
+    /// The mean cosine to the float model on held-out texts when it was last measured; none while the model to begin with is quantized.
+    pub cosine: Option<f64>,
 }
 
 /// Why training ended.
@@ -113,7 +113,10 @@ pub fn train_model(
         "options": options.what_counts(),
     });
     let saved = SavedTraining::beside(out, &run, output.resume)?;
-    let trained = Trainer::new(source, recipe, samples, options, &saved).and_then(|trainer| {
+    let trainer = Trainer::new(source, recipe, samples, options, &saved, progress);
+    let mut kept = None;
+    let trained = trainer.and_then(|trainer| {
+        kept = Some(saved.kept());
         let trained = in_shared_pool(options.threads, || trainer.run(&saved, progress))??;
         Ok((trainer.order, trained))
     });
@@ -124,9 +127,13 @@ pub fn train_model(
             return Err(error);
         }
     };
-    let conversion = trained.student.conversion(source, &written)?;
+    // In threads of this process: those that rayon makes for all are not there in a child that was forked.
+    let conversion = in_shared_pool(options.threads, || {
+        trained.student.conversion(source, &written)
+    })??;
     let quantization = conversion.write(None, out, output, &mut |_, _, _| {})?;
     saved.remove()?;
+    drop(kept);
     Ok(TrainingReport {
         quantization,
         steps: trained.course.steps,
@@ -175,6 +182,7 @@ impl<'a> Trainer<'a> {
         samples: &'a CalibrationSamples,
         options: &'a TrainingOptions,
         saved: &SavedTraining,
+        progress: &mut (dyn FnMut(TrainingProgress) + Send),
     ) -> Result<Self, TrainError> {
         let start = saved.start();
         let order = SampleOrder::new(samples.len(), options.batch_size, options.seed);
@@ -182,11 +190,17 @@ impl<'a> Trainer<'a> {
             let calibration =
                 GptqCalibration::new(start::calibration_samples(samples, &order), options.threads);
             let output = OutputOptions::with_force(true);
+            let beginning = TrainingProgress {
+                step: 0,
+                steps: options.steps,
+                loss: None,
+                cosine: None,
+            };
             PlannedConversion::new(source, &start::recipe_to_begin_with(recipe)?)?.write(
                 Some(&calibration),
                 &start,
                 &output,
-                &mut |_, _, _| {},
+                &mut |_, _, _| progress(beginning),
             )?;
         }
         let teacher = Encoder::open(source)?;
@@ -252,7 +266,7 @@ impl<'a> Trainer<'a> {
             step: course.steps,
             steps: self.options.steps,
             loss: None,
-            cosine: course.best_cosine,
+            cosine: Some(course.best_cosine),
         };
         progress(shown);
         let interval = self.options.evaluation_interval;
@@ -275,18 +289,14 @@ impl<'a> Trainer<'a> {
                 average.exchange(&mut student);
                 let cosine = self.cosine(&student, &held_out);
                 average.exchange(&mut student);
-                shown.cosine = cosine?;
-                if shown.cosine > course.best_cosine {
-                    course.best_cosine = shown.cosine;
+                let cosine = cosine?;
+                shown.cosine = Some(cosine);
+                if cosine > course.best_cosine {
+                    course.best_cosine = cosine;
                     course.best_step = course.steps;
                     best.clone_from(&average);
                 }
-                tracing::info!(
-                    step = course.steps,
-                    loss,
-                    cosine = shown.cosine,
-                    "held-out texts"
-                );
+                tracing::info!(step = course.steps, loss, cosine, "held-out texts");
                 saved.save(&student, &average, &best, &course)?;
             }
             progress(shown);

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from fewbit.inspection import Inspection, ModelSize, inspect
     from fewbit.manager import QuantizationManager, SizeComparisons
     from fewbit.predictor import Answer, Classification, Entity, FilledMasks, Predictor, Tagging
-    from fewbit.quantization import QuantizePlan, QuantizeReport, quantize_model
+    from fewbit.quantization import quantize_model
+    from fewbit.quantize_report import QuantizePlan, QuantizeReport
+    from fewbit.training import TrainingReport
     from fewbit.weight_sensitivity import SensitivityReport, sensitivity
 
 __version__ = version()
@@ -51,6 +53,7 @@ __all__ = [
     "SizeComparisons",
     "SparseEmbedding",
     "Tagging",
+    "TrainingReport",
     "bench",
     "calibrate",
     "calibration_sweep",
@@ -75,7 +78,9 @@ _MODULES = {
     "inspection": ["Inspection", "ModelSize", "inspect"],
     "manager": ["QuantizationManager", "SizeComparisons"],
     "predictor": ["Answer", "Classification", "Entity", "FilledMasks", "Predictor", "Tagging"],
-    "quantization": ["QuantizePlan", "QuantizeReport", "quantize_model"],
+    "quantization": ["quantize_model"],
+    "quantize_report": ["QuantizePlan", "QuantizeReport"],
+    "training": ["TrainingReport"],
     "weight_sensitivity": ["SensitivityReport", "sensitivity"],
 }
 

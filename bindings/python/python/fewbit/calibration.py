@@ -165,6 +165,7 @@ def is_path(texts: object) -> bool:
 
 def calibration_request(
     calibration: Texts | None,
+    name: str = "calibration",
     *,
     stats: Path | Sequence[Path] = (),
     min_sqnr: float | None = None,
@@ -178,7 +179,7 @@ def calibration_request(
     observer: str | None = None,
     backend: str | None = None,
 ) -> dict[str, Any]:
-    """The options of calibration as the native half takes them.
+    """The options of calibration as the native half takes them; ``name`` is what the texts are called in errors.
 
     Raises:
         ValueError: Options that do not go together.
@@ -193,21 +194,21 @@ def calibration_request(
     }
     file = texts = None
     if calibration is None or not is_path(calibration):
-        named = [name for name, value in of_file.items() if value is not None]
+        named = [option for option, value in of_file.items() if value is not None]
         if named:
-            raise ValueError(f"{named[0]}: expected a file that texts are drawn from as calibration\n  hint: leave it out")
+            raise ValueError(f"{named[0]}: expected a file that texts are drawn from as {name}\n  hint: leave it out")
     if calibration is not None:
         if isinstance(calibration, str | os.PathLike):
             file = os.fspath(calibration)
         else:
-            texts = as_texts("calibration", calibration)
+            texts = as_texts(name, calibration)
             if not texts:
-                raise ValueError("calibration: expected texts, found none\n  hint: a few hundred texts like those that the model will see")
+                raise ValueError(f"{name}: expected texts, found none\n  hint: a few hundred texts like those that the model will see")
     if samples is not None and batches is not None:
         raise ValueError("samples and batches: expected one of them, found both")
-    for name, number in [("samples", samples), ("batches", batches), ("batch_size", batch_size)]:
+    for option, number in [("samples", samples), ("batches", batches), ("batch_size", batch_size)]:
         if number is not None and number < 1:
-            raise ValueError(f"{name}: expected a number, 1 or more, found {number}")
+            raise ValueError(f"{option}: expected a number, 1 or more, found {number}")
     if (input_ids_column or attention_mask_column) and field:
         raise ValueError("field: expected no columns of texts beside columns of token ids")
     return {

@@ -75,7 +75,7 @@ class ComparedModel:
     """One model of a comparison."""
 
     name: str
-    """``original``, or what the method is called."""
+    """``original``, what the method is called, or the name of the directory of a model that was quantized already."""
     disk_bytes: int
     """Bytes of the files of its weights."""
     weight_memory_bytes: int
@@ -98,9 +98,9 @@ class ComparedModel:
     texts_per_second: float
     """In batches."""
     recipe: dict[str, Any] | None
-    """``None`` for the original."""
+    """``None`` for the original, and for a quantized model that does not say how it was made."""
     directory: str | None
-    """Where the model was kept, if it was."""
+    """Where the model was kept, if it was, or lies."""
     parameter_bytes: int
     buffer_bytes: int
     directory_bytes: int
@@ -285,6 +285,7 @@ def compare(
     model: Path,
     methods: str | Sequence[str] = (),
     *,
+    quantized: Path | Sequence[Path] = (),
     data: Pairs | None = None,
     data_fields: Sequence[str] = (),
     texts: Texts | None = None,
@@ -307,6 +308,7 @@ def compare(
         model: Model directory or Hub id.
         methods: ``fp16``, ``dynamic``, ``dynamic+float-embeddings``, ``nf4+double+fp16``, ``static+gptq`` … as of ``fewbit compare --methods``; by
             default every kind, and ``static`` where there is something to calibrate with.
+        quantized: Directories of models that are quantized already, trained ones (``method="qat"``) for example, which are compared as they are.
         data: Sentence pairs (first, second, score), or a file of them: adds the Spearman correlation.
         data_fields: The three columns of that file, if they are not sentence1, sentence2 and score.
         texts: Texts to compare embeddings on, or a file of them; by default some that are built in.
@@ -337,6 +339,7 @@ def compare(
     _check_methods(named, calibration)
     request = {
         "methods": named,
+        "quantized": [os.fspath(one) for one in ([quantized] if isinstance(quantized, str | os.PathLike) else quantized)],
         "texts": _texts(data, data_fields, texts, labels, pairs, label_column, pair_column, field),
         "keep": None if keep is None else os.fspath(keep),
         "max_drop": max_drop,

@@ -12,10 +12,12 @@ from fewbit.calibration import Calibration, Path, Texts, calibration_request, wa
 from fewbit.inspection import ModelSize
 from fewbit.models import resolve_model
 from fewbit.progress import progress_bar
-from fewbit.quantization import QuantizeReport, report_of
+from fewbit.quantization import quantize_model
+from fewbit.quantize_report import QuantizeReport, report_of
 from fewbit.records import make_record, read_record, read_records
 from fewbit.tables import Bars, Report, Table, megabytes
 from fewbit.threads import resolve_threads
+from fewbit.training import TrainingReport
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class QuantizationManager:
             FewbitError: The directory is not a readable checkpoint.
         """
         self._directory = resolve_model(model)
+        self._force = force
         self._native = _fewbit.QuantizationManager(self._directory, force)
         self._backend: str | None = None
         self._static: str | None = None
@@ -125,6 +128,33 @@ class QuantizationManager:
     def apply_int4_quantization(self, out: Path, *, show_progress: bool = False) -> QuantizeReport:
         """4-bit NormalFloat codes (nf4) in blocks of 64, with double quantization."""
         return self.apply({"method": "nf4", "double_quant": True}, out, show_progress=show_progress)
+
+    def apply_qat(self, out: Path, data: Texts, *, show_progress: bool = False, **options: Any) -> TrainingReport:
+        """Quantization-aware training on texts without labels: int8 weights and activations quantized per token, unless options say otherwise.
+
+        Args:
+            out: Directory to write.
+            data: A few thousand texts like those that the model will see, or a file of texts or token ids.
+            show_progress: Whether to show a progress bar.
+            options: ``weights``, ``activations``, ``recipe``, ``steps``, ``learning_rate``, ``batch_size``, ``seed``, ``resume`` and so on, as of
+                :func:`fewbit.quantize_model` with the method ``qat``.
+
+        Raises:
+            FewbitError: As for ``apply``; too few texts; a form of weights that is not trained.
+            ValueError: Options that do not go together.
+
+        >>> import tempfile
+        >>> manager = QuantizationManager("crates/model/tests/golden/predictions/bert-single-label")
+        >>> texts = ["the cat sat on the mat", "ann lives in new york", "not the dog", "where does bob live?"] * 6
+        >>> report = manager.apply_qat(tempfile.mkdtemp() + "/out", texts, steps=4, batch_size=4)
+        >>> report.recipe["method"], report.recipe["qat"], report.steps
+        ('dynamic', True, 4)
+        """
+        report: TrainingReport = quantize_model(
+            self._directory, out, "qat", data=data, dry_run=False, force=self._force, show_progress=show_progress, **options
+        )
+        self._native.add_written(json.dumps(report.recipe), report.output)
+        return report
 
     def prepare_static_quantization(self, backend: str = "native") -> None:
         """The first of three steps: which backend's defaults calibration has.

@@ -6,178 +6,20 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import Any, Literal, cast, overload
 
 from fewbit import _fewbit
-from fewbit.calibration import Calibration, Path, Texts, calibration_request, warn_of_noise
+from fewbit.calibration import Calibration, Path, Texts, calibration_request, is_path, warn_of_noise
 from fewbit.models import resolve_model
 from fewbit.progress import progress_bar
-from fewbit.records import make_record, read_record
-from fewbit.tables import Bars, Report, Table, megabytes, optional
+from fewbit.quantize_report import QuantizePlan, QuantizeReport
+from fewbit.records import make_record
 from fewbit.threads import resolve_threads
+from fewbit.training import TrainingReport, said_where_it_goes_on, scheme_to_train, training_request, warn_of_training
 
 _EMBEDDINGS = ("auto", "keep", "int8", "nf4", "fp16", "bf16")
 _FLOAT_DTYPES = ("f32", "fp16", "bf16")
-_WORST = 5
-"""Layers that a report shows as those that lost most."""
-
-
-@dataclass(frozen=True)
-class PartBytes:
-    """Bytes of a part of the model."""
-
-    part: str
-    source_bytes: int
-    output_bytes: int
-
-
-@dataclass(frozen=True)
-class ModuleReport:
-    """What became of one module, and what it cost: the stored weight, dequantized, against the source's."""
-
-    module: str
-    part: str
-    action: str
-    shape: tuple[int, ...]
-    source_bytes: int
-    output_bytes: int
-    """Bytes of codes, scales and quantization state."""
-    bits_per_weight: float
-    sqnr_db: float | None
-    """Signal to quantization noise ratio in dB; ``None`` where nothing was lost."""
-    cosine: float
-    """Cosine of the angle between the weight and its approximation."""
-    max_absolute_error: float
-    """Largest difference of one element."""
-
-
-@dataclass(frozen=True)
-class KeptModule:
-    """A module with a matrix that stayed float, and why."""
-
-    module: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class QuantizeReport(Report):
-    """What was done."""
-
-    source: str
-    """Source directory."""
-    output: str
-    """The directory that was written."""
-    recipe: dict[str, Any]
-    """The recipe, as ``recipe.toml`` beside the model holds it."""
-    source_bytes: int
-    """Bytes of tensor data in the source."""
-    output_bytes: int
-    """Bytes of tensor data written."""
-    file_bytes: int
-    """Bytes of all files of weights, headers included."""
-    files: int
-    """Number of files of weights."""
-    compression_ratio: float
-    """``source_bytes / output_bytes``"""
-    bits_per_weight: float | None
-    """Bits a weight in the layers that were changed."""
-    parts: tuple[PartBytes, ...]
-    """Bytes by part of the model."""
-    modules: tuple[ModuleReport, ...]
-    """Modules whose weight was changed, in file order."""
-    kept: tuple[KeptModule, ...]
-    """Modules with a matrix that stayed float, and why."""
-    underflowed: int
-    """Values other than zero that a conversion to fp16 or bf16 rounded to zero."""
-    notes: tuple[str, ...]
-    """What a user should know about how the result can be used."""
-    elapsed_seconds: float
-    calibration: Calibration | None = None
-    """What calibration decided, for the method ``static``."""
-
-    def _head(self) -> str:
-        return "\n".join([_summary(self), *self.notes, f"written to {self.output} in {self.elapsed_seconds:.2f} s"])
-
-    def _tables(self) -> list[Table]:
-        tables = [_parts_table(self.parts), *_kept_tables(self.kept)]
-        lossy = sorted((module for module in self.modules if module.sqnr_db is not None), key=lambda module: module.sqnr_db or 0.0)
-        rows = [
-            [module.module, optional(module.sqnr_db, ".1f"), f"{module.cosine:.6f}", f"{module.max_absolute_error:.2e}"]
-            for module in lossy[:_WORST]
-        ]
-        if rows:
-            headers = ["layer", ">SQNR dB", ">cosine", ">largest error"]
-            tables.append(Table(headers, rows, f"weights that lost most, of {len(self.modules)} layers"))
-        return tables
-
-    def _bars(self) -> list[Bars]:
-        return [Bars("Bytes of tensors", ["before", "after"], [self.source_bytes / 1e6, self.output_bytes / 1e6], "MB")]
-
-
-@dataclass(frozen=True)
-class PlannedTensor:
-    """A tensor that is to be written."""
-
-    tensor: str
-    dtype: str
-    shape: tuple[int, ...]
-    bytes: int
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """What becomes of one tensor of the source."""
-
-    tensor: str
-    module: str | None
-    part: str
-    dtype: str
-    shape: tuple[int, ...]
-    action: str
-    source_bytes: int
-    output_bytes: int
-    outputs: tuple[PlannedTensor, ...]
-
-
-@dataclass(frozen=True)
-class QuantizePlan(Report):
-    """What would be done."""
-
-    recipe: dict[str, Any]
-    source_bytes: int
-    output_bytes: int
-    file_bytes: int
-    """Bytes of the whole file of weights, header included, if it is one."""
-    files: int
-    """Number of files of weights."""
-    compression_ratio: float
-    bits_per_weight: float | None
-    parts: tuple[PartBytes, ...]
-    kept: tuple[KeptModule, ...]
-    notes: tuple[str, ...]
-    rows: tuple[PlanRow, ...]
-    """The tensors of the source, in file order."""
-    calibration: Calibration | None = None
-
-    def _head(self) -> str:
-        return "\n".join([_summary(self), *self.notes, "dry run: nothing was written"])
-
-    def _tables(self) -> list[Table]:
-        headers = ["tensor", ">shape", "now", "what is done", ">bytes now", ">bytes then"]
-        rows = [
-            [
-                row.tensor,
-                " x ".join(str(size) for size in row.shape),
-                row.dtype,
-                row.action,
-                f"{row.source_bytes:,}",
-                f"{row.output_bytes:,}",
-            ]
-            for row in self.rows
-            if row.action != "keep"
-        ]
-        return [Table(headers, rows), _parts_table(self.parts), *_kept_tables(self.kept)]
 
 
 @overload
@@ -218,12 +60,66 @@ def quantize_model(
     observer: str | None = None,
     backend: str | None = None,
     sensitivity: str | None = None,
+    data: Texts | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    evaluation_interval: int | None = None,
+    patience: int | None = None,
     force: bool = False,
     max_shard_size: str | int = "5GB",
     resume: bool = False,
     threads: int | None = None,
     show_progress: bool = False,
 ) -> QuantizePlan: ...
+@overload
+def quantize_model(
+    source: Path,
+    out: Path,
+    method: Literal["qat"],
+    *,
+    data: Texts,
+    dry_run: Literal[False] = False,
+    recipe: Path | Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    group_size: int | str | None = None,
+    asymmetric: bool = False,
+    layout: str | None = None,
+    weight_scales: str | None = None,
+    modules: Mapping[str, str | Mapping[str, Any]] | None = None,
+    double_quant: bool = False,
+    block_size: int | None = None,
+    scales: str | None = None,
+    embeddings: str | None = None,
+    quantize_embeddings: bool = False,
+    float_dtype: str | None = None,
+    skip: str | Sequence[str] = (),
+    weight_only: str | Sequence[str] = (),
+    activations: str | None = None,
+    gptq: bool = False,
+    saturation_proof: bool = False,
+    calibration: Texts | None = None,
+    stats: Path | Sequence[Path] = (),
+    min_sqnr: float | None = None,
+    samples: int | None = None,
+    batches: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    field: str | Sequence[str] = (),
+    input_ids_column: str | None = None,
+    attention_mask_column: str | None = None,
+    observer: str | None = None,
+    backend: str | None = None,
+    sensitivity: str | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    evaluation_interval: int | None = None,
+    patience: int | None = None,
+    force: bool = False,
+    max_shard_size: str | int = "5GB",
+    resume: bool = False,
+    threads: int | None = None,
+    show_progress: bool = False,
+) -> TrainingReport: ...
 @overload
 def quantize_model(
     source: Path,
@@ -262,6 +158,11 @@ def quantize_model(
     observer: str | None = None,
     backend: str | None = None,
     sensitivity: str | None = None,
+    data: Texts | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    evaluation_interval: int | None = None,
+    patience: int | None = None,
     force: bool = False,
     max_shard_size: str | int = "5GB",
     resume: bool = False,
@@ -279,11 +180,12 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
     Args:
         source: Model directory or Hub id.
         out: Directory to write; must be absent or empty, unless ``force``. Nothing is left there unless it is whole.
-        method: ``dynamic``, ``static``, ``weight-only``, ``fp16``, ``bf16``, ``nf4`` (``int4``) or ``fp4``.
+        method: ``dynamic``, ``static``, ``weight-only``, ``fp16``, ``bf16``, ``nf4`` (``int4``) or ``fp4``; or ``qat``: training on ``data`` in one of these forms,
+            which ``weights`` and ``activations`` name (:class:`TrainingReport`).
         dry_run: Says what would be done to every tensor (:class:`QuantizePlan`), and writes nothing.
-        recipe: A recipe file, or its keys, in place of ``method`` and its options.
+        recipe: A recipe file, or its keys, in place of ``method`` and its options. Beside ``qat`` it says what is trained.
         weights: Integer methods (dynamic, static, weight-only): the codes of weights, ``int8`` (the default), ``int4`` or ``fp8``; of
-            ``weight-only`` also ``nvfp4`` and ``mxfp4``.
+            ``weight-only`` also ``nvfp4`` and ``mxfp4``; of ``qat`` ``int8``, ``int4`` or ``nf4``.
         group_size: int4, and int8 with ``weight-only``: neighbouring weights of a row that share a scale, 64 by default (int8: all),
             or ``"channel"`` for all of a row.
         asymmetric: int4: groups have zero points, too.
@@ -304,7 +206,8 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         float_dtype: The dtype of what is not quantized: ``f32``, ``fp16`` or ``bf16``; by default that of the source.
         skip: Globs of modules that stay float, besides the defaults.
         weight_only: dynamic: globs of layers of which only the weights are quantized.
-        activations: dynamic: ``per-token``, or ``per-tensor`` for PyTorch's ``quantize_dynamic``, with a ``backend`` of PyTorch.
+        activations: dynamic: ``per-token``, or ``per-tensor`` for PyTorch's ``quantize_dynamic``, with a ``backend`` of PyTorch. qat: ``dynamic`` (a scale a token), ``static`` or
+            ``none``; by default ``dynamic`` with int8 weights and ``none`` with others.
         gptq: Any method but fp16 and bf16: rounds weights so that the layers' outputs on the texts of ``calibration`` change least.
         saturation_proof: With ``gptq``: no two neighbouring weights can saturate 16-bit sums.
         calibration: For ``static``, ``gptq`` and activation-weighted ``scales``: texts, or a file of texts or token ids.
@@ -313,17 +216,33 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         samples, batches, batch_size, seed, field, input_ids_column, attention_mask_column, observer, backend: As for
             :func:`fewbit.calibrate`.
         sensitivity: For ``static``: ``output`` measures what each input's range does to the embeddings, too.
+        data: For ``qat``: texts like those that the model will see, without labels, a few thousand or more; or a file of texts or token ids, of which ``samples`` are drawn, by
+            default all, 100,000 at most.
+        steps: qat: steps of the optimizer, at most; 2000 by default, of ``batch_size`` texts, 16 by default.
+        learning_rate: qat: the greatest learning rate, between a rise over the first steps and a fall to 0; 5e-5 by default.
+        evaluation_interval: qat: steps between two measurements on the texts that are held out, a twentieth and 256 at most; what was trained is saved with each, in
+            ``out.training``; 100 by default.
+        patience: qat: measurements without a gain after which training ends, 10 by default; the best weights are written.
         force: Replaces ``out`` if it exists.
         max_shard_size: Weights of more than this are written as several files with an index, as by transformers' ``save_pretrained``: ``5GB``,
             ``500MB``, or a number of bytes. No tensor is cut.
         resume: Goes on where the same call was interrupted, to the same bytes: files of weights that are whole, and with ``gptq`` or activation-weighted ``scales`` layers, are
-            kept beside ``out``, in ``out.partial``, until ``out`` is there. A single file is begun anew.
+            kept beside ``out``, in ``out.partial``, until ``out`` is there. A single file is begun anew. A training goes on from ``out.training``.
         threads: Worker threads; they never change a result.
         show_progress: Whether to show a progress bar.
 
     Raises:
         FewbitError: The model cannot be read or quantized so, or ``out`` cannot be written.
         ValueError: Options that do not go together.
+
+    >>> import tempfile
+    >>> model, out = "crates/model/tests/golden/predictions/bert-single-label", tempfile.mkdtemp()
+    >>> quantize_model(model, out + "/int8", "dynamic").compression_ratio > 2
+    True
+    >>> texts = ["the cat sat on the mat", "ann lives in new york", "not the dog", "where does bob live?"] * 6
+    >>> trained = quantize_model(model, out + "/trained", "qat", data=texts, weights="int4", group_size="channel", steps=4, batch_size=4)
+    >>> trained.steps, trained.held_out_texts, trained.recipe["qat"]
+    (4, 1, True)
     """
     if isinstance(source, str | os.PathLike):
         return _quantize_directory(cast(Path, source), *arguments, **options)
@@ -369,12 +288,34 @@ def _quantize_directory(
     observer: str | None = None,
     backend: str | None = None,
     sensitivity: str | None = None,
+    data: Texts | None = None,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+    evaluation_interval: int | None = None,
+    patience: int | None = None,
     force: bool = False,
     max_shard_size: str | int = "5GB",
     resume: bool = False,
     threads: int | None = None,
     show_progress: bool = False,
 ) -> QuantizeReport | QuantizePlan:
+    trained = method == "qat"
+    training = training_request(
+        method,
+        data,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        evaluation_interval=evaluation_interval,
+        patience=patience,
+    )
+    if trained and recipe is not None:
+        # Any method of a recipe can be trained.
+        method = None
+    elif trained:
+        method, weights = scheme_to_train(weights, activations)
+        activations = None
     if (method is None) == (recipe is None):
         raise ValueError(f"expected a method or a recipe, found {'neither' if method is None else 'both'}")
     if out is None and not dry_run:
@@ -402,7 +343,8 @@ def _quantize_directory(
                 raise ValueError(f"{name}: expected a method beside it, found a recipe\n  hint: change the key `{name}` of the recipe")
     codes = ("int8", "int4", "fp8", "nvfp4", "mxfp4")
     if weights is not None and weights not in codes:
-        raise ValueError(f"weights: expected one of {', '.join(codes)}, found {weights!r}")
+        hint = "\n  hint: method 'nf4' has these weights" if weights == "nf4" else ""
+        raise ValueError(f"weights: expected one of {', '.join(codes)}, found {weights!r}{hint}")
     layouts = ("pack-quantized", "int-quantized", "gptq", "gptq_v2", "awq", "bitsandbytes")
     if layout is not None and layout not in layouts:
         raise ValueError(f"layout: expected one of {', '.join(layouts)}, found {layout!r}")
@@ -418,7 +360,9 @@ def _quantize_directory(
     if not (group_size is None or group_size == "channel" or (isinstance(group_size, int) and group_size > 0)):
         raise ValueError(f"group_size: expected a positive number of columns or 'channel', found {group_size!r}")
     if activations not in (None, "per-token", "per-tensor"):
-        raise ValueError(f"activations: expected per-token or per-tensor, found {activations!r}")
+        methods = {"dynamic": "dynamic", "static": "static", "none": "weight-only"}
+        hint = f"\n  hint: method {methods[activations]!r} has such inputs" if activations in methods else ""
+        raise ValueError(f"activations: expected per-token or per-tensor, found {activations!r}{hint}")
     if activations == "per-tensor" and backend in (None, "native"):
         raise ValueError(
             "activations='per-tensor': expected backend fbgemm, x86, qnnpack or onednn beside it: it gives what PyTorch's quantize_dynamic"
@@ -433,28 +377,35 @@ def _quantize_directory(
     if sensitivity not in (None, "sqnr", "output"):
         raise ValueError(f"sensitivity: expected sqnr or output, found {sensitivity!r}")
     fixed = method == "static"
-    given = calibration is not None or bool(stats)
+    if data is not None and calibration is not None:
+        raise ValueError("data and calibration: expected one of them, found both\n  hint: what is trained on is calibrated with, too")
+    texts = calibration if data is None else data
+    given = texts is not None or bool(stats)
     if fixed and not given:
         raise ValueError(
             "method static: expected calibration or stats\n  hint: a few hundred texts like those that the model will see; `dynamic` needs none"
         )
     request = calibration_request(
-        calibration,
+        texts,
+        "calibration" if data is None else "data",
         stats=stats,
         min_sqnr=min_sqnr,
         samples=samples,
         batches=batches,
         batch_size=batch_size,
-        seed=seed,
+        # Of texts to train on it says the order, too.
+        seed=seed if data is None or is_path(data) else None,
         field=field,
         input_ids_column=input_ids_column,
         attention_mask_column=attention_mask_column,
         observer=observer,
         backend=backend,
     )
+    if data is not None:
+        request["seed"] = seed
     weighted = scales == "activation-weighted"
-    rounds = gptq or weighted or recipe is not None
-    if (gptq or weighted) and calibration is None:
+    rounds = gptq or weighted or recipe is not None or trained
+    if (gptq or weighted) and texts is None:
         who = "gptq" if gptq else "scales"
         raise ValueError(f"{who}: expected calibration\n  hint: a few hundred texts like those that the model will see; stats hold ranges alone")
     if method is not None and not fixed:
@@ -462,11 +413,12 @@ def _quantize_directory(
         of_any: dict[str, object] = {} if rounds else {"calibration": calibration}
         for name, value in {**of_static, **of_any}.items():
             if value is not None and value not in ((), []):
-                raise ValueError(f"{name}: does not go with the method `{method}`, which is not calibrated\n  hint: leave it out")
+                why = "unless activations are static" if trained else "which is not calibrated"
+                raise ValueError(f"{name}: does not go with the method `{'qat' if trained else method}`, {why}\n  hint: leave it out")
         if backend not in (None, "native") and activations != "per-tensor":
+            expected = "activations='static' beside it" if trained else "static, or dynamic with activations='per-tensor'"
             raise ValueError(
-                f"backend {backend} with the method `{method}`: expected static, or dynamic with activations='per-tensor'\n"
-                "  hint: leave the backend out"
+                f"backend {backend} with the method `{'qat' if trained else method}`: expected {expected}\n  hint: leave the backend out"
             )
     options = {
         "method": method,
@@ -490,14 +442,16 @@ def _quantize_directory(
         "gptq": gptq,
         "saturation_proof": saturation_proof,
         "calibration": request if given or backend is not None else None,
+        "trained": trained,
+        "training": training,
         "sensitivity_of_output": sensitivity == "output",
         "force": force,
         "max_shard_size": str(max_shard_size),
         "resume": resume,
         "threads": resolve_threads(threads),
     }
-    with progress_bar(show_progress) as progress:
-        target = None if dry_run or out is None else os.fspath(out)
+    target = None if dry_run or out is None else os.fspath(out)
+    with progress_bar(show_progress) as progress, said_where_it_goes_on(target) if training else nullcontext():
         text = _fewbit.quantize_model(resolve_model(source), target, json.dumps(options), progress=progress)
     answer = json.loads(text)
     layers, stored = answer["layers"]
@@ -508,77 +462,8 @@ def _quantize_directory(
     extra = {"calibration": answer["calibration"]}
     if answer["plan"] is not None:
         return make_record(QuantizePlan, {**answer["plan"], "files": answer["files"], **extra})
+    if answer["training"] is not None:
+        report = make_record(TrainingReport, {**answer["training"], **extra})
+        warn_of_training(report, stacklevel=3)
+        return report
     return make_record(QuantizeReport, {**answer["report"], **extra})
-
-
-def report_of(text: str) -> QuantizeReport:
-    """The report of a conversion without calibration."""
-    return read_record(QuantizeReport, text)
-
-
-def label(recipe: Mapping[str, Any]) -> str:
-    """A recipe in a few words: its method and what it adds."""
-    additions = {
-        "gptq": "GPTQ",
-        "saturation_proof": "saturation-proof",
-        "double_quant": "double quantization",
-    }
-    scales = {"mse": "MSE scales", "activation-weighted": "activation-weighted scales"}
-    words = [str(recipe["method"])]
-    if recipe.get("weights") == "int4":
-        words.append("int4")
-        size = recipe.get("group_size", 64)
-        if size != 64:
-            words.append("per channel" if size == "channel" else f"groups of {size}")
-        if recipe.get("asymmetric"):
-            words.append("asymmetric")
-        if recipe.get("scales") in ("absmax", "activation-weighted"):
-            words.append(f"{recipe['scales']} scales")
-        layout = recipe.get("layout", "pack-quantized")
-        if layout != "pack-quantized":
-            words.append(layout if layout == "int-quantized" else f"{layout} layout")
-    elif recipe.get("weights") in ("fp8", "nvfp4", "mxfp4"):
-        words.append(str(recipe["weights"]))
-        if recipe.get("weight_scales") == "per-tensor":
-            words.append("per tensor")
-    else:
-        if recipe.get("group_size"):
-            words.append(f"groups of {recipe['group_size']}")
-        layout = recipe.get("layout", "pack-quantized")
-        if layout != "pack-quantized":
-            words.append(layout if layout == "int-quantized" else f"{layout} layout")
-    words += [addition for key, addition in additions.items() if recipe.get(key)]
-    if recipe.get("weights") != "int4" and recipe.get("scales") in scales:
-        words.append(scales[recipe["scales"]])
-    of_the_method = "keep" if recipe["method"] in ("fp16", "bf16", "nf4", "fp4") else "auto"
-    # A recipe without the key keeps the table.
-    embeddings = str(recipe.get("embeddings", "keep"))
-    if embeddings not in ("auto", of_the_method):
-        words.append(f"{'float' if embeddings == 'keep' else embeddings} embeddings")
-    if recipe.get("float_dtype"):
-        words.append(f"{recipe['float_dtype']} floats")
-    return " + ".join(words)
-
-
-def _summary(report: QuantizeReport | QuantizePlan) -> str:
-    bits = "" if report.bits_per_weight is None else f", {report.bits_per_weight:.2f} bits a weight in the layers changed"
-    sizes = f"{megabytes(report.source_bytes)} MB -> {megabytes(report.output_bytes)} MB"
-    files = "the whole file has" if report.files == 1 else f"the {report.files} files of weights have"
-    return f"{label(report.recipe)}: {sizes}, {report.compression_ratio:.2f} times smaller{bits}; {files} {report.file_bytes:,} bytes"
-
-
-def _parts_table(parts: Sequence[PartBytes]) -> Table:
-    rows = [[part.part, f"{part.source_bytes:,}", f"{part.output_bytes:,}"] for part in parts]
-    return Table(["part", ">bytes before", ">bytes after"], rows)
-
-
-def _kept_tables(kept: Sequence[KeptModule]) -> list[Table]:
-    modules: dict[str, list[str]] = {}
-    for one in kept:
-        modules.setdefault(one.reason, []).append(one.module)
-    shown = 4
-    rows = [
-        [", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else ""), reason]
-        for reason, names in modules.items()
-    ]
-    return [Table(["stays float", "why"], rows)] if rows else []

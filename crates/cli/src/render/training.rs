@@ -8,7 +8,10 @@ pub(crate) fn state(state: &TrainingProgress) -> String {
     let loss = state
         .loss
         .map_or_else(String::new, |loss| format!("loss {loss:.5}, "));
-    format!("{loss}held-out cosine {:.5}", state.cosine)
+    match state.cosine {
+        Some(cosine) => format!("{loss}held-out cosine {cosine:.5}"),
+        None => "quantizing the model to begin with".to_owned(),
+    }
 }
 
 /// What the training did, in one paragraph.

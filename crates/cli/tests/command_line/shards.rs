@@ -228,7 +228,7 @@ fn a_signal_keeps_the_files_that_are_whole() {
             let text = String::from_utf8(output.stderr).unwrap();
             assert!(
                 text.ends_with(
-                    "interrupted: the files of weights that are whole are kept in out.partial\n  \
+                    "interrupted: what is finished is kept in out.partial\n  \
                      hint: the same command with --resume goes on from there\n"
                 ),
                 "{text}"

@@ -1,6 +1,8 @@
 //! `fewbit quantize --method qat`, and what compares its models.
 
 use crate::tiny_model::Workspace;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Enough for a few steps of four texts.
 fn workspace() -> Workspace {
@@ -217,4 +219,54 @@ fn what_does_not_go_together_is_wrong_usage() {
         message.contains("`--quantized DIR` compares it here"),
         "{message}"
     );
+}
+
+/// Ctrl-C leaves what was saved last, and says where that is.
+#[cfg(unix)]
+#[test]
+fn a_signal_keeps_what_was_trained() {
+    let workspace = workspace();
+    let long = [
+        &["quantize", "model", "-o", "out", "--method", "qat"][..],
+        &["--data", "texts.txt", "--batch-size", "4"],
+        &["--evaluation-interval", "1"],
+        &["--steps", "10000000", "--patience", "10000000"],
+    ]
+    .concat();
+    let child = Command::new(assert_cmd::cargo::cargo_bin("fewbit"))
+        .current_dir(workspace.path("."))
+        .args(&long)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let saved = || {
+        let saved = workspace.path("out.training");
+        saved.exists()
+            && workspace
+                .entries("out.training")
+                .iter()
+                .any(|entry| entry.starts_with("step-"))
+    };
+    while !saved() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let signal = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(signal.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.ends_with(
+            "interrupted: what is finished is kept in out.training\n  \
+             hint: the same command with --resume goes on from there\n"
+        ),
+        "{text}"
+    );
+    assert!(saved() && !workspace.path("out").exists());
+    let message = workspace.fail(&long);
+    assert!(message.contains("go on with --resume"), "{message}");
 }

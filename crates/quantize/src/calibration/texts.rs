@@ -107,6 +107,17 @@ impl CalibrationFile {
     }
 }
 
+/// Draws `most` of `texts`, or all of fewer, as [`CalibrationFile::draw`] does: in their order, blank ones passed over.
+pub fn draw_texts(texts: Vec<String>, most: usize, seed: u64) -> Vec<String> {
+    let mut drawn = Reservoir::new(most, seed);
+    for text in texts {
+        if !text.trim().is_empty() {
+            drawn.take(text);
+        }
+    }
+    drawn.into_items()
+}
+
 /// Errors unless there is something to draw, and enough of it.
 pub(super) fn expect_samples(
     path: &Path,

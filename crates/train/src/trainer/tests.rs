@@ -139,7 +139,15 @@ fn the_written_model_has_the_numbers_of_the_last_forward_pass() {
         let out = source.out(&format!("out-{number}"));
         let (samples, options) = (texts(60), options());
         let saved = SavedTraining::beside(&out, &json!({}), false).unwrap();
-        let trainer = Trainer::new(&source.directory, &recipe, &samples, &options, &saved).unwrap();
+        let trainer = Trainer::new(
+            &source.directory,
+            &recipe,
+            &samples,
+            &options,
+            &saved,
+            &mut |_| {},
+        )
+        .unwrap();
         let trained = trainer.run(&saved, &mut |_| {}).unwrap();
         assert_eq!(
             (trained.course.steps, trained.end),
@@ -308,6 +316,57 @@ fn an_interrupted_training_goes_on_to_the_same_bytes_on_any_number_of_threads() 
     assert_eq!(report.steps, 6);
     assert_eq!(weights(&out), weights(&whole));
     assert_eq!(source.siblings(), ["out", "whole"]);
+}
+
+#[test]
+fn a_training_that_is_interrupted_before_it_begins_leaves_nothing_to_go_on_from() {
+    let source = source();
+    let recipe = IntegerRecipe::dynamic().into();
+    let out = source.out("out");
+    let mut seen = Vec::new();
+    let interrupted = catch_unwind(AssertUnwindSafe(|| {
+        let mut stop = |state: TrainingProgress| {
+            seen.push(state);
+            panic!("stopped");
+        };
+        train_model(
+            &source.directory,
+            &recipe,
+            &texts(60),
+            &options(),
+            &out,
+            &OutputOptions::default(),
+            &mut stop,
+        )
+    }));
+    assert!(interrupted.is_err());
+    let beginning = TrainingProgress {
+        step: 0,
+        steps: 6,
+        loss: None,
+        cosine: None,
+    };
+    assert_eq!(seen, [beginning]);
+    // Of other options, too, and without saying that it goes on.
+    let other = TrainingOptions {
+        seed: 1,
+        ..options()
+    };
+    train(&source, &recipe, &other, &out, false).unwrap();
+    assert_eq!(source.siblings(), ["out"]);
+}
+
+#[test]
+fn a_directory_of_someone_else_is_not_taken_for_a_training() {
+    let source = source();
+    let recipe = IntegerRecipe::dynamic().into();
+    let (out, other) = (source.out("out"), source.out("out.training"));
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("notes.txt"), "mine").unwrap();
+    for resume in [false, true] {
+        train(&source, &recipe, &options(), &out, resume).unwrap_err();
+        assert_eq!(fs::read(other.join("notes.txt")).unwrap(), b"mine");
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from fewbit.torch import encoders, static
 from fewbit.torch.dynamic import quantize_dynamic
 from fewbit.torch.measuring import MEBIBYTE, benchmark_inference_speed, profile_memory, tensor_bytes
 from fewbit.torch.module_copy import copy_module
+from fewbit.torch.qat import BaseConfig, convert_trained, is_prepared_for_training, prepare_qat
 
 __all__ = [
     "ModuleQuantizationManager",
@@ -24,7 +26,7 @@ __all__ = [
     "quantize_module",
 ]
 
-_METHODS = ("dynamic", "static", "fp16", "int4")
+_METHODS = ("dynamic", "static", "fp16", "int4", "qat")
 _DTYPES = ("int8", "qint8", "fp16", "float16", "bf16", "bfloat16", "int4", "nf4")
 
 
@@ -33,7 +35,7 @@ class ModuleQuantizationManager:
 
     Args:
         model: Any model.
-        method: ``dynamic``, ``static``, ``fp16`` or ``int4``: what the script is about; each method has its own call.
+        method: ``dynamic``, ``static``, ``fp16``, ``int4`` or ``qat``: what the script is about; each method has its own calls.
         dtype: ``int8``, ``fp16`` or ``bf16``; which half precision :meth:`apply_fp16_quantization` makes.
     """
 
@@ -146,6 +148,33 @@ class ModuleQuantizationManager:
         self.quantized_model = static.convert(self.quantized_model, inplace=True)
         return self.quantized_model
 
+    def prepare_qat(self, config: BaseConfig | str | os.PathLike[str] | Mapping[str, Any] = "dynamic", **options: Any) -> nn.Module:
+        """A copy of the model whose layers compute with the values of codes, for training by any loop: the first of two steps. The loop trains
+        what is returned, :attr:`quantized_model`.
+
+        A model directory is trained without a loop and without labels by ``apply_qat`` of :class:`fewbit.QuantizationManager`.
+
+        Args:
+            config: ``dynamic``, ``static``, ``weight-only``, ``w4a8``, ``int4``, ``nf4``, a config or a recipe, as of :func:`fewbit.torch.prepare_qat`.
+            options: ``modules``, ``module_configs``, ``scales``, ``skip`` … as of the same.
+
+        Raises:
+            ValueError: As for :func:`fewbit.torch.prepare_qat`.
+        """
+        self.quantized_model = prepare_qat(self.original_model, config, **options)
+        return self.quantized_model
+
+    def convert_qat(self) -> nn.Module:
+        """The quantized model with the codes that training used: the second step.
+
+        Raises:
+            ValueError: The model is not prepared, or no step was trained.
+        """
+        if self.quantized_model is None or not is_prepared_for_training(self.quantized_model):
+            raise ValueError("Must call prepare_qat() first!")
+        self.quantized_model = convert_trained(self.quantized_model, inplace=True)
+        return self.quantized_model
+
     def apply_fp16_quantization(self, device: str | torch.device = "cpu") -> nn.Module:
         """Half precision: on a CPU weights of 16 bits computed in float32 natively, on another device PyTorch's ``half()``.
 
@@ -200,8 +229,13 @@ def quantize_module(
         use_student_input_ids: Whether ``student_input_ids`` of a batch stand for its ids.
 
     Raises:
-        ValueError: An unknown method; ``static`` without a loader.
+        ValueError: An unknown method; ``static`` without a loader; ``qat``, which is trained between two calls.
     """
+    if method == "qat":
+        raise ValueError(
+            "method qat: expected a loop that trains the model\n  hint: `manager.prepare_qat()`, the loop, `manager.convert_qat()`; without labels and without a loop"
+            " `fewbit.quantize_model(directory, out, 'qat', data=texts)` trains a saved model"
+        )
     manager = ModuleQuantizationManager(model, method=method, dtype=getattr(config, "quant_dtype", "int8"))
     if method == "dynamic":
         quantized = manager.apply_dynamic_quantization()

@@ -13,9 +13,6 @@ use fewbit::train::{TrainingOptions, TrainingReport, train_model};
 use fewbit::{Method, Recipe};
 use std::path::Path;
 
-/// Texts that are drawn to train on unless --samples says otherwise.
-const MOST_TEXTS: usize = 100_000;
-
 /// The method that is trained: what the codes of weights and of inputs make it.
 pub(super) fn method_to_train(arguments: &QuantizeArguments) -> Result<Method, UsageError> {
     let inputs = match (arguments.activations, arguments.weights) {
@@ -125,7 +122,8 @@ pub(super) fn run(
         output,
         output_options,
         &mut |state| {
-            if !begun {
+            // What the model to begin with takes says nothing of the time left.
+            if !begun && state.cosine.is_some() {
                 progress.begin_after(state.step as u64);
                 begun = true;
             }
@@ -143,11 +141,7 @@ pub(super) fn run(
 
 /// The texts to train on.
 fn samples(source: &Path, arguments: &QuantizeArguments) -> Result<CalibrationSamples> {
-    let mut options = calibrate::options(&arguments.calibration);
-    let texts = &arguments.calibration.texts;
-    if texts.samples.is_none() && texts.batches.is_none() {
-        options.size = SampleSize::UpTo(MOST_TEXTS);
-    }
+    let options = calibrate::options(&arguments.calibration).to_train_on();
     // A file of fewer than the most is the rule.
     let samples = options.samples_for(source, &mut |step| {
         calibrate::note(&step, SampleSize::UpTo(0));
