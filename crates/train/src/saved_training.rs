@@ -19,7 +19,7 @@ use crate::weight_quantizer::WeightQuantizer;
 use crate::weights::Weights;
 
 /// Goes up whenever a training comes out otherwise than before, or is saved otherwise.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The file that says what the result depends on.
 const RECORD: &str = "run.json";
