@@ -208,6 +208,25 @@ def test_token_ids_are_trained_on(encoder_model: str, tmp_path: Path) -> None:
     assert report.trained_texts == 38
 
 
+def test_a_model_from_the_hub_is_trained_as_its_directory(encoder_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the cache, whose layout is that of huggingface_hub; links as it makes them."""
+    revision = "0123456789012345678901234567890123456789"
+    snapshot = tmp_path / f"home/hub/models--owner--name/snapshots/{revision}"
+    snapshot.mkdir(parents=True)
+    for file in Path(encoder_model).iterdir():
+        (snapshot / file.name).symlink_to(file)
+    references = tmp_path / "home/hub/models--owner--name/refs"
+    references.mkdir()
+    (references / "main").write_text(revision)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    train("owner/name", tmp_path / "hub", activations="static")
+    train(encoder_model, tmp_path / "directory", activations="static")
+    assert files(tmp_path / "hub") == files(tmp_path / "directory")
+    QuantizationManager("owner/name").apply_qat(tmp_path / "manager", TEXTS, activations="static", **FEW)
+    assert files(tmp_path / "manager") == files(tmp_path / "hub")
+
+
 Told = Callable[[int, int, str], None]
 
 

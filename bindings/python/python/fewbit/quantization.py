@@ -237,7 +237,7 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
 
     >>> import tempfile
     >>> model, out = "crates/model/tests/golden/predictions/bert-single-label", tempfile.mkdtemp()
-    >>> quantize_model(model, out + "/int8", "dynamic").compression_ratio > 2
+    >>> quantize_model(model, out + "/int8", "dynamic").compression_ratio > 1.5
     True
     >>> texts = ["the cat sat on the mat", "ann lives in new york", "not the dog", "where does bob live?"] * 6
     >>> trained = quantize_model(model, out + "/trained", "qat", data=texts, weights="int4", group_size="channel", steps=4, batch_size=4)
