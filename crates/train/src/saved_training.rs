@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::TrainError;
+use crate::held_out::Agreement;
 use crate::optimizer::Moments;
 use crate::student::{Student, TrainedTensor};
 use crate::weight_quantizer::WeightQuantizer;
 use crate::weights::Weights;
 
 /// Goes up whenever a training comes out otherwise than before, or is saved otherwise.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The file that says what the result depends on.
 const RECORD: &str = "run.json";
@@ -39,10 +40,10 @@ pub(crate) struct Course {
     pub(crate) steps: usize,
     /// The step after which the student was best on held-out texts.
     pub(crate) best_step: usize,
-    /// Mean cosine to the teacher there.
-    pub(crate) best_cosine: f64,
-    /// That of the student before the first step.
-    pub(crate) first_cosine: f64,
+    /// How near to its teacher it was there.
+    pub(crate) best: Agreement,
+    /// The same of the student before the first step.
+    pub(crate) first: Agreement,
 }
 
 impl SavedTraining {
