@@ -24,7 +24,8 @@ use crate::teacher::TeacherStates;
 use crate::weight_gradients::ProductRecord;
 use crate::weights::Weights;
 use crate::{
-    DifferentiableEncoder, LogitAgreement, Parameters, TrainError, TrainingOptions, start,
+    DifferentiableEncoder, LogitAgreement, LogitMeasure, Parameters, TrainError, TrainingOptions,
+    start,
 };
 
 /// Texts of a batch that have a tape of their own: what threads take, the same whatever their number.
@@ -54,6 +55,24 @@ pub struct TrainingProgress {
     pub cosine: Option<f64>,
     /// How near logits were to those of the float model there; none of a model without a head.
     pub logits: Option<LogitAgreement>,
+}
+
+impl TrainingProgress {
+    /// What held-out texts are judged by, in words; none while the model to begin with is quantized.
+    pub fn held_out(&self) -> Option<String> {
+        let cosine = self.cosine?;
+        let Some(logits) = &self.logits else {
+            return Some(format!("held-out cosine {cosine:.5}"));
+        };
+        let measure = match logits.measure {
+            LogitMeasure::KullbackLeibler => "KL",
+            LogitMeasure::RelativeSquaredDistance => "squared distance",
+        };
+        let same = logits.same_answers.map_or_else(String::new, |share| {
+            format!(", same answers {:.1}%", 100.0 * share)
+        });
+        Some(format!("held-out {measure} {:.5}{same}", logits.distance))
+    }
 }
 
 /// Why training ended.

@@ -8,20 +8,10 @@ pub(crate) fn state(state: &TrainingProgress) -> String {
     let loss = state
         .loss
         .map_or_else(String::new, |loss| format!("loss {loss:.5}, "));
-    let Some(cosine) = state.cosine else {
-        return "quantizing the model to begin with".to_owned();
-    };
-    let Some(logits) = &state.logits else {
-        return format!("{loss}held-out cosine {cosine:.5}");
-    };
-    let measure = match logits.measure {
-        LogitMeasure::KullbackLeibler => "KL",
-        LogitMeasure::RelativeSquaredDistance => "squared distance",
-    };
-    let same = logits.same_answers.map_or_else(String::new, |share| {
-        format!(", same answers {:.1}%", 100.0 * share)
-    });
-    format!("{loss}held-out {measure} {:.5}{same}", logits.distance)
+    match state.held_out() {
+        Some(held_out) => format!("{loss}{held_out}"),
+        None => "quantizing the model to begin with".to_owned(),
+    }
 }
 
 /// What the training did, in one paragraph.

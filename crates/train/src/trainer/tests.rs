@@ -309,7 +309,7 @@ fn training_brings_the_logits_of_a_classifier_nearer_to_those_of_its_teacher() {
     let out = source.out("out");
     let report = train(&source, &recipe, &options, &out, false).unwrap();
     let (before, after) = (report.logits_before.unwrap(), report.logits_after.unwrap());
-    assert_eq!(after.measure, crate::LogitMeasure::KullbackLeibler);
+    assert_eq!(after.measure, LogitMeasure::KullbackLeibler);
     assert!(
         after.distance < 0.9 * before.distance,
         "{before:?} {after:?}"
