@@ -57,11 +57,10 @@ impl Training {
     }
 }
 
-/// Loss and held-out cosine.
+/// Loss, and what held-out texts are judged by.
 fn said(state: &TrainingProgress) -> String {
     let loss = state.loss.map(|loss| format!("loss {loss:.5}"));
-    let cosine = (state.cosine).map(|cosine| format!("held-out cosine {cosine:.5}"));
-    let said: Vec<String> = loss.into_iter().chain(cosine).collect();
+    let said: Vec<String> = loss.into_iter().chain(state.held_out()).collect();
     match said.is_empty() {
         true => "the model to begin with".to_owned(),
         false => said.join(", "),

@@ -1,6 +1,7 @@
 //! Classifiers: agreement of two models' logits, and how often labels are right. Formulas: docs/numerics.md.
 
 use fewbit_model::ScoreFunction;
+use fewbit_numerics::logits::{decisions, divergence, divergence_of_decisions, largest};
 use serde::{Deserialize, Serialize};
 
 use crate::EvaluateError;
@@ -150,42 +151,6 @@ impl ClassificationQuality {
             texts: right.len(),
         })
     }
-}
-
-/// The index of the largest logit, the first of equal ones.
-fn largest(logits: &[f32]) -> usize {
-    (1..logits.len()).fold(0, |best, index| match logits[index] > logits[best] {
-        true => index,
-        false => best,
-    })
-}
-
-/// Which labels have more than 1/2, where each is right or not by itself.
-fn decisions(logits: &[f32]) -> impl Iterator<Item = bool> {
-    logits.iter().map(|&logit| logit > 0.0)
-}
-
-/// `sum p ln(p / q)` over the labels, with `p` of the reference; never below 0 by rounding.
-fn divergence(reference: &[f32], model: &[f32]) -> f64 {
-    let (p, q) = (logarithms(reference), logarithms(model));
-    let sum: f64 = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum();
-    sum.max(0.0)
-}
-
-/// Natural logarithms of the probabilities that softmax makes of logits.
-fn logarithms(logits: &[f32]) -> Vec<f64> {
-    let largest = f64::from(logits[largest(logits)]);
-    let shifted = logits.iter().map(|&logit| f64::from(logit) - largest);
-    let total = shifted.clone().map(f64::exp).sum::<f64>().ln();
-    shifted.map(|logit| logit - total).collect()
-}
-
-/// The sum over the labels of the divergence between "right" and "not right": those of two logits, of which one is 0.
-fn divergence_of_decisions(reference: &[f32], model: &[f32]) -> f64 {
-    let labels = reference.iter().zip(model);
-    labels
-        .map(|(&r, &m)| divergence(&[r, 0.0], &[m, 0.0]))
-        .sum()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod task;
 use crate::config_fields::ConfigFields;
 use crate::{EncoderSpec, ModelError, Module};
 use builder::HeadBuilder;
-use fewbit_checkpoint::Checkpoint;
+use fewbit_checkpoint::{Checkpoint, CheckpointError, CheckpointErrorKind};
 use fewbit_kernels::Activation;
 pub use labels::{Labels, ProblemType};
 pub use scores::{CrossEncoder, ScoreFunction};
@@ -45,6 +45,21 @@ pub enum HeadRows {
     EveryToken,
     /// Every token's, and the logits of a sequence are the means of theirs.
     EveryTokenThenMean,
+}
+
+impl HeadRows {
+    /// Which of the tokens `ids` of a sequence, of which there is one at least, it is whose hidden state is read; none where several are.
+    pub fn token_of(self, ids: &[u32]) -> Option<usize> {
+        match self {
+            Self::FirstToken => Some(0),
+            Self::LastToken { padding_id } => {
+                let is_text = |id: &u32| Some(*id) != padding_id;
+                // Of padding alone transformers takes the first token.
+                Some(ids.iter().rposition(is_text).unwrap_or(0))
+            }
+            Self::Mean | Self::EveryToken | Self::EveryTokenThenMean => None,
+        }
+    }
 }
 
 /// A step of a head, on each row.
@@ -99,6 +114,53 @@ impl HeadSpec {
             ));
         }
         families::head(HeadBuilder::new(fields, spec, task, labels.len()))
+    }
+
+    /// Where the numbers of a [decoder](HeadStep::Decoder) lie: the module with its matrix, and its bias. What the checkpoint has of it comes first:
+    /// transformers shares only what is not there or is the same. `words` is the word embedding table.
+    pub fn decoder_tensors(
+        checkpoint: &Checkpoint,
+        module: &Module,
+        shared_bias: Option<&str>,
+        tied: bool,
+        words: &Module,
+    ) -> (Module, Option<String>) {
+        let own = !checkpoint.weight_tensor_names(&module.name).is_empty();
+        let table = match own || !tied {
+            true => module.clone(),
+            false => Module {
+                shape: module.shape,
+                ..words.clone()
+            },
+        };
+        let own_bias = format!("{}.bias", module.name);
+        let bias = match (module.bias, shared_bias) {
+            (false, _) => None,
+            (true, Some(shared)) if tied && !checkpoint.contains(&own_bias) => {
+                Some(shared.to_owned())
+            }
+            (true, _) => Some(own_bias),
+        };
+        (table, bias)
+    }
+
+    /// Says where the number of outputs comes from, if `error` is about the shape of `module`, and that gives the logits of labels.
+    pub fn about_labels(&self, error: CheckpointError, module: &Module) -> CheckpointError {
+        let gives_labels = |step: &HeadStep| {
+            let last = match step {
+                HeadStep::Linear { module, .. } => Some(module),
+                HeadStep::Norm { .. } | HeadStep::Decoder { .. } => None,
+            };
+            last.is_some_and(|last| last.name == module.name)
+        };
+        let is_last = self.steps.last().is_some_and(gives_labels);
+        if error.kind() != CheckpointErrorKind::WrongShape || !is_last {
+            return error;
+        }
+        let labels = module.shape[0];
+        error.hint(format!(
+            "config.json has {labels} labels (`id2label`, or `num_labels`, or 2 without either), and the head must have an output for each"
+        ))
     }
 
     /// The modules that a checkpoint must have, but for the decoder, which may share its matrix.

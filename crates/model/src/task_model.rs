@@ -239,27 +239,16 @@ impl TaskModel {
     fn pooled(&self, rows: HeadRows, batch: &RaggedBatch, states: &[f32]) -> Vec<f32> {
         let hidden = self.network.spec().hidden_size;
         let mut out = vec![0.0; batch.sequences() * hidden];
-        let pool = |mode: PoolingMode, states: &[f32], out: &mut [f32]| {
-            Pooling::from(mode).pool(states, hidden, out);
-        };
         for (sequence, out) in out.chunks_exact_mut(hidden).enumerate() {
             let range = batch.range(sequence);
             let states_of =
                 |tokens: Range<usize>| &states[tokens.start * hidden..tokens.end * hidden];
-            match rows {
-                HeadRows::Mean => pool(PoolingMode::Mean, states_of(range), out),
-                HeadRows::LastToken { padding_id } => {
-                    let ids = &batch.token_ids[range.clone()];
-                    let is_text = |id: &u32| Some(*id) != padding_id;
-                    // Of padding alone transformers takes the first token.
-                    let last = ids.iter().rposition(is_text).unwrap_or(0);
-                    pool(
-                        PoolingMode::LastToken,
-                        states_of(range.start..range.start + last + 1),
-                        out,
-                    );
+            match rows.token_of(&batch.token_ids[range.clone()]) {
+                Some(token) => {
+                    let token = range.start + token;
+                    out.copy_from_slice(states_of(token..token + 1));
                 }
-                _ => pool(PoolingMode::Cls, states_of(range), out),
+                None => Pooling::from(PoolingMode::Mean).pool(states_of(range), hidden, out),
             }
         }
         out

@@ -20,6 +20,7 @@
 //! | [`small_floats`] | FP8 E4M3, FP4 E2M1, E8M0 scales | PyTorch 2.15 (E4M3) and compressed-tensors |
 //! | [`fake_quantize`] | values of codes, and gradients, in training | PyTorch `fake_quantize_per_channel_affine` where nothing is clipped |
 //! | [`half_precision`] | fp16 and bf16 | PyTorch and numpy |
+//! | [`logits`] | probabilities of labels and their divergence | |
 //! | [`error_statistics`] | SQNR, cosine, absolute and squared errors | |
 //! | [`absmax`], [`finite`] | scans before quantizing | |
 //!
@@ -44,6 +45,7 @@ pub mod ggml_blocks;
 pub mod half_precision;
 pub mod int4_groups;
 pub mod int_packing;
+pub mod logits;
 pub mod rows;
 pub mod saturation;
 pub mod small_floats;

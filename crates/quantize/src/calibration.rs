@@ -78,7 +78,7 @@ impl Calibrator {
         crate::plan::require_float_source(&checkpoint)?;
         let catalogue = encoder.network().spec().catalogue();
         let statistics = CalibrationStatistics::new(
-            fingerprint::fingerprint(&checkpoint, &catalogue)?,
+            fingerprint::fingerprint(&checkpoint, catalogue.linear_modules())?,
             settings,
             calibration_sites(&catalogue),
         )?;

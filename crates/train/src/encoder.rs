@@ -4,6 +4,7 @@ mod attention;
 mod convolution;
 mod disentangled;
 mod embeddings;
+mod head;
 mod layer;
 mod norm;
 mod run;
@@ -11,15 +12,18 @@ mod run;
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use fewbit_checkpoint::{Checkpoint, CheckpointError};
+use fewbit_checkpoint::{Checkpoint, CheckpointError, StoredWeight};
 use fewbit_kernels::Kernels;
 use fewbit_model::spec::EmbeddingsProjection;
-use fewbit_model::{Catalogue, EncoderSpec, ModelError, Module, ModuleKind, RaggedBatch, Role};
+use fewbit_model::{
+    Catalogue, EncoderSpec, HeadSpec, ModelError, Module, ModuleKind, RaggedBatch, Role,
+};
 
 use crate::{LayerInputs, Parameters, TrainError};
 use convolution::Convolution;
 use disentangled::PositionTable;
 use embeddings::EmbeddingTables;
+use head::Head;
 use layer::Layer;
 use norm::NormModule;
 use run::Run;
@@ -49,7 +53,7 @@ use run::Run;
 #[derive(Debug)]
 pub struct DifferentiableEncoder {
     spec: EncoderSpec,
-    /// Every module whose numbers are parameters, in execution order.
+    /// Every module of the encoder whose numbers are parameters, in execution order.
     modules: Vec<Module>,
     tables: EmbeddingTables,
     embeddings_norm: Option<NormModule>,
@@ -62,6 +66,7 @@ pub struct DifferentiableEncoder {
     positions: Option<PositionTable>,
     /// Beside the first layer.
     convolution: Option<Convolution>,
+    head: Option<Head>,
     kernels: &'static Kernels,
 }
 
@@ -95,9 +100,47 @@ impl DifferentiableEncoder {
             relative_bias,
             positions: PositionTable::read(&spec, &catalogue, checkpoint)?,
             convolution: Convolution::read(&spec, &catalogue, checkpoint)?,
+            head: None,
             kernels,
             spec,
         })
+    }
+
+    /// The same encoder with a task head on top of it, whose layers (poolers among them) and normalizations are parameters, too. The matrix and the bias of a
+    /// decoder of words are not: they are read from `checkpoint`.
+    ///
+    /// ```
+    /// use fewbit_checkpoint::Checkpoint;
+    /// use fewbit_model::{HeadSpec, Labels, RaggedBatch};
+    /// use fewbit_train::{DifferentiableEncoder, FloatInputs, Parameters};
+    ///
+    /// # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/golden/task_heads/bert-sequence");
+    /// let checkpoint = Checkpoint::open(directory)?;
+    /// let encoder = DifferentiableEncoder::new(&checkpoint)?;
+    /// let labels = Labels::from_checkpoint(&checkpoint)?;
+    /// let head = HeadSpec::from_checkpoint(&checkpoint, encoder.spec(), &labels)?;
+    /// let encoder = encoder.with_head(head, &checkpoint)?;
+    /// let mut parameters = Parameters::default();
+    /// for (name, values) in encoder.read_parameters(&checkpoint)? {
+    ///     parameters.insert(name, values);
+    /// }
+    /// let batch = RaggedBatch::from_sequences(&[&[2, 5, 3][..], &[2, 3]]);
+    /// let states = encoder.hidden_states(&parameters, &batch, &FloatInputs)?;
+    /// let last = states.last().expect("at least the embeddings");
+    /// let logits = encoder.logits(&parameters, &batch, last, &FloatInputs)?.expect("a head");
+    /// assert_eq!(logits.dims(), [2, labels.len()]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A decoder that is missing or damaged.
+    pub fn with_head(
+        mut self,
+        head: HeadSpec,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self, TrainError> {
+        self.head = Some(Head::new(head, &self.spec.catalogue(), checkpoint)?);
+        Ok(self)
     }
 
     /// What is computed.
@@ -105,42 +148,29 @@ impl DifferentiableEncoder {
         &self.spec
     }
 
+    /// The head, where it has one.
+    pub fn head(&self) -> Option<&HeadSpec> {
+        self.head.as_ref().map(|head| &head.spec)
+    }
+
+    /// Every module whose numbers are parameters, those of the head last.
+    pub fn modules(&self) -> impl Iterator<Item = &Module> {
+        let head = self.head.iter();
+        let of_head = head.flat_map(|head| head.spec.modules());
+        self.modules.iter().chain(of_head)
+    }
+
     /// The weights, dequantized, biases and normalizations of `checkpoint` that training changes, by the names of their tensors, with their shapes.
     ///
     /// # Errors
-    /// A tensor is missing or has another shape than config.json says.
+    /// A tensor is missing, has another shape than config.json says, or holds NaN or infinity.
     pub fn read_parameters(
         &self,
         checkpoint: &Checkpoint,
     ) -> Result<BTreeMap<String, Tensor>, TrainError> {
-        let mut parameters = BTreeMap::new();
-        for module in &self.modules {
-            match module.kind() {
-                ModuleKind::Linear => {
-                    let weight = module.stored_weight(checkpoint)?;
-                    let weight = weight.dequantize(module.shape)?;
-                    let [out, inside] = module.shape;
-                    let weight = Tensor::from_vec(weight, (out, inside), &Device::Cpu)?;
-                    parameters.insert(format!("{}.weight", module.name), weight);
-                    if module.bias {
-                        let name = format!("{}.bias", module.name);
-                        let bias = vector(checkpoint, &name, out)?;
-                        parameters.insert(name, bias);
-                    }
-                }
-                ModuleKind::Norm => {
-                    let [weight, bias] = module.norm_tensors(checkpoint);
-                    let names = [Some(weight), module.bias.then_some(bias)];
-                    for name in names.into_iter().flatten() {
-                        let values = vector(checkpoint, &name, module.shape[1])?;
-                        parameters.insert(name, values);
-                    }
-                }
-                _ => {
-                    let values = vector(checkpoint, &module.name, module.shape[1])?;
-                    parameters.insert(module.name.clone(), values);
-                }
-            }
+        let mut parameters = read_modules(&self.modules, checkpoint)?;
+        if let Some(head) = &self.head {
+            parameters.extend(read_head(&head.spec, checkpoint)?);
         }
         Ok(parameters)
     }
@@ -187,6 +217,33 @@ impl DifferentiableEncoder {
         Ok(states)
     }
 
+    /// Logits of the head, where there is one: (texts, logits), or where its [task](HeadSpec::task) is one of tokens (tokens, logits). `states` are the last hidden
+    /// states of the batch. They are those of [`TaskModel`](fewbit_model::TaskModel).
+    ///
+    /// # Errors
+    /// As [`hidden_states`](Self::hidden_states); states of another batch.
+    pub fn logits(
+        &self,
+        parameters: &Parameters,
+        batch: &RaggedBatch,
+        states: &Tensor,
+        inputs: &dyn LayerInputs,
+    ) -> Result<Option<Tensor>, TrainError> {
+        let Some(head) = &self.head else {
+            return Ok(None);
+        };
+        batch.check(&self.spec)?;
+        let expected = [batch.tokens(), self.spec.hidden_size];
+        if states.dims() != expected {
+            let found = states.dims();
+            let message =
+                format!("expected hidden states {expected:?} of a batch, found {found:?}");
+            return Err(candle_core::Error::Msg(message).into());
+        }
+        let run = Run::new(self, parameters, batch, inputs);
+        Ok(Some(head.logits(&run, batch, states)?))
+    }
+
     /// The summed embeddings, normalized and projected as the model has it.
     fn embed(&self, run: &Run<'_>, batch: &RaggedBatch) -> Result<Tensor, TrainError> {
         let hidden = self.tables.sum(&self.spec, batch)?;
@@ -205,7 +262,66 @@ impl DifferentiableEncoder {
     }
 }
 
-/// The modules whose numbers are parameters.
+/// The weights, dequantized, biases and normalizations of modules, by the names of their tensors, with their shapes.
+fn read_modules<'m>(
+    modules: impl IntoIterator<Item = &'m Module>,
+    checkpoint: &Checkpoint,
+) -> Result<BTreeMap<String, Tensor>, TrainError> {
+    let mut parameters = BTreeMap::new();
+    for module in modules {
+        match module.kind() {
+            ModuleKind::Linear => {
+                let weight = module.stored_weight(checkpoint)?;
+                if let StoredWeight::Float(view) = &weight {
+                    view.check_finite(0..view.element_count())?;
+                }
+                let weight = weight.dequantize(module.shape)?;
+                let [out, inside] = module.shape;
+                let weight = Tensor::from_vec(weight, (out, inside), &Device::Cpu)?;
+                parameters.insert(format!("{}.weight", module.name), weight);
+                if module.bias {
+                    let name = format!("{}.bias", module.name);
+                    let bias = vector(checkpoint, &name, out)?;
+                    parameters.insert(name, bias);
+                }
+            }
+            ModuleKind::Norm => {
+                let [weight, bias] = module.norm_tensors(checkpoint);
+                let names = [Some(weight), module.bias.then_some(bias)];
+                for name in names.into_iter().flatten() {
+                    let values = vector(checkpoint, &name, module.shape[1])?;
+                    parameters.insert(name, values);
+                }
+            }
+            _ => {
+                let values = vector(checkpoint, &module.name, module.shape[1])?;
+                parameters.insert(module.name.clone(), values);
+            }
+        }
+    }
+    Ok(parameters)
+}
+
+/// The parameters of a head, by the names of their tensors, with their shapes.
+///
+/// # Errors
+/// As [`DifferentiableEncoder::read_parameters`].
+pub(crate) fn read_head(
+    head: &HeadSpec,
+    checkpoint: &Checkpoint,
+) -> Result<BTreeMap<String, Tensor>, TrainError> {
+    let mut parameters = BTreeMap::new();
+    for module in head.modules() {
+        let of_module = read_modules([module], checkpoint).map_err(|error| match error {
+            TrainError::Checkpoint(error) => head.about_labels(error, module).into(),
+            error => error,
+        });
+        parameters.extend(of_module?);
+    }
+    Ok(parameters)
+}
+
+/// The modules of the encoder whose numbers are parameters. A pooler is one of a head.
 fn parameter_modules(catalogue: &Catalogue) -> Vec<Module> {
     let is_parameter = |module: &&Module| match module.kind() {
         ModuleKind::Linear => module.role != Role::Pooler,

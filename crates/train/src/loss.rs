@@ -4,11 +4,15 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use fewbit_model::RaggedBatch;
 use fewbit_model::pooling::{Pooling, PoolingMode};
 
+use crate::logit_distance::LogitComparison;
 use crate::operations::values::{slice, values};
 use crate::teacher::TeacherStates;
 
 /// What one of the embeddings counts beside the hidden states.
 const EMBEDDING_WEIGHT: f64 = 1.0;
+
+/// What the distance of logits counts beside the hidden states.
+const LOGIT_WEIGHT: f64 = 1.0;
 
 /// What becomes of a batch by pooling, where that is a weighted sum of hidden states: all of sentence-transformers' modes but `max`.
 pub(crate) struct PoolingWeights {
@@ -90,6 +94,21 @@ pub(crate) fn distillation_loss(
     Ok(loss)
 }
 
+/// The distance of logits, as `comparison` says, as a sum over texts, of which a batch has `texts`. It is added to [`distillation_loss`] where a model has a head.
+///
+/// # Errors
+/// Logits of different shapes.
+pub(crate) fn logit_loss(
+    comparison: &LogitComparison,
+    student: &Tensor,
+    teacher: &Tensor,
+    batch: &RaggedBatch,
+    texts: usize,
+) -> Result<Tensor> {
+    let share = batch.sequences() as f64 / texts as f64;
+    comparison.loss(student, teacher, batch)? * (share * LOGIT_WEIGHT)
+}
+
 /// The sum of squared differences to a constant, with one pass for its gradient.
 struct SquaredDistance {
     target: Tensor,
@@ -138,6 +157,7 @@ mod tests {
         let student = Var::from_tensor(&states(values)?)?;
         let teacher = TeacherStates {
             states: vec![states(values)?, states(values)?],
+            logits: None,
         };
         let pooling = PoolingWeights::new(None, &batch())?;
         let layers = [student.as_tensor().clone(), student.as_tensor().clone()];
@@ -156,6 +176,7 @@ mod tests {
         let other = [1.5, 2.0, -2.0, 3.0, 0.5, 1.0, 6.0, 1.0];
         let teacher = TeacherStates {
             states: vec![states(other)?, states(other)?],
+            logits: None,
         };
         let pooling = PoolingWeights::new(None, &batch())?;
         let loss = |student: &Tensor| {

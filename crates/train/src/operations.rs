@@ -8,8 +8,9 @@ mod exponentials;
 pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod rotary;
+pub(crate) mod sequence_means;
 pub(crate) mod softmax;
 pub(crate) mod values;
 
 #[cfg(test)]
-mod finite_differences;
+pub(crate) mod finite_differences;

@@ -44,14 +44,41 @@ impl SampleOrder {
         &self.held_out
     }
 
+    /// What gives the samples of steps, which come in order as a rule.
+    pub(crate) fn batches(&self) -> Batches<'_> {
+        Batches {
+            samples: self,
+            round: None,
+            order: self.trained.clone(),
+        }
+    }
+}
+
+/// The samples of steps, with the order of one round.
+pub(crate) struct Batches<'s> {
+    samples: &'s SampleOrder,
+    /// The round whose order it is.
+    round: Option<usize>,
+    order: Vec<usize>,
+}
+
+impl Batches<'_> {
     /// The numbers of the samples of a step: every sample once, in a new order, before one comes again; the last ones of such a round, if they are no whole batch, are left out.
-    pub(crate) fn batch(&self, step: usize) -> Vec<usize> {
-        let of_a_round = self.trained.len() / self.batch_size;
+    pub(crate) fn of_step(&mut self, step: usize) -> &[usize] {
+        let SampleOrder {
+            trained,
+            batch_size,
+            seed,
+            ..
+        } = self.samples;
+        let of_a_round = trained.len() / batch_size;
         let (round, place) = (step / of_a_round, step % of_a_round);
-        let mut order = self.trained.clone();
-        Rng::with_seed(self.seed.wrapping_add(1 + round as u64)).shuffle(&mut order);
-        let start = place * self.batch_size;
-        order[start..start + self.batch_size].to_vec()
+        if self.round != Some(round) {
+            self.order.copy_from_slice(trained);
+            Rng::with_seed(seed.wrapping_add(1 + round as u64)).shuffle(&mut self.order);
+            self.round = Some(round);
+        }
+        &self.order[place * batch_size..(place + 1) * batch_size]
     }
 }
 
@@ -64,7 +91,8 @@ mod tests {
     fn every_sample_comes_once_a_round() {
         let order = SampleOrder::new(103, 16, 7);
         assert_eq!((order.trained(), order.held_out().len()), (98, 5));
-        let rounds: Vec<Vec<usize>> = (0..12).map(|step| order.batch(step)).collect();
+        let mut batches = order.batches();
+        let rounds: Vec<Vec<usize>> = (0..12).map(|step| batches.of_step(step).to_vec()).collect();
         for round in rounds.chunks(6) {
             let seen: BTreeSet<usize> = round.iter().flatten().copied().collect();
             assert_eq!(seen.len(), 96);
@@ -72,13 +100,18 @@ mod tests {
         }
         assert_ne!(rounds[..6], rounds[6..]);
         assert_eq!(order, SampleOrder::new(103, 16, 7));
-        assert_ne!(order.batch(0), SampleOrder::new(103, 16, 8).batch(0));
+        let of = |order: &SampleOrder, step| order.batches().of_step(step).to_vec();
+        // Whatever came before.
+        assert_eq!(of(&order, 7), rounds[7]);
+        assert_ne!(rounds[0], of(&SampleOrder::new(103, 16, 8), 0));
     }
 
     #[test]
     fn few_samples_are_divided_too() {
         let order = SampleOrder::new(2, 1, 0);
         assert_eq!((order.trained(), order.held_out().len()), (1, 1));
-        assert_eq!(order.batch(5), order.batch(0));
+        let mut batches = order.batches();
+        let first = batches.of_step(0).to_vec();
+        assert_eq!(batches.of_step(5), first);
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::TrainError;
+use crate::held_out::Agreement;
 use crate::optimizer::Moments;
 use crate::student::{Student, TrainedTensor};
 use crate::weight_quantizer::WeightQuantizer;
@@ -39,10 +40,10 @@ pub(crate) struct Course {
     pub(crate) steps: usize,
     /// The step after which the student was best on held-out texts.
     pub(crate) best_step: usize,
-    /// Mean cosine to the teacher there.
-    pub(crate) best_cosine: f64,
-    /// That of the student before the first step.
-    pub(crate) first_cosine: f64,
+    /// How near to its teacher it was there.
+    pub(crate) best: Agreement,
+    /// The same of the student before the first step.
+    pub(crate) first: Agreement,
 }
 
 impl SavedTraining {

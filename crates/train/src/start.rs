@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fewbit_model::{Catalogue, open_checkpoint};
+use fewbit_checkpoint::MODULES_FILE;
+use fewbit_model::task_head::{CrossEncoder, ModelClass};
+use fewbit_model::{Catalogue, EncoderSpec, HeadSpec, Labels, ModuleKind, Task, open_checkpoint};
 use fewbit_quantize::calibration::{CalibrationSamples, model_fingerprint};
 use fewbit_quantize::{BlockScales, CodeLayout, Method, Recipe, RecipeFields, StaticInput};
 
@@ -71,34 +73,74 @@ pub(crate) fn recipe_to_begin_with(recipe: &Recipe) -> Result<Recipe, TrainError
     Ok(Recipe::try_from(with).or_else(|_| Recipe::try_from(without))?)
 }
 
-/// `recipe` with these scales and zero points of inputs, by the names of modules, in the place of its own.
+/// `recipe` for the model in `source` with these scales and zero points of inputs, by the names of modules, in the place of its own.
 ///
 /// # Errors
-/// Those of [`Recipe::try_from`].
+/// Those of [`Recipe::try_from`]; a model that cannot be read.
 pub(crate) fn with_static_inputs(
+    source: &Path,
     recipe: &Recipe,
     trained: &BTreeMap<String, StaticInput>,
 ) -> Result<Recipe, TrainError> {
+    let catalogue = Catalogue::of_checkpoint(&open_checkpoint(source)?)?;
     let mut fields = RecipeFields::from(recipe.clone());
-    for (path, input) in &mut fields.static_inputs {
+    for (module, trained) in trained {
         // Recipes name modules without the model's prefix.
-        let named = |module: &str| {
-            let before = module.strip_suffix(path.as_str());
-            before.is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
-        };
-        let found = trained.iter().find(|(module, _)| named(module));
-        if let Some((_, trained)) = found {
+        let named = fields
+            .static_inputs
+            .get_mut(catalogue.without_prefix(module));
+        if let Some(input) = named {
             *input = *trained;
         }
     }
     Ok(Recipe::try_from(fields)?)
 }
 
-/// What tells the model in `source` from others.
-pub(crate) fn fingerprint(source: &Path) -> Result<String, TrainError> {
+/// What tells the model in `source`, and its head where that is trained, from others.
+pub(crate) fn fingerprint(
+    source: &Path,
+    head: Option<&(HeadSpec, Labels)>,
+) -> Result<String, TrainError> {
     let checkpoint = open_checkpoint(source)?;
     let catalogue = Catalogue::of_checkpoint(&checkpoint)?;
-    Ok(model_fingerprint(&checkpoint, &catalogue)?)
+    let encoder = model_fingerprint(&checkpoint, catalogue.linear_modules())?;
+    let Some((head, labels)) = head else {
+        return Ok(encoder);
+    };
+    let layers = head
+        .modules()
+        .filter(|module| module.kind() == ModuleKind::Linear);
+    let layers = model_fingerprint(&checkpoint, layers)?;
+    let (task, problem) = (head.task.name(), labels.problem_type());
+    Ok(format!("{encoder} {layers} {task} {problem:?}"))
+}
+
+/// The head that is trained with the encoder, where the model has one that says something of texts or tokens. One that predicts words is not: its matrix is as a rule the
+/// table of word embeddings. Nor is any where a modules.json makes embeddings of the model, whatever its class.
+///
+/// # Errors
+/// Labels that config.json contradicts itself about; files of sentence-transformers that are no JSON.
+pub(crate) fn trained_head(source: &Path) -> Result<Option<(HeadSpec, Labels)>, TrainError> {
+    let checkpoint = &open_checkpoint(source)?;
+    let class = ModelClass::of_config(checkpoint.config());
+    let task = class.and_then(|class| class.task());
+    if task.is_none_or(|task| task == Task::MaskedLm) {
+        return Ok(None);
+    }
+    let labels = Labels::from_checkpoint(checkpoint)?;
+    let makes_embeddings = checkpoint.directory().join(MODULES_FILE).exists()
+        && CrossEncoder::from_checkpoint(checkpoint, &labels)?.is_none();
+    if makes_embeddings {
+        return Ok(None);
+    }
+    let spec = EncoderSpec::from_checkpoint(checkpoint)?;
+    match HeadSpec::from_checkpoint(checkpoint, &spec, &labels) {
+        Ok(head) => Ok(Some((head, labels))),
+        Err(error) => {
+            tracing::warn!("the model is trained without its head, which cannot be run: {error}");
+            Ok(None)
+        }
+    }
 }
 
 /// Some of the samples that are trained on.

@@ -8,6 +8,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::Kernels;
+use fewbit_model::ModuleKind;
 use fewbit_quantize::{GivenCodes, PlannedConversion, Recipe, StaticInput};
 use rayon::iter::{
     IndexedParallelIterator, IntoParallelRefIterator, IntoParallelRefMutIterator, ParallelIterator,
@@ -63,7 +64,8 @@ impl Student {
         let mut inputs = InputQuantizers::default();
         let mut quantizers = BTreeMap::new();
         let mut parameters = encoder.read_parameters(source)?;
-        for module in encoder.spec().catalogue().linear_modules() {
+        let layers = encoder.modules();
+        for module in layers.filter(|module| module.kind() == ModuleKind::Linear) {
             let name = format!("{}.weight", module.name);
             let Some(weight) = parameters.get_mut(&name) else {
                 continue;
@@ -214,7 +216,7 @@ impl Student {
         source: &Path,
         recipe: &Recipe,
     ) -> Result<PlannedConversion, TrainError> {
-        let recipe = with_static_inputs(recipe, &self.static_inputs())?;
+        let recipe = with_static_inputs(source, recipe, &self.static_inputs())?;
         let conversion = PlannedConversion::of_trained(source, self.values(), &recipe)?;
         Ok(conversion.with_codes(self.codes())?)
     }

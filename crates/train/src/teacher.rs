@@ -3,11 +3,14 @@
 use candle_core::{Device, Tensor};
 use fewbit_model::{Network, RaggedBatch, Tap};
 
-use crate::TrainError;
+use crate::{DifferentiableEncoder, FloatInputs, Parameters, TrainError};
 
-/// Hidden states (tokens, hidden size) of a batch after the embeddings and after each layer.
+/// What the teacher makes of a batch.
 pub(crate) struct TeacherStates {
+    /// Hidden states (tokens, hidden size) after the embeddings and after each layer.
     pub(crate) states: Vec<Tensor>,
+    /// Logits of its head, where it has one and they were asked for.
+    pub(crate) logits: Option<Tensor>,
 }
 
 impl TeacherStates {
@@ -22,7 +25,22 @@ impl TeacherStates {
         let states = collected.states.into_iter().map(tensor);
         Ok(Self {
             states: states.collect::<Result<_, _>>()?,
+            logits: None,
         })
+    }
+
+    /// The same with the logits that the head of `model` gives of the last hidden states of `batch` with `parameters`, those of the float model: the bits of the
+    /// executor's head.
+    pub(crate) fn with_logits(
+        mut self,
+        model: &DifferentiableEncoder,
+        parameters: &Parameters,
+        batch: &RaggedBatch,
+    ) -> Result<Self, TrainError> {
+        if let Some(last) = self.states.last() {
+            self.logits = model.logits(parameters, batch, last, &FloatInputs)?;
+        }
+        Ok(self)
     }
 }
 

@@ -3,24 +3,30 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use fewbit_kernels::Kernels;
-use fewbit_model::{Encoder, ModelError, RaggedBatch, in_shared_pool, open_checkpoint};
+use fewbit_model::{
+    Encoder, HeadSpec, Labels, ModelError, RaggedBatch, in_shared_pool, open_checkpoint,
+};
 use fewbit_quantize::calibration::CalibrationSamples;
 use fewbit_quantize::{GptqCalibration, OutputOptions, PlannedConversion, QuantizeReport, Recipe};
-use rayon::iter::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::loss::{PoolingWeights, distillation_loss};
+use crate::encoder::read_head;
+use crate::held_out::{Agreement, HeldOut};
+use crate::loss::{PoolingWeights, distillation_loss, logit_loss};
 use crate::sample_order::SampleOrder;
 use crate::saved_training::{Course, SavedTraining};
 use crate::student::{Gradients, Leaves, Student};
 use crate::teacher::TeacherStates;
 use crate::weight_gradients::ProductRecord;
 use crate::weights::Weights;
-use crate::{DifferentiableEncoder, TrainError, TrainingOptions, start};
+use crate::{
+    DifferentiableEncoder, LogitAgreement, LogitMeasure, Parameters, TrainError, TrainingOptions,
+    start,
+};
 
 /// Texts of a batch that have a tape of their own: what threads take, the same whatever their number.
 const TEXTS_OF_A_PART: usize = 4;
@@ -45,8 +51,28 @@ pub struct TrainingProgress {
     pub steps: usize,
     /// The loss of the last step; none before the first.
     pub loss: Option<f64>,
-    /// The mean cosine to the float model on held-out texts when it was last measured; none while the model to begin with is quantized.
+    /// The mean cosine of embeddings to those of the float model on held-out texts when it was last measured; none while the model to begin with is quantized.
     pub cosine: Option<f64>,
+    /// How near logits were to those of the float model there; none of a model without a head.
+    pub logits: Option<LogitAgreement>,
+}
+
+impl TrainingProgress {
+    /// What held-out texts are judged by, in words; none while the model to begin with is quantized.
+    pub fn held_out(&self) -> Option<String> {
+        let cosine = self.cosine?;
+        let Some(logits) = &self.logits else {
+            return Some(format!("held-out cosine {cosine:.5}"));
+        };
+        let measure = match logits.measure {
+            LogitMeasure::KullbackLeibler => "KL",
+            LogitMeasure::RelativeSquaredDistance => "squared distance",
+        };
+        let same = logits.same_answers.map_or_else(String::new, |share| {
+            format!(", same answers {:.1}%", 100.0 * share)
+        });
+        Some(format!("held-out {measure} {:.5}{same}", logits.distance))
+    }
 }
 
 /// Why training ended.
@@ -79,6 +105,13 @@ pub struct TrainingReport {
     pub cosine_before: f64,
     /// The same of the weights that were written.
     pub cosine_after: f64,
+    /// How near the logits of a model with a head are to those of the float model on held-out texts, before training. The best weights are those that are nearest by it; of
+    /// a model without a head, by the cosine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logits_before: Option<LogitAgreement>,
+    /// The same of the weights that were written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logits_after: Option<LogitAgreement>,
     /// Why it ended.
     pub end: TrainingEnd,
     /// Seconds of training, without those of a run that was interrupted.
@@ -88,11 +121,12 @@ pub struct TrainingReport {
 /// Trains the model in `source` to be like itself when it is quantized as `recipe` says, on unlabelled samples, and writes it to `out`: the directory that
 /// [`quantize_model`](fewbit_quantize::quantize_model) would write, with the codes and scales of the last forward pass of the student that was best on held-out samples.
 ///
-/// The student begins with what GPTQ makes of the weights, the teacher is the float model. Everything but tables and poolers is trained. While it runs, what is needed to go on lies in
+/// The student begins with what GPTQ makes of the weights, the teacher is the float model. Everything but tables is trained, with a head for texts or
+/// tokens (classification, question answering) the head and its pooler, too. While it runs, what is needed to go on lies in
 /// `OUT.training`; [`resume`](OutputOptions::resume) goes on from there, to the same bits.
 ///
 /// # Errors
-/// Options out of range; fewer samples than a batch and one to hold out; a recipe with layers in a form that is not trained; a model that the executor does not run; those of a conversion.
+/// Options out of range; fewer samples than a batch and one to hold out; a head whose tensors are missing or have other shapes than config.json says; a recipe with layers in a form that is not trained; a model that the executor does not run; those of a conversion.
 pub fn train_model(
     source: impl AsRef<Path>,
     recipe: &Recipe,
@@ -106,14 +140,16 @@ pub fn train_model(
     options.check(samples.len())?;
     let written = start::written_recipe(recipe)?;
     PlannedConversion::new(source, &written)?.check_output(out, output.force)?;
+    let head = start::trained_head(source)?;
     let run = json!({
-        "model": start::fingerprint(source)?,
+        "model": start::fingerprint(source, head.as_ref())?,
         "recipe": written.to_toml(),
         "data": samples.digest(),
         "options": options.what_counts(),
     });
     let saved = SavedTraining::beside(out, &run, output.resume)?;
-    let trainer = Trainer::new(source, recipe, samples, options, &saved, progress);
+    let model = (source, head.as_ref());
+    let trainer = Trainer::new(model, recipe, samples, options, &saved, progress);
     let mut kept = None;
     let trained = trainer.and_then(|trainer| {
         kept = Some(saved.kept());
@@ -140,8 +176,10 @@ pub fn train_model(
         best_step: trained.course.best_step,
         trained_texts: order.trained(),
         held_out_texts: order.held_out().len(),
-        cosine_before: trained.course.first_cosine,
-        cosine_after: trained.course.best_cosine,
+        cosine_before: trained.course.first.cosine,
+        cosine_after: trained.course.best.cosine,
+        logits_before: trained.course.first.logits,
+        logits_after: trained.course.best.logits,
         end: trained.end,
         training_seconds: trained.seconds,
     })
@@ -150,20 +188,15 @@ pub fn train_model(
 /// A model, its student and what they read.
 struct Trainer<'a> {
     teacher: Encoder,
+    /// The parameters of the teacher's head; empty where there is none.
+    teacher_head: Parameters,
     model: DifferentiableEncoder,
     samples: &'a CalibrationSamples,
     order: SampleOrder,
     options: &'a TrainingOptions,
     kernels: &'static Kernels,
     source: PathBuf,
-}
-
-/// Texts that are not trained on.
-struct HeldOut {
-    batch: RaggedBatch,
-    pooling: PoolingWeights,
-    /// The teacher's embeddings (texts, hidden size).
-    teacher: Tensor,
+    held_out: HeldOut,
 }
 
 /// What came out.
@@ -177,7 +210,7 @@ struct Trained {
 
 impl<'a> Trainer<'a> {
     fn new(
-        source: &Path,
+        (source, head): (&Path, Option<&(HeadSpec, Labels)>),
         recipe: &Recipe,
         samples: &'a CalibrationSamples,
         options: &'a TrainingOptions,
@@ -185,6 +218,13 @@ impl<'a> Trainer<'a> {
         progress: &mut (dyn FnMut(TrainingProgress) + Send),
     ) -> Result<Self, TrainError> {
         let start = saved.start();
+        let mut teacher_head = Parameters::default();
+        if let Some((head, _)) = head {
+            for (name, values) in read_head(head, &open_checkpoint(source)?)? {
+                teacher_head.insert(name, values);
+            }
+            teacher_head.pack()?;
+        }
         let order = SampleOrder::new(samples.len(), options.batch_size, options.seed);
         if !start.exists() {
             let calibration =
@@ -195,6 +235,7 @@ impl<'a> Trainer<'a> {
                 steps: options.steps,
                 loss: None,
                 cosine: None,
+                logits: None,
             };
             PlannedConversion::new(source, &start::recipe_to_begin_with(recipe)?)?.write(
                 Some(&calibration),
@@ -207,15 +248,36 @@ impl<'a> Trainer<'a> {
         let checkpoint = open_checkpoint(&start)?;
         let kernels =
             Kernels::from_environment().map_err(|error| ModelError::Input(error.to_string()))?;
-        Ok(Self {
-            model: DifferentiableEncoder::new(&checkpoint)?,
+        let mut model = DifferentiableEncoder::new(&checkpoint)?;
+        if let Some((head, _)) = head {
+            model = model.with_head(head.clone(), &checkpoint)?;
+        }
+        let mut trainer = Self {
+            model,
             order,
             source: teacher.checkpoint_directory().to_owned(),
             teacher,
+            teacher_head,
             samples,
             options,
             kernels,
-        })
+            held_out: HeldOut::default(),
+        };
+        trainer.held_out = in_shared_pool(options.threads, || {
+            HeldOut::new(
+                trainer.parts(trainer.order.held_out())?,
+                trainer.teacher.pooling(),
+                head.map(|(head, labels)| (head, labels)),
+                |batch| trainer.teacher_states(batch),
+            )
+        })??;
+        Ok(trainer)
+    }
+
+    /// What the teacher makes of a batch.
+    fn teacher_states(&self, batch: &RaggedBatch) -> Result<TeacherStates, TrainError> {
+        let states = TeacherStates::of(self.teacher.network(), batch)?;
+        states.with_logits(&self.model, &self.teacher_head, batch)
     }
 
     /// The samples of these numbers, cut into parts of about as many tokens each.
@@ -247,16 +309,15 @@ impl<'a> Trainer<'a> {
         let source = open_checkpoint(&self.source)?;
         let start = open_checkpoint(saved.start())?;
         let mut student = Student::new(&self.model, &source, &start)?;
-        let held_out = self.held_out()?;
         let (mut average, mut best, mut course) = match saved.load(&mut student)? {
             Some(found) => found,
             None => {
-                let cosine = self.cosine(&student, &held_out)?;
+                let first = self.agreement(&student)?;
                 let course = Course {
                     steps: 0,
                     best_step: 0,
-                    best_cosine: cosine,
-                    first_cosine: cosine,
+                    best: first,
+                    first,
                 };
                 let weights = Weights::of(&student);
                 (weights.clone(), weights, course)
@@ -266,9 +327,11 @@ impl<'a> Trainer<'a> {
             step: course.steps,
             steps: self.options.steps,
             loss: None,
-            cosine: Some(course.best_cosine),
+            cosine: Some(course.best.cosine),
+            logits: course.best.logits,
         };
         progress(shown);
+        let mut batches = self.order.batches();
         let interval = self.options.evaluation_interval;
         let patience = interval.saturating_mul(self.options.patience);
         let mut end = TrainingEnd::AllSteps;
@@ -277,7 +340,8 @@ impl<'a> Trainer<'a> {
                 end = TrainingEnd::NoGain;
                 break;
             }
-            let Some(loss) = self.step(&mut student, course.steps)? else {
+            let batch = batches.of_step(course.steps);
+            let Some(loss) = self.step(&mut student, batch, course.steps)? else {
                 end = TrainingEnd::NotFinite;
                 break;
             };
@@ -287,16 +351,22 @@ impl<'a> Trainer<'a> {
             shown.loss = Some(loss);
             if course.steps.is_multiple_of(interval) || course.steps == self.options.steps {
                 average.exchange(&mut student);
-                let cosine = self.cosine(&student, &held_out);
+                let found = self.agreement(&student);
                 average.exchange(&mut student);
-                let cosine = cosine?;
-                shown.cosine = Some(cosine);
-                if cosine > course.best_cosine {
-                    course.best_cosine = cosine;
+                let found = found?;
+                (shown.cosine, shown.logits) = (Some(found.cosine), found.logits);
+                if found.is_better_than(&course.best) {
+                    course.best = found;
                     course.best_step = course.steps;
                     best.clone_from(&average);
                 }
-                tracing::info!(step = course.steps, loss, cosine, "held-out texts");
+                tracing::info!(
+                    step = course.steps,
+                    loss,
+                    cosine = found.cosine,
+                    logits = found.logits.map(|logits| logits.distance),
+                    "held-out texts"
+                );
                 saved.save(&student, &average, &best, &course)?;
             }
             progress(shown);
@@ -311,8 +381,13 @@ impl<'a> Trainer<'a> {
     }
 
     /// One step of the optimizer. Returns the loss; none, and nothing changed, if it or a gradient is not finite.
-    fn step(&self, student: &mut Student, step: usize) -> Result<Option<f64>, TrainError> {
-        let parts = self.parts(&self.order.batch(step))?;
+    fn step(
+        &self,
+        student: &mut Student,
+        batch: &[usize],
+        step: usize,
+    ) -> Result<Option<f64>, TrainError> {
+        let parts = self.parts(batch)?;
         let leaves = match student.parameters(self.kernels) {
             Err(TrainError::NotFinite { .. }) => return Ok(None),
             leaves => leaves?,
@@ -355,55 +430,25 @@ impl<'a> Trainer<'a> {
     ) -> Result<(f64, GradStore, ProductRecord), TrainError> {
         let record = ProductRecord::default();
         let parameters = leaves.parameters.recorded_in(&record);
-        let teacher = TeacherStates::of(self.teacher.network(), part)?;
+        let teacher = self.teacher_states(part)?;
         let inputs = student.inputs.with(&parameters);
         let states = self.model.hidden_states(&parameters, part, &inputs)?;
         let pooling = PoolingWeights::new(self.teacher.pooling(), part)?;
         let texts = self.options.batch_size;
-        let loss = distillation_loss(&states, &teacher, &pooling, part, texts)?;
+        let mut loss = distillation_loss(&states, &teacher, &pooling, part, texts)?;
+        if let (Some(last), Some(teacher), Some(comparison)) =
+            (states.last(), &teacher.logits, self.held_out.logits())
+            && let Some(logits) = self.model.logits(&parameters, part, last, &inputs)?
+        {
+            loss = (loss + logit_loss(comparison, &logits, teacher, part, texts)?)?;
+        }
         let store = loss.backward()?;
         Ok((f64::from(loss.to_scalar::<f32>()?), store, record))
     }
 
-    /// The texts that are held out, with what the teacher makes of them.
-    fn held_out(&self) -> Result<Vec<HeldOut>, TrainError> {
-        let parts = self.parts(self.order.held_out())?;
-        let of_part = |batch: RaggedBatch| {
-            let pooling = PoolingWeights::new(self.teacher.pooling(), &batch)?;
-            let teacher = TeacherStates::of(self.teacher.network(), &batch)?;
-            let Some(last) = teacher.states.last() else {
-                return Err(candle_core::Error::Msg("no hidden states".to_owned()).into());
-            };
-            Ok::<_, TrainError>(HeldOut {
-                teacher: pooling.pooled(last)?,
-                pooling,
-                batch,
-            })
-        };
-        parts.into_par_iter().map(of_part).collect()
-    }
-
-    /// The mean cosine of the embeddings of `student` to those of its teacher; NaN where they are not finite.
-    fn cosine(&self, student: &Student, held_out: &[HeldOut]) -> Result<f64, TrainError> {
-        let leaves = match student.parameters(self.kernels) {
-            Err(TrainError::NotFinite { .. }) => return Ok(f64::NAN),
-            leaves => leaves?.parameters.detached(),
-        };
-        let of_part = |part: &HeldOut| {
-            let states =
-                self.model
-                    .hidden_states(&leaves, &part.batch, &student.inputs.with(&leaves))?;
-            let Some(last) = states.last() else {
-                return Ok(Vec::new());
-            };
-            let cosines = part.pooling.cosines(last, &part.teacher)?;
-            Ok::<_, TrainError>(cosines.to_vec1::<f32>()?)
-        };
-        let cosines = held_out.par_iter().map(of_part);
-        let cosines: Vec<Vec<f32>> = cosines.collect::<Result<_, _>>()?;
-        let cosines: Vec<f32> = cosines.concat();
-        let sum: f64 = cosines.iter().map(|&cosine| f64::from(cosine)).sum();
-        Ok(sum / cosines.len().max(1) as f64)
+    /// How near `student` is to its teacher on held-out texts.
+    fn agreement(&self, student: &Student) -> Result<Agreement, TrainError> {
+        self.held_out.agreement(&self.model, student, self.kernels)
     }
 }
 

@@ -1,15 +1,15 @@
 //! What `fewbit quantize --method qat` shows of the training.
 
 use super::numbers::count;
-use fewbit::train::{TrainingEnd, TrainingProgress, TrainingReport};
+use fewbit::train::{LogitAgreement, LogitMeasure, TrainingEnd, TrainingProgress, TrainingReport};
 
-/// Loss and held-out cosine, beside a bar of progress.
+/// Loss, and what held-out texts are judged by, beside a bar of progress.
 pub(crate) fn state(state: &TrainingProgress) -> String {
     let loss = state
         .loss
         .map_or_else(String::new, |loss| format!("loss {loss:.5}, "));
-    match state.cosine {
-        Some(cosine) => format!("{loss}held-out cosine {cosine:.5}"),
+    match state.held_out() {
+        Some(held_out) => format!("{loss}{held_out}"),
         None => "quantizing the model to begin with".to_owned(),
     }
 }
@@ -21,15 +21,42 @@ pub(crate) fn report(report: &TrainingReport) -> String {
         TrainingEnd::NoGain => ", when held-out texts showed no gain any more",
         TrainingEnd::NotFinite => ", when a number was not finite any more",
     };
-    format!(
-        "trained on {} for {}{end}, {:.0} s\nmean cosine to the float model on {} held out: {:.5} before, {:.5} after step {}\n\n",
+    let trained = format!(
+        "trained on {} for {}{end}, {:.0} s",
         count(report.trained_texts, "text", "texts"),
         count(report.steps, "step", "steps"),
         report.training_seconds,
-        count(report.held_out_texts, "text", "texts"),
-        report.cosine_before,
-        report.cosine_after,
-        report.best_step,
+    );
+    let held_out = count(report.held_out_texts, "text", "texts");
+    let step = report.best_step;
+    let (before, after) = (report.cosine_before, report.cosine_after);
+    match (&report.logits_before, &report.logits_after) {
+        (Some(logits_before), Some(logits_after)) => format!(
+            "{trained}\n{}mean cosine of the embeddings: {before:.5} before, {after:.5} after\n\n",
+            logits(logits_before, logits_after, &held_out, step)
+        ),
+        _ => format!(
+            "{trained}\nmean cosine to the float model on {held_out} held out: {before:.5} before, {after:.5} after step {step}\n\n"
+        ),
+    }
+}
+
+/// How near logits are to those of the float model: the lines of a model with a head.
+fn logits(before: &LogitAgreement, after: &LogitAgreement, held_out: &str, step: usize) -> String {
+    let measure = match after.measure {
+        LogitMeasure::KullbackLeibler => "mean KL divergence from the float model's probabilities",
+        LogitMeasure::RelativeSquaredDistance => {
+            "mean squared distance to the float model's values, of their variance,"
+        }
+    };
+    let same = before.same_answers.zip(after.same_answers);
+    let same = same.map_or_else(String::new, |(before, after)| {
+        let [before, after] = [before, after].map(|share| 100.0 * share);
+        format!("same answers: {before:.1}% before, {after:.1}% after\n")
+    });
+    format!(
+        "{measure} on {held_out} held out: {:.5} before, {:.5} after step {step}\n{same}",
+        before.distance, after.distance
     )
 }
 

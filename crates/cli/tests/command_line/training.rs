@@ -142,6 +142,105 @@ fn every_scheme_is_written_as_its_method_writes_it() {
     assert_eq!(names, ["original", "dynamic", "int8", "w4a8"]);
 }
 
+/// With the golden model of this name that has a head, and texts for it.
+fn workspace_with_head(golden: &str) -> Workspace {
+    let workspace = Workspace::predicting(golden);
+    let words = ["the", "cat", "dog", "sat", "new", "york", "not"];
+    let text = |index: usize| {
+        let words = (0..=index % 4).map(|place| words[(index / 4 + place * 5) % 7]);
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let texts: Vec<String> = (0..24).map(text).collect();
+    workspace.write("texts.txt", texts.join("\n"));
+    workspace
+}
+
+#[test]
+fn heads_are_trained_and_judged_by_their_logits() {
+    for (golden, measure, has_answers) in [
+        ("bert-single-label", "kullback_leibler", true),
+        ("bert-multi-label", "kullback_leibler", true),
+        ("bert-token-classification", "kullback_leibler", true),
+        ("roberta-question-answering", "kullback_leibler", true),
+        ("bert-regression", "relative_squared_distance", false),
+        // One label.
+        ("bert-cross-encoder", "relative_squared_distance", false),
+    ] {
+        let workspace = workspace_with_head(golden);
+        let report = workspace.succeed(&train("out", &["--json"])).json();
+        let [before, after] = ["logits_before", "logits_after"].map(|key| report[key].clone());
+        assert_eq!(after["measure"], measure, "{golden}");
+        let distance = |logits: &serde_json::Value| logits["distance"].as_f64().unwrap();
+        assert!(distance(&after) <= distance(&before), "{golden}: {report}");
+        assert!(distance(&before) > 0.0, "{golden}: {report}");
+        assert_eq!(after["same_answers"].is_f64(), has_answers, "{golden}");
+        assert!(report["cosine_after"].is_f64(), "{golden}");
+    }
+    // A head that predicts words stays, and what is measured are embeddings.
+    let workspace = workspace_with_head("bert-masked-lm");
+    let report = workspace.succeed(&train("out", &["--json"])).json();
+    assert!(report.get("logits_after").is_none(), "{report}");
+
+    let workspace = workspace_with_head("bert-single-label");
+    let shown = workspace
+        .succeed(&train("out", &["--activations", "static"]))
+        .stdout;
+    for line in [
+        "mean KL divergence from the float model's probabilities on 1 text held out: ",
+        "same answers: ",
+        "mean cosine of the embeddings: ",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    // What was written predicts, and loaders see what its method writes.
+    let labels = |model: &str| {
+        let rows = workspace.succeed(&["predict", model, "-i", "texts.txt", "--json"]);
+        rows.stdout.lines().count()
+    };
+    assert_eq!(labels("out"), labels("model"));
+    workspace.succeed(&[
+        "quantize",
+        "model",
+        "-o",
+        "plain",
+        "--method",
+        "static",
+        "--calibration",
+        "texts.txt",
+    ]);
+    assert_eq!(
+        workspace.json("out/config.json"),
+        workspace.json("plain/config.json")
+    );
+}
+
+#[test]
+fn heads_that_do_not_fit_are_refused() {
+    let refused = |edit: &dyn Fn(&Workspace)| {
+        let workspace = workspace_with_head("bert-single-label");
+        edit(&workspace);
+        let message = workspace.fail(&train("out", &[]));
+        assert!(!workspace.path("out").exists(), "{message}");
+        assert!(!workspace.path("out.training").exists(), "{message}");
+        message
+    };
+    let message = refused(&|workspace| {
+        workspace.edit_config(|config| config["id2label"] = serde_json::json!({"0": "one"}));
+    });
+    assert!(message.contains("`classifier.weight`"), "{message}");
+    assert!(message.contains("config.json has 1 labels"), "{message}");
+    let message = refused(&|workspace| {
+        workspace.edit_weights(|header, _| {
+            let header = header.as_object_mut().unwrap();
+            let weight = header.remove("bert.pooler.dense.weight").unwrap();
+            header.insert("bert.extra.weight".to_owned(), weight);
+        });
+    });
+    assert!(message.contains("`bert.pooler.dense.weight`"), "{message}");
+    let message = refused(&|workspace| workspace.write("texts.txt", "\n\n \n"));
+    assert!(message.contains("texts.txt"), "{message}");
+}
+
 #[test]
 fn what_does_not_go_together_is_wrong_usage() {
     let workspace = workspace();

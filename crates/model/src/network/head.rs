@@ -7,7 +7,6 @@ use crate::packed_linear::{LinearEpilogue, LinearInput, PackedLinear};
 use crate::spec::NormSpec;
 use crate::task_head::{HeadSpec, HeadStep};
 use crate::{ModelError, Module, Role};
-use fewbit_checkpoint::CheckpointErrorKind;
 use fewbit_kernels::{Activation, Kernels, QuantizedRows, Workspace};
 use std::borrow::Cow;
 
@@ -149,9 +148,11 @@ impl Loader<'_> {
             .iter()
             .map(|step| self.head_step(step))
             .collect::<Result<_, _>>()?;
-        let loaded = self.head_step(last).map_err(|error| match last {
-            HeadStep::Linear { module, .. } => about_labels(error, module),
-            HeadStep::Norm { .. } | HeadStep::Decoder { .. } => error,
+        let loaded = self.head_step(last).map_err(|error| match (error, last) {
+            (ModelError::Checkpoint(error), HeadStep::Linear { module, .. }) => {
+                ModelError::Checkpoint(spec.about_labels(error, module))
+            }
+            (error, _) => error,
         })?;
         match loaded {
             LoadedStep::Linear(last, _) => Ok(TaskHead { steps, last }),
@@ -179,7 +180,7 @@ impl Loader<'_> {
         })
     }
 
-    /// The layer that gives logits of words. What the checkpoint has of it comes first: transformers shares only what is not there or is the same.
+    /// The layer that gives logits of words.
     fn decoder(
         &mut self,
         module: &Module,
@@ -187,39 +188,17 @@ impl Loader<'_> {
         tied: bool,
     ) -> Result<PackedLinear, ModelError> {
         let [words, _] = module.shape;
-        let own = !self.checkpoint.weight_tensor_names(&module.name).is_empty();
-        let table = match own || !tied {
-            true => module.clone(),
-            false => Module {
-                shape: module.shape,
-                ..self.required(Role::WordEmbeddings, None)?
-            },
-        };
+        let table = self.required(Role::WordEmbeddings, None)?;
+        let (table, bias) =
+            HeadSpec::decoder_tensors(self.checkpoint, module, shared_bias, tied, &table);
         let stored = self.stored_table(&table)?;
-        let own_bias = format!("{}.bias", module.name);
-        let bias = match (module.bias, shared_bias) {
-            (false, _) => vec![0.0; words],
-            (true, Some(shared)) if tied && !self.checkpoint.contains(&own_bias) => {
-                self.vector(shared, words)?
-            }
-            (true, _) => self.vector(&own_bias, words)?,
+        let bias = match bias {
+            Some(bias) => self.vector(&bias, words)?,
+            None => vec![0.0; words],
         };
         let site = module.sites.concat();
         let decoder = self.packed(site, &table.name, stored, bias, module.shape)?;
         self.release(&table.name);
         Ok(decoder)
-    }
-}
-
-/// Says where the number of outputs comes from.
-fn about_labels(error: ModelError, module: &Module) -> ModelError {
-    match error {
-        ModelError::Checkpoint(error) if error.kind() == CheckpointErrorKind::WrongShape => {
-            let labels = module.shape[0];
-            ModelError::Checkpoint(error.hint(format!(
-                "config.json has {labels} labels (`id2label`, or `num_labels`, or 2 without either), and the head must have an output for each"
-            )))
-        }
-        error => error,
     }
 }

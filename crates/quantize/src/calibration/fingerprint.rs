@@ -1,7 +1,7 @@
 //! Which model statistics belong to.
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::Catalogue;
+use fewbit_model::Module;
 use sha2::{Digest, Sha256};
 
 use crate::QuantizeError;
@@ -11,12 +11,12 @@ use crate::QuantizeError;
 ///
 /// # Errors
 /// A weight that is missing or cannot be read.
-pub fn fingerprint(
+pub fn fingerprint<'m>(
     checkpoint: &Checkpoint,
-    catalogue: &Catalogue,
+    modules: impl IntoIterator<Item = &'m Module>,
 ) -> Result<String, QuantizeError> {
     let mut hash = Sha256::new();
-    for module in catalogue.linear_modules() {
+    for module in modules {
         let view = checkpoint.require(&format!("{}.weight", module.name))?;
         hash.update(format!(
             "{} {:?} {}\n",

@@ -43,7 +43,7 @@ impl FinishedLayers {
             directory: directory.to_owned(),
             run: json!({
                 "version": VERSION,
-                "model": fingerprint(checkpoint, catalogue)?,
+                "model": fingerprint(checkpoint, catalogue.linear_modules())?,
                 "recipe": plan.recipe().to_toml(),
                 "samples": samples.digest(),
                 "hessian_bytes": hessian_bytes,

@@ -1,7 +1,7 @@
 //! A normalization by the names of its parameters.
 
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::{Catalogue, Role};
+use fewbit_model::{Catalogue, Module, Role};
 
 /// The parameters of a normalization.
 #[derive(Debug)]
@@ -21,10 +21,15 @@ impl NormModule {
         checkpoint: &Checkpoint,
     ) -> Option<Self> {
         let module = catalogue.get(role, layer)?;
+        Some(Self::of_module(module, checkpoint))
+    }
+
+    /// The normalization `module`.
+    pub(super) fn of_module(module: &Module, checkpoint: &Checkpoint) -> Self {
         let [weight, bias] = module.norm_tensors(checkpoint);
-        Some(Self {
+        Self {
             weight,
             bias: module.bias.then_some(bias),
-        })
+        }
     }
 }

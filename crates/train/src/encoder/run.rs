@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use fewbit_kernels::Kernels;
-use fewbit_model::spec::{LocalAttention, RotaryFrequencies};
+use fewbit_model::spec::{LocalAttention, NormSpec, RotaryFrequencies};
 use fewbit_model::{EncoderSpec, Module, RaggedBatch};
 use std::ops::Range;
 use std::sync::Arc;
@@ -62,6 +62,11 @@ impl<'r> Run<'r> {
         }
     }
 
+    /// Where the rows of each sequence begin, and where the last ends.
+    pub(super) fn offsets(&self) -> &Arc<[usize]> {
+        &self.offsets
+    }
+
     /// The rows of each sequence.
     pub(super) fn sequences(&self) -> impl Iterator<Item = Range<usize>> {
         self.offsets.windows(2).map(|pair| pair[0]..pair[1])
@@ -118,12 +123,22 @@ impl<'r> Run<'r> {
         self.product(module, &self.quantized(module, input)?)
     }
 
-    /// The rows of `x` normalized.
+    /// The rows of `x` normalized as in layers.
     pub(super) fn normalize(&self, norm: &NormModule, x: &Tensor) -> Result<Tensor> {
+        self.normalize_as(self.spec.norm, norm, x)
+    }
+
+    /// The rows of `x` normalized in this way.
+    pub(super) fn normalize_as(
+        &self,
+        spec: NormSpec,
+        norm: &NormModule,
+        x: &Tensor,
+    ) -> Result<Tensor> {
         let weight = self.parameter(&norm.weight)?;
         let bias = norm.bias.as_deref();
         let bias = bias.map(|name| self.parameter(name)).transpose()?;
-        normalize(x, weight, bias, self.spec.norm, self.kernels)
+        normalize(x, weight, bias, spec, self.kernels)
     }
 }
 

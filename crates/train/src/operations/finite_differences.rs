@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor, Var};
 
 /// Numbers between -1 and 1.
-pub(super) fn random(shape: &[usize], seed: u64) -> Tensor {
+pub(crate) fn random(shape: &[usize], seed: u64) -> Tensor {
     let mut random = fastrand::Rng::with_seed(seed);
     let count = shape.iter().product();
     let numbers: Vec<f32> = (0..count).map(|_| 2.0 * random.f32() - 1.0).collect();
@@ -14,7 +14,7 @@ pub(super) fn random(shape: &[usize], seed: u64) -> Tensor {
 ///
 /// Differences over h and 2 h together are wrong by terms of h^4, about 1e-5 for functions whose derivatives are of size 1. Results of size 1 are rounded by
 /// 1e-7, some hundred of them together by 1e-6 or 1e-5 at the most, which is divided by h.
-pub(super) fn assert_gradients(inputs: &[Tensor], function: impl Fn(&[Tensor]) -> Result<Tensor>) {
+pub(crate) fn assert_gradients(inputs: &[Tensor], function: impl Fn(&[Tensor]) -> Result<Tensor>) {
     const STEP: f32 = 0.03;
     let run = |inputs: &[Tensor]| function(inputs).expect("a result");
     let weights = random(run(inputs).dims(), 99);

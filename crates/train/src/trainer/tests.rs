@@ -15,17 +15,34 @@ use fewbit_quantize::{
 
 use super::*;
 use crate::tiny_bert::{Source, TinyBert};
+use fewbit_model::TaskModel;
 
 /// A model that reads texts of the letters a to z.
-fn source() -> Source {
-    written(&TinyBert::new(DType::F32, ""))
+fn encoder() -> TinyBert {
+    let mut model = TinyBert::new(DType::F32, "");
+    model.config["architectures"] = json!(["BertModel"]);
+    model
 }
 
-/// The same with linear layers whose outputs outweigh what they are added to, so that their codes show.
-fn strong_source() -> Source {
-    let mut model = TinyBert::new(DType::F32, "");
+/// The same as a classifier of so many labels, whose head has three outputs; names of the encoder have a prefix.
+fn classifier(labels: usize) -> TinyBert {
+    let mut model = TinyBert::new(DType::F32, "bert.");
+    model.config["num_labels"] = json!(labels);
+    model
+}
+
+fn source() -> Source {
+    written(&encoder())
+}
+
+/// The model with linear layers whose outputs outweigh what they are added to, so that their codes show.
+fn strong_source(mut model: TinyBert) -> Source {
     for tensor in &mut model.tensors {
-        if tensor.plan.name.starts_with("encoder.") && tensor.plan.shape.len() == 2 {
+        let name = &tensor.plan.name;
+        let is_inside = ["encoder.", "pooler.", "classifier."]
+            .iter()
+            .any(|start| name.trim_start_matches("bert.").starts_with(start));
+        if is_inside && tensor.plan.shape.len() == 2 {
             for bytes in tensor.bytes.chunks_exact_mut(4) {
                 let value = f32::from_le_bytes(bytes.try_into().unwrap());
                 bytes.copy_from_slice(&(8.0 * value).to_le_bytes());
@@ -133,14 +150,22 @@ fn weights(out: &Path) -> Vec<u8> {
 
 #[test]
 fn the_written_model_has_the_numbers_of_the_last_forward_pass() {
-    let source = source();
-    for (number, recipe) in schemes(&source).into_iter().enumerate() {
+    for source in [source(), written(&classifier(3))] {
+        check_written_models(&source);
+    }
+}
+
+fn check_written_models(source: &Source) {
+    for (number, recipe) in schemes(source).into_iter().enumerate() {
         let label = recipe.label();
         let out = source.out(&format!("out-{number}"));
         let (samples, options) = (texts(60), options());
         let saved = SavedTraining::beside(&out, &json!({}), false).unwrap();
         let trainer = Trainer::new(
-            &source.directory,
+            (
+                &source.directory,
+                start::trained_head(&source.directory).unwrap().as_ref(),
+            ),
             &recipe,
             &samples,
             &options,
@@ -207,9 +232,15 @@ fn the_written_model_has_the_numbers_of_the_last_forward_pass() {
 
         // What training changed shows, and the executor computes what the student did.
         let begun = Checkpoint::open(saved.start()).unwrap();
-        let bias = "encoder.layer.0.output.dense.bias";
-        let of =
-            |checkpoint: &Checkpoint| checkpoint.require(bias).unwrap().to_f32().unwrap().to_vec();
+        let bias = format!("{}encoder.layer.0.output.dense.bias", catalogue.prefix);
+        let of = |checkpoint: &Checkpoint| {
+            checkpoint
+                .require(&bias)
+                .unwrap()
+                .to_f32()
+                .unwrap()
+                .to_vec()
+        };
         if trained.course.best_step > 0 {
             assert_ne!(of(&begun), of(&found), "{label}");
         }
@@ -235,13 +266,120 @@ fn the_written_model_has_the_numbers_of_the_last_forward_pass() {
         for cosine in cosines.to_vec1::<f32>().unwrap() {
             assert!(cosine > 0.9999, "{label}: {cosine}");
         }
+        if let Some(head) = trainer.model.head() {
+            // The head is there as it was trained, and gives the executor the bits that it gave the student.
+            for module in head.modules() {
+                let name = format!("{}.weight", module.name);
+                let written = found.require(&name).unwrap().to_f32().unwrap();
+                let forward = leaves.parameters.get(&name).unwrap().flatten_all().unwrap();
+                assert_eq!(
+                    forward.to_vec1::<f32>().unwrap(),
+                    *written,
+                    "{label}: {name}"
+                );
+            }
+            let last = expected.states.last().unwrap();
+            let inputs = student.inputs.with(&leaves.parameters);
+            let logits = trainer
+                .model
+                .logits(&leaves.parameters, part, last, &inputs);
+            let logits = logits.unwrap().unwrap().flatten_all().unwrap();
+            let executor = TaskModel::open(&out).unwrap();
+            assert_eq!(
+                logits.to_vec1::<f32>().unwrap(),
+                executor.logits(part, 1).unwrap().values,
+                "{label}"
+            );
+        }
         saved.remove().unwrap();
     }
 }
 
 #[test]
+fn training_brings_the_logits_of_a_classifier_nearer_to_those_of_its_teacher() {
+    let source = strong_source(classifier(3));
+    let options = TrainingOptions {
+        steps: 60,
+        evaluation_interval: 20,
+        ..options()
+    };
+    let recipe = IntegerRecipe::weight_only()
+        .with_weights(int4(GroupSize::Channel, false))
+        .into();
+    let out = source.out("out");
+    let report = train(&source, &recipe, &options, &out, false).unwrap();
+    let (before, after) = (report.logits_before.unwrap(), report.logits_after.unwrap());
+    assert_eq!(after.measure, LogitMeasure::KullbackLeibler);
+    assert!(
+        after.distance < 0.9 * before.distance,
+        "{before:?} {after:?}"
+    );
+    assert!(
+        after.same_answers >= before.same_answers,
+        "{before:?} {after:?}"
+    );
+    // Pooler and classifier were trained.
+    let (source, out) = (source.open(), Checkpoint::open(out).unwrap());
+    for name in [
+        "bert.pooler.dense.weight",
+        "classifier.weight",
+        "classifier.bias",
+    ] {
+        let of = |checkpoint: &Checkpoint| {
+            let view = checkpoint.require(name).unwrap();
+            assert_eq!(view.info.dtype, DType::F32);
+            view.to_f32().unwrap().to_vec()
+        };
+        assert_ne!(of(&source), of(&out), "{name}");
+    }
+}
+
+#[test]
+fn a_head_that_does_not_fit_is_refused_before_anything_is_written() {
+    let mut without_pooler = classifier(3);
+    without_pooler
+        .tensors
+        .retain(|tensor| !tensor.plan.name.starts_with("bert.pooler."));
+    let mut not_finite = classifier(3);
+    not_finite.poke("classifier.weight", 7, f32::NAN);
+    for (model, expected) in [
+        (classifier(1), "config.json has 1 labels"),
+        (without_pooler, "`bert.pooler.dense.weight`"),
+        (not_finite, "NaN"),
+    ] {
+        let source = written(&model);
+        let recipe: Recipe = IntegerRecipe::dynamic().into();
+        let out = source.out("out");
+        let error = train(&source, &recipe, &options(), &out, false).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_eq!(source.siblings(), Vec::<String>::new(), "{expected}");
+    }
+    // Where sentence-transformers makes embeddings of it, it has no head to train.
+    let source = written(&classifier(1));
+    let module = |index: usize, class: &str, path: &str| {
+        let class = format!("sentence_transformers.models.{class}");
+        json!({"idx": index, "name": index.to_string(), "path": path, "type": class})
+    };
+    let modules = json!([
+        module(0, "Transformer", ""),
+        module(1, "Pooling", "1_Pooling")
+    ]);
+    let pooling = json!({"word_embedding_dimension": 32, "pooling_mode_mean_tokens": true});
+    fs::create_dir(source.directory.join("1_Pooling")).unwrap();
+    fs::write(
+        source.directory.join("1_Pooling/config.json"),
+        pooling.to_string(),
+    )
+    .unwrap();
+    fs::write(source.directory.join("modules.json"), modules.to_string()).unwrap();
+    let recipe: Recipe = IntegerRecipe::dynamic().into();
+    let report = train(&source, &recipe, &options(), &source.out("out"), false).unwrap();
+    assert_eq!(report.logits_after, None);
+}
+
+#[test]
 fn training_brings_the_student_nearer_to_its_teacher() {
-    let source = strong_source();
+    let source = strong_source(encoder());
     let options = TrainingOptions {
         steps: 60,
         evaluation_interval: 20,
@@ -258,6 +396,7 @@ fn training_brings_the_student_nearer_to_its_teacher() {
         report.cosine_after
     );
     assert_eq!((report.trained_texts, report.held_out_texts), (57, 3));
+    assert_eq!((report.logits_before, report.logits_after), (None, None));
     assert_eq!(source.siblings(), ["out"]);
     let recipe = Recipe::read(source.out("out").join("recipe.toml")).unwrap();
     assert!(recipe.is_trained());
@@ -266,10 +405,15 @@ fn training_brings_the_student_nearer_to_its_teacher() {
 
 #[test]
 fn an_interrupted_training_goes_on_to_the_same_bytes_on_any_number_of_threads() {
-    let source = source();
+    for source in [source(), written(&classifier(3))] {
+        check_interruption(&source);
+    }
+}
+
+fn check_interruption(source: &Source) {
     let recipe = IntegerRecipe::dynamic().into();
     let whole = source.out("whole");
-    train(&source, &recipe, &options(), &whole, false).unwrap();
+    train(source, &recipe, &options(), &whole, false).unwrap();
 
     let out = source.out("out");
     let threads = TrainingOptions {
@@ -294,25 +438,25 @@ fn an_interrupted_training_goes_on_to_the_same_bytes_on_any_number_of_threads() 
     assert!(source.out("out.training").join("step-4").exists());
 
     // Nobody said that it goes on; or it is another one.
-    let error = train(&source, &recipe, &options(), &out, false).unwrap_err();
+    let error = train(source, &recipe, &options(), &out, false).unwrap_err();
     assert!(error.to_string().contains("--resume"), "{error}");
     let other = TrainingOptions {
         seed: 1,
         ..options()
     };
-    let error = train(&source, &recipe, &other, &out, true).unwrap_err();
+    let error = train(source, &recipe, &other, &out, true).unwrap_err();
     assert!(
         error.to_string().contains("a training of options"),
         "{error}"
     );
     let other = FourBitRecipe::nf4().into();
-    let error = train(&source, &other, &options(), &out, true).unwrap_err();
+    let error = train(source, &other, &options(), &out, true).unwrap_err();
     assert!(
         error.to_string().contains("a training of recipe"),
         "{error}"
     );
 
-    let report = train(&source, &recipe, &options(), &out, true).unwrap();
+    let report = train(source, &recipe, &options(), &out, true).unwrap();
     assert_eq!(report.steps, 6);
     assert_eq!(weights(&out), weights(&whole));
     assert_eq!(source.siblings(), ["out", "whole"]);
@@ -345,6 +489,7 @@ fn a_training_that_is_interrupted_before_it_begins_leaves_nothing_to_go_on_from(
         steps: 6,
         loss: None,
         cosine: None,
+        logits: None,
     };
     assert_eq!(seen, [beginning]);
     // Of other options, too, and without saying that it goes on.
@@ -371,16 +516,22 @@ fn a_directory_of_someone_else_is_not_taken_for_a_training() {
 
 #[test]
 fn numbers_that_are_not_finite_end_a_training_with_what_was_best() {
-    let source = source();
+    for source in [source(), written(&classifier(3))] {
+        check_numbers_that_are_not_finite(&source);
+    }
+}
+
+fn check_numbers_that_are_not_finite(source: &Source) {
     let options = TrainingOptions {
         learning_rate: 1e30,
         ..options()
     };
     let recipe: Recipe = IntegerRecipe::dynamic().into();
     let out = source.out("out");
-    let report = train(&source, &recipe, &options, &out, false).unwrap();
+    let report = train(source, &recipe, &options, &out, false).unwrap();
     assert_eq!((report.end, report.best_step), (TrainingEnd::NotFinite, 0));
     assert_eq!(report.cosine_after, report.cosine_before);
+    assert_eq!(report.logits_after, report.logits_before);
     Encoder::open(&out).unwrap();
 }
 

@@ -4,46 +4,53 @@ use crate::batches::random_batch;
 use crate::golden::{names, open};
 use crate::parity::parameters_of;
 use candle_core::{Tensor, Var};
+use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::Activation;
 use fewbit_model::RaggedBatch;
 use fewbit_train::{DifferentiableEncoder, FloatInputs, Parameters};
 use std::collections::BTreeMap;
 
-/// A weighted sum of all hidden states, with random weights.
-struct Loss<'e> {
+/// A weighted sum of the logits, or of all hidden states where there is no head, with random weights.
+pub(crate) struct Loss<'e> {
     encoder: &'e DifferentiableEncoder,
     batch: RaggedBatch,
     weights: Vec<Tensor>,
 }
 
 impl<'e> Loss<'e> {
-    fn new(encoder: &'e DifferentiableEncoder, parameters: &Parameters) -> Self {
+    pub(crate) fn new(encoder: &'e DifferentiableEncoder, parameters: &Parameters) -> Self {
         let batch = random_batch(encoder.spec(), &[9, 1, 4], 5);
         let mut random = fastrand::Rng::with_seed(11);
-        let states = encoder.hidden_states(parameters, &batch, &FloatInputs);
-        let weights = states.expect("runs").into_iter().map(|state| {
-            let numbers: Vec<f32> = (0..state.elem_count())
-                .map(|_| random.f32() - 0.5)
-                .collect();
-            Tensor::from_vec(numbers, state.shape(), state.device()).expect("a tensor")
-        });
-        Self {
+        let mut loss = Self {
             encoder,
             batch,
-            weights: weights.collect(),
-        }
+            weights: Vec::new(),
+        };
+        let weights = loss.outputs(parameters).into_iter().map(|output| {
+            let numbers: Vec<f32> = (0..output.elem_count())
+                .map(|_| random.f32() - 0.5)
+                .collect();
+            Tensor::from_vec(numbers, output.shape(), output.device()).expect("a tensor")
+        });
+        loss.weights = weights.collect();
+        loss
     }
 
-    fn states(&self, parameters: &Parameters) -> Vec<Tensor> {
-        let states = self
-            .encoder
-            .hidden_states(parameters, &self.batch, &FloatInputs);
-        states.expect("runs")
+    fn outputs(&self, parameters: &Parameters) -> Vec<Tensor> {
+        let Self { encoder, batch, .. } = self;
+        let states = encoder.hidden_states(parameters, batch, &FloatInputs);
+        let states = states.expect("runs");
+        let last = states.last().expect("states");
+        let logits = encoder.logits(parameters, batch, last, &FloatInputs);
+        match logits.expect("runs") {
+            Some(logits) => vec![logits],
+            None => states,
+        }
     }
 
     /// In f64, so that what is summed here is not rounded again.
     fn value(&self, parameters: &Parameters) -> f64 {
-        let products = self.states(parameters).into_iter().zip(&self.weights);
+        let products = self.outputs(parameters).into_iter().zip(&self.weights);
         let products = products.map(|(state, weights)| {
             let [state, weights] = [&state, weights].map(|tensor| {
                 let flat = tensor.flatten_all().expect("a tensor");
@@ -57,8 +64,8 @@ impl<'e> Loss<'e> {
         products.sum()
     }
 
-    fn gradients(&self, parameters: &Parameters) -> BTreeMap<String, Vec<f32>> {
-        let states = self.states(parameters);
+    pub(crate) fn gradients(&self, parameters: &Parameters) -> BTreeMap<String, Vec<f32>> {
+        let states = self.outputs(parameters);
         let products = states.iter().zip(&self.weights);
         let sums = products.map(|(x, y)| (x * y).expect("of a shape").sum_all().expect("a sum"));
         let loss = sums.reduce(|x, y| (x + y).expect("a sum")).expect("states");
@@ -105,50 +112,72 @@ fn between_sides(at: impl Fn(f32) -> f64) -> [f64; 2] {
     [before.min(after), before.max(after)]
 }
 
-/// Each parameter moves along its gradient, where the loss must grow by the length of it, and along a random direction.
+/// The parameters of a model as leaves of a tape.
+pub(crate) fn leaves(encoder: &DifferentiableEncoder, checkpoint: &Checkpoint) -> Parameters {
+    let mut leaves = Parameters::default();
+    for (name, values) in parameters_of(encoder, checkpoint).iter() {
+        let var = Var::from_tensor(values).expect("a variable");
+        leaves.insert(name.to_owned(), var.as_tensor().clone());
+    }
+    leaves
+}
+
+/// Moves a parameter along its gradient, where the loss must grow by the length of it, and along a random direction. Returns what is wrong.
+pub(crate) fn check(
+    loss: &Loss<'_>,
+    parameters: &Parameters,
+    (parameter, gradient): (&str, &[f32]),
+    is_smooth: bool,
+    random: &mut fastrand::Rng,
+) -> Vec<String> {
+    let mut failures = Vec::new();
+    let squares = gradient.iter().map(|x| f64::from(*x).powi(2));
+    let length = squares.sum::<f64>().sqrt();
+    let along: Vec<f32> = gradient
+        .iter()
+        .map(|x| (f64::from(*x) / length) as f32)
+        .collect();
+    let across: Vec<f32> = gradient.iter().map(|_| random.f32() - 0.5).collect();
+    let norm = across.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let across: Vec<f32> = across.iter().map(|x| x / norm).collect();
+    for direction in [along, across] {
+        let at = |step| loss.value(&moved(parameters, parameter, &direction, step));
+        let pairs = gradient.iter().zip(&direction);
+        let expected = pairs
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum::<f64>();
+        let [least, greatest] = match is_smooth {
+            false => between_sides(at),
+            true => [of_smooth(at); 2],
+        };
+        let bound = 0.01 * length + 1e-3;
+        if !(least - bound..=greatest + bound).contains(&expected) {
+            failures.push(format!(
+                "{parameter}: {expected} of {length}, differences {least} to {greatest}"
+            ));
+        }
+    }
+    failures
+}
+
 #[test]
 fn gradients_are_those_of_differences() {
     let mut failures = Vec::new();
     for name in names() {
         let checkpoint = open(&name);
         let encoder = DifferentiableEncoder::new(&checkpoint).expect("an encoder");
-        let mut parameters = Parameters::default();
-        for (name, values) in parameters_of(&encoder, &checkpoint).iter() {
-            let var = Var::from_tensor(values).expect("a variable");
-            parameters.insert(name.to_owned(), var.as_tensor().clone());
-        }
+        let parameters = leaves(&encoder, &checkpoint);
         let loss = Loss::new(&encoder, &parameters);
         let mut random = fastrand::Rng::with_seed(13);
+        let is_smooth = encoder.spec().activation != Activation::Relu;
         for (parameter, gradient) in loss.gradients(&parameters) {
-            let length = gradient
-                .iter()
-                .map(|x| f64::from(*x).powi(2))
-                .sum::<f64>()
-                .sqrt();
-            let along: Vec<f32> = gradient
-                .iter()
-                .map(|x| (f64::from(*x) / length) as f32)
-                .collect();
-            let across: Vec<f32> = gradient.iter().map(|_| random.f32() - 0.5).collect();
-            let norm = across.iter().map(|x| x * x).sum::<f32>().sqrt();
-            let across: Vec<f32> = across.iter().map(|x| x / norm).collect();
-            for direction in [along, across] {
-                let at = |step| loss.value(&moved(&parameters, &parameter, &direction, step));
-                let pairs = gradient.iter().zip(&direction);
-                let expected = pairs
-                    .map(|(x, y)| f64::from(*x) * f64::from(*y))
-                    .sum::<f64>();
-                let [least, greatest] = match encoder.spec().activation {
-                    Activation::Relu => between_sides(at),
-                    _ => [of_smooth(at); 2],
-                };
-                let bound = 0.01 * length + 1e-3;
-                if !(least - bound..=greatest + bound).contains(&expected) {
-                    failures.push(format!(
-                        "{name}, {parameter}: {expected} of {length}, differences {least} to {greatest}"
-                    ));
-                }
-            }
+            let gradient = (parameter.as_str(), gradient.as_slice());
+            let found = check(&loss, &parameters, gradient, is_smooth, &mut random);
+            failures.extend(
+                found
+                    .into_iter()
+                    .map(|failure| format!("{name}, {failure}")),
+            );
         }
     }
     assert!(

@@ -3,4 +3,5 @@
 mod batches;
 mod golden;
 mod gradients;
+mod heads;
 mod parity;

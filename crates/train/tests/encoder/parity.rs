@@ -35,7 +35,7 @@ pub(crate) fn parameters_of(
     parameters
 }
 
-fn numbers(tensor: &Tensor) -> Vec<f32> {
+pub(crate) fn numbers(tensor: &Tensor) -> Vec<f32> {
     let flat = tensor.flatten_all().expect("a tensor");
     flat.to_vec1().expect("floats")
 }
@@ -54,7 +54,7 @@ fn relative_bound(spec: &EncoderSpec, batch: &RaggedBatch, step: usize) -> f32 {
 }
 
 /// Whether every sum is the executor's: that cuts keys of a window otherwise, and adds scores of positions in another order.
-fn has_the_same_sums(spec: &EncoderSpec) -> bool {
+pub(crate) fn has_the_same_sums(spec: &EncoderSpec) -> bool {
     spec.disentangled.is_none() && spec.local_attention.is_none() && !spec.causal
 }
 
