@@ -26,7 +26,7 @@ impl Training {
         TrainingOptions {
             steps: self.steps.unwrap_or(defaults.steps),
             batch_size: self.batch_size.unwrap_or(defaults.batch_size),
-            learning_rate: self.learning_rate.unwrap_or(defaults.learning_rate),
+            learning_rate: self.learning_rate,
             seed: self.seed.unwrap_or(defaults.seed),
             evaluation_interval: self
                 .evaluation_interval

@@ -11,8 +11,9 @@ pub struct TrainingOptions {
     pub steps: usize,
     /// Texts of a step, at least 1.
     pub batch_size: usize,
-    /// The greatest learning rate of weights, biases and normalizations; scales have a fifth of it. Finite and above 0.
-    pub learning_rate: f64,
+    /// The greatest learning rate of weights, biases and normalizations; scales have a fifth of it. Finite and above 0; none: 5e-5, of models with a task
+    /// head 1e-5.
+    pub learning_rate: Option<f64>,
     /// Which texts come in which order, and which are held out.
     pub seed: u64,
     /// Steps between two measurements on held-out texts, at least 1. What was trained is saved with each of them.
@@ -28,7 +29,7 @@ impl Default for TrainingOptions {
         Self {
             steps: 2000,
             batch_size: 16,
-            learning_rate: 5e-5,
+            learning_rate: None,
             seed: 0,
             evaluation_interval: 100,
             patience: 10,
@@ -36,6 +37,13 @@ impl Default for TrainingOptions {
         }
     }
 }
+
+/// What `learning_rate` is where it is not given.
+const LEARNING_RATE: f64 = 5e-5;
+
+/// The same of models with a task head. Their last layers pull texts of a label together, so that a text between two labels changes sides by little: it has large gradients, and a higher
+/// rate lets held-out texts lose more than they gain.
+const LEARNING_RATE_WITH_HEAD: f64 = 1e-5;
 
 /// The share of steps in which the learning rate rises from 0.
 const WARM_UP: f64 = 0.05;
@@ -64,8 +72,10 @@ impl TrainingOptions {
                 return refuse(option, "at least 1".to_owned(), "0".to_owned(), hint);
             }
         }
-        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            let found = self.learning_rate.to_string();
+        if let Some(rate) = self.learning_rate
+            && !(rate > 0.0 && rate.is_finite())
+        {
+            let found = rate.to_string();
             let hint = "5e-5 is where to begin; with 0 nothing would be trained";
             return refuse("learning rate", "a number above 0".to_owned(), found, hint);
         }
@@ -90,7 +100,16 @@ impl TrainingOptions {
         })
     }
 
-    /// What `learning_rate` is multiplied by in `step`: a linear rise over the first steps, then half a cosine down to 0.
+    /// The greatest learning rate of a model with a task head or without.
+    pub(crate) fn learning_rate(&self, has_head: bool) -> f64 {
+        let default = match has_head {
+            true => LEARNING_RATE_WITH_HEAD,
+            false => LEARNING_RATE,
+        };
+        self.learning_rate.unwrap_or(default)
+    }
+
+    /// What the learning rate is multiplied by in `step`: a linear rise over the first steps, then half a cosine down to 0.
     pub(crate) fn rate_factor(&self, step: usize) -> f64 {
         let warm_up = (self.steps as f64 * WARM_UP).ceil().max(1.0);
         let step = step as f64;

@@ -416,7 +416,8 @@ impl<'a> Trainer<'a> {
             return Ok(None);
         }
         let factor = (LONGEST_GRADIENT / length.max(f64::MIN_POSITIVE)).min(1.0);
-        let rate = self.options.learning_rate * self.options.rate_factor(step);
+        let has_head = self.held_out.logits().is_some();
+        let rate = self.options.learning_rate(has_head) * self.options.rate_factor(step);
         student.update(&gradients, factor as f32, rate, step);
         Ok(Some(loss))
     }

@@ -219,7 +219,7 @@ def quantize_model(source: Any, *arguments: Any, **options: Any) -> Any:
         data: For ``qat``: texts like those that the model will see, without labels, a few thousand or more; or a file of texts or token ids, of which ``samples`` are drawn, by
             default all, 100,000 at most.
         steps: qat: steps of the optimizer, at most; 2000 by default, of ``batch_size`` texts, 16 by default.
-        learning_rate: qat: the greatest learning rate, between a rise over the first steps and a fall to 0; 5e-5 by default.
+        learning_rate: qat: the greatest learning rate, between a rise over the first steps and a fall to 0; by default 5e-5, of models with a task head 1e-5.
         evaluation_interval: qat: steps between two measurements on the texts that are held out, a twentieth and 256 at most; what was trained is saved with each, in
             ``out.training``; 100 by default.
         patience: qat: measurements without a gain after which training ends, 10 by default; the best weights are written.

@@ -8,7 +8,8 @@ pub(crate) struct TrainingArguments {
     /// qat: steps of the optimizer, at most [default: 2000]
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<usize>,
-    /// qat: the greatest learning rate, between a rise over the first steps and a fall to 0 [default: 5e-5]
+    /// qat: the greatest learning rate, between a rise over the first steps and a fall to 0 [default: 5e-5, of models with a
+    /// task head 1e-5]
     #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
     pub(crate) learning_rate: Option<f64>,
     /// qat: steps between two measurements on the texts that are held out, a twentieth of the file and 256 at most; what was trained is saved

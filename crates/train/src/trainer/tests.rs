@@ -76,7 +76,7 @@ fn options() -> TrainingOptions {
     TrainingOptions {
         steps: 6,
         batch_size: 10,
-        learning_rate: 1e-3,
+        learning_rate: Some(1e-3),
         evaluation_interval: 2,
         ..TrainingOptions::default()
     }
@@ -523,7 +523,7 @@ fn numbers_that_are_not_finite_end_a_training_with_what_was_best() {
 
 fn check_numbers_that_are_not_finite(source: &Source) {
     let options = TrainingOptions {
-        learning_rate: 1e30,
+        learning_rate: Some(1e30),
         ..options()
     };
     let recipe: Recipe = IntegerRecipe::dynamic().into();
@@ -551,11 +551,11 @@ fn options_and_recipes_out_of_range_are_refused_before_anything_is_written() {
         }))
         .into();
     let without_learning = TrainingOptions {
-        learning_rate: 0.0,
+        learning_rate: Some(0.0),
         ..options()
     };
     let not_a_number = TrainingOptions {
-        learning_rate: f64::NAN,
+        learning_rate: Some(f64::NAN),
         ..options()
     };
     let too_many = TrainingOptions {

@@ -104,7 +104,7 @@ pub(super) fn run(
     let options = TrainingOptions {
         steps: flags.steps.unwrap_or(defaults.steps),
         batch_size: texts.batch_size.unwrap_or(defaults.batch_size),
-        learning_rate: flags.learning_rate.unwrap_or(defaults.learning_rate),
+        learning_rate: flags.learning_rate,
         seed: texts.seed,
         evaluation_interval: flags
             .evaluation_interval
