@@ -59,10 +59,6 @@ impl Training {
 
 /// Loss, and what held-out texts are judged by.
 fn said(state: &TrainingProgress) -> String {
-    let loss = state.loss.map(|loss| format!("loss {loss:.5}"));
-    let said: Vec<String> = loss.into_iter().chain(state.held_out()).collect();
-    match said.is_empty() {
-        true => "the model to begin with".to_owned(),
-        false => said.join(", "),
-    }
+    let words = state.in_words();
+    words.unwrap_or_else(|| "the model to begin with".to_owned())
 }

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,27 @@ def encoder_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def bare_model() -> str:
     """A BERT of two layers without a tokenizer."""
     return str(GOLDEN / "architectures/bert")
+
+
+def order_beside_another_thread(call: Callable[[], object]) -> list[str]:
+    """What came when while a thread made a call. No thread gives the interpreter away here unless it is asked to, so that the order tells who did."""
+    order: list[str] = []
+
+    def work() -> None:
+        order.append("call begins")
+        call()
+        order.append("call ends")
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        order.append("other thread")
+        thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    return order
 
 
 def run_python(program: str, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:

@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy
 import pytest
-from conftest import run_python
+from conftest import order_beside_another_thread, run_python
 
 import fewbit
 from fewbit import Encoder, _fewbit
@@ -32,24 +31,8 @@ def encode(encoder: Encoder) -> bytes:
 
 
 def test_other_threads_run_during_a_call(encoder: Encoder) -> None:
-    """No thread gives the interpreter away here unless it is asked to, so that the order tells who did."""
-    order: list[str] = []
     ids = numpy.ones((600, 40), int)
-
-    def work() -> None:
-        order.append("call begins")
-        encoder.forward(ids, threads=1)
-        order.append("call ends")
-
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1000)
-    try:
-        thread = threading.Thread(target=work)
-        thread.start()
-        order.append("other thread")
-        thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    order = order_beside_another_thread(lambda: encoder.forward(ids, threads=1))
     assert order == ["call begins", "other thread", "call ends"]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import order_beside_another_thread
 
 import fewbit
 import fewbit.quantization
@@ -370,25 +371,9 @@ fewbit.quantize_model(sys.argv[1], sys.argv[2], "qat", data=["some text of a few
 
 
 def test_other_threads_run_during_a_training(encoder_model: str, tmp_path: Path) -> None:
-    """No thread gives the interpreter away here unless it is asked to, so that the order tells who did."""
-    order: list[str] = []
-
-    def work() -> None:
-        order.append("call begins")
-        train(encoder_model, tmp_path / "out")
-        order.append("call ends")
-
     # What is imported or made up for the first time would change the order.
     train(encoder_model, tmp_path / "first")
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1000)
-    try:
-        thread = threading.Thread(target=work)
-        thread.start()
-        order.append("other thread")
-        thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    order = order_beside_another_thread(lambda: train(encoder_model, tmp_path / "out"))
     assert order == ["call begins", "other thread", "call ends"]
     assert files(tmp_path / "out") == files(tmp_path / "first")
 

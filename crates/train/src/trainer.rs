@@ -58,8 +58,16 @@ pub struct TrainingProgress {
 }
 
 impl TrainingProgress {
-    /// What held-out texts are judged by, in words; none while the model to begin with is quantized.
-    pub fn held_out(&self) -> Option<String> {
+    /// The loss, and what held-out texts are judged by, in words; none while the model to begin with is quantized.
+    pub fn in_words(&self) -> Option<String> {
+        let held_out = self.held_out()?;
+        Some(match self.loss {
+            Some(loss) => format!("loss {loss:.5}, {held_out}"),
+            None => held_out,
+        })
+    }
+
+    fn held_out(&self) -> Option<String> {
         let cosine = self.cosine?;
         let Some(logits) = &self.logits else {
             return Some(format!("held-out cosine {cosine:.5}"));

@@ -5,13 +5,8 @@ use fewbit::train::{LogitAgreement, LogitMeasure, TrainingEnd, TrainingProgress,
 
 /// Loss, and what held-out texts are judged by, beside a bar of progress.
 pub(crate) fn state(state: &TrainingProgress) -> String {
-    let loss = state
-        .loss
-        .map_or_else(String::new, |loss| format!("loss {loss:.5}, "));
-    match state.held_out() {
-        Some(held_out) => format!("{loss}{held_out}"),
-        None => "quantizing the model to begin with".to_owned(),
-    }
+    let words = state.in_words();
+    words.unwrap_or_else(|| "quantizing the model to begin with".to_owned())
 }
 
 /// What the training did, in one paragraph.
